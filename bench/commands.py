@@ -1,0 +1,236 @@
+"""The commands of `run_suite.py`. Nothing here, or on the way to a plan, imports torch."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from bench.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Benchmark and ablation harness for CLIP-to-video transfer.")
+console = Console(stderr=True)
+out = Console()
+
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="name of a shipped suite, or a path to a YAML file")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. recipe.epochs=5")]
+StorePath = Annotated[Path, typer.Option("--store", envvar="VTB_STORE", help="folder of records and reports")]
+CachePath = Annotated[Path | None, typer.Option("--cache", envvar="VTB_CACHE", help="folder of the embedded videos")]
+Jobs = Annotated[int | None, typer.Option("--jobs", min=0, help="stages at once; 0 = in this process [default: cores]")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 ... [default: cuda if there is one]")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of a stage")]
+Workers = Annotated[int, typer.Option("--workers", min=0, help="decoding processes of a stage; 0 = in the stage")]
+Checkpoints = Annotated[float, typer.Option("--checkpoint-seconds", min=0, help="between two checkpoints of a training")]
+
+DEFAULT_STORE = Path("runs")
+
+
+class Listed(StrEnum):
+    """What `list` can list."""
+
+    methods = "methods"
+    suites = "suites"
+    datasets = "datasets"
+    protocols = "protocols"
+
+
+@app.command()
+def run(suite: SuiteName, overrides: Overrides = None, store: StorePath = DEFAULT_STORE, cache: CachePath = None,
+        jobs: Jobs = None, device: Device = None, threads: Threads = 1, workers: Workers = 0,
+        checkpoint_seconds: Checkpoints = 60.0) -> None:
+    """Do what a suite still needs, then write its report."""
+    from bench.launch.local import run_local
+    from bench.plan import default_jobs, estimate, make_plan, measured_rates
+    from bench.provenance import provenance
+    from bench.records import Store
+    from bench.work import Compute
+
+    started = time.monotonic()
+    declared, graph = _graph(suite, overrides, cache)
+    records, origin = Store(store), provenance()
+    plan = make_plan(graph, records)
+    _show(plan, declared.name, len(declared.trials))
+    if plan.missing_data:
+        name, reason = next(iter(plan.missing_data.items()))
+        raise UserError(reason, where=f"dataset '{name}'", hint="see docs/add_a_dataset.md")
+    todo = [stage for stage in graph.stages.values() if not records.done(*stage.key)]
+    failed = 0
+    if todo:
+        slots = default_jobs() if jobs is None else jobs
+        _build_worlds(graph, todo, max(1, slots))
+        compute = Compute(device or _device(), threads, workers, checkpoint_seconds)
+        estimates = dict(zip((stage.identity for stage in todo), estimate(todo, measured_rates(records)), strict=True))
+        with _display(estimates, slots) as watch:
+            outcome = run_local(list(graph.stages.values()), records, compute, slots, origin, watch)
+        failed = _account(outcome, graph)
+    else:
+        console.print("Nothing had to run: every stage has its record.")
+    _report(declared, graph, records, origin)
+    console.print(f"Done in {time.monotonic() - started:.0f} s.")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def plan(suite: SuiteName, overrides: Overrides = None, store: StorePath = DEFAULT_STORE, cache: CachePath = None,
+         stages: Annotated[bool, typer.Option("--stages", help="list every stage")] = False) -> None:
+    """Show what a suite would do: its stages, what is cached, what data are missing, and about how long it takes."""
+    from bench.plan import make_plan
+    from bench.records import Store
+
+    declared, graph = _graph(suite, overrides, cache)
+    records = Store(store)
+    _show(make_plan(graph, records), declared.name, len(declared.trials))
+    if stages:
+        for stage in graph.stages.values():
+            state = "cached" if records.done(*stage.key) else "data missing" if stage.missing else "to run"
+            out.print(f"{state:<12} {stage.kind:<8} {stage.identity}  {stage.title}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(suite: SuiteName, overrides: Overrides = None, store: StorePath = DEFAULT_STORE,
+           cache: CachePath = None) -> None:
+    """Write a suite's report from the records there are; cells without a record are shown as missing."""
+    from bench.provenance import provenance
+    from bench.records import Store
+
+    declared, graph = _graph(suite, overrides, cache)
+    _report(declared, graph, Store(store), provenance())
+
+
+@app.command("list")
+def list_(what: Annotated[Listed, typer.Argument(help="what to list")]) -> None:
+    """List what can be named in a suite."""
+    for name, text in _listing(what):
+        out.print(f"[bold]{name}[/bold]  {text}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def pretrain(target: Annotated[Path, typer.Argument(help="weights file to write (.safetensors)")]) -> None:
+    """Repeat the recipe of the embedded world's tiny CLIP (about an hour on two cores; resumes when interrupted)."""
+    from bench.stages.pretrain import pretrain as train
+
+    with _bars() as bars:
+        task = bars.add_task("pre-training", total=None)
+        train(target, lambda done, total, text: bars.update(task, completed=done, total=total, description=text))
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command and give its exit code: 0 done, 1 stages failed, 2 the input is wrong."""
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    if arguments and arguments[0] not in commands and not arguments[0].startswith("-"):
+        arguments = ["run", *arguments]
+    try:
+        return app(arguments, standalone_mode=False, prog_name="run_suite.py") or 0
+    except UserError as error:
+        console.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+    except click.ClickException as error:
+        error.show()
+    except click.Abort:
+        return 130
+    return 2
+
+
+def _graph(name: str, overrides: list[str] | None, cache: Path | None) -> tuple[Any, Any]:
+    from bench.graph import build_graph
+    from bench.suite import load_suite, suite_path
+
+    if cache is not None:
+        os.environ["VTB_CACHE"] = str(cache)
+    gc.disable()  # thousands of small objects that all live on; collecting them costs half of a large plan's time
+    suite = load_suite(suite_path(name), tuple(overrides or ()))
+    graph = build_graph(suite)
+    gc.enable()
+    return suite, graph
+
+
+def _show(plan: Any, name: str, trials: int) -> None:
+    from bench.display import clock
+    from bench.graph import KINDS
+
+    table = Table(title=f"{name}: {trials} trials", title_justify="left")
+    for title in ("stage", "cached", "to run", "data missing"):
+        table.add_column(title, justify="left" if title == "stage" else "right")
+    for kind in KINDS:
+        counts = [plan.cached[kind], plan.to_run[kind], plan.missing[kind]]
+        if any(counts):
+            table.add_row(kind, *(str(count) if count else "" for count in counts))
+    out.print(table)
+    basis = "from earlier records" if plan.measured else "a rough guess from FLOPs"
+    if plan.to_run:
+        out.print(f"about {clock(plan.seconds)} of work in one slot ({basis})", highlight=False)
+    for dataset, reason in plan.missing_data.items():
+        out.print(f"data missing: {dataset}: {reason}", highlight=False, soft_wrap=True)
+
+
+def _build_worlds(graph: Any, todo: list[Any], workers: int) -> None:
+    """Make the embedded videos that the stages need and that are not there yet."""
+    needed = {stage.context["dataset"] for stage in todo if "dataset" in stage.context}
+    for name in sorted(needed):
+        data = graph.datasets[name]
+        if data.buildable and data.missing():
+            with _bars() as bars:
+                task = bars.add_task(f"making the videos of {name}", total=None)
+                data.build(lambda done, total, task=task: bars.update(task, completed=done, total=total), workers)
+
+
+def _bars() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                    TimeRemainingColumn(), console=console)
+
+
+def _display(estimates: dict[str, float], slots: int) -> Any:
+    from bench.display import watching
+
+    return watching(console, estimates, max(1, slots))
+
+
+def _account(outcome: Any, graph: Any) -> int:
+    """Say what failed and what was blocked by it; the number of stages without a record."""
+    for identity, reason in outcome.failed.items():
+        console.print(f"failed: {graph.stages[identity].title}\n{reason}", style="red", highlight=False, markup=False)
+    if outcome.blocked:
+        console.print(f"{len(outcome.blocked)} stages were not started because an input failed.", style="red")
+    return len(outcome.failed) + len(outcome.blocked)
+
+
+def _report(suite: Any, graph: Any, records: Any, origin: dict[str, object]) -> None:
+    from reports.collect import collect
+    from reports.page import write_report
+
+    page = write_report(collect(suite, graph, records, origin), records.root / "reports" / suite.name)
+    out.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _listing(what: Listed) -> list[tuple[str, str]]:
+    from bench.data.datasets import datasets
+    from bench.suite import SUITES, load_suite
+    from methods.registry import methods
+
+    if what is Listed.methods:
+        return [(name, found.summary) for name, found in methods().items()]
+    if what is Listed.datasets:
+        return [(name, f"{len(data.class_names())} classes; splits: {', '.join(data.splits)}")
+                for name, data in datasets({}).items()]
+    suites = [load_suite(path) for path in sorted(SUITES.glob("*.yaml"))]
+    if what is Listed.suites:
+        return [(suite.name, suite.file.title) for suite in suites]
+    return [(f"{suite.name}.{name}", f"{protocol.role} on {protocol.dataset}/{protocol.split}, "
+             f"{protocol.views.clips}x{protocol.views.crops} views of {protocol.views.frames} frames, {protocol.fusion}")
+            for suite in suites for name, protocol in suite.trials[0].protocols]

@@ -1,0 +1,40 @@
+"""Errors that a user can act on: what is wrong, where, what is allowed, what was probably meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake in the user's input. The command prints it without a traceback and exits with code 2.
+
+    `where` is a file, `file:line` or key path; `allowed` lists the valid values; `hint` says what was meant.
+    """
+
+    def __init__(self, what: str, *, where: str = "", allowed: Iterable[object] = (), hint: str = "") -> None:
+        self.what = what
+        self.where = where
+        self.allowed = [str(value) for value in allowed]
+        self.hint = hint
+        super().__init__(self.render())
+
+    def render(self) -> str:
+        lines = [f"{self.where}: {self.what}" if self.where else self.what]
+        if self.allowed:
+            lines.append(f"  allowed: {', '.join(self.allowed)}")
+        if self.hint:
+            lines.append(f"  hint: {self.hint}")
+        return "\n".join(lines)
+
+
+def unknown(kind: str, name: str, allowed: Iterable[str], *, where: str = "") -> UserError:
+    """The error for a name that is not in a registry, with the closest valid name as the hint."""
+    options = sorted(allowed)
+    close = get_close_matches(name, options, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'?" if close else ""
+    return UserError(f"unknown {kind} '{name}'", where=where, allowed=options, hint=hint)
+
+
+class StageError(Exception):
+    """A stage that cannot finish, for a reason that its user should read; shown without a traceback."""

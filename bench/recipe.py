@@ -1,0 +1,34 @@
+"""Recipe: how a method is trained. A value; all of it is part of a training's identity."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt
+from pydantic import BaseModel, ConfigDict, Field
+
+from bench.data.views import TrainViews
+
+Rate = Annotated[float, Ge(0)]
+
+
+class Recipe(BaseModel):
+    """Training settings with the published MoTE values as defaults (arXiv 2410.10589, Sec. 4.1 and official config)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str = Field("glyphs-narrow", description="dataset that is trained on")
+    split: str = Field("train", description="split of the source")
+    backbone: str = Field("glyph-vit", description="CLIP model: glyph-vit or an open_clip ViT config")
+    pretrained: str = Field("builtin", description="builtin, a local file, an open_clip tag, or random:<seed>")
+    templates: str = Field("mote28", description="prompt templates of the source class texts")
+    views: TrainViews = TrainViews()
+    batch: Annotated[int, Ge(1)] = Field(144, description="videos in an optimiser step, over all processes")
+    epochs: Annotated[float, Gt(0)] = 30
+    warmup_epochs: Rate = 5
+    lr: Rate = Field(5e-5, description="base rate, used by the head")
+    tower_lr_ratio: Rate = Field(0.06, description="rate of the CLIP tower and logit scale over the base rate")
+    weight_decay: Rate = 0.2
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: Annotated[float, Gt(0)] = 1e-8
+    precision: Literal["fp32", "bf16"] = "fp32"

@@ -1,0 +1,126 @@
+"""Encode: frame features of every view of a list of videos, by plain CLIP or by a trained tower.
+
+Legend: N videos, V views (copies of a training video, clips x crops of a test video), T frames, D joint CLIP width.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bench.clip import load_clip
+from bench.data.datasets import Dataset, opened
+from bench.data.loader import copies_loader, test_loader
+from bench.data.transforms import normalise
+from bench.data.views import TestViews, TrainViews
+from bench.errors import StageError
+from methods.contract import build_model
+from methods.registry import method
+
+if TYPE_CHECKING:
+    from bench.work import Work
+
+SHARD = 256  # videos between two points of resumption
+BATCH = 32  # videos decoded together
+FRAMES = 256  # frames that go through the tower at once, which bounds memory
+
+Encoder = Callable[[Tensor], Tensor]  # uint8 pixels [M, 3, H, W] -> features [M, D]
+
+
+def run(work: Work) -> dict[str, Any]:
+    """Writes `features.safetensors` (`features` [N, V, T, D] fp32) and `videos.parquet` (video, label, failure).
+
+    An undecodable video has zero features. In test views it must be declared as known bad, else the stage ends with
+    the list of such videos; the encoded shards stay, so nothing is encoded again once they are declared.
+    """
+    data, split = opened(work.context), work.context["split"]
+    entries = data.entries(split)
+    work.checkpoint.mkdir(parents=True, exist_ok=True)
+    encoder = _encoder(work)
+    shards = [_shard(work, data, encoder, start, len(entries)) for start in range(0, len(entries), SHARD)]
+    failures = {entries[index].path: reason for shard in shards for index, reason in _failures(shard).items()}
+    if not _training(work):
+        _refuse_undeclared(data, failures)
+    features_NVTD = torch.cat([load_file(shard)["features"] for shard in shards])
+    save_file({"features": features_NVTD}, work.out / "features.safetensors")
+    table = pd.DataFrame(entries, columns=["video", "label"])
+    table["failure"] = table["video"].map(failures).astype("string")
+    table.to_parquet(work.out / "videos.parquet")
+    return {"videos": len(entries), "undecodable": len(failures)}
+
+
+def _training(work: Work) -> bool:
+    return "copies" in work.spec["views"]
+
+
+def _shard(work: Work, data: Dataset, encoder: Encoder, start: int, total: int) -> Path:
+    """The file with the features of videos start..start+SHARD-1, made unless an earlier attempt left it."""
+    path = work.checkpoint / f"shard-{start:08d}.safetensors"
+    if path.is_file():
+        return path
+    features: list[Tensor] = []
+    failures: dict[int, str] = {}
+    for indices, pixels_NVT3HW, failed in _batches(work, data, list(range(start, min(start + SHARD, total)))):
+        features.append(_encode(encoder, pixels_NVT3HW))
+        failures |= dict(failed)
+        work.progress(int(indices[-1]) + 1, total, "videos")
+    partial = path.with_suffix(".tmp")
+    save_file({"features": torch.cat(features)}, partial, metadata={"failures": json.dumps(failures)})
+    os.replace(partial, path)
+    return path
+
+
+def _batches(work: Work, data: Dataset, indices: list[int]) -> Any:
+    split, workers = work.context["split"], work.compute.loader_workers
+    if _training(work):
+        return copies_loader(data, split, TrainViews(**work.spec["views"]), workers, BATCH, indices)
+    return test_loader(data, split, TestViews(**work.spec["views"]), workers, BATCH, indices)
+
+
+def _encode(encoder: Encoder, pixels_NVT3HW: Tensor) -> Tensor:
+    """Features [N, V, T, D] on the CPU; views without a decoded frame stay zero."""
+    flat_M3HW = pixels_NVT3HW.flatten(0, 2)
+    with torch.no_grad():
+        features_MD = torch.cat([encoder(part) for part in flat_M3HW.split(FRAMES)]).float().cpu()
+    features_NVTD = features_MD.unflatten(0, pixels_NVT3HW.shape[:3])
+    return features_NVTD * pixels_NVT3HW.flatten(3).any(dim=3)[..., None]
+
+
+def _encoder(work: Work) -> Encoder:
+    """Plain CLIP, or the tower of a trained model interpolated with CLIP by alpha."""
+    device = work.compute.device
+    clip = load_clip(work.spec["backbone"], work.context["pretrained"])
+    mean, std = clip.spec.mean, clip.spec.std
+    if "method" not in work.spec:
+        clip.to(device)
+        return lambda pixels_M3HW: clip.encode_frames(normalise(pixels_M3HW.to(device), mean, std))
+    registered = method(work.spec["method"])
+    model = build_model(registered.model, registered.config(**work.spec["config"]), clip, seed=0)
+    model.load_trained(load_file(work.inputs["train"] / "weights.safetensors"))
+    model.interpolate_tower(load_clip(work.spec["backbone"], work.context["pretrained"]), work.spec["alpha"])
+    model.to(device).eval()
+    return lambda pixels_M3HW: model.encode(normalise(pixels_M3HW.to(device), mean, std)[None])[0]
+
+
+def _failures(shard: Path) -> dict[int, str]:
+    with safe_open(shard, framework="pt") as file:
+        found: dict[str, str] = json.loads(file.metadata()["failures"])
+    return {int(index): reason for index, reason in found.items()}
+
+
+def _refuse_undeclared(data: Dataset, failures: dict[str, str]) -> None:
+    undeclared = sorted(set(failures) - set(data.known_bad))
+    if undeclared:
+        lines = [f"  {name}: {failures[name]}" for name in undeclared[:20]]
+        raise StageError("\n".join([
+            f"{len(undeclared)} videos of dataset '{data.name}' cannot be decoded and are not declared:", *lines,
+            "  mend the files, or list them under known_bad: they then count as wrong answers"]))

@@ -1,0 +1,310 @@
+"""Suites: a YAML declaration of methods, axes, recipes, protocols, seeds and reports, expanded into trials.
+
+Everything is validated before anything runs; a mistake is a UserError with file and line. Axes address any field by
+its path (`config.layers`, `inference.tfm`, `recipe.lr`, `protocol.views.frames`, `protocols.closed.split`); an axis
+whose values are named bundles of such settings moves several fields together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from annotated_types import Ge, MinLen
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from bench.backbones import backbone
+from bench.data.datasets import Dataset, dataset
+from bench.errors import UserError, unknown
+from bench.prompts import TEMPLATES
+from bench.protocol import Protocol
+from bench.recipe import Recipe
+from bench.yaml_source import KeyPath, Where, load_yaml, validate
+from methods.registry import method
+from methods.settings import Config, Inference
+
+SUITES = Path(__file__).parent.parent / "suites"
+PARTS = ("config", "inference", "recipe", "protocol", "protocols")
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$")]
+Settings = dict[str, Any]
+Axis = Annotated[list[Any], MinLen(1)] | Annotated[dict[str, Settings], MinLen(1)]
+
+
+class _Declared(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Row(_Declared):
+    """One line of the tables: a method with its settings, multiplied by its axes."""
+
+    label: str | None = None
+    method: str
+    config: Settings = {}
+    inference: Settings = {}
+    recipe: Settings = {}
+    protocol: Settings = {}
+    axes: dict[str, Axis] = {}
+
+
+class Report(_Declared):
+    """What the report shows besides the tables."""
+
+    join: str | None = Field(None, description="axis along which points of the trade-off plot are joined")
+    reference: Name | None = Field(None, description="row drawn as the reference point")
+    experts: list[Name] = Field([], description="rows whose experts are evaluated and compared one by one")
+    experts_protocol: Name | None = Field(None, description="protocol whose videos the similarity heatmap uses")
+    compare: list[tuple[Name, Name]] = Field([], description="pairs of rows for the paired permutation test")
+
+
+class SuiteFile(_Declared):
+    """The keys of a suite file."""
+
+    title: str
+    description: str = ""
+    seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] = [0]
+    datasets: dict[Name, Settings] = {}
+    recipe: Settings = {}
+    protocol: Settings = Field({}, description="defaults of every protocol")
+    protocols: Annotated[dict[Name, Settings], MinLen(1)]
+    rows: Annotated[dict[Name, Row], MinLen(1)]
+    axes: dict[str, Axis] = Field({}, description="axes of every row")
+    report: Report = Report()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One method with all settings resolved, and one seed."""
+
+    row: str
+    label: str
+    method: str
+    config: Config
+    inference: Inference
+    recipe: Recipe
+    protocols: tuple[tuple[str, Protocol], ...]
+    point: tuple[tuple[str, Any], ...]  # axis name -> value
+    seed: int
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A validated suite."""
+
+    name: str
+    file: SuiteFile
+    datasets: dict[str, Dataset]
+    axes: dict[str, str]  # name -> path or bundle name
+    trials: tuple[Trial, ...]
+
+
+def suite_path(name: str) -> Path:
+    """A suite by path, or by name among the shipped ones. Raises UserError with the closest name."""
+    for candidate in (Path(name), SUITES / f"{name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        raise UserError("no such suite file", where=name)
+    raise unknown("suite", name, (path.stem for path in SUITES.glob("*.yaml")))
+
+
+def load_suite(path: Path, overrides: tuple[str, ...] = ()) -> Suite:
+    """Read, override, validate and expand a suite. Raises UserError on the first mistake."""
+    data, lines = load_yaml(path)
+    changed = [_override(data, text) for text in overrides]
+
+    def where(key: KeyPath) -> str:
+        dotted = ".".join(map(str, key))
+        for given, at in changed:
+            if key[: len(at)] == at or at[: len(key)] == key:
+                return f"override {given}: {dotted}"
+        known = next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), 1)
+        return f"{path}:{known}: {dotted}" if dotted else f"{path}:{known}"
+
+    file = validate(SuiteFile, data, where)
+    declared = {name: validate(Dataset, {"name": name, "folder": str(path.parent.resolve()), **settings},
+                               lambda key, name=name: where(("datasets", name, *key)))  # type: ignore[misc]
+                for name, settings in file.datasets.items()}
+    suite = Suite(path.stem, file, declared, _axis_names(file), ())
+    _check_report(suite, where)
+    return replace(suite, trials=tuple(_trials(suite, where)))
+
+
+def _override(data: Settings, text: str) -> tuple[str, KeyPath]:
+    """Apply one `dotted.path=value`; the value is YAML."""
+    dotted, equals, value = text.partition("=")
+    if not equals or not dotted:
+        raise UserError("an override is written key=value", where=f"override {text}", hint="e.g. recipe.epochs=5")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError("the value is not valid YAML", where=f"override {text}") from error
+    path = _set(data, dotted, parsed)
+    return text, path
+
+
+def _set(data: Settings, dotted: str, value: Any) -> KeyPath:
+    """Set a value in nested mappings; keys that contain dots are matched whole."""
+    for key in sorted(data, key=len, reverse=True):
+        if dotted == key:
+            data[key] = value
+            return (key,)
+        if dotted.startswith(f"{key}.") and isinstance(data[key], dict):
+            return (key, *_set(data[key], dotted[len(key) + 1:], value))
+    key, _, rest = dotted.partition(".")
+    if not rest:
+        data[key] = value
+        return (key,)
+    data[key] = {} if not isinstance(data.get(key), dict) else data[key]
+    return (key, *_set(data[key], rest, value))
+
+
+def _axis_names(file: SuiteFile) -> dict[str, str]:
+    """Short names of all axes: the last part of the path, or the bundle's name."""
+    names: dict[str, str] = {}
+    for path in (path for axes in (file.axes, *(row.axes for row in file.rows.values())) for path in axes):
+        name = path.rpartition(".")[2]
+        if names.setdefault(name, path) != path:
+            raise UserError(f"axes '{names[name]}' and '{path}' have the same short name '{name}'")
+    return names
+
+
+def _check_report(suite: Suite, where: Where) -> None:
+    report, rows = suite.file.report, suite.file.rows
+    named = [("reference", report.reference), *(("experts", name) for name in report.experts),
+             *(("compare", name) for pair in report.compare for name in pair)]
+    for key, name in named:
+        if name is not None and name not in rows:
+            raise unknown("row", name, rows, where=where(("report", key)))
+    if report.join is not None and report.join not in suite.axes:
+        raise unknown("axis", report.join, suite.axes, where=where(("report", "join")))
+    if report.experts_protocol is not None and report.experts_protocol not in suite.file.protocols:
+        raise unknown("protocol", report.experts_protocol, suite.file.protocols,
+                      where=where(("report", "experts_protocol")))
+
+
+def _trials(suite: Suite, where: Where) -> Iterator[Trial]:
+    resolve = _Resolver(suite, where)
+    for row_id, row in suite.file.rows.items():
+        axes = {**suite.file.axes, **row.axes}
+        for chosen in product(*(_values(axis) for axis in axes.values())):
+            point = tuple((path.rpartition(".")[2], label) for path, (label, _) in zip(axes, chosen, strict=True))
+            changes = [(path, value) for path, (_, value) in zip(axes, chosen, strict=True)]
+            trial = resolve.trial(row_id, row, point, changes)
+            seeds = suite.file.seeds if trial.config.trains else suite.file.seeds[:1]
+            yield from (replace(trial, seed=seed) for seed in seeds)
+
+
+def _values(axis: list[Any] | dict[str, Settings]) -> list[tuple[Any, Any]]:
+    """(label, value or bundle) of every point of an axis."""
+    return list(axis.items()) if isinstance(axis, dict) else [(value, value) for value in axis]
+
+
+class _Resolver:
+    """Turns a row at a point of its axes into a trial; equal settings are validated once."""
+
+    def __init__(self, suite: Suite, where: Where) -> None:
+        self.suite = suite
+        self.where = where
+        self.seen: dict[str, Any] = {}
+        self.axis_of: dict[str, KeyPath] = {}  # field changed by an axis -> where the axis is declared
+
+    def trial(self, row_id: str, row: Row, point: tuple[tuple[str, Any], ...], changes: list[tuple[str, Any]]) -> Trial:
+        file = self.suite.file
+        parts: Settings = deepcopy({
+            "config": row.config, "inference": row.inference, "recipe": _merged(file.recipe, row.recipe),
+            "protocol": _merged(file.protocol, row.protocol), "protocols": file.protocols})
+        self.axis_of = {}
+        for path, value in changes:
+            self._change(row_id, parts, path, value)
+        kind = method(row.method, where=self.where(("rows", row_id, "method")))
+        config = self._one(kind.config, parts["config"], ("rows", row_id, "config"))
+        inference = self._one(kind.inference, parts["inference"], ("rows", row_id, "inference"))
+        try:
+            config.check(inference)
+        except ValueError as error:
+            raise UserError(str(error), where=self.where(("rows", row_id, "inference"))) from error
+        recipe = self._recipe(row_id, row, parts["recipe"])
+        protocols = tuple((name, self._protocol(row_id, name, _merged(parts["protocol"], settings), recipe, config))
+                          for name, settings in parts["protocols"].items())
+        return Trial(row_id, row.label or row_id, row.method, config, inference, recipe, protocols, point, 0)
+
+    def _change(self, row_id: str, parts: Settings, path: str, value: Any) -> None:
+        """Apply one axis value, a plain setting or a bundle of them."""
+        own = path in self.suite.file.rows[row_id].axes
+        place: KeyPath = ("rows", row_id, "axes", path) if own else ("axes", path)
+        bundle = value.items() if isinstance(value, dict) else [(path, value)]
+        for dotted, setting in bundle:
+            if dotted.partition(".")[0] not in PARTS or "." not in dotted:
+                raise unknown("axis", dotted, (f"{part}.<field>" for part in PARTS), where=self.where(place))
+            _set(parts, dotted, setting)
+            self.axis_of[dotted] = place
+
+    def _one(self, model: type[BaseModel], data: Settings, place: KeyPath) -> Any:
+        key = f"{model.__module__}:{place}:{json.dumps(data, sort_keys=True, default=str)}"
+        if key not in self.seen:
+            self.seen[key] = validate(model, data, lambda at: self._place((*place, *at)))
+        return self.seen[key]
+
+    def _place(self, key: KeyPath) -> str:
+        """Where a field got its value: at its axis, if one sets it."""
+        field = key[2:] if key[0] == "rows" else key
+        return self.where(self.axis_of.get(".".join(map(str, field)), key))
+
+    def _recipe(self, row_id: str, row: Row, data: Settings) -> Recipe:
+        place: KeyPath = ("rows", row_id, "recipe") if row.recipe else ("recipe",)
+        recipe: Recipe = self._one(Recipe, _with_size(data, str(data.get("backbone", _DEFAULT_BACKBONE)), 256 / 224,
+                                                      self._place((*place, "backbone"))), place)
+        self._known_data(recipe.source, recipe.split, recipe.templates, place, "source")
+        return recipe
+
+    def _protocol(self, row_id: str, name: str, data: Settings, recipe: Recipe, config: Config) -> Protocol:
+        place: KeyPath = ("protocols", name)
+        protocol: Protocol = self._one(Protocol, _with_size(data, recipe.backbone, 1.0, self.where(place)), place)
+        self._known_data(protocol.dataset, protocol.split, protocol.templates, place, "dataset")
+        if protocol.role == "zero-shot" and not config.open_vocabulary:
+            raise UserError(f"row '{row_id}' has a head bound to its classes and cannot be measured zero-shot",
+                            where=self.where(place), hint="drop the row or the protocol")
+        return protocol
+
+    def _known_data(self, name: str, split: str, templates: str, place: KeyPath, key: str) -> None:
+        splits = dataset(name, self.suite.datasets, where=self._place((*place, key))).splits
+        if split not in splits:
+            raise unknown("split", split, splits, where=self._place((*place, "split")))
+        if templates not in TEMPLATES:
+            raise unknown("templates", templates, TEMPLATES, where=self._place((*place, "templates")))
+
+
+_DEFAULT_BACKBONE = Recipe.model_fields["backbone"].default
+
+
+@lru_cache(maxsize=None)
+def _image_size(name: str, where: str) -> int:
+    try:
+        return backbone(name).image_size
+    except UserError as error:
+        raise UserError(error.what, where=where, allowed=error.allowed, hint=error.hint) from error
+
+
+def _with_size(data: Settings, backbone_name: str, short_side: float, where: str) -> Settings:
+    """Views without a size get the backbone's input size; the short side keeps MoTE's proportion to it."""
+    views = data.get("views", {})
+    if not isinstance(views, dict):
+        return data  # validation says what is wrong
+    size = _image_size(backbone_name, where)
+    return {**data, "views": {"size": size, "resize": round(size * short_side), **views}}
+
+
+def _merged(base: Settings, over: Settings) -> Settings:
+    """`over` on top of `base`, mappings merged key by key."""
+    merged = dict(base)
+    for key, value in over.items():
+        merged[key] = _merged(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+    return merged

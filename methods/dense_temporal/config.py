@@ -1,0 +1,35 @@
+"""Dense temporal transformer of N layers behind CLIP, the baseline that MoTE sweeps over depth.
+
+Title: MoTE: Reconciling Generalization with Specialization for Visual-Language to Video Knowledge Transfer, Fig. 1b.
+Paper: arXiv 2410.10589. Official code: github.com/ZMHH-H/MoTE, no licence file (written from the description; no code
+taken). The head is Text4Vis' (github.com/whwu95/Text4Vis, MIT licence).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge
+from pydantic import Field
+
+from bench.backbones import Backbone
+from methods import settings
+from methods.settings import Inference, Parameters
+from methods.temporal_costs import temporal_flops, temporal_parameters
+
+__all__ = ["Config", "Inference"]
+
+Layers = Annotated[int, Ge(1)]
+
+
+class Config(settings.Config):
+    """Depth of the head."""
+
+    layers: Layers = Field(
+        default=4, description="temporal layers; 4 as MoTE with ViT-B/16. The published dense ViT-B/16 row has 6")
+
+    def head_parameters(self, backbone: Backbone) -> Parameters:
+        return temporal_parameters(backbone.embed_dim, self.layers)
+
+    def head_flops(self, backbone: Backbone, frames: int) -> int:
+        return temporal_flops(backbone.embed_dim, self.layers, frames)

@@ -1,0 +1,79 @@
+"""What a method declares without torch: its training choices (`Config`), its inference choices (`Inference`), costs.
+
+Planning, validation and identities need nothing else. `Config` changes a training; `Inference` only changes what is
+done with a trained model, so rows that differ in it share the training.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, NamedTuple
+
+from annotated_types import Ge, Le
+from pydantic import BaseModel, ConfigDict, Field
+
+from bench.backbones import Backbone
+
+Fraction = Annotated[float, Ge(0), Le(1)]
+
+
+class Parameters(NamedTuple):
+    """Numbers of parameters of a method's own modules, without the CLIP towers."""
+
+    stored: int
+    active: int  # at inference, after experts are merged or one is chosen
+
+
+class Inference(BaseModel):
+    """Choices made after training. Methods extend it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    clip_alpha: Fraction = Field(
+        default=1.0, description="weight interpolation of the tuned tower with CLIP: "
+        "alpha * tuned + (1 - alpha) * CLIP (WiSE-FT, arXiv 2109.01903; MoTE's test uses .99)")
+
+
+class Config(BaseModel):
+    """Choices that change training. Methods extend it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    open_vocabulary: ClassVar[bool] = True  # False: a class-bound head, refused by zero-shot protocols
+    tower_inside: ClassVar[bool] = False  # True: adapters, prompts, attention inside the tower: an `encode` of its own
+
+    tower: Literal["frozen", "tuned"] = Field(default="frozen", description="whether the CLIP visual tower is trained")
+
+    @property
+    def shares_encodings(self) -> bool:
+        """Whether frame features are plain CLIP's, so that trials can share them."""
+        return self.tower == "frozen" and not self.tower_inside
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the method has trainable parameters besides the tower."""
+        return True
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train; if not, a trial has no training stage and its seed no effect."""
+        return self.has_head or self.tower == "tuned"
+
+    @property
+    def experts(self) -> int:
+        """Number of experts; 0 for a method without any."""
+        return 0
+
+    def expert_choices(self, inference: Inference) -> dict[str, Inference]:
+        """Named inference choices that compare experts: `merged` first, then `expert 0` ...; empty without experts."""
+        return {}
+
+    def check(self, inference: Inference) -> None:
+        """Raises ValueError, naming what is allowed, for inference choices that this configuration cannot serve."""
+
+    def head_parameters(self, backbone: Backbone) -> Parameters:
+        """Closed form."""
+        return Parameters(0, 0)
+
+    def head_flops(self, backbone: Backbone, frames: int) -> int:
+        """FLOPs (2 per multiply-add) of the deployed head for one view; closed form, matrix products only."""
+        return 0

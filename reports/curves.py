@@ -1,0 +1,80 @@
+"""Curves along a numeric axis: closed-set top-1 above, HM_ZS below, against the axis value (MoTE, Fig. 1b)."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from reports import labels, scatter, style
+from reports.results import Results, is_set
+
+
+def curve_axes(results: Results) -> list[str]:
+    """The axes that deserve a curve: numeric, with at least two values."""
+    return [axis for axis in results.axes if results.is_numeric(axis) and len(results.values(axis)) > 1]
+
+
+def curve_figure(results: Results, axis: str) -> Figure | None:
+    """A column of two panels per facet, a line per row (and value of a further axis); None while nothing is measured.
+
+    A row that does not go through the axis is a dashed line across it. Panels side by side share their scale.
+    """
+    titles = {closed: f"Closed-set top-1, {closed} (%)" for closed in results.protocols("closed-set")[:1]}
+    titles["hm_zs"] = f"{style.HM_ZS} (%)"
+    summary = results.summary()
+    absent = summary[[f"{measure}_mean" for measure in titles]].isna()
+    if absent.all(axis=None):
+        return None
+    facets = results.facets(summary, axis)
+    with style.look():
+        cells = [(measure, facet) for measure in titles for facet in facets]
+        figure, panels = style.panels(len(cells), 3.9, 2.4, columns=len(facets))
+        for axes, (measure, facet) in zip(panels, cells, strict=True):
+            _panel(axes, scatter.heights(facets[facet], measure), results, axis)
+            axes.set_ylabel(titles[measure])
+            axes.set_title(facet if axes in panels[: len(facets)] else "", parse_math=False)
+        for first in range(0, len(cells), len(facets)):
+            scatter.share_scale(panels[first : first + len(facets)])
+        style.note(figure, scatter.seed_note(summary) + scatter.missing_note(summary[absent.any(axis=1)]))
+        figure.draw_without_rendering()  # settles the layout, which the labels' heights depend on
+        for axes, (measure, facet) in zip(panels, cells, strict=True):
+            labels.stack(axes, _labels(scatter.heights(facets[facet], measure), results, axis))
+    return figure
+
+
+def _series(lines: pd.DataFrame, results: Results, axis: str) -> list[tuple[str, str, pd.DataFrame]]:
+    """(row id, name, points in axis order) of each line to draw."""
+    others = [other for other in results.axes if other != axis and other not in results.facet_axes(axis)]
+    groups = lines.groupby(["row", *others], sort=False, dropna=False)
+    return [
+        (str(group["row"].iloc[0]), results.name(group.iloc[0], others), group.sort_values(axis)) for _, group in groups
+    ]
+
+
+def _panel(axes: Axes, lines: pd.DataFrame, results: Results, axis: str) -> None:
+    marks = style.marks(results.labels(), results.settings.reference)
+    for row, _, group in _series(lines, results, axis):
+        mark = marks[row]
+        if not is_set(group[axis].iloc[0]):
+            axes.axhline(group["y"].iloc[0], color=mark.colour, linestyle=(0, (4, 3)), linewidth=0.9, zorder=2)
+            continue
+        axes.errorbar(
+            group[axis].astype(float), group["y"], yerr=group["dy"], color=mark.colour, marker=mark.marker,
+            markeredgecolor="white", markeredgewidth=0.5, elinewidth=0.9, zorder=3,
+        )  # fmt: skip
+    axes.set_xticks([float(str(value)) for value in results.values(axis)])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel(results.axes[axis], parse_math=False)
+    axes.margins(y=0.12)
+    axes.grid(axis="y", color=style.GRID, linewidth=0.5)
+
+
+def _labels(lines: pd.DataFrame, results: Results, axis: str) -> list[labels.Label]:
+    marks = style.marks(results.labels(), results.settings.reference)
+    series = [(row, name, group.dropna(subset="y")) for row, name, group in _series(lines, results, axis)]
+    return [
+        labels.Label(0, float(group["y"].iloc[-1]), name, marks[row].colour)
+        for row, name, group in series
+        if len(group)
+    ]

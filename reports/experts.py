@@ -1,0 +1,106 @@
+"""Experts: how alike their features are, and what each can do alone (MoTE, NeurIPS 2024, Figs. 7 and 3). E experts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from reports import labels, scatter, style
+from reports.results import Probe, Results
+
+
+def similarity_figures(results: Results) -> dict[str, Figure]:
+    """Per probed row id, a heatmap [E+1,E+1] for every point, protocol and feature; the mean over seeds."""
+    figures = {}
+    for row in results.labels():
+        probes = [probe for probe in results.probes if probe.row == row]
+        if probes:
+            figures[row] = _similarity_figure(_by_setting(probes))
+    return figures
+
+
+def accuracy_figures(results: Results) -> dict[tuple[str, str], Figure]:
+    """Per (row id, point) with expert choices: closed-set against each zero-shot target and HM_ZS."""
+    if (results.table["expert"] == "").all():
+        return {}
+    experts, rows = results.summary(experts=True), results.summary()
+    others = [line for _, line in rows.iterrows()]
+    figures = {}
+    for (row, point), lines in experts.groupby(["row", "point"], sort=False):
+        context = rows[[x["row"] != row and results.comparable(x, lines.iloc[0]) for x in others]]
+        if (lines["trade_off_n"] > 0).any():
+            figures[str(row), str(point)] = _accuracy_figure(results, str(row), lines, context)
+    return figures
+
+
+def _by_setting(probes: list[Probe]) -> list[list[Probe]]:
+    settings: dict[tuple[str, str, str, tuple[str, ...]], list[Probe]] = {}
+    for probe in probes:
+        settings.setdefault((probe.point, probe.protocol, probe.feature, probe.names), []).append(probe)
+    return list(settings.values())
+
+
+def _similarity_figure(settings: list[list[Probe]]) -> Figure:
+    means = [np.mean([probe.similarity for probe in probes], axis=0) for probes in settings]
+    low = min(mean.min() for mean in means)
+    side = 1.6 + 0.42 * max(len(mean) for mean in means)
+    with style.look():
+        figure, panels = style.panels(len(settings), side + 0.5, side)
+        for axes, probes, mean in zip(panels, settings, means, strict=True):
+            _heatmap(axes, probes, mean, float(low))
+        figure.suptitle(f"{settings[0][0].label}: similarity of experts", fontsize=9, parse_math=False)
+    return figure
+
+
+def _heatmap(axes: Axes, probes: list[Probe], mean: np.ndarray, low: float) -> None:
+    first = probes[0]
+    seaborn.heatmap(
+        mean, ax=axes, vmin=low, vmax=1.0, cmap="viridis", square=True, annot=True, fmt=".2f", annot_kws={"size": 7},
+        linewidths=0.5, xticklabels=first.names, yticklabels=first.names, cbar_kws={"label": "cosine similarity"},
+    )  # fmt: skip
+    axes.tick_params(length=0)
+    axes.set_xticklabels(axes.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticklabels(axes.get_yticklabels(), rotation=0)
+    setting = ", ".join(filter(None, [first.point, first.feature, first.protocol]))
+    seeds = "1 seed" if len(probes) == 1 else f"{len(probes)} seeds"
+    axes.set_title(f"{setting}\n{first.videos} videos × {seeds}", fontsize=7.5, parse_math=False)
+
+
+def _accuracy_figure(results: Results, row: str, lines: pd.DataFrame, context: pd.DataFrame) -> Figure:
+    closed = results.protocols("closed-set")[0]
+    targets = {name: f"{name} zero-shot top-1 (%)" for name in results.protocols("zero-shot")}
+    targets["hm_zs"] = f"{style.HM_ZS} (%)"
+    with style.look():
+        figure, panels = style.panels(len(targets), 3.4, 3.0, columns=2)
+        figure.suptitle(", ".join(filter(None, [results.labels()[row], lines["point"].iloc[0]])), parse_math=False)
+        for axes, (target, title) in zip(panels, targets.items(), strict=True):
+            scatter.fit(axes, scatter.points(pd.concat([lines, context]), closed, target))
+            axes.set_xlabel(f"Closed-set top-1, {closed} (%)")
+            axes.set_ylabel(title)
+        absent = lines[lines["trade_off_n"] < 1]
+        style.note(figure, scatter.seed_note(pd.concat([lines, context])) + scatter.missing_note(absent))
+        figure.draw_without_rendering()  # settles the layout, which direct labels depend on
+        figure.set_layout_engine("none")
+        for axes, target in zip(panels, targets, strict=True):
+            _draw_experts(axes, results, scatter.points(lines, closed, target), scatter.points(context, closed, target))
+    return figure
+
+
+def _draw_experts(axes: Axes, results: Results, experts: pd.DataFrame, context: pd.DataFrame) -> None:
+    marks = style.marks(results.labels(), results.settings.reference)
+    texts = []
+    for _, point in context.dropna(subset=["x", "y"]).iterrows():
+        is_reference = point["row"] == results.settings.reference
+        mark = marks[point["row"]] if is_reference else style.Mark(style.FAINT, marks[point["row"]].marker)
+        scatter.bars(axes, point.to_frame().T, mark, faint=not is_reference)
+        texts.append(labels.Label(point["x"], point["y"], point["label"], mark.colour, style.SMALL))
+    own = experts.dropna(subset=["x", "y"])
+    for _, point in own.iterrows():
+        merged = point["expert"] == "merged"
+        colour = marks[point["row"]].colour
+        scatter.bars(axes, point.to_frame().T, style.Mark(colour, "D" if merged else "o"))
+        texts.append(labels.Label(point["x"], point["y"], point["expert"], colour, 7.5 if merged else style.SMALL))
+    labels.place(axes, texts, scatter.crosses(pd.concat([own, context.dropna(subset=["x", "y"])])))

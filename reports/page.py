@@ -1,0 +1,114 @@
+"""The report of a suite: all figures and tables that apply, and one HTML page that needs nothing beside it."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from reports import findings, style, tables
+from reports.comparisons import comparisons
+from reports.curves import curve_axes, curve_figure
+from reports.experts import accuracy_figures, similarity_figures
+from reports.results import Results, value_text
+from reports.tradeoff import tradeoff_figure
+
+PAGE = "report.html"
+PIXELS_PER_INCH = 118  # of a figure's width on the page
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, the section of the page it belongs to, its file's stem, and what it shows in words."""
+
+    section: str
+    name: str
+    caption: str
+    figure: Figure
+
+
+def write_report(results: Results, out: Path) -> Path:
+    """Writes figures (PNG, PDF), tables (CSV, MD, TEX) and the page into `out`; returns the page's path.
+
+    Everything is made in a folder beside `out` first and moved in file by file, the page last: a report that fails
+    leaves the former one as it was. Files of other names stay untouched.
+    """
+    out = out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
+        folder = Path(name)
+        images = [_image(picture, folder) for picture in _pictures(results)]
+        rendered = list(_write_tables(results, folder))
+        (folder / PAGE).write_text(_page(results, images, rendered), encoding="utf-8")
+        for path in sorted(folder.iterdir(), key=lambda path: (path.name == PAGE, path.name)):
+            path.replace(out / path.name)
+    return out / PAGE
+
+
+def _pictures(results: Results) -> Iterator[Picture]:
+    labels, reads = results.labels(), "its numbers are in the table of this page"
+    if figure := tradeoff_figure(results):
+        caption = "Closed-set top-1 against HM_ZS, with lines of equal trade-off"
+        yield Picture("tradeoff", "tradeoff", f"{caption}; {reads}.", figure)
+    for axis in curve_axes(results):
+        if figure := curve_figure(results, axis):
+            caption = f"Closed-set top-1 and HM_ZS against {results.axes[axis]}"
+            yield Picture("curves", f"curve-{_slug(axis)}", f"{caption}; {reads}.", figure)
+    for row, figure in similarity_figures(results).items():
+        caption = f"Mean cosine similarity between the features of the experts of {labels[row]}, printed in the cells."
+        yield Picture("experts", f"expert-similarity-{_slug(row)}", caption, figure)
+    for (row, point), figure in accuracy_figures(results).items():
+        caption = ", ".join(filter(None, [f"What each expert of {labels[row]} can do alone", point]))
+        yield Picture("experts", f"expert-accuracy-{_slug(f'{row} {point}')}", f"{caption}; {reads}.", figure)
+
+
+def _image(picture: Picture, folder: Path) -> dict[str, object]:
+    """What the page shows of a picture, after writing its files."""
+    png, pdf = style.save(picture.figure, folder / picture.name)
+    width = round(picture.figure.get_figwidth() * PIXELS_PER_INCH)
+    data = b64encode(png.read_bytes()).decode()
+    return {"picture": picture, "files": (png.name, pdf.name), "width": width, "data": data}
+
+
+def _write_tables(results: Results, folder: Path) -> Iterator[tuple[tables.Table, list[str]]]:
+    """Writes and yields the table of rows and, where there are any, of expert choices, with their files' names."""
+    kinds = {"table": False} | ({"experts": True} if (results.table["expert"] != "").any() else {})
+    for name, experts in kinds.items():
+        table = tables.harmonic_mean_table(results, experts=experts)
+        texts = {
+            **{f"{name}.csv": tables.csv(results, experts=experts)},
+            **{f"{name}.md": tables.markdown(table), f"{name}.tex": tables.latex(table)},
+        }
+        for file, text in texts.items():
+            (folder / file).write_text(text, encoding="utf-8")
+        yield table, list(texts)
+    results.table.to_csv(folder / "results.csv", index=False, lineterminator="\n")
+
+
+def _page(results: Results, images: list[dict[str, object]], rendered: list[tuple[tables.Table, list[str]]]) -> str:
+    templates = FileSystemLoader(Path(__file__).parent / "templates")
+    environment = Environment(
+        loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["value_text"] = value_text
+    return environment.get_template("report.html.j2").render(
+        results=results,
+        findings=findings.findings(results),
+        images=images,
+        tables=rendered,
+        comparisons=comparisons(results),
+        missing=findings.missing(results),
+        undecodable=findings.undecodable(results),
+        provenance={"suite": results.suite, **results.provenance},
+        lines=results.table.astype({name: float for name in ("top1", "top5", "mean_class")}).to_dict("records"),
+    )
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^\w.]+", "-", text).strip("-")

@@ -1,0 +1,73 @@
+"""One look for all figures: sizes for a paper's column, a colour-blind safe palette, reproducible files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import seaborn
+from matplotlib.figure import Figure
+
+INK, FAINT, GRID = "#222222", "#767676", "#d4d4d4"
+HM_ZS = r"HM$_{\mathrm{ZS}}$"
+SMALL = 6.5  # points; the smallest text that survives a paper's column
+# Okabe & Ito (2008) without its yellow; the others are darkened where they are too light for text on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#B8578F", "#B27B00", "#2F86B8", "#7A4FA3", "#555555")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+LOOK: Any = {
+    **{"figure.dpi": 100, "savefig.dpi": 200, "pdf.fonttype": 42, "font.family": "DejaVu Sans", "font.size": 8},
+    **{"axes.labelsize": 8, "axes.titlesize": 8.5, "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.linewidth": 0.6},
+    **{"axes.edgecolor": INK, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK},
+    **{"axes.spines.top": False, "axes.spines.right": False, "xtick.major.width": 0.6, "ytick.major.width": 0.6},
+    **{"xtick.major.size": 3, "ytick.major.size": 3, "lines.linewidth": 1.2, "lines.markersize": 5},
+}
+
+
+class Mark(NamedTuple):
+    """How a row is drawn in every figure of a report."""
+
+    colour: str
+    marker: str
+
+
+def look() -> AbstractContextManager[None]:
+    """The settings under which a figure has to be drawn and saved; the caller's own settings return afterwards."""
+    return matplotlib.rc_context({**seaborn.axes_style("ticks"), **LOOK})
+
+
+def marks(rows: Iterable[str], reference: str | None = None) -> dict[str, Mark]:
+    """A mark per row id, by its order in the suite; the reference is a black star, whatever its place."""
+    others = [row for row in rows if row != reference]
+    marks = {row: Mark(PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]) for i, row in enumerate(others)}
+    return marks | ({reference: Mark(INK, "*")} if reference else {})
+
+
+def panels(count: int, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Any]]:
+    """A figure of `count` panels of `width` × `height` inches in rows of at most `columns`, without pyplot's state."""
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in axes[count:]:
+        spare.remove()
+    return figure, axes[:count]
+
+
+def note(figure: Figure, text: str) -> None:
+    """Small print under the figure: what the bars are, n, and what could not be drawn."""
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=SMALL, color=FAINT)
+
+
+def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
+    """Writes `stem`.png (200 dpi) and `stem`.pdf, each in one rename; without dates, so that files compare."""
+    undated = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
+    for kind, metadata in undated.items():
+        unfinished = stem.with_name(f".{stem.name}.{os.getpid()}.{kind}")
+        with look():
+            figure.savefig(unfinished, format=kind, metadata=metadata)
+        unfinished.replace(stem.with_name(f"{stem.name}.{kind}"))
+    return stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.pdf")

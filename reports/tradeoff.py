@@ -1,0 +1,123 @@
+"""The trade-off plot: closed-set top-1 against HM_ZS, one point per row × axis values (MoTE, NeurIPS 2024, Fig. 1a)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from reports import labels, scatter, style
+from reports.results import Results, is_set, value_text
+
+
+def tradeoff_figure(results: Results) -> Figure | None:
+    """One panel per facet; None unless some row has both numbers. Rows without them are named under the figure."""
+    summary = results.summary()
+    drawable = summary["trade_off_n"] > 0
+    if not drawable.any():
+        return None
+    everything = scatter.points(summary[drawable], results.protocols("closed-set")[0], "hm_zs")
+    marks = style.marks(results.labels(), results.settings.reference)
+    facets = results.facets(summary[drawable], results.settings.join)
+    with style.look():
+        wide = (5.6, 4.2) if len(facets) == 1 else (4.1, 3.7)
+        figure, panels = style.panels(len(facets), *wide, columns=2)
+        for axes, (title, lines) in zip(panels, facets.items(), strict=True):
+            axes.set_title(title, parse_math=False)
+            scatter.fit(axes, everything)
+            _panel(axes, lines, results, marks)
+        style.note(figure, scatter.seed_note(summary[drawable]) + scatter.missing_note(summary[~drawable]))
+        figure.draw_without_rendering()  # settles the layout, which direct labels depend on
+        figure.set_layout_engine("none")
+        for axes, lines in zip(panels, facets.values(), strict=True):
+            labels.place(axes, _labels(lines, results, marks), _obstacles(lines, results))
+    return figure
+
+
+def _panel(axes: Axes, lines: pd.DataFrame, results: Results, marks: dict[str, style.Mark]) -> None:
+    closed = results.protocols("closed-set")[0]
+    located = scatter.points(lines, closed, "hm_zs")
+    _iso_lines(axes)
+    for row, group in located.groupby("row", sort=False):
+        for chain in _chains(group, results):
+            axes.plot(chain["x"], chain["y"], color=marks[str(row)].colour, linewidth=1, alpha=0.6, zorder=2)
+        scatter.bars(axes, group, marks[str(row)])
+    axes.set_xlabel(f"Closed-set top-1, {closed} (%)")
+    axes.set_ylabel(f"Zero-shot harmonic mean, {style.HM_ZS} (%)")
+
+
+def _chains(group: pd.DataFrame, results: Results) -> Iterable[pd.DataFrame]:
+    """The points of one row to join, in axis order; a further axis makes several chains."""
+    join = results.settings.join
+    if join is None:
+        return []
+    others = [axis for axis in results.axes if axis != join]
+    on_axis = group[[is_set(value) for value in group[join]]]
+    order = {value: place for place, value in enumerate(results.values(join))}
+    on_axis = on_axis.assign(order=on_axis[join] if results.is_numeric(join) else on_axis[join].map(order))
+    ordered = on_axis.sort_values("order", kind="stable")
+    return [chain for _, chain in ordered.groupby(others, sort=False, dropna=False)] if others else [ordered]
+
+
+def _iso_lines(axes: Axes) -> None:
+    """Thin lines of equal trade-off T, y = T x / (2 x - T), each labelled where it leaves the axes."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    corners = [2 * x * y / (x + y) for x, y in ((max(left, 1e-3), max(bottom, 1e-3)), (right, top))]
+    for level in MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]).tick_values(*corners):
+        x = np.linspace(max(left, level / 2 + 1e-6), right, 400)
+        y = level * x / (2 * x - level)
+        inside = (y >= bottom) & (y <= top)
+        if inside.sum() > 1:
+            axes.plot(x[inside], y[inside], color=style.GRID, linewidth=0.6, zorder=1)
+            _iso_label(axes, f"{level:g}", x[inside], y[inside])
+    _small(axes, "trade-off", (1, 1), (2, 2), "left", "bottom", "axes fraction")
+
+
+def _iso_label(axes: Axes, text: str, x: np.ndarray, y: np.ndarray) -> None:
+    """Outside on the right, else outside above, where no point can be; else inside, at the end on the x axis."""
+    left, right = axes.get_xlim()
+    if x[-1] == right:
+        _small(axes, text, (x[-1], y[-1]), (2.5, 0), "left", "center")
+    elif x[0] > left:
+        _small(axes, text, (x[0], y[0]), (0, 2.5), "center", "bottom")
+    else:
+        _small(axes, text, (x[-1], y[-1]), (2.5, 2.5), "left", "bottom")
+
+
+def _small(
+    axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], ha: str, va: str, coords: str = "data"
+) -> None:
+    small = {"fontsize": style.SMALL - 0.5, "color": style.FAINT, "ha": ha, "va": va}
+    axes.annotate(text, at, offset, xycoords=coords, textcoords="offset points", **small)  # type: ignore[arg-type]
+
+
+def _labels(lines: pd.DataFrame, results: Results, marks: dict[str, style.Mark]) -> list[labels.Label]:
+    """Row names at their point, or at the last point of a chain, and axis values at the others."""
+    join = results.settings.join
+    located = scatter.points(lines, results.protocols("closed-set")[0], "hm_zs")
+    facet_axes = results.facet_axes(join)
+    named = [axis for axis in results.axes if axis != join and axis not in facet_axes]
+    texts: list[labels.Label] = []
+    for row, group in located.groupby("row", sort=False):
+        colour = marks[str(row)].colour
+        chains = list(_chains(group, results))
+        ends = {chain.index[-1] for chain in chains if len(chain)}
+        for index, point in group.iterrows():
+            value = value_text(point[join]) if join else ""
+            name = results.name(point, named)
+            if not value or index in ends:
+                text = f"{name} ({results.axes[join]} {value})" if join and value else name
+                texts.append(labels.Label(point["x"], point["y"], text, colour))
+            else:
+                texts.append(labels.Label(point["x"], point["y"], value, colour, style.SMALL))
+    return texts
+
+
+def _obstacles(lines: pd.DataFrame, results: Results) -> np.ndarray:
+    located = scatter.points(lines, results.protocols("closed-set")[0], "hm_zs")
+    chains = [chain for _, group in located.groupby("row") for chain in _chains(group, results)]
+    return np.concatenate([scatter.crosses(located), *(labels.along(chain["x"], chain["y"]) for chain in chains)])

@@ -1,0 +1,11 @@
+#!/usr/bin/env python3
+"""Run benchmark suites: `python run_suite.py SUITE [key=value ...]`; `python run_suite.py --help` lists the commands."""
+
+from __future__ import annotations
+
+import sys
+
+from bench.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,58 @@
+"""Replays of the golden files of the data path: each gives the largest deviation of every output, for any sizes.
+
+Legend: N videos, V views, C classes, D width.
+"""
+
+from __future__ import annotations
+
+import json
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from bench.data.sampling import test_indices
+from bench.data.views import TestViews
+from bench.metrics import fuse, half_class_accuracy
+
+Deviations = dict[str, float]
+
+
+def replay_frame_sampling(path: Path) -> Deviations:
+    """Indices of the official loader, which wraps short clips; rows on which it crashes say nothing."""
+    worst = {"val": 0.0, "test": 0.0}
+    for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+        for name in worst:
+            if row.get(name) is not None:
+                clips = row["clips"] if name == "test" else 1
+                worst[name] = max(worst[name], _deviation(_indices(row, clips), np.array(row[name])))
+    return worst
+
+
+def _indices(row: dict[str, Any], clips: int) -> np.ndarray:
+    views = TestViews(frames=row["frames"], clips=clips, sampler="dense" if row["dense"] else "segment_start",
+                      short_clip="wrap")
+    return test_indices(views, row["video_frames"]).ravel()
+
+
+def replay_view_fusion(path: Path) -> Deviations:
+    case = load_file(path)
+    cosines_NVC = case["in.cosine_similarity_views"]
+    fused_NC = fuse(cosines_NVC, np.ones(cosines_NVC.shape[:2]), 1.0, "double_softmax")
+    return {"fused_scores": _deviation(fused_NC, case["out.fused_scores"])}
+
+
+def replay_half_classes(path: Path) -> Deviations:
+    case = load_file(path)
+    cosines_NVC = np.einsum("nvd,cd->nvc", case["in.view_embeddings"], case["in.class_embeddings"])
+    draws = range(len(case["out.top1_per_split"]))
+    found = [half_class_accuracy(cosines_NVC, case["in.labels"], draw) for draw in draws]
+    return {f"{name}_per_split": _deviation(np.array([each[name] for each in found], float),
+                                            case[f"out.{name}_per_split"])
+            for name in ("top1", "top5")}
+
+
+def _deviation(own: np.ndarray, reference: np.ndarray) -> float:
+    return float(np.abs(own - reference).max()) if own.shape == reference.shape else inf

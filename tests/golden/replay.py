@@ -1,0 +1,226 @@
+"""Replays a golden file through product code: `python -m tests.golden.replay FILE`.
+
+Prints the largest deviation of each output. Exit code 1: beyond tolerance; 2: no known kind of file. The kind is what
+the file's name starts with; all sizes come from its content. Outputs are compared absolutely, gradients relative to the
+largest entry of the reference, rates relative to the base rate. An output that is not computed here deviates by inf.
+
+Legend: B batch, T frames, D joint CLIP width, C classes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from importlib import import_module
+from math import inf, log
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.backbones import backbone
+from bench.clip import Clip
+from bench.errors import UserError, unknown
+from bench.schedule import lr_factor
+from methods.clip_mean.config import Config as ClipMeanConfig
+from methods.clip_mean.model import Model as ClipMean
+from methods.contract import Prediction, cosines
+from methods.mote.config import Inference
+from methods.mote.model import Model as Mote
+from methods.mote.model import merge_weights, one_expert
+from methods.mote.official import HEAD, HEAD_CHANNELS, TOWER, bare_clip, clip_like, official_mote, tower_state
+from methods.text4vis.config import Config as Text4VisConfig
+from methods.text4vis.model import Model as Text4Vis
+
+Deviations = dict[str, float]
+Tensors = dict[str, Tensor]
+
+ABSOLUTE, RELATIVE = 1e-5, 1e-4
+
+
+def tolerance(output: str) -> float:
+    return RELATIVE if "grad" in output else ABSOLUTE
+
+
+def _under(case: Tensors, prefix: str) -> Tensors:
+    return {name.removeprefix(prefix): tensor for name, tensor in case.items() if name.startswith(prefix)}
+
+
+def _compare(computed: Tensors, case: Tensors) -> Deviations:
+    return {name: _deviation(name, computed.get(name), reference) for name, reference in _under(case, "out.").items()}
+
+
+def _deviation(name: str, own: Tensor | None, reference: Tensor) -> float:
+    if own is None or own.shape != reference.shape:
+        return inf
+    largest = float((own.detach() - reference).abs().max())
+    return largest / (float(reference.abs().max()) or 1.0) if "grad" in name else largest
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Heads
+
+
+def _clip_for_head(width: int, heads: int, scale: Tensor) -> Clip:
+    """A CLIP whose tower is not used, with the joint width, text width and logit scale that a head expects."""
+    text_width = heads * HEAD_CHANNELS
+    clip = bare_clip(replace(backbone("glyph-vit"), embed_dim=width, text_width=text_width, text_heads=heads))
+    with torch.no_grad():
+        clip.logit_scale.fill_(log(float(scale)))
+    return clip
+
+
+def mote_head(path: Path) -> Deviations:
+    case = load_file(path)
+    inputs, outputs = _under(case, "in."), _under(case, "out.")
+    clip = _clip_for_head(inputs["frames"].shape[-1], int(inputs["heads"]), inputs["logit_scale"])
+    model, _ = official_mote(tower_state(clip), _under(case, "state."), clip)
+    computed = {name: _mote_output(model, inputs, name) for name in outputs if name.startswith("eval.")}
+    return _compare(computed | _mote_training(model, inputs), case)
+
+
+def _mote_output(model: Mote, inputs: Tensors, name: str) -> Tensor:
+    """What a name such as `eval.frames_merged_tau-0.6_no_tfm` or `eval.logits_unseen_tfm` asks for."""
+    pattern = r"eval\.(frames|logits)(?:_expert(\d+)|_merged_tau(-?[\d.]+|inf))?(?:_(seen|unseen))?_(no_tfm|tfm)"
+    match = re.fullmatch(pattern, name)
+    if match is None:
+        return torch.empty(0)
+    kind, expert, tau, classes, tfm = match.groups()
+    inference = Inference(expert=None if expert is None else int(expert), tfm=tfm == "tfm",
+                          merge_temperature=None if tau in (None, "inf") else float(tau))
+    predictor = model.deploy(inference, inputs["seen_class_embeddings"])
+    frames_BTD, classes_CD = inputs["frames"], inputs[f"{classes or 'seen'}_class_embeddings"]
+    prediction: Prediction = predictor(frames_BTD, classes_CD)
+    rho_B11 = predictor.strength(frames_BTD, classes_CD)[:, None, None]
+    return prediction.cosines_BC if kind == "logits" else frames_BTD + rho_B11 * predictor.head(frames_BTD)
+
+
+def _mote_training(model: Mote, inputs: Tensors) -> Tensors:
+    """Everything under `out.train`, with the routing and the temperatures of the file."""
+    frames_BTD = inputs["frames"].clone().requires_grad_()
+    classes_CD, experts = inputs["seen_class_embeddings"], model.config.num_experts
+    routing_L, taus_L = inputs["train_routing"].tolist(), inputs["train_taus"].tolist()
+    passes = {"expert": [one_expert(experts, i) for i in routing_L],
+              "merged": [merge_weights(experts, tau) for tau in taus_L]}
+    logits = {f"train.logits_{name}": cosines((frames_BTD + model.head(frames_BTD, weights_LE)).mean(dim=1), classes_CD)
+              for name, weights_LE in passes.items()}
+    terms = model.objective(frames_BTD, inputs["labels"], classes_CD, routing_L, taus_L)
+    terms["total"].backward()
+    names = {"ce_expert": "ce", "ce_merged": "wmr", "mse": "mse", "total": "total"}
+    losses = {f"train.loss_{official}": terms[own] for official, own in names.items()}
+    gradients = {f"train.grad.{name}": p.grad for name, p in model.head.named_parameters() if p.grad is not None}
+    assert frames_BTD.grad is not None
+    return {**logits, **losses, **gradients, "train.grad_frames": frames_BTD.grad}
+
+
+def text4vis_head(path: Path) -> Deviations:
+    case = load_file(path)
+    inputs, state = _under(case, "in."), _under(case, "state.")
+    frames_BTD, classes_CD = inputs["frames"], F.normalize(inputs["class_embeddings"], dim=-1)
+    clip = _clip_for_head(frames_BTD.shape[-1], int(inputs["heads"]), inputs["logit_scale"])
+    layers = len([name for name in state if name.endswith("attn.in_proj_weight")])
+    model = Text4Vis(Text4VisConfig(tower="frozen", layers=layers), clip)
+    model.load_trained({f"head.{name}": tensor for name, tensor in state.items()})
+    prediction, pooled = (
+        each.deploy(Inference(), classes_CD)(frames_BTD, classes_CD)
+        for each in (model, ClipMean(ClipMeanConfig(tower="frozen"), clip)))
+    scale = inputs["logit_scale"]
+    return _compare({"video": prediction.features["z"], "logits": scale * prediction.cosines_BC,
+                     "logits_mean_pool": scale * pooled.cosines_BC}, case)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checkpoint
+
+
+def mote_checkpoint(path: Path) -> Deviations:
+    case = load_file(path)
+    pretrained, head = clip_like(_under(case, "pretrained.")), _under(case, f"ckpt.{HEAD}.")
+    model, sources_SD = official_mote(_under(case, f"ckpt.{TOWER}."), head, deepcopy(pretrained))
+    inputs = _under(case, "in.")
+    sources_SD = inputs["seen_class_embeddings"] if sources_SD is None else sources_SD
+    suffixes = {match[0] for name in _under(case, "out.") if (match := re.search(r"_alpha\d+$|$", name))}
+    computed: Tensors = {}
+    for suffix in suffixes:
+        mixed = deepcopy(model)
+        digits = suffix.removeprefix("_alpha")  # 099 is 0.99
+        inference = Inference(clip_alpha=float(f"{digits[0]}.{digits[1:]}") if digits else 1.0)
+        mixed.interpolate_tower(pretrained, inference.clip_alpha)
+        computed |= {name + suffix: tensor for name, tensor in _outputs(mixed, inference, inputs, sources_SD).items()}
+    return _compare(computed, case)
+
+
+@torch.no_grad()
+def _outputs(model: Mote, inference: Inference, inputs: Tensors, sources_SD: Tensor) -> Tensors:
+    predictor = model.deploy(inference, sources_SD)
+    frames_BTD = model.encode(inputs["frames"])
+    logits = {f"logits_{kind}": predictor(frames_BTD, inputs[f"{kind}_class_embeddings"]).cosines_BC
+              for kind in ("seen", "unseen")}
+    return {"frame_embeddings": frames_BTD, "logit_scale": torch.tensor(predictor.logit_scale), **logits}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Schedule, and the cases of the data side
+
+
+def lr_schedule(path: Path) -> Deviations:
+    case = json.loads(path.read_text(encoding="utf-8"))
+    bases, length = case["base_lrs"], case["iterations_per_epoch"]
+    deviations = [0.0] * len(bases)
+    for index, rates in enumerate(case["lr_per_iteration"]):
+        epoch, iteration = divmod(index, length)
+        own = lr_factor(epoch, iteration, length, case["epochs"], case["warmup_epochs"])
+        deviations = [max(worst, abs(rate / base - own))
+                      for worst, rate, base in zip(deviations, rates, bases, strict=True)]
+    return {f"base_lr {base:g}": worst for base, worst in zip(bases, deviations, strict=True)}
+
+
+def _data_case(kind: str) -> Callable[[Path], Deviations]:
+    def replay_it(path: Path) -> Deviations:
+        deviations: Deviations = getattr(import_module("tests.golden.data_cases"), f"replay_{kind}")(path)
+        return deviations
+
+    return replay_it
+
+
+KINDS: dict[str, Callable[[Path], Deviations]] = {
+    "mote_head": mote_head,
+    "mote_checkpoint": mote_checkpoint,
+    "text4vis_head": text4vis_head,
+    "lr_schedule": lr_schedule,
+    **{kind: _data_case(kind) for kind in ("frame_sampling", "view_fusion", "half_classes")},
+}
+
+
+def replay(path: Path) -> Deviations:
+    """Largest deviation of each output. Raises UserError where the file's name starts with no known kind."""
+    kind = next((kind for kind in KINDS if path.name.startswith(kind)), None)
+    if kind is None:
+        raise unknown("kind of golden file", path.stem, KINDS, where=str(path))
+    return KINDS[kind](path)
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print("usage: python -m tests.golden.replay FILE", file=sys.stderr)
+        return 2
+    try:
+        deviations = replay(Path(arguments[0]))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    # "not <=" rather than ">", so that NaN is beyond tolerance.
+    beyond = {name for name, worst in deviations.items() if not worst <= tolerance(name)}
+    for name, worst in deviations.items():
+        print(f"{worst:9.2e}  {name}{'  BEYOND TOLERANCE' if name in beyond else ''}")
+    return int(bool(beyond))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,53 @@
+"""Names of methods, and that planning with them needs no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from bench.errors import UserError
+from methods import registry
+from methods.registry import BUILT_IN, Method, method, methods
+from methods.settings import Config, Inference
+
+
+def test_an_unknown_name_says_which_was_meant() -> None:
+    with pytest.raises(UserError) as error:
+        method("mot", where="suite.yaml:3")
+    assert error.value.hint == "did you mean 'mote'?"
+    assert error.value.allowed == sorted(methods())
+    assert "suite.yaml:3" in str(error.value)
+
+
+@pytest.mark.parametrize("name", methods())
+def test_a_method_declares_itself(name: str) -> None:
+    chosen = method(name)
+    assert issubclass(chosen.config, Config)
+    assert issubclass(chosen.inference, Inference)
+    assert len(chosen.summary) > 20
+
+
+@pytest.mark.parametrize("name", methods())
+def test_every_choice_has_a_meaning_and_a_default(name: str) -> None:
+    fields = method(name).config.model_fields | method(name).inference.model_fields
+    assert not [key for key, field in fields.items() if field.is_required() or not field.description]
+
+
+def test_declarations_import_no_torch() -> None:
+    reads_all = ("import sys; from methods.registry import methods; "
+                 "[(m.config, m.inference, m.summary) for m in methods().values()]; sys.exit('torch' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", reads_all], check=False).returncode == 0
+
+
+def test_other_packages_register_methods_but_replace_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [EntryPoint(name, f"theirs.{name}", registry.ENTRY_POINTS) for name in ("novel", "mote")]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    registry.methods.cache_clear()
+    try:
+        assert method("novel") == Method("novel", "theirs.novel")
+        assert method("mote").package == BUILT_IN["mote"]
+    finally:
+        registry.methods.cache_clear()

@@ -1,0 +1,123 @@
+"""Results that no experiment made: drawn from a seeded generator, with everything a report has to survive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from reports.results import Probe, ReportSettings, Results
+
+PROTOCOLS = {"K400": "closed-set", "UCF": "zero-shot", "HMDB": "zero-shot", "K600": "zero-shot"}
+VIDEOS = 200
+HOSTILE = "R&D <script>alert(1)</script> 100%_net"
+ROWS = {  # id: (label, closed-set, zero-shot, seeds)
+    "clip": ("CLIP (frozen)", 58.0, 51.0, 1),
+    "mean": ("Mean pooling", 75.5, 52.0, 3),
+    "dense": ("Text4Vis", 80.6, 49.5, 3),
+    "mote": ("MoTE", 80.2, 57.0, 3),
+    "adapter": ("ST-Adapter", 77.0, 54.5, 3),
+    "hostile": (HOSTILE, 72.0, 55.5, 3),
+}
+PROVENANCE = {
+    "command": "run_suite run suites/synthetic.yaml",
+    "git revision": "0123abc",
+    "versions": {"python": "3.11.2", "numpy": "2.4"},
+    "host": "example",
+    "threads": 2,
+}
+
+
+def predictions(identity: str) -> pd.DataFrame:
+    """The predictions whose accuracy is the number after the identity's last colon."""
+    correct = np.arange(VIDEOS) < round(float(identity.rsplit(":", 1)[1]) / 100 * VIDEOS)
+    correct = np.random.default_rng(sum(identity.encode())).permutation(correct)
+    videos = [f"v{i:03d}" for i in range(VIDEOS)]
+    return pd.DataFrame({"video": videos, "label": 0, "prediction": 1 - correct.astype(int), "correct": correct})
+
+
+def line(row: str, axes: Mapping[str, object], seed: int, protocol: str, top1: float, expert: str = "") -> dict:
+    point = ", ".join(f"{axis}={value}" for axis, value in axes.items())
+    return {
+        **{"row": row, "label": ROWS[row][0], "method": row, "point": point, **axes, "seed": seed, "expert": expert},
+        **{"role": PROTOCOLS[protocol], "protocol": protocol, "dataset": protocol.lower(), "top1": round(top1, 1)},
+        **{"top5": min(top1 + 15, 100.0), "mean_class": top1 - 0.5, "videos": VIDEOS, "undecodable": 0},
+        "identity": f"{row}:{point}:{expert}:{seed}:{protocol}:{top1:.1f}",
+    }
+
+
+def cells(row: str, axes: Mapping[str, object], shift: tuple[float, float], expert: str = "") -> list[dict]:
+    """The lines of one row at one point: its typical accuracies, moved by `shift` (closed-set, zero-shot) points."""
+    _, closed, unseen, seeds = ROWS[row]
+    generator = np.random.default_rng(sum(f"{row}{axes}{expert}".encode()))
+    typical = {"K400": closed + shift[0], "UCF": unseen + 14, "HMDB": unseen - 9, "K600": unseen + 2}
+    zero_shot = {name: value + shift[1] for name, value in typical.items() if name != "K400"}
+    return [
+        line(row, axes, seed, protocol, value + generator.normal(0, 0.6), expert)
+        for seed in range(seeds)
+        for protocol, value in (typical | zero_shot).items()
+    ]
+
+
+def missing(table: pd.DataFrame, **cell: object) -> pd.DataFrame:
+    """`table` with the results of the lines that match `cell` not there yet."""
+    lost = (table[list(cell)] == pd.Series(cell)).all(axis=1)
+    assert lost.any()
+    results = {"top1": np.nan, "top5": np.nan, "mean_class": np.nan, "videos": np.nan, "identity": ""}
+    return table.assign(**{name: table[name].mask(lost, value) for name, value in results.items()})
+
+
+def suite(
+    table: pd.DataFrame, axes: dict[str, str] | None = None, probes: tuple[Probe, ...] = (), **settings: object
+) -> Results:
+    given = ReportSettings(**{"reference": "clip", **settings})  # type: ignore[arg-type]
+    text = "Numbers of no experiment."
+    return Results("synthetic", "Synthetic suite", text, table, predictions, probes, given, PROVENANCE, axes or {})
+
+
+def plain() -> Results:
+    """Six rows × 3 seeds (CLIP 1) × 4 protocols, one cell of one seed missing, two undecodable videos."""
+    table = pd.DataFrame([entry for row in ROWS for entry in cells(row, {}, (0, 0))])
+    table = missing(table, row="adapter", seed=2, protocol="HMDB")
+    table.loc[(table["row"] == "mean") & (table["protocol"] == "UCF"), "undecodable"] = 2
+    return suite(table, compare=(("mote", "dense"), ("mote", "clip")))
+
+
+def experts() -> Results:
+    """The plain suite plus four experts and their merge of one row, each with its own balance, and probes."""
+    base = plain()
+    names = [f"expert {i}" for i in range(4)]
+    lines = [entry for i, name in enumerate(names) for entry in cells("mote", {}, (-3 + i, -2 - i), name)]
+    lines += cells("mote", {}, (0, 0), "merged")
+    similarity = 0.6 + 0.4 * np.eye(5)
+    similarity[0, 1:] = similarity[1:, 0] = 0.85
+    probes = tuple(
+        Probe("mote", "MoTE", "", seed, "K600", "temporal feature", ("merged", *names), similarity, 100, f"p{seed}")
+        for seed in range(3)
+    )
+    return suite(pd.concat([base.table, pd.DataFrame(lines)]), {}, probes, compare=base.settings.compare)
+
+
+def joined() -> Results:
+    """Three rows interpolated with CLIP at six values of alpha, joined in the trade-off plot, and CLIP itself."""
+    alphas = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    lines = cells("clip", {}, (0, 0))
+    for row, alpha in product(("mean", "dense", "mote"), alphas):
+        _, closed, unseen, _ = ROWS[row]
+        bump = 14 * alpha * (1 - alpha)
+        lines += cells(row, {"alpha": alpha}, ((1 - alpha) * (58 - closed) + bump, (1 - alpha) * (51 - unseen) + bump))
+    return suite(pd.DataFrame(lines), {"alpha": "α"}, join="alpha")
+
+
+def layered() -> Results:
+    """Two rows over depth × world, CLIP per world; the deepest dense model of the broad world isn't there yet."""
+    worlds, depths = ("narrow", "broad"), (1, 2, 4, 6)
+    lines = [entry for world in worlds for entry in cells("clip", {"world": world}, (0, 6 * (world == "broad")))]
+    for row, world, layers in product(("dense", "mote"), worlds, depths):
+        gain, loss = 1.2 * layers**0.5, {"dense": -0.9, "mote": 0.4}[row] * layers
+        lines += cells(row, {"layers": layers, "world": world}, (gain, loss + 6 * (world == "broad")))
+    table = missing(pd.DataFrame(lines), row="dense", world="broad", layers=6, protocol="K600")
+    axes = {"layers": "temporal layers", "world": "world"}
+    return suite(table, axes, join="layers", compare=(("mote", "dense"),))

@@ -1,0 +1,127 @@
+"""What the figures show: the right numbers at the right places, and missing ones by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from reports import style
+from reports.curves import curve_axes, curve_figure
+from reports.experts import accuracy_figures, similarity_figures
+from reports.results import Results
+from reports.tradeoff import tradeoff_figure
+from tests.reports import synthetic
+
+
+def _drawn(figure: Figure) -> set[tuple[float, float]]:
+    """All marked points of a figure, in data units rounded to 3 digits."""
+    lines = [line for axes in figure.axes for line in axes.lines if line.get_marker() not in ("None", "", "_", "|")]
+    return {(round(float(x), 3), round(float(y), 3)) for line in lines for x, y in line.get_xydata()}
+
+
+def _texts(figure: Figure) -> str:
+    artists = [text for axes in figure.axes for text in (*axes.texts, axes.title, axes.xaxis.label, axes.yaxis.label)]
+    return "\n".join(text.get_text() for text in artists) + figure.get_supxlabel()
+
+
+def _nothing_measured(results: Results) -> Results:
+    return replace(results, table=results.table.assign(top1=np.nan, identity=""))
+
+
+def test_tradeoff_points_are_the_means() -> None:
+    results = synthetic.plain()
+    figure = tradeoff_figure(results)
+    assert figure
+    means = results.summary()[["K400_mean", "hm_zs_mean"]].to_numpy(float).round(3)
+    assert {tuple(point) for point in means.tolist()} <= _drawn(figure)
+    assert "n = 2–3" in _texts(figure) and "Single run, no bars: CLIP (frozen)" in _texts(figure)
+    assert all(label in _texts(figure) for label in results.labels().values())
+
+
+def test_tradeoff_joins_points_in_axis_order() -> None:
+    results = synthetic.joined()
+    figure = tradeoff_figure(replace(results, table=results.table.sample(frac=1, random_state=0)))
+    assert figure
+    mote = results.summary().query("row == 'mote'").sort_values("alpha")[["K400_mean", "hm_zs_mean"]].to_numpy(float)
+    chains = [line.get_xydata() for line in figure.axes[0].lines if line.get_linestyle() == "-"]
+    assert any(np.shape(chain) == (6, 2) and np.allclose(chain, mote) for chain in chains)
+
+
+def test_isolines_have_constant_tradeoff() -> None:
+    figure = tradeoff_figure(synthetic.plain())
+    assert figure
+    lines = [line.get_xydata() for line in figure.axes[0].lines if line.get_color() == style.GRID]
+    assert len(lines) >= 3
+    for line in lines:
+        x, y = np.asarray(line).T
+        assert np.ptp(2 * x * y / (x + y)) < 1e-9
+
+
+def test_tradeoff_names_what_it_cannot_draw() -> None:
+    figure = tradeoff_figure(synthetic.layered())
+    assert figure
+    assert [axes.get_title() for axes in figure.axes] == ["world narrow", "world broad"]
+    assert "results missing: Text4Vis, layers=6, world=broad" in _texts(figure)
+
+
+def test_without_results_there_is_no_figure() -> None:
+    results = _nothing_measured(synthetic.layered())
+    assert tradeoff_figure(results) is None
+    assert curve_figure(results, "layers") is None
+    assert accuracy_figures(_nothing_measured(synthetic.experts())) == {}
+
+
+def test_curves_only_along_numeric_axes() -> None:
+    assert curve_axes(synthetic.layered()) == ["layers"]
+    assert curve_axes(synthetic.plain()) == []
+
+
+def test_curve_points_are_the_means_per_facet() -> None:
+    results = synthetic.layered()
+    figure = curve_figure(results, "layers")
+    assert figure and len(figure.axes) == 4
+    broad = results.summary().query("world == 'broad' and row == 'mote'")
+    assert {tuple(p) for p in broad[["layers", "hm_zs_mean"]].to_numpy(float).round(3).tolist()} <= _drawn(figure)
+    assert "Text4Vis, layers=6, world=broad" in _texts(figure)
+
+
+def test_similarity_is_the_mean_over_seeds() -> None:
+    results = synthetic.experts()
+    first = replace(results.probes[0], similarity=results.probes[0].similarity - 0.3)
+    figures = similarity_figures(replace(results, probes=(first, *results.probes[1:])))
+    assert list(figures) == ["mote"]
+    axes = figures["mote"].axes[0]
+    assert [text.get_text() for text in axes.texts][:2] == ["0.90", "0.75"]
+    assert "100 videos × 3 seeds" in axes.get_title()
+    assert [label.get_text() for label in axes.get_yticklabels()][:2] == ["merged", "expert 0"]
+    assert axes.collections[0].get_clim()[1] == 1.0
+
+
+def test_expert_accuracy_shows_every_expert_against_every_target() -> None:
+    figures = accuracy_figures(synthetic.experts())
+    assert list(figures) == [("mote", "")]
+    figure = figures["mote", ""]
+    assert len(figure.axes) == 4
+    experts = synthetic.experts().summary(experts=True)[["K400_mean", "HMDB_mean"]].to_numpy(float).round(3)
+    assert {tuple(point) for point in experts.tolist()} <= _drawn(figure)
+    assert all(name in _texts(figure) for name in ("merged", "expert 3", "CLIP (frozen)"))
+
+
+def test_saved_figures_are_reproducible(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        figure = tradeoff_figure(synthetic.plain())
+        assert figure
+        style.save(figure, tmp_path / name)
+    for kind in ("png", "pdf"):
+        assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize("rows", [3, 12])
+def test_every_row_has_its_own_mark(rows: int) -> None:
+    marks = style.marks([f"row {i}" for i in range(rows)], "row 1")
+    assert len(set(marks.values())) == rows and marks["row 1"].marker == "*"

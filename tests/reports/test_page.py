@@ -1,0 +1,109 @@
+"""The page: every artifact, nothing from outside, nothing unescaped, nothing dropped; and it opens in a browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reports.findings import findings
+from reports.page import write_report
+from tests.reports import synthetic
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(synthetic.experts(), tmp_path_factory.mktemp("reports") / "suite").parent
+
+
+def test_all_artifacts_are_there(folder: Path) -> None:
+    figures = {"tradeoff", "expert-similarity-mote", "expert-accuracy-mote"}
+    expected = {f"{figure}.{kind}" for figure in figures for kind in ("png", "pdf")}
+    expected |= {f"{table}.{kind}" for table in ("table", "experts") for kind in ("csv", "md", "tex")}
+    assert {path.name for path in folder.iterdir()} == expected | {"report.html", "results.csv"}
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_the_page_needs_no_other_file(folder: Path) -> None:
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count('<img src="data:image/png;base64,') == page.count("<img") == 3
+    assert all(len(alt) > 20 for alt in re.findall(r'alt="([^"]*)"', page))
+    assert not re.search(r"https?://|<script|<link|@import", page)
+    assert all((folder / unescape(name)).is_file() for name in re.findall(r'href="([^"]+)"', page))
+
+
+def test_labels_cannot_become_markup(folder: Path) -> None:
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "R&amp;D &lt;script&gt;alert(1)&lt;/script&gt; 100%_net" in page
+
+
+def test_nothing_is_dropped_silently(folder: Path) -> None:
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "ST-Adapter, HMDB: seed 2" in page
+    assert "UCF: up to 2 of 200 videos could not be decoded" in page
+    identities = [identity for identity in synthetic.experts().table["identity"] if identity]
+    assert all(f"<code>{identity}</code>" in page for identity in identities if "hostile" not in identity)
+    assert page.count("no record") == 1
+
+
+def test_the_summary_is_made_of_the_numbers() -> None:
+    trials, best, reference = findings(synthetic.plain())
+    summary = synthetic.plain().summary().set_index("row")
+    gap = summary.loc["mote", "trade_off_mean"] - summary.loc["clip", "trade_off_mean"]
+    assert trials.startswith("6 rows, 16 trials") and "63 of 64 results" in trials
+    assert best.startswith(f"Best trade-off: MoTE with {summary.loc['mote', 'trade_off_mean']:.1f} ±")
+    assert reference.endswith(f"{gap:.1f} points below the best.")
+
+
+def test_a_suite_without_results_still_has_its_page(tmp_path: Path) -> None:
+    results = synthetic.plain()
+    empty = dict.fromkeys(("top1", "top5", "mean_class", "videos", "undecodable"), np.nan)
+    page = write_report(replace(results, table=results.table.assign(**empty, identity="")), tmp_path / "out")
+    text = page.read_text(encoding="utf-8")
+    assert "No row has a complete trade-off yet" in text and "Cells without all their results: 24" in text
+
+
+def test_measures_that_a_record_does_not_have_are_dashes(tmp_path: Path) -> None:
+    results = synthetic.plain()
+    page = write_report(replace(results, table=results.table.assign(top5=None)), tmp_path / "out")
+    assert '<td class="number">–</td>' in page.read_text(encoding="utf-8")
+
+
+def test_a_failing_report_leaves_the_former_one(tmp_path: Path) -> None:
+    def broken(identity: str) -> pd.DataFrame:
+        raise OSError(f"no predictions of {identity}")
+
+    page = write_report(synthetic.plain(), tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in page.parent.iterdir()}
+    with pytest.raises(OSError, match="no predictions"):
+        write_report(replace(synthetic.joined(), predictions=broken, settings=synthetic.plain().settings), page.parent)
+    assert {path.name: path.read_bytes() for path in page.parent.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [page.parent]
+
+
+def test_reports_do_not_need_torch() -> None:
+    code = "import sys, reports.page; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not on PATH")
+def test_the_page_opens_in_a_browser(folder: Path, tmp_path: Path) -> None:
+    flags = ["headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"]
+    flags += ["disable-component-update", "disable-sync", f"user-data-dir={tmp_path}", "dump-dom"]
+    command = ["chromium", *(f"--{flag}" for flag in flags), (folder / "report.html").as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert re.findall(r"<h2[^>]*>([^<]*)</h2>", dom) == [
+        *("Trade-off", "Accuracies", "Experts", "Paired tests"),
+        *("Missing results and undecodable videos", "Provenance"),
+    ]
+    assert "<script" not in dom
+    assert dom.count("<tr>") == 2 + 6 + 5 + (1 + 8) + (1 + 124)

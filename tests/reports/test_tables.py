@@ -1,0 +1,91 @@
+"""The rendered tables against golden files, and which cells may be bold.
+
+`python -m tests.reports.test_tables` writes the golden files anew; read their diff before keeping it.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from reports import tables
+from reports.tables import Cell
+from tests.reports import synthetic
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+RENDERED = {"md": tables.markdown, "tex": tables.latex}
+
+
+@pytest.mark.parametrize("suite", ["plain", "layered"])
+@pytest.mark.parametrize("kind", RENDERED)
+def test_rendering_is_golden(suite: str, kind: str) -> None:
+    text = RENDERED[kind](tables.harmonic_mean_table(getattr(synthetic, suite)()))
+    assert text == (GOLDEN / f"table-{suite}.{kind}").read_text(encoding="utf-8")
+
+
+def test_csv_holds_the_unrounded_summary() -> None:
+    results = synthetic.plain()
+    read = pd.read_csv(io.StringIO(tables.csv(results)), keep_default_na=True)
+    assert read["trade_off_mean"].to_numpy() == pytest.approx(results.summary()["trade_off_mean"].to_numpy())
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (Cell(74.25, 0.31, 3, 3), "74.2 ± 0.3"),
+        (Cell(74.25, float("nan"), 1, 1), "74.2"),
+        (Cell(74.25, 0.31, 2, 3), "74.2 ± 0.3 (2 of 3)"),
+        (Cell(float("nan"), float("nan"), 0, 3), "missing"),
+        (Cell(float("nan"), float("nan"), 0, 0), "–"),
+    ],
+)
+def test_cell_text(cell: Cell, text: str) -> None:
+    assert cell.text() == text
+
+
+def _bold(table: pd.DataFrame) -> list[str]:
+    lines = tables.harmonic_mean_table(synthetic.suite(table)).lines
+    return [line.names[0] for line in lines if line.cells[0].best]
+
+
+def _closed(**top1: float) -> pd.DataFrame:
+    return pd.DataFrame([synthetic.line(row, {}, 0, "K400", value) for row, value in top1.items()])
+
+
+def test_ties_after_rounding_are_all_bold() -> None:
+    table = _closed(mean=70.0, dense=80.0, mote=80.0)
+    table["top1"] = [70.0, 80.02, 79.98]
+    assert _bold(table) == ["Text4Vis", "MoTE"]
+
+
+def test_incomplete_cells_do_not_compete() -> None:
+    table = pd.concat([_closed(mean=70.0, dense=75.0, mote=90.0), _closed(mote=90.0).assign(seed=1, top1=float("nan"))])
+    assert _bold(table) == ["Text4Vis"]
+
+
+def test_a_cell_without_competitor_is_not_bold() -> None:
+    assert _bold(_closed(mote=90.0)) == []
+
+
+def test_best_is_per_facet() -> None:
+    lines = tables.harmonic_mean_table(synthetic.layered()).lines
+    best = [line.names[:3] for line in lines if line.cells[-1].best]
+    assert best == [("MoTE", "6", "narrow"), ("MoTE", "6", "broad")]
+
+
+def test_a_protocol_that_a_row_never_had_is_not_missing() -> None:
+    results = synthetic.plain()
+    class_bound = (results.table["row"] == "mean") & (results.table["role"] == "zero-shot")
+    lines = tables.harmonic_mean_table(replace(results, table=results.table[~class_bound])).lines
+    assert [cell.text() for cell in lines[1].cells[1:]] == 5 * ["–"]
+
+
+if __name__ == "__main__":
+    for suite in ("plain", "layered"):
+        for kind, render in RENDERED.items():
+            text = render(tables.harmonic_mean_table(getattr(synthetic, suite)()))
+            (GOLDEN / f"table-{suite}.{kind}").write_text(text, encoding="utf-8")
