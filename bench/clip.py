@@ -88,7 +88,7 @@ def _tokenizer(spec: Backbone) -> Tokenizer:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Inside, torch's CPU generator starts from `seed`; afterwards it is as it was. Others aren't touched."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -97,7 +97,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 def new_clip(name: str, seed: int) -> Clip:
     """A randomly initialised Clip, trainable, in training mode; no global random state is consumed or altered."""
-    with _seeded(seed):
+    with seeded(seed):
         return Clip(backbone(name), model_config(name))
 
 
@@ -110,7 +110,8 @@ def load_clip(name: str, pretrained: str) -> Clip:
     clip = _from_tag(name, pretrained) if file is None and seed is None else new_clip(name, seed or 0)
     if file is not None:
         _load(clip, _read_state(file), str(file))
-    return clip.float().eval().requires_grad_(False)
+    clip.float().eval().requires_grad_(False)
+    return clip
 
 
 def _from_tag(name: str, tag: str) -> Clip:
@@ -118,14 +119,14 @@ def _from_tag(name: str, tag: str) -> Clip:
     allowed = open_clip.list_pretrained_tags_by_model(name)
     if tag not in allowed:
         raise unknown(f"weights of '{name}'", tag, [*allowed, "random:<seed>"], where="pretrained")
-    with _seeded(0):
+    with seeded(0):
         source = open_clip.create_model(name, pretrained=tag, precision="fp32")
     preprocess = open_clip.get_model_preprocess_cfg(source)
     quick_gelu = isinstance(source.visual.transformer.resblocks[0].mlp.gelu, QuickGELU)
     spec = replace(
         backbone(name), quick_gelu=quick_gelu, mean=tuple(preprocess["mean"]), std=tuple(preprocess["std"])
     )
-    with _seeded(0):
+    with seeded(0):
         clip = Clip(spec, model_config(name))
     _load(clip, source.state_dict(), f"open_clip:{name}/{tag}")
     return clip
@@ -142,6 +143,7 @@ def _read_state(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             with safe_open(str(file), framework="pt") as stored:
+                _check_words((stored.metadata() or {}).get("words"), str(file))
                 return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (not a mapping)
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
@@ -150,6 +152,12 @@ def _read_state(file: Path) -> dict[str, Tensor]:
         raise UserError(f"the weights cannot be read: {first_line}", where=str(file), hint=hint) from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
     return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def _check_words(words: str | None, where: str) -> None:
+    """The embedding's rows mean nothing under other words than those the tokenizer knows."""
+    if words is not None and words.split() != list(WORDS):
+        raise UserError("the weights were trained with another vocabulary", where=where, hint="repeat the pre-training")
 
 
 def _load(clip: Clip, state: dict[str, Tensor], where: str) -> None:

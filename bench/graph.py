@@ -34,6 +34,8 @@ PROBE_VIDEOS = 100  # unseen videos behind a similarity heatmap (MoTE Fig. 7)
 
 Part = dict[str, Any]
 
+_ENCODER = json.JSONEncoder(sort_keys=True)
+
 
 @dataclass(eq=False)
 class Stage:
@@ -150,7 +152,7 @@ class _Builder:
                 "encode", spec, {"train": train} if train else {}, modules,
                 {"pretrained": recipe.pretrained, **self._place(data, split)},
                 f"encode {data}/{split}" + (f" with {_name(trial)}" if train else ""),
-                float(len(self._dataset(data).entries(split)) * frames * shape.tower_flops()),
+                float(self._videos(data, split) * frames * shape.tower_flops()),
                 self._missing(data))
         return self.memo[memo]  # type: ignore[no-any-return]
 
@@ -215,7 +217,7 @@ class _Builder:
         parts = {name: self.dumps[id(value)][2] if id(value) in self.dumps else value
                  for name, value in stage.spec.items()}
         inputs = {name: other.identity for name, other in stage.inputs.items()}
-        text = json.dumps([stage.kind, parts, source_fingerprint(*stage.modules), inputs], sort_keys=True)
+        text = _ENCODER.encode([stage.kind, parts, source_fingerprint(*stage.modules), inputs])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def _dump(self, model: BaseModel) -> Part:
@@ -244,7 +246,11 @@ class _Builder:
         return self.memo[key][1]  # type: ignore[no-any-return]
 
     def _weights(self, recipe: Recipe) -> Part:
-        return {"backbone": recipe.backbone, "weights": weights_identity(recipe.backbone, recipe.pretrained)}
+        memo = ("weights", recipe.backbone, recipe.pretrained)
+        if memo not in self.memo:
+            self.memo[memo] = {"backbone": recipe.backbone,
+                               "weights": weights_identity(recipe.backbone, recipe.pretrained)}
+        return self.memo[memo]  # type: ignore[no-any-return]
 
     def _dataset(self, name: str) -> Dataset:
         if name not in self.graph.datasets:
@@ -266,10 +272,15 @@ class _Builder:
     def _place(self, name: str, split: str) -> Part:
         return {"dataset": name, "split": split, "declared": self.declared}
 
+    def _videos(self, name: str, split: str) -> int:
+        if ("videos", name, split) not in self.memo:
+            self.memo["videos", name, split] = len(self._dataset(name).entries(split))
+        return self.memo["videos", name, split]  # type: ignore[no-any-return]
+
     def _head_flops(self, trial: Trial, protocol: Protocol) -> float:
         views = protocol.views
         per_view = trial.config.head_flops(backbone(trial.recipe.backbone), views.frames)
-        return float(per_view * views.count * len(self._dataset(protocol.dataset).entries(protocol.split)))
+        return float(per_view * views.count * self._videos(protocol.dataset, protocol.split))
 
     def _train_flops(self, trial: Trial, cached: bool) -> float:
         """Forward and backward (three times the forward) of head and, where it runs, tower, over all epochs."""
@@ -277,7 +288,7 @@ class _Builder:
         per_video = trial.config.head_flops(shape, recipe.views.frames)
         if not cached:
             per_video += shape.tower_flops() * recipe.views.frames
-        return 3.0 * per_video * len(self._dataset(recipe.source).entries(recipe.split)) * recipe.epochs
+        return 3.0 * per_video * self._videos(recipe.source, recipe.split) * recipe.epochs
 
 
 def _name(trial: Trial) -> str:

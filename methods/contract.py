@@ -123,7 +123,9 @@ def _tower_tensors(clip: Clip) -> Iterator[Tensor]:
 
 def cosines(video_BD: Tensor, classes_CD: Tensor) -> Tensor:
     """[B, C] cosines of un-normalised video embeddings with unit class features."""
-    return F.normalize(video_BD, dim=-1) @ classes_CD.T
+    # Never in bf16: its steps near 1 are 1/256, which exp(s) = 100 turns into a third of a logit.
+    with torch.autocast(video_BD.device.type, enabled=False):
+        return F.normalize(video_BD.float(), dim=-1) @ classes_CD.float().T
 
 
 def build_model(model_class: type[Model], config: Config, clip: Clip, seed: int) -> Model:

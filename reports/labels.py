@@ -20,6 +20,7 @@ from reports import style
 Floats = NDArray[np.float64]
 DISTANCES = (6.0, 9.5, 15.0, 24.0)  # points between a mark and its label, nearest first
 ANGLES = np.radians([0, 45, 90, 315, 180, 135, 270, 225, 22, 338, 67, 293, 158, 202, 113, 247])
+STEPS = 24  # obstacles per segment of a curve or bar: closer together than a label is high
 ROUNDS = 4  # each round lets every label react to where the others went
 
 
@@ -34,11 +35,11 @@ class Label:
     size: float = 7.5
 
 
-def along(x_K: ArrayLike, y_K: ArrayLike, steps: int = 24) -> Floats:
-    """Points [K*steps,2] along the polyline (x, y), in data units: what labels must keep off."""
+def along(x_K: ArrayLike, y_K: ArrayLike) -> Floats:
+    """Points [K*STEPS,2] along the polyline (x, y), in data units: what labels must keep off."""
     vertices = np.column_stack([np.asarray(x_K, dtype=float), np.asarray(y_K, dtype=float)])
     vertices = vertices[~np.isnan(vertices).any(axis=1)]
-    shares = np.linspace(0, 1, steps)[:, None]
+    shares = np.linspace(0, 1, STEPS)[:, None]
     pieces = [a + shares * (b - a) for a, b in pairwise(vertices)]
     return np.concatenate([vertices, *pieces])
 

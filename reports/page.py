@@ -106,7 +106,7 @@ def _page(results: Results, images: list[dict[str, object]], rendered: list[tupl
         missing=findings.missing(results),
         undecodable=findings.undecodable(results),
         provenance={"suite": results.suite, **results.provenance},
-        lines=results.table.astype({name: float for name in ("top1", "top5", "mean_class")}).to_dict("records"),
+        lines=results.table.astype(dict.fromkeys(("top1", "top5", "mean_class"), float)).to_dict("records"),
     )
 
 

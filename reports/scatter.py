@@ -48,7 +48,7 @@ def bars(axes: Axes, lines: pd.DataFrame, mark: style.Mark, faint: bool = False)
 def crosses(lines: pd.DataFrame) -> np.ndarray:
     """The pixels-to-be of points and their bars as obstacles [K,2] for labels, in data units."""
     arms = [
-        labels.along([x - dx, x + dx, x, x], [y, y, y - dy, y + dy], steps=8)
+        labels.along([x - dx, x + dx, x, x], [y, y, y - dy, y + dy])
         for x, y, dx, dy in lines[["x", "y", "dx", "dy"]].to_numpy(float)
     ]
     return np.concatenate([np.empty((0, 2)), *arms])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from bench.statistics import Spread
-from reports.results import Results, value_text
+from reports.results import DERIVED, Results, value_text
 
 DIGITS = 1
 LATEX = {
@@ -28,17 +28,18 @@ class Cell:
     n: int
     planned: int
     best: bool = False
+    derived: bool = False  # a harmonic mean: blank where an input is missing, which is said in the input's cell
 
     @property
     def complete(self) -> bool:
         return 0 < self.planned == self.n
 
     def text(self, plus_minus: str = " ± ", absent: str = "–") -> str:
-        """E.g. "74.2 ± 0.3", "74.2 ± 0.3 (2 of 3)", "missing", or `absent` where nothing was planned."""
+        """E.g. "74.2 ± 0.3", "74.2 ± 0.3 (2 of 3)", "missing" (blank if derived), or `absent` where nothing was planned."""
         if not self.planned:
             return absent
         if not self.n:
-            return "missing"
+            return "" if self.derived else "missing"
         std = "" if math.isnan(self.std) else f"{plus_minus}{self.std:.{DIGITS}f}"
         part = "" if self.complete else f" ({self.n} of {self.planned})"
         return f"{self.mean:.{DIGITS}f}{std}{part}"
@@ -54,11 +55,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """What every rendering shows: `names` heads the text, `measures` the cells; `conditions` are role and n of each."""
+    """What every rendering shows: `names` heads the text, `measures` the cells; `conditions`: role and n of each."""
 
     names: tuple[str, ...]
     measures: tuple[str, ...]
-    conditions: tuple[str, ...]
+    conditions: tuple[tuple[str, str], ...]
     lines: tuple[Line, ...]
     caption: str
 
@@ -82,7 +83,7 @@ def harmonic_mean_table(results: Results, *, experts: bool = False) -> Table:
 def markdown(table: Table) -> str:
     """The table in GitHub's Markdown, caption first; text is escaped, so a label can't become markup."""
     heads = zip(table.measures, table.conditions, strict=True)
-    measures = [f"{title} ({condition})" if condition else title for title, condition in heads]
+    measures = [f"{title} ({', '.join(condition)})" if any(condition) else title for title, condition in heads]
     rows = [[_escape(text, MARKDOWN) for text in [*table.names, *measures]]]
     rows.append(["---"] * (len(table.names) - 1) + ["---:"] * (1 + len(measures)))
     for line in table.lines:
@@ -93,7 +94,8 @@ def markdown(table: Table) -> str:
 
 def latex(table: Table) -> str:
     """A booktabs `tabular` with the caption as a comment; needs \\usepackage{booktabs}."""
-    rows = [[*table.names, *table.measures], [*[""] * len(table.names), *table.conditions]]
+    rows = [[*table.names, *table.measures]]
+    rows += [[*[""] * len(table.names), *conditions] for conditions in zip(*table.conditions, strict=True)]
     rows = [[_escape(text, LATEX) for text in row] for row in rows]
     for line in table.lines:
         numbers = [cell.text(r" $\pm$ ", "--") for cell in line.cells]
@@ -101,8 +103,8 @@ def latex(table: Table) -> str:
         rows.append([*(_escape(text, LATEX) for text in line.names), *bold])
     body = [" & ".join(row) + r" \\" for row in rows]
     columns = "l" * (len(table.names) - 1) + "r" * (1 + len(table.measures))
-    top = [f"% {table.caption}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-    return "\n".join([*top, *body[:2], r"\midrule", *body[2:], r"\bottomrule", r"\end{tabular}", ""])
+    top = [f"% {' '.join(table.caption.split())}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    return "\n".join([*top, *body[:3], r"\midrule", *body[3:], r"\bottomrule", r"\end{tabular}", ""])
 
 
 def csv(results: Results, *, experts: bool = False) -> str:
@@ -113,7 +115,7 @@ def csv(results: Results, *, experts: bool = False) -> str:
 def cell(line: pd.Series, measure: str, *, planned: bool = True) -> Cell:
     """The number that a line of `Results.summary` has for `measure`."""
     mean, std, n = (line[f"{measure}_{part}"] for part in Spread._fields)
-    return Cell(mean, std, int(n), int(line["seeds"]) * planned)
+    return Cell(mean, std, int(n), int(line["seeds"]) * planned, derived=measure in DERIVED)
 
 
 def _line(line: pd.Series, results: Results, planned: set[tuple[str, ...]], experts: bool) -> Line:
@@ -145,12 +147,12 @@ def _mark_best(lines: list[Line]) -> list[Line]:
     ]  # fmt: skip
 
 
-def _conditions(results: Results, measure: str) -> str:
-    """Role and number of videos of a protocol's column, e.g. "zero-shot, 320 videos"; a span where rows differ."""
+def _conditions(results: Results, measure: str) -> tuple[str, str]:
+    """Role and number of videos of a protocol's column, e.g. ("zero-shot", "320 videos"); a span where rows differ."""
     lines = results.table[results.table["protocol"] == measure]
     counts = lines["videos"].dropna().astype(int)
-    videos = [f"{counts.min()}–{counts.max()} videos"] if counts.nunique() > 1 else [f"{n} videos" for n in counts[:1]]
-    return ", ".join([*lines["role"].unique()[:1], *videos])
+    span = "–".join(str(count) for count in sorted({counts.min(), counts.max()})) if len(counts) else ""
+    return " / ".join(lines["role"].unique()), f"{span} videos" if span else ""
 
 
 def _caption(results: Results, facets: list[str]) -> str:

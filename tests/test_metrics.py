@@ -44,7 +44,7 @@ def test_fusion_rules() -> None:
 def test_one_view_ranks_alike_under_every_rule() -> None:
     cosines_N1C = RNG.uniform(-1, 1, (20, 1, 6)).astype(np.float32)
     for rule in ("double_softmax", "cos_mean", "softmax_sum", "logit_sum", "feature_mean"):
-        fused_NC = fuse(cosines_N1C, np.full((20, 1), 2.5, np.float32), 100, rule)  # type: ignore[arg-type]
+        fused_NC = fuse(cosines_N1C, np.full((20, 1), 2.5, np.float32), 100, rule)
         assert (fused_NC.argsort(1) == cosines_N1C[:, 0].argsort(1)).all()
 
 

@@ -393,7 +393,8 @@ def warp(thing: str, placement: Placement, pose: Pose) -> np.ndarray:
     a, b, d, e = cosine / wide, sine / wide, -sine / high, cosine / high
     inverse = [mask.width * v for v in (a, b, 0.5 - a * x - b * y, d, e, 0.5 - d * x - e * y)]
     warped = mask.transform((SIDE, SIDE), Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR)
-    return np.asarray(warped, dtype=np.float32) * np.float32(pose.opacity / 255)
+    cover_HW: np.ndarray = np.asarray(warped, dtype=np.float32) * np.float32(pose.opacity / 255)
+    return cover_HW
 
 
 def background(kind: str, rng: np.random.Generator) -> np.ndarray:
@@ -405,8 +406,9 @@ def background(kind: str, rng: np.random.Generator) -> np.ndarray:
         return _stripes(rng)
     cells, resampling = (5, Image.Resampling.BICUBIC) if kind == "blobs" else (16, Image.Resampling.NEAREST)
     small = Image.fromarray((255 * BACKGROUND_LIMIT * rng.random((cells, cells, 3))).astype(np.uint8))
-    texture = np.asarray(small.resize((SIDE, SIDE), resampling), dtype=np.float32) / np.float32(255)
-    return np.minimum(texture, np.float32(BACKGROUND_LIMIT))
+    texture: np.ndarray = np.asarray(small.resize((SIDE, SIDE), resampling), dtype=np.float32) / np.float32(255)
+    texture.clip(max=BACKGROUND_LIMIT, out=texture)
+    return texture
 
 
 def _stripes(rng: np.random.Generator) -> np.ndarray:
@@ -419,8 +421,9 @@ def _stripes(rng: np.random.Generator) -> np.ndarray:
     turns = 2 * math.pi * (3 + cycles)
     across = np.sin(np.add.outer(turns * math.sin(other) * line + phase, turns * math.cos(other) * line))
     first, second = (rng.random((2, 3)) * 0.42).astype(np.float32)
-    texture = first + along[..., None] * (second - first) + np.float32(0.07) * across[..., None]
-    return np.clip(texture, 0, BACKGROUND_LIMIT, out=texture)
+    texture: np.ndarray = first + along[..., None] * (second - first) + np.float32(0.07) * across[..., None]
+    texture.clip(0, BACKGROUND_LIMIT, out=texture)
+    return texture
 
 
 def quantised(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -474,7 +477,7 @@ def render_entry(world: str, path: str) -> np.ndarray:
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node, clean=False):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     return tree
 
@@ -485,9 +488,13 @@ def recipe_digest(world: str) -> str:
 
     Comments, docstrings and formatting don't change it; the versions of the font, Pillow, numpy and x264 are not in it.
     """
-    tree = _without_docstrings(ast.parse(Path(__file__).read_text(encoding="utf-8")))
-    payload = json.dumps([world, repr(_world(world)), ENCODER, ast.dump(tree)])
+    payload = json.dumps([world, repr(_world(world)), ENCODER, syntax(Path(__file__).read_text(encoding="utf-8"))])
     return hashlib.sha256(payload.encode()).hexdigest()
+
+
+def syntax(source: str) -> str:
+    """A module's syntax tree as text, without comments, docstrings and formatting."""
+    return ast.dump(_without_docstrings(ast.parse(source)))
 
 
 def folder(world: str, cache_folder: Path) -> Path:
@@ -562,3 +569,28 @@ def encode(frames_THW3: np.ndarray, file: Path) -> None:
         for frame_HW3 in frames_THW3:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_HW3, format="rgb24")))
         container.mux(stream.encode())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A look at it
+
+
+def sample_sheet(world: str, file: Path) -> None:
+    """A picture with eight classes of every set, a row each: every second frame of one clip, as rendered."""
+    import numpy as np
+    from PIL import Image
+
+    columns = [_clip_rows(world, subset, rows=8) for subset in SUBSETS]
+    sheet = np.concatenate([np.concatenate(columns[:2], axis=1), np.concatenate(columns[2:], axis=1)])
+    Image.fromarray(sheet).save(file, optimize=True)
+
+
+def _clip_rows(world: str, subset: str, rows: int) -> np.ndarray:
+    """Clips of evenly spread classes, [rows * H, T/2 * W, 3], with a dark margin to the right and below."""
+    import numpy as np
+
+    split = SPLITS[subset][0]
+    listed = entries(world, subset, split)
+    step = len(class_names(world, subset)) // rows * _clips(_world(world), split, subset)
+    strips = [np.concatenate(list(render_entry(world, listed[step * row][0])[::2]), axis=1) for row in range(rows)]
+    return np.pad(np.concatenate(strips), ((0, 8), (0, 8), (0, 0)))

@@ -1,11 +1,13 @@
 """Reading videos with decord: one open file, frames by index, and one kind of error for everything that can go wrong.
 
-A container that was cut but still indexes cleanly (AVI, Matroska) is a shorter video to every decoder, not an error.
+Cut AVI and Matroska files, which decoders take for shorter videos, are known by the size that their header declares
+(RIFF and EBML, RFC 8794). decord itself refuses cut MP4 files.
 """
 
 from __future__ import annotations
 
-from os import PathLike
+import re
+from os import SEEK_END, PathLike
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -30,15 +32,14 @@ class VideoError(Exception):
 class Video:
     """An open video. Open it in the process that reads it: decord's readers do not survive a fork.
 
-    Raises VideoError if the file is missing, empty, damaged or holds no frames.
+    Raises VideoError if the file is missing, empty, cut, damaged or holds no frames.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
         from decord import DECORDError, VideoReader  # here, so that lists can be read without a decoder
 
         self.path = Path(path)
-        if not self.path.is_file() or self.path.stat().st_size == 0:
-            raise VideoError(path, "empty file" if self.path.is_file() else "no such file")
+        _require_whole(self.path)
         try:
             self._reader = VideoReader(str(path), num_threads=1)
         except (DECORDError, RuntimeError) as error:
@@ -80,9 +81,41 @@ class Video:
         return padded.reshape(count, height, -1)[:, :, : 3 * width].reshape(count, height, width, 3)
 
 
+def _require_whole(path: Path) -> None:
+    try:
+        with open(path, "rb") as file:
+            declared, size = _declared_bytes(file.read(128)), file.seek(0, SEEK_END)
+    except OSError as error:
+        raise VideoError(path, error.strerror or type(error).__name__) from error
+    if size == 0:
+        raise VideoError(path, "empty file")
+    if size < declared:
+        raise VideoError(path, f"cut file: {size} bytes where its header declares {declared}")
+
+
+def _declared_bytes(head: bytes) -> int:
+    """Size of an AVI or Matroska file by its header; 0 for other files and where a live writer left it open."""
+    if head[:4] == b"RIFF" and head[4:8] != b"\xff" * 4:
+        return 8 + int.from_bytes(head[4:8], "little")
+    if head[:4] == b"\x1aE\xdf\xa3":
+        segment = sum(_ebml_size(head, 4))
+        if head[segment : segment + 4] == b"\x18S\x80g":
+            return sum(_ebml_size(head, segment + 4))
+    return 0
+
+
+def _ebml_size(head: bytes, at: int) -> tuple[int, int]:
+    """(where an element's data start, their size, 0 if unknown) from its variable-length size field."""
+    width = 9 - int.from_bytes(head[at : at + 1], "big").bit_length()
+    unknown = (1 << 7 * width) - 1
+    size = int.from_bytes(head[at : at + width], "big") & unknown
+    return at + width, 0 if size == unknown else size
+
+
 def _reason(error: Exception) -> str:
-    """One line of a decoder's message, which is a page with a stack trace."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    """One line of a decoder's message, which is a page with times, places in its source and a stack trace."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"\[[\d:]+\] \S+:\d+: ", "", line)[:200]
 
 
 def refuse_escape(relative: str, where: str) -> None:

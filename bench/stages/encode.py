@@ -70,7 +70,9 @@ def _shard(work: Work, data: Dataset, encoder: Encoder, start: int, total: int) 
     features: list[Tensor] = []
     failures: dict[int, str] = {}
     for indices, pixels_NVT3HW, failed in _batches(work, data, list(range(start, min(start + SHARD, total)))):
-        features.append(_encode(encoder, pixels_NVT3HW))
+        features_NVTD = _encode(encoder, pixels_NVT3HW)
+        features_NVTD[[indices.index(index) for index, _ in failed]] = 0
+        features.append(features_NVTD)
         failures |= dict(failed)
         work.progress(int(indices[-1]) + 1, total, "videos")
     partial = path.with_suffix(".tmp")
@@ -87,12 +89,11 @@ def _batches(work: Work, data: Dataset, indices: list[int]) -> Any:
 
 
 def _encode(encoder: Encoder, pixels_NVT3HW: Tensor) -> Tensor:
-    """Features [N, V, T, D] on the CPU; views without a decoded frame stay zero."""
+    """Features [N, V, T, D] on the CPU."""
     flat_M3HW = pixels_NVT3HW.flatten(0, 2)
     with torch.no_grad():
         features_MD = torch.cat([encoder(part) for part in flat_M3HW.split(FRAMES)]).float().cpu()
-    features_NVTD = features_MD.unflatten(0, pixels_NVT3HW.shape[:3])
-    return features_NVTD * pixels_NVT3HW.flatten(3).any(dim=3)[..., None]
+    return features_MD.unflatten(0, pixels_NVT3HW.shape[:3])
 
 
 def _encoder(work: Work) -> Encoder:

@@ -1,8 +1,8 @@
 """Mean-pool CLIP: the mean of CLIP's frame features, untrained or with its tower fine-tuned.
 
-Fine-tuned (`tower: tuned`), it is the CLIP-Mean of MoTE's Fig. 3: Text4Vis' trainer without a temporal head.
-Paper: Learning Transferable Visual Models From Natural Language Supervision, arXiv 2103.00020, MIT licence,
-github.com/openai/CLIP; as a video baseline: Revisiting Classifier, arXiv 2207.01297, github.com/whwu95/Text4Vis, MIT.
+Title: Learning Transferable Visual Models From Natural Language Supervision (CLIP).
+Paper: arXiv 2103.00020. Official code: github.com/openai/CLIP, MIT licence.
+Fine-tuned (`tower: tuned`), it is the CLIP-Mean of MoTE's Fig. 3 (arXiv 2410.10589): Text4Vis' trainer without a head.
 Left out: tuning the text tower as well (ViFi-CLIP).
 """
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from bench.data import glyphs
-from bench.data.datasets import EMBEDDED, Dataset, Entry, cache_dir, dataset, datasets, opened
+from bench.data.datasets import EMBEDDED, Dataset, Entry, Glyphs, cache_dir, dataset, datasets, opened
 from bench.errors import StageError, UserError
 
 CLASSES = 'id,name\n0,climb\n1,"push, slowly"\n2,jump\n'
@@ -85,7 +85,7 @@ def test_unknown_names_say_what_was_meant(tmp_path: Path) -> None:
     mine = declared(tmp_path)
     with pytest.raises(UserError, match="did you mean 'test'"):
         mine.entries("tets")
-    with pytest.raises(UserError, match=r"suite\.yaml:3: unknown dataset 'glyphs-narow'(.|\n)*did you mean 'glyphs-narrow'"):
+    with pytest.raises(UserError, match=r"suite\.yaml:3: unknown dataset(.|\n)*did you mean 'glyphs-narrow'"):
         dataset("glyphs-narow", {}, where="suite.yaml:3")
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         Dataset.model_validate({**mine.model_dump(), "calsses": "x"})
@@ -152,7 +152,7 @@ def test_a_stage_opens_what_a_plan_declared(tmp_path: Path) -> None:
     assert opened(context).entries("test") == mine.entries("test")
     assert opened(context).path("a.mp4") == tmp_path / "videos" / "a.mp4"
     (tmp_path / "videos" / "out").symlink_to(tmp_path)
-    with pytest.raises(UserError, match="dataset 'mine'.*leads out"):
+    with pytest.raises(UserError, match=r"dataset 'mine'.*leads out"):
         opened(context).path("out/test.txt")
 
 
@@ -175,10 +175,9 @@ def test_embedded_sets_have_the_splits_that_suites_use() -> None:
 
 
 def test_building_is_for_the_whole_world(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    calls: list[tuple[str, Path, int]] = []
-    monkeypatch.setattr(glyphs, "build", lambda world, folder, progress, workers: calls.append((world, folder, workers)))
-    EMBEDDED["glyphs-narrow-verbs"].build(print, 2)  # type: ignore[attr-defined]
-    assert calls == [("narrow", cache, 2)]
+    monkeypatch.setattr(glyphs, "build", lambda *arguments: arguments)
+    embedded = EMBEDDED["glyphs-narrow-verbs"]
+    assert isinstance(embedded, Glyphs) and embedded.build(print, 2) == ("narrow", cache, print, 2)
 
 
 def test_the_cache_folder_can_be_chosen(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,10 +43,10 @@ def pixels(batches: list[TrainBatch]) -> torch.Tensor:
 def test_test_views_are_crop_outermost_then_clip_then_frame(good: Dataset) -> None:
     batches = views(good)
     assert [batch.indices for batch in batches] == [[0, 1, 2, 3], [4, 5]]
-    clips_VT3SS = batches[0].pixels_bVT3SS[3]  # video 3 has 8 frames: one start for both clips, frames 0, 2, 4, 6
+    clips_VT3SS = batches[0].pixels_bVT3SS[3]  # video 3 has 8 frames: clips start at 0 and 1
     assert clips_VT3SS.shape == (6, 4, 3, 16, 16) and clips_VT3SS.dtype == torch.uint8
     frames = clips_VT3SS.flatten(0, 1).permute(0, 2, 3, 1).numpy()
-    assert shown(frames) == 3 * ([0, 2, 4, 6] + [1, 3, 5, 7])
+    assert shown(frames) == 3 * [0, 2, 4, 6, 1, 3, 5, 7]
 
 
 def test_views_of_a_part_are_the_same(good: Dataset) -> None:

@@ -48,19 +48,49 @@ def damaged(path: Path) -> None:
     path.write_bytes(data[: len(data) * 6 // 10] + bytes(len(data) - len(data) * 6 // 10))
 
 
-DAMAGE: list[Callable[[Path], object]] = [
-    truncated, damaged, Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_text("no video\n" * 99),
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def written_over(path: Path) -> None:
+    path.write_text("no video\n" * 99)
+
+
+def only_the_start_of_a_header(path: Path) -> None:
+    path.write_bytes(b"\x1aE\xdf\xa3")
+
+
+DAMAGE: list[Callable[[Path], None]] = [
+    truncated, damaged, Path.unlink, emptied, written_over, only_the_start_of_a_header,
 ]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_every_failure_is_a_video_error(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+def test_every_failure_is_a_video_error(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     path = write_clip(tmp_path / "clip.mp4", frames=40)
     damage(path)
     with pytest.raises(VideoError) as caught:
         Video(path).frames(np.arange(40))
     assert caught.value.path == path
-    assert caught.value.reason and "\n" not in caught.value.reason
+    reason = caught.value.reason
+    assert reason and "\n" not in reason and "/src/" not in reason
+
+
+@pytest.mark.parametrize("name", ["clip.avi", "clip.mkv"])
+def test_a_cut_file_is_no_shorter_video(tmp_path: Path, name: str) -> None:
+    path = write_clip(tmp_path / name, frames=40)
+    assert len(Video(path)) == 40
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(VideoError, match="cut file"):
+        Video(path)
+
+
+def test_a_file_of_a_live_writer_declares_no_size(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mkv", frames=9)
+    data = path.read_bytes()
+    at = data.index(b"\x18S\x80g") + 4
+    path.write_bytes(data[:at] + b"\x01" + b"\xff" * 7 + data[at + 8:])
+    assert len(Video(path)) == 9
 
 
 def test_a_frame_that_is_not_there_is_a_video_error(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_a_step_draws_its_routing_first_and_temperatures_only_when_they_are_used
 def test_the_total_weighs_its_terms(frames_BTD: Tensor) -> None:
     terms = build(wmr_weight=2.0, mse_weight=3.0).objective(frames_BTD, torch.arange(B), random_unit(C, 1), [0, 1],
                                                             [0.6, inf])
-    assert float(terms["total"]) == pytest.approx(float(terms["ce"] + 2 * terms["wmr"] + 3 * terms["mse"]))
+    assert terms["total"].item() == pytest.approx((terms["ce"] + 2 * terms["wmr"] + 3 * terms["mse"]).item())
 
 
 def test_an_expert_that_was_not_drawn_rests(frames_BTD: Tensor) -> None:

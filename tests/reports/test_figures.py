@@ -20,7 +20,7 @@ from tests.reports import synthetic
 def _drawn(figure: Figure) -> set[tuple[float, float]]:
     """All marked points of a figure, in data units rounded to 3 digits."""
     lines = [line for axes in figure.axes for line in axes.lines if line.get_marker() not in ("None", "", "_", "|")]
-    return {(round(float(x), 3), round(float(y), 3)) for line in lines for x, y in line.get_xydata()}
+    return {(round(x, 3), round(y, 3)) for line in lines for x, y in np.asarray(line.get_xydata()).tolist()}
 
 
 def _texts(figure: Figure) -> str:

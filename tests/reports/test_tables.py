@@ -40,6 +40,7 @@ def test_csv_holds_the_unrounded_summary() -> None:
         (Cell(74.25, float("nan"), 1, 1), "74.2"),
         (Cell(74.25, 0.31, 2, 3), "74.2 ± 0.3 (2 of 3)"),
         (Cell(float("nan"), float("nan"), 0, 3), "missing"),
+        (Cell(float("nan"), float("nan"), 0, 3, derived=True), ""),
         (Cell(float("nan"), float("nan"), 0, 0), "–"),
     ],
 )

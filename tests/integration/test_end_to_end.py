@@ -1,0 +1,168 @@
+"""A miniature suite through the command: videos, processes, records, report; and what happens when things go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.commands import main
+from bench.graph import Stage, build_graph
+from bench.launch.local import run_local
+from bench.records import Store
+from bench.suite import load_suite
+from bench.work import Compute
+from tests.videos import write_tiny_dataset
+
+SUITE = """\
+title: Tiny
+seeds: [0, 1]
+datasets:
+  tiny: {root: ., classes: classes.csv, splits: {train: train.txt, test: test.txt}}
+recipe: {source: tiny, templates: glyphs, pretrained: "random:0", views: {frames: 2, copies: 2}, batch: 4, epochs: 2,
+         warmup_epochs: 0, lr: 1.0e-3}
+protocol: {templates: glyphs, views: {frames: 2}}
+protocols:
+  closed-set: {role: closed-set, dataset: tiny}
+  zero-shot: {role: zero-shot, dataset: tiny, views: {clips: 2}}
+rows:
+  clip_mean: {label: CLIP mean-pool, method: clip_mean}
+  dense: {method: dense_temporal, config: {layers: 1}}
+  mote: {method: mote, config: {layers: 1, num_experts: 2}, axes: {inference.tfm: [true, false]}}
+  tuned: {method: clip_mean, config: {tower: tuned}, inference: {clip_alpha: 0.5}, recipe: {views: {copies: 0}}}
+report: {reference: clip_mean, experts: [mote], compare: [[dense, clip_mean]]}
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The suite's file, beside the videos that it declares."""
+    monkeypatch.setenv("VTB_CACHE", str(tmp_path / "cache"))
+    write_tiny_dataset(tmp_path)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SUITE)
+    return path
+
+
+def run(suite: Path, *options: str) -> int:
+    return main([str(suite), "--store", str(suite.parent / "runs"), "--device", "cpu", *options])
+
+
+def records(suite: Path, kind: str) -> list[dict[str, object]]:
+    return [json.loads(path.read_text()) for path in (suite.parent / "runs/records" / kind).glob("*/record.json")]
+
+
+def test_from_suite_to_report_and_nothing_the_second_time(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(suite, "--jobs", "2") == 0
+    report = suite.parent / "runs/reports/tiny"
+    assert {"report.html", "tradeoff.png", "tradeoff.pdf", "table.csv", "table.md", "table.tex",
+            "expert-similarity-mote.png"} <= {path.name for path in report.iterdir()}
+    table = pd.read_csv(report / "table.csv")
+    assert table.notna().any(axis=None) and "CLIP mean-pool" in (report / "table.md").read_text()
+    assert len(records(suite, "train")) == 2 * 3  # dense, mote (shared by two rows' points), tuned
+    before = {path: path.stat().st_mtime_ns for path in (suite.parent / "runs/records").rglob("record.json")}
+    capsys.readouterr()
+    assert run(suite) == 0
+    assert "Nothing had to run" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in (suite.parent / "runs/records").rglob("record.json")}
+
+
+def test_records_say_where_they_come_from(suite: Path) -> None:
+    assert run(suite, "--jobs", "0", "rows.tuned.config.tower=frozen") == 0
+    (record, *_) = records(suite, "evaluate")
+    origin = record["provenance"]
+    assert isinstance(origin, dict)
+    assert {"revision", "dirty", "command", "versions", "host", "device", "threads", "started", "seconds"} <= set(origin)
+    assert "torch" in origin["versions"]
+    result = record["result"]
+    assert isinstance(result, dict) and (result["videos"], result["classes"], result["undecodable"]) == (6, 3, 0)
+
+
+def test_the_same_bits_in_this_process_and_in_slots(suite: Path) -> None:
+    assert run(suite, "--jobs", "0", "seeds=[0]") == 0
+    here = {record["identity"]: record["sha256"] for kind in ("train", "evaluate") for record in records(suite, kind)}
+    (suite.parent / "runs").rename(suite.parent / "first")
+    assert run(suite, "--jobs", "2", "seeds=[0]") == 0
+    assert here == {record["identity"]: record["sha256"] for kind in ("train", "evaluate") for record in records(suite, kind)}
+
+
+def test_an_undeclared_bad_video_stops_its_evaluations_until_it_is_declared(
+        suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (suite.parent / "test/1.mp4").write_bytes(b"not a video")
+    assert run(suite, "--jobs", "0", "seeds=[0]") == 1
+    message = capsys.readouterr().err
+    assert "1 videos of dataset 'tiny' cannot be decoded" in message and "test/1.mp4" in message
+    assert not records(suite, "evaluate") and len(records(suite, "train")) == 3
+    assert "missing" in (suite.parent / "runs/reports/tiny/table.md").read_text()
+    assert run(suite, "--jobs", "0", "seeds=[0]", "datasets.tiny.known_bad=[test/1.mp4]") == 0
+    assert {record["result"]["undecodable"] for record in records(suite, "evaluate")} == {1}  # type: ignore[index]
+    (identity, *_) = (str(record["identity"]) for record in records(suite, "evaluate"))
+    predictions = pd.read_parquet(suite.parent / f"runs/records/evaluate/{identity}/predictions.parquet")
+    bad = predictions[predictions["video"] == "test/1.mp4"].iloc[0]
+    assert not bad["correct"] and isinstance(bad["failure"], str) and len(predictions) == 6
+
+
+def test_a_bad_training_video_is_replaced_and_counted(suite: Path) -> None:
+    (suite.parent / "train/2.mp4").write_bytes(b"not a video")
+    assert run(suite, "--jobs", "0", "seeds=[0]") == 0
+    assert {record["result"]["resampled"] for record in records(suite, "train")} == {2}  # type: ignore[index]
+
+
+def test_a_changed_video_is_another_measurement(suite: Path) -> None:
+    assert run(suite, "--jobs", "0", "seeds=[0]") == 0
+    count = len(records(suite, "evaluate"))
+    (suite.parent / "test/1.mp4").write_bytes((suite.parent / "test/2.mp4").read_bytes())
+    assert run(suite, "--jobs", "0", "seeds=[0]") == 0
+    assert len(records(suite, "evaluate")) == 2 * count
+
+
+def test_missing_videos_are_an_error_before_anything_runs(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(suite, "datasets.tiny.root=nowhere") == 2
+    assert "dataset 'tiny'" in capsys.readouterr().err
+    assert not (suite.parent / "runs").exists()
+
+
+def test_a_class_id_out_of_range_names_file_and_line(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open(suite.parent / "test.txt", "a") as file:
+        file.write("test/6.mp4 3\n")
+    assert run(suite) == 2
+    assert "test.txt:7: class id 3 out of range 0..2" in capsys.readouterr().err
+
+
+def test_a_diverging_training_fails_alone(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(suite, "--jobs", "0", "seeds=[0]", "rows.dense.recipe.lr=1.0e+30") == 1
+    message = capsys.readouterr().err
+    assert "failed: train dense seed 0" in message and "the loss is not finite" in message
+    assert len(records(suite, "train")) == 2
+
+
+def test_a_stage_whose_process_dies_is_tried_again(suite: Path) -> None:
+    """The first attempt of one training is killed by its own config: a marker file makes the second one live."""
+    graph = build_graph(load_suite(suite, ("seeds=[0]",)))
+    store = Store(suite.parent / "runs")
+    killed: list[str] = []
+
+    def watch(state: object) -> None:
+        for stage in graph.stages.values():
+            progress = store.progress(*stage.key)
+            if stage.title == "train dense seed 0" and progress and not killed:
+                killed.append(stage.identity)
+                os.kill(progress["pid"], 9)
+
+    wanted = [stage for stage in graph.stages.values() if stage.kind != "evaluate"]
+    _slow(graph.stages.values())
+    outcome = run_local(wanted, store, Compute(), 2, {"versions": {}}, watch)
+    assert killed and not outcome.failed and not outcome.blocked
+    events = [json.loads(line) for line in (store.root / "attempts.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events if event["identity"] == killed[0]] == ["start", "death", "start", "end"]
+
+
+def _slow(stages: object) -> None:
+    """Make one training long enough to be caught in the act."""
+    for stage in stages:  # type: ignore[attr-defined]
+        assert isinstance(stage, Stage)
+        if stage.title == "train dense seed 0":
+            stage.spec = {**stage.spec, "recipe": {**stage.spec["recipe"], "epochs": 400}}

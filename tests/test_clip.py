@@ -1,0 +1,158 @@
+"""The frozen CLIP: its embeddings, its weights files and what it says about broken ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.backbones import backbone
+from bench.clip import Clip, load_clip
+from bench.errors import UserError
+
+PROMPTS = [["a photo of a skull rising", "a skull rising"], ["a video of a sun falling"]]
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return load_clip("glyph-vit", "random:1")
+
+
+def some_frames(count: int = 3) -> Tensor:
+    return torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_loaded_clip_is_frozen_and_has_official_keys(clip: Clip) -> None:
+    assert not clip.training and all(not p.requires_grad and p.dtype == torch.float32 for p in clip.parameters())
+    official = {
+        "positional_embedding",
+        "text_projection",
+        "logit_scale",
+        "token_embedding.weight",
+        "ln_final.weight",
+        "visual.class_embedding",
+        "visual.proj",
+        "visual.conv1.weight",
+        "visual.ln_post.bias",
+        "visual.transformer.resblocks.0.attn.in_proj_weight",
+        "transformer.resblocks.1.mlp.c_fc.weight",
+    }
+    assert official <= clip.state_dict().keys() and clip.spec == backbone("glyph-vit")
+
+
+def test_random_weights_follow_their_seed_and_leave_the_global_state_alone(clip: Clip) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    same, other = load_clip("glyph-vit", "random:1"), load_clip("glyph-vit", "random:2")
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(clip.parameters(), same.parameters(), strict=True))
+    assert not torch.equal(clip.visual.proj, other.visual.proj)
+
+
+def test_frames_are_embedded_one_by_one_and_not_normalised(clip: Clip) -> None:
+    together = clip.encode_frames(some_frames())
+    assert together.shape == (3, 128)
+    torch.testing.assert_close(clip.encode_frames(some_frames()[1:2])[0], together[1], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(together.norm(dim=-1), torch.ones(3), atol=0.05)
+
+
+def test_class_embeddings_are_the_normalised_mean_of_normalised_prompts(clip: Clip) -> None:
+    classes_CD = clip.embed_classes(PROMPTS)
+    first, second, third = (F.normalize(clip.encode_texts([text]), dim=-1)[0] for own in PROMPTS for text in own)
+    torch.testing.assert_close(classes_CD[0], F.normalize(first + second, dim=0))
+    torch.testing.assert_close(classes_CD[1], third)
+
+
+def test_words_are_tokens(clip: Clip) -> None:
+    rows = clip.tokenizer(["A  Skull, rising.", "a skull rising", "a zebra rising", "skull " * 40])
+    assert rows.shape == (4, 16) and torch.equal(rows[0], rows[1])
+    assert rows[2, 2] == 1 and rows[2, 1] == rows[1, 1] and rows[2, 3] == rows[1, 3]
+    ends = rows.argmax(dim=1)
+    assert ends.tolist() == [4, 4, 4, 15] and (rows.gather(1, ends[:, None]) == 127).all()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_files_of_either_kind_give_the_same_clip(clip: Clip, tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"weights{suffix}"
+    state = {key: value.clone() for key, value in clip.state_dict().items()}
+    if suffix == ".pt":
+        nested = {f"module.{key}": value for key, value in state.items()} | {"input_resolution": torch.tensor(64)}
+        torch.save({"epoch": 3, "state_dict": nested}, file)
+    else:
+        save_file(state, str(file))
+    loaded = load_clip("glyph-vit", str(file))
+    assert torch.equal(loaded.encode_frames(some_frames()), clip.encode_frames(some_frames()))
+    assert torch.equal(loaded.embed_classes(PROMPTS), clip.embed_classes(PROMPTS))
+
+
+def test_half_precision_files_are_loaded_in_single(clip: Clip, tmp_path: Path) -> None:
+    save_file({k: v.half().contiguous() for k, v in clip.state_dict().items()}, str(tmp_path / "half.safetensors"))
+    loaded = load_clip("glyph-vit", str(tmp_path / "half.safetensors"))
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+
+
+def test_wrong_weights_are_named(clip: Clip, tmp_path: Path) -> None:
+    state = {key: value.clone() for key, value in clip.state_dict().items()}
+    state["visual.proj"] = state["visual.proj"][:, :5].contiguous()
+    state["classifier"] = state.pop("ln_final.bias")
+    file = tmp_path / "wrong.safetensors"
+    save_file(state, str(file))
+    with pytest.raises(UserError) as caught:
+        load_clip("glyph-vit", str(file))
+    message = str(caught.value)
+    assert message.startswith(f"{file}: not the weights of 'glyph-vit'")
+    assert "missing: ln_final.bias" in message and "left over: classifier" in message
+    assert "shape: visual.proj 128x5 for 128x128" in message
+
+
+def test_another_vocabulary_is_refused(clip: Clip, tmp_path: Path) -> None:
+    file = tmp_path / "words.safetensors"
+    state = {key: value.clone() for key, value in clip.state_dict().items()}
+    save_file(state, str(file), metadata={"words": "a photo of"})
+    with pytest.raises(UserError, match=r"words\.safetensors: .*another vocabulary"):
+        load_clip("glyph-vit", str(file))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_truncated_file_is_named(clip: Clip, tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"short{suffix}"
+    if suffix == ".pt":
+        torch.save(clip.state_dict(), file)
+    else:
+        save_file({key: value.clone() for key, value in clip.state_dict().items()}, str(file))
+    file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(UserError, match=rf"short\{suffix}: the weights cannot be read"):
+        load_clip("glyph-vit", str(file))
+
+
+def test_a_file_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+    file = tmp_path / "code.pt"
+    torch.save({"state_dict": Path("x")}, file)
+    with pytest.raises(UserError, match=r"code\.pt: the weights cannot be read"):
+        load_clip("glyph-vit", str(file))
+
+
+def test_an_unknown_tag_lists_the_known_ones() -> None:
+    with pytest.raises(UserError, match="did you mean 'openai'"):
+        load_clip("ViT-B-16", "openia")
+
+
+def test_a_tag_brings_its_own_activation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenAI's weights need QuickGELU under a config that says GELU; open_clip's loading knows, the Clip must follow."""
+    create = open_clip.create_model
+
+    def without_download(name: str, pretrained: str, precision: str) -> torch.nn.Module:
+        torch.manual_seed(0)
+        return create(name, pretrained=None, precision=precision, force_quick_gelu=True)
+
+    monkeypatch.setattr(open_clip, "list_pretrained_tags_by_model", lambda name: ["openai"])
+    monkeypatch.setattr(open_clip, "create_model", without_download)
+    clip, source = load_clip("ViT-S-32-alt", "openai"), without_download("ViT-S-32-alt", "openai", "fp32").eval()
+    frames = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    assert clip.spec.quick_gelu and not backbone("ViT-S-32-alt").quick_gelu
+    torch.testing.assert_close(clip.encode_frames(frames), source.encode_image(frames))
