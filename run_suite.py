@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run benchmark suites: `python run_suite.py SUITE [key=value ...]`; `python run_suite.py --help` lists the commands."""
+"""Run benchmark suites: `python run_suite.py SUITE [key=value ...]`; `run_suite.py --help` lists the commands."""
 
 from __future__ import annotations
 

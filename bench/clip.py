@@ -123,9 +123,7 @@ def _from_tag(name: str, tag: str) -> Clip:
         source = open_clip.create_model(name, pretrained=tag, precision="fp32")
     preprocess = open_clip.get_model_preprocess_cfg(source)
     quick_gelu = isinstance(source.visual.transformer.resblocks[0].mlp.gelu, QuickGELU)
-    spec = replace(
-        backbone(name), quick_gelu=quick_gelu, mean=tuple(preprocess["mean"]), std=tuple(preprocess["std"])
-    )
+    spec = replace(backbone(name), quick_gelu=quick_gelu, mean=tuple(preprocess["mean"]), std=tuple(preprocess["std"]))
     with seeded(0):
         clip = Clip(spec, model_config(name))
     _load(clip, source.state_dict(), f"open_clip:{name}/{tag}")

@@ -17,8 +17,12 @@ from rich.table import Table
 
 from bench.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  help="Benchmark and ablation harness for CLIP-to-video transfer.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Benchmark and ablation harness for CLIP-to-video transfer.",
+)
 console = Console(stderr=True)
 out = Console()
 
@@ -30,7 +34,9 @@ Jobs = Annotated[int | None, typer.Option("--jobs", min=0, help="stages at once;
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 ... [default: cuda if there is one]")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of a stage")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="decoding processes of a stage; 0 = in the stage")]
-Checkpoints = Annotated[float, typer.Option("--checkpoint-seconds", min=0, help="between two checkpoints of a training")]
+Checkpoints = Annotated[
+    float, typer.Option("--checkpoint-seconds", min=0, help="between two checkpoints of a training")
+]
 
 DEFAULT_STORE = Path("runs")
 
@@ -45,9 +51,17 @@ class Listed(StrEnum):
 
 
 @app.command()
-def run(suite: SuiteName, overrides: Overrides = None, store: StorePath = DEFAULT_STORE, cache: CachePath = None,
-        jobs: Jobs = None, device: Device = None, threads: Threads = 1, workers: Workers = 0,
-        checkpoint_seconds: Checkpoints = 60.0) -> None:
+def run(
+    suite: SuiteName,
+    overrides: Overrides = None,
+    store: StorePath = DEFAULT_STORE,
+    cache: CachePath = None,
+    jobs: Jobs = None,
+    device: Device = None,
+    threads: Threads = 1,
+    workers: Workers = 0,
+    checkpoint_seconds: Checkpoints = 60.0,
+) -> None:
     """Do what a suite still needs, then write its report."""
     from bench.launch.local import run_local
     from bench.plan import default_jobs, estimate, make_plan, measured_rates
@@ -82,8 +96,13 @@ def run(suite: SuiteName, overrides: Overrides = None, store: StorePath = DEFAUL
 
 
 @app.command()
-def plan(suite: SuiteName, overrides: Overrides = None, store: StorePath = DEFAULT_STORE, cache: CachePath = None,
-         stages: Annotated[bool, typer.Option("--stages", help="list every stage")] = False) -> None:
+def plan(
+    suite: SuiteName,
+    overrides: Overrides = None,
+    store: StorePath = DEFAULT_STORE,
+    cache: CachePath = None,
+    stages: Annotated[bool, typer.Option("--stages", help="list every stage")] = False,
+) -> None:
     """Show what a suite would do: its stages, what is cached, what data are missing, and about how long it takes."""
     from bench.plan import make_plan
     from bench.records import Store
@@ -98,8 +117,9 @@ def plan(suite: SuiteName, overrides: Overrides = None, store: StorePath = DEFAU
 
 
 @app.command()
-def report(suite: SuiteName, overrides: Overrides = None, store: StorePath = DEFAULT_STORE,
-           cache: CachePath = None) -> None:
+def report(
+    suite: SuiteName, overrides: Overrides = None, store: StorePath = DEFAULT_STORE, cache: CachePath = None
+) -> None:
     """Write a suite's report from the records there are; cells without a record are shown as missing."""
     from bench.provenance import provenance
     from bench.records import Store
@@ -185,8 +205,14 @@ def _build_worlds(graph: Any, todo: list[Any], workers: int) -> None:
 
 
 def _bars() -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                    TimeRemainingColumn(), console=console)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
 
 
 def _display(estimates: dict[str, float], slots: int) -> Any:
@@ -226,11 +252,19 @@ def _listing(what: Listed) -> list[tuple[str, str]]:
     if what is Listed.methods:
         return [(name, found.summary) for name, found in methods().items()]
     if what is Listed.datasets:
-        return [(name, f"{len(data.class_names())} classes; splits: {', '.join(data.splits)}")
-                for name, data in datasets({}).items()]
+        return [
+            (name, f"{len(data.class_names())} classes; splits: {', '.join(data.splits)}")
+            for name, data in datasets({}).items()
+        ]
     suites = [load_suite(path) for path in sorted(SUITES.glob("*.yaml"))]
     if what is Listed.suites:
         return [(suite.name, suite.file.title) for suite in suites]
-    return [(f"{suite.name}.{name}", f"{protocol.role} on {protocol.dataset}/{protocol.split}, "
-             f"{protocol.views.clips}x{protocol.views.crops} views of {protocol.views.frames} frames, {protocol.fusion}")
-            for suite in suites for name, protocol in suite.trials[0].protocols]
+    return [
+        (
+            f"{suite.name}.{name}",
+            f"{protocol.role} on {protocol.dataset}/{protocol.split}, "
+            f"{protocol.views.clips}x{protocol.views.crops} views of {protocol.views.frames} frames, {protocol.fusion}",
+        )
+        for suite in suites
+        for name, protocol in suite.trials[0].protocols
+    ]

@@ -38,13 +38,21 @@ class _Plain:
         if ended or time.monotonic() - self.last >= PLAIN_SECONDS:
             self.last = time.monotonic()
             now = ", ".join(stage.title for stage in state.running.values())
-            self.console.print(f"{_summary(state, self.estimates, self.slots)}{'  ' + now if now else ''}",
-                               highlight=False, soft_wrap=True)
+            self.console.print(
+                f"{_summary(state, self.estimates, self.slots)}{'  ' + now if now else ''}",
+                highlight=False,
+                soft_wrap=True,
+            )
 
 
 def _picture(state: Launch, estimates: dict[str, float], slots: int) -> Group:
-    bars = Progress(TextColumn("{task.description:<48.48}"), BarColumn(24), MofNCompleteColumn(),
-                    TextColumn("{task.fields[unit]}"), TimeElapsedColumn())
+    bars = Progress(
+        TextColumn("{task.description:<48.48}"),
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+    )
     for stage in state.running.values():
         known = state.store.progress(*stage.key) or {"done": 0, "total": None, "unit": ""}
         bars.add_task(stage.title, completed=known["done"], total=known["total"], unit=known["unit"])

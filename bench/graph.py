@@ -12,7 +12,6 @@ Rows that differ only in inference share a training; trials with a frozen tower 
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -33,8 +32,6 @@ KINDS = ("texts", "encode", "train", "evaluate", "probe")
 PROBE_VIDEOS = 100  # unseen videos behind a similarity heatmap (MoTE Fig. 7)
 
 Part = dict[str, Any]
-
-_ENCODER = json.JSONEncoder(sort_keys=True)
 
 
 @dataclass(eq=False)
@@ -98,7 +95,7 @@ class _Builder:
         self.graph = Graph()
         self.declared = {name: declared.model_dump(mode="json") for name, declared in suite.datasets.items()}
         self.memo: dict[tuple[object, ...], Any] = {}
-        self.dumps: dict[int, tuple[object, Part, str]] = {}
+        self.hashes: dict[int, str] = {}  # of parts, by their id; the parts live in the memo
 
     def build(self) -> Graph:
         for trial in self.suite.trials:
@@ -133,9 +130,14 @@ class _Builder:
             texts = prompts(templates, names)
             shape = backbone(recipe.backbone)
             self.memo[memo] = self._stage(
-                "texts", {**self._weights(recipe), "prompts": digest(texts)}, {}, ("bench.stages.texts",),
+                "texts",
+                {**self._weights(recipe), "prompts": digest(texts)},
+                {},
+                ("bench.stages.texts",),
                 {"pretrained": recipe.pretrained, "templates": templates, "class_names": names},
-                f"texts {data} ({len(names)} classes)", float(len(names) * len(texts[0]) * shape.text_flops()))
+                f"texts {data} ({len(names)} classes)",
+                float(len(names) * len(texts[0]) * shape.text_flops()),
+            )
         return self.memo[memo]  # type: ignore[no-any-return]
 
     def _encode(self, trial: Trial, data: str, split: str, views: BaseModel, train: Stage | None) -> Stage:
@@ -144,16 +146,20 @@ class _Builder:
         if memo not in self.memo:
             shape, frames = backbone(recipe.backbone), views.frames * (getattr(views, "copies", 0) or views.count)  # type: ignore[attr-defined]
             spec = {**self._weights(recipe), **self._data(data, split), "views": self._dump(views)}
-            modules = ("bench.stages.encode",)
+            modules: tuple[str, ...] = ("bench.stages.encode",)
             if train:
                 spec |= {"method": trial.method, "config": self._dump(trial.config), "alpha": alpha}
                 modules += method(trial.method).modules
             self.memo[memo] = self._stage(
-                "encode", spec, {"train": train} if train else {}, modules,
+                "encode",
+                spec,
+                {"train": train} if train else {},
+                modules,
                 {"pretrained": recipe.pretrained, **self._place(data, split)},
-                f"encode {data}/{split}" + (f" with {_name(trial)}" if train else ""),
+                f"encode {data}/{split}" + (f" with {self._name(trial)}" if train else ""),
                 float(self._videos(data, split) * frames * shape.tower_flops()),
-                self._missing(data))
+                self._missing(data),
+            )
         return self.memo[memo]  # type: ignore[no-any-return]
 
     def _train(self, trial: Trial) -> Stage | None:
@@ -166,45 +172,89 @@ class _Builder:
             inputs = {"source_texts": self._texts(recipe, recipe.source, recipe.templates)}
             if cached:
                 inputs["features"] = self._encode(trial, recipe.source, recipe.split, recipe.views, None)
-            spec = {**self._weights(recipe), **self._data(recipe.source, recipe.split), "method": trial.method,
-                    "config": self._dump(config), "recipe": self._recipe(recipe), "seed": trial.seed}
+            spec = {
+                **self._weights(recipe),
+                **self._data(recipe.source, recipe.split),
+                "method": trial.method,
+                "config": self._dump(config),
+                "recipe": self._recipe(recipe),
+                "seed": trial.seed,
+            }
             self.memo[memo] = self._stage(
-                "train", spec, inputs, ("bench.stages.train", *method(trial.method).modules),
+                "train",
+                spec,
+                inputs,
+                ("bench.stages.train", *method(trial.method).modules),
                 {"pretrained": recipe.pretrained, **self._place(recipe.source, recipe.split)},
-                f"train {_name(trial)}", self._train_flops(trial, cached), self._missing(recipe.source))
+                f"train {self._name(trial)}",
+                self._train_flops(trial, cached),
+                self._missing(recipe.source),
+            )
         return self.memo[memo]  # type: ignore[no-any-return]
 
     def _model(self, trial: Trial, protocol: Protocol) -> dict[str, Stage]:
         """The inputs of whatever uses a trial's model on a protocol's videos."""
         train, recipe = self._train(trial), trial.recipe
         own_tower = None if trial.config.shares_encodings else train
-        inputs = {"features": self._encode(trial, protocol.dataset, protocol.split, protocol.views, own_tower),
-                  "source_texts": self._texts(recipe, recipe.source, recipe.templates)}
+        inputs = {
+            "features": self._encode(trial, protocol.dataset, protocol.split, protocol.views, own_tower),
+            "source_texts": self._texts(recipe, recipe.source, recipe.templates),
+        }
         return {**inputs, "train": train} if train else inputs
 
     def _evaluate(self, trial: Trial, name: str, protocol: Protocol, expert: str, inference: Inference) -> Stage:
         measured = self._protocol(protocol)
-        spec = {**self._weights(trial.recipe), "method": trial.method, "config": self._dump(trial.config),
-                "inference": self._inference(trial, inference), "protocol": measured}
+        spec = {
+            **self._weights(trial.recipe),
+            "method": trial.method,
+            "config": self._dump(trial.config),
+            "inference": self._inference(trial, inference),
+            "protocol": measured,
+        }
         texts = self._texts(trial.recipe, protocol.dataset, protocol.templates)
         inputs = {**self._model(trial, protocol), "texts": texts}
         return self._stage(
-            "evaluate", spec, inputs, ("bench.stages.evaluate", *method(trial.method).modules),
+            "evaluate",
+            spec,
+            inputs,
+            ("bench.stages.evaluate", *method(trial.method).modules),
             {"pretrained": trial.recipe.pretrained, **self._place(protocol.dataset, protocol.split)},
-            f"evaluate {_name(trial)}{f', {expert},' if expert else ''} on {name}", self._head_flops(trial, protocol), self._missing(protocol.dataset))
+            f"evaluate {self._name(trial)}{f', {expert},' if expert else ''} on {name}",
+            self._head_flops(trial, protocol),
+            self._missing(protocol.dataset),
+        )
 
     def _probe(self, trial: Trial, protocol: Protocol, choices: dict[str, Inference]) -> Stage:
-        spec = {**self._weights(trial.recipe), "method": trial.method, "config": self._dump(trial.config),
-                "choices": [[name, self._inference(trial, choice)] for name, choice in choices.items()],
-                "videos": PROBE_VIDEOS, "feature": "t"}
+        spec = {
+            **self._weights(trial.recipe),
+            "method": trial.method,
+            "config": self._dump(trial.config),
+            "choices": [[name, self._inference(trial, choice)] for name, choice in choices.items()],
+            "videos": PROBE_VIDEOS,
+            "feature": "t",
+        }
         return self._stage(
-            "probe", spec, {**self._model(trial, protocol),
-                            "texts": self._texts(trial.recipe, protocol.dataset, protocol.templates)},
-            ("bench.stages.probe", *method(trial.method).modules), {"pretrained": trial.recipe.pretrained},
-            f"probe {_name(trial)}", self._head_flops(trial, protocol), self._missing(protocol.dataset))
+            "probe",
+            spec,
+            {**self._model(trial, protocol), "texts": self._texts(trial.recipe, protocol.dataset, protocol.templates)},
+            ("bench.stages.probe", *method(trial.method).modules),
+            {"pretrained": trial.recipe.pretrained},
+            f"probe {self._name(trial)}",
+            self._head_flops(trial, protocol),
+            self._missing(protocol.dataset),
+        )
 
-    def _stage(self, kind: str, spec: Part, inputs: dict[str, Stage], modules: tuple[str, ...], context: Part,
-               title: str, flops: float, missing: str | None = None) -> Stage:
+    def _stage(
+        self,
+        kind: str,
+        spec: Part,
+        inputs: dict[str, Stage],
+        modules: tuple[str, ...],
+        context: Part,
+        title: str,
+        flops: float,
+        missing: str | None = None,
+    ) -> Stage:
         missing = missing or next((stage.missing for stage in inputs.values() if stage.missing), None)
         stage = Stage(kind, spec, inputs, modules, context, title, flops, missing)
         stage.identity = self._identify(stage)
@@ -214,10 +264,9 @@ class _Builder:
 
     def _identify(self, stage: Stage) -> str:
         """Hash of kind, settings, source and inputs. Parts that many stages share are hashed once."""
-        parts = {name: self.dumps[id(value)][2] if id(value) in self.dumps else value
-                 for name, value in stage.spec.items()}
-        inputs = {name: other.identity for name, other in stage.inputs.items()}
-        text = _ENCODER.encode([stage.kind, parts, source_fingerprint(*stage.modules), inputs])
+        parts = sorted((name, self.hashes.get(id(value)) or value) for name, value in stage.spec.items())
+        inputs = sorted((name, other.identity) for name, other in stage.inputs.items())
+        text = repr((stage.kind, parts, source_fingerprint(*stage.modules), inputs))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def _dump(self, model: BaseModel) -> Part:
@@ -225,8 +274,9 @@ class _Builder:
 
     def _recipe(self, recipe: Recipe) -> Part:
         """Without names that say where things are: data and weights enter by content."""
-        return self._part(recipe, lambda: recipe.model_dump(mode="json", exclude={"source", "split", "backbone",
-                                                                                 "pretrained"}))
+        return self._part(
+            recipe, lambda: recipe.model_dump(mode="json", exclude={"source", "split", "backbone", "pretrained"})
+        )
 
     def _protocol(self, protocol: Protocol) -> Part:
         return self._part(protocol, lambda: protocol.model_dump(mode="json", exclude={"dataset", "split"}))
@@ -242,14 +292,16 @@ class _Builder:
         if key not in self.memo:
             part = make()
             self.memo[key] = (owner, part)
-            self.dumps[id(part)] = (owner, part, digest(part))
+            self.hashes[id(part)] = digest(part)
         return self.memo[key][1]  # type: ignore[no-any-return]
 
     def _weights(self, recipe: Recipe) -> Part:
         memo = ("weights", recipe.backbone, recipe.pretrained)
         if memo not in self.memo:
-            self.memo[memo] = {"backbone": recipe.backbone,
-                               "weights": weights_identity(recipe.backbone, recipe.pretrained)}
+            self.memo[memo] = {
+                "backbone": recipe.backbone,
+                "weights": weights_identity(recipe.backbone, recipe.pretrained),
+            }
         return self.memo[memo]  # type: ignore[no-any-return]
 
     def _dataset(self, name: str) -> Dataset:
@@ -282,6 +334,14 @@ class _Builder:
         per_view = trial.config.head_flops(backbone(trial.recipe.backbone), views.frames)
         return float(per_view * views.count * self._videos(protocol.dataset, protocol.split))
 
+    def _name(self, trial: Trial) -> str:
+        if ("name", id(trial)) not in self.memo:
+            seed = [f"seed {trial.seed}"] if trial.config.trains else []
+            self.memo["name", id(trial)] = " ".join(
+                [trial.row, *(f"{name}={value}" for name, value in trial.point), *seed]
+            )
+        return self.memo["name", id(trial)]  # type: ignore[no-any-return]
+
     def _train_flops(self, trial: Trial, cached: bool) -> float:
         """Forward and backward (three times the forward) of head and, where it runs, tower, over all epochs."""
         recipe, shape = trial.recipe, backbone(trial.recipe.backbone)
@@ -289,9 +349,3 @@ class _Builder:
         if not cached:
             per_video += shape.tower_flops() * recipe.views.frames
         return 3.0 * per_video * self._videos(recipe.source, recipe.split) * recipe.epochs
-
-
-def _name(trial: Trial) -> str:
-    seed = [f"seed {trial.seed}"] if trial.config.trains else []
-    return " ".join([trial.row, *(f"{name}={value}" for name, value in trial.point), *seed])
-

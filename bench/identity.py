@@ -11,7 +11,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-@lru_cache(maxsize=None)
+@cache
 def source_fingerprint(*modules: str) -> str:
     """Hash of the code of these modules and of every project module they import, directly or not."""
     packages = frozenset(PROJECT) | {module.partition(".")[0] for module in modules}
@@ -44,7 +44,7 @@ def _parents(name: str) -> Iterator[str]:
         yield name
 
 
-@lru_cache(maxsize=None)
+@cache
 def _file(module: str) -> Path | None:
     """The source file of a project module; None for a name inside a module. Nothing is imported."""
     top, _, rest = module.partition(".")
@@ -59,7 +59,7 @@ def _file(module: str) -> Path | None:
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parse(file: Path) -> tuple[str, tuple[str, ...]]:
     """(hash of the code without comments and docstrings, names of imported modules)."""
     tree = _Executed().visit(ast.parse(file.read_bytes(), filename=str(file)))
@@ -73,8 +73,11 @@ class _Executed(ast.NodeTransformer):
         super().generic_visit(node)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(
-                    first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 node.body = node.body[1:] or [ast.Pass()]
         return node
 

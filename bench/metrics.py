@@ -60,9 +60,11 @@ def accuracies(scores_NC: Array, labels_N: Array, failed_N: Array | None = None)
     decoded_N = np.ones(len(labels_N), bool) if failed_N is None else ~failed_N
     top1_N, top5_N = (top_k_correct(scores_NC, labels_N, k) & decoded_N for k in (1, 5))
     per_class = np.bincount(labels_N, top1_N)[np.unique(labels_N)] / np.unique(labels_N, return_counts=True)[1]
-    return {"top1": 100 * float(top1_N.mean()),
-            "top5": 100 * float(top5_N.mean()) if scores_NC.shape[1] >= 5 else None,
-            "mean_class": 100 * float(per_class.mean())}
+    return {
+        "top1": 100 * float(top1_N.mean()),
+        "top5": 100 * float(top5_N.mean()) if scores_NC.shape[1] >= 5 else None,
+        "mean_class": 100 * float(per_class.mean()),
+    }
 
 
 def harmonic_mean(values: Iterable[float | None]) -> float:

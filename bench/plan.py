@@ -38,9 +38,17 @@ def make_plan(graph: Graph, store: Store) -> Plan:
         states[state].append(stage)
     rates = measured_rates(store)
     counts = {state: Counter(stage.kind for stage in stages) for state, stages in states.items()}
-    reasons = {name: reason for name, data in graph.datasets.items() if not data.buildable and (reason := data.missing())}
-    return Plan(counts["cached"], counts["to_run"], counts["missing"], reasons, sum(estimate(states["to_run"], rates)),
-                set(counts["to_run"]) <= set(rates))
+    reasons = {
+        name: reason for name, data in graph.datasets.items() if not data.buildable and (reason := data.missing())
+    }
+    return Plan(
+        counts["cached"],
+        counts["to_run"],
+        counts["missing"],
+        reasons,
+        sum(estimate(states["to_run"], rates)),
+        set(counts["to_run"]) <= set(rates),
+    )
 
 
 def measured_rates(store: Store) -> dict[str, float]:

@@ -7,8 +7,15 @@ from collections.abc import Sequence
 from bench.errors import unknown
 
 _HEADS = ("a photo of", "a video of", "a example of", "a demonstration of")
-_TAILS = ("{}.", "a person {}.", "a person using {}.", "a person doing {}.",
-          "a person during {}.", "a person performing {}.", "a person practicing {}.")
+_TAILS = (
+    "{}.",
+    "a person {}.",
+    "a person using {}.",
+    "a person doing {}.",
+    "a person during {}.",
+    "a person performing {}.",
+    "a person practicing {}.",
+)
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     # MoTE, supplement Table 8; "a example" is how it was published.
@@ -17,8 +24,18 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "text4vis": ("a video of a person {}.",),
     "name": ("{}",),
     # The captions' templates of the embedded world (docs/glyph_world.md).
-    "glyphs": tuple(f"{head}a {{}}" for head in ("a photo of ", "a picture of ", "", "a video of ", "an example of ",
-                                                 "a demonstration of ", "an image of ")),
+    "glyphs": tuple(
+        f"{head}a {{}}"
+        for head in (
+            "a photo of ",
+            "a picture of ",
+            "",
+            "a video of ",
+            "an example of ",
+            "a demonstration of ",
+            "an image of ",
+        )
+    ),
 }
 
 

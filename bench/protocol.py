@@ -25,6 +25,6 @@ class Protocol(BaseModel):
     role: Role
     dataset: str
     split: str = "test"
-    templates: str = Field("mote28", description="prompt templates of the candidate class texts")
+    templates: str = Field(default="mote28", description="prompt templates of the candidate class texts")
     views: TestViews = TestViews()
-    fusion: Fusion = Field("double_softmax", description="how the scores of the views become one")
+    fusion: Fusion = Field(default="double_softmax", description="how the scores of the views become one")

@@ -17,17 +17,17 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: str = Field("glyphs-narrow", description="dataset that is trained on")
-    split: str = Field("train", description="split of the source")
-    backbone: str = Field("glyph-vit", description="CLIP model: glyph-vit or an open_clip ViT config")
-    pretrained: str = Field("builtin", description="builtin, a local file, an open_clip tag, or random:<seed>")
-    templates: str = Field("mote28", description="prompt templates of the source class texts")
+    source: str = Field(default="glyphs-narrow", description="dataset that is trained on")
+    split: str = Field(default="train", description="split of the source")
+    backbone: str = Field(default="glyph-vit", description="CLIP model: glyph-vit or an open_clip ViT config")
+    pretrained: str = Field(default="builtin", description="builtin, a local file, an open_clip tag, or random:<seed>")
+    templates: str = Field(default="mote28", description="prompt templates of the source class texts")
     views: TrainViews = TrainViews()
-    batch: Annotated[int, Ge(1)] = Field(144, description="videos in an optimiser step, over all processes")
+    batch: Annotated[int, Ge(1)] = Field(default=144, description="videos in an optimiser step, over all processes")
     epochs: Annotated[float, Gt(0)] = 30
     warmup_epochs: Rate = 5
-    lr: Rate = Field(5e-5, description="base rate, used by the head")
-    tower_lr_ratio: Rate = Field(0.06, description="rate of the CLIP tower and logit scale over the base rate")
+    lr: Rate = Field(default=5e-5, description="base rate, used by the head")
+    tower_lr_ratio: Rate = Field(default=0.06, description="rate of the CLIP tower and logit scale over the base rate")
     weight_decay: Rate = 0.2
     betas: tuple[float, float] = (0.9, 0.999)
     eps: Annotated[float, Gt(0)] = 1e-8

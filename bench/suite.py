@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,11 +57,11 @@ class Row(_Declared):
 class Report(_Declared):
     """What the report shows besides the tables."""
 
-    join: str | None = Field(None, description="axis along which points of the trade-off plot are joined")
-    reference: Name | None = Field(None, description="row drawn as the reference point")
-    experts: list[Name] = Field([], description="rows whose experts are evaluated and compared one by one")
-    experts_protocol: Name | None = Field(None, description="protocol whose videos the similarity heatmap uses")
-    compare: list[tuple[Name, Name]] = Field([], description="pairs of rows for the paired permutation test")
+    join: str | None = Field(default=None, description="axis along which points of the trade-off plot are joined")
+    reference: Name | None = Field(default=None, description="row drawn as the reference point")
+    experts: list[Name] = Field(default=[], description="rows whose experts are evaluated and compared one by one")
+    experts_protocol: Name | None = Field(default=None, description="protocol whose videos the similarity heatmap uses")
+    compare: list[tuple[Name, Name]] = Field(default=[], description="pairs of rows for the paired permutation test")
 
 
 class SuiteFile(_Declared):
@@ -72,10 +72,10 @@ class SuiteFile(_Declared):
     seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] = [0]
     datasets: dict[Name, Settings] = {}
     recipe: Settings = {}
-    protocol: Settings = Field({}, description="defaults of every protocol")
+    protocol: Settings = Field(default={}, description="defaults of every protocol")
     protocols: Annotated[dict[Name, Settings], MinLen(1)]
     rows: Annotated[dict[Name, Row], MinLen(1)]
-    axes: dict[str, Axis] = Field({}, description="axes of every row")
+    axes: dict[str, Axis] = Field(default={}, description="axes of every row")
     report: Report = Report()
 
 
@@ -123,18 +123,21 @@ def load_suite(path: Path, overrides: tuple[str, ...] = ()) -> Suite:
     def where(key: KeyPath) -> str:
         dotted = ".".join(map(str, key))
         for given, at in changed:
-            if key[: len(at)] == at or at[: len(key)] == key:
+            if key and (key[: len(at)] == at or at[: len(key)] == key):
                 return f"override {given}: {dotted}"
         known = next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), 1)
         return f"{path}:{known}: {dotted}" if dotted else f"{path}:{known}"
 
     file = validate(SuiteFile, data, where)
-    declared = {name: validate(Dataset, {"name": name, "folder": str(path.parent.resolve()), **settings},
-                               lambda key, name=name: where(("datasets", name, *key)))  # type: ignore[misc]
-                for name, settings in file.datasets.items()}
-    suite = Suite(path.stem, file, declared, _axis_names(file), ())
+    declared = {name: _declared(name, path.parent, settings, where) for name, settings in file.datasets.items()}
+    suite = Suite(path.stem, file, declared, _axis_names(file, where), ())
     _check_report(suite, where)
     return replace(suite, trials=tuple(_trials(suite, where)))
+
+
+def _declared(name: str, folder: Path, settings: Settings, where: Where) -> Dataset:
+    fields = {"name": name, "folder": str(folder.resolve()), **settings}
+    return validate(Dataset, fields, lambda key: where(("datasets", name, *key)))
 
 
 def _override(data: Settings, text: str) -> tuple[str, KeyPath]:
@@ -157,7 +160,7 @@ def _set(data: Settings, dotted: str, value: Any) -> KeyPath:
             data[key] = value
             return (key,)
         if dotted.startswith(f"{key}.") and isinstance(data[key], dict):
-            return (key, *_set(data[key], dotted[len(key) + 1:], value))
+            return (key, *_set(data[key], dotted[len(key) + 1 :], value))
     key, _, rest = dotted.partition(".")
     if not rest:
         data[key] = value
@@ -166,28 +169,34 @@ def _set(data: Settings, dotted: str, value: Any) -> KeyPath:
     return (key, *_set(data[key], rest, value))
 
 
-def _axis_names(file: SuiteFile) -> dict[str, str]:
+def _axis_names(file: SuiteFile, where: Where) -> dict[str, str]:
     """Short names of all axes: the last part of the path, or the bundle's name."""
     names: dict[str, str] = {}
     for path in (path for axes in (file.axes, *(row.axes for row in file.rows.values())) for path in axes):
         name = path.rpartition(".")[2]
         if names.setdefault(name, path) != path:
-            raise UserError(f"axes '{names[name]}' and '{path}' have the same short name '{name}'")
+            raise UserError(
+                f"axes '{names[name]}' and '{path}' have the same short name '{name}'", where=where(("axes",))
+            )
     return names
 
 
 def _check_report(suite: Suite, where: Where) -> None:
     report, rows = suite.file.report, suite.file.rows
-    named = [("reference", report.reference), *(("experts", name) for name in report.experts),
-             *(("compare", name) for pair in report.compare for name in pair)]
+    named = [
+        ("reference", report.reference),
+        *(("experts", name) for name in report.experts),
+        *(("compare", name) for pair in report.compare for name in pair),
+    ]
     for key, name in named:
         if name is not None and name not in rows:
             raise unknown("row", name, rows, where=where(("report", key)))
     if report.join is not None and report.join not in suite.axes:
         raise unknown("axis", report.join, suite.axes, where=where(("report", "join")))
     if report.experts_protocol is not None and report.experts_protocol not in suite.file.protocols:
-        raise unknown("protocol", report.experts_protocol, suite.file.protocols,
-                      where=where(("report", "experts_protocol")))
+        raise unknown(
+            "protocol", report.experts_protocol, suite.file.protocols, where=where(("report", "experts_protocol"))
+        )
 
 
 def _trials(suite: Suite, where: Where) -> Iterator[Trial]:
@@ -218,9 +227,15 @@ class _Resolver:
 
     def trial(self, row_id: str, row: Row, point: tuple[tuple[str, Any], ...], changes: list[tuple[str, Any]]) -> Trial:
         file = self.suite.file
-        parts: Settings = deepcopy({
-            "config": row.config, "inference": row.inference, "recipe": _merged(file.recipe, row.recipe),
-            "protocol": _merged(file.protocol, row.protocol), "protocols": file.protocols})
+        parts: Settings = deepcopy(
+            {
+                "config": row.config,
+                "inference": row.inference,
+                "recipe": _merged(file.recipe, row.recipe),
+                "protocol": _merged(file.protocol, row.protocol),
+                "protocols": file.protocols,
+            }
+        )
         self.axis_of = {}
         for path, value in changes:
             self._change(row_id, parts, path, value)
@@ -232,8 +247,10 @@ class _Resolver:
         except ValueError as error:
             raise UserError(str(error), where=self.where(("rows", row_id, "inference"))) from error
         recipe = self._recipe(row_id, row, parts["recipe"])
-        protocols = tuple((name, self._protocol(row_id, name, _merged(parts["protocol"], settings), recipe, config))
-                          for name, settings in parts["protocols"].items())
+        protocols = tuple(
+            (name, self._protocol(row_id, name, _merged(parts["protocol"], settings), recipe, config))
+            for name, settings in parts["protocols"].items()
+        )
         return Trial(row_id, row.label or row_id, row.method, config, inference, recipe, protocols, point, 0)
 
     def _change(self, row_id: str, parts: Settings, path: str, value: Any) -> None:
@@ -260,8 +277,13 @@ class _Resolver:
 
     def _recipe(self, row_id: str, row: Row, data: Settings) -> Recipe:
         place: KeyPath = ("rows", row_id, "recipe") if row.recipe else ("recipe",)
-        recipe: Recipe = self._one(Recipe, _with_size(data, str(data.get("backbone", _DEFAULT_BACKBONE)), 256 / 224,
-                                                      self._place((*place, "backbone"))), place)
+        recipe: Recipe = self._one(
+            Recipe,
+            _with_size(
+                data, str(data.get("backbone", _DEFAULT_BACKBONE)), 256 / 224, self._place((*place, "backbone"))
+            ),
+            place,
+        )
         self._known_data(recipe.source, recipe.split, recipe.templates, place, "source")
         return recipe
 
@@ -270,8 +292,11 @@ class _Resolver:
         protocol: Protocol = self._one(Protocol, _with_size(data, recipe.backbone, 1.0, self.where(place)), place)
         self._known_data(protocol.dataset, protocol.split, protocol.templates, place, "dataset")
         if protocol.role == "zero-shot" and not config.open_vocabulary:
-            raise UserError(f"row '{row_id}' has a head bound to its classes and cannot be measured zero-shot",
-                            where=self.where(place), hint="drop the row or the protocol")
+            raise UserError(
+                f"row '{row_id}' has a head bound to its classes and cannot be measured zero-shot",
+                where=self.where(place),
+                hint="drop the row or the protocol",
+            )
         return protocol
 
     def _known_data(self, name: str, split: str, templates: str, place: KeyPath, key: str) -> None:
@@ -285,7 +310,7 @@ class _Resolver:
 _DEFAULT_BACKBONE = Recipe.model_fields["backbone"].default
 
 
-@lru_cache(maxsize=None)
+@cache
 def _image_size(name: str, where: str) -> int:
     try:
         return backbone(name).image_size
@@ -306,5 +331,7 @@ def _merged(base: Settings, over: Settings) -> Settings:
     """`over` on top of `base`, mappings merged key by key."""
     merged = dict(base)
     for key, value in over.items():
-        merged[key] = _merged(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+        merged[key] = (
+            _merged(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+        )
     return merged

@@ -90,13 +90,26 @@ def _carry_out(order: Order, store: Store, compute: Compute, launch: Part, start
     record: Part = {"title": order.title, "spec": order.spec, "context": order.context, "inputs": order.inputs}
     with store.writing(order.kind, order.identity, record) as out:
         inputs = {name: store.folder(kind, identity) for name, (kind, identity) in order.inputs.items()}
-        work = Work(order.spec, order.context, inputs, out, store.checkpoint(order.kind, order.identity), compute,
-                    _Reporter(order, store))
+        work = Work(
+            order.spec,
+            order.context,
+            inputs,
+            out,
+            store.checkpoint(order.kind, order.identity),
+            compute,
+            _Reporter(order, store),
+        )
         record["result"] = run(work)
         seconds = time.time() - started
         record["cost"] = {"seconds": seconds, "flops": order.flops}
-        record["provenance"] = {**launch, "host": socket.gethostname(), "device": _device_name(compute.device),
-                                "threads": compute.threads, "started": started, "seconds": seconds}
+        record["provenance"] = {
+            **launch,
+            "host": socket.gethostname(),
+            "device": _device_name(compute.device),
+            "threads": compute.threads,
+            "started": started,
+            "seconds": seconds,
+        }
 
 
 class _Reporter:
@@ -111,9 +124,19 @@ class _Reporter:
     def __call__(self, done: int, total: int, unit: str) -> None:
         if time.time() - self.last > 0.5:
             self.last = time.time()
-            self.store.report_progress(self.order.kind, self.order.identity, {
-                "title": self.order.title, "done": done, "total": total, "unit": unit, "started": self.started,
-                "pid": os.getpid(), "host": socket.gethostname()})
+            self.store.report_progress(
+                self.order.kind,
+                self.order.identity,
+                {
+                    "title": self.order.title,
+                    "done": done,
+                    "total": total,
+                    "unit": unit,
+                    "started": self.started,
+                    "pid": os.getpid(),
+                    "host": socket.gethostname(),
+                },
+            )
 
 
 def _device_name(device: str) -> str:

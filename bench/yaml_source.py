@@ -23,8 +23,11 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
-            raise UserError("aliases (*name) are not allowed", where=f"{mark.name}:{mark.line + 1}",
-                            hint="write the value out, or make it an axis")
+            raise UserError(
+                "aliases (*name) are not allowed",
+                where=f"{mark.name}:{mark.line + 1}",
+                hint="write the value out, or make it an axis",
+            )
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
@@ -32,8 +35,11 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             name, line = self.construct_object(key), key.start_mark.line + 1
             if name in seen:
-                raise UserError(f"key '{name}' appears twice", where=f"{key.start_mark.name}:{line}",
-                                hint=f"the first one is in line {seen[name]}")
+                raise UserError(
+                    f"key '{name}' appears twice",
+                    where=f"{key.start_mark.name}:{line}",
+                    hint=f"the first one is in line {seen[name]}",
+                )
             seen[name] = line
         return super().construct_mapping(node, deep)
 

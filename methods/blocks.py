@@ -61,8 +61,9 @@ class TemporalTransformer(nn.Module):
     Its residual stream carries the input, so the output contains a copy of the frames and of their positions.
     """
 
-    def __init__(self, width: int, heads: int, layers: int,
-                 feed_forward: Callable[[int], nn.Module] = FeedForward) -> None:
+    def __init__(
+        self, width: int, heads: int, layers: int, feed_forward: Callable[[int], nn.Module] = FeedForward
+    ) -> None:
         super().__init__()
         self.frame_position_embeddings = nn.Embedding(POSITIONS, width)
         blocks = [TemporalBlock(width, heads, feed_forward(width)) for _ in range(layers)]

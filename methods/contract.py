@@ -67,8 +67,9 @@ class Model(nn.Module):
         """Unit class features [C, D] of the prompts of each class."""
         return self.clip.embed_classes(prompts)
 
-    def loss(self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator
-             ) -> dict[str, Tensor]:
+    def loss(
+        self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
         """Named scalar terms and their weighted sum under `total`, which is what is differentiated."""
         raise NotImplementedError
 
@@ -101,7 +102,8 @@ class Model(nn.Module):
     def _trained_names(self) -> set[str]:
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
         return trained | {name for name, _ in self.named_buffers() if not name.startswith("clip.")} & set(
-            self.state_dict())
+            self.state_dict()
+        )
 
     def deployed_scale(self, inference: Inference) -> float:
         """exp(s) after weight interpolation with CLIP."""

@@ -29,8 +29,10 @@ class Inference(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     clip_alpha: Fraction = Field(
-        default=1.0, description="weight interpolation of the tuned tower with CLIP: "
-        "alpha * tuned + (1 - alpha) * CLIP (WiSE-FT, arXiv 2109.01903; MoTE's test uses .99)")
+        default=1.0,
+        description="weight interpolation of the tuned tower with CLIP: "
+        "alpha * tuned + (1 - alpha) * CLIP (WiSE-FT, arXiv 2109.01903; MoTE's test uses .99)",
+    )
 
 
 class Config(BaseModel):

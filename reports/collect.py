@@ -1,4 +1,4 @@
-"""From the store to a report's results: the tidy table of a suite, one line per trial, protocol and choice of experts."""
+"""From the store to a report's results: the tidy table of a suite, a line per trial, protocol and choice of experts."""
 
 from __future__ import annotations
 
@@ -17,36 +17,62 @@ MEASURES = ("top1", "top5", "mean_class", "videos", "undecodable")
 
 def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, object]) -> Results:
     """The results of a suite as far as its records stand; what is missing has NaN and an empty identity."""
-    records = {stage.identity: store.read(*stage.key)
-               for stage in (item.stage for item in (*graph.cells, *graph.probes)) if store.done(*stage.key)}
+    stages = [cell.stage for cell in graph.cells] + [probe.stage for probe in graph.probes]
+    records = {stage.identity: store.read(*stage.key) for stage in stages if store.done(*stage.key)}
     report = suite.file.report
     settings = ReportSettings(join=report.join, reference=report.reference, compare=tuple(report.compare))
     lines = [_line(cell, suite, records) for cell in graph.cells]
-    probes = [_probe(probe, store, records[probe.stage.identity]) for probe in graph.probes
-              if probe.stage.identity in records]
+    probes = [
+        _probe(probe, store, records[probe.stage.identity]) for probe in graph.probes if probe.stage.identity in records
+    ]
     return Results(
-        suite=suite.name, title=suite.file.title, description=suite.file.description, table=pd.DataFrame(lines),
+        suite=suite.name,
+        title=suite.file.title,
+        description=suite.file.description,
+        table=pd.DataFrame(lines),
         predictions=lambda identity: pd.read_parquet(store.folder("evaluate", identity) / "predictions.parquet"),
-        probes=tuple(probes), settings=settings, axes={name: name.replace("_", " ") for name in suite.axes},
-        provenance={**provenance, "store": str(store.root), "records": _origins(records)})
+        probes=tuple(probes),
+        settings=settings,
+        axes={name: name.replace("_", " ") for name in suite.axes},
+        provenance={**provenance, "store": str(store.root), "records": _origins(records)},
+    )
 
 
 def _line(cell: Cell, suite: Suite, records: dict[str, dict[str, Any]]) -> dict[str, object]:
     trial, record = cell.trial, records.get(cell.stage.identity)
     measured = {name: record["result"][name] if record else float("nan") for name in MEASURES}
     axes = dict.fromkeys(suite.axes) | dict(trial.point)
-    return {"row": trial.row, "label": trial.label, "method": trial.method, **axes,
-            "point": ", ".join(f"{name} {value}" for name, value in trial.point), "seed": trial.seed,
-            "expert": cell.expert, "role": cell.role, "protocol": cell.protocol, "dataset": cell.dataset, **measured,
-            "identity": cell.stage.identity if record else ""}
+    return {
+        "row": trial.row,
+        "label": trial.label,
+        "method": trial.method,
+        **axes,
+        "point": ", ".join(f"{name} {value}" for name, value in trial.point),
+        "seed": trial.seed,
+        "expert": cell.expert,
+        "role": cell.role,
+        "protocol": cell.protocol,
+        "dataset": cell.dataset,
+        **measured,
+        "identity": cell.stage.identity if record else "",
+    }
 
 
 def _probe(probe: ProbeCell, store: Store, record: dict[str, Any]) -> Probe:
     trial = probe.trial
     similarity = load_file(store.folder(*probe.stage.key) / "similarity.safetensors")["similarity"]
-    return Probe(trial.row, trial.label, ", ".join(f"{name} {value}" for name, value in trial.point), trial.seed,
-                 probe.protocol, probe.stage.spec["feature"], tuple(record["result"]["names"]), similarity,
-                 record["result"]["videos"], probe.stage.identity)
+    return Probe(
+        trial.row,
+        trial.label,
+        ", ".join(f"{name} {value}" for name, value in trial.point),
+        trial.seed,
+        probe.protocol,
+        probe.stage.spec["feature"],
+        tuple(record["result"]["names"]),
+        similarity,
+        record["result"]["videos"],
+        probe.stage.identity,
+    )
 
 
 def _origins(records: dict[str, dict[str, Any]]) -> dict[str, list[str]]:

@@ -35,7 +35,7 @@ class Cell:
         return 0 < self.planned == self.n
 
     def text(self, plus_minus: str = " ± ", absent: str = "–") -> str:
-        """E.g. "74.2 ± 0.3", "74.2 ± 0.3 (2 of 3)", "missing" (blank if derived), or `absent` where nothing was planned."""
+        """E.g. "74.2 ± 0.3", "74.2 ± 0.3 (2 of 3)", "missing" (blank if derived), `absent` where none was planned."""
         if not self.planned:
             return absent
         if not self.n:

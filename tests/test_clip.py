@@ -143,10 +143,10 @@ def test_an_unknown_tag_lists_the_known_ones() -> None:
 
 
 def test_a_tag_brings_its_own_activation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenAI's weights need QuickGELU under a config that says GELU; open_clip's loading knows, the Clip must follow."""
+    """OpenAI's weights need QuickGELU under a config that says GELU: open_clip's loading knows, the Clip follows."""
     create = open_clip.create_model
 
-    def without_download(name: str, pretrained: str, precision: str) -> torch.nn.Module:
+    def without_download(name: str, pretrained: str, precision: str) -> open_clip.CLIP:
         torch.manual_seed(0)
         return create(name, pretrained=None, precision=precision, force_quick_gelu=True)
 

@@ -31,19 +31,23 @@ def fingerprint() -> str:
 def test_comments_docstrings_and_formatting_do_not_count(package: Path) -> None:
     before = fingerprint()
     (package / "outer.py").write_text(
-        '"""About."""\nfrom sample_method.inner import VALUE  # why\n\ndef f():\n    """Does."""\n    return (VALUE)\n')
+        '"""About."""\nfrom sample_method.inner import VALUE  # why\n\ndef f():\n    """Does."""\n    return (VALUE)\n'
+    )
     assert fingerprint() == before
 
 
 def test_what_only_type_checkers_see_does_not_count(package: Path) -> None:
     before = fingerprint()
     (package / "outer.py").write_text(
-        "from sample_method.inner import VALUE\nif TYPE_CHECKING:\n    import bench.graph\n\n\ndef f():\n    return VALUE\n")
+        "from sample_method.inner import VALUE\nif TYPE_CHECKING:\n    import bench.graph\n\n\n"
+        "def f():\n    return VALUE\n"
+    )
     assert fingerprint() == before
 
 
-@pytest.mark.parametrize(("file", "old", "new"), [("outer.py", "return VALUE", "return VALUE + 1"),
-                                                  ("inner.py", "VALUE = 1", "VALUE = 2")])
+@pytest.mark.parametrize(
+    ("file", "old", "new"), [("outer.py", "return VALUE", "return VALUE + 1"), ("inner.py", "VALUE = 1", "VALUE = 2")]
+)
 def test_code_counts_also_of_imported_modules(package: Path, file: str, old: str, new: str) -> None:
     before = fingerprint()
     (package / file).write_text((package / file).read_text().replace(old, new))

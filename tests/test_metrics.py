@@ -69,7 +69,8 @@ def test_accuracies_are_exact_percentages() -> None:
     assert measured == pytest.approx({"top1": 400 / 6, "top5": 100.0, "mean_class": (75 + 100 + 0) / 3})
     failed_N = np.array([True, False, False, False, True, False])
     assert accuracies(scores_NC, labels_N, failed_N) == pytest.approx(
-        {"top1": 200 / 6, "top5": 400 / 6, "mean_class": (50 + 0 + 0) / 3})
+        {"top1": 200 / 6, "top5": 400 / 6, "mean_class": (50 + 0 + 0) / 3}
+    )
 
 
 def test_top5_needs_five_classes_and_accuracy_a_video() -> None:

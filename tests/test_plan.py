@@ -19,13 +19,22 @@ ROOT = Path(__file__).parent.parent
 
 def test_planning_10000_trials_imports_no_torch(tmp_path: Path) -> None:
     text = SMALL[: SMALL.index("rows:")].replace("seeds: [0, 1]", f"seeds: {list(range(10))}") + (
-        "rows:\n  mote:\n    method: mote\n    axes:\n      config.layers: [1, 2, 3, 4]\n      config.num_experts: [2, 3, 4, 5, 6]\n"
-        f"      recipe.lr: {[round(1e-4 * n, 6) for n in range(1, 26)]}\n      inference.tfm: [true, false]\n")
+        "rows:\n  mote:\n    method: mote\n    axes:\n      config.layers: [1, 2, 3, 4]\n"
+        "      config.num_experts: [2, 3, 4, 5, 6]\n"
+        f"      recipe.lr: {[round(1e-4 * n, 6) for n in range(1, 26)]}\n      inference.tfm: [true, false]\n"
+    )
     suite = write_suite(tmp_path, text=text)
-    code = ("import sys; from bench.commands import main; code = main(sys.argv[1:]); "
-            "bad = {'torch', 'torchvision', 'open_clip', 'decord', 'pandas'} & set(sys.modules); assert not bad, bad; sys.exit(code)")
-    run = subprocess.run([sys.executable, "-c", code, "plan", str(suite), "--store", str(tmp_path / "runs")], cwd=ROOT,
-                         capture_output=True, text=True)
+    code = (
+        "import sys; from bench.commands import main; code = main(sys.argv[1:]); "
+        "bad = {'torch', 'torchvision', 'open_clip', 'decord', 'pandas'} & set(sys.modules); "
+        "assert not bad, bad; sys.exit(code)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, "plan", str(suite), "--store", str(tmp_path / "runs")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert run.returncode == 0, run.stderr
     assert "10000 trials" in run.stdout
 
@@ -39,17 +48,31 @@ def test_rows_that_differ_in_inference_share_a_training(tmp_path: Path) -> None:
 
 
 def test_a_tuned_tower_is_encoded_once_per_alpha(tmp_path: Path) -> None:
-    graph = build_graph(load_suite(write_suite(tmp_path, (
-        "config: {layers: 1}}", "config: {layers: 1, tower: tuned}, axes: {inference.clip_alpha: [0, 0.5, 1]}}"))))
+    graph = build_graph(
+        load_suite(
+            write_suite(
+                tmp_path,
+                (
+                    "config: {layers: 1}}",
+                    "config: {layers: 1, tower: tuned}, axes: {inference.clip_alpha: [0, 0.5, 1]}}",
+                ),
+            )
+        )
+    )
     own = [stage for stage in graph.stages.values() if stage.kind == "encode" and "train" in stage.inputs]
     assert len([stage for stage in graph.stages.values() if stage.title.startswith("train dense")]) == 2
     assert len(own) == 2 * 3 * 2  # seeds x alphas x protocols
 
 
 def test_alpha_means_nothing_to_a_frozen_tower(tmp_path: Path) -> None:
-    changed = write_suite(tmp_path, ("config: {layers: 1}}", "config: {layers: 1}, axes: {inference.clip_alpha: [0.5, 1]}}"))
+    changed = write_suite(
+        tmp_path, ("config: {layers: 1}}", "config: {layers: 1}, axes: {inference.clip_alpha: [0.5, 1]}}")
+    )
     stages = build_graph(load_suite(changed)).stages.values()
-    assert len([stage for stage in stages if stage.kind == "evaluate" and stage.spec["method"] == "dense_temporal"]) == 2 * 2
+    assert (
+        len([stage for stage in stages if stage.kind == "evaluate" and stage.spec["method"] == "dense_temporal"])
+        == 2 * 2
+    )
 
 
 def test_inputs_come_before_what_needs_them(tmp_path: Path) -> None:
@@ -62,9 +85,16 @@ def test_inputs_come_before_what_needs_them(tmp_path: Path) -> None:
 def test_data_that_are_not_there_are_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "classes.csv").write_text("id,name\n0,cat\n1,dog\n")
     (tmp_path / "test.txt").write_text("a.mp4 0\nb.mp4 1\n")
-    suite = load_suite(write_suite(tmp_path, (
-        "rows:", "  mine: {role: zero-shot, dataset: mine}\nrows:"), ("title: Small", (
-            "title: Small\ndatasets:\n  mine: {root: nowhere, classes: classes.csv, splits: {test: test.txt}}"))))
+    suite = load_suite(
+        write_suite(
+            tmp_path,
+            ("rows:", "  mine: {role: zero-shot, dataset: mine}\nrows:"),
+            (
+                "title: Small",
+                ("title: Small\ndatasets:\n  mine: {root: nowhere, classes: classes.csv, splits: {test: test.txt}}"),
+            ),
+        )
+    )
     plan = make_plan(build_graph(suite), Store(tmp_path / "runs"))
     assert "nowhere" in plan.missing_data["mine"]
     assert plan.missing["evaluate"] > 0

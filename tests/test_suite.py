@@ -12,48 +12,89 @@ from bench.suite import SUITES, load_suite
 from tests.suites import write_suite
 
 MISTAKES = {
-    "unknown key": ((("  epochs: 1", "  epoch: 1"),), ["small.yaml:8: recipe.epoch", "unknown key 'epoch'",
-                                                     "warmup_epochs", "did you mean 'epochs'?"]),
+    "unknown key": (
+        (("  epochs: 1", "  epoch: 1"),),
+        ["small.yaml:8: recipe.epoch", "unknown key 'epoch'", "warmup_epochs", "did you mean 'epochs'?"],
+    ),
     "unknown key at the top": ((("seeds:", "seed:"),), ["small.yaml:2: seed", "did you mean 'seeds'?"]),
-    "unknown key of a method": ((("{layers: 1}", "{layer: 1}"),), ["small.yaml:19: rows.dense.config.layer",
-                                                                    "did you mean 'layers'?"]),
-    "unknown key in views": ((("views: {frames: 4}", "views: {frame: 4}"),), ["unknown key 'frame'",
-                                                                              "did you mean 'frames'?"]),
+    "unknown key of a method": (
+        (("{layers: 1}", "{layer: 1}"),),
+        ["small.yaml:19: rows.dense.config.layer", "did you mean 'layers'?"],
+    ),
+    "unknown key in views": (
+        (("views: {frames: 4}", "views: {frame: 4}"),),
+        ["unknown key 'frame'", "did you mean 'frames'?"],
+    ),
     "wrong type": ((("  batch: 48", "  batch: many"),), ["small.yaml:7: recipe.batch", "valid integer", "'many'"]),
     "out of range": ((("  epochs: 1", "  epochs: -1"),), ["small.yaml:8: recipe.epochs", "greater than 0"]),
-    "unknown value": ((("role: zero-shot", "role: zeroshot"),), ["small.yaml:16: protocols.new-verbs.role",
-                                                                 "closed-set, zero-shot", "did you mean 'zero-shot'?"]),
-    "unknown method": ((("method: mote, config: {layers: 1, num_experts: 2}}", "method: motte}"),),
-                       ["small.yaml:20: rows.mote.method", "unknown method 'motte'", "did you mean 'mote'?"]),
-    "duplicate key": ((("  lr: 1.0e-3", "  lr: 1.0e-3\n  lr: 2.0e-3"),), ["small.yaml:11", "key 'lr' appears twice",
-                                                                          "line 10"]),
-    "alias": ((("seeds: [0, 1]", "seeds: &s [0, 1]"), ("report:\n", "report:\n  compare: *s\n")),
-              ["small.yaml:23", "aliases"]),
+    "unknown value": (
+        (("role: zero-shot", "role: zeroshot"),),
+        ["small.yaml:16: protocols.new-verbs.role", "closed-set, zero-shot", "did you mean 'zero-shot'?"],
+    ),
+    "unknown method": (
+        (("method: mote, config: {layers: 1, num_experts: 2}}", "method: motte}"),),
+        ["small.yaml:20: rows.mote.method", "unknown method 'motte'", "did you mean 'mote'?"],
+    ),
+    "duplicate key": (
+        (("  lr: 1.0e-3", "  lr: 1.0e-3\n  lr: 2.0e-3"),),
+        ["small.yaml:11", "key 'lr' appears twice", "line 10"],
+    ),
+    "alias": (
+        (("seeds: [0, 1]", "seeds: &s [0, 1]"), ("report:\n", "report:\n  compare: *s\n")),
+        ["small.yaml:23", "aliases"],
+    ),
     "not YAML": ((("seeds: [0, 1]", "seeds: [0, 1"),), ["small.yaml:3", "not valid YAML"]),
-    "empty axis": ((("config: {layers: 1}}", "axes: {config.layers: []}}"),), ["small.yaml:19: rows.dense.axes",
-                                                                              "at least 1 item"]),
-    "axis of nothing": ((("config: {layers: 1}}", "axes: {layers: [1]}}"),), ["rows.dense.axes.layers", "config.<field>"]),
-    "wrong value in an axis": ((("config: {layers: 1}}", "axes: {config.layers: [0]}}"),), ["rows.dense.axes.config.layers",
-                                                                                           "greater than or equal to 1"]),
-    "unknown dataset": ((("source: glyphs-narrow", "source: glyph-narrow"),), ["small.yaml:4: recipe.source",
-                                                                               "did you mean 'glyphs-narrow'?"]),
-    "unknown split": ((("split: validation", "split: valid"),), ["small.yaml:15: protocols.closed-set.split",
-                                                                 "did you mean 'validation'?"]),
-    "unknown templates": ((("  templates: glyphs\n  views: {frames: 4, copies: 1}", "  templates: glyph"),),
-                          ["small.yaml:5: recipe.templates", "did you mean 'glyphs'?"]),
-    "unknown backbone": ((("recipe:\n", "recipe:\n  backbone: ViT-B16\n"),), ["recipe.backbone", "did you mean 'ViT-B-16'?"]),
+    "empty axis": (
+        (("config: {layers: 1}}", "axes: {config.layers: []}}"),),
+        ["small.yaml:19: rows.dense.axes", "at least 1 item"],
+    ),
+    "axis of nothing": (
+        (("config: {layers: 1}}", "axes: {layers: [1]}}"),),
+        ["rows.dense.axes.layers", "config.<field>"],
+    ),
+    "wrong value in an axis": (
+        (("config: {layers: 1}}", "axes: {config.layers: [0]}}"),),
+        ["rows.dense.axes.config.layers", "greater than or equal to 1"],
+    ),
+    "unknown dataset": (
+        (("source: glyphs-narrow", "source: glyph-narrow"),),
+        ["small.yaml:4: recipe.source", "did you mean 'glyphs-narrow'?"],
+    ),
+    "unknown split": (
+        (("split: validation", "split: valid"),),
+        ["small.yaml:15: protocols.closed-set.split", "did you mean 'validation'?"],
+    ),
+    "unknown templates": (
+        (("  templates: glyphs\n  views: {frames: 4, copies: 1}", "  templates: glyph"),),
+        ["small.yaml:5: recipe.templates", "did you mean 'glyphs'?"],
+    ),
+    "unknown backbone": (
+        (("recipe:\n", "recipe:\n  backbone: ViT-B16\n"),),
+        ["recipe.backbone", "did you mean 'ViT-B-16'?"],
+    ),
     "expert out of range": ((("{tfm: false}", "{expert: 2}"),), ["rows.mote_no_tfm.inference", "expert"]),
-    "row of a report": ((("reference: clip_mean", "reference: clip"),), ["small.yaml:23: report.reference",
-                                                                         "did you mean 'clip_mean'?"]),
+    "row of a report": (
+        (("reference: clip_mean", "reference: clip"),),
+        ["small.yaml:23: report.reference", "did you mean 'clip_mean'?"],
+    ),
     "join along no axis": ((("report:\n", "report:\n  join: layers\n"),), ["report.join", "unknown axis 'layers'"]),
-    "no protocols": ((("  closed-set: {role: closed-set, dataset: glyphs-narrow, split: validation}\n"
-                       "  new-verbs: {role: zero-shot, dataset: glyphs-narrow-verbs}\n", "  {}\n"),), ["at least 1 item"]),
+    "no protocols": (
+        (
+            (
+                "  closed-set: {role: closed-set, dataset: glyphs-narrow, split: validation}\n"
+                "  new-verbs: {role: zero-shot, dataset: glyphs-narrow-verbs}\n",
+                "  {}\n",
+            ),
+        ),
+        ["at least 1 item"],
+    ),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_gives_one_clear_message_and_exit_code_2(
-        mistake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mistake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     changes, expected = MISTAKES[mistake]
     assert main(["plan", str(write_suite(tmp_path, *changes)), "--store", str(tmp_path / "runs")]) == 2
     message = capsys.readouterr().err
@@ -71,26 +112,41 @@ def test_an_override_is_validated_like_the_file(tmp_path: Path) -> None:
 
 
 def test_overrides_reach_every_level(tmp_path: Path) -> None:
-    suite = load_suite(write_suite(tmp_path), ("recipe.epochs=3", "seeds=[7]", "rows.dense.config.layers=2",
-                                               "protocols.closed-set.views.clips=3"))
+    suite = load_suite(
+        write_suite(tmp_path),
+        ("recipe.epochs=3", "seeds=[7]", "rows.dense.config.layers=2", "protocols.closed-set.views.clips=3"),
+    )
     dense = next(trial for trial in suite.trials if trial.row == "dense")
     assert (dense.recipe.epochs, dense.seed, dense.config.layers) == (3, 7, 2)  # type: ignore[attr-defined]
     assert {name: protocol.views.clips for name, protocol in dense.protocols} == {"closed-set": 3, "new-verbs": 1}
 
 
 def test_axes_multiply_and_an_untrained_method_has_one_seed(tmp_path: Path) -> None:
-    suite = load_suite(write_suite(tmp_path, ("config: {layers: 1}}", "axes: {config.layers: [1, 2], recipe.lr: [1, 2, 3]}}")))
+    suite = load_suite(
+        write_suite(tmp_path, ("config: {layers: 1}}", "axes: {config.layers: [1, 2], recipe.lr: [1, 2, 3]}}"))
+    )
     assert len([trial for trial in suite.trials if trial.row == "dense"]) == 2 * 3 * 2
     assert len([trial for trial in suite.trials if trial.row == "clip_mean"]) == 1
     assert suite.axes == {"layers": "config.layers", "lr": "recipe.lr"}
 
 
 def test_a_bundle_moves_several_fields(tmp_path: Path) -> None:
-    suite = load_suite(write_suite(tmp_path, ("report:", (
-        "axes:\n  world:\n    narrow: {recipe.source: glyphs-narrow}\n"
-        "    broad: {recipe.source: glyphs-broad, protocols.closed-set.dataset: glyphs-broad}\nreport:"))))
-    found = {dict(trial.point)["world"]: (trial.recipe.source, dict(trial.protocols)["closed-set"].dataset)
-             for trial in suite.trials}
+    suite = load_suite(
+        write_suite(
+            tmp_path,
+            (
+                "report:",
+                (
+                    "axes:\n  world:\n    narrow: {recipe.source: glyphs-narrow}\n"
+                    "    broad: {recipe.source: glyphs-broad, protocols.closed-set.dataset: glyphs-broad}\nreport:"
+                ),
+            ),
+        )
+    )
+    found = {
+        dict(trial.point)["world"]: (trial.recipe.source, dict(trial.protocols)["closed-set"].dataset)
+        for trial in suite.trials
+    }
     assert found == {"narrow": ("glyphs-narrow", "glyphs-narrow"), "broad": ("glyphs-broad", "glyphs-broad")}
 
 

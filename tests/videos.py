@@ -15,6 +15,7 @@ def write_video(path: Path, frames_THW3: np.ndarray, codec: str = "libx264", fps
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps)
+        assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = frames_THW3.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for frame in frames_THW3:

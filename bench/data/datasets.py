@@ -203,11 +203,15 @@ def _read_classes(file: Path) -> tuple[str, ...]:
 
 def _class_name(row: list[str], expected: int, where: str) -> str:
     if len(row) != 2 or not row[1].strip():
-        raise UserError(f"expected id,name but found '{','.join(row)}'", where=where,
-                        hint='a name with a comma is quoted: 3,"pulling something, slowly"')
+        raise UserError(
+            f"expected id,name but found '{','.join(row)}'",
+            where=where,
+            hint='a name with a comma is quoted: 3,"pulling something, slowly"',
+        )
     if row[0].strip() != str(expected):
-        raise UserError(f"class id '{row[0]}' where {expected} was expected", where=where,
-                        hint="ids count from 0 without gaps")
+        raise UserError(
+            f"class id '{row[0]}' where {expected} was expected", where=where, hint="ids count from 0 without gaps"
+        )
     return row[1]
 
 
@@ -217,8 +221,11 @@ def _read_list(file: Path, classes: int) -> Iterator[Entry]:
         if text.strip():
             entry = _entry(text.strip(), classes, f"{file}:{line}")
             if entry.path in lines:
-                raise UserError(f"video '{entry.path}' appears twice", where=f"{file}:{line}",
-                                hint=f"the first is in line {lines[entry.path]}")
+                raise UserError(
+                    f"video '{entry.path}' appears twice",
+                    where=f"{file}:{line}",
+                    hint=f"the first is in line {lines[entry.path]}",
+                )
             lines[entry.path] = line
             yield entry
     if not lines:
@@ -232,11 +239,17 @@ def _entry(text: str, classes: int, where: str) -> Entry:
         if path and re.fullmatch(r"-?\d+", label):
             break
     else:
-        raise UserError(f"label '{text.rpartition(' ')[2]}' is not an integer", where=where,
-                        hint="a line is `path label` or `path,label`")
+        raise UserError(
+            f"label '{text.rpartition(' ')[2]}' is not an integer",
+            where=where,
+            hint="a line is `path label` or `path,label`",
+        )
     if not 0 <= int(label) < classes:
-        raise UserError(f"class id {label} out of range 0..{classes - 1}", where=where,
-                        hint=f"the class file has {classes} classes, counted from 0")
+        raise UserError(
+            f"class id {label} out of range 0..{classes - 1}",
+            where=where,
+            hint=f"the class file has {classes} classes, counted from 0",
+        )
     refuse_escape(path, where)
     return Entry(path, int(label))
 

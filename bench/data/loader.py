@@ -47,8 +47,9 @@ class TrainBatch(NamedTuple):
     resampled: list[int]
 
 
-def test_loader(dataset: Dataset, split: str, views: TestViews, workers: int, batch: int,
-                indices: Sequence[int] | None = None) -> Iterable[ViewBatch]:
+def test_loader(
+    dataset: Dataset, split: str, views: TestViews, workers: int, batch: int, indices: Sequence[int] | None = None
+) -> Iterable[ViewBatch]:
     """Batches of a split's test views, or of the videos `indices`, in order. Failing videos are tried twice."""
     return _view_loader(_ViewVideos(dataset, split, _TestDraw(views)), indices, batch, workers)
 
@@ -56,14 +57,23 @@ def test_loader(dataset: Dataset, split: str, views: TestViews, workers: int, ba
 test_loader.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it where it is imported
 
 
-def copies_loader(dataset: Dataset, split: str, views: TrainViews, workers: int, batch: int,
-                  indices: Sequence[int] | None = None) -> Iterable[ViewBatch]:
+def copies_loader(
+    dataset: Dataset, split: str, views: TrainViews, workers: int, batch: int, indices: Sequence[int] | None = None
+) -> Iterable[ViewBatch]:
     """As `test_loader`, of all fixed copies of training videos; they are the same for every trial seed."""
     return _view_loader(_ViewVideos(dataset, split, _CopiesDraw(views)), indices, batch, workers)
 
 
-def train_loader(dataset: Dataset, split: str, views: TrainViews, seed: int, epoch: int, order: Sequence[int],
-                 batch: int, workers: int) -> Iterable[TrainBatch]:
+def train_loader(
+    dataset: Dataset,
+    split: str,
+    views: TrainViews,
+    seed: int,
+    epoch: int,
+    order: Sequence[int],
+    batch: int,
+    workers: int,
+) -> Iterable[TrainBatch]:
     """Batches of the training videos `order`, the rest of an epoch, whose views depend on seed, epoch and index alone.
 
     With fixed copies, epoch e shows copy e mod N. A failing video is tried twice and then replaced by another of the
@@ -183,12 +193,19 @@ def _view_loader(videos: _ViewVideos, indices: Sequence[int] | None, batch: int,
     return _loader(videos, range(len(videos)) if indices is None else indices, batch, workers, _view_batch)
 
 
-def _loader(videos: torch_data.Dataset[Any], order: Sequence[int], batch: int, workers: int,
-            collate: Callable[[list[Any]], Any]) -> torch_data.DataLoader[Any]:
+def _loader(
+    videos: torch_data.Dataset[Any], order: Sequence[int], batch: int, workers: int, collate: Callable[[list[Any]], Any]
+) -> torch_data.DataLoader[Any]:
     context = None
     if workers:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])  # torch is imported once, not by every worker of every epoch
     return torch_data.DataLoader(
-        videos, batch_size=batch, sampler=order, num_workers=workers, collate_fn=collate,
-        multiprocessing_context=context, generator=torch.Generator())  # its own: a pass draws from torch's otherwise
+        videos,
+        batch_size=batch,
+        sampler=order,
+        num_workers=workers,
+        collate_fn=collate,
+        multiprocessing_context=context,
+        generator=torch.Generator(),
+    )  # its own: a pass draws from torch's otherwise

@@ -122,8 +122,11 @@ def refuse_escape(relative: str, where: str) -> None:
     """Raises UserError, naming `where`, for a listed path that is absolute or climbs with `..`; touches no disk."""
     path = PurePosixPath(relative)
     if path.is_absolute() or ".." in path.parts:
-        raise UserError(f"path '{relative}' leads out of the dataset's root", where=where,
-                        hint="paths are relative to the root and stay inside it")
+        raise UserError(
+            f"path '{relative}' leads out of the dataset's root",
+            where=where,
+            hint="paths are relative to the root and stay inside it",
+        )
 
 
 def inside(root: Path, relative: str, where: str = "") -> Path:
@@ -133,6 +136,9 @@ def inside(root: Path, relative: str, where: str = "") -> Path:
     """
     refuse_escape(relative, where)
     if not (root / relative).resolve().is_relative_to(root.resolve()):
-        raise UserError(f"path '{relative}' leads out of the dataset's root through a symbolic link", where=where,
-                        hint="make the root the link, or copy the videos")
+        raise UserError(
+            f"path '{relative}' leads out of the dataset's root through a symbolic link",
+            where=where,
+            hint="make the root the link, or copy the videos",
+        )
     return root / relative

@@ -120,8 +120,11 @@ class _Slot:
 
 def _ready(state: Launch) -> Iterator[Stage]:
     """Stages whose inputs have records, the costliest first, so that no long one is left to the end."""
-    ready = [stage for stage in state.todo
-             if not stage.missing and all(state.store.done(*other.key) for other in stage.inputs.values())]
+    ready = [
+        stage
+        for stage in state.todo
+        if not stage.missing and all(state.store.done(*other.key) for other in stage.inputs.values())
+    ]
     return iter(sorted(ready, key=lambda stage: -stage.flops))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bench.clip import load_clip
 from bench.data.datasets import Dataset, opened
-from bench.data.loader import copies_loader, test_loader
+from bench.data.loader import ViewBatch, copies_loader, test_loader
 from bench.data.transforms import normalise
 from bench.data.views import TestViews, TrainViews
 from bench.errors import StageError
@@ -81,7 +81,7 @@ def _shard(work: Work, data: Dataset, encoder: Encoder, start: int, total: int) 
     return path
 
 
-def _batches(work: Work, data: Dataset, indices: list[int]) -> Any:
+def _batches(work: Work, data: Dataset, indices: list[int]) -> Iterable[ViewBatch]:
     split, workers = work.context["split"], work.compute.loader_workers
     if _training(work):
         return copies_loader(data, split, TrainViews(**work.spec["views"]), workers, BATCH, indices)
@@ -109,7 +109,7 @@ def _encoder(work: Work) -> Encoder:
     model.load_trained(load_file(work.inputs["train"] / "weights.safetensors"))
     model.interpolate_tower(load_clip(work.spec["backbone"], work.context["pretrained"]), work.spec["alpha"])
     model.to(device).eval()
-    return lambda pixels_M3HW: model.encode(normalise(pixels_M3HW.to(device), mean, std)[None])[0]
+    return lambda pixels_M3HW: model.encode(normalise(pixels_M3HW.to(device), mean, std)[None]).squeeze(0)
 
 
 def _failures(shard: Path) -> dict[int, str]:
@@ -122,6 +122,12 @@ def _refuse_undeclared(data: Dataset, failures: dict[str, str]) -> None:
     undeclared = sorted(set(failures) - set(data.known_bad))
     if undeclared:
         lines = [f"  {name}: {failures[name]}" for name in undeclared[:20]]
-        raise StageError("\n".join([
-            f"{len(undeclared)} videos of dataset '{data.name}' cannot be decoded and are not declared:", *lines,
-            "  mend the files, or list them under known_bad: they then count as wrong answers"]))
+        raise StageError(
+            "\n".join(
+                [
+                    f"{len(undeclared)} videos of dataset '{data.name}' cannot be decoded and are not declared:",
+                    *lines,
+                    "  mend the files, or list them under known_bad: they then count as wrong answers",
+                ]
+            )
+        )

@@ -36,12 +36,25 @@ def run(work: Work) -> dict[str, Any]:
     failed_N, labels_N = videos["failure"].notna().to_numpy(), videos["label"].to_numpy()
     scores_NC = fuse(cosines_NVC.numpy(), norms_NV.numpy(), predictor.logit_scale, work.spec["protocol"]["fusion"])
     correct_N = top_k_correct(scores_NC, labels_N, 1) & ~failed_N
-    save_file({"cosines": cosines_NVC, "norms": norms_NV, "logit_scale": torch.tensor(predictor.logit_scale)},
-              work.out / "scores.safetensors")
-    pd.DataFrame({"video": videos["video"], "label": labels_N, "prediction": scores_NC.argmax(axis=1),
-                  "correct": correct_N, "failure": videos["failure"]}).to_parquet(work.out / "predictions.parquet")
-    return {**accuracies(scores_NC, labels_N, failed_N), "videos": len(videos), "classes": len(texts_CD),
-            "undecodable": int(failed_N.sum())}
+    save_file(
+        {"cosines": cosines_NVC, "norms": norms_NV, "logit_scale": torch.tensor(predictor.logit_scale)},
+        work.out / "scores.safetensors",
+    )
+    pd.DataFrame(
+        {
+            "video": videos["video"],
+            "label": labels_N,
+            "prediction": scores_NC.argmax(axis=1),
+            "correct": correct_N,
+            "failure": videos["failure"],
+        }
+    ).to_parquet(work.out / "predictions.parquet")
+    return {
+        **accuracies(scores_NC, labels_N, failed_N),
+        "videos": len(videos),
+        "classes": len(texts_CD),
+        "undecodable": int(failed_N.sum()),
+    }
 
 
 def class_texts(work: Work, name: str) -> Tensor:

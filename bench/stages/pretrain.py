@@ -293,20 +293,17 @@ def train_teacher(run: Run) -> open_clip.CLIP:
 # Between the chapters: the cone
 
 
-def all_prompts(words: list[str]) -> list[str]:
-    return [template.format(text) for text in words for template in TEMPLATES]
-
-
 def pair_names() -> list[str]:
     """`<object> <verb>` of all K x V pairs, object by object."""
     return [f"{thing} {verb}" for thing in glyphs.OBJECTS for verb in glyphs.VERBS]
 
 
 @torch.no_grad()
-def class_texts(model: Any, names: list[str]) -> Tensor:
-    """Class embeddings [C,D] over all templates, as Clip.embed_classes makes them."""
-    parts = [model.encode_text(tokens) for tokens in tokenizer()(all_prompts(names)).split(512)]
-    prompts_CPD: Tensor = F.normalize(torch.cat(parts), dim=-1).unflatten(0, (len(names), len(TEMPLATES)))
+def class_texts(model: Any, names: list[str], templates: tuple[str, ...] = TEMPLATES) -> Tensor:
+    """Class embeddings [C,D] over templates, as Clip.embed_classes makes them."""
+    prompts = [template.format(name) for name in names for template in templates]
+    parts = [model.encode_text(tokens) for tokens in tokenizer()(prompts).split(512)]
+    prompts_CPD: Tensor = F.normalize(torch.cat(parts), dim=-1).unflatten(0, (len(names), len(templates)))
     return F.normalize(prompts_CPD.mean(dim=1), dim=-1)
 
 
@@ -375,7 +372,8 @@ class Table:
 
 def text_table(teacher: open_clip.CLIP) -> Table:
     with fast_attention():
-        objects_KD, pairs_PD = class_texts(teacher, list(glyphs.OBJECTS)), class_texts(teacher, pair_names())
+        objects_KD = class_texts(teacher, list(glyphs.OBJECTS))
+        pairs_PD = class_texts(teacher, pair_names(), TEMPLATES[:1])
     return Table(objects_KD, pairs_PD, teacher.logit_scale.exp())
 
 
@@ -438,7 +436,7 @@ def embed(clip: Clip, pixels_NHW3: np.ndarray) -> Tensor:
 @torch.no_grad()
 def rescale(clip: Clip, norm: float, seed: int) -> None:
     """Scale the output projection to this mean feature norm of stills: heads see features of CLIP's usual size."""
-    stills = [still_batch(128, seed_for("norm", seed), step).pixels_BHW3 for step in range(8)]
+    stills = [still_batch(128, seed_for("norm", seed), step).pixels_BHW3 for step in range(4)]
     clip.visual.proj *= norm / embed(clip, np.concatenate(stills)).norm(dim=-1).mean()
 
 
@@ -508,7 +506,8 @@ def modulation(videos_ND: Tensor, classes_CD: Tensor, source_CD: Tensor, k: int 
 def opposite_texts(clip: Clip) -> dict[str, dict[str, float]]:
     """Cosine of opposite motions' texts, mean over objects: as they are, and without each object's mean text."""
     with fast_attention():
-        pairs_KVD = class_texts(clip, pair_names()).unflatten(0, (len(glyphs.OBJECTS), len(glyphs.VERBS)))
+        pairs_PD = class_texts(clip, pair_names(), TEMPLATES[:1])
+    pairs_KVD = pairs_PD.unflatten(0, (len(glyphs.OBJECTS), len(glyphs.VERBS)))
     found = {}
     for one, other in glyphs.OPPOSITES:
         a, b = glyphs.VERBS.index(one), glyphs.VERBS.index(other)

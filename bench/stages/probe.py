@@ -31,7 +31,7 @@ def run(work: Work) -> dict[str, Any]:
     """
     videos = pd.read_parquet(work.inputs["features"] / "videos.parquet")
     decoded = np.flatnonzero(videos["failure"].isna())
-    drawn = np.random.default_rng(seed_for("probe")).permutation(decoded)[:work.spec["videos"]]
+    drawn = np.random.default_rng(seed_for("probe")).permutation(decoded)[: work.spec["videos"]]
     frames_NTD = load_file(work.inputs["features"] / "features.safetensors")["features"][drawn, 0]
     texts_CD, names, features = class_texts(work, "texts"), [], []
     for name, inference in work.spec["choices"]:

@@ -19,6 +19,6 @@ def run(work: Work) -> dict[str, Any]:
     clip = load_clip(work.spec["backbone"], work.context["pretrained"]).to(work.compute.device)
     texts = prompts(work.context["templates"], work.context["class_names"])
     with torch.no_grad():
-        classes_CD = torch.cat([clip.embed_classes(texts[i:i + 32]) for i in range(0, len(texts), 32)])
+        classes_CD = torch.cat([clip.embed_classes(texts[i : i + 32]) for i in range(0, len(texts), 32)])
     save_file({"classes": classes_CD.float().cpu().contiguous()}, work.out / "classes.safetensors")
     return {"classes": len(texts), "prompts_per_class": len(texts[0])}

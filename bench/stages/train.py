@@ -78,10 +78,13 @@ class Trainer:
     def _optimizer(self) -> torch.optim.AdamW:
         recipe = self.recipe
         ratio = {"tower": recipe.tower_lr_ratio, "head": 1.0}
-        groups = [{"params": parameters, "base_lr": recipe.lr * ratio[name]}
-                  for name, parameters in self.model.parameter_groups().items()]
-        return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps,
-                                 weight_decay=recipe.weight_decay)
+        groups = [
+            {"params": parameters, "base_lr": recipe.lr * ratio[name]}
+            for name, parameters in self.model.parameter_groups().items()
+        ]
+        return torch.optim.AdamW(
+            groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay
+        )
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
@@ -91,7 +94,7 @@ class Trainer:
         saved = time.monotonic()
         while self.position.step < self.steps:
             epoch, iteration = divmod(self.position.step, self.steps_per_epoch)
-            for indices, frames_B, labels_B, resampled in self.videos.batches(epoch, iteration, self.seed):
+            for _indices, frames_B, labels_B, resampled in self.videos.batches(epoch, iteration, self.seed):
                 self._step(epoch, self.position.step % self.steps_per_epoch, frames_B, labels_B)
                 self.position.resampled += resampled
                 self.work.progress(self.position.step, self.steps, "steps")
@@ -135,8 +138,15 @@ class Trainer:
         """Everything the next step depends on, in one rename."""
         self.work.checkpoint.mkdir(parents=True, exist_ok=True)
         partial = self._file.with_suffix(".tmp")
-        torch.save({"model": self.model.trained_state(), "optimizer": self.optimizer.state_dict(),
-                    "generator": self.generator.get_state(), "position": vars(self.position)}, partial)
+        torch.save(
+            {
+                "model": self.model.trained_state(),
+                "optimizer": self.optimizer.state_dict(),
+                "generator": self.generator.get_state(),
+                "position": vars(self.position),
+            },
+            partial,
+        )
         os.replace(partial, self._file)
 
     def resume(self) -> None:
@@ -178,7 +188,7 @@ class _Features:
         copy = epoch % self.features_NVTD.shape[1]
         good = set(self.decoded.tolist())
         for first in range(start * batch, len(order), batch):
-            indices = order[first:first + batch]
+            indices = order[first : first + batch]
             used = [index if index in good else self._replacement(seed, epoch, index) for index in indices]
             yield used, self.features_NVTD[used, copy], self.labels_N[used], sum(map(int.__ne__, indices, used))
 
@@ -201,9 +211,10 @@ class _Clips:
 
     def batches(self, epoch: int, start: int, seed: int) -> Iterator[Batch]:
         """Batches of an epoch from batch `start` on."""
-        rest = _order(len(self), seed, epoch)[start * self.recipe.batch:]
+        rest = _order(len(self), seed, epoch)[start * self.recipe.batch :]
         for indices, clips_BT3HW, labels_B, resampled in train_loader(
-                self.data, self.split, self.recipe.views, seed, epoch, rest, self.recipe.batch, self.workers):
+            self.data, self.split, self.recipe.views, seed, epoch, rest, self.recipe.batch, self.workers
+        ):
             yield indices, clips_BT3HW, labels_B, len(resampled)
 
     def features(self, model: Model, clips_BT3HW: Tensor) -> Tensor:

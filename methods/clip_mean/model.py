@@ -26,8 +26,9 @@ class MeanPredictor(Predictor):
 class Model(contract.Model):
     """One cross-entropy. (MoTE's trainer without a head would count it 1.5 times, having two identical passes.)"""
 
-    def loss(self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator
-             ) -> dict[str, Tensor]:
+    def loss(
+        self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
         ce = self.cross_entropy(frames_BTD.mean(dim=1), labels_B, classes_CD)
         return {"ce": ce, "total": ce}
 

@@ -26,7 +26,8 @@ class Config(settings.Config):
     """Depth of the head."""
 
     layers: Layers = Field(
-        default=4, description="temporal layers; 4 as MoTE with ViT-B/16. The published dense ViT-B/16 row has 6")
+        default=4, description="temporal layers; 4 as MoTE with ViT-B/16. The published dense ViT-B/16 row has 6"
+    )
 
     def head_parameters(self, backbone: Backbone) -> Parameters:
         return temporal_parameters(backbone.embed_dim, self.layers)

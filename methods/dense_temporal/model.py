@@ -22,8 +22,9 @@ class Model(contract.Model):
         super().__init__(config, clip)
         self.head = TemporalTransformer(self.width, temporal_heads(clip.spec), config.layers)
 
-    def loss(self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator
-             ) -> dict[str, Tensor]:
+    def loss(
+        self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
         ce = self.cross_entropy((frames_BTD + self.head(frames_BTD)).mean(dim=1), labels_B, classes_CD)
         return {"ce": ce, "total": ce}
 

@@ -22,15 +22,20 @@ class Inference(settings.Inference):
     """How experts become one network, and how far temporal features are trusted on the test's classes."""
 
     expert: Annotated[int, Ge(0)] | None = Field(
-        default=None, description="use this expert, counted from 0, in every layer instead of merging (Fig. 3)")
+        default=None, description="use this expert, counted from 0, in every layer instead of merging (Fig. 3)"
+    )
     merge_temperature: float | None = Field(
-        default=None, allow_inf_nan=False,
-        description="tau of the merge weights softmax(i / tau), i = 1..N (Eq. 7); none: uniform, as published")
+        default=None,
+        allow_inf_nan=False,
+        description="tau of the merge weights softmax(i / tau), i = 1..N (Eq. 7); none: uniform, as published",
+    )
     tfm: bool = Field(
-        default=True, description="temporal feature modulation; the official test has it on, most ablation tables off")
+        default=True, description="temporal feature modulation; the official test has it on, most ablation tables off"
+    )
     tfm_gamma: Annotated[float, Gt(0)] = Field(default=0.05, description="gamma of the modulation (Table 2f)")
     tfm_k: Annotated[int, Ge(1)] = Field(
-        default=5, description="K nearest classes of test and source (Table 7b); fewer where there are fewer")
+        default=5, description="K nearest classes of test and source (Table 7b); fewer where there are fewer"
+    )
 
     @model_validator(mode="after")
     def _one_way_to_combine(self) -> Self:
@@ -45,14 +50,18 @@ class Config(settings.Config):
     """Size of the head and weights of the regularisers."""
 
     layers: Annotated[int, Ge(1)] = Field(
-        default=4, description="temporal layers; 4 for ViT-B/16, 6 for ViT-L/14 (official configs)")
+        default=4, description="temporal layers; 4 for ViT-B/16, 6 for ViT-L/14 (official configs)"
+    )
     num_experts: Annotated[int, Ge(1)] = Field(default=4, description="experts per layer, N (Table 2b)")
     wmr_weight: Annotated[float, Ge(0)] = Field(
-        default=0.5, description="lambda, weight of the weight merging regularisation (paper and code)")
+        default=0.5, description="lambda, weight of the weight merging regularisation (paper and code)"
+    )
     mse_weight: Annotated[float, Ge(0)] = Field(
-        default=0.1, description="eta, weight of the mean square of temporal features (paper; the term is the code's)")
+        default=0.1, description="eta, weight of the mean square of temporal features (paper; the term is the code's)"
+    )
     beta: Annotated[float, Gt(0)] = Field(
-        default=0.6, description="smallest positive merge temperature of the regulariser (Table 2e)")
+        default=0.6, description="smallest positive merge temperature of the regulariser (Table 2e)"
+    )
 
     @property
     def experts(self) -> int:
@@ -68,7 +77,8 @@ class Config(settings.Config):
         merged = inference.model_copy(update={"expert": None, "tfm": False})
         single = {"merge_temperature": None, "tfm": False}
         return {"merged": merged} | {
-            f"expert {i}": inference.model_copy(update={**single, "expert": i}) for i in range(self.num_experts)}
+            f"expert {i}": inference.model_copy(update={**single, "expert": i}) for i in range(self.num_experts)
+        }
 
     def head_parameters(self, backbone: Backbone) -> Parameters:
         return temporal_parameters(backbone.embed_dim, self.layers, self.num_experts)

@@ -46,8 +46,11 @@ class ExpertFeedForward(nn.Module):
 
     def _mean(self, weights_E: Sequence[float]) -> dict[str, Tensor]:
         """The weighted mean of the experts under the names of a dense network."""
-        return {f"{name}.{kind}": _weighted_mean(linears, kind, weights_E)
-                for name, linears in (("c_fc", self.fc_up), ("c_proj", self.fc_dn)) for kind in ("weight", "bias")}
+        return {
+            f"{name}.{kind}": _weighted_mean(linears, kind, weights_E)
+            for name, linears in (("c_fc", self.fc_up), ("c_proj", self.fc_dn))
+            for kind in ("weight", "bias")
+        }
 
     @torch.no_grad()
     def merged(self, weights_E: Sequence[float]) -> FeedForward:
@@ -155,16 +158,23 @@ class Model(contract.Model):
         super().__init__(config, clip)
         self.head = MoteHead(self.width, temporal_heads(clip.spec), config.layers, config.num_experts)
 
-    def loss(self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator
-             ) -> dict[str, Tensor]:
+    def loss(
+        self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
         config = self.config
         routing_L = draw_routing(config.layers, config.num_experts, generator)
         regularised = config.wmr_weight > 0 or config.mse_weight > 0
         temperatures_L = draw_temperatures(config.layers, config.beta, generator) if regularised else None
         return self.objective(frames_BTD, labels_B, classes_CD, routing_L, temperatures_L)
 
-    def objective(self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, routing_L: Sequence[int],
-                  temperatures_L: Sequence[float] | None) -> dict[str, Tensor]:
+    def objective(
+        self,
+        frames_BTD: Tensor,
+        labels_B: Tensor,
+        classes_CD: Tensor,
+        routing_L: Sequence[int],
+        temperatures_L: Sequence[float] | None,
+    ) -> dict[str, Tensor]:
         """The loss under given choices. Without temperatures there is no merged pass, and undrawn experts rest."""
         experts = self.config.num_experts
         routed_BTD = self.head(frames_BTD, [one_expert(experts, i) for i in routing_L])

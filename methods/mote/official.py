@@ -48,8 +48,9 @@ def official_mote(model_state: State, head_state: State, clip: Clip) -> Official
     sources_SD = head.pop(SOURCES, None)
     head = _without_merge_logits(head)
     model = Model(Config(tower="tuned", layers=layers, num_experts=experts), clip)
-    _refuse_differences({k.removeprefix("head."): v for k, v in model.trained_state().items() if k.startswith("head.")},
-                        head, HEAD)
+    _refuse_differences(
+        {k.removeprefix("head."): v for k, v in model.trained_state().items() if k.startswith("head.")}, head, HEAD
+    )
     _refuse_differences(tower_state(clip), tower, TOWER)
     model.load_trained({f"clip.{k}": v for k, v in tower.items()} | {f"head.{k}": v for k, v in head.items()})
     return OfficialMote(model, sources_SD)
@@ -72,10 +73,20 @@ def clip_like(state: State) -> Clip:
 
 def bare_clip(spec: Backbone) -> Clip:
     """A randomly initialised CLIP of any shape."""
-    vision = {"image_size": spec.image_size, "patch_size": spec.patch_size, "width": spec.vision_width,
-              "layers": spec.vision_layers, "head_width": spec.vision_width // spec.vision_heads}
-    text = {"context_length": spec.context_length, "vocab_size": spec.vocab_size, "width": spec.text_width,
-            "layers": spec.text_layers, "heads": spec.text_heads}
+    vision = {
+        "image_size": spec.image_size,
+        "patch_size": spec.patch_size,
+        "width": spec.vision_width,
+        "layers": spec.vision_layers,
+        "head_width": spec.vision_width // spec.vision_heads,
+    }
+    text = {
+        "context_length": spec.context_length,
+        "vocab_size": spec.vocab_size,
+        "width": spec.text_width,
+        "layers": spec.text_layers,
+        "heads": spec.text_heads,
+    }
     return Clip(spec, {"embed_dim": spec.embed_dim, "vision_cfg": vision, "text_cfg": text})
 
 
@@ -133,7 +144,10 @@ def _refuse_differences(expected: State, found: State, where: str) -> None:
     left_over = sorted(found.keys() - expected.keys())
     if left_over:
         raise UserError(f"{len(left_over)} tensors are left over: {', '.join(left_over[:5])}", where=where)
-    shapes = [f"{name} is {list(found[name].shape)}, expected {list(tensor.shape)}"
-              for name, tensor in expected.items() if found[name].shape != tensor.shape]
+    shapes = [
+        f"{name} is {list(found[name].shape)}, expected {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if found[name].shape != tensor.shape
+    ]
     if shapes:
         raise UserError(f"shapes differ: {'; '.join(shapes[:5])}", where=where)

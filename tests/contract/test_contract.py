@@ -59,8 +59,11 @@ def pretrained() -> Clip:
     return load_clip(BACKBONE, "random:0")
 
 
-CASES = [Case(each, each.config.model_validate({"tower": tower}))
-         for each in methods().values() for tower in ("frozen", "tuned")]
+CASES = [
+    Case(each, each.config.model_validate({"tower": tower}))
+    for each in methods().values()
+    for tower in ("frozen", "tuned")
+]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 trained_cases = pytest.mark.parametrize("case", [case for case in CASES if case.config.trains], ids=str)
 
@@ -79,8 +82,9 @@ class Batch:
 def batch() -> Batch:
     spec, generator = backbone(BACKBONE), torch.Generator().manual_seed(1)
     clips_BT3HW = torch.randn(B, T, 3, spec.image_size, spec.image_size, generator=generator)
-    classes_CD, sources_CD = (F.normalize(torch.randn(C + extra, spec.embed_dim, generator=generator), dim=-1)
-                              for extra in (0, 2))
+    classes_CD, sources_CD = (
+        F.normalize(torch.randn(C + extra, spec.embed_dim, generator=generator), dim=-1) for extra in (0, 2)
+    )
     return Batch(clips_BT3HW, torch.randint(C, (B,), generator=generator), classes_CD, sources_CD)
 
 
@@ -216,8 +220,9 @@ def test_trained_state_round_trip(case: Case, batch: Batch, tmp_path: Path) -> N
     other.load_trained(load_file(tmp_path / "weights.safetensors"))
     assert bits(other.state_dict()) == bits(model.state_dict())
     assert set(other.trained_state()) >= {name for name, p in model.named_parameters() if p.requires_grad}
-    first, second = (predict(each.eval(), each.deploy(case.inference(), batch.sources_CD), batch)
-                     for each in (model, other))
+    first, second = (
+        predict(each.eval(), each.deploy(case.inference(), batch.sources_CD), batch) for each in (model, other)
+    )
     assert torch.equal(first.cosines_BC, second.cosines_BC)
 
 
@@ -262,8 +267,9 @@ def test_a_video_is_judged_alone(case: Case, batch: Batch) -> None:
     predictor = model.deploy(case.inference(), batch.sources_CD)
     together = predict(model, predictor, batch)
     for i in range(B):
-        alone = predict(model, predictor, Batch(batch.clips_BT3HW[i:i + 1], batch.labels_B, batch.classes_CD,
-                                                batch.sources_CD))
+        alone = predict(
+            model, predictor, Batch(batch.clips_BT3HW[i : i + 1], batch.labels_B, batch.classes_CD, batch.sources_CD)
+        )
         torch.testing.assert_close(alone.cosines_BC[0], together.cosines_BC[i], atol=1e-6, rtol=0)
         torch.testing.assert_close(alone.features["z"][0], together.features["z"][i], atol=1e-5, rtol=0)
 
@@ -284,8 +290,9 @@ def test_weight_interpolation_goes_from_clip_to_the_tuned_tower(case: Case, batc
 @every_case
 def test_experts_are_inference_choices(case: Case, batch: Batch) -> None:
     choices = case.config.expert_choices(case.inference())
-    assert list(choices) == (["merged", *(f"expert {i}" for i in range(case.config.experts))]
-                             if case.config.experts else [])
+    assert list(choices) == (
+        ["merged", *(f"expert {i}" for i in range(case.config.experts))] if case.config.experts else []
+    )
     model = case.build()
     for choice in choices.values():
         case.config.check(choice)

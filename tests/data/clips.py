@@ -39,5 +39,10 @@ def small_dataset(folder: Path, videos: int = 6, bad: tuple[int, ...] = ()) -> D
             (folder / "videos" / name).write_bytes(b"no video")
     (folder / "classes.csv").write_text("id,name\n0,up\n1,down\n")
     (folder / "list.txt").write_text("".join(f"{name} {index % 2}\n" for index, name in enumerate(names)))
-    return Dataset(name="small", folder=str(folder), root="videos", classes="classes.csv",
-                   splits={"train": "list.txt", "test": "list.txt"})
+    return Dataset(
+        name="small",
+        folder=str(folder),
+        root="videos",
+        classes="classes.csv",
+        splits={"train": "list.txt", "test": "list.txt"},
+    )

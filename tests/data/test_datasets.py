@@ -29,42 +29,53 @@ def test_classes_and_lists_are_read(tmp_path: Path) -> None:
     lines = "a.mp4 0\nb c [d]/e!.mp4 2\nf,g.mp4,1\nh.mp4,2\n\nclip 7.mp4,0\n"
     mine = declared(tmp_path, lines)
     assert mine.class_names() == ("climb", "push, slowly", "jump")
-    assert mine.entries("test") == (Entry("a.mp4", 0), Entry("b c [d]/e!.mp4", 2), Entry("f,g.mp4", 1),
-                                    Entry("h.mp4", 2), Entry("clip 7.mp4", 0))
+    assert mine.entries("test") == (
+        Entry("a.mp4", 0),
+        Entry("b c [d]/e!.mp4", 2),
+        Entry("f,g.mp4", 1),
+        Entry("h.mp4", 2),
+        Entry("clip 7.mp4", 0),
+    )
 
 
 def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
     assert declared(tmp_path, classes="\ufeff" + CLASSES).class_names()[0] == "climb"
 
 
-@pytest.mark.parametrize(("lines", "message"), [
-    ("a.mp4 0\nb.mp4 12\n", "test.txt:2: class id 12 out of range 0..2"),
-    ("a.mp4 -1\n", "test.txt:1: class id -1 out of range 0..2"),
-    ("a.mp4 0\nb.mp4 one\n", "test.txt:2: label 'one' is not an integer"),
-    ("a.mp4 1.5\n", "test.txt:1: label '1.5' is not an integer"),
-    ("a.mp4\n", "test.txt:1: label 'a.mp4' is not an integer"),
-    (" 3\n", "test.txt:1: label '3' is not an integer"),
-    ("a.mp4 0\nb.mp4 1\na.mp4 1\n", "test.txt:3: video 'a.mp4' appears twice\n  hint: the first is in line 1"),
-    ("\n \n", "test.txt: lists no videos"),
-    ("a.mp4 0\n/b.mp4 1\n", "test.txt:2: path '/b.mp4' leads out"),
-    ("a.mp4 0\nc/../../b.mp4,1\n", "test.txt:2: path 'c/../../b.mp4' leads out"),
-])
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("a.mp4 0\nb.mp4 12\n", "test.txt:2: class id 12 out of range 0..2"),
+        ("a.mp4 -1\n", "test.txt:1: class id -1 out of range 0..2"),
+        ("a.mp4 0\nb.mp4 one\n", "test.txt:2: label 'one' is not an integer"),
+        ("a.mp4 1.5\n", "test.txt:1: label '1.5' is not an integer"),
+        ("a.mp4\n", "test.txt:1: label 'a.mp4' is not an integer"),
+        (" 3\n", "test.txt:1: label '3' is not an integer"),
+        ("a.mp4 0\nb.mp4 1\na.mp4 1\n", "test.txt:3: video 'a.mp4' appears twice\n  hint: the first is in line 1"),
+        ("\n \n", "test.txt: lists no videos"),
+        ("a.mp4 0\n/b.mp4 1\n", "test.txt:2: path '/b.mp4' leads out"),
+        ("a.mp4 0\nc/../../b.mp4,1\n", "test.txt:2: path 'c/../../b.mp4' leads out"),
+    ],
+)
 def test_a_wrong_list_is_refused(tmp_path: Path, lines: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         declared(tmp_path, lines).entries("test")
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize(("classes", "message"), [
-    ("0,climb\n", "classes.csv:1: header is '0,climb'\n  allowed: id,name"),
-    ("", "classes.csv:1: header is ''"),
-    ("id,name\n", "classes.csv: lists no classes"),
-    ("id,name\n0,a\n2,b\n", "classes.csv:3: class id '2' where 1 was expected"),
-    ("id,name\n1,a\n", "classes.csv:2: class id '1' where 0 was expected"),
-    ("id,name\n0,a\n1,a\n", "classes.csv:3: class 'a' appears twice\n  hint: the first is in line 2"),
-    ("id,name\n0,push, slowly\n", "classes.csv:2: expected id,name"),
-    ("id,name\n0,\n", "classes.csv:2: expected id,name"),
-])
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("0,climb\n", "classes.csv:1: header is '0,climb'\n  allowed: id,name"),
+        ("", "classes.csv:1: header is ''"),
+        ("id,name\n", "classes.csv: lists no classes"),
+        ("id,name\n0,a\n2,b\n", "classes.csv:3: class id '2' where 1 was expected"),
+        ("id,name\n1,a\n", "classes.csv:2: class id '1' where 0 was expected"),
+        ("id,name\n0,a\n1,a\n", "classes.csv:3: class 'a' appears twice\n  hint: the first is in line 2"),
+        ("id,name\n0,push, slowly\n", "classes.csv:2: expected id,name"),
+        ("id,name\n0,\n", "classes.csv:2: expected id,name"),
+    ],
+)
 def test_a_wrong_class_file_is_refused(tmp_path: Path, classes: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         declared(tmp_path, classes=classes).class_names()
@@ -96,7 +107,8 @@ def test_unknown_names_say_what_was_meant(tmp_path: Path) -> None:
 
 
 def test_the_root_is_found_from_the_declaring_file_and_the_environment(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("VTB_TEST_VIDEOS", raising=False)
     assert declared(tmp_path).location() == tmp_path / "videos"
     assert "is not there" in (declared(tmp_path).missing() or "")
@@ -163,13 +175,16 @@ def test_embedded_sets_are_consistent(name: str) -> None:
     for split in embedded.splits:
         assert {entry.label for entry in embedded.entries(split)} == set(range(len(classes)))
         assert embedded.content(split) != EMBEDDED["glyphs-narrow"].content("train") or (name, split) == (
-            "glyphs-narrow", "train")
+            "glyphs-narrow",
+            "train",
+        )
     assert "not built" in (embedded.missing() or "")
 
 
 def test_embedded_sets_have_the_splits_that_suites_use() -> None:
-    assert set(EMBEDDED) == {f"glyphs-{world}{tail}" for world in ("narrow", "broad")
-                             for tail in ("", "-objects", "-verbs", "-both")}
+    assert set(EMBEDDED) == {
+        f"glyphs-{world}{tail}" for world in ("narrow", "broad") for tail in ("", "-objects", "-verbs", "-both")
+    }
     assert set(EMBEDDED["glyphs-broad"].splits) == {"train", "validation"}
     assert set(EMBEDDED["glyphs-broad-both"].splits) == {"test"}
 
@@ -187,6 +202,8 @@ def test_the_cache_folder_can_be_chosen(cache: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_lists_are_read_without_torch_or_decoders() -> None:
-    code = ("import sys; from bench.data.datasets import EMBEDDED; EMBEDDED['glyphs-narrow'].entries('train'); "
-            "print([m for m in ('torch', 'decord', 'numpy') if m in sys.modules])")
+    code = (
+        "import sys; from bench.data.datasets import EMBEDDED; EMBEDDED['glyphs-narrow'].entries('train'); "
+        "print([m for m in ('torch', 'decord', 'numpy') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

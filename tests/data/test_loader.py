@@ -31,8 +31,9 @@ def views(dataset: Dataset, workers: int = 0, batch: int = 4) -> list[ViewBatch]
     return list(test_loader(dataset, "test", TEST, workers, batch))
 
 
-def epoch(dataset: Dataset, order: list[int], number: int = 0, seed: int = 0, workers: int = 0,
-          train: TrainViews = FRESH) -> list[TrainBatch]:
+def epoch(
+    dataset: Dataset, order: list[int], number: int = 0, seed: int = 0, workers: int = 0, train: TrainViews = FRESH
+) -> list[TrainBatch]:
     return list(train_loader(dataset, "train", train, seed, number, order, 2, workers))
 
 
@@ -84,8 +85,10 @@ def test_a_failure_that_passes_is_tried_again(good: Dataset, monkeypatch: pytest
 
     wanted = views(good)
     monkeypatch.setattr(loader, "Video", flaky)
-    assert all(torch.equal(one.pixels_bVT3SS, other.pixels_bVT3SS) and not one.failures
-               for one, other in zip(views(good), wanted, strict=True))
+    assert all(
+        torch.equal(one.pixels_bVT3SS, other.pixels_bVT3SS) and not one.failures
+        for one, other in zip(views(good), wanted, strict=True)
+    )
     assert len(attempts) == 12
 
 

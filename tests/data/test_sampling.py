@@ -33,8 +33,13 @@ def test_training_indices_are_ordered_and_inside(length: int, frames: int, seed:
         assert (np.diff(indices) >= 0).all()
 
 
-@given(LENGTHS, FRAMES, CLIPS, st.sampled_from(["segment_start", "dense", "segment_centre"]),
-       st.sampled_from(["wrap", "clamp"]))
+@given(
+    LENGTHS,
+    FRAMES,
+    CLIPS,
+    st.sampled_from(["segment_start", "dense", "segment_centre"]),
+    st.sampled_from(["wrap", "clamp"]),
+)
 def test_test_indices_are_inside(length: int, frames: int, clips: int, sampler: str, short_clip: str) -> None:
     views = TestViews(frames=frames, clips=clips, sampler=sampler, short_clip=short_clip)  # type: ignore[arg-type]
     indices_KN = test_indices(views, length)

@@ -10,8 +10,22 @@ from bench.errors import UserError
 from tests.data.clips import shown, write_clip
 
 # 2 to 72: widths whose rows decord hands over with padding, or nearly; then sizes of real datasets, and odd ones.
-SIZES = [(2, 2), (16, 16), (24, 20), (40, 30), (48, 48), (50, 50), (72, 64), (100, 60), (144, 96), (202, 360),
-         (340, 256), (426, 240), (51, 49), (65, 33)]
+SIZES = [
+    (2, 2),
+    (16, 16),
+    (24, 20),
+    (40, 30),
+    (48, 48),
+    (50, 50),
+    (72, 64),
+    (100, 60),
+    (144, 96),
+    (202, 360),
+    (340, 256),
+    (426, 240),
+    (51, 49),
+    (65, 33),
+]
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
@@ -61,7 +75,12 @@ def only_the_start_of_a_header(path: Path) -> None:
 
 
 DAMAGE: list[Callable[[Path], None]] = [
-    truncated, damaged, Path.unlink, emptied, written_over, only_the_start_of_a_header,
+    truncated,
+    damaged,
+    Path.unlink,
+    emptied,
+    written_over,
+    only_the_start_of_a_header,
 ]
 
 
@@ -89,7 +108,7 @@ def test_a_file_of_a_live_writer_declares_no_size(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "clip.mkv", frames=9)
     data = path.read_bytes()
     at = data.index(b"\x18S\x80g") + 4
-    path.write_bytes(data[:at] + b"\x01" + b"\xff" * 7 + data[at + 8:])
+    path.write_bytes(data[:at] + b"\x01" + b"\xff" * 7 + data[at + 8 :])
     assert len(Video(path)) == 9
 
 

@@ -32,8 +32,9 @@ def replay_frame_sampling(path: Path) -> Deviations:
 
 
 def _indices(row: dict[str, Any], clips: int) -> np.ndarray:
-    views = TestViews(frames=row["frames"], clips=clips, sampler="dense" if row["dense"] else "segment_start",
-                      short_clip="wrap")
+    views = TestViews(
+        frames=row["frames"], clips=clips, sampler="dense" if row["dense"] else "segment_start", short_clip="wrap"
+    )
     return test_indices(views, row["video_frames"]).ravel()
 
 
@@ -49,9 +50,10 @@ def replay_half_classes(path: Path) -> Deviations:
     cosines_NVC = np.einsum("nvd,cd->nvc", case["in.view_embeddings"], case["in.class_embeddings"])
     draws = range(len(case["out.top1_per_split"]))
     found = [half_class_accuracy(cosines_NVC, case["in.labels"], draw) for draw in draws]
-    return {f"{name}_per_split": _deviation(np.array([each[name] for each in found], float),
-                                            case[f"out.{name}_per_split"])
-            for name in ("top1", "top5")}
+    return {
+        f"{name}_per_split": _deviation(np.array([each[name] for each in found], float), case[f"out.{name}_per_split"])
+        for name in ("top1", "top5")
+    }
 
 
 def _deviation(own: np.ndarray, reference: np.ndarray) -> float:

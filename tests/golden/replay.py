@@ -92,8 +92,11 @@ def _mote_output(model: Mote, inputs: Tensors, name: str) -> Tensor:
     if match is None:
         return torch.empty(0)
     kind, expert, tau, classes, tfm = match.groups()
-    inference = Inference(expert=None if expert is None else int(expert), tfm=tfm == "tfm",
-                          merge_temperature=None if tau in (None, "inf") else float(tau))
+    inference = Inference(
+        expert=None if expert is None else int(expert),
+        tfm=tfm == "tfm",
+        merge_temperature=None if tau in (None, "inf") else float(tau),
+    )
     predictor = model.deploy(inference, inputs["seen_class_embeddings"])
     frames_BTD, classes_CD = inputs["frames"], inputs[f"{classes or 'seen'}_class_embeddings"]
     prediction: Prediction = predictor(frames_BTD, classes_CD)
@@ -106,10 +109,14 @@ def _mote_training(model: Mote, inputs: Tensors) -> Tensors:
     frames_BTD = inputs["frames"].clone().requires_grad_()
     classes_CD, experts = inputs["seen_class_embeddings"], model.config.num_experts
     routing_L, taus_L = inputs["train_routing"].tolist(), inputs["train_taus"].tolist()
-    passes = {"expert": [one_expert(experts, i) for i in routing_L],
-              "merged": [merge_weights(experts, tau) for tau in taus_L]}
-    logits = {f"train.logits_{name}": cosines((frames_BTD + model.head(frames_BTD, weights_LE)).mean(dim=1), classes_CD)
-              for name, weights_LE in passes.items()}
+    passes = {
+        "expert": [one_expert(experts, i) for i in routing_L],
+        "merged": [merge_weights(experts, tau) for tau in taus_L],
+    }
+    logits = {
+        f"train.logits_{name}": cosines((frames_BTD + model.head(frames_BTD, weights_LE)).mean(dim=1), classes_CD)
+        for name, weights_LE in passes.items()
+    }
     terms = model.objective(frames_BTD, inputs["labels"], classes_CD, routing_L, taus_L)
     terms["total"].backward()
     names = {"ce_expert": "ce", "ce_merged": "wmr", "mse": "mse", "total": "total"}
@@ -129,10 +136,17 @@ def text4vis_head(path: Path) -> Deviations:
     model.load_trained({f"head.{name}": tensor for name, tensor in state.items()})
     prediction, pooled = (
         each.deploy(Inference(), classes_CD)(frames_BTD, classes_CD)
-        for each in (model, ClipMean(ClipMeanConfig(tower="frozen"), clip)))
+        for each in (model, ClipMean(ClipMeanConfig(tower="frozen"), clip))
+    )
     scale = inputs["logit_scale"]
-    return _compare({"video": prediction.features["z"], "logits": scale * prediction.cosines_BC,
-                     "logits_mean_pool": scale * pooled.cosines_BC}, case)
+    return _compare(
+        {
+            "video": prediction.features["z"],
+            "logits": scale * prediction.cosines_BC,
+            "logits_mean_pool": scale * pooled.cosines_BC,
+        },
+        case,
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -160,8 +174,10 @@ def mote_checkpoint(path: Path) -> Deviations:
 def _outputs(model: Mote, inference: Inference, inputs: Tensors, sources_SD: Tensor) -> Tensors:
     predictor = model.deploy(inference, sources_SD)
     frames_BTD = model.encode(inputs["frames"])
-    logits = {f"logits_{kind}": predictor(frames_BTD, inputs[f"{kind}_class_embeddings"]).cosines_BC
-              for kind in ("seen", "unseen")}
+    logits = {
+        f"logits_{kind}": predictor(frames_BTD, inputs[f"{kind}_class_embeddings"]).cosines_BC
+        for kind in ("seen", "unseen")
+    }
     return {"frame_embeddings": frames_BTD, "logit_scale": torch.tensor(predictor.logit_scale), **logits}
 
 
@@ -176,8 +192,9 @@ def lr_schedule(path: Path) -> Deviations:
     for index, rates in enumerate(case["lr_per_iteration"]):
         epoch, iteration = divmod(index, length)
         own = lr_factor(epoch, iteration, length, case["epochs"], case["warmup_epochs"])
-        deviations = [max(worst, abs(rate / base - own))
-                      for worst, rate, base in zip(deviations, rates, bases, strict=True)]
+        deviations = [
+            max(worst, abs(rate / base - own)) for worst, rate, base in zip(deviations, rates, bases, strict=True)
+        ]
     return {f"base_lr {base:g}": worst for base, worst in zip(bases, deviations, strict=True)}
 
 

@@ -33,8 +33,14 @@ Events = list[str]
 def run(suite: Path, store: Path) -> None:
     """Everything the suite needs, in this process, with a checkpoint after every step."""
     graph = build_graph(load_suite(suite))
-    outcome = run_local(list(graph.stages.values()), Store(store), Compute(checkpoint_seconds=0.0), 0,
-                        {"versions": {}}, lambda state: None)
+    outcome = run_local(
+        list(graph.stages.values()),
+        Store(store),
+        Compute(checkpoint_seconds=0.0),
+        0,
+        {"versions": {}},
+        lambda state: None,
+    )
     assert not outcome.failed and not outcome.blocked, outcome
 
 
@@ -56,6 +62,7 @@ def armed(kill_at: int, events: Events) -> None:
             original(*arguments)
             if event("after a rename"):
                 die()
+
         return rename
 
     def writing(original: Callable[..., None], place: int) -> Callable[..., None]:
@@ -65,10 +72,11 @@ def armed(kill_at: int, events: Events) -> None:
                 path = arguments[place]
                 os.truncate(path, os.path.getsize(path) // 2)
                 die()
+
         return write
 
-    os.replace, os.rename = renaming(os.replace), renaming(os.rename)  # type: ignore[assignment]
-    torch.save = writing(torch.save, 1)  # type: ignore[assignment]
+    os.replace, os.rename = renaming(os.replace), renaming(os.rename)
+    torch.save = writing(torch.save, 1)
     for module in (encode, evaluate, probe, texts, train):
         module.save_file = writing(safetensors.torch.save_file, 1)  # type: ignore[attr-defined]
     step = train.Trainer._step
@@ -77,7 +85,8 @@ def armed(kill_at: int, events: Events) -> None:
         step(*arguments)
         if event("after a step"):
             die()
-    train.Trainer._step = stepping  # type: ignore[method-assign]
+
+    train.Trainer._step = stepping  # type: ignore[method-assign, assignment]
 
 
 def forked(work: Callable[[], None]) -> int:
@@ -112,8 +121,10 @@ def main(suite: Path, folder: Path, points: int, seed: int) -> None:
     events: Events = json.loads((folder / "events.json").read_text())
     kinds = sorted(set(events))
     draw = random.Random(seed)
-    chosen = [draw.choice([n for n, kind in enumerate(events) if kind == kinds[point % len(kinds)]])
-              for point in range(points)]
+    chosen = [
+        draw.choice([n for n, kind in enumerate(events) if kind == kinds[point % len(kinds)]])
+        for point in range(points)
+    ]
     found = []
     for number in chosen:
         store = folder / f"killed-{number}"
@@ -124,8 +135,15 @@ def main(suite: Path, folder: Path, points: int, seed: int) -> None:
 
         status = forked(killed)
         again = forked(lambda store=store: run(suite, store))  # type: ignore[misc]
-        found.append({"event": number, "kind": events[number], "signal": os.WTERMSIG(status), "again": again,
-                      "hashes": hashes(store)})
+        found.append(
+            {
+                "event": number,
+                "kind": events[number],
+                "signal": os.WTERMSIG(status),
+                "again": again,
+                "hashes": hashes(store),
+            }
+        )
     print(json.dumps({"whole": hashes(folder / "whole"), "points": found}))
 
 

@@ -58,8 +58,15 @@ def records(suite: Path, kind: str) -> list[dict[str, object]]:
 def test_from_suite_to_report_and_nothing_the_second_time(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(suite, "--jobs", "2") == 0
     report = suite.parent / "runs/reports/tiny"
-    assert {"report.html", "tradeoff.png", "tradeoff.pdf", "table.csv", "table.md", "table.tex",
-            "expert-similarity-mote.png"} <= {path.name for path in report.iterdir()}
+    assert {
+        "report.html",
+        "tradeoff.png",
+        "tradeoff.pdf",
+        "table.csv",
+        "table.md",
+        "table.tex",
+        "expert-similarity-mote.png",
+    } <= {path.name for path in report.iterdir()}
     table = pd.read_csv(report / "table.csv")
     assert table.notna().any(axis=None) and "CLIP mean-pool" in (report / "table.md").read_text()
     assert len(records(suite, "train")) == 2 * 3  # dense, mote (shared by two rows' points), tuned
@@ -75,7 +82,9 @@ def test_records_say_where_they_come_from(suite: Path) -> None:
     (record, *_) = records(suite, "evaluate")
     origin = record["provenance"]
     assert isinstance(origin, dict)
-    assert {"revision", "dirty", "command", "versions", "host", "device", "threads", "started", "seconds"} <= set(origin)
+    assert {"revision", "dirty", "command", "versions", "host", "device", "threads", "started", "seconds"} <= set(
+        origin
+    )
     assert "torch" in origin["versions"]
     result = record["result"]
     assert isinstance(result, dict) and (result["videos"], result["classes"], result["undecodable"]) == (6, 3, 0)
@@ -86,11 +95,14 @@ def test_the_same_bits_in_this_process_and_in_slots(suite: Path) -> None:
     here = {record["identity"]: record["sha256"] for kind in ("train", "evaluate") for record in records(suite, kind)}
     (suite.parent / "runs").rename(suite.parent / "first")
     assert run(suite, "--jobs", "2", "seeds=[0]") == 0
-    assert here == {record["identity"]: record["sha256"] for kind in ("train", "evaluate") for record in records(suite, kind)}
+    assert here == {
+        record["identity"]: record["sha256"] for kind in ("train", "evaluate") for record in records(suite, kind)
+    }
 
 
 def test_an_undeclared_bad_video_stops_its_evaluations_until_it_is_declared(
-        suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (suite.parent / "test/1.mp4").write_bytes(b"not a video")
     assert run(suite, "--jobs", "0", "seeds=[0]") == 1
     message = capsys.readouterr().err

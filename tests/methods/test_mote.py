@@ -56,11 +56,14 @@ def frames_BTD() -> Tensor:
 # Random choices
 
 
-@pytest.mark.parametrize(("experts", "published"), [
-    (3, [0.0900, 0.2447, 0.6652]),
-    (4, [0.0321, 0.0871, 0.2369, 0.6439]),
-    (5, [0.0117, 0.0317, 0.0861, 0.2341, 0.6364]),
-])
+@pytest.mark.parametrize(
+    ("experts", "published"),
+    [
+        (3, [0.0900, 0.2447, 0.6652]),
+        (4, [0.0321, 0.0871, 0.2369, 0.6439]),
+        (5, [0.0117, 0.0317, 0.0861, 0.2341, 0.6364]),
+    ],
+)
 def test_routing_follows_the_published_odds_in_each_layer(experts: int, published: list[float]) -> None:
     generator = torch.Generator().manual_seed(0)
     draws = [draw_routing(2, experts, generator) for _ in range(4000)]
@@ -83,11 +86,14 @@ def test_temperatures() -> None:
     assert any(taus_L[0] != taus_L[1] for taus_L in draws)
 
 
-@pytest.mark.parametrize(("tau", "published"), [
-    (0.6, [0.0055, 0.0290, 0.1534, 0.8122]),
-    (-2.4, [0.4201, 0.2770, 0.1826, 0.1204]),
-    (inf, [0.25] * 4),
-])
+@pytest.mark.parametrize(
+    ("tau", "published"),
+    [
+        (0.6, [0.0055, 0.0290, 0.1534, 0.8122]),
+        (-2.4, [0.4201, 0.2770, 0.1826, 0.1204]),
+        (inf, [0.25] * 4),
+    ],
+)
 def test_merge_weights(tau: float, published: list[float]) -> None:
     assert merge_weights(4, tau) == pytest.approx(published, abs=6e-5)
 
@@ -111,8 +117,9 @@ def test_a_step_draws_its_routing_first_and_temperatures_only_when_they_are_used
 
 
 def test_the_total_weighs_its_terms(frames_BTD: Tensor) -> None:
-    terms = build(wmr_weight=2.0, mse_weight=3.0).objective(frames_BTD, torch.arange(B), random_unit(C, 1), [0, 1],
-                                                            [0.6, inf])
+    terms = build(wmr_weight=2.0, mse_weight=3.0).objective(
+        frames_BTD, torch.arange(B), random_unit(C, 1), [0, 1], [0.6, inf]
+    )
     assert terms["total"].item() == pytest.approx((terms["ce"] + 2 * terms["wmr"] + 3 * terms["mse"]).item())
 
 
@@ -159,13 +166,17 @@ def test_experts_start_different_and_as_published() -> None:
 # Inference
 
 
-@pytest.mark.parametrize(("choice", "weights_E"), [
-    ({}, [0.25] * 4),
-    ({"expert": 2}, [0, 0, 1, 0]),
-    ({"merge_temperature": -2.4}, merge_weights(4, -2.4)),
-])
-def test_deploying_merges_once_into_a_dense_head(frames_BTD: Tensor, choice: dict[str, Any], weights_E: list[float]
-                                                 ) -> None:
+@pytest.mark.parametrize(
+    ("choice", "weights_E"),
+    [
+        ({}, [0.25] * 4),
+        ({"expert": 2}, [0, 0, 1, 0]),
+        ({"merge_temperature": -2.4}, merge_weights(4, -2.4)),
+    ],
+)
+def test_deploying_merges_once_into_a_dense_head(
+    frames_BTD: Tensor, choice: dict[str, Any], weights_E: list[float]
+) -> None:
     model = build()
     predictor = model.deploy(Inference.model_validate({"tfm": False, **choice}), random_unit(C, 1))
     assert not [name for name in predictor.state_dict() if "fc_up" in name or "fc_dn" in name]
@@ -182,8 +193,10 @@ def test_an_expert_that_does_not_exist_is_refused() -> None:
     Config(tower="frozen").check(Inference(expert=3))
 
 
-@pytest.mark.parametrize("wrong", [{"merge_temperature": 0}, {"merge_temperature": inf}, {"expert": -1},
-                                   {"expert": 1, "merge_temperature": 1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"merge_temperature": 0}, {"merge_temperature": inf}, {"expert": -1}, {"expert": 1, "merge_temperature": 1}],
+)
 def test_senseless_inference_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Inference.model_validate(wrong)
@@ -198,9 +211,9 @@ def test_modulation_does_nothing_where_the_test_has_the_sources_classes(frames_B
 
 def test_modulation_takes_the_best_source_neighbour_of_each_test_neighbour() -> None:
     axes = torch.eye(4)
-    tests_CD, sources_SD = axes[[0, 1]], F.normalize(torch.tensor([[1.0, 0, 0, 0], [3, 4, 0, 0]]), dim=-1)
+    tests_CD, sources_SD = axes[[0, 2]], torch.tensor([[1.0, 0, 0, 0], [0.6, 0.8, 0, 0]])
     rho_B = modulation(axes[[0]][None], tests_CD, sources_SD, gamma=0.5, k=5)  # k is clamped to 2
-    assert float(rho_B) == pytest.approx(exp(-(1 - (1 + 0.8) / 2) / 0.5))
+    assert float(rho_B) == pytest.approx(exp(-(1 - (1 + 0) / 2) / 0.5))
 
 
 def test_modulation_scales_what_the_head_adds(frames_BTD: Tensor) -> None:
@@ -219,10 +232,13 @@ def test_modulation_scales_what_the_head_adds(frames_BTD: Tensor) -> None:
 # Sizes and official files
 
 
-@pytest.mark.parametrize(("name", "layers", "stored", "active"), [
-    ("ViT-B-16", 4, 37_845_504, 12_648_960),
-    ("ViT-L-14", 6, 127_590_144, 42_586_368),
-])
+@pytest.mark.parametrize(
+    ("name", "layers", "stored", "active"),
+    [
+        ("ViT-B-16", 4, 37_845_504, 12_648_960),
+        ("ViT-L-14", 6, 127_590_144, 42_586_368),
+    ],
+)
 def test_published_sizes(name: str, layers: int, stored: int, active: int) -> None:
     shapes = backbone(name)
     with torch.device("meta"):
@@ -247,12 +263,15 @@ def test_official_states_are_loaded_whatever_their_prefix(frames_BTD: Tensor) ->
     assert all(torch.equal(tensor, head[f"module.{name}"]) for name, tensor in model.head.state_dict().items())
 
 
-@pytest.mark.parametrize(("key", "value", "message"), [
-    ("module.transformer.resblocks.1.ln_1.bias", None, "1 tensors are missing: transformer.resblocks.1.ln_1.bias"),
-    ("novel", torch.zeros(1), "1 tensors are left over: novel"),
-    ("module.transformer.resblocks.0.ln_2.bias", torch.zeros(7), r"ln_2.bias is \[7\], expected \[128\]"),
-    ("transformer.resblocks.0.mlp.mote_fusion_weight", torch.ones(3), "not merged equally"),
-])
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("module.transformer.resblocks.1.ln_1.bias", None, "1 tensors are missing: transformer.resblocks.1.ln_1.bias"),
+        ("novel", torch.zeros(1), "1 tensors are left over: novel"),
+        ("module.transformer.resblocks.0.ln_2.bias", torch.zeros(7), r"ln_2.bias is \[7\], expected \[128\]"),
+        ("transformer.resblocks.0.mlp.mote_fusion_weight", torch.ones(3), "not merged equally"),
+    ],
+)
 def test_other_states_are_refused(key: str, value: Tensor | None, message: str) -> None:
     tower, head = official_states()
     changed = {name: tensor for name, tensor in (head | {key: value}).items() if tensor is not None}

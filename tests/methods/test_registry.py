@@ -37,8 +37,10 @@ def test_every_choice_has_a_meaning_and_a_default(name: str) -> None:
 
 
 def test_declarations_import_no_torch() -> None:
-    reads_all = ("import sys; from methods.registry import methods; "
-                 "[(m.config, m.inference, m.summary) for m in methods().values()]; sys.exit('torch' in sys.modules)")
+    reads_all = (
+        "import sys; from methods.registry import methods; "
+        "[(m.config, m.inference, m.summary) for m in methods().values()]; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", reads_all], check=False).returncode == 0
 
 

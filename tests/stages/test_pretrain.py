@@ -30,7 +30,8 @@ TINY: dict[str, Any] = {
 
 def trained(out: Path, **settings: Any) -> dict[str, Tensor]:
     run = pretrain.Run(out, pretrain.Pretraining(**TINY | settings), lambda done, total, text: None)
-    return pretrain.train(run).state_dict()
+    state: dict[str, Tensor] = pretrain.train(run).state_dict()
+    return state
 
 
 def test_an_interrupted_run_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
