@@ -41,3 +41,18 @@ def write_suite(folder: Path, *changes: tuple[str, str], text: str = SMALL) -> P
     path = folder / "small.yaml"
     path.write_text(text)
     return path
+
+
+def many_trials() -> str:
+    """10,000 trials: 4 depths x 5 numbers of experts x 25 rates x modulation on or off x 10 seeds."""
+    rates = [round(1e-4 * n, 6) for n in range(1, 26)]
+    head = SMALL[: SMALL.index("rows:")].replace("seeds: [0, 1]", f"seeds: {list(range(10))}")
+    return f"""{head}rows:
+  mote:
+    method: mote
+    axes:
+      config.layers: [1, 2, 3, 4]
+      config.num_experts: [2, 3, 4, 5, 6]
+      recipe.lr: {rates}
+      inference.tfm: [true, false]
+"""

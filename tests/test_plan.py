@@ -12,18 +12,13 @@ from bench.graph import build_graph
 from bench.plan import make_plan
 from bench.records import Store
 from bench.suite import load_suite
-from tests.suites import SMALL, write_suite
+from tests.suites import many_trials, write_suite
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_planning_10000_trials_imports_no_torch(tmp_path: Path) -> None:
-    text = SMALL[: SMALL.index("rows:")].replace("seeds: [0, 1]", f"seeds: {list(range(10))}") + (
-        "rows:\n  mote:\n    method: mote\n    axes:\n      config.layers: [1, 2, 3, 4]\n"
-        "      config.num_experts: [2, 3, 4, 5, 6]\n"
-        f"      recipe.lr: {[round(1e-4 * n, 6) for n in range(1, 26)]}\n      inference.tfm: [true, false]\n"
-    )
-    suite = write_suite(tmp_path, text=text)
+    suite = write_suite(tmp_path, text=many_trials())
     code = (
         "import sys; from bench.commands import main; code = main(sys.argv[1:]); "
         "bad = {'torch', 'torchvision', 'open_clip', 'decord', 'pandas'} & set(sys.modules); "

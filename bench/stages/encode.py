@@ -93,7 +93,8 @@ def _encode(encoder: Encoder, pixels_NVT3HW: Tensor) -> Tensor:
     flat_M3HW = pixels_NVT3HW.flatten(0, 2)
     with torch.no_grad():
         features_MD = torch.cat([encoder(part) for part in flat_M3HW.split(FRAMES)]).float().cpu()
-    return features_MD.unflatten(0, pixels_NVT3HW.shape[:3])
+    features_NVTD: Tensor = features_MD.unflatten(0, pixels_NVT3HW.shape[:3])
+    return features_NVTD
 
 
 def _encoder(work: Work) -> Encoder:
