@@ -9,7 +9,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -136,13 +135,18 @@ def list_(what: Annotated[Listed, typer.Argument(help="what to list")]) -> None:
 
 
 @app.command()
-def pretrain(target: Annotated[Path, typer.Argument(help="weights file to write (.safetensors)")]) -> None:
-    """Repeat the recipe of the embedded world's tiny CLIP (about an hour on two cores; resumes when interrupted)."""
+def pretrain(
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="where weights, record and checkpoints go")] = Path(
+        "pretrain_out"
+    ),
+) -> None:
+    """Repeat the recipe of the embedded world's tiny CLIP (the better part of an hour; resumes when interrupted)."""
     from bench.stages.pretrain import pretrain as train
 
     with _bars() as bars:
         task = bars.add_task("pre-training", total=None)
-        train(target, lambda done, total, text: bars.update(task, completed=done, total=total, description=text))
+        file = train(target, lambda done, total, text: bars.update(task, completed=done, total=total, description=text))
+    out.print(f"weights: {file}", highlight=False, soft_wrap=True)
 
 
 def main(arguments: list[str]) -> int:
@@ -151,14 +155,13 @@ def main(arguments: list[str]) -> int:
     if arguments and arguments[0] not in commands and not arguments[0].startswith("-"):
         arguments = ["run", *arguments]
     try:
-        return app(arguments, standalone_mode=False, prog_name="run_suite.py") or 0
+        app(arguments, prog_name="run_suite.py")
+    except SystemExit as end:
+        return int(end.code or 0)
     except UserError as error:
         console.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
-    except click.ClickException as error:
-        error.show()
-    except click.Abort:
-        return 130
-    return 2
+        return 2
+    return 0
 
 
 def _graph(name: str, overrides: list[str] | None, cache: Path | None) -> tuple[Any, Any]:

@@ -69,7 +69,7 @@ def _summary(state: Launch, estimates: dict[str, float], slots: int) -> str:
 
 def _eta(state: Launch, estimates: dict[str, float], slots: int, elapsed: float) -> str:
     """Time left: estimates of what is left, scaled by how the estimates of what is done came true."""
-    left = sum(estimates[stage.identity] for stage in state.todo)
+    left = sum(estimates[identity] for identity in state.todo)
     begun = sum(estimates[identity] for identity in state.running)
     passed = sum(estimates[identity] * _fraction(state, identity) for identity in state.running)
     done = sum(estimates[stage.identity] for stage in state.outcome.done) + passed

@@ -195,9 +195,11 @@ class _Builder:
     def _model(self, trial: Trial, protocol: Protocol) -> dict[str, Stage]:
         """The inputs of whatever uses a trial's model on a protocol's videos."""
         train, recipe = self._train(trial), trial.recipe
-        own_tower = None if trial.config.shares_encodings else train
+        # alpha = 0 leaves nothing of the tuned tower, so the features are plain CLIP's, unless modules sit inside it.
+        plain = trial.config.shares_encodings or (not trial.config.tower_inside and not trial.inference.clip_alpha)
+        tower = None if plain else train
         inputs = {
-            "features": self._encode(trial, protocol.dataset, protocol.split, protocol.views, own_tower),
+            "features": self._encode(trial, protocol.dataset, protocol.split, protocol.views, tower),
             "source_texts": self._texts(recipe, recipe.source, recipe.templates),
         }
         return {**inputs, "train": train} if train else inputs

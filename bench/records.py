@@ -22,7 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.errors import UserError
+
 SCHEMA = 1
+REDO = "delete the record's folder, and the next run makes it again"
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,16 @@ class Store:
         return {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
 
     def read(self, kind: str, identity: str) -> dict[str, Any]:
-        """The record. Raises FileNotFoundError if the stage is not done and ValueError if it was tampered with."""
+        """The record. Raises FileNotFoundError if the stage is not done and UserError if its files were changed."""
         folder = self.folder(kind, identity)
         record: dict[str, Any] = json.loads((folder / "record.json").read_text())
         if (record["kind"], record["identity"]) != (kind, identity):
-            raise ValueError(f"{folder}: holds the record of {record['kind']} {record['identity']}")
-        for name, size in record["bytes"].items():
-            if (folder / name).stat().st_size != size:
-                raise ValueError(f"{folder / name}: {(folder / name).stat().st_size} bytes, recorded were {size}")
+            raise UserError(f"holds the record of {record['kind']} {record['identity']}", where=str(folder), hint=REDO)
+        for name, recorded in record["bytes"].items():
+            file = folder / name
+            size = file.stat().st_size if file.is_file() else 0
+            if size != recorded:
+                raise UserError(f"{size} bytes, recorded were {recorded}", where=str(file), hint=REDO)
         return record
 
     @contextmanager

@@ -232,8 +232,8 @@ class _Resolver:
                 "config": row.config,
                 "inference": row.inference,
                 "recipe": _merged(file.recipe, row.recipe),
-                "protocol": _merged(file.protocol, row.protocol),
-                "protocols": file.protocols,
+                "protocol": row.protocol,
+                "protocols": {name: _merged(file.protocol, own) for name, own in file.protocols.items()},
             }
         )
         self.axis_of = {}
@@ -248,7 +248,7 @@ class _Resolver:
             raise UserError(str(error), where=self.where(("rows", row_id, "inference"))) from error
         recipe = self._recipe(row_id, row, parts["recipe"])
         protocols = tuple(
-            (name, self._protocol(row_id, name, _merged(parts["protocol"], settings), recipe, config))
+            (name, self._protocol(row_id, name, _merged(settings, parts["protocol"]), recipe, config))
             for name, settings in parts["protocols"].items()
         )
         return Trial(row_id, row.label or row_id, row.method, config, inference, recipe, protocols, point, 0)

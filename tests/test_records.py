@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.errors import UserError
 from bench.records import Store, write_atomically
 
 
@@ -55,14 +56,14 @@ def test_damage_is_noticed(store: Store) -> None:
     write(store)
     (store.folder("train", "abc") / "weights.bin").write_text("short")
     (store.folder("train", "abc") / "weights.bin").write_text("longer")
-    with pytest.raises(ValueError, match=r"weights\.bin: 6 bytes, recorded were 5"):
+    with pytest.raises(UserError, match=r"weights\.bin: 6 bytes, recorded were 5"):
         store.read("train", "abc")
 
 
 def test_a_record_under_the_wrong_identity_is_refused(store: Store) -> None:
     write(store)
     store.folder("train", "abc").rename(store.folder("train", "xyz"))
-    with pytest.raises(ValueError, match="holds the record of train abc"):
+    with pytest.raises(UserError, match="holds the record of train abc"):
         store.read("train", "xyz")
 
 

@@ -150,6 +150,26 @@ def test_a_bundle_moves_several_fields(tmp_path: Path) -> None:
     assert found == {"narrow": ("glyphs-narrow", "glyphs-narrow"), "broad": ("glyphs-broad", "glyphs-broad")}
 
 
+def test_a_row_and_an_axis_over_all_protocols_win_over_each_protocols_own(tmp_path: Path) -> None:
+    suite = load_suite(
+        write_suite(
+            tmp_path,
+            ("dataset: glyphs-narrow-verbs}", "dataset: glyphs-narrow-verbs, views: {clips: 2}, fusion: cos_mean}"),
+            (
+                "config: {layers: 1}}",
+                "config: {layers: 1}, protocol: {fusion: logit_sum}, axes: {protocol.views.clips: [3]}}",
+            ),
+        )
+    )
+    found = {
+        (trial.row, name): (protocol.views.clips, protocol.fusion)
+        for trial in suite.trials
+        for name, protocol in trial.protocols
+    }
+    assert found["clip_mean", "new-verbs"] == (2, "cos_mean")
+    assert found["dense", "new-verbs"] == found["dense", "closed-set"] == (3, "logit_sum")
+
+
 def test_views_take_the_backbones_size(tmp_path: Path) -> None:
     trial = load_suite(write_suite(tmp_path)).trials[0]
     assert (trial.recipe.views.size, trial.recipe.views.resize) == (64, 73)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from multiprocessing import get_context
 
-from bench.graph import Stage
+from bench.graph import KINDS, Stage
 from bench.records import Store
 from bench.work import Compute, Order, Part, execute
 
@@ -33,67 +35,101 @@ class Outcome:
 Watch = Callable[["Launch"], None]
 
 
-@dataclass
 class Launch:
-    """The state of a launch, for displays."""
+    """The state of a launch: what is left, what can start because its inputs have records, what runs and what ended."""
 
-    todo: list[Stage]
-    store: Store
-    running: dict[str, Stage] = field(default_factory=dict)
-    outcome: Outcome = field(default_factory=Outcome)
-    started: float = field(default_factory=time.monotonic)
+    def __init__(self, stages: list[Stage], store: Store) -> None:
+        done = {identity for kind in KINDS for identity in store.known(kind)}
+        self.store = store
+        self.started = time.monotonic()
+        self.todo = {stage.identity: stage for stage in stages if stage.identity not in done}
+        self.running: dict[str, Stage] = {}
+        self.outcome = Outcome()
+        self._lacking = {
+            stage.identity: {other.identity for other in stage.inputs.values()} - done for stage in self.todo.values()
+        }
+        self._needed_by: dict[str, list[Stage]] = {}
+        for stage in self.todo.values():
+            for identity in self._lacking[stage.identity]:
+                self._needed_by.setdefault(identity, []).append(stage)
+        self._ready: list[tuple[float, str]] = []
+        for stage in self.todo.values():
+            self._offer(stage)
+
+    def start(self) -> Stage | None:
+        """The costliest stage that can start now, so that no long one is left to the end; None if there is none."""
+        if not self._ready:
+            return None
+        stage = self.todo.pop(heappop(self._ready)[1])
+        self.running[stage.identity] = stage
+        return stage
+
+    def finish(self, stage: Stage, reason: str | None) -> None:
+        """Note how a running stage ended; None is success, which lets others start."""
+        del self.running[stage.identity]
+        if reason is not None:
+            self.outcome.failed[stage.identity] = reason
+            return
+        self.outcome.done.append(stage)
+        for other in self._needed_by.get(stage.identity, []):
+            self._lacking[other.identity].discard(stage.identity)
+            self._offer(other)
+
+    def repeat(self, stage: Stage) -> None:
+        """Put a running stage back among the ready ones."""
+        self.todo[stage.identity] = self.running.pop(stage.identity)
+        self._offer(stage)
+
+    def _offer(self, stage: Stage) -> None:
+        if not stage.missing and not self._lacking[stage.identity]:
+            heappush(self._ready, (-stage.flops, stage.identity))
 
 
 def run_local(stages: list[Stage], store: Store, compute: Compute, jobs: int, launch: Part, watch: Watch) -> Outcome:
     """Carry out the stages that have no record yet. `jobs` = 0 works in this process, one after the other.
 
-    `stages` come inputs first. `watch` is called about twice a second and after every stage.
+    `watch` is called about twice a second and after every stage.
     """
-    state = Launch([stage for stage in stages if not store.done(*stage.key)], store)
+    state = Launch(stages, store)
     if jobs == 0:
         _in_process(state, compute, launch, watch)
     else:
         _in_slots(state, compute, jobs, launch, watch)
+    state.outcome.blocked = list(state.todo.values())
     return state.outcome
 
 
 def _in_process(state: Launch, compute: Compute, launch: Part, watch: Watch) -> None:
-    while stage := next(_ready(state), None):
-        state.todo.remove(stage)
-        state.running[stage.identity] = stage
+    while stage := state.start():
         watch(state)
-        _finish(state, stage, execute(Order.of(stage), state.store, compute, launch))
+        state.finish(stage, execute(Order.of(stage), state.store, compute, launch))
         watch(state)
-    state.outcome.blocked = state.todo
 
 
 def _in_slots(state: Launch, compute: Compute, jobs: int, launch: Part, watch: Watch) -> None:
-    slots = [_Slot() for _ in range(jobs)]
-    attempts: dict[str, int] = {}
+    free = [_Slot() for _ in range(jobs)]
+    slots, attempts = list(free), Counter[str]()
     futures: dict[Future[str | None], tuple[_Slot, Stage]] = {}
     try:
         while True:
-            busy = {id(slot) for slot, _ in futures.values()}
-            for slot in (slot for slot in slots if id(slot) not in busy):
-                if stage := next(_ready(state), None):
-                    state.todo.remove(stage)
-                    state.running[stage.identity] = stage
-                    futures[slot.submit(Order.of(stage), state.store, compute, launch)] = slot, stage
+            while free and (stage := state.start()):
+                slot = free.pop()
+                futures[slot.submit(Order.of(stage), state.store, compute, launch)] = slot, stage
             if not futures:
                 break
             for future in wait(futures, timeout=0.5, return_when=FIRST_COMPLETED).done:
                 slot, stage = futures.pop(future)
-                attempts[stage.identity] = attempts.get(stage.identity, 0) + 1
+                free.append(slot)
+                attempts[stage.identity] += 1
                 if isinstance(future.exception(), BrokenProcessPool):
                     slot.renew()
                     _died(state, stage, attempts[stage.identity])
                 else:
-                    _finish(state, stage, future.result())
+                    state.finish(stage, future.result())
             watch(state)
     finally:
         for slot in slots:
             slot.close()
-    state.outcome.blocked = state.todo
 
 
 class _Slot:
@@ -118,28 +154,9 @@ class _Slot:
             process.terminate()
 
 
-def _ready(state: Launch) -> Iterator[Stage]:
-    """Stages whose inputs have records, the costliest first, so that no long one is left to the end."""
-    ready = [
-        stage
-        for stage in state.todo
-        if not stage.missing and all(state.store.done(*other.key) for other in stage.inputs.values())
-    ]
-    return iter(sorted(ready, key=lambda stage: -stage.flops))
-
-
-def _finish(state: Launch, stage: Stage, reason: str | None) -> None:
-    del state.running[stage.identity]
-    if reason is None:
-        state.outcome.done.append(stage)
-    else:
-        state.outcome.failed[stage.identity] = reason
-
-
 def _died(state: Launch, stage: Stage, attempt: int) -> None:
     state.store.log("death", *stage.key, title=stage.title, attempt=attempt)
     if attempt < ATTEMPTS:
-        del state.running[stage.identity]
-        state.todo.insert(0, stage)
+        state.repeat(stage)
     else:
-        _finish(state, stage, f"its process died {attempt} times (killed, or out of memory?)")
+        state.finish(stage, f"its process died {attempt} times (killed, or out of memory?)")

@@ -20,10 +20,10 @@ import hashlib
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -32,9 +32,10 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
+import typer
 from open_clip.transformer import PatchDropout
 from rich.progress import Progress as Progressbar
-from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TimeElapsedColumn
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -68,7 +69,7 @@ class Pretraining:
     teacher_rate: float = 2e-3
     cone_steps: int = 300
     cone: float = 2.5  # length of the offset that gathers the class texts, against texts of length 1
-    tower_steps: int = 8000
+    tower_steps: int = 5000
     tower_rate: float = 2e-3
     dropped: float = 0.5  # of the patches, during the first part: as much learnt a step at half the cost (FLIP, 2023)
     dropped_share: float = 0.6  # of the tower's steps
@@ -147,9 +148,7 @@ class Turner:
         self.rate, self.steps = rate, steps
         self.optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))]
         if matrices:
-            muon = torch.optim.Muon(
-                matrices, lr=rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-            )
+            muon = torch.optim.Muon(matrices, lr=rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
             self.optimisers.append(muon)
         self.parameters = [p for _, p in named]
 
@@ -183,6 +182,7 @@ def half_precision() -> torch.autocast:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Checkpoints
+
 
 class Run:
     """One pre-training: its folder of checkpoints, its log of losses, whom to tell about progress."""
@@ -589,14 +589,31 @@ def pretrain(out: Path, progress: Progress, **settings: Any) -> Path:
     return file
 
 
-def main() -> None:
-    """`python -m bench.stages.pretrain [folder]`: the recipe with its defaults and a progress bar."""
-    columns = (*Progressbar.get_default_columns()[:-1], TimeRemainingColumn(), TimeElapsedColumn())
-    with Progressbar(*columns) as bar:
+app = typer.Typer(add_completion=False, help="Pre-training of the tiny CLIP.")
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    with Progressbar(*Progressbar.get_default_columns(), TimeElapsedColumn()) as bar:
         task = bar.add_task("pre-training")
-        out = Path(sys.argv[1] if len(sys.argv) > 1 else "pretrain_out")
-        print(pretrain(out, lambda done, total, text: bar.update(task, completed=done, total=total, description=text)))
+        yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
+
+
+@app.command("run")
+def run_command(out: Path = Path("pretrain_out")) -> None:
+    """Run or resume the recipe with its defaults; writes glyph_clip.safetensors and glyph_clip.json to OUT."""
+    with progress_bar() as progress:
+        file = pretrain(out, progress)
+    print(file)
+
+
+@app.command("measure")
+def measure_command(cache: Path = Path("pretrain_out/worlds")) -> None:
+    """Measure the shipped weights again; builds the worlds under CACHE."""
+    with progress_bar() as progress:
+        measured = measure(load_clip("glyph-vit", "builtin"), cache, progress)
+    print(json.dumps(measured, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    app()
