@@ -30,7 +30,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 StorePath = Annotated[Path, typer.Option("--store", envvar="VTB_STORE", help="folder of records and reports")]
 CachePath = Annotated[Path | None, typer.Option("--cache", envvar="VTB_CACHE", help="folder of the embedded videos")]
 Jobs = Annotated[int | None, typer.Option("--jobs", min=0, help="stages at once; 0 = in this process [default: cores]")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 ... [default: cuda if there is one]")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...; auto: cuda if there is one")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of a stage")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="decoding processes of a stage; 0 = in the stage")]
 Checkpoints = Annotated[
@@ -56,7 +56,7 @@ def run(
     store: StorePath = DEFAULT_STORE,
     cache: CachePath = None,
     jobs: Jobs = None,
-    device: Device = None,
+    device: Device = "auto",
     threads: Threads = 1,
     workers: Workers = 0,
     checkpoint_seconds: Checkpoints = 60.0,
@@ -81,7 +81,7 @@ def run(
     if todo:
         slots = default_jobs() if jobs is None else jobs
         _build_worlds(graph, todo, max(1, slots))
-        compute = Compute(device or _device(), threads, workers, checkpoint_seconds)
+        compute = Compute(device, threads, workers, checkpoint_seconds)
         estimates = dict(zip((stage.identity for stage in todo), estimate(todo, measured_rates(records)), strict=True))
         with _display(estimates, slots) as watch:
             outcome = run_local(list(graph.stages.values()), records, compute, slots, origin, watch)
@@ -239,12 +239,6 @@ def _report(suite: Any, graph: Any, records: Any, origin: dict[str, object]) -> 
 
     page = write_report(collect(suite, graph, records, origin), records.root / "reports" / suite.name)
     out.print(f"report: {page}", highlight=False, soft_wrap=True)
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _listing(what: Listed) -> list[tuple[str, str]]:

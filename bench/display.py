@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from bench.launch.local import Launch, Watch
@@ -46,16 +46,14 @@ class _Plain:
 
 
 def _picture(state: Launch, estimates: dict[str, float], slots: int) -> Group:
-    bars = Progress(
-        TextColumn("{task.description:<48.48}"),
-        BarColumn(24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
-        TimeElapsedColumn(),
-    )
+    """The summary and a bar for each running stage."""
+    columns = ("{task.description:<48.48}", "{task.fields[unit]}", "{task.fields[elapsed]}")
+    title, unit, elapsed = (TextColumn(column, markup=False) for column in columns)
+    bars = Progress(title, BarColumn(24), MofNCompleteColumn(), unit, elapsed)
     for stage in state.running.values():
-        known = state.store.progress(*stage.key) or {"done": 0, "total": None, "unit": ""}
-        bars.add_task(stage.title, completed=known["done"], total=known["total"], unit=known["unit"])
+        known = state.store.progress(*stage.key) or {"done": 0, "total": None, "unit": "", "started": time.time()}
+        passed = clock(time.time() - known["started"])
+        bars.add_task(stage.title, completed=known["done"], total=known["total"], unit=known["unit"], elapsed=passed)
     return Group(Text(_summary(state, estimates, slots)), bars)
 
 
@@ -73,9 +71,7 @@ def _eta(state: Launch, estimates: dict[str, float], slots: int, elapsed: float)
     begun = sum(estimates[identity] for identity in state.running)
     passed = sum(estimates[identity] * _fraction(state, identity) for identity in state.running)
     done = sum(estimates[stage.identity] for stage in state.outcome.done) + passed
-    if not done:
-        return "?"
-    return clock((left + begun - passed) * elapsed / done)
+    return clock((left + begun - passed) * (elapsed / done if done else 1 / slots))
 
 
 def _fraction(state: Launch, identity: str) -> float:

@@ -12,6 +12,7 @@ Rows that differ only in inference share a training; trials with a frozen tower 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -286,14 +287,15 @@ class _Builder:
     def _inference(self, trial: Trial, inference: Inference) -> Part:
         """A tower that is not tuned has nothing to interpolate, so rows that differ in alpha alone are one."""
         if trial.config.tower == "frozen":
-            return self._part(inference, lambda: {**inference.model_dump(mode="json"), "clip_alpha": 1.0})
+            return self._part(inference, lambda: {**inference.model_dump(mode="json"), "clip_alpha": 1.0}, "frozen")
         return self._dump(inference)
 
-    def _part(self, owner: object, make: Any) -> Part:
-        key = ("part", id(owner))
+    def _part(self, owner: object, make: Callable[[], Part], variant: str = "") -> Part:
+        """A part of a spec, made and hashed once for an object that many stages share."""
+        key = ("part", variant, id(owner))
         if key not in self.memo:
             part = make()
-            self.memo[key] = (owner, part)
+            self.memo[key] = (owner, part)  # the owner stays alive, so its id stays its own
             self.hashes[id(part)] = digest(part)
         return self.memo[key][1]  # type: ignore[no-any-return]
 

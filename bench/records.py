@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
+from bench.files import write_atomically
 
 SCHEMA = 1
 REDO = "delete the record's folder, and the next run makes it again"
@@ -116,17 +117,6 @@ class Store:
         except (OSError, ValueError):
             return None
         return state
-
-
-def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file so that a reader, or a crash, meets the old content or the new one and nothing between."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _sha256(path: Path) -> str:

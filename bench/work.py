@@ -7,7 +7,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Work:
 class Compute:
     """How to compute; never part of an identity. The thread count is set by the stage, alike under every launcher."""
 
-    device: str = "cpu"
+    device: str = "auto"  # auto: the first CUDA device if there is one, else the CPU
     threads: int = 1
     loader_workers: int = 0
     checkpoint_seconds: float = 60.0
@@ -85,6 +85,8 @@ def execute(order: Order, store: Store, compute: Compute, launch: Part) -> str |
 def _carry_out(order: Order, store: Store, compute: Compute, launch: Part, started: float) -> None:
     import torch
 
+    if compute.device == "auto":
+        compute = replace(compute, device="cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(compute.threads)
     run = import_module(f"bench.stages.{order.kind}").run
     record: Part = {"title": order.title, "spec": order.spec, "context": order.context, "inputs": order.inputs}

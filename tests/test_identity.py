@@ -54,6 +54,9 @@ def test_code_counts_also_of_imported_modules(package: Path, file: str, old: str
     assert fingerprint() != before
 
 
+PLANNING = ("reports", "bench.suite", "bench.graph", "bench.launch", "bench.records", "bench.commands", "bench.work")
+
+
 def test_stages_do_not_depend_on_planning_and_reports() -> None:
     """Editing a report or a suite's expansion must not invalidate a training."""
     todo, seen = ["bench.stages.train"], set()
@@ -64,7 +67,7 @@ def test_stages_do_not_depend_on_planning_and_reports() -> None:
             seen.add(name)
             todo += [other for other in identity._parse(file)[1] if other.startswith(("bench", "methods", "reports"))]
     assert "bench.clip" in seen
-    assert not {name for name in seen if name.startswith(("reports", "bench.suite", "bench.graph", "bench.launch"))}
+    assert not {name for name in seen if name.startswith(PLANNING)}
 
 
 def test_digest_ignores_key_order_and_is_pinned() -> None:

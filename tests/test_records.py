@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench.errors import UserError
-from bench.records import Store, write_atomically
+from bench.files import write_atomically
+from bench.records import Store
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from bench.data import glyphs
 from bench.data.video import inside, refuse_escape
 from bench.errors import StageError, UserError, unknown
+from bench.files import write_atomically
 from bench.identity import digest
-from bench.records import write_atomically
 
 EMBEDDED_PREFIX = "glyphs-"
 

@@ -32,7 +32,8 @@ rows:
   clip_mean: {label: CLIP mean-pool, method: clip_mean}
   dense: {method: dense_temporal, config: {layers: 1}}
   mote: {method: mote, config: {layers: 1, num_experts: 2}, axes: {inference.tfm: [true, false]}}
-  tuned: {method: clip_mean, config: {tower: tuned}, inference: {clip_alpha: 0.5}, recipe: {views: {copies: 0}, precision: bf16}}
+  tuned: {method: clip_mean, config: {tower: tuned}, inference: {clip_alpha: 0.5},
+          recipe: {views: {copies: 0}, precision: bf16}}
 report: {reference: clip_mean, experts: [mote], compare: [[dense, clip_mean]]}
 """
 
