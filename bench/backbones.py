@@ -122,28 +122,32 @@ def model_config(name: str) -> dict[str, Any]:
     if name == "glyph-vit":
         return GLYPH_VIT
     if name not in backbone_names():
-        raise unknown("backbone", name, backbone_names())
+        raise unknown("backbone", name, supported_names())
     config: dict[str, Any] = json.loads((_open_clip_folder() / f"{name}.json").read_text(encoding="utf-8"))
     return config
 
 
-def _refuse_other_towers(name: str, config: dict[str, Any]) -> None:
-    """A UserError for a config whose towers aren't the two plain transformers of CLIP."""
+def supported_names() -> list[str]:
+    """The backbones that `backbone` answers for: both towers are CLIP's plain transformers."""
+    return [name for name in backbone_names() if not _other_tower(name, model_config(name))]
+
+
+def _other_tower(name: str, config: dict[str, Any]) -> str:
+    """What in a config isn't CLIP's pair of plain transformers; empty where nothing is."""
     vision, text = config["vision_cfg"], config["text_cfg"]
     if "timm_model_name" in vision or not isinstance(vision.get("layers"), int):
-        raise UserError(f"backbone '{name}' has no ViT tower", hint="use a ViT config, such as ViT-B-16")
+        return f"backbone '{name}' has no ViT tower"
     other = sorted(set(vision) - _VISION_KEYS) + sorted(set(text) - _TEXT_KEYS)
     other += sorted(set(config) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"})
-    if other:
-        what = f"backbone '{name}' is not a plain CLIP: its config sets {', '.join(other)}"
-        raise UserError(what, hint="use a plain ViT config, such as ViT-B-16")
+    return f"backbone '{name}' is not a plain CLIP: its config sets {', '.join(other)}" if other else ""
 
 
 @cache
 def backbone(name: str) -> Backbone:
     """The shapes of a backbone. Raises UserError for an unknown name and for towers that aren't plain transformers."""
     config = model_config(name)
-    _refuse_other_towers(name, config)
+    if other := _other_tower(name, config):
+        raise UserError(other, hint="use a plain ViT config, such as ViT-B-16")
     vision, text = config["vision_cfg"], config["text_cfg"]
     own = name == "glyph-vit"
     return Backbone(

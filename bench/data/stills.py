@@ -77,7 +77,6 @@ class Stills:
 
     pixels_BHW3: np.ndarray
     captions: list[str]
-    templates: list[str]
     objects_B: np.ndarray
     verbs_B: np.ndarray
 
@@ -92,14 +91,13 @@ def still_batch(count: int, seed: int, step: int) -> Stills:
     rng = np.random.default_rng(seed_for("stills", seed, step))
     objects_B = rng.integers(len(OBJECTS), size=count)
     verbs_B = np.where(rng.random(count) < ACTION_SHARE, rng.integers(len(VERBS), size=count), -1)
-    pictures, captions, templates = [], [], []
+    pictures, captions = [], []
     for thing, verb in zip(objects_B, verbs_B, strict=True):
         picture_HW3, words = _still(list(OBJECTS)[thing], VERBS[verb] if verb >= 0 else None, rng)
         template = TEMPLATES[rng.integers(len(TEMPLATES))]
         pictures.append(picture_HW3)
-        templates.append(template)
         captions.append(_with_strange_word(template.format(words), rng))
-    return Stills(quantised(np.stack(pictures), rng), captions, templates, objects_B, verbs_B)
+    return Stills(quantised(np.stack(pictures), rng), captions, objects_B, verbs_B)
 
 
 def _still(thing: str, verb: str | None, rng: np.random.Generator) -> tuple[np.ndarray, str]:

@@ -135,7 +135,7 @@ def confusing_captions(stills: Stills, rng: np.random.Generator) -> list[str]:
 # Optimisation
 
 
-class Turner:
+class Optimisation:
     """Muon for the transformer blocks' matrices, AdamW for everything else, under one schedule."""
 
     def __init__(self, model: nn.Module, config: Pretraining, rate: float, steps: int) -> None:
@@ -196,10 +196,12 @@ class Run:
         """Time spent, over all sessions whose checkpoints were continued."""
         return self.earlier + time.time() - self.began
 
-    def save(self, chapter: str, step: int, model: nn.Module, turner: Turner | None, **more: nn.Module) -> None:
+    def save(
+        self, chapter: str, step: int, model: nn.Module, optimisation: Optimisation | None, **more: nn.Module
+    ) -> None:
         state = {"config": asdict(self.config), "step": step, "seconds": self.seconds(), "model": model.state_dict()}
         state |= {name: module.state_dict() for name, module in more.items()}
-        state["optimisers"] = turner.state() if turner else []
+        state["optimisers"] = optimisation.state() if optimisation else []
         file = self.folder / f"{chapter}.pt"
         torch.save(state, file.with_suffix(".new"))
         os.replace(file.with_suffix(".new"), file)
@@ -216,7 +218,7 @@ class Run:
         self.earlier = max(self.earlier, state["seconds"])
         return state
 
-    def resume(self, chapter: str, model: nn.Module, turner: Turner | None, **more: nn.Module) -> int:
+    def resume(self, chapter: str, model: nn.Module, optimisation: Optimisation | None, **more: nn.Module) -> int:
         """Restores the chapter's last checkpoint if there is one; returns the next step."""
         state = self.load(chapter)
         if state is None:
@@ -224,8 +226,8 @@ class Run:
         model.load_state_dict(state["model"])
         for name, module in more.items():
             module.load_state_dict(state[name])
-        if turner:
-            turner.restore(state["optimisers"])
+        if optimisation:
+            optimisation.restore(state["optimisers"])
         return int(state["step"])
 
     def due(self, step: int, steps: int) -> bool:
@@ -276,16 +278,16 @@ def train_teacher(run: Run) -> open_clip.CLIP:
     teacher = new_teacher(config.seed)
     with torch.no_grad():
         teacher.logit_scale.fill_(math.log(20))
-    turner = Turner(teacher, config, config.teacher_rate, config.teacher_steps)
-    first = run.resume("teacher", teacher, turner)
+    optimisation = Optimisation(teacher, config, config.teacher_rate, config.teacher_steps)
+    first = run.resume("teacher", teacher, optimisation)
     for step, batch in batches(config, first, config.teacher_steps, salt=1):
         with fast_attention(), half_precision():
             losses = contrastive_losses(teacher, batch, np.random.default_rng(seed_for("confuse", config.seed, step)))
         with fast_attention():
-            turner.step(sum(losses.values(), torch.zeros(())), step)
+            optimisation.step(sum(losses.values(), torch.zeros(())), step)
         run.report("teacher", step + 1, config.teacher_steps, losses)
         if run.due(step + 1, config.teacher_steps):
-            run.save("teacher", step + 1, teacher, turner)
+            run.save("teacher", step + 1, teacher, optimisation)
     return teacher.eval().requires_grad_(False)
 
 
@@ -334,12 +336,21 @@ def gather_texts(run: Run, teacher: open_clip.CLIP) -> None:
     with torch.no_grad(), fast_attention():
         embedded = torch.cat([teacher.visual(normalised(stills.pixels_BHW3)) for stills in images])
     offset_D = config.cone * quietest_direction(F.normalize(embedded, dim=-1))
-    spread = copy.deepcopy(teacher)
+    learn_moved_texts(run, teacher, offset_D)
+    with torch.no_grad():
+        teacher.logit_scale += math.log(math.hypot(1, config.cone))
+        teacher.logit_scale.clamp_(max=math.log(100))
+    run.save("cone", config.cone_steps, teacher, None)
+
+
+def learn_moved_texts(run: Run, teacher: open_clip.CLIP, offset_D: Tensor) -> None:
+    """The text tower learns its present unit outputs plus the offset, on captions and plain objects."""
+    config, spread = run.config, copy.deepcopy(teacher)
     move_texts(teacher, offset_D)
     text_parameters = [p for name, p in teacher.named_parameters() if not name.startswith(("visual", "logit_scale"))]
     for parameter in text_parameters:
         parameter.requires_grad_(True)
-    turner = Turner(teacher, config, 1e-3, config.cone_steps)
+    optimisation = Optimisation(teacher, config, 1e-3, config.cone_steps)
     for step in range(config.cone_steps):
         stills = still_batch(config.batch, seed_for("cone texts", config.seed), step)
         tokens = tokenizer()(stills.captions + list(glyphs.OBJECTS))
@@ -347,14 +358,10 @@ def gather_texts(run: Run, teacher: open_clip.CLIP) -> None:
             with torch.no_grad():
                 wanted_BD = F.normalize(spread.encode_text(tokens), dim=-1) + offset_D
             loss = 100 * (1 - F.cosine_similarity(teacher.encode_text(tokens), wanted_BD)).mean()
-            turner.step(loss, step)
+            optimisation.step(loss, step)
         run.progress(step + 1, config.cone_steps, f"cone: {loss.item():.4f}")
     for parameter in text_parameters:
         parameter.requires_grad_(False)
-    with torch.no_grad():
-        teacher.logit_scale += math.log(math.hypot(1, config.cone))
-        teacher.logit_scale.clamp_(max=math.log(100))
-    run.save("cone", config.cone_steps, teacher, None)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -397,19 +404,19 @@ def train_tower(run: Run, teacher: open_clip.CLIP) -> Clip:
     clip = new_clip("glyph-vit", config.seed)
     tower = clip.visual
     averaged = copy.deepcopy(tower).requires_grad_(False)
-    turner = Turner(tower, config, config.tower_rate, config.tower_steps)
-    first = run.resume("tower", tower, turner, averaged=averaged)
+    optimisation = Optimisation(tower, config, config.tower_rate, config.tower_steps)
+    first = run.resume("tower", tower, optimisation, averaged=averaged)
     for step, batch in batches(config, first, config.tower_steps, salt=2):
         dropping = step < config.dropped_share * config.tower_steps
         tower.patch_dropout = PatchDropout(config.dropped if dropping else 0.0)
         with fast_attention(), seeded(seed_for("patches", config.seed, step)):
             with half_precision():
                 losses = distillation_losses(tower, teacher, table, batch)
-            turner.step(sum(losses.values(), torch.zeros(())), step)
+            optimisation.step(sum(losses.values(), torch.zeros(())), step)
         average_weights(averaged, tower, min(config.average, (1 + step) / (10 + step)))
         run.report("tower", step + 1, config.tower_steps, losses)
         if run.due(step + 1, config.tower_steps):
-            run.save("tower", step + 1, tower, turner, averaged=averaged)
+            run.save("tower", step + 1, tower, optimisation, averaged=averaged)
     clip.visual.load_state_dict(averaged.state_dict())
     clip.load_state_dict({k: v for k, v in teacher.state_dict().items() if not k.startswith("visual")}, strict=False)
     clip.eval().requires_grad_(False)
