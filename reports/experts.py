@@ -23,16 +23,19 @@ def similarity_figures(results: Results) -> dict[str, Figure]:
 
 
 def accuracy_figures(results: Results) -> dict[tuple[str, str], Figure]:
-    """Per (row id, point) with expert choices: closed-set against each zero-shot target and HM_ZS."""
+    """Per (row id, point) with expert choices: closed-set against each zero-shot target and HM_ZS.
+
+    The reference row is a level, not a point: its closed-set accuracy lies too far away to tell the experts apart.
+    """
     if (results.table["expert"] == "").all():
         return {}
     experts, rows = results.summary(experts=True), results.summary()
-    others = [line for _, line in rows.iterrows()]
+    references = [line for _, line in rows.iterrows() if line["row"] == results.settings.reference]
     figures = {}
     for (row, point), lines in experts.groupby(["row", "point"], sort=False):
-        context = rows[[x["row"] != row and results.comparable(x, lines.iloc[0]) for x in others]]
         if (lines["trade_off_n"] > 0).any():
-            figures[str(row), str(point)] = _accuracy_figure(results, str(row), lines, context)
+            levels = [x for x in references if x["row"] != row and results.comparable(x, lines.iloc[0])]
+            figures[str(row), str(point)] = _accuracy_figure(results, str(row), lines, levels)
     return figures
 
 
@@ -69,7 +72,7 @@ def _heatmap(axes: Axes, probes: list[Probe], mean: np.ndarray, low: float) -> N
     axes.set_title(f"{setting}\n{first.videos} videos × {seeds}", fontsize=7.5, parse_math=False)
 
 
-def _accuracy_figure(results: Results, row: str, lines: pd.DataFrame, context: pd.DataFrame) -> Figure:
+def _accuracy_figure(results: Results, row: str, lines: pd.DataFrame, levels: list[pd.Series]) -> Figure:
     closed = results.protocols("closed-set")[0]
     targets = {name: f"{name} zero-shot top-1 (%)" for name in results.protocols("zero-shot")}
     targets["hm_zs"] = f"{style.HM_ZS} (%)"
@@ -77,30 +80,38 @@ def _accuracy_figure(results: Results, row: str, lines: pd.DataFrame, context: p
         figure, panels = style.panels(len(targets), 3.4, 3.0, columns=2)
         figure.suptitle(", ".join(filter(None, [results.labels()[row], lines["point"].iloc[0]])), parse_math=False)
         for axes, (target, title) in zip(panels, targets.items(), strict=True):
-            scatter.fit(axes, scatter.points(pd.concat([lines, context]), closed, target))
+            scatter.fit(axes, scatter.points(lines, closed, target))
+            for level in levels:
+                _draw_level(axes, level, target)
             axes.set_xlabel(f"Closed-set top-1, {closed} (%)")
             axes.set_ylabel(title)
-        absent = lines[lines["trade_off_n"] < 1]
-        style.note(figure, scatter.seed_note(pd.concat([lines, context])) + scatter.missing_note(absent))
+        style.note(figure, scatter.seed_note(lines) + scatter.missing_note(lines[lines["trade_off_n"] < 1]))
         figure.draw_without_rendering()  # settles the layout, which direct labels depend on
         figure.set_layout_engine("none")
         for axes, target in zip(panels, targets, strict=True):
-            _draw_experts(axes, results, scatter.points(lines, closed, target), scatter.points(context, closed, target))
+            _draw_experts(axes, results, scatter.points(lines, closed, target))
     return figure
 
 
-def _draw_experts(axes: Axes, results: Results, experts: pd.DataFrame, context: pd.DataFrame) -> None:
+def _draw_level(axes: Axes, line: pd.Series, target: str) -> None:
+    """The reference's accuracy on the target as a dashed line, for which the axis is widened."""
+    height = line[f"{target}_mean"]
+    if np.isnan(height):
+        return
+    low, high = axes.get_ylim()
+    room = 0.12 * (max(high, height) - min(low, height))
+    axes.set_ylim(max(0.0, min(low, height - room)), min(100.5, max(high, height + room)))
+    axes.axhline(height, color=style.FAINT, linestyle="--", linewidth=0.9, zorder=1)
+    axes.annotate(line["label"], (0.01, height), xycoords=("axes fraction", "data"), xytext=(0, 2),
+                  textcoords="offset points", color=style.FAINT, fontsize=style.SMALL, parse_math=False)  # fmt: skip
+
+
+def _draw_experts(axes: Axes, results: Results, experts: pd.DataFrame) -> None:
     marks = style.marks(results.labels(), results.settings.reference)
-    texts = []
-    for _, point in context.dropna(subset=["x", "y"]).iterrows():
-        is_reference = point["row"] == results.settings.reference
-        mark = marks[point["row"]] if is_reference else style.Mark(style.FAINT, marks[point["row"]].marker)
-        scatter.bars(axes, point.to_frame().T, mark, faint=not is_reference)
-        texts.append(labels.Label(point["x"], point["y"], point["label"], mark.colour, style.SMALL))
-    own = experts.dropna(subset=["x", "y"])
+    own, texts = experts.dropna(subset=["x", "y"]), []
     for _, point in own.iterrows():
         merged = point["expert"] == "merged"
         colour = marks[point["row"]].colour
         scatter.bars(axes, point.to_frame().T, style.Mark(colour, "D" if merged else "o"))
         texts.append(labels.Label(point["x"], point["y"], point["expert"], colour, 7.5 if merged else style.SMALL))
-    labels.place(axes, texts, scatter.crosses(pd.concat([own, context.dropna(subset=["x", "y"])])))
+    labels.place(axes, texts, scatter.crosses(own))

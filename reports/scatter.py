@@ -35,13 +35,13 @@ def points(lines: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     return heights(heights(lines, x, "x"), y)
 
 
-def bars(axes: Axes, lines: pd.DataFrame, mark: style.Mark, faint: bool = False) -> None:
-    """Points with error bars in both directions, from `points`; `faint` for context that is not the subject."""
+def bars(axes: Axes, lines: pd.DataFrame, mark: style.Mark) -> None:
+    """Points with error bars in both directions, from `points`."""
     size = 9 if mark.marker == "*" else 5.5
     axes.errorbar(
         lines["x"], lines["y"], xerr=lines["dx"], yerr=lines["dy"], linestyle="none", color=mark.colour,
         marker=mark.marker, markersize=size, markeredgecolor="white", markeredgewidth=0.5, elinewidth=0.9,
-        alpha=0.4 if faint else 1.0, zorder=2 if faint else 3,
+        zorder=3,
     )  # fmt: skip
 
 
