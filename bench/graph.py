@@ -187,7 +187,7 @@ class _Builder:
                 inputs,
                 ("bench.stages.train", *method(trial.method).modules),
                 {"pretrained": recipe.pretrained, **self._place(recipe.source, recipe.split)},
-                f"train {self._name(trial)}",
+                f"train {self._trained_name(trial)}",
                 self._train_flops(trial, cached),
                 self._missing(recipe.source),
             )
@@ -340,11 +340,13 @@ class _Builder:
 
     def _name(self, trial: Trial) -> str:
         if ("name", id(trial)) not in self.memo:
-            seed = [f"seed {trial.seed}"] if trial.config.trains else []
-            self.memo["name", id(trial)] = " ".join(
-                [trial.row, *(f"{name}={value}" for name, value in trial.point), *seed]
-            )
+            self.memo["name", id(trial)] = _spell(trial, [axis for axis, _ in trial.point])
         return self.memo["name", id(trial)]  # type: ignore[no-any-return]
+
+    def _trained_name(self, trial: Trial) -> str:
+        """Without axes that only change inference or protocols: their points share the training."""
+        later = ("inference.", "protocol.", "protocols.")
+        return _spell(trial, [axis for axis, _ in trial.point if not self.suite.axes[axis].startswith(later)])
 
     def _train_flops(self, trial: Trial, cached: bool) -> float:
         """Forward and backward (three times the forward) of head and, where it runs, tower, over all epochs."""
@@ -353,3 +355,8 @@ class _Builder:
         if not cached:
             per_video += shape.tower_flops() * recipe.views.frames
         return 3.0 * per_video * self._videos(recipe.source, recipe.split) * recipe.epochs
+
+
+def _spell(trial: Trial, axes: list[str]) -> str:
+    point = [f"{name}={value}" for name, value in trial.point if name in axes]
+    return " ".join([trial.row, *point, *([f"seed {trial.seed}"] if trial.config.trains else [])])

@@ -98,11 +98,11 @@ def test_identities_are_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 PINNED = {
-    "texts glyphs-narrow (96 classes)": "2b61951c4dfb9170b95a12506d579dce",
-    "encode glyphs-narrow/train": "3780ce5bc17c963406f27bd7f0317573",
-    "encode glyphs-narrow-verbs/test": "b0274a6b5e81d2cbba6bc2b58ea16b16",
-    "train mote seed 0": "3b2f2a4956f094824da97b500a7c207f",
-    "evaluate clip_mean on closed-set": "850c5e27ae484ebbee03ecc70bfd53f4",
-    "evaluate mote seed 1, expert 0, on new-verbs": "37ca0bbc54dc975ce963c58683114bf2",
-    "probe mote seed 0": "bd8a509a228fd364f994d58b7100d51f",
+    "texts glyphs-narrow (32 classes)": "b62a753bbd1df5a6684006f266b34232",
+    "encode glyphs-narrow/train": "3dfca2fa8a1a9e15007f30c940e50e2b",
+    "encode glyphs-narrow-verbs/test": "e8d718dd7bd2ca57f22220e729ea5681",
+    "train mote seed 0": "7575a2076e73ceda9724f8a0e3df0f0a",
+    "evaluate clip_mean on closed-set": "d3bf0c26c83e6ac048ee194d157f1054",
+    "evaluate mote seed 1, expert 0, on new-verbs": "5527659f79b9be6145eb98e45dc7851c",
+    "probe mote seed 0": "7150feb8be9ee00d8f47d03dbbc1858c",
 }
