@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,7 @@ def test_killed_at_twenty_points_and_resumed_bit_equal(tmp_path: Path) -> None:
             "0",
         ],
         cwd=ROOT,
+        env={**os.environ, "VTB_CACHE": str(tmp_path / "cache")},
         capture_output=True,
         text=True,
     )
