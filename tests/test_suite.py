@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,9 @@ def test_shipped_suites_are_valid_and_say_what_they_are(path: Path) -> None:
     assert load_suite(path).trials
     header = path.read_text().splitlines()[:5]
     assert [line.split()[1] for line in header] == ["Paper", "Expected", "Hardware", "Time", "Command"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/add_a_dataset.md"])
+def test_the_suite_in_the_documents_is_valid(page: str, tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (SUITES.parent / page).read_text(), re.DOTALL)
+    assert load_suite(write_suite(tmp_path, text=text)).trials
