@@ -29,7 +29,9 @@ SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="name of a shipp
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. recipe.epochs=5")]
 StorePath = Annotated[Path, typer.Option("--store", envvar="VTB_STORE", help="folder of records and reports")]
 CachePath = Annotated[Path | None, typer.Option("--cache", envvar="VTB_CACHE", help="folder of the embedded videos")]
-Jobs = Annotated[int | None, typer.Option("--jobs", min=0, help="stages at once; 0 = in this process [default: cores]")]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", min=0, help="stages at once; 0 = in this process [default: cores, at most 8]")
+]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...; auto: cuda if there is one")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of a stage")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="decoding processes of a stage; 0 = in the stage")]

@@ -15,6 +15,7 @@ from bench.records import Store
 ASSUMED_FLOPS_PER_SECOND = 1e10  # of a stage kind that has no record yet: one CPU core, roughly
 OVERHEAD_SECONDS = 0.3  # of any stage
 SAMPLED_RECORDS = 50
+MOST_JOBS = 8  # each slot is a process with its own torch, half a gigabyte and more
 
 
 @dataclass(frozen=True)
@@ -68,5 +69,6 @@ def estimate(stages: Iterable[Stage], rates: dict[str, float]) -> list[float]:
 
 
 def default_jobs() -> int:
-    """Stages at once on this machine: one per core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Stages at once on this machine: one per core that this process may use, at most `MOST_JOBS`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST_JOBS, cores)
