@@ -23,7 +23,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -596,29 +595,24 @@ def pretrain(out: Path, progress: Progress, **settings: Any) -> Path:
     return file
 
 
-app = typer.Typer(add_completion=False, help="Pre-training of the tiny CLIP.")
+app = typer.Typer(add_completion=False)
 
 
-@contextmanager
-def progress_bar() -> Iterator[Progress]:
-    with Progressbar(*Progressbar.get_default_columns(), TimeElapsedColumn()) as bar:
-        task = bar.add_task("pre-training")
-        yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
-
-
-@app.command("run")
-def run_command(out: Path = Path("pretrain_out")) -> None:
-    """Run or resume the recipe with its defaults; writes glyph_clip.safetensors and glyph_clip.json to OUT."""
-    with progress_bar() as progress:
-        file = pretrain(out, progress)
-    print(file)
+@app.callback()
+def about() -> None:
+    """The tiny CLIP of the embedded world; `python run_suite.py pretrain` repeats its recipe."""
 
 
 @app.command("measure")
 def measure_command(cache: Path = Path("pretrain_out/worlds")) -> None:
     """Measure the shipped weights again; builds the worlds under CACHE."""
-    with progress_bar() as progress:
-        measured = measure(load_clip("glyph-vit", "builtin"), cache, progress)
+    with Progressbar(*Progressbar.get_default_columns(), TimeElapsedColumn()) as bar:
+        task = bar.add_task("measuring")
+        measured = measure(
+            load_clip("glyph-vit", "builtin"),
+            cache,
+            lambda done, total, text: bar.update(task, completed=done, total=total, description=text),
+        )
     print(json.dumps(measured, indent=2))
 
 
