@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from bench.data_commands import doctor, prepare
 from bench.errors import UserError
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ Jobs = Annotated[
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...; auto: cuda if there is one")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of a stage")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="decoding processes of a stage; 0 = in the stage")]
+FrameCache = Annotated[float, typer.Option("--frame-cache", min=0, help="GB of decoded frames to keep; 0 = none")]
 Checkpoints = Annotated[
     float, typer.Option("--checkpoint-seconds", min=0, help="between two checkpoints of a training")
 ]
@@ -60,12 +62,13 @@ def run(
     jobs: Jobs = None,
     device: Device = "auto",
     threads: Threads = 1,
-    workers: Workers = 0,
+    workers: Workers = 1,
+    frame_cache: FrameCache = 10.0,
     checkpoint_seconds: Checkpoints = 60.0,
 ) -> None:
     """Do what a suite still needs, then write its report."""
     from bench.launch.local import run_local
-    from bench.plan import default_jobs, estimate, make_plan, measured_rates
+    from bench.plan import cache_frames, default_jobs, estimate, make_plan, measured_rates
     from bench.provenance import provenance
     from bench.records import Store
     from bench.work import Compute
@@ -74,7 +77,7 @@ def run(
     declared, graph = _graph(suite, overrides, cache)
     records, origin = Store(store), provenance()
     plan = make_plan(graph, records)
-    _show(plan, declared.name, len(declared.trials))
+    _show(plan, declared.name, len(declared.trials), graph)
     if plan.missing_data:
         name, reason = next(iter(plan.missing_data.items()))
         raise UserError(reason, where=f"dataset '{name}'", hint="see docs/add_a_dataset.md")
@@ -83,7 +86,8 @@ def run(
     if todo:
         slots = default_jobs() if jobs is None else jobs
         _build_worlds(graph, todo, max(1, slots))
-        compute = Compute(device, threads, workers, checkpoint_seconds)
+        cache_frames(todo, int(frame_cache * 1e9))
+        compute = Compute(device, threads, workers, frame_cache_gb=frame_cache, checkpoint_seconds=checkpoint_seconds)
         estimates = dict(zip((stage.identity for stage in todo), estimate(todo, measured_rates(records)), strict=True))
         with _display(estimates, slots) as watch:
             outcome = run_local(list(graph.stages.values()), records, compute, slots, origin, watch)
@@ -110,7 +114,7 @@ def plan(
 
     declared, graph = _graph(suite, overrides, cache)
     records = Store(store)
-    _show(make_plan(graph, records), declared.name, len(declared.trials))
+    _show(make_plan(graph, records), declared.name, len(declared.trials), graph)
     if stages:
         for stage in graph.stages.values():
             state = "cached" if records.done(*stage.key) else "data missing" if stage.missing else "to run"
@@ -151,6 +155,10 @@ def pretrain(
     out.print(f"weights: {file}", highlight=False, soft_wrap=True)
 
 
+app.command()(doctor)
+app.command()(prepare)
+
+
 def main(arguments: list[str]) -> int:
     """Run a command and give its exit code: 0 done, 1 stages failed, 2 the input is wrong."""
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
@@ -174,12 +182,20 @@ def _graph(name: str, overrides: list[str] | None, cache: Path | None) -> tuple[
         os.environ["VTB_CACHE"] = str(cache)
     gc.disable()  # thousands of small objects that all live on; collecting them costs half of a large plan's time
     suite = load_suite(suite_path(name), tuple(overrides or ()))
-    graph = build_graph(suite)
+    with _bars() as bars:
+        tasks: dict[str, Any] = {}
+
+        def hashing(dataset: str, done: int, total: int) -> None:
+            if dataset not in tasks:
+                tasks[dataset] = bars.add_task(f"reading {dataset} once for its identity")
+            bars.update(tasks[dataset], completed=done, total=total)
+
+        graph = build_graph(suite, hashing)
     gc.enable()
     return suite, graph
 
 
-def _show(plan: Any, name: str, trials: int) -> None:
+def _show(plan: Any, name: str, trials: int, graph: Any) -> None:
     from bench.display import clock
     from bench.graph import KINDS
 
@@ -194,6 +210,12 @@ def _show(plan: Any, name: str, trials: int) -> None:
     basis = "from earlier records" if plan.measured else "a rough guess from FLOPs"
     if plan.to_run:
         out.print(f"about {clock(plan.seconds)} of work in one slot ({basis})", highlight=False)
+    if plan.frames:
+        out.print(f"frame cache: {plan.frames / 1e9:.2g} GB of frames are read more than once", highlight=False)
+    for why, trainings in graph.uncached.items():
+        out.print(f"{trainings} trainings decode and encode in every step, nothing is kept: {why}", highlight=False)
+    for note in (note for notes in graph.notes.values() for note in notes):
+        out.print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
     for dataset, reason in plan.missing_data.items():
         out.print(f"data missing: {dataset}: {reason}", highlight=False, soft_wrap=True)
 
@@ -245,25 +267,22 @@ def _report(suite: Any, graph: Any, records: Any, origin: dict[str, object]) -> 
 
 def _listing(what: Listed) -> list[tuple[str, str]]:
     from bench.data.datasets import datasets
+    from bench.named_protocols import named_protocols
     from bench.suite import SUITES, load_suite
     from methods.registry import methods
 
     if what is Listed.methods:
         return [(name, found.summary) for name, found in methods().items()]
     if what is Listed.datasets:
-        return [
-            (name, f"{len(data.class_names())} classes; splits: {', '.join(data.splits)}")
-            for name, data in datasets({}).items()
-        ]
+        return [(name, _described(data)) for name, data in datasets({}).items()]
+    if what is Listed.protocols:
+        return list(named_protocols())
     suites = [load_suite(path) for path in sorted(SUITES.glob("*.yaml"))]
-    if what is Listed.suites:
-        return [(suite.name, suite.file.title) for suite in suites]
-    return [
-        (
-            f"{suite.name}.{name}",
-            f"{protocol.role} on {protocol.dataset}/{protocol.split}, "
-            f"{protocol.views.clips}x{protocol.views.crops} views of {protocol.views.frames} frames, {protocol.fusion}",
-        )
-        for suite in suites
-        for name, protocol in suite.trials[0].protocols
-    ]
+    return [(suite.name, suite.file.title) for suite in suites]
+
+
+def _described(data: Any) -> str:
+    """Splits with their numbers of videos, as far as they are known, and what is not there."""
+    splits = [f"{split} {count:,}" if (count := data.count(split)) else split for split in data.splits]
+    missing = None if data.buildable else data.missing()
+    return ", ".join(splits) + (f"  ({missing})" if missing else "")

@@ -19,6 +19,10 @@ class UserError(Exception):
         self.hint = hint
         super().__init__(self.render())
 
+    def at(self, where: str) -> UserError:
+        """The same mistake, found at another place."""
+        return UserError(self.what, where=where, allowed=self.allowed, hint=self.hint)
+
     def render(self) -> str:
         lines = [f"{self.where}: {self.what}" if self.where else self.what]
         if self.allowed:

@@ -14,13 +14,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
 from bench.backbones import backbone, weights_identity
 from bench.data.datasets import Dataset, dataset
+from bench.data.frame_cache import estimate
+from bench.data.selection import Selection, class_ids, select
+from bench.data.subsets import merged_vocabulary
+from bench.data.views import TestViews, TrainViews
+from bench.errors import UserError
 from bench.identity import digest, source_fingerprint
 from bench.prompts import prompts
 from bench.protocol import Protocol
@@ -30,9 +35,22 @@ from methods.registry import method
 from methods.settings import Inference
 
 KINDS = ("texts", "encode", "train", "evaluate", "probe")
+# Fields that only name what an identity takes by content: lists, videos, prompts, weights.
+BY_CONTENT = {
+    *("role", "source", "dataset", "split", "over", "classes", "shots", "draw", "repeat"),
+    *("labels", "vocabulary", "templates", "backbone", "pretrained"),
+}
 PROBE_VIDEOS = 100  # unseen videos behind a similarity heatmap (MoTE Fig. 7)
 
 Part = dict[str, Any]
+
+
+class Frames(NamedTuple):
+    """Decoded frames that a stage looks at, for the frame cache: which ones, how often, and their size in bytes."""
+
+    key: str
+    passes: float
+    size: int
 
 
 @dataclass(eq=False)
@@ -47,6 +65,7 @@ class Stage:
     title: str
     flops: float
     missing: str | None = None  # why its data are not usable, if they are not
+    frames: Frames | None = None  # what it decodes
     identity: str = field(default="", init=False)
 
     @cached_property
@@ -56,10 +75,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of the tables: a trial under a protocol, as a whole or with one choice of experts."""
+    """One number of the tables: a trial under (a part of) a protocol, as a whole or with one choice of experts."""
 
     trial: Trial
     protocol: str
+    part: str
     role: str
     dataset: str
     expert: str
@@ -83,51 +103,87 @@ class Graph:
     cells: list[Cell] = field(default_factory=list)
     probes: list[ProbeCell] = field(default_factory=list)
     datasets: dict[str, Dataset] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)  # dataset -> why its data are not usable
+    protocols: dict[str, Part] = field(default_factory=dict)  # what the columns of the tables are measured under
+    notes: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # (dataset, split) -> what is odd about it
+    uncached: dict[str, int] = field(default_factory=dict)  # why features are not kept -> trainings
 
 
-def build_graph(suite: Suite) -> Graph:
-    """The graph of a suite. Data that are not there leave their stages marked, not out."""
-    return _Builder(suite).build()
+Hashing = Callable[[str, int, int], None]  # (dataset, files hashed, files to hash)
+
+
+def build_graph(suite: Suite, hashing: Hashing = lambda name, done, total: None) -> Graph:
+    """The graph of a suite. Data that are not there leave their stages marked, not out.
+
+    `hashing` is told how far the reading of videos is whose content is not known yet.
+    """
+    return _Builder(suite, hashing).build()
 
 
 class _Builder:
-    def __init__(self, suite: Suite) -> None:
+    def __init__(self, suite: Suite, hashing: Hashing) -> None:
         self.suite = suite
+        self.hashing = hashing
         self.graph = Graph()
-        self.declared = {name: declared.model_dump(mode="json") for name, declared in suite.datasets.items()}
         self.memo: dict[tuple[object, ...], Any] = {}
         self.hashes: dict[int, str] = {}  # of parts, by their id; the parts live in the memo
 
     def build(self) -> Graph:
         for trial in self.suite.trials:
             for name, protocol in trial.protocols:
-                self._cell(trial, name, protocol, "", trial.inference)
+                self._cells(trial, name, protocol, "", trial.inference)
             if trial.row in self.suite.file.report.experts:
                 self._experts(trial)
+        for name, column in self.suite.trials[0].columns.items():
+            self.graph.protocols[name] = self._column(name, column)
         return self.graph
 
     # --- what reports are made of ------------------------------------------------------------------------------
 
-    def _cell(self, trial: Trial, name: str, protocol: Protocol, expert: str, inference: Inference) -> None:
-        stage = self._evaluate(trial, name, protocol, expert, inference)
-        self.graph.cells.append(Cell(trial, name, protocol.role, protocol.dataset, expert, stage))
+    def _cells(self, trial: Trial, name: str, protocol: Protocol, expert: str, inference: Inference) -> None:
+        for part, measured in self._parts(protocol).items():
+            stage = self._evaluate(trial, f"{name} {part}".strip(), measured, expert, inference)
+            self.graph.cells.append(Cell(trial, name, part, protocol.role, protocol.dataset, expert, stage))
+
+    def _parts(self, protocol: Protocol) -> dict[str, Protocol]:
+        memo = ("parts", id(protocol))
+        if memo not in self.memo:
+            self.memo[memo] = protocol.parts()
+        return self.memo[memo]  # type: ignore[no-any-return]
 
     def _experts(self, trial: Trial) -> None:
         choices = trial.config.expert_choices(trial.inference)
         for expert, inference in choices.items():
             for name, protocol in trial.protocols:
-                self._cell(trial, name, protocol, expert, inference)
+                self._cells(trial, name, protocol, expert, inference)
         unseen = [name for name, protocol in trial.protocols if protocol.role == "zero-shot"]
         if choices and unseen:
             name = self.suite.file.report.experts_protocol or unseen[-1]
-            self.graph.probes.append(ProbeCell(trial, name, self._probe(trial, dict(trial.protocols)[name], choices)))
+            first = next(iter(self._parts(dict(trial.protocols)[name]).values()))
+            self.graph.probes.append(ProbeCell(trial, name, self._probe(trial, first, choices)))
+
+    def _column(self, name: str, protocol: Protocol) -> Part:
+        """What a report says about a column: every field, its hash, where it differs from the protocol it names."""
+        lists = [(part.dataset, part.split) for part in protocol.parts().values()]
+        return {
+            "hash": digest(protocol.model_dump(mode="json"))[:8],
+            "use": self.suite.file.protocols[name].get("use", ""),
+            "changes": self.suite.changes(name, protocol),
+            "fields": protocol.fields(),
+            "notes": [note for name in lists for note in self.graph.notes.get(name, [])],
+        }
 
     # --- stages -------------------------------------------------------------------------------------------------
 
-    def _texts(self, recipe: Recipe, data: str, templates: str) -> Stage:
-        memo = ("texts", recipe.backbone, recipe.pretrained, data, templates)
+    def _texts(
+        self, recipe: Recipe, templates: str, owner: Selection, labels: str, more: tuple[str, ...] = ()
+    ) -> Stage:
+        """Texts of the classes of a selection, and of the datasets `more` that are not among them."""
+        memo = ("texts", recipe.backbone, recipe.pretrained, templates, owner.dataset, owner.classes, labels, more)
         if memo not in self.memo:
-            names = self._dataset(data).class_names()
+            names = self._class_names(owner, labels)
+            if more:
+                names = tuple(merged_vocabulary(names, [n for other in more for n in self._spelled(other)]))
             texts = prompts(templates, names)
             shape = backbone(recipe.backbone)
             self.memo[memo] = self._stage(
@@ -136,17 +192,33 @@ class _Builder:
                 {},
                 ("bench.stages.texts",),
                 {"pretrained": recipe.pretrained, "templates": templates, "class_names": names},
-                f"texts {data} ({len(names)} classes)",
+                f"texts {' + '.join((owner.dataset, *more))} ({len(names)} classes)",
                 float(len(names) * len(texts[0]) * shape.text_flops()),
             )
         return self.memo[memo]  # type: ignore[no-any-return]
 
-    def _encode(self, trial: Trial, data: str, split: str, views: BaseModel, train: Stage | None) -> Stage:
+    def _class_names(self, owner: Selection, labels: str) -> tuple[str, ...]:
+        data, names = self._dataset(owner.dataset), self._spelled(owner.dataset, labels)
+        if owner.classes == "all" or self._missing(owner):
+            return names
+        return tuple(names[index] for index in class_ids(data, owner.classes))
+
+    def _spelled(self, name: str, labels: str = "") -> tuple[str, ...]:
+        """All class names of a dataset; one unknown if their file is not there, so that all else can be planned."""
+        data = self._dataset(name)
+        if any(data.missing(split) for split in data.splits) and not data.buildable:
+            try:
+                return data.class_names(labels)
+            except UserError:
+                return ("?",)
+        return data.class_names(labels)
+
+    def _encode(self, trial: Trial, selection: Selection, views: TestViews | TrainViews, train: Stage | None) -> Stage:
         recipe, alpha = trial.recipe, trial.inference.clip_alpha if train else 1.0
-        memo = ("encode", recipe.backbone, recipe.pretrained, data, split, views, train and train.identity, alpha)
+        memo = ("encode", recipe.backbone, recipe.pretrained, selection, views, train and train.identity, alpha)
         if memo not in self.memo:
-            shape, frames = backbone(recipe.backbone), views.frames * (getattr(views, "copies", 0) or views.count)  # type: ignore[attr-defined]
-            spec = {**self._weights(recipe), **self._data(data, split), "views": self._dump(views)}
+            shown = views.frames * (views.copies if isinstance(views, TrainViews) else views.count)
+            spec = {**self._weights(recipe), **self._data(selection), "views": self._dump(views)}
             modules: tuple[str, ...] = ("bench.stages.encode",)
             if train:
                 spec |= {"method": trial.method, "config": self._dump(trial.config), "alpha": alpha}
@@ -156,10 +228,11 @@ class _Builder:
                 spec,
                 {"train": train} if train else {},
                 modules,
-                {"pretrained": recipe.pretrained, **self._place(data, split)},
-                f"encode {data}/{split}" + (f" with {self._name(trial)}" if train else ""),
-                float(self._videos(data, split) * frames * shape.tower_flops()),
-                self._missing(data),
+                {"pretrained": recipe.pretrained, **self._place(selection)},
+                f"encode {selection}" + (f" with {self._name(trial)}" if train else ""),
+                float(self._count(selection) * shown * backbone(recipe.backbone).tower_flops()),
+                self._missing(selection),
+                self._frames(selection, views, 1),
             )
         return self.memo[memo]  # type: ignore[no-any-return]
 
@@ -169,16 +242,22 @@ class _Builder:
             return None
         memo = ("train", trial.method, id(config), id(recipe), trial.seed)
         if memo not in self.memo:
+            selection = _learnt(trial)
             cached = config.shares_encodings and recipe.views.copies > 0
-            inputs = {"source_texts": self._texts(recipe, recipe.source, recipe.templates)}
+            inputs = {"source_texts": self._texts(recipe, recipe.templates, selection, recipe.labels)}
             if cached:
-                inputs["features"] = self._encode(trial, recipe.source, recipe.split, recipe.views, None)
+                inputs["features"] = self._encode(trial, selection, recipe.views, None)
+            else:
+                why = "the tower is tuned" if not config.shares_encodings else "recipe.views.copies is 0"
+                self.graph.uncached[why] = self.graph.uncached.get(why, 0) + 1
+            length = self._count(selection._replace(shots=None)) if recipe.shots and recipe.repeat else None
             spec = {
                 **self._weights(recipe),
-                **self._data(recipe.source, recipe.split),
+                **self._data(selection),
                 "method": trial.method,
                 "config": self._dump(config),
                 "recipe": self._recipe(recipe),
+                "length": length,
                 "seed": trial.seed,
             }
             self.memo[memo] = self._stage(
@@ -186,10 +265,11 @@ class _Builder:
                 spec,
                 inputs,
                 ("bench.stages.train", *method(trial.method).modules),
-                {"pretrained": recipe.pretrained, **self._place(recipe.source, recipe.split)},
+                {"pretrained": recipe.pretrained, **self._place(selection), "length": length},
                 f"train {self._trained_name(trial)}",
-                self._train_flops(trial, cached),
-                self._missing(recipe.source),
+                self._train_flops(trial, length or self._count(selection), cached),
+                self._missing(selection),
+                None if cached else self._frames(selection, recipe.views, recipe.epochs),
             )
         return self.memo[memo]  # type: ignore[no-any-return]
 
@@ -198,33 +278,37 @@ class _Builder:
         train, recipe = self._train(trial), trial.recipe
         # alpha = 0 leaves nothing of the tuned tower, so the features are plain CLIP's, unless modules sit inside it.
         plain = trial.config.shares_encodings or (not trial.config.tower_inside and not trial.inference.clip_alpha)
-        tower = None if plain else train
         inputs = {
-            "features": self._encode(trial, protocol.dataset, protocol.split, protocol.views, tower),
-            "source_texts": self._texts(recipe, recipe.source, recipe.templates),
+            "features": self._encode(trial, _measured(protocol), protocol.views, None if plain else train),
+            "source_texts": self._texts(recipe, recipe.templates, _learnt(trial), recipe.labels),
         }
         return {**inputs, "train": train} if train else inputs
 
+    def _candidates(self, trial: Trial, protocol: Protocol) -> Stage:
+        selection = _measured(protocol)
+        return self._texts(trial.recipe, protocol.templates, selection, protocol.labels, protocol.vocabulary)
+
     def _evaluate(self, trial: Trial, name: str, protocol: Protocol, expert: str, inference: Inference) -> Stage:
-        measured = self._protocol(protocol)
         spec = {
             **self._weights(trial.recipe),
             "method": trial.method,
             "config": self._dump(trial.config),
             "inference": self._inference(trial, inference),
-            "protocol": measured,
+            "protocol": self._protocol(protocol),
         }
-        texts = self._texts(trial.recipe, protocol.dataset, protocol.templates)
-        inputs = {**self._model(trial, protocol), "texts": texts}
         return self._stage(
             "evaluate",
             spec,
-            inputs,
+            {**self._model(trial, protocol), "texts": self._candidates(trial, protocol)},
             ("bench.stages.evaluate", *method(trial.method).modules),
-            {"pretrained": trial.recipe.pretrained, **self._place(protocol.dataset, protocol.split)},
+            {
+                "pretrained": trial.recipe.pretrained,
+                **self._place(_measured(protocol)),
+                "protocol": self._part(protocol, lambda: protocol.model_dump(mode="json"), "whole"),
+            },
             f"evaluate {self._name(trial)}{f', {expert},' if expert else ''} on {name}",
             self._head_flops(trial, protocol),
-            self._missing(protocol.dataset),
+            self._missing(_measured(protocol)),
         )
 
     def _probe(self, trial: Trial, protocol: Protocol, choices: dict[str, Inference]) -> Stage:
@@ -239,12 +323,12 @@ class _Builder:
         return self._stage(
             "probe",
             spec,
-            {**self._model(trial, protocol), "texts": self._texts(trial.recipe, protocol.dataset, protocol.templates)},
+            {**self._model(trial, protocol), "texts": self._candidates(trial, protocol)},
             ("bench.stages.probe", *method(trial.method).modules),
             {"pretrained": trial.recipe.pretrained},
             f"probe {self._name(trial)}",
             self._head_flops(trial, protocol),
-            self._missing(protocol.dataset),
+            self._missing(_measured(protocol)),
         )
 
     def _stage(
@@ -257,9 +341,10 @@ class _Builder:
         title: str,
         flops: float,
         missing: str | None = None,
+        frames: Frames | None = None,
     ) -> Stage:
         missing = missing or next((stage.missing for stage in inputs.values() if stage.missing), None)
-        stage = Stage(kind, spec, inputs, modules, context, title, flops, missing)
+        stage = Stage(kind, spec, inputs, modules, context, title, flops, missing, frames)
         stage.identity = self._identify(stage)
         return self.graph.stages.setdefault(stage.identity, stage)
 
@@ -276,13 +361,11 @@ class _Builder:
         return self._part(model, lambda: model.model_dump(mode="json"))
 
     def _recipe(self, recipe: Recipe) -> Part:
-        """Without names that say where things are: data and weights enter by content."""
-        return self._part(
-            recipe, lambda: recipe.model_dump(mode="json", exclude={"source", "split", "backbone", "pretrained"})
-        )
+        """Without what only says which videos, names and weights: they enter by content."""
+        return self._part(recipe, lambda: recipe.model_dump(mode="json", exclude=BY_CONTENT))
 
     def _protocol(self, protocol: Protocol) -> Part:
-        return self._part(protocol, lambda: protocol.model_dump(mode="json", exclude={"dataset", "split"}))
+        return self._part(protocol, lambda: protocol.model_dump(mode="json", exclude=BY_CONTENT))
 
     def _inference(self, trial: Trial, inference: Inference) -> Part:
         """A tower that is not tuned has nothing to interpolate, so rows that differ in alpha alone are one."""
@@ -313,30 +396,62 @@ class _Builder:
             self.graph.datasets[name] = dataset(name, self.suite.datasets)
         return self.graph.datasets[name]
 
-    def _missing(self, name: str) -> str | None:
-        if ("missing", name) not in self.memo:
+    def _missing(self, selection: Selection | Protocol) -> str | None:
+        """Why a list or its videos are not usable, None if they are."""
+        name, split = selection.dataset, selection.split
+        if ("missing", name, split) not in self.memo:
             data = self._dataset(name)
-            self.memo["missing", name] = None if data.buildable else data.missing()
-        return self.memo["missing", name]  # type: ignore[no-any-return]
+            reason = None if data.buildable else data.missing(split)
+            if reason is None and selection.classes != "all":
+                reason = data.missing(data.ranked_by())
+            if reason:
+                self.graph.missing[name] = reason
+            else:
+                self.graph.notes[name, split] = data.notes(split)
+            self.memo["missing", name, split] = reason
+        return self.memo["missing", name, split]  # type: ignore[no-any-return]
 
-    def _data(self, name: str, split: str) -> Part:
-        """Content of a list of videos; a placeholder that matches no record while the data are not there."""
-        if ("data", name, split) not in self.memo:
-            self.memo["data", name, split] = self._dataset(name).content(split)
-        return {"content": self.memo["data", name, split]}
+    def _data(self, selection: Selection) -> Part:
+        """Content of the selected videos; a placeholder that matches no record while the data are not there."""
+        if ("data", selection) not in self.memo:
+            data = self._dataset(selection.dataset)
+            content = f"missing: {selection}"
+            if not self._missing(selection):
+                content = data.content(select(data, selection), partial(self.hashing, selection.dataset))
+            self.memo["data", selection] = content
+        return {"content": self.memo["data", selection]}
 
-    def _place(self, name: str, split: str) -> Part:
-        return {"dataset": name, "split": split, "declared": self.declared}
+    def _place(self, selection: Selection) -> Part:
+        return {"dataset": selection.dataset, "selection": list(selection), "declared": self._declaration(selection)}
 
-    def _videos(self, name: str, split: str) -> int:
-        if ("videos", name, split) not in self.memo:
-            self.memo["videos", name, split] = len(self._dataset(name).entries(split))
-        return self.memo["videos", name, split]  # type: ignore[no-any-return]
+    def _declaration(self, selection: Selection) -> dict[str, Part]:
+        """What another process needs to open the dataset: nothing if it is embedded."""
+        if ("declaration", selection.dataset) not in self.memo:
+            data = self._dataset(selection.dataset)
+            declared = {} if data.buildable else {data.name: data.model_dump(mode="json")}
+            self.memo["declaration", selection.dataset] = declared
+        return self.memo["declaration", selection.dataset]  # type: ignore[no-any-return]
+
+    def _count(self, selection: Selection) -> int:
+        """Number of selected videos, or about how many they are while the list is not there."""
+        if ("count", selection) not in self.memo:
+            data = self._dataset(selection.dataset)
+            if not self._missing(selection):
+                count = len(select(data, selection))
+            else:
+                classes = len(self._spelled(data.name)) // (1 if selection.classes == "all" else 2)
+                count = selection.shots * classes if selection.shots else data.count(selection.split)
+            self.memo["count", selection] = count
+        return self.memo["count", selection]  # type: ignore[no-any-return]
+
+    def _frames(self, selection: Selection, views: TestViews | TrainViews, passes: float) -> Frames:
+        key = digest([self._data(selection), self._dump(views)])
+        return Frames(key, passes, estimate(views, self._count(selection)))
 
     def _head_flops(self, trial: Trial, protocol: Protocol) -> float:
         views = protocol.views
         per_view = trial.config.head_flops(backbone(trial.recipe.backbone), views.frames)
-        return float(per_view * views.count * self._videos(protocol.dataset, protocol.split))
+        return float(per_view * views.count * self._count(_measured(protocol)))
 
     def _name(self, trial: Trial) -> str:
         if ("name", id(trial)) not in self.memo:
@@ -348,13 +463,24 @@ class _Builder:
         later = ("inference.", "protocol.", "protocols.")
         return _spell(trial, [axis for axis, _ in trial.point if not self.suite.axes[axis].startswith(later)])
 
-    def _train_flops(self, trial: Trial, cached: bool) -> float:
+    def _train_flops(self, trial: Trial, videos: int, cached: bool) -> float:
         """Forward and backward (three times the forward) of head and, where it runs, tower, over all epochs."""
         recipe, shape = trial.recipe, backbone(trial.recipe.backbone)
         per_video = trial.config.head_flops(shape, recipe.views.frames)
         if not cached:
             per_video += shape.tower_flops() * recipe.views.frames
-        return 3.0 * per_video * self._videos(recipe.source, recipe.split) * recipe.epochs
+        return 3.0 * per_video * videos * recipe.epochs
+
+
+def _learnt(trial: Trial) -> Selection:
+    """The videos that a trial is trained on."""
+    recipe = trial.recipe
+    draw = trial.seed if recipe.draw == "trial" else recipe.draw
+    return Selection(recipe.source, recipe.split, recipe.classes, recipe.shots, draw if recipe.shots else 0)
+
+
+def _measured(protocol: Protocol) -> Selection:
+    return Selection(protocol.dataset, protocol.split, protocol.classes)
 
 
 def _spell(trial: Trial, axes: list[str]) -> str:

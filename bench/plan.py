@@ -26,6 +26,7 @@ class Plan:
     to_run: Counter[str]
     missing: Counter[str]
     missing_data: dict[str, str]  # dataset -> why
+    frames: int  # bytes of decoded frames that are worth keeping
     seconds: float
     measured: bool  # whether earlier records gave the rates of every kind to run
 
@@ -39,17 +40,38 @@ def make_plan(graph: Graph, store: Store) -> Plan:
         states[state].append(stage)
     rates = measured_rates(store)
     counts = {state: Counter(stage.kind for stage in stages) for state, stages in states.items()}
-    reasons = {
-        name: reason for name, data in graph.datasets.items() if not data.buildable and (reason := data.missing())
-    }
     return Plan(
         counts["cached"],
         counts["to_run"],
         counts["missing"],
-        reasons,
+        graph.missing,
+        sum(_repeated(states["to_run"]).values()),
         sum(estimate(states["to_run"], rates)),
         set(counts["to_run"]) <= set(rates),
     )
+
+
+def cache_frames(stages: Iterable[Stage], limit: int) -> int:
+    """Lets stages that read the same frames again keep them, what is read most often first; the bytes that are kept."""
+    stages = list(stages)
+    kept = 0
+    for key, size in _repeated(stages).items():
+        if kept + size <= limit:
+            kept += size
+            for stage in stages:
+                if stage.frames and stage.frames.key == key:
+                    stage.context["frame_cache"] = True
+    return kept
+
+
+def _repeated(stages: Iterable[Stage]) -> dict[str, int]:
+    """Bytes of the frames that are decoded more than once, the most often decoded first."""
+    passes: dict[str, float] = {}
+    sizes: dict[str, int] = {}
+    for frames in (stage.frames for stage in stages if stage.frames):
+        passes[frames.key] = passes.get(frames.key, 0) + frames.passes
+        sizes[frames.key] = frames.size
+    return {key: sizes[key] for key in sorted(passes, key=lambda key: -passes[key]) if passes[key] > 1}
 
 
 def measured_rates(store: Store) -> dict[str, float]:

@@ -19,6 +19,11 @@ class Recipe(BaseModel):
 
     source: str = Field(default="glyphs-narrow", description="dataset that is trained on")
     split: str = Field(default="train", description="split of the source")
+    classes: Literal["all", "base"] = Field(default="all", description="base: the half with more training videos")
+    shots: Annotated[int, Ge(1)] | None = Field(default=None, description="videos per class, drawn; none: all")
+    draw: Annotated[int, Ge(0)] | Literal["trial"] = Field(default="trial", description="seed of the draw of the shots")
+    repeat: bool = Field(default=False, description="an epoch of drawn shots is as long as one of the whole list")
+    labels: str = Field(default="", description="label variant of the source: another spelling of its class names")
     backbone: str = Field(default="glyph-vit", description="CLIP model: glyph-vit or an open_clip ViT config")
     pretrained: str = Field(default="builtin", description="builtin, a local file, an open_clip tag, or random:<seed>")
     templates: str = Field(default="mote28", description="prompt templates of the source class texts")

@@ -1,14 +1,15 @@
 """Suites: a YAML declaration of methods, axes, recipes, protocols, seeds and reports, expanded into trials.
 
-Everything is validated before anything runs; a mistake is a UserError with file and line. Axes address any field by
-its path (`config.layers`, `inference.tfm`, `recipe.lr`, `protocol.views.frames`, `protocols.closed.split`); an axis
-whose values are named bundles of such settings moves several fields together.
+Everything is validated before anything runs; a mistake is a UserError with file and line. A protocol starts from the
+file's `protocol:` defaults, then from a named one (`use: mote/k400-4x3`), then come its own settings. Axes address any
+field by its path (`config.layers`, `inference.tfm`, `recipe.lr`, `protocol.views.frames`, `protocols.closed.split`); an
+axis whose values are named bundles of such settings moves several fields together.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
@@ -21,8 +22,10 @@ from annotated_types import Ge, MinLen
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from bench.backbones import backbone
-from bench.data.datasets import Dataset, dataset
+from bench.data.datasets import Dataset, dataset, declared_fields
+from bench.data.video import known_decoder
 from bench.errors import UserError, unknown
+from bench.named_protocols import merged, named_protocol
 from bench.prompts import TEMPLATES
 from bench.protocol import Protocol
 from bench.recipe import Recipe
@@ -92,6 +95,13 @@ class Trial:
     protocols: tuple[tuple[str, Protocol], ...]
     point: tuple[tuple[str, Any], ...]  # axis name -> value
     seed: int
+    columns: Mapping[str, Protocol]  # what the tables' columns are measured under, at this point of the suite's axes
+
+    @property
+    def deviations(self) -> dict[str, str]:
+        """Where this row is measured otherwise than its column says, with the differing fields."""
+        changed = [(name, own) for name, own in self.protocols if own is not self.columns[name]]
+        return {name: text for name, own in changed if (text := own.differences(self.columns[name]))}
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,14 @@ class Suite:
     datasets: dict[str, Dataset]
     axes: dict[str, str]  # name -> path or bundle name
     trials: tuple[Trial, ...]
+
+    def changes(self, name: str, protocol: Protocol) -> str:
+        """Where a protocol differs from the named one that it uses, "" if nowhere or if it uses none."""
+        use = self.file.protocols[name].get("use")
+        if not use:
+            return ""
+        settings = _with_size(named_protocol(use), self.trials[0].recipe.backbone, 1.0, "")
+        return protocol.differences(Protocol.model_validate(settings))
 
 
 def suite_path(name: str) -> Path:
@@ -136,7 +154,7 @@ def load_suite(path: Path, overrides: tuple[str, ...] = ()) -> Suite:
 
 
 def _declared(name: str, folder: Path, settings: Settings, where: Where) -> Dataset:
-    fields = {"name": name, "folder": str(folder.resolve()), **settings}
+    fields = declared_fields(name, str(folder.resolve()), settings)
     return validate(Dataset, fields, lambda key: where(("datasets", name, *key)))
 
 
@@ -224,6 +242,15 @@ class _Resolver:
         self.where = where
         self.seen: dict[str, Any] = {}
         self.axis_of: dict[str, KeyPath] = {}  # field changed by an axis -> where the axis is declared
+        self.protocols = {name: self._started(name, own) for name, own in suite.file.protocols.items()}
+        self.known_data: set[tuple[str, str, str, str]] = set()
+
+    def _started(self, name: str, own: Settings) -> Settings:
+        """The file's defaults, the named protocol that this one uses, its own settings."""
+        base = self.suite.file.protocol
+        if "use" in own:
+            base = merged(base, named_protocol(str(own["use"]), where=self.where(("protocols", name, "use"))))
+        return merged(base, {key: value for key, value in own.items() if key != "use"})
 
     def trial(self, row_id: str, row: Row, point: tuple[tuple[str, Any], ...], changes: list[tuple[str, Any]]) -> Trial:
         file = self.suite.file
@@ -231,9 +258,9 @@ class _Resolver:
             {
                 "config": row.config,
                 "inference": row.inference,
-                "recipe": _merged(file.recipe, row.recipe),
+                "recipe": merged(file.recipe, row.recipe),
                 "protocol": row.protocol,
-                "protocols": {name: _merged(file.protocol, own) for name, own in file.protocols.items()},
+                "protocols": self.protocols,
             }
         )
         self.axis_of = {}
@@ -247,11 +274,29 @@ class _Resolver:
         except ValueError as error:
             raise UserError(str(error), where=self.where(("rows", row_id, "inference"))) from error
         recipe = self._recipe(row_id, row, parts["recipe"])
-        protocols = tuple(
-            (name, self._protocol(row_id, name, _merged(settings, parts["protocol"]), recipe, config))
+        protocols = {
+            name: self._protocol(row_id, name, merged(settings, parts["protocol"]), recipe, config)
             for name, settings in parts["protocols"].items()
+        }
+        columns = protocols
+        if row.protocol or any(changes_protocols(path, value) for path, value in row.axes.items()):
+            columns = self._columns(row_id, [(path, v) for path, v in changes if path not in row.axes], recipe, config)
+        label = row.label or row_id
+        return Trial(row_id, label, row.method, config, inference, recipe, tuple(protocols.items()), point, 0, columns)
+
+    def _columns(
+        self, row_id: str, changes: list[tuple[str, Any]], recipe: Recipe, config: Config
+    ) -> dict[str, Protocol]:
+        """The protocols as the suite's own settings and axes make them, whatever the row changes."""
+        parts: Settings = deepcopy(
+            {"config": {}, "inference": {}, "recipe": {}, "protocol": {}, "protocols": self.protocols}
         )
-        return Trial(row_id, row.label or row_id, row.method, config, inference, recipe, protocols, point, 0)
+        for path, value in changes:
+            self._change(row_id, parts, path, value)
+        return {
+            name: self._protocol(row_id, name, merged(settings, parts["protocol"]), recipe, config)
+            for name, settings in parts["protocols"].items()
+        }
 
     def _change(self, row_id: str, parts: Settings, path: str, value: Any) -> None:
         """Apply one axis value, a plain setting or a bundle of them."""
@@ -284,27 +329,62 @@ class _Resolver:
             ),
             place,
         )
-        self._known_data(recipe.source, recipe.split, recipe.templates, place, "source")
+        self._known_data(recipe.source, recipe.split, recipe.labels, recipe.classes, place, "source")
+        self._known_names(recipe.templates, recipe.views.decoder, place)
         return recipe
 
     def _protocol(self, row_id: str, name: str, data: Settings, recipe: Recipe, config: Config) -> Protocol:
         place: KeyPath = ("protocols", name)
         protocol: Protocol = self._one(Protocol, _with_size(data, recipe.backbone, 1.0, self.where(place)), place)
-        self._known_data(protocol.dataset, protocol.split, protocol.templates, place, "dataset")
-        if protocol.role == "zero-shot" and not config.open_vocabulary:
+        for part in protocol.parts().values():
+            self._known_data(part.dataset, part.split, part.labels, part.classes, place, "dataset")
+        for other in protocol.vocabulary:
+            dataset(other, self.suite.datasets, where=self._place((*place, "vocabulary")))
+        self._known_names(protocol.templates, protocol.views.decoder, place)
+        if protocol.role in ("zero-shot", "novel") and not config.open_vocabulary:
             raise UserError(
-                f"row '{row_id}' has a head bound to its classes and cannot be measured zero-shot",
+                f"row '{row_id}' has a head bound to its classes and cannot be measured on others",
                 where=self.where(place),
                 hint="drop the row or the protocol",
             )
+        if protocol.role == "novel" and config.trains and protocol.dataset == recipe.source and recipe.classes == "all":
+            raise UserError(
+                f"row '{row_id}' is trained on all classes of '{recipe.source}', so none is novel",
+                where=self.where(place),
+                hint="base-to-novel trains with recipe.classes: base",
+            )
         return protocol
 
-    def _known_data(self, name: str, split: str, templates: str, place: KeyPath, key: str) -> None:
-        splits = dataset(name, self.suite.datasets, where=self._place((*place, key))).splits
-        if split not in splits:
-            raise unknown("split", split, splits, where=self._place((*place, "split")))
+    def _known_data(self, name: str, split: str, labels: str, classes: str, place: KeyPath, key: str) -> None:
+        if (name, split, labels, classes) in self.known_data:
+            return
+        self.known_data.add((name, split, labels, classes))
+        data = dataset(name, self.suite.datasets, where=self._place((*place, key)))
+        if split not in data.splits:
+            raise unknown(f"split of dataset '{name}'", split, data.splits, where=self._place((*place, "split")))
+        if labels and labels not in data.variants:
+            raise unknown(
+                f"label variant of dataset '{name}'", labels, data.variants, where=self._place((*place, "labels"))
+            )
+        if classes != "all":
+            try:
+                data.ranked_by()
+            except UserError as error:
+                raise error.at(self._place((*place, key))) from error
+
+    def _known_names(self, templates: str, decoder: str, place: KeyPath) -> None:
         if templates not in TEMPLATES:
             raise unknown("templates", templates, TEMPLATES, where=self._place((*place, "templates")))
+        try:
+            known_decoder(decoder)
+        except UserError as error:
+            raise error.at(self._place((*place, "views", "decoder"))) from error
+
+
+def changes_protocols(path: str, axis: Axis) -> bool:
+    """Whether an axis changes how anything is measured."""
+    paths = [path] if isinstance(axis, list) else [dotted for bundle in axis.values() for dotted in bundle]
+    return any(dotted.startswith(("protocol.", "protocols.")) for dotted in paths)
 
 
 _DEFAULT_BACKBONE = Recipe.model_fields["backbone"].default
@@ -315,7 +395,7 @@ def _image_size(name: str, where: str) -> int:
     try:
         return backbone(name).image_size
     except UserError as error:
-        raise UserError(error.what, where=where, allowed=error.allowed, hint=error.hint) from error
+        raise error.at(where) from error
 
 
 def _with_size(data: Settings, backbone_name: str, short_side: float, where: str) -> Settings:
@@ -325,13 +405,3 @@ def _with_size(data: Settings, backbone_name: str, short_side: float, where: str
         return data  # validation says what is wrong
     size = _image_size(backbone_name, where)
     return {**data, "views": {"size": size, "resize": round(size * short_side), **views}}
-
-
-def _merged(base: Settings, over: Settings) -> Settings:
-    """`over` on top of `base`, mappings merged key by key."""
-    merged = dict(base)
-    for key, value in over.items():
-        merged[key] = (
-            _merged(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
-        )
-    return merged

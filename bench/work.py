@@ -8,13 +8,17 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import StageError
 from bench.graph import Stage
 from bench.records import Store
+
+if TYPE_CHECKING:
+    from bench.data.loader import Decoding
 
 Part = dict[str, Any]
 
@@ -30,6 +34,22 @@ class Work:
     checkpoint: Path  # survives an interruption; created by the stage when it needs it
     compute: Compute
     progress: Callable[[int, int, str], None]  # done, total, unit
+    note: Callable[[str], None]  # a line for the attempts' log
+
+    @property
+    def decoding(self) -> Decoding:
+        """How videos are decoded; the frame cache is used where the plan says that it pays."""
+        from bench.data.loader import Decoding
+
+        compute = self.compute
+        cache = int(compute.frame_cache_gb * 1e9) if self.context.get("frame_cache") else 0
+        return Decoding(
+            compute.loader_workers,
+            compute.decode_seconds,
+            cache_bytes=cache,
+            content=self.spec["content"],
+            note=self.note,
+        )
 
 
 @dataclass(frozen=True)
@@ -38,7 +58,9 @@ class Compute:
 
     device: str = "auto"  # auto: the first CUDA device if there is one, else the CPU
     threads: int = 1
-    loader_workers: int = 0
+    loader_workers: int = 1  # decoding processes; 0: videos are decoded in the stage's own process
+    decode_seconds: float = 60.0  # of one video, after which its decoder is killed
+    frame_cache_gb: float = 10.0
     checkpoint_seconds: float = 60.0
 
 
@@ -100,6 +122,7 @@ def _carry_out(order: Order, store: Store, compute: Compute, launch: Part, start
             store.checkpoint(order.kind, order.identity),
             compute,
             _Reporter(order, store),
+            partial(_note, order, store),
         )
         record["result"] = run(work)
         seconds = time.time() - started
@@ -112,6 +135,10 @@ def _carry_out(order: Order, store: Store, compute: Compute, launch: Part, start
             "started": started,
             "seconds": seconds,
         }
+
+
+def _note(order: Order, store: Store, text: str) -> None:
+    store.log("note", order.kind, order.identity, title=order.title, text=text)
 
 
 class _Reporter:

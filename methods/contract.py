@@ -30,6 +30,7 @@ class Predictor(nn.Module):
     """A frozen, merged model: `(frames_BTD, classes_CD) -> Prediction`. Classes have unit norm."""
 
     logit_scale: float = 1.0  # exp(s), for rules that need scaled logits
+    looks_at_classes: bool = False  # whether a class's score depends on which other classes are candidates
 
     def forward(self, frames_BTD: Tensor, classes_CD: Tensor) -> Prediction:
         raise NotImplementedError

@@ -1,7 +1,8 @@
-"""From the store to a report's results: the tidy table of a suite, a line per trial, protocol and choice of experts."""
+"""From the store to a report's results: the tidy table of a suite, a line per trial, protocol, part and experts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -9,7 +10,7 @@ from safetensors.numpy import load_file
 
 from bench.graph import Cell, Graph, ProbeCell
 from bench.records import Store
-from bench.suite import Suite
+from bench.suite import Suite, changes_protocols
 from reports.results import Probe, ReportSettings, Results
 
 MEASURES = ("top1", "top5", "mean_class", "videos", "undecodable")
@@ -20,8 +21,13 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
     stages = [cell.stage for cell in graph.cells] + [probe.stage for probe in graph.probes]
     records = {stage.identity: store.read(*stage.key) for stage in stages if store.done(*stage.key)}
     report = suite.file.report
-    settings = ReportSettings(join=report.join, reference=report.reference, compare=tuple(report.compare))
-    lines = [_line(cell, suite, records) for cell in graph.cells]
+    protocol_axes = tuple(
+        path.rpartition(".")[2] for path, axis in suite.file.axes.items() if changes_protocols(path, axis)
+    )
+    join = None if report.join in protocol_axes else report.join  # each of its values has its own panel
+    settings = ReportSettings(join=join, reference=report.reference, compare=tuple(report.compare))
+    deviations = {key: trial.deviations for key, trial in {id(cell.trial): cell.trial for cell in graph.cells}.items()}
+    lines = [line for cell in graph.cells for line in _lines(cell, suite, records, deviations[id(cell.trial)])]
     probes = [
         _probe(probe, store, records[probe.stage.identity]) for probe in graph.probes if probe.stage.identity in records
     ]
@@ -34,28 +40,37 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
         probes=tuple(probes),
         settings=settings,
         axes={name: name.replace("_", " ") for name in suite.axes},
+        protocol_axes=protocol_axes,
+        protocols=graph.protocols,
         provenance={**provenance, "store": str(store.root), "records": _origins(records)},
     )
 
 
-def _line(cell: Cell, suite: Suite, records: dict[str, dict[str, Any]]) -> dict[str, object]:
+def _lines(
+    cell: Cell, suite: Suite, records: dict[str, dict[str, Any]], deviations: dict[str, str]
+) -> Iterator[dict[str, object]]:
+    """The line of a cell, or a line for each draw of classes that its evaluation re-scored."""
     trial, record = cell.trial, records.get(cell.stage.identity)
-    measured = {name: record["result"][name] if record else float("nan") for name in MEASURES}
+    result: dict[str, Any] = record["result"] if record else dict.fromkeys(MEASURES, float("nan"))
+    draws = {f"draw {draw}": numbers for draw, numbers in enumerate(result.get("draws", []))}
     axes = dict.fromkeys(suite.axes) | dict(trial.point)
-    return {
-        "row": trial.row,
-        "label": trial.label,
-        "method": trial.method,
-        **axes,
-        "point": ", ".join(f"{name} {value}" for name, value in trial.point),
-        "seed": trial.seed,
-        "expert": cell.expert,
-        "role": cell.role,
-        "protocol": cell.protocol,
-        "dataset": cell.dataset,
-        **measured,
-        "identity": cell.stage.identity if record else "",
-    }
+    for part, numbers in (draws or {cell.part: result}).items():
+        yield {
+            "row": trial.row,
+            "label": trial.label,
+            "method": trial.method,
+            **axes,
+            "point": ", ".join(f"{name} {value}" for name, value in trial.point),
+            "seed": trial.seed,
+            "expert": cell.expert,
+            "role": cell.role,
+            "protocol": cell.protocol,
+            "dataset": cell.dataset,
+            "part": part,
+            "deviation": deviations.get(cell.protocol, ""),
+            **{name: {**result, **numbers}[name] for name in MEASURES},
+            "identity": cell.stage.identity if record else "",
+        }
 
 
 def _probe(probe: ProbeCell, store: Store, record: dict[str, Any]) -> Probe:

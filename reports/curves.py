@@ -1,4 +1,4 @@
-"""Curves along a numeric axis: closed-set top-1 above, HM_ZS below, against the axis value (MoTE, Fig. 1b)."""
+"""Curves along a numeric axis: the sides of the trade-off, closed-set above HM_ZS, against it (MoTE, Fig. 1b)."""
 
 from __future__ import annotations
 
@@ -11,36 +11,48 @@ from reports.results import Results, is_set
 
 
 def curve_axes(results: Results) -> list[str]:
-    """The axes that deserve a curve: numeric, with at least two values."""
-    return [axis for axis in results.axes if results.is_numeric(axis) and len(results.values(axis)) > 1]
+    """The axes that deserve a curve: numeric, with at least two values, and the same protocols at each."""
+    alike = [axis for axis in results.axes if axis not in results.protocol_axes]
+    return [axis for axis in alike if results.is_numeric(axis) and len(results.values(axis)) > 1]
+
+
+def curve_measures(results: Results) -> list[str]:
+    """The sides of each trade-off, or whatever else sums the suite up."""
+    return [side for measure in results.headlines for side in _sides(results, measure)]
 
 
 def curve_figure(results: Results, axis: str) -> Figure | None:
-    """A column of two panels per facet, a line per row (and value of a further axis); None while nothing is measured.
+    """A column of a panel for each measure per facet, a line per row (and value of a further axis).
 
-    A row that does not go through the axis is a dashed line across it. Panels side by side share their scale.
+    None while nothing is measured. A row that does not go through the axis is a dashed line across it. Panels side by
+    side share their scale.
     """
-    titles = {closed: f"Closed-set top-1, {closed} (%)" for closed in results.protocols("closed-set")[:1]}
-    titles["hm_zs"] = f"{style.HM_ZS} (%)"
-    summary = results.summary()
-    absent = summary[[f"{measure}_mean" for measure in titles]].isna()
-    if absent.all(axis=None):
+    measures, summary = curve_measures(results), results.summary(alike=True)
+    absent = summary[[f"{measure}_mean" for measure in measures]].isna()
+    drawn = [measure for measure in measures if not absent[f"{measure}_mean"].all()]
+    if not drawn:
         return None
     facets = results.facets(summary, axis)
+    columns = len(facets) if len(facets) > 1 or len(drawn) < 3 else 2
     with style.look():
-        cells = [(measure, facet) for measure in titles for facet in facets]
-        figure, panels = style.panels(len(cells), 3.9, 2.4, columns=len(facets))
+        cells = [(measure, facet) for measure in drawn for facet in facets]
+        figure, panels = style.panels(len(cells), 3.9, 2.4, columns=columns)
         for axes, (measure, facet) in zip(panels, cells, strict=True):
             _panel(axes, scatter.heights(facets[facet], measure), results, axis)
-            axes.set_ylabel(titles[measure])
+            axes.set_ylabel(scatter.axis_title(results, measure).replace(", ", ",\n"))
             axes.set_title(facet if axes in panels[: len(facets)] else "", parse_math=False)
         for first in range(0, len(cells), len(facets)):
             scatter.share_scale(panels[first : first + len(facets)])
-        style.note(figure, scatter.seed_note(summary) + scatter.missing_note(summary[absent.any(axis=1)]))
+        missing = scatter.missing_note(summary[absent.any(axis=1)], *measures)
+        style.note(figure, scatter.seed_note(summary, *drawn) + missing)
         figure.draw_without_rendering()  # settles the layout, which the labels' heights depend on
         for axes, (measure, facet) in zip(panels, cells, strict=True):
             labels.stack(axes, _labels(scatter.heights(facets[facet], measure), results, axis))
     return figure
+
+
+def _sides(results: Results, measure: str) -> tuple[str, ...]:
+    return results.trade_offs[measure].needs if measure in results.trade_offs else (measure,)
 
 
 def _series(lines: pd.DataFrame, results: Results, axis: str) -> list[tuple[str, str, pd.DataFrame]]:

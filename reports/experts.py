@@ -23,20 +23,30 @@ def similarity_figures(results: Results) -> dict[str, Figure]:
 
 
 def accuracy_figures(results: Results) -> dict[tuple[str, str], Figure]:
-    """Per (row id, point) with expert choices: closed-set against each zero-shot target and HM_ZS.
+    """Per (row id, point) with expert choices: what was trained on against what was not, for each trade-off.
 
-    The reference row is a level, not a point: its closed-set accuracy lies too far away to tell the experts apart.
+    Closed-set against each zero-shot target and HM_ZS; base against novel. The reference row is a level, not a point:
+    its accuracy in training lies too far away to tell the experts apart.
     """
     if (results.table["expert"] == "").all():
         return {}
-    experts, rows = results.summary(experts=True), results.summary()
+    experts, rows = results.summary(experts=True, alike=True), results.summary(alike=True)
     references = [line for _, line in rows.iterrows() if line["row"] == results.settings.reference]
     figures = {}
     for (row, point), lines in experts.groupby(["row", "point"], sort=False):
-        if (lines["trade_off_n"] > 0).any():
+        drawn = [
+            pair for pair in _pairs(results) if not scatter.points(lines, *pair)[["x", "y"]].isna().any(axis=1).all()
+        ]
+        if drawn:
             levels = [x for x in references if x["row"] != row and results.comparable(x, lines.iloc[0])]
-            figures[str(row), str(point)] = _accuracy_figure(results, str(row), lines, levels)
+            figures[str(row), str(point)] = _accuracy_figure(results, str(row), lines, drawn, levels)
     return figures
+
+
+def _pairs(results: Results) -> list[tuple[str, str]]:
+    """The measures (x, y) of a panel each: y is a side of a trade-off or one of what it is a mean of."""
+    sides = [measure.needs for measure in results.trade_offs.values()]
+    return [(x, target) for x, y in sides for target in (*results.measures[y].needs, y)]
 
 
 def _by_setting(probes: list[Probe]) -> list[list[Probe]]:
@@ -72,24 +82,25 @@ def _heatmap(axes: Axes, probes: list[Probe], mean: np.ndarray, low: float) -> N
     axes.set_title(f"{setting}\n{first.videos} videos × {seeds}", fontsize=7.5, parse_math=False)
 
 
-def _accuracy_figure(results: Results, row: str, lines: pd.DataFrame, levels: list[pd.Series]) -> Figure:
-    closed = results.protocols("closed-set")[0]
-    targets = {name: f"{name} zero-shot top-1 (%)" for name in results.protocols("zero-shot")}
-    targets["hm_zs"] = f"{style.HM_ZS} (%)"
+def _accuracy_figure(
+    results: Results, row: str, lines: pd.DataFrame, pairs: list[tuple[str, str]], levels: list[pd.Series]
+) -> Figure:
+    measures = dict.fromkeys(measure for pair in pairs for measure in pair)
+    absent = lines[[f"{measure}_mean" for measure in measures]].isna().any(axis=1)
     with style.look():
-        figure, panels = style.panels(len(targets), 3.4, 3.0, columns=2)
+        figure, panels = style.panels(len(pairs), 3.4, 3.0, columns=2)
         figure.suptitle(", ".join(filter(None, [results.labels()[row], lines["point"].iloc[0]])), parse_math=False)
-        for axes, (target, title) in zip(panels, targets.items(), strict=True):
-            scatter.fit(axes, scatter.points(lines, closed, target))
+        for axes, (x, y) in zip(panels, pairs, strict=True):
+            scatter.fit(axes, scatter.points(lines, x, y))
             for level in levels:
-                _draw_level(axes, level, target)
-            axes.set_xlabel(f"Closed-set top-1, {closed} (%)")
-            axes.set_ylabel(title)
-        style.note(figure, scatter.seed_note(lines) + scatter.missing_note(lines[lines["trade_off_n"] < 1]))
+                _draw_level(axes, level, y)
+            axes.set_xlabel(scatter.axis_title(results, x))
+            axes.set_ylabel(scatter.axis_title(results, y))
+        style.note(figure, scatter.seed_note(lines, *measures) + scatter.missing_note(lines[absent], *measures))
         figure.draw_without_rendering()  # settles the layout, which direct labels depend on
         figure.set_layout_engine("none")
-        for axes, target in zip(panels, targets, strict=True):
-            _draw_experts(axes, results, scatter.points(lines, closed, target))
+        for axes, pair in zip(panels, pairs, strict=True):
+            _draw_experts(axes, results, scatter.points(lines, *pair))
     return figure
 
 

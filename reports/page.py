@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 
 from reports import findings, style, tables
 from reports.comparisons import comparisons
-from reports.curves import curve_axes, curve_figure
+from reports.curves import curve_axes, curve_figure, curve_measures
 from reports.experts import accuracy_figures, similarity_figures
+from reports.protocols import protocol_table
 from reports.results import Results, value_text
 from reports.tradeoff import tradeoff_figure
 
@@ -53,12 +54,17 @@ def write_report(results: Results, out: Path) -> Path:
 
 def _pictures(results: Results) -> Iterator[Picture]:
     labels, reads = results.labels(), "its numbers are in the table of this page"
-    if figure := tradeoff_figure(results):
-        caption = "Closed-set top-1 against HM_ZS, with lines of equal trade-off"
-        yield Picture("tradeoff", "tradeoff", f"{caption}; {reads}.", figure)
+    for name, measure in results.trade_offs.items():
+        if figure := tradeoff_figure(results, name):
+            x, y = map(results.words, measure.needs)
+            caption = f"{_sentence(f'{x}, against {y}')}, with lines of equal {results.words(name)}"
+            stem = "tradeoff" if name == "trade_off" else f"tradeoff-{_slug(measure.title)}"
+            yield Picture("tradeoff", stem, f"{caption}; {reads}.", figure)
     for axis in curve_axes(results):
         if figure := curve_figure(results, axis):
-            caption = f"Closed-set top-1 and HM_ZS against {results.axes[axis]}"
+            caption = (
+                f"{_sentence('; '.join(map(results.words, curve_measures(results))))} against {results.axes[axis]}"
+            )
             yield Picture("curves", f"curve-{_slug(axis)}", f"{caption}; {reads}.", figure)
     for row, figure in similarity_figures(results).items():
         caption = f"Mean cosine similarity between the features of the experts of {labels[row]}, printed in the cells."
@@ -105,9 +111,14 @@ def _page(results: Results, images: list[dict[str, object]], rendered: list[tupl
         comparisons=comparisons(results),
         missing=findings.missing(results),
         undecodable=findings.undecodable(results),
+        protocols=protocol_table(results),
         provenance={"suite": results.suite, **results.provenance},
         lines=results.table.astype(dict.fromkeys(("top1", "top5", "mean_class"), float)).to_dict("records"),
     )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _slug(text: str) -> str:

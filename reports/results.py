@@ -4,21 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.metrics import harmonic_mean, trade_off
+from bench.metrics import harmonic_mean
 from bench.statistics import spread
 
 TRIAL = ["row", "point", "expert", "seed"]
-DERIVED = {"hm_zs": "HM_ZS", "trade_off": "Trade-off"}
+ROLES = ("closed-set", "zero-shot", "base", "novel")
 COLUMNS = {
-    *("row", "label", "method", "point", "seed", "expert", "role", "protocol", "dataset"),
+    *("row", "label", "method", "point", "seed", "expert", "role", "protocol", "dataset", "part", "deviation"),
     *("top1", "top5", "mean_class", "videos", "undecodable", "identity"),
 }
+NOT_PLANNED = {"parts": 0, "parts_std": float("nan"), "parts_missing": 0, "deviation": ""}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A percentage of a trial: top-1 under a protocol, or the harmonic mean of the measures that it `needs`.
+
+    `inputs` are the protocols that it comes from in the end.
+    """
+
+    title: str
+    inputs: tuple[str, ...]
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,10 +66,15 @@ class Probe:
 class Results:
     """The results of one suite.
 
-    `table` has one line per trial × protocol (× expert choice) with the columns `COLUMNS` and one per axis; accuracies
-    are percent, nan where no record exists yet. `expert` is empty for the row itself. `axes` maps an axis to its
-    display name. `predictions(identity)` gives `video`, `label`, `prediction`, `correct` of one evaluation.
-    Raises ValueError on missing columns or a trial that has two results for one protocol.
+    `table` has one line per trial × protocol × part (× expert choice) with the columns `COLUMNS` and one per axis;
+    accuracies are percent, nan where no record exists yet. `expert` is empty for the row itself. `part` names what a
+    protocol takes the mean of ("test2", "draw 7"), empty if it has one part. `deviation` says how a cell is measured
+    otherwise than its column, empty where it is not: such a cell is shown, but compared and combined with nothing.
+    `axes` maps an axis to its display name; each value of one of the `protocol_axes` has its own protocols.
+    `predictions(identity)` gives `video`, `label`, `prediction`, `correct` of one evaluation; draws of classes share
+    one, in which `correct` is a video's mean over its draws, nan without any. `protocols` maps a protocol to its
+    `hash`, the named protocol that it starts from (`use`), its `changes` to that one, its `fields` and `notes`.
+    Raises ValueError on missing columns or a trial that has two results for one part.
     """
 
     suite: str
@@ -65,54 +86,111 @@ class Results:
     settings: ReportSettings
     provenance: dict[str, object]
     axes: dict[str, str]
+    protocol_axes: tuple[str, ...]
+    protocols: dict[str, dict[str, Any]]
 
     def __post_init__(self) -> None:
         if absent := sorted((COLUMNS | set(self.axes)) - set(self.table.columns)):
             raise ValueError(f"results of suite '{self.suite}' lack the columns {', '.join(absent)}")
-        if (twice := self.table.duplicated([*TRIAL, "protocol"])).any():
-            cell = self.table.loc[twice, [*TRIAL, "protocol"]].iloc[0].to_dict()
+        if (twice := self.table.duplicated([*TRIAL, "protocol", "part"])).any():
+            cell = self.table.loc[twice, [*TRIAL, "protocol", "part"]].iloc[0].to_dict()
             raise ValueError(f"results of suite '{self.suite}' have two lines for {cell}")
 
-    def protocols(self, role: str) -> list[str]:
-        """Short names of the protocols of `role` ("closed-set" or "zero-shot"), in the suite's order."""
-        return list(self.table.loc[self.table["role"] == role, "protocol"].unique())
+    @cached_property
+    def roles(self) -> dict[str, str]:
+        """The role of every protocol, in the order of the roles, then of the suite."""
+        role: dict[str, str] = dict(
+            self.table[["protocol", "role"]].drop_duplicates("protocol").itertuples(index=False)
+        )
+        return {name: role[name] for name in sorted(role, key=lambda name: ROLES.index(role[name]))}
 
-    def measures(self) -> dict[str, str]:
-        """Every column of `scores` that holds a percentage, with its title, in the order of the table."""
-        measured = self.protocols("closed-set") + self.protocols("zero-shot")
-        return {**{name: name for name in measured}, **DERIVED}
+    def of_role(self, role: str) -> tuple[str, ...]:
+        """Short names of the protocols of one of the `ROLES`, in the suite's order."""
+        return tuple(name for name, own in self.roles.items() if own == role)
+
+    @cached_property
+    def measures(self) -> dict[str, Measure]:
+        """Every column of `scores` that holds a percentage, in the order of the table."""
+        unseen = self.of_role("zero-shot")
+        measured = {name: Measure(name, (name,)) for name in self.roles}
+        return {**measured, **({"hm_zs": Measure("HM_ZS", unseen, unseen)} if unseen else {}), **self.trade_offs}
+
+    @cached_property
+    def trade_offs(self) -> dict[str, Measure]:
+        """The measures that weigh two sides: closed-set and HM_ZS (MoTE, Table 4), base and novel of a dataset."""
+        closed, unseen = self.of_role("closed-set")[:1], self.of_role("zero-shot")
+        both = {"trade_off": Measure("Trade-off", (*closed, *unseen), (*closed, "hm_zs"))} if closed and unseen else {}
+        data: dict[str, str] = dict(
+            self.table[["protocol", "dataset"]].drop_duplicates("protocol").itertuples(index=False)
+        )
+        pairs = product(self.of_role("base"), self.of_role("novel"))
+        halves = [(base, novel) for base, novel in pairs if data[base] == data[novel]]
+        several = [data[base] for base, _ in halves]
+        for base, novel in halves:
+            alone = f"HM {data[base]}" if several.count(data[base]) == 1 else f"HM {base}/{novel}"
+            both[f"hm_{base}_{novel}"] = Measure(alone if len(halves) > 1 else "HM", (base, novel), (base, novel))
+        return both
+
+    @cached_property
+    def headlines(self) -> list[str]:
+        """The measures that sum the suite up: harmonic means that no other one needs, else top-1 as measured."""
+        needed = {need for measure in self.measures.values() for need in measure.needs}
+        return [key for key, own in self.measures.items() if own.needs and key not in needed] or list(self.measures)
+
+    def words(self, measure: str) -> str:
+        """A measure in running text, e.g. "closed-set top-1, K400" or "trade-off"."""
+        if measure in self.roles:
+            return f"{self.roles[measure]} top-1, {measure}"
+        return self.measures[measure].title.replace("Trade", "trade")
 
     def labels(self) -> dict[str, str]:
         """Display name of every row id, in the suite's order."""
         return dict(self.table[["row", "label"]].drop_duplicates("row").itertuples(index=False))
 
-    def scores(self, *, experts: bool = False) -> pd.DataFrame:
-        """One line per trial: top-1 per protocol, `hm_zs`, `trade_off`, all percent, nan where an input is missing.
+    def scores(self, *, experts: bool = False, alike: bool = False) -> pd.DataFrame:
+        """One line per trial with every measure in percent: nan where a part or an input is missing.
 
-        `hm_zs` is the harmonic mean over all zero-shot protocols of the suite, `trade_off` the harmonic mean of it
-        and the first closed-set protocol (MoTE, NeurIPS 2024, Table 4). With `experts`, one line per expert choice.
+        Harmonic means leave out what deviates from its column: they are nan there. With `alike` the deviating
+        accuracies are nan too; with `experts`, one line per expert choice.
         """
         lines = self.table[(self.table["expert"] != "") == experts]
         names = ["row", "label", "method", "point", *self.axes, "expert", "seed"]
         trials = lines.drop_duplicates(TRIAL)[names].reset_index(drop=True)
-        closed, unseen = self.protocols("closed-set"), self.protocols("zero-shot")
-        top1 = lines.pivot(index=TRIAL, columns="protocol", values="top1").reindex(columns=closed + unseen)
-        scores = trials.join(top1, on=TRIAL)
-        scores["hm_zs"] = [harmonic_mean(values) for values in scores[unseen].to_numpy(float)]
-        first_closed = scores[closed[0]] if closed else [None] * len(scores)
-        scores["trade_off"] = [trade_off(*pair) for pair in zip(first_closed, scores["hm_zs"], strict=True)]
+        cells, measured = self._cells(experts), list(self.roles)
+        usable = cells["top1"].where(cells["deviation"] == "").unstack("protocol").reindex(columns=measured)
+        scores = trials.join(usable, on=TRIAL)
+        for key, measure in self.measures.items():
+            if measure.needs:
+                scores[key] = [harmonic_mean(values) for values in scores[[*measure.needs]].to_numpy(float)]
+        if not alike:
+            everything = cells["top1"].unstack("protocol").reindex(columns=measured)
+            scores[measured] = trials.join(everything, on=TRIAL)[measured]
         return scores
 
-    def summary(self, *, experts: bool = False) -> pd.DataFrame:
-        """One line per row × point (× expert): `<measure>_mean`, `_std` (ddof 1), `_n` and the planned `seeds`."""
-        scores = self.scores(experts=experts)
+    def summary(self, *, experts: bool = False, alike: bool = False) -> pd.DataFrame:
+        """One line per row × point (× expert), over the planned `seeds`, of `scores` with the same options.
+
+        For each measure `_mean`, `_std` (ddof 1), `_n` over seeds and `_deviation`: how it is measured otherwise than
+        its column, or for a harmonic mean which inputs are. For each protocol also the number of `_parts`, their
+        `_parts_std` (ddof 0; the mean over seeds), and `_parts_missing`, over all seeds.
+        """
+        how = {"parts": "max", "parts_std": "mean", "parts_missing": "sum", "deviation": "first"}
+        cells = self._cells(experts).groupby([*TRIAL[:3], "protocol"], sort=False).agg(how).to_dict("index")
         lines = []
-        for _, seeds in scores.groupby(TRIAL[:3], sort=False):
-            line = seeds.iloc[0].drop(["seed", *self.measures()]).to_dict() | {"seeds": len(seeds)}
-            for measure in self.measures():
-                line |= {f"{measure}_{name}": value for name, value in spread(seeds[measure])._asdict().items()}
+        for key, seeds in self.scores(experts=experts, alike=alike).groupby(TRIAL[:3], sort=False):
+            own: dict[str, Any] = {name: cells.get((*key, name), NOT_PLANNED) for name in self.roles}
+            line = seeds.iloc[0].drop(["seed", *self.measures]).to_dict() | {"seeds": len(seeds)}
+            for name, measure in self.measures.items():
+                deviating = ", ".join(protocol for protocol in measure.inputs if own[protocol]["deviation"])
+                facts = spread(seeds[name])._asdict() | own.get(name, {"deviation": deviating})
+                line |= {f"{name}_{fact}": value for fact, value in facts.items()}
             lines.append(line)
         return pd.DataFrame(lines)
+
+    def evaluations(self) -> pd.DataFrame:
+        """The lines of `table`, but one for all draws of classes that an evaluation re-scores."""
+        again = self.table.duplicated([*TRIAL, "protocol", "identity"]) & (self.table["identity"] != "")
+        return self.table[~again]
 
     def is_numeric(self, axis: str) -> bool:
         """Whether all values of `axis` are numbers, so that a curve can be drawn along it."""
@@ -123,21 +201,27 @@ class Results:
         return [value for value in self.table[axis].unique() if is_set(value)]
 
     def facet_axes(self, along: str | None) -> list[str]:
-        """The axes that split a picture: of text, other than `along`, and gone through by more than one row.
+        """The axes that split a picture: protocol axes, and those of text that more than one row goes through.
 
-        A text axis of a single row names its points instead, because panels of one point compare nothing.
+        `along` does not split its own picture. A text axis of a single row names its points instead, because panels
+        of one point compare nothing.
         """
-        return [a for a in self.axes if a != along and not self.is_numeric(a) and self._rows_through(a) > 1]
+        text = [a for a in self.axes if a != along and not self.is_numeric(a) and self._rows_through(a) > 1]
+        return [axis for axis in self.axes if axis in text or axis in self.protocol_axes]
 
     def facets(self, lines: pd.DataFrame, along: str | None) -> dict[str, pd.DataFrame]:
-        """`lines` of each panel under the panel's title; lines of rows that lack a facet axis are in every panel."""
-        axes = self.facet_axes(along)
-        everywhere = lines[[not any(is_set(line[a]) for a in axes) for _, line in lines.iterrows()]]
-        split = lines.drop(everywhere.index)
-        if split.empty:
-            return {"": lines}
-        groups = split.groupby(axes, sort=False, dropna=False)
-        return {self.axis_text(group.iloc[0], axes): pd.concat([group, everywhere]).sort_index() for _, group in groups}
+        """`lines` of each panel under the panel's title; those of rows without any text axis are in every panel.
+
+        Every panel and every line has one value of each protocol axis.
+        """
+        axes, panels = self.facet_axes(along), {}
+        text = [axis for axis in axes if axis not in self.protocol_axes]
+        for alike in grouped(lines, list(self.protocol_axes)):
+            everywhere = alike[[not any(is_set(line[axis]) for axis in text) for _, line in alike.iterrows()]].index
+            for group in grouped(alike.drop(everywhere), text) or [alike]:
+                inside = alike.index.isin(group.index.union(everywhere))
+                panels[self.axis_text(group.iloc[0], axes)] = alike[inside]
+        return panels
 
     def axis_text(self, line: pd.Series, axes: list[str]) -> str:
         """The values that `line` has on `axes`, e.g. "world narrow, layers 4"."""
@@ -151,8 +235,35 @@ class Results:
         """Whether two lines agree on every axis that both of them have, so that only their rows differ."""
         return all(a[axis] == b[axis] for axis in self.axes if is_set(a[axis]) and is_set(b[axis]))
 
+    def _cells(self, experts: bool) -> pd.DataFrame:
+        """Per trial × protocol: `top1`, the mean of its parts (nan where one is missing), and what they are."""
+        lines = self.table[(self.table["expert"] != "") == experts]
+        groups = lines.groupby([*TRIAL, "protocol"], sort=False)
+        parts, present = groups.size(), groups["top1"].count()
+        return pd.DataFrame(
+            {
+                "top1": groups["top1"].mean().where(present == parts),
+                "parts": parts,
+                "parts_std": groups["top1"].std(ddof=0).where((present == parts) & (parts > 1)),
+                "parts_missing": parts - present,
+                "deviation": groups["deviation"].first(),
+            }
+        )
+
     def _rows_through(self, axis: str) -> int:
         return int(self.table.loc[[is_set(value) for value in self.table[axis]], "row"].nunique())
+
+
+def grouped(lines: pd.DataFrame, axes: list[str]) -> list[pd.DataFrame]:
+    """`lines` split by their values on `axes`, gaps included; none of no lines."""
+    if lines.empty or not axes:
+        return [lines] if len(lines) else []
+    return [group for _, group in lines.groupby(axes, sort=False, dropna=False)]
+
+
+def is_draw(parts: pd.Series) -> pd.Series:
+    """Whether parts are draws of classes, which one evaluation re-scores, rather than splits."""
+    return parts.str.startswith("draw ")
 
 
 def is_set(value: object) -> bool:

@@ -7,22 +7,35 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from reports import labels, style
+from reports.results import Results
 
 
-def seed_note(lines: pd.DataFrame) -> str:
-    """What bars and n are, for lines of `Results.summary`."""
-    counts = sorted(lines["trade_off_n"].unique())
-    repeated = [int(n) for n in counts if n > 1]
-    single = list(lines.loc[lines["trade_off_n"] == 1, "label"].unique())
+def axis_title(results: Results, measure: str) -> str:
+    """E.g. "Closed-set top-1, K400 (%)"."""
+    words = f"Harmonic mean, {style.HM_ZS}" if measure == "hm_zs" else results.words(measure)
+    return f"{words[0].upper()}{words[1:]} (%)"
+
+
+def seed_note(lines: pd.DataFrame, *measures: str) -> str:
+    """What bars and n are, for lines of `Results.summary` of which these measures are drawn."""
+    n = lines[[f"{measure}_n" for measure in measures]].min(axis=1)
+    repeated = sorted({int(count) for count in n if count > 1})
+    single = list(lines.loc[n == 1, "label"].unique())
     spans = f"{repeated[0]}–{repeated[-1]}" if len(repeated) > 1 else "".join(map(str, repeated))
     bars = [f"Error bars: ±1 s.d. over seeds, n = {spans}."] if repeated else []
     return " ".join(bars + ([f"Single run, no bars: {', '.join(single)}."] if single else []))
 
 
-def missing_note(lines: pd.DataFrame) -> str:
-    """Names the lines of a summary that a figure could not draw in full."""
-    names = [", ".join(filter(None, [line["label"], line["point"], line["expert"]])) for _, line in lines.iterrows()]
-    return f"\nNot drawn, results missing: {'; '.join(names)}." if names else ""
+def missing_note(lines: pd.DataFrame, *measures: str) -> str:
+    """Names the lines of a summary of which a figure could not draw these measures, and why."""
+    deviating = (lines[[f"{measure}_deviation" for measure in measures]] != "").any(axis=1)
+    reasons = {"results missing": lines[~deviating], "measured otherwise than the column says": lines[deviating]}
+    names = {reason: "; ".join(_name(line) for _, line in some.iterrows()) for reason, some in reasons.items()}
+    return "".join(f"\nNot drawn, {reason}: {some}." for reason, some in names.items() if some)
+
+
+def _name(line: pd.Series) -> str:
+    return ", ".join(filter(None, [line["label"], line["point"], line["expert"]]))
 
 
 def heights(lines: pd.DataFrame, measure: str, y: str = "y") -> pd.DataFrame:

@@ -1,16 +1,18 @@
-"""The harmonic-mean table (MoTE, NeurIPS 2024, Table 4): top-1 in percent, mean ± sample s.d. over seeds, with n."""
+"""The table of accuracies and harmonic means (MoTE, NeurIPS 2024, Table 4): top-1 in percent, mean ± s.d., with n."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import compress
 
 import pandas as pd
 
-from bench.statistics import Spread
-from reports.results import DERIVED, Results, value_text
+from reports.results import Results, grouped, is_draw, value_text
 
 DIGITS = 1
+DAGGER = "†"
+SHARED = {2: ", both per seed", 3: ", all per seed"}
 LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
@@ -21,7 +23,10 @@ MARKDOWN = {**{character: f"\\{character}" for character in "\\|*_`[]#"}, "&": "
 
 @dataclass(frozen=True)
 class Cell:
-    """One number: `n` of `planned` seeds are in `mean` and `std`; planned 0 means that the row has no such protocol."""
+    """One number: `n` of `planned` seeds are in `mean` and `std`; planned 0 means that the row has no such protocol.
+
+    `std` is that over seeds, or over the parts of a protocol where one seed is planned.
+    """
 
     mean: float
     std: float
@@ -29,20 +34,34 @@ class Cell:
     planned: int
     best: bool = False
     derived: bool = False  # a harmonic mean: blank where an input is missing, which is said in the input's cell
+    deviates: bool = False  # measured otherwise than the column says, or made of such a number
+    parts: int = 1  # of the protocol, for each seed
+    parts_missing: int = 0  # over all seeds
 
     @property
     def complete(self) -> bool:
         return 0 < self.planned == self.n
 
-    def text(self, plus_minus: str = " ± ", absent: str = "–") -> str:
-        """E.g. "74.2 ± 0.3", "74.2 ± 0.3 (2 of 3)", "missing" (blank if derived), `absent` where none was planned."""
+    @property
+    def lacking(self) -> bool:
+        """Whether a result is missing, rather than left out for what its inputs are."""
+        return self.n < self.planned and not (self.derived and self.deviates)
+
+    def text(self, plus_minus: str = " ± ", absent: str = "–", dagger: str = DAGGER) -> str:
+        """E.g. "74.2 ± 0.3", "74.2 ± 0.3 (2 of 3)" seeds, "74.2†", "2 of 3 parts", "missing" (blank if derived).
+
+        `absent` where none was planned.
+        """
         if not self.planned:
             return absent
+        mark = dagger if self.deviates else ""
         if not self.n:
-            return "" if self.derived else "missing"
+            present = self.planned * self.parts - self.parts_missing
+            lacking = f"{present} of {self.planned * self.parts} parts" if self.parts_missing and present else "missing"
+            return mark if self.derived else lacking + mark
         std = "" if math.isnan(self.std) else f"{plus_minus}{self.std:.{DIGITS}f}"
         part = "" if self.complete else f" ({self.n} of {self.planned})"
-        return f"{self.mean:.{DIGITS}f}{std}{part}"
+        return f"{self.mean:.{DIGITS}f}{std}{part}{mark}"
 
 
 @dataclass(frozen=True)
@@ -55,56 +74,70 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """What every rendering shows: `names` heads the text, `measures` the cells; `conditions`: role and n of each."""
+    """What every rendering shows.
+
+    `names` heads the text, `measures` the cells. Each measure has `conditions`, which say its role, n and what ± is,
+    and the `hash` of its protocol ("" for a harmonic mean). `notes`: the differing fields of the marked cells.
+    """
 
     names: tuple[str, ...]
     measures: tuple[str, ...]
-    conditions: tuple[tuple[str, str], ...]
+    conditions: tuple[tuple[str, ...], ...]
+    hashes: tuple[str, ...]
     lines: tuple[Line, ...]
     caption: str
+    notes: tuple[str, ...]
 
 
 def harmonic_mean_table(results: Results, *, experts: bool = False) -> Table:
-    """Rows × (closed-set, each zero-shot target, HM_ZS, trade-off); with `experts`, expert choices instead of rows."""
+    """Rows × (every protocol, then harmonic means); with `experts`, expert choices instead of rows."""
     summary = results.summary(experts=experts)
     facets = results.facet_axes(None)
-    groups = [group for _, group in summary.groupby(facets, sort=False, dropna=False)] if facets else [summary]
-    planned = set(results.table[["row", "point", "expert", "protocol"]].itertuples(index=False, name=None))
-    lines = [_mark_best([_line(line, results, planned, experts) for _, line in g.iterrows()]) for g in groups]
+    groups = grouped(summary, facets)
+    lines = [_mark_best([_line(line, results, experts) for _, line in group.iterrows()]) for group in groups]
+    notes = _notes(results, summary)
     return Table(
         ("Method", *results.axes.values(), *(["Expert"] if experts else []), "Seeds"),
-        tuple(results.measures().values()),
-        tuple(_conditions(results, measure) for measure in results.measures()),
+        tuple(measure.title for measure in results.measures.values()),
+        _conditions(results, summary),
+        tuple(_hash(results, name) for name in results.measures),
         tuple(line for group in lines for line in group),
-        _caption(results, facets),
+        _caption(results, facets, bool(notes)),
+        notes,
     )
 
 
 def markdown(table: Table) -> str:
     """The table in GitHub's Markdown, caption first; text is escaped, so a label can't become markup."""
     heads = zip(table.measures, table.conditions, strict=True)
-    measures = [f"{title} ({', '.join(condition)})" if any(condition) else title for title, condition in heads]
+    measures = [f"{title} ({', '.join(filter(None, parts))})" if any(parts) else title for title, parts in heads]
     rows = [[_escape(text, MARKDOWN) for text in [*table.names, *measures]]]
     rows.append(["---"] * (len(table.names) - 1) + ["---:"] * (1 + len(measures)))
     for line in table.lines:
         numbers = [f"**{cell.text()}**" if cell.best else cell.text() for cell in line.cells]
         rows.append([*(_escape(text, MARKDOWN) for text in line.names), *numbers])
-    return "\n".join([_escape(table.caption, MARKDOWN), "", *(f"| {' | '.join(row)} |" for row in rows), ""])
+    below = [
+        f"\n{_escape(text, MARKDOWN)}" for text in (*(f"{DAGGER} {note}" for note in table.notes), *_hashes(table))
+    ]
+    return "\n".join([_escape(table.caption, MARKDOWN), "", *(f"| {' | '.join(row)} |" for row in rows), *below, ""])
 
 
 def latex(table: Table) -> str:
-    """A booktabs `tabular` with the caption as a comment; needs \\usepackage{booktabs}."""
+    """A booktabs `tabular` with the caption as a comment, notes below; needs \\usepackage{booktabs}."""
     rows = [[*table.names, *table.measures]]
     rows += [[*[""] * len(table.names), *conditions] for conditions in zip(*table.conditions, strict=True)]
     rows = [[_escape(text, LATEX) for text in row] for row in rows]
+    head = len(rows)
     for line in table.lines:
-        numbers = [cell.text(r" $\pm$ ", "--") for cell in line.cells]
+        numbers = [cell.text(r" $\pm$ ", "--", r"$^\dagger$") for cell in line.cells]
         bold = [rf"\textbf{{{text}}}" if c.best else text for text, c in zip(numbers, line.cells, strict=True)]
         rows.append([*(_escape(text, LATEX) for text in line.names), *bold])
     body = [" & ".join(row) + r" \\" for row in rows]
     columns = "l" * (len(table.names) - 1) + "r" * (1 + len(table.measures))
-    top = [f"% {' '.join(table.caption.split())}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-    return "\n".join([*top, *body[:3], r"\midrule", *body[3:], r"\bottomrule", r"\end{tabular}", ""])
+    comments = [f"% {' '.join(text.split())}" for text in (table.caption, *_hashes(table))]
+    top = [*comments, rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    notes = [rf"\par{{\footnotesize $^\dagger$ {_escape(note, LATEX)}\par}}" for note in table.notes]
+    return "\n".join([*top, *body[:head], r"\midrule", *body[head:], r"\bottomrule", r"\end{tabular}", *notes, ""])
 
 
 def csv(results: Results, *, experts: bool = False) -> str:
@@ -112,56 +145,117 @@ def csv(results: Results, *, experts: bool = False) -> str:
     return results.summary(experts=experts).to_csv(index=False, lineterminator="\n")
 
 
-def cell(line: pd.Series, measure: str, *, planned: bool = True) -> Cell:
+def cell(line: pd.Series, measure: str, results: Results) -> Cell:
     """The number that a line of `Results.summary` has for `measure`."""
-    mean, std, n = (line[f"{measure}_{part}"] for part in Spread._fields)
-    return Cell(mean, std, int(n), int(line["seeds"]) * planned, derived=measure in DERIVED)
+    protocol = measure in results.roles
+    mean, std, n, deviation = (line[f"{measure}_{fact}"] for fact in ("mean", "std", "n", "deviation"))
+    planned = all(line[f"{name}_parts"] for name in results.measures[measure].inputs)
+    own = Cell(mean, std, int(n), int(line["seeds"]) * planned, derived=not protocol, deviates=bool(deviation))
+    if not protocol:
+        return own
+    parts, parts_std, missing = (line[f"{measure}_{fact}"] for fact in ("parts", "parts_std", "parts_missing"))
+    return replace(own, std=parts_std if line["seeds"] == 1 else std, parts=int(parts), parts_missing=int(missing))
 
 
-def _line(line: pd.Series, results: Results, planned: set[tuple[str, ...]], experts: bool) -> Line:
-    def has(protocol: str) -> bool:
-        return (line["row"], line["point"], line["expert"], protocol) in planned
-
-    unseen = results.protocols("zero-shot")
-    needs = {name: [name] for name in results.measures()} | {
-        "hm_zs": unseen,
-        "trade_off": [*results.protocols("closed-set")[:1], *unseen],
-    }
-    cells = [cell(line, measure, planned=all(map(has, protocols))) for measure, protocols in needs.items()]
+def _line(line: pd.Series, results: Results, experts: bool) -> Line:
     names = [line["label"], *(value_text(line[axis]) for axis in results.axes), *([line["expert"]] if experts else [])]
-    return Line((*map(str, names), str(line["seeds"])), tuple(cells))
+    cells = tuple(cell(line, measure, results) for measure in results.measures)
+    return Line((*map(str, names), str(line["seeds"])), cells)
 
 
 def _mark_best(lines: list[Line]) -> list[Line]:
-    """Marks each column's best rounded mean among complete cells; a column of one has no best."""
+    """Marks each column's best rounded mean among complete cells that are as the column says, if there are two."""
     best: list[float | None] = []
     for column in zip(*(line.cells for line in lines), strict=True):
-        means = [round(cell.mean, DIGITS) for cell in column if cell.complete]
+        means = [round(cell.mean, DIGITS) for cell in column if _competes(cell)]
         best.append(max(means) if len(means) > 1 else None)
     return [
         replace(line, cells=tuple(
-            replace(cell, best=cell.complete and round(cell.mean, DIGITS) == top)
+            replace(cell, best=_competes(cell) and round(cell.mean, DIGITS) == top)
             for cell, top in zip(line.cells, best, strict=True)
         ))
         for line in lines
     ]  # fmt: skip
 
 
-def _conditions(results: Results, measure: str) -> tuple[str, str]:
-    """Role and number of videos of a protocol's column, e.g. ("zero-shot", "320 videos"); a span where rows differ."""
-    lines = results.table[results.table["protocol"] == measure]
-    counts = lines["videos"].dropna().astype(int)
-    span = "–".join(str(count) for count in sorted({counts.min(), counts.max()})) if len(counts) else ""
-    return " / ".join(lines["role"].unique()), f"{span} videos" if span else ""
+def _competes(cell: Cell) -> bool:
+    return cell.complete and not cell.deviates
 
 
-def _caption(results: Results, facets: list[str]) -> str:
-    within = f" within each {' and '.join(results.axes[axis] for axis in facets)}" if facets else ""
+def _conditions(results: Results, summary: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
+    """Role, number of videos and parts, and what ± is, of every measure; without kinds that no measure has."""
+    derived = ("", "", "", "")
+    own = [_conditions_of(results, name, summary) if name in results.roles else derived for name in results.measures]
+    kinds = [kind for kind in zip(*own, strict=True) if any(kind)]
+    return tuple(zip(*kinds, strict=True))
+
+
+def _conditions_of(results: Results, protocol: str, summary: pd.DataFrame) -> tuple[str, str, str, str]:
+    """E.g. ("zero-shot", "3 splits of 3696–3783 videos", "± over 3 splits", "population s.d.")."""
+    lines = results.table[results.table["protocol"] == protocol]
+    parts = f"{summary[f'{protocol}_parts'].max():.0f} {'draws' if is_draw(lines['part']).any() else 'splits'}"
+    several = summary[f"{protocol}_parts"] > 1
+    videos = f"{_span(lines['videos'])} videos" if lines["videos"].notna().any() else ""
+    single = several & (summary["seeds"] == 1)
+    where = "" if (summary["seeds"] == 1).all() else "1 seed: "
     return (
-        f"{results.title}: top-1 accuracy in percent, mean ± 1 s.d. over the seeds. HM_ZS: harmonic mean of the "
-        "zero-shot columns; trade-off: harmonic mean of closed-set and HM_ZS, both per seed. "
-        f"Bold: best complete mean per column{within}, ties after rounding included."
+        " / ".join(lines["role"].unique()),
+        f"{parts} of {videos}" if several.any() and videos else videos,
+        f"{where}± over {parts}" if single.any() else "",
+        "population s.d." if single.any() else "",
     )
+
+
+def _span(counts: pd.Series) -> str:
+    present = counts.dropna().astype(int)
+    return "–".join(str(count) for count in sorted({present.min(), present.max()}))
+
+
+def _caption(results: Results, facets: list[str], deviating: bool) -> str:
+    closed = results.of_role("closed-set")
+    means = {
+        "HM_ZS": "HM_ZS: harmonic mean of the zero-shot columns",
+        "Trade-off": f"trade-off: harmonic mean of {closed[0] if len(closed) > 1 else 'closed-set'} and HM_ZS",
+        "HM": "HM: harmonic mean of base and novel",
+    }
+    titles = dict.fromkeys(measure.title.partition(" ")[0] for measure in results.measures.values() if measure.needs)
+    derived = "; ".join(means[title] for title in titles)
+    within = f" within each {' and '.join(results.axes[axis] for axis in facets)}" if facets else ""
+    sentences = [
+        f"{results.title}: top-1 accuracy in percent, mean ± 1 s.d. over the seeds.",
+        "A protocol of several splits or draws is their mean; in rows of one seed, ± is the population s.d. over them.",
+        f"{derived}{SHARED.get(len(titles), ', per seed')}.",
+        f"Bold: best complete mean per column{within}, ties after rounding included.",
+        f"{DAGGER}: measured otherwise than the column says, as listed below; not compared, and in no harmonic mean.",
+    ]
+    said = [True, (results.table["part"] != "").any(), bool(derived), True, deviating]
+    return " ".join(compress(sentences, said))
+
+
+def _notes(results: Results, summary: pd.DataFrame) -> tuple[str, ...]:
+    """What differs in the marked cells, e.g. "MoTE, layers 4 (UCF, HMDB): views.clips 1 instead of 3"."""
+    found: dict[tuple[str, str, str], dict[str, None]] = {}  # label, protocols, text -> points, in order
+    for _, line in summary.iterrows():
+        texts = [line[f"{protocol}_deviation"] for protocol in results.roles]
+        for text in filter(None, dict.fromkeys(texts)):
+            protocols = ", ".join(protocol for protocol, own in zip(results.roles, texts, strict=True) if own == text)
+            points = found.setdefault((line["label"], protocols, text), {})
+            points[results.axis_text(line, list(results.axes))] = None
+    return tuple(
+        f"{', '.join(filter(None, [label, '; '.join(points)]))} ({protocols}): {text}"
+        for (label, protocols, text), points in found.items()
+    )
+
+
+def _hash(results: Results, measure: str) -> str:
+    """None where the protocol depends on the point, because a column has several then."""
+    return results.protocols[measure]["hash"] if measure in results.roles and not results.protocol_axes else ""
+
+
+def _hashes(table: Table) -> list[str]:
+    """The sentence that names the columns' protocols, if they can be named."""
+    named = [f"{title} {own}" for title, own in zip(table.measures, table.hashes, strict=True) if own]
+    return [f"Protocols: {', '.join(named)}."] if named else []
 
 
 def _escape(text: str, characters: dict[str, str]) -> str:

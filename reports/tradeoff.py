@@ -1,4 +1,7 @@
-"""The trade-off plot: closed-set top-1 against HM_ZS, one point per row × axis values (MoTE, NeurIPS 2024, Fig. 1a)."""
+"""The trade-off plot: closed-set top-1 against HM_ZS, one point per row × axis values (MoTE, NeurIPS 2024, Fig. 1a).
+
+Base against novel top-1 is drawn alike: both are two sides of a harmonic mean.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,31 @@ from reports import labels, scatter, style
 from reports.results import Results, is_set, value_text
 
 
-def tradeoff_figure(results: Results) -> Figure | None:
-    """One panel per facet; None unless some row has both numbers. Rows without them are named under the figure."""
-    summary = results.summary()
-    drawable = summary["trade_off_n"] > 0
-    if not drawable.any():
+def tradeoff_figure(results: Results, measure: str = "trade_off") -> Figure | None:
+    """One panel per facet; None unless some row has both sides of `measure`, one of the suite's trade-offs.
+
+    Rows without them are named under the figure.
+    """
+    summary = results.summary(alike=True)
+    if measure not in results.trade_offs or not (summary[f"{measure}_n"] > 0).any():
         return None
-    everything = scatter.points(summary[drawable], results.protocols("closed-set")[0], "hm_zs")
+    drawable = summary[f"{measure}_n"] > 0
+    sides = results.trade_offs[measure].needs
+    located = scatter.points(summary[drawable], *sides)
     marks = style.marks(results.labels(), results.settings.reference)
-    facets = results.facets(summary[drawable], results.settings.join)
+    facets = results.facets(located, results.settings.join)
     with style.look():
         wide = (5.6, 4.2) if len(facets) == 1 else (4.1, 3.7)
         figure, panels = style.panels(len(facets), *wide, columns=2)
         for axes, (title, lines) in zip(panels, facets.items(), strict=True):
             axes.set_title(title, parse_math=False)
-            scatter.fit(axes, everything)
+            scatter.fit(axes, located)
+            _iso_lines(axes, results.words(measure).partition(" ")[0])
             _panel(axes, lines, results, marks)
-        style.note(figure, scatter.seed_note(summary[drawable]) + scatter.missing_note(summary[~drawable]))
+            axes.set_xlabel(scatter.axis_title(results, sides[0]))
+            axes.set_ylabel(scatter.axis_title(results, sides[1]))
+        missing = scatter.missing_note(summary[~drawable], measure)
+        style.note(figure, scatter.seed_note(summary[drawable], measure) + missing)
         figure.draw_without_rendering()  # settles the layout, which direct labels depend on
         figure.set_layout_engine("none")
         for axes, lines in zip(panels, facets.values(), strict=True):
@@ -39,15 +50,10 @@ def tradeoff_figure(results: Results) -> Figure | None:
 
 
 def _panel(axes: Axes, lines: pd.DataFrame, results: Results, marks: dict[str, style.Mark]) -> None:
-    closed = results.protocols("closed-set")[0]
-    located = scatter.points(lines, closed, "hm_zs")
-    _iso_lines(axes)
-    for row, group in located.groupby("row", sort=False):
+    for row, group in lines.groupby("row", sort=False):
         for chain in _chains(group, results):
             axes.plot(chain["x"], chain["y"], color=marks[str(row)].colour, linewidth=1, alpha=0.6, zorder=2)
         scatter.bars(axes, group, marks[str(row)])
-    axes.set_xlabel(f"Closed-set top-1, {closed} (%)")
-    axes.set_ylabel(f"Zero-shot harmonic mean, {style.HM_ZS} (%)")
 
 
 def _chains(group: pd.DataFrame, results: Results) -> Iterable[pd.DataFrame]:
@@ -63,8 +69,8 @@ def _chains(group: pd.DataFrame, results: Results) -> Iterable[pd.DataFrame]:
     return [chain for _, chain in ordered.groupby(others, sort=False, dropna=False)] if others else [ordered]
 
 
-def _iso_lines(axes: Axes) -> None:
-    """Thin lines of equal trade-off T, y = T x / (2 x - T), each labelled where it leaves the axes."""
+def _iso_lines(axes: Axes, name: str) -> None:
+    """Thin lines of equal harmonic mean T, y = T x / (2 x - T), each labelled where it leaves the axes."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     corners = [2 * x * y / (x + y) for x, y in ((max(left, 1e-3), max(bottom, 1e-3)), (right, top))]
     for level in MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]).tick_values(*corners):
@@ -74,7 +80,7 @@ def _iso_lines(axes: Axes) -> None:
         if inside.sum() > 1:
             axes.plot(x[inside], y[inside], color=style.GRID, linewidth=0.6, zorder=1)
             _iso_label(axes, f"{level:g}", x[inside], y[inside])
-    _small(axes, "trade-off", (1, 1), (2, 2), "left", "bottom", "axes fraction")
+    _small(axes, name, (1, 1), (2, 2), "left", "bottom", "axes fraction")
 
 
 def _iso_label(axes: Axes, text: str, x: np.ndarray, y: np.ndarray) -> None:
@@ -98,11 +104,10 @@ def _small(
 def _labels(lines: pd.DataFrame, results: Results, marks: dict[str, style.Mark]) -> list[labels.Label]:
     """Row names at their point, or at the last point of a chain, and axis values at the others."""
     join = results.settings.join
-    located = scatter.points(lines, results.protocols("closed-set")[0], "hm_zs")
     facet_axes = results.facet_axes(join)
     named = [axis for axis in results.axes if axis != join and axis not in facet_axes]
     texts: list[labels.Label] = []
-    for row, group in located.groupby("row", sort=False):
+    for row, group in lines.groupby("row", sort=False):
         colour = marks[str(row)].colour
         chains = list(_chains(group, results))
         ends = {chain.index[-1] for chain in chains if len(chain)}
@@ -118,6 +123,5 @@ def _labels(lines: pd.DataFrame, results: Results, marks: dict[str, style.Mark])
 
 
 def _obstacles(lines: pd.DataFrame, results: Results) -> np.ndarray:
-    located = scatter.points(lines, results.protocols("closed-set")[0], "hm_zs")
-    chains = [chain for _, group in located.groupby("row") for chain in _chains(group, results)]
-    return np.concatenate([scatter.crosses(located), *(labels.along(chain["x"], chain["y"]) for chain in chains)])
+    chains = [chain for _, group in lines.groupby("row") for chain in _chains(group, results)]
+    return np.concatenate([scatter.crosses(lines), *(labels.along(chain["x"], chain["y"]) for chain in chains)])

@@ -18,11 +18,14 @@ ROOT = Path(__file__).parent.parent
     [
         ("methods", ["clip_mean", "text4vis", "dense_temporal", "mote"]),
         ("suites", ["quickstart", "depth", "interpolation"]),
-        ("datasets", ["glyphs-narrow", "glyphs-broad-both"]),
-        ("protocols", ["quickstart.closed-set", "zero-shot on glyphs-narrow-verbs/test"]),
+        ("datasets", ["glyphs-narrow", "glyphs-broad-both", "ucf101  train1 9,537", "$VTB_DATA is not set"]),
+        ("protocols", ["mote/...", ".../ucf101-3split", "mean over test1, test2, test3"]),
     ],
 )
-def test_list(what: str, expected: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_list(
+    what: str, expected: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VTB_DATA", raising=False)
     assert main(["list", what]) == 0
     printed = capsys.readouterr().out
     assert [name for name in expected if name not in printed] == []

@@ -1,4 +1,5 @@
-from math import isnan, nan
+import random
+from math import exp, isnan, nan
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.metrics import accuracies, fuse, half_class_accuracy, half_classes, harmonic_mean, top_k_correct, trade_off
+from bench.metrics import (
+    accuracies,
+    fuse,
+    half_class_accuracy,
+    half_classes,
+    harmonic_mean,
+    subset_accuracies,
+    top_k_correct,
+    trade_off,
+)
+from bench.protocol import Fusion
 from tests.golden.data_cases import replay_half_classes, replay_view_fusion
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -43,7 +54,7 @@ def test_fusion_rules() -> None:
 
 def test_one_view_ranks_alike_under_every_rule() -> None:
     cosines_N1C = RNG.uniform(-1, 1, (20, 1, 6)).astype(np.float32)
-    for rule in ("double_softmax", "cos_mean", "softmax_sum", "logit_sum", "feature_mean"):
+    for rule in RULES:
         fused_NC = fuse(cosines_N1C, np.full((20, 1), 2.5, np.float32), 100, rule)
         assert (fused_NC.argsort(1) == cosines_N1C[:, 0].argsort(1)).all()
 
@@ -88,9 +99,103 @@ def test_harmonic_means() -> None:
     assert unseen == pytest.approx(74.4, abs=0.05) and trade_off(86.8, unseen) == pytest.approx(80.1, abs=0.05)
 
 
+RULES: list[Fusion] = ["double_softmax", "cos_mean", "softmax_sum", "logit_sum", "feature_mean"]
+
+
+def plain_scores(cosines_VC: np.ndarray, norms_V: np.ndarray, scale: float, rule: Fusion) -> list[float]:
+    """The fusion rules for one video, one number at a time."""
+    views, classes = range(len(cosines_VC)), range(len(cosines_VC[0]))
+
+    def probability(values: list[float], c: int) -> float:
+        return exp(values[c]) / sum(exp(value) for value in values)
+
+    rows = [[float(cosines_VC[v][c]) for c in classes] for v in views]
+    scaled = [[scale * cosine for cosine in row] for row in rows]
+    if rule == "double_softmax":
+        means = [sum(probability(row, c) for row in rows) / len(rows) for c in classes]
+        return [probability(means, c) for c in classes]
+    if rule == "softmax_sum":
+        return [sum(probability(row, c) for row in scaled) for c in classes]
+    if rule == "logit_sum":
+        return [sum(row[c] for row in scaled) for c in classes]
+    weights = [1.0] * len(rows) if rule == "cos_mean" else [float(norm) for norm in norms_V]
+    return [sum(weights[v] * rows[v][c] for v in views) / sum(weights) for c in classes]
+
+
+def plain_correctness(scores: list[float], label: int, k: int) -> bool:
+    return label in sorted(range(len(scores)), key=lambda c: (-scores[c], c))[:k]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("ids", [None, [1, 2, 4, 5, 7, 8]])
+def test_subsets_are_measured_like_a_plain_loop(rule: Fusion, ids: list[int] | None) -> None:
+    """Failed videos, videos of other classes and ties are among them: three classes have the same cosines."""
+    videos, views, classes, rng = 300, 2, 9, np.random.default_rng(0)
+    cosines_NVC = rng.integers(-64, 65, (videos, views, classes)) / 64
+    cosines_NVC[..., [2, 7]] = cosines_NVC[..., [4]]
+    norms_NV, labels_N = rng.choice([1.0, 3.0], (videos, views)), rng.integers(0, classes, videos)
+    failed_N = rng.random(videos) < 0.2
+    cosines_NVC[failed_N & (labels_N % 2 == 0)] = nan
+    measured, correct_N = subset_accuracies(cosines_NVC, norms_NV, 8.0, rule, labels_N, failed_N, ids)
+
+    chosen = ids or list(range(classes))
+    top1: dict[int, bool] = {}
+    top5: dict[int, bool] = {}
+    tied = 0
+    for n in range(videos):
+        if labels_N[n] in chosen:
+            scores = plain_scores(cosines_NVC[n][:, chosen], norms_NV[n], 8.0, rule)
+            place = chosen.index(labels_N[n])
+            top1[n], top5[n] = (not failed_N[n] and plain_correctness(scores, place, k) for k in (1, 5))
+            tied += scores.count(max(scores)) > 1
+    assert tied > 5
+    assert np.isnan(correct_N).tolist() == [n not in top1 for n in range(videos)]
+    assert {n: bool(correct_N[n]) for n in top1} == top1
+    per_class = [np.mean([right for n, right in top1.items() if labels_N[n] == label]) for label in chosen]
+    wanted = {"top1": np.mean([*top1.values()]), "top5": np.mean([*top5.values()]), "mean_class": np.mean(per_class)}
+    assert measured == pytest.approx({name: 100 * value for name, value in wanted.items()})
+
+
+def test_candidates_are_restricted_before_views_are_fused() -> None:
+    """Class 2 is no candidate; in the softmax over all classes it would drown the view that decides."""
+    cosines_NVC = np.array([[[1.0, 0.0, 3.0], [0.0, 0.7, 0.0]]])
+    labels_N, failed_N = np.array([0]), np.array([False])
+    measured, _ = subset_accuracies(cosines_NVC, np.ones((1, 2)), 4.0, "softmax_sum", labels_N, failed_N, [0, 1])
+    assert measured["top1"] == 100
+    afterwards_NC = fuse(cosines_NVC, np.ones((1, 2)), 4.0, "softmax_sum")[:, [0, 1]]
+    assert afterwards_NC.argmax() == 1
+
+
+def test_a_subset_needs_five_classes_for_top5_and_a_video() -> None:
+    zeros_N = np.zeros(6, bool)
+    cosines_NVC, norms_NV = np.eye(6)[:, None], np.ones((6, 1))
+    measured, correct_N = subset_accuracies(cosines_NVC, norms_NV, 1.0, "cos_mean", np.arange(6), zeros_N, [5, 1, 1])
+    assert measured == {"top1": 100, "top5": None, "mean_class": 100}
+    assert np.isnan(correct_N).tolist() == [True, False, True, True, True, False]
+    with pytest.raises(ValueError, match="no videos"):
+        subset_accuracies(cosines_NVC, norms_NV, 1.0, "cos_mean", np.zeros(6, int), zeros_N, [1])
+
+
 def test_half_classes_are_those_of_the_papers() -> None:
     assert half_classes(101, 0)[:5] == [26, 86, 2, 55, 75] and len(half_classes(101, 0)) == 50
     assert half_classes(51, 0)[:5] == [29, 11, 10, 22, 2] and len(half_classes(51, 9)) == 25
+
+
+def test_half_classes_of_openvclip_come_from_one_generator_that_goes_on() -> None:
+    rng = random.Random(2023)
+    for draw in range(10):
+        ids = list(range(101))
+        rng.shuffle(ids)
+        assert half_classes(101, draw, "open-vclip") == sorted(ids[:50])
+    assert half_classes(101, 0, "open-vclip")[:6] == [0, 1, 5, 10, 11, 13]
+    assert len(half_classes(51, 3, "open-vclip")) == 25
+
+
+def test_drawing_classes_leaves_global_generators_alone() -> None:
+    before = str(np.random.get_state()), random.getstate()
+    half_classes(101, 3)
+    half_classes(101, 3, "open-vclip")
+    assert (str(np.random.get_state()), random.getstate()) == before
 
 
 def test_half_class_accuracy_knows_only_the_drawn_classes() -> None:

@@ -1,43 +1,40 @@
-"""Datasets: classes, lists of videos and where they lie; declared ones from files, and the embedded glyph world.
+"""Datasets: classes, lists of videos and where they lie; shipped declarations, a suite's own, and the glyph world.
 
 Torch-free. `content` takes part in identities, places do not. A mistake in a file is a UserError with file and line.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import chain
 from os.path import expanduser, expandvars
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar
 
+import yaml
 from annotated_types import MinLen
-from platformdirs import user_cache_path
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from bench.data import glyphs
-from bench.data.video import inside, refuse_escape
-from bench.errors import StageError, UserError, unknown
-from bench.files import write_atomically
+from bench.data.lists import Entry, Listing, Split, read_classes, read_json, read_list, read_names
+from bench.data.manifest import Manifest, Progress, cache_dir
+from bench.data.video import Source, inside
+from bench.errors import UserError, unknown
 from bench.identity import digest
 
 EMBEDDED_PREFIX = "glyphs-"
-
-
-class Entry(NamedTuple):
-    """A video of a list: its path below the dataset's root and its class id."""
-
-    path: str
-    label: int
+SHIPPED_PREFIX = "shipped:"
+ASSETS = Path(__file__).parent.parent / "assets"
+SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")  # what `.*` in a place stands for
+PREPARED = "prepared.json"  # in a root whose videos were encoded anew: how
 
 
 class Dataset(BaseModel):
-    """Videos declared in a suite file. Relative paths start at the declaring file's folder; $VARIABLES and ~ work."""
+    """Videos, lists and classes. Relative paths start at the declaring file's folder; $VARIABLES and ~ work."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,13 +42,23 @@ class Dataset(BaseModel):
 
     name: str
     folder: str = Field(default="", description="folder of the declaring file; the suite fills it in")
+    like: str = Field(default="", description="shipped dataset whose settings are the defaults")
     root: str = Field(description="folder of the videos")
-    classes: str = Field(description="CSV file with the header id,name")
-    splits: Annotated[dict[str, str], MinLen(1)] = Field(description="split name -> list file of `path label` lines")
-    known_bad: tuple[str, ...] = Field(default=(), description="undecodable videos, written as in the lists")
+    lists: str = Field(default="", description="folder of the lists and classes, before the declaring file's")
+    classes: str = Field(description="CSV file with the header id,name, or the JSON of SSv2 or ActivityNet")
+    variants: dict[str, str] = Field(default={}, description="label variant -> CSV with other spellings of the classes")
+    splits: Annotated[dict[str, Split], MinLen(1)] = Field(description="split name -> list file, or how it is read")
+    known_bad: tuple[str, ...] = Field(default=(), description="undecodable videos, as in the lists, or a file of them")
+    frames: str = Field(default="", description="videos are folders of frames with such names, e.g. img_{:05d}.jpg")
+    first: int = Field(default=1, description="number of the first frame file")
+    places: tuple[str, ...] = Field(default=("{path}",), min_length=1, description="where a listed video may lie")
+    ranking: str = Field(default="", description="split whose frequencies rank classes into base and novel, or train")
+    disjoint: tuple[tuple[str, str], ...] = Field(default=(), description="splits that must not share videos")
 
     _names: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
-    _entries: dict[str, tuple[Entry, ...]] = PrivateAttr(default_factory=dict)
+    _listings: dict[str, Listing] = PrivateAttr(default_factory=dict)
+    _last: str = PrivateAttr(default="")  # the place that fitted last: the next video mostly lies there too
+    _folders: dict[str, dict[str, str]] = PrivateAttr(default_factory=dict)  # folder -> case-folded name -> name
 
     @field_validator("name")
     @classmethod
@@ -60,50 +67,196 @@ class Dataset(BaseModel):
             raise ValueError(f"names that begin with '{EMBEDDED_PREFIX}' belong to the embedded world")
         return name
 
-    def class_names(self) -> tuple[str, ...]:
-        """Class names in id order; the file is read once. Raises UserError."""
-        if self.classes not in self._names:
-            self._names[self.classes] = self._read_names()
-        return self._names[self.classes]
+    @field_validator("like")
+    @classmethod
+    def _is_shipped(cls, like: str) -> str:
+        if like and like not in _shipped():
+            raise ValueError(f"no dataset '{like}' is shipped, only {', '.join(_shipped())}")
+        return like
+
+    @field_validator("places")
+    @classmethod
+    def _are_patterns(cls, places: tuple[str, ...]) -> tuple[str, ...]:
+        for place in places:
+            try:
+                place.format(**_parts("folder/video.mp4"))
+            except (KeyError, ValueError, IndexError) as error:
+                raise ValueError(f"'{place}' may hold {', '.join(f'{{{part}}}' for part in _parts(''))}") from error
+        return places
+
+    @field_validator("frames")
+    @classmethod
+    def _is_template(cls, frames: str) -> str:
+        try:
+            if frames and frames.format(1) == frames.format(2):
+                raise ValueError
+        except (KeyError, ValueError, IndexError) as error:
+            raise ValueError("holds no place for the frame's number, as {:05d} in img_{:05d}.jpg") from error
+        return frames
+
+    @model_validator(mode="after")
+    def _names_splits(self) -> Dataset:
+        for split in (*filter(None, [self.ranking]), *(split for pair in self.disjoint for split in pair)):
+            if split not in self.splits:
+                raise ValueError(
+                    f"ranking or disjoint names the split '{split}', but there are {', '.join(self.splits)}"
+                )
+        return self
+
+    # --- classes and lists --------------------------------------------------------------------------------------------
+
+    def class_names(self, variant: str = "") -> tuple[str, ...]:
+        """Class names in id order, in one of the spellings; a file is read once. Raises UserError."""
+        if variant and variant not in self.variants:
+            raise unknown(f"label variant of dataset '{self.name}'", variant, self.variants)
+        if variant not in self._names:
+            self._names[variant] = self._read_names(variant)
+        return self._names[variant]
 
     def entries(self, split: str) -> tuple[Entry, ...]:
-        """The videos of a split in the list's order; the file is read once. Raises UserError."""
+        """The videos of a split in the list's order; the files are read once. Raises UserError."""
+        return self._listing(split).entries
+
+    def ranked_by(self) -> str:
+        """The split whose frequencies rank classes into base and novel. Raises UserError if there is none."""
+        split = self.ranking or "train"
         if split not in self.splits:
-            raise unknown(f"split of dataset '{self.name}'", split, self.splits)
-        if split not in self._entries:
-            self._entries[split] = self._read_entries(split)
-        return self._entries[split]
+            raise UserError(
+                f"dataset '{self.name}' has no list that ranks its classes into base and novel",
+                allowed=self.splits,
+                hint="name a split under `ranking`",
+            )
+        return split
+
+    def count(self, split: str) -> int:
+        """Number of videos of a split; while its list is absent, the number that is known of it, else 0."""
+        if self._absent(split):
+            return next(iter(self.splits[split].videos), 0)
+        return len(self.entries(split))
+
+    def notes(self, split: str) -> list[str]:
+        """Sentences about what was left out of a split's list and how it differs from known copies."""
+        if self._absent(split):
+            return []
+        try:
+            listing, classes = self._listing(split), len(self.class_names())
+        except UserError as error:
+            return [f"{self.name}/{split}: {error}"]
+        known, per_class = self.splits[split], Counter(entry.label for entry in listing.entries)
+        found = [*listing.left_out]
+        if known.videos and len(listing.entries) not in known.videos:
+            found.append(f"{len(listing.entries):,} videos; known copies have {_choice(known.videos)}")
+        if len(per_class) < classes:
+            found.append(f"no videos of {classes - len(per_class)} of the {classes} classes")
+        least, most = min(per_class.values()), max(per_class.values())
+        if known.per_class and (least < known.per_class[0] or most > known.per_class[1]):
+            copies = _range(*known.per_class)
+            found.append(f"videos per class: {_range(least, most)}; known copies have {copies}")
+        return [f"{self.name}/{split}: {sentence}" for sentence in found]
+
+    # --- videos -------------------------------------------------------------------------------------------------------
 
     def location(self) -> Path:
         """The folder of the videos, whether or not it exists."""
         return self._resolved(self.root)
 
-    def path(self, relative: str) -> Path:
-        """The file of a listed video. Raises UserError if it leads out of the root."""
-        return inside(self.location(), relative, f"dataset '{self.name}'")
+    def missing(self, split: str | None = None) -> str | None:
+        """Why the videos (of a split) cannot be used, None if they can. Single videos are not looked at."""
+        if variable := _unset(self.root):
+            return f"root of dataset '{self.name}': environment variable {variable} is not set"
+        if not self.location().is_dir():
+            return f"root of dataset '{self.name}' is not there: {self.location()}"
+        return None if split is None else self._absent(split)
 
-    def missing(self) -> str | None:
-        """Why the videos cannot be used, None if they can. Single files are not looked at."""
-        if unset := re.search(r"\$(\w+|\{\w+\})", expandvars(self.root)):
-            return f"root of dataset '{self.name}': environment variable {unset[0]} is not set"
-        return None if self.location().is_dir() else f"root of dataset '{self.name}' is not there: {self.location()}"
+    def source(self, entry: Entry) -> Source:
+        """Where the reader finds a listed video. Raises UserError if the path leads out of the root."""
+        path = inside(self.location(), self._found(self.location(), entry.path), f"dataset '{self.name}'")
+        return Source(path, entry.span, self.frames, self.first)
 
-    def content(self, split: str) -> str:
-        """Hash of a split's list and of every video's bytes, an absent video counting as absent; without class names.
+    def content(self, entries: Sequence[Entry], progress: Progress | None = None) -> str:
+        """Hash of entries and their videos' bytes, an absent video counting as absent; without class names.
 
-        A video is read once for as long as its size and modification time stay the same.
+        A video is read once for as long as its size and modification time stay the same; `progress(done, total)`
+        counts the videos that have to be read.
         """
-        with _hashing(self.name, self.location()) as hash_of:
-            return digest([[*entry, hash_of(entry.path)] for entry in self.entries(split)])
+        root = self.location()
+        found = {path: self._found(root, path) for path in {entry.path: None for entry in entries}}
+        hashes = Manifest(self.name, root).hashes(list(found.values()), progress)
+        videos = [[*entry, hashes[found[entry.path]]] for entry in entries]
+        frames = [self.frames, self.first] if self.frames else None
+        return digest([videos, frames, _preparation(root)])
+
+    # --- files --------------------------------------------------------------------------------------------------------
 
     def _resolved(self, text: str) -> Path:
         return Path(self.folder, expanduser(expandvars(text)))
 
-    def _read_names(self) -> tuple[str, ...]:
-        return _read_classes(self._resolved(self.classes))
+    def _files(self, text: str) -> list[Path]:
+        return _files(text, self.lists, self.folder)
 
-    def _read_entries(self, split: str) -> tuple[Entry, ...]:
-        return tuple(_read_list(self._resolved(self.splits[split]), len(self.class_names())))
+    def _absent(self, split: str) -> str | None:
+        """Why a split's list or the classes cannot be read, None if the files are there."""
+        for text in (self.classes, *self._split(split).list):
+            if not (file := self._files(text)[0]).is_file():
+                if variable := _unset(self.lists) or _unset(text):
+                    return f"lists of dataset '{self.name}': environment variable {variable} is not set"
+                return f"'{text}' of dataset '{self.name}' is not there: {file}"
+        return None
+
+    def _split(self, split: str) -> Split:
+        if split not in self.splits:
+            raise unknown(f"split of dataset '{self.name}'", split, self.splits)
+        return self.splits[split]
+
+    def _listing(self, split: str) -> Listing:
+        chosen = self._split(split)
+        if split not in self._listings:
+            self._listings[split] = self._read_listing(split, chosen)
+        return self._listings[split]
+
+    def _read_names(self, variant: str) -> tuple[str, ...]:
+        file = self._files(self.variants[variant] if variant else self.classes)[0]
+        names = read_classes(file)
+        if variant and len(names) != len(self.class_names()):
+            raise UserError(
+                f"has {len(names)} classes where dataset '{self.name}' has {len(self.class_names())}", where=str(file)
+            )
+        return names
+
+    def _read_listing(self, split: str, chosen: Split) -> Listing:
+        return read_list(chosen, [file for text in chosen.list for file in self._files(text)], self.class_names())
+
+    def _found(self, root: Path, path: str) -> str:
+        """Where a listed video lies below the root: the first place that fits, else as listed."""
+        is_there = os.path.isdir if self.frames else os.path.isfile
+        parts = _parts(path)
+        for place in chain(filter(None, [self._last]), self._places()):
+            candidate = place.removeprefix("(?i)").format(**parts).lstrip("/")
+            if place.startswith("(?i)"):
+                candidate = self._as_written(root, candidate)
+            if candidate and is_there(os.path.join(root, candidate)):
+                self._last = place
+                return candidate
+        return path
+
+    def _places(self) -> Iterator[str]:
+        """The patterns, `.*` written out; a folder of frames has no suffix."""
+        for place in self.places:
+            stem = place.removesuffix(".*")
+            yield from [place] if stem == place else [stem] if self.frames else [stem + suffix for suffix in SUFFIXES]
+
+    def _as_written(self, root: Path, relative: str) -> str:
+        """The path with the case that it has on the disk; "" if there is none."""
+        found = ""
+        for part in relative.split("/"):
+            folder = os.path.join(root, found)
+            if folder not in self._folders:
+                names = os.listdir(folder) if os.path.isdir(folder) else []
+                self._folders[folder] = {name.casefold(): name for name in names}
+            if part.casefold() not in self._folders[folder]:
+                return ""
+            found = os.path.join(found, self._folders[folder][part.casefold()])
+        return found
 
 
 class Glyphs(Dataset):
@@ -119,173 +272,128 @@ class Glyphs(Dataset):
     def location(self) -> Path:
         return glyphs.folder(self.world, cache_dir())
 
-    def missing(self) -> str | None:
+    def missing(self, split: str | None = None) -> str | None:
         return None if glyphs.is_built(self.world, cache_dir()) else f"the videos of '{self.name}' are not built yet"
 
-    def content(self, split: str) -> str:
-        """Hash of the list and of the recipe that renders it, so that plans need no videos."""
-        return digest([glyphs.recipe_digest(self.world), self.entries(split)])
+    def content(self, entries: Sequence[Entry], progress: Progress | None = None) -> str:
+        """Hash of the entries and of the recipe that renders them, so that plans need no videos."""
+        return digest([glyphs.recipe_digest(self.world), entries])
 
     def build(self, progress: Callable[[int, int], None], workers: int) -> Path:
         """Render all videos of the world, which its sets share; `progress(done, total)` counts videos."""
         return glyphs.build(self.world, cache_dir(), progress, workers)
 
-    def _read_names(self) -> tuple[str, ...]:
+    def _absent(self, split: str) -> str | None:
+        self._split(split)
+        return None
+
+    def _read_names(self, variant: str) -> tuple[str, ...]:
         return glyphs.class_names(self.world, self.subset)
 
-    def _read_entries(self, split: str) -> tuple[Entry, ...]:
-        return tuple(Entry(*entry) for entry in glyphs.entries(self.world, self.subset, split))
+    def _read_listing(self, split: str, chosen: Split) -> Listing:
+        return Listing(tuple(Entry(*entry) for entry in glyphs.entries(self.world, self.subset, split)), ())
 
 
 def _embedded() -> Iterator[Glyphs]:
     for world in glyphs.WORLDS:
         for subset, splits in glyphs.SPLITS.items():
             name = f"{EMBEDDED_PREFIX}{world}" if subset == "source" else f"{EMBEDDED_PREFIX}{world}-{subset}"
-            yield Glyphs(name=name, splits=dict.fromkeys(splits, ""), world=world, subset=subset)
+            lists = {split: Split(list=(world,)) for split in splits}
+            yield Glyphs(name=name, splits=lists, world=world, subset=subset)
 
 
 EMBEDDED: dict[str, Dataset] = {embedded.name: embedded for embedded in _embedded()}
 
 
+@cache
+def _shipped() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = yaml.safe_load((ASSETS / "datasets.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+def declared_fields(name: str, folder: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a dataset: settings on top of those of the shipped dataset that it is like or has the name of.
+
+    Splits and label variants are merged by name. A `known_bad` that is a file is read. Raises UserError.
+    """
+    like = settings.get("like") or (name if name in _shipped() else "")
+    base = _shipped().get(str(like), {})
+    fields = {**base, **settings, "name": name, "folder": folder, "like": like}
+    for key in ("splits", "variants"):
+        if key in base and isinstance(settings.get(key, {}), Mapping):
+            fields[key] = {**base[key], **settings.get(key, {})}
+    if isinstance(fields.get("splits"), Mapping):
+        known = base.get("splits", {})
+        fields["splits"] = {split: _over(known.get(split, {}), given) for split, given in fields["splits"].items()}
+    if isinstance(bad := fields.get("known_bad"), str):
+        fields["known_bad"] = read_names(_files(bad, str(fields.get("lists", "")), folder)[0])
+    return fields
+
+
+def _over(shipped: dict[str, Any], given: Any) -> Any:
+    """A split's settings on top of the shipped ones; a plain string is a labelled list of the same videos."""
+    if isinstance(given, str):
+        return {**shipped, "list": given, "format": "labelled", "select": ""}
+    return {**shipped, **given} if isinstance(given, Mapping) else given
+
+
+def shipped() -> dict[str, Dataset]:
+    """The shipped declarations by name, with the places below $VTB_DATA."""
+    return {name: Dataset.model_validate(declared_fields(name, "", {})) for name in _shipped()}
+
+
 def datasets(declared: Mapping[str, Dataset]) -> dict[str, Dataset]:
-    """All datasets by name: the embedded ones and a suite's own."""
-    return {**EMBEDDED, **declared}
+    """All datasets by name: the embedded ones, the shipped ones and a suite's own."""
+    return {**EMBEDDED, **shipped(), **declared}
 
 
 def dataset(name: str, declared: Mapping[str, Dataset], *, where: str = "") -> Dataset:
     """A dataset by name. Raises UserError with the closest name."""
-    found = declared.get(name) or EMBEDDED.get(name)
-    if found is None:
-        raise unknown("dataset", name, datasets(declared), where=where)
-    return found
+    if found := declared.get(name) or EMBEDDED.get(name):
+        return found
+    if name in _shipped():
+        return Dataset.model_validate(declared_fields(name, "", {}))
+    raise unknown("dataset", name, datasets(declared), where=where)
 
 
-def opened(context: Mapping[str, Any]) -> Dataset:
-    """The dataset that a stage's context names (`dataset`, `declared`). Raises StageError if its videos are missing."""
-    declared = {name: Dataset.model_validate(fields) for name, fields in context["declared"].items()}
-    found = dataset(context["dataset"], declared)
-    if reason := found.missing():
-        raise StageError(reason)
-    return found
+def _unset(text: str) -> str:
+    """The first environment variable in a path that is not set, as written; "" if all are."""
+    unset = re.search(r"\$(\w+|\{\w+\})", expandvars(text))
+    return unset[0] if unset else ""
 
 
-def cache_dir() -> Path:
-    """Folder of everything that can be made again: $VTB_CACHE, else the user's cache folder."""
-    chosen = os.environ.get("VTB_CACHE")
-    return Path(chosen).expanduser() if chosen else user_cache_path("video-transfer-bench")
+def _files(text: str, lists: str, folder: str) -> list[Path]:
+    """The files that a name or pattern means: shipped, in the folder of lists, or beside the declaring file.
 
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", where=str(file)) from error
-    except UnicodeDecodeError as error:
-        raise UserError("is not UTF-8 text", where=str(file), hint=f"first wrong byte at {error.start}") from error
-
-
-def _read_classes(file: Path) -> tuple[str, ...]:
-    rows = csv.reader(_text(file).splitlines())
-    header = next(rows, [])
-    if header != ["id", "name"]:
-        raise UserError(f"header is '{','.join(header)}'", where=f"{file}:1", allowed=["id,name"])
-    lines: dict[str, int] = {}
-    for row in filter(None, rows):
-        where = f"{file}:{rows.line_num}"
-        name = _class_name(row, len(lines), where)
-        if name in lines:
-            raise UserError(f"class '{name}' appears twice", where=where, hint=f"the first is in line {lines[name]}")
-        lines[name] = rows.line_num
-    if not lines:
-        raise UserError("lists no classes", where=str(file))
-    return tuple(lines)
-
-
-def _class_name(row: list[str], expected: int, where: str) -> str:
-    if len(row) != 2 or not row[1].strip():
-        raise UserError(
-            f"expected id,name but found '{','.join(row)}'",
-            where=where,
-            hint='a name with a comma is quoted: 3,"pulling something, slowly"',
-        )
-    if row[0].strip() != str(expected):
-        raise UserError(
-            f"class id '{row[0]}' where {expected} was expected", where=where, hint="ids count from 0 without gaps"
-        )
-    return row[1]
-
-
-def _read_list(file: Path, classes: int) -> Iterator[Entry]:
-    lines: dict[str, int] = {}
-    for line, text in enumerate(_text(file).splitlines(), start=1):
-        if text.strip():
-            entry = _entry(text.strip(), classes, f"{file}:{line}")
-            if entry.path in lines:
-                raise UserError(
-                    f"video '{entry.path}' appears twice",
-                    where=f"{file}:{line}",
-                    hint=f"the first is in line {lines[entry.path]}",
-                )
-            lines[entry.path] = line
-            yield entry
-    if not lines:
-        raise UserError("lists no videos", where=str(file))
-
-
-def _entry(text: str, classes: int, where: str) -> Entry:
-    """`path label`, or `path,label` if the last field between spaces is no integer; paths may hold both characters."""
-    for separator in (" ", ","):
-        path, _, label = text.rpartition(separator)
-        if path and re.fullmatch(r"-?\d+", label):
-            break
-    else:
-        raise UserError(
-            f"label '{text.rpartition(' ')[2]}' is not an integer",
-            where=where,
-            hint="a line is `path label` or `path,label`",
-        )
-    if not 0 <= int(label) < classes:
-        raise UserError(
-            f"class id {label} out of range 0..{classes - 1}",
-            where=where,
-            hint=f"the class file has {classes} classes, counted from 0",
-        )
-    refuse_escape(path, where)
-    return Entry(path, int(label))
-
-
-@contextmanager
-def _hashing(name: str, root: Path) -> Iterator[Callable[[str], str | None]]:
-    """A function from a listed path to the SHA-256 of its file, None without one.
-
-    Hashes are kept in the cache folder when the block ends, also by an interruption: hashing a large set takes hours.
+    Where there is none, the place where it was first looked for.
     """
-    file = cache_dir() / "content" / f"{name}-{digest(str(root.resolve()))[:8]}.json"
-    known = _kept(file)
-    learnt: dict[str, list[Any]] = {}
-
-    def hash_of(relative: str) -> str | None:
-        try:
-            status = os.stat(root / relative)
-            stamp = [status.st_size, status.st_mtime_ns]
-            if known.get(relative, [])[:2] != stamp:
-                with open(root / relative, "rb") as video:
-                    known[relative] = learnt[relative] = [*stamp, hashlib.file_digest(video, "sha256").hexdigest()]
-        except OSError:
-            return None
-        return str(known[relative][2])
-
-    try:
-        yield hash_of
-    finally:
-        if learnt:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, json.dumps(_kept(file) | learnt).encode())
+    if text.startswith(SHIPPED_PREFIX):
+        return [ASSETS / "classes" / text.removeprefix(SHIPPED_PREFIX)]
+    text = expanduser(expandvars(text))
+    places = [Path(folder, expanduser(expandvars(lists))), Path(folder)]
+    for place in places:
+        file = place / text
+        found = sorted(file.parent.glob(file.name.replace("[", "[[]"))) if "*" in file.name else [file]
+        if found and found[0].is_file():
+            return found
+    return [places[0] / text]
 
 
-def _kept(file: Path) -> dict[str, list[Any]]:
-    try:
-        known: dict[str, list[Any]] = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return known
+def _parts(path: str) -> dict[str, str]:
+    """What patterns of places are made of."""
+    folder, name = os.path.split(path)
+    return {"path": path, "folder": folder, "under": folder.replace(" ", "_"), "stem": os.path.splitext(name)[0]}
+
+
+def _choice(counts: Sequence[int]) -> str:
+    *others, last = (f"{count:,}" for count in counts)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _range(least: int, most: int) -> str:
+    return str(least) if least == most else f"{least} to {most}"
+
+
+def _preparation(root: Path) -> Any:
+    """How a root's videos were encoded anew, None if they are as published."""
+    return read_json(root / PREPARED, dict) if (root / PREPARED).is_file() else None

@@ -1,28 +1,31 @@
 """Batches of decoded views: of test videos, of fixed copies of training videos, and of an epoch of training.
 
 What a video looks like follows from its index and named seeds alone, so any number of workers gives the same bits.
-Workers never inherit an open reader: they come from a fork server that has opened none.
+Decoding happens in watched workers (`pool`): a video that hangs or crashes its decoder is one that cannot be decoded.
 
 Legend: b videos, V views (crops x clips, crop outermost), T frames, S side.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import data as torch_data
 
-from bench.data.datasets import Dataset
+from bench.data.frame_cache import FrameCache, KeptVideo, frame_cache
+from bench.data.pool import Decoding, Done, Lost, Pool
 from bench.data.sampling import test_indices, train_indices
-from bench.data.transforms import test_views, train_view
-from bench.data.video import Video, VideoError
+from bench.data.selection import Videos
+from bench.data.transforms import augmented, crop_views, resized
+from bench.data.video import Source, Video, VideoError, open_video
 from bench.data.views import TestViews, TrainViews
 from bench.errors import StageError
 from bench.seeds import seed_for
@@ -48,38 +51,48 @@ class TrainBatch(NamedTuple):
 
 
 def test_loader(
-    dataset: Dataset, split: str, views: TestViews, workers: int, batch: int, indices: Sequence[int] | None = None
-) -> Iterable[ViewBatch]:
-    """Batches of a split's test views, or of the videos `indices`, in order. Failing videos are tried twice."""
-    return _view_loader(_ViewVideos(dataset, split, _TestDraw(views)), indices, batch, workers)
+    videos: Videos, views: TestViews, decoding: Decoding, batch: int, indices: Sequence[int] | None = None
+) -> Iterator[ViewBatch]:
+    """Batches of the test views of all videos, or of the videos `indices`, in order. Failing videos are tried twice."""
+    return _view_batches(videos, _TestDraw(views), decoding, batch, indices)
 
 
 test_loader.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it where it is imported
 
 
 def copies_loader(
-    dataset: Dataset, split: str, views: TrainViews, workers: int, batch: int, indices: Sequence[int] | None = None
-) -> Iterable[ViewBatch]:
+    videos: Videos, views: TrainViews, decoding: Decoding, batch: int, indices: Sequence[int] | None = None
+) -> Iterator[ViewBatch]:
     """As `test_loader`, of all fixed copies of training videos; they are the same for every trial seed."""
-    return _view_loader(_ViewVideos(dataset, split, _CopiesDraw(views)), indices, batch, workers)
+    return _view_batches(videos, _CopiesDraw(views), decoding, batch, indices)
 
 
 def train_loader(
-    dataset: Dataset,
-    split: str,
-    views: TrainViews,
-    seed: int,
-    epoch: int,
-    order: Sequence[int],
-    batch: int,
-    workers: int,
-) -> Iterable[TrainBatch]:
+    videos: Videos, views: TrainViews, seed: int, epoch: int, order: Sequence[int], batch: int, decoding: Decoding
+) -> Iterator[TrainBatch]:
     """Batches of the training videos `order`, the rest of an epoch, whose views depend on seed, epoch and index alone.
 
-    With fixed copies, epoch e shows copy e mod N. A failing video is tried twice and then replaced by another of the
-    split. Raises StageError if hardly any video can be decoded.
+    With fixed copies, epoch e shows copy e mod N. A failing video is tried twice and then replaced by another; one that
+    had its decoder killed is replaced at once. Raises StageError if hardly any video can be decoded.
     """
-    return _loader(_TrainVideos(dataset, split, _TrainDraw(views, seed, epoch)), order, batch, workers, _train_batch)
+
+    def instead(job: _Job, result: Read) -> _Job | None:
+        if isinstance(result, np.ndarray):
+            return None
+        if job.attempt + 1 == TRIES:
+            reason = f"{job.source.path}: {result.reason}"
+            raise StageError(f"{TRIES} training videos in a row cannot be decoded, the last is {reason}")
+        other = seed_for("replacement", seed, epoch, job.asked, job.attempt) % len(videos.entries)
+        return replace(_job(videos, other), asked=job.asked, attempt=job.attempt + 1)
+
+    for part in _read(videos, _TrainDraw(views, seed, epoch), decoding, batch, order, instead):
+        jobs = [job for job, _ in part]
+        yield TrainBatch(
+            [job.index for job in jobs],
+            torch.from_numpy(np.stack([read for _, read in part if isinstance(read, np.ndarray)])),
+            torch.tensor([videos.entries[job.index].label for job in jobs]),
+            [job.asked for job in jobs if job.asked != job.index],
+        )
 
 
 # --- what is drawn from a video ---------------------------------------------------------------------------------------
@@ -89,25 +102,18 @@ def train_loader(
 class _TestDraw:
     views: TestViews
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.views.count, self.views.frames, 3, self.views.size, self.views.size
-
-    def __call__(self, video: Video, index: int) -> Tensor:
-        indices_KT = test_indices(self.views, len(video))
-        crops = test_views(video.frames(indices_KT.ravel()), self.views)
-        return crops.reshape(self.shape)
+    def __call__(self, video: Video | KeptVideo, index: int) -> Tensor:
+        indices_KT = test_indices(self.views, len(video), video.rate, seed_for("views", index))
+        frames_T3HW = resized(video.frames(indices_KT.ravel()), self.views.resize)
+        views_CM3SS = crop_views(frames_T3HW, self.views)  # C crops, M frames of all clips
+        return views_CM3SS.reshape(-1, *indices_KT.shape[1:], *views_CM3SS.shape[2:])
 
 
 @dataclass(frozen=True)
 class _CopiesDraw:
     views: TrainViews
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.views.copies, self.views.frames, 3, self.views.size, self.views.size
-
-    def __call__(self, video: Video, index: int) -> Tensor:
+    def __call__(self, video: Video | KeptVideo, index: int) -> Tensor:
         return _drawn(video, self.views, [seed_for("copy", copy, index) for copy in range(self.views.copies)])
 
 
@@ -117,95 +123,103 @@ class _TrainDraw:
     seed: int
     epoch: int
 
-    def __call__(self, video: Video, index: int) -> Tensor:
+    def __call__(self, video: Video | KeptVideo, index: int) -> Tensor:
         copies = self.views.copies
         fixed, fresh = ("copy", self.epoch % max(1, copies), index), ("sample", self.seed, self.epoch, index)
         return _drawn(video, self.views, [seed_for(*(fixed if copies else fresh))])[0]
 
 
-def _drawn(video: Video, views: TrainViews, seeds: list[int]) -> Tensor:
+def _drawn(video: Video | KeptVideo, views: TrainViews, seeds: list[int]) -> Tensor:
     """One training view per seed, [V,T,3,S,S]; the video is decoded once for all of them."""
     generators = [np.random.default_rng(seed) for seed in seeds]
-    indices_VT = np.stack([train_indices(views, len(video), rng) for rng in generators])
-    frames = video.frames(indices_VT.ravel())
-    clips = frames.reshape(*indices_VT.shape, *frames.shape[1:])
-    return torch.stack([train_view(clip, views, rng) for clip, rng in zip(clips, generators, strict=True)])
+    indices_VT = np.stack([train_indices(views, len(video), rng, video.rate) for rng in generators])
+    clips_VT3HW = resized(video.frames(indices_VT.ravel()), views.resize).unflatten(0, indices_VT.shape)
+    return torch.stack([augmented(clip, views, rng) for clip, rng in zip(clips_VT3HW, generators, strict=True)])
 
 
 # --- how videos become batches ----------------------------------------------------------------------------------------
 
 
-class _ViewVideos(torch_data.Dataset[tuple[int, Tensor, str | None]]):
-    """Views by index: (index, pixels, None or why it failed)."""
+@dataclass(frozen=True)
+class _Job:
+    """One video to read. `asked` is the index for which it stands in, after so many attempts with others."""
 
-    def __init__(self, dataset: Dataset, split: str, draw: _TestDraw | _CopiesDraw) -> None:
-        self.dataset, self.entries, self.draw = dataset, dataset.entries(split), draw
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor, str | None]:
-        try:
-            return index, _read(self.dataset.path(self.entries[index].path), self.draw, index), None
-        except VideoError as error:
-            return index, torch.zeros(self.draw.shape, dtype=torch.uint8), error.reason
+    source: Source
+    name: str
+    index: int
+    asked: int
+    attempt: int = 0
 
 
-class _TrainVideos(torch_data.Dataset[tuple[int, Tensor, int, int]]):
-    """Training views by index: (index delivered, pixels, label, index asked for)."""
+class _Failure(NamedTuple):
+    reason: str
 
-    def __init__(self, dataset: Dataset, split: str, draw: _TrainDraw) -> None:
-        self.dataset, self.entries, self.draw = dataset, dataset.entries(split), draw
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor, int, int]:
-        chosen = index
-        for attempt in range(TRIES):
-            path, label = self.entries[chosen]
+Read = np.ndarray | _Failure | Lost
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads one video in a worker. A first failure may be the file system's, so there is a second try."""
+
+    draw: _TestDraw | _CopiesDraw | _TrainDraw
+    cache: FrameCache | None
+
+    def __call__(self, job: _Job) -> Read:
+        for _ in range(2):
             try:
-                return chosen, _read(self.dataset.path(path), self.draw, chosen), label, index
+                return np.ascontiguousarray(self.draw(self._video(job), job.index))
             except VideoError as error:
-                reason = str(error)
-            chosen = seed_for("replacement", self.draw.seed, self.draw.epoch, index, attempt) % len(self.entries)
-        raise StageError(f"{TRIES} training videos in a row cannot be decoded, the last is {reason}")
+                reason = error.reason
+        return _Failure(reason)
+
+    def _video(self, job: _Job) -> Video | KeptVideo:
+        opened = partial(open_video, job.source, self.draw.views.decoder)
+        return opened() if self.cache is None else self.cache.video(job.name, opened)
 
 
-def _read(path: Path, draw: Callable[[Video, int], Tensor], index: int) -> Tensor:
-    """The views of a video. A first failure may be the file system's, so there is a second try."""
-    try:
-        return draw(Video(path), index)
-    except VideoError:
-        return draw(Video(path), index)
+def _job(videos: Videos, index: int) -> _Job:
+    entry = videos.entries[index]
+    return _Job(videos.source(entry), entry.name, index, index)
 
 
-def _view_batch(items: list[tuple[int, Tensor, str | None]]) -> ViewBatch:
-    indices, pixels, reasons = zip(*items, strict=True)
-    failures = [(index, reason) for index, reason in zip(indices, reasons, strict=True) if reason is not None]
-    return ViewBatch(list(indices), torch.stack(pixels), failures)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
 
 
-def _train_batch(items: list[tuple[int, Tensor, int, int]]) -> TrainBatch:
-    indices, pixels, labels, asked = zip(*items, strict=True)
-    resampled = [wanted for index, wanted in zip(indices, asked, strict=True) if index != wanted]
-    return TrainBatch(list(indices), torch.stack(pixels), torch.tensor(labels), resampled)
+def _read(
+    videos: Videos,
+    draw: _TestDraw | _CopiesDraw | _TrainDraw,
+    decoding: Decoding,
+    batch: int,
+    order: Iterable[int],
+    instead: Callable[[_Job, Read], _Job | None] = lambda job, read: None,
+) -> Iterator[list[Done[_Job, Read]]]:
+    """What was read, in batches; one batch is read while the consumer works on another."""
+    done = Pool(decoding.workers, decoding.seconds, decoding.note).run(
+        _Reader(draw, frame_cache(draw.views, decoding)),
+        (_job(videos, index) for index in order),
+        ahead=batch,
+        name=attrgetter("name"),
+        instead=instead,
+        prepare=_one_thread,
+    )
+    with closing(done):
+        while part := list(islice(done, batch)):
+            yield part
 
 
-def _view_loader(videos: _ViewVideos, indices: Sequence[int] | None, batch: int, workers: int) -> Iterable[ViewBatch]:
-    return _loader(videos, range(len(videos)) if indices is None else indices, batch, workers, _view_batch)
-
-
-def _loader(
-    videos: torch_data.Dataset[Any], order: Sequence[int], batch: int, workers: int, collate: Callable[[list[Any]], Any]
-) -> torch_data.DataLoader[Any]:
-    context = None
-    if workers:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])  # torch is imported once, not by every worker of every epoch
-    return torch_data.DataLoader(
-        videos,
-        batch_size=batch,
-        sampler=order,
-        num_workers=workers,
-        collate_fn=collate,
-        multiprocessing_context=context,
-        generator=torch.Generator(),
-    )  # its own: a pass draws from torch's otherwise
+def _view_batches(
+    videos: Videos, draw: _TestDraw | _CopiesDraw, decoding: Decoding, batch: int, indices: Iterable[int] | None
+) -> Iterator[ViewBatch]:
+    count = draw.views.count if isinstance(draw.views, TestViews) else draw.views.copies
+    shape = count, draw.views.frames, 3, draw.views.size, draw.views.size
+    for part in _read(videos, draw, decoding, batch, range(len(videos.entries)) if indices is None else indices):
+        pixels_bVT3SS = np.zeros((len(part), *shape), np.uint8)  # by numpy, whose huge pages are ready much sooner
+        failures: list[tuple[int, str]] = []
+        for place, (job, read) in enumerate(part):
+            if isinstance(read, np.ndarray):
+                pixels_bVT3SS[place] = read
+            else:
+                failures.append((job.index, read.reason))
+        yield ViewBatch([job.index for job, _ in part], torch.from_numpy(pixels_bVT3SS), failures)

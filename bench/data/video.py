@@ -1,20 +1,25 @@
-"""Reading videos with decord: one open file, frames by index, and one kind of error for everything that can go wrong.
+"""Reading videos: one open file, frames by index, and one kind of error for everything that can go wrong.
 
 Cut AVI and Matroska files, which decoders take for shorter videos, are known by the size that their header declares
-(RIFF and EBML, RFC 8794). decord itself refuses cut MP4 files.
+(RIFF and EBML, RFC 8794); cut MP4 files by their number of frames.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import SEEK_END, PathLike
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from bench.data.decoders import DECODERS, Pictures, decoder_named, known_decoder
 from bench.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+
+__all__ = ["DECODERS", "Source", "Video", "VideoError", "inside", "known_decoder", "open_video", "refuse_escape"]
 
 
 class VideoError(Exception):
@@ -29,56 +34,71 @@ class VideoError(Exception):
         return f"{self.path}: {self.reason}"
 
 
-class Video:
-    """An open video. Open it in the process that reads it: decord's readers do not survive a fork.
+class Source(NamedTuple):
+    """What an entry of a list names: a video file, a part of one, or a folder of extracted frames."""
 
-    Raises VideoError if the file is missing, empty, cut, damaged or holds no frames.
+    path: Path
+    span: tuple[float, float] | None = None  # seconds from the first frame; frames outside do not exist for the reader
+    frames: str = ""  # name of the frame files such as "img_{:05d}.jpg", where `path` is a folder
+    first: int = 1  # number of the first frame file
+
+
+def open_video(source: Source, decoder: str = "decord") -> Video:
+    """The open video, in the process that reads it: readers do not survive a fork.
+
+    Raises VideoError if it is missing, empty, cut, damaged or holds no frames; UserError for an unknown decoder.
     """
+    return Video(source, decoder)
 
-    def __init__(self, path: str | PathLike[str]) -> None:
-        from decord import DECORDError, VideoReader  # here, so that lists can be read without a decoder
 
-        self.path = Path(path)
-        _require_whole(self.path)
-        try:
-            self._reader = VideoReader(str(path), num_threads=1)
-        except (DECORDError, RuntimeError) as error:
-            raise VideoError(path, _reason(error)) from error
+class Video:
+    """An open video; see `open_video`. `rate` is its frames per second."""
+
+    def __init__(self, source: Source, decoder: str) -> None:
+        self.path = Path(source.path)
+        opener = Pictures if source.frames else decoder_named(decoder)
+        if not source.frames:
+            _require_whole(self.path)
+        with self._blaming():
+            self._decoder = opener(source)
+            self.rate = float(self._decoder.rate)
+            self._first, self._stop = self._range(source.span)
         if len(self) == 0:
-            raise VideoError(path, "no frames")
+            raise VideoError(self.path, "no frames" if source.span is None else f"no frames in {_seconds(source.span)}")
 
     def __len__(self) -> int:
         """Number of frames."""
-        return len(self._reader)
+        return self._stop - self._first
 
     def frames(self, indices: np.ndarray) -> np.ndarray:
         """RGB frames [N,H,W,3] uint8 in the order asked for; indices may repeat. Raises VideoError."""
         import numpy as np
-        from decord import DECORDError
 
         unique, places = np.unique(indices, return_inverse=True)
-        try:
-            return self._decoded(unique)[places]
-        except (DECORDError, RuntimeError, IndexError) as error:
-            raise VideoError(self.path, _reason(error)) from error
+        if unique[0] < 0 or unique[-1] >= len(self):
+            raise VideoError(self.path, f"no frame {unique[-1]} among {len(self)}")
+        with self._blaming():
+            frames = self._decoder.frames(unique + self._first)
+            return frames if len(unique) == len(indices) and (places[1:] > places[:-1]).all() else frames[places]
 
-    def _decoded(self, indices: np.ndarray) -> np.ndarray:
-        """Frames at increasing indices.
-
-        decord cannot batch widths below 96 whose rows FFmpeg pads to a whole number of pixels (2 to 16, 24, 48, 72): it
-        takes the padding for more channels. Read one by one they come with it, and it can be cut off exactly.
-        """
+    def _range(self, span: tuple[float, float] | None) -> tuple[int, int]:
+        """(first frame, end) of the frames whose time lies in [start, end)."""
         import numpy as np
-        from decord import DECORDError
 
+        if span is None:
+            return 0, len(self._decoder)
+        first, stop = np.searchsorted(self._decoder.times(), span)
+        return int(first), int(stop)
+
+    @contextmanager
+    def _blaming(self) -> Iterator[None]:
+        """What a decoder raises is the video's failure, except that the decoder itself cannot be used."""
         try:
-            return self._reader.get_batch(indices).asnumpy()  # type: ignore[no-any-return]
-        except DECORDError as error:
-            if "size must exactly match" not in str(error):
-                raise
-        padded = np.stack([self._reader[int(index)].asnumpy() for index in indices])
-        count, height, width, _ = padded.shape
-        return padded.reshape(count, height, -1)[:, :, : 3 * width].reshape(count, height, width, 3)
+            yield
+        except (VideoError, UserError):
+            raise
+        except Exception as error:
+            raise VideoError(self.path, _reason(error)) from error
 
 
 def _require_whole(path: Path) -> None:
@@ -112,10 +132,15 @@ def _ebml_size(head: bytes, at: int) -> tuple[int, int]:
     return at + width, 0 if size == unknown else size
 
 
+def _seconds(span: tuple[float, float]) -> str:
+    return f"seconds {span[0]:g} to {span[1]:g}"
+
+
 def _reason(error: Exception) -> str:
     """One line of a decoder's message, which is a page with times, places in its source and a stack trace."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return re.sub(r"\[[\d:]+\] \S+:\d+: ", "", line)[:200]
+    text = getattr(error, "strerror", None) or str(error)  # without the number and the path, which is said already
+    line = (text.strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"\[[\d:]+\] \S+:\d+: |^.*\.cpp:\d+, ", "", line)[:200]
 
 
 def refuse_escape(relative: str, where: str) -> None:

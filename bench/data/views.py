@@ -7,23 +7,37 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from annotated_types import Ge
-from pydantic import BaseModel, ConfigDict, model_validator
+from annotated_types import Ge, Gt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Ge(1)]
+Resize = Positive | tuple[Positive, Positive]
 
 
 class _Views(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     frames: Positive = 8
-    resize: Positive
-    size: Positive
+    resize: Resize = Field(description="length of the short side, or [height, width] whatever the video's proportions")
+    size: Positive = Field(description="side of the square that a tower sees")
+    decoder: str = Field(default="decord", description="decord, pyav, torchcodec, or module:Class")
+    normalise: Literal["model", "imagenet"] = Field(
+        default="model", description="channel statistics: those of the CLIP weights, or ImageNet's (X-CLIP, ViFi-CLIP)"
+    )
+    stride: Positive = Field(default=16, description="strided sampler: frames from one to the next")
+    rate: Annotated[float, Gt(0)] | None = Field(
+        default=None, description="strided sampler: frames per second for which `stride` holds; none: of every video"
+    )
+    spacing: Literal["step", "even"] = Field(
+        default="step",
+        description="strided sampler: exact steps (ST-Adapter), or evenly to the span's end (PySlowFast)",
+    )
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
-        if self.size > self.resize:
-            raise ValueError(f"crop size {self.size} does not fit a short side resized to {self.resize}")
+        short = self.resize if isinstance(self.resize, int) else min(self.resize)
+        if self.size > short:
+            raise ValueError(f"crop size {self.size} does not fit a short side resized to {short}")
         return self
 
 
@@ -34,9 +48,12 @@ class TestViews(_Views):
 
     clips: Positive = 1
     crops: Literal[1, 3, 5, 10] = 1
-    sampler: Literal["segment_start", "dense", "segment_centre"] = "segment_start"
+    three_crop: Literal["quarters", "long_side"] = Field(
+        default="quarters", description="where three crops lie: MoTE's rule, or along the longer side (mmaction)"
+    )
+    sampler: Literal["segment_start", "dense", "segment_centre", "mmaction", "strided"] = "segment_start"
     short_clip: Literal["wrap", "clamp"] = "clamp"
-    resize: Positive = 224
+    resize: Resize = 224
     size: Positive = 224
 
     @property
@@ -52,8 +69,11 @@ class TrainViews(_Views):
     can be encoded once and shared; epoch e uses copy e mod N. `copies` = 0 draws a fresh view in every epoch.
     """
 
-    sampler: Literal["segments_inclusive", "ticks"] = "segments_inclusive"
+    sampler: Literal["segments_inclusive", "ticks", "dense", "mmaction", "strided"] = "segments_inclusive"
     augmentation: Literal["none", "mote"] = "none"
-    resize: Positive = 256
+    flip: bool = Field(
+        default=True, description="`mote` mirrors half of the views; off where left and right have names"
+    )
+    resize: Resize = 256
     size: Positive = 224
     copies: Annotated[int, Ge(0)] = 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.clip import load_clip
-from bench.data.datasets import Dataset, opened
 from bench.data.loader import ViewBatch, copies_loader, test_loader
-from bench.data.transforms import normalise
+from bench.data.selection import Videos, opened
+from bench.data.transforms import normalise, statistics
 from bench.data.views import TestViews, TrainViews
 from bench.errors import StageError
 from methods.contract import build_model
@@ -42,50 +42,51 @@ def run(work: Work) -> dict[str, Any]:
     An undecodable video has zero features. In test views it must be declared as known bad, else the stage ends with
     the list of such videos; the encoded shards stay, so nothing is encoded again once they are declared.
     """
-    data, split = opened(work.context), work.context["split"]
-    entries = data.entries(split)
+    videos = opened(work.context)
+    names = [entry.name for entry in videos.entries]
     work.checkpoint.mkdir(parents=True, exist_ok=True)
     encoder = _encoder(work)
-    shards = [_shard(work, data, encoder, start, len(entries)) for start in range(0, len(entries), SHARD)]
-    failures = {entries[index].path: reason for shard in shards for index, reason in _failures(shard).items()}
-    if not _training(work):
-        _refuse_undeclared(data, failures)
+    shards = [_shard(work, videos, encoder, start) for start in range(0, len(videos), SHARD)]
+    failures = {names[index]: reason for shard in shards for index, reason in _failures(shard).items()}
+    if isinstance(_views(work), TestViews):
+        _refuse_undeclared(videos, failures)
     features_NVTD = torch.cat([load_file(shard)["features"] for shard in shards])
     save_file({"features": features_NVTD}, work.out / "features.safetensors")
-    table = pd.DataFrame(entries, columns=["video", "label"])
+    table = pd.DataFrame({"video": names, "label": [entry.label for entry in videos.entries]})
     table["failure"] = table["video"].map(failures).astype("string")
     table.to_parquet(work.out / "videos.parquet")
-    return {"videos": len(entries), "undecodable": len(failures)}
+    return {"videos": len(videos), "undecodable": len(failures)}
 
 
-def _training(work: Work) -> bool:
-    return "copies" in work.spec["views"]
+def _views(work: Work) -> TestViews | TrainViews:
+    views = work.spec["views"]
+    return TrainViews(**views) if "copies" in views else TestViews(**views)
 
 
-def _shard(work: Work, data: Dataset, encoder: Encoder, start: int, total: int) -> Path:
+def _shard(work: Work, videos: Videos, encoder: Encoder, start: int) -> Path:
     """The file with the features of videos start..start+SHARD-1, made unless an earlier attempt left it."""
     path = work.checkpoint / f"shard-{start:08d}.safetensors"
     if path.is_file():
         return path
     features: list[Tensor] = []
     failures: dict[int, str] = {}
-    for indices, pixels_NVT3HW, failed in _batches(work, data, list(range(start, min(start + SHARD, total)))):
+    for indices, pixels_NVT3HW, failed in _batches(work, videos, range(start, min(start + SHARD, len(videos)))):
         features_NVTD = _encode(encoder, pixels_NVT3HW)
         features_NVTD[[indices.index(index) for index, _ in failed]] = 0
         features.append(features_NVTD)
         failures |= dict(failed)
-        work.progress(int(indices[-1]) + 1, total, "videos")
+        work.progress(int(indices[-1]) + 1, len(videos), "videos")
     partial = path.with_suffix(".tmp")
     save_file({"features": torch.cat(features)}, partial, metadata={"failures": json.dumps(failures)})
     os.replace(partial, path)
     return path
 
 
-def _batches(work: Work, data: Dataset, indices: list[int]) -> Iterable[ViewBatch]:
-    split, workers = work.context["split"], work.compute.loader_workers
-    if _training(work):
-        return copies_loader(data, split, TrainViews(**work.spec["views"]), workers, BATCH, indices)
-    return test_loader(data, split, TestViews(**work.spec["views"]), workers, BATCH, indices)
+def _batches(work: Work, videos: Videos, indices: Sequence[int]) -> Iterable[ViewBatch]:
+    views = _views(work)
+    if isinstance(views, TrainViews):
+        return copies_loader(videos, views, work.decoding, BATCH, indices)
+    return test_loader(videos, views, work.decoding, BATCH, indices)
 
 
 def _encode(encoder: Encoder, pixels_NVT3HW: Tensor) -> Tensor:
@@ -101,7 +102,7 @@ def _encoder(work: Work) -> Encoder:
     """Plain CLIP, or the tower of a trained model interpolated with CLIP by alpha."""
     device = work.compute.device
     clip = load_clip(work.spec["backbone"], work.context["pretrained"])
-    mean, std = clip.spec.mean, clip.spec.std
+    mean, std = statistics(_views(work), clip.spec.mean, clip.spec.std)
     if "method" not in work.spec:
         clip.to(device)
         return lambda pixels_M3HW: clip.encode_frames(normalise(pixels_M3HW.to(device), mean, std))
@@ -119,14 +120,14 @@ def _failures(shard: Path) -> dict[int, str]:
     return {int(index): reason for index, reason in found.items()}
 
 
-def _refuse_undeclared(data: Dataset, failures: dict[str, str]) -> None:
-    undeclared = sorted(set(failures) - set(data.known_bad))
+def _refuse_undeclared(videos: Videos, failures: dict[str, str]) -> None:
+    undeclared = sorted(set(failures) - set(videos.dataset.known_bad))
     if undeclared:
         lines = [f"  {name}: {failures[name]}" for name in undeclared[:20]]
         raise StageError(
             "\n".join(
                 [
-                    f"{len(undeclared)} videos of dataset '{data.name}' cannot be decoded and are not declared:",
+                    f"{len(undeclared)} videos of '{videos.dataset.name}' cannot be decoded and are not declared:",
                     *lines,
                     "  mend the files, or list them under known_bad: they then count as wrong answers",
                 ]

@@ -5,41 +5,57 @@ Legend: N videos, V views, T frames, D joint CLIP width, C candidate classes, M 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.clip import load_clip
-from bench.metrics import accuracies, fuse, top_k_correct
+from bench.errors import StageError
+from bench.metrics import accuracies, fuse, half_classes, subset_accuracies, top_k_correct
 from methods.contract import Model, Predictor, build_model
 from methods.registry import method
 
 if TYPE_CHECKING:
     from bench.work import Work
 
+Array = np.ndarray
+
 VIEWS = 1024
+DRAWS = 10  # halves of the classes under a half-class protocol
 
 
 def run(work: Work) -> dict[str, Any]:
     """Writes `predictions.parquet` (one line a video) and `scores.safetensors` (cosines [N, V, C], norms [N, V]).
 
     The result holds top-1, top-5 and mean class accuracy in percent over all videos; undecodable ones count as wrong.
+    Under a half-class protocol it holds the means over the draws, and each draw under `draws`; a video's `correct` is
+    then its mean over the draws that have its class.
     """
     predictor, texts_CD = deployed(work, work.spec["inference"]), class_texts(work, "texts")
     features_NVTD = load_file(work.inputs["features"] / "features.safetensors")["features"]
     cosines_NVC, norms_NV = _scores(work, predictor, features_NVTD, texts_CD)
-    videos = pd.read_parquet(work.inputs["features"] / "videos.parquet")
-    failed_N, labels_N = videos["failure"].notna().to_numpy(), videos["label"].to_numpy()
-    scores_NC = fuse(cosines_NVC.numpy(), norms_NV.numpy(), predictor.logit_scale, work.spec["protocol"]["fusion"])
-    correct_N = top_k_correct(scores_NC, labels_N, 1) & ~failed_N
     save_file(
         {"cosines": cosines_NVC, "norms": norms_NV, "logit_scale": torch.tensor(predictor.logit_scale)},
         work.out / "scores.safetensors",
     )
+    videos = pd.read_parquet(work.inputs["features"] / "videos.parquet")
+    failed_N, labels_N = videos["failure"].notna().to_numpy(), videos["label"].to_numpy()
+    rule, half = work.spec["protocol"]["fusion"], work.spec["protocol"]["half"]
+    scores_NC = fuse(cosines_NVC.numpy(), norms_NV.numpy(), predictor.logit_scale, rule)
+    result: dict[str, Any] = {"classes": len(texts_CD)}
+    if half:
+        draws, correct_N = _halves(work, predictor, features_NVTD, texts_CD, cosines_NVC, norms_NV, labels_N, failed_N)
+        result |= {name: _mean(draw[name] for draw in draws) for name in ("top1", "top5", "mean_class")}
+        result["draws"] = draws
+    else:
+        correct_N = top_k_correct(scores_NC, labels_N, 1) & ~failed_N
+        result |= accuracies(scores_NC, labels_N, failed_N)
     pd.DataFrame(
         {
             "video": videos["video"],
@@ -49,12 +65,47 @@ def run(work: Work) -> dict[str, Any]:
             "failure": videos["failure"],
         }
     ).to_parquet(work.out / "predictions.parquet")
-    return {
-        **accuracies(scores_NC, labels_N, failed_N),
-        "videos": len(videos),
-        "classes": len(texts_CD),
-        "undecodable": int(failed_N.sum()),
-    }
+    return {**result, "videos": len(videos), "undecodable": int(failed_N.sum())}
+
+
+def _halves(
+    work: Work,
+    predictor: Predictor,
+    features_NVTD: Tensor,
+    texts_CD: Tensor,
+    cosines_NVC: Tensor,
+    norms_NV: Tensor,
+    labels_N: Array,
+    failed_N: Array,
+) -> tuple[list[dict[str, Any]], Array]:
+    """The result of every draw of half of the classes, and each video's mean correctness, NaN if never measured.
+
+    A method that looks at the candidates is run anew with those of the draw; others keep their cosines.
+    """
+    scale, rule, generator = predictor.logit_scale, work.spec["protocol"]["fusion"], work.spec["protocol"]["half"]
+    draws, correct_DN = [], np.full((DRAWS, len(labels_N)), np.nan)
+    for draw in range(DRAWS):
+        ids = np.sort(half_classes(len(texts_CD), draw, generator))
+        kept_N = np.isin(labels_N, ids)
+        if not kept_N.any():
+            raise StageError(f"draw {draw}: the list has no video of the drawn half of the classes")
+        kept_cosines, kept_norms = cosines_NVC[kept_N][..., ids], norms_NV[kept_N]
+        if predictor.looks_at_classes:
+            kept_cosines, kept_norms = _scores(work, predictor, features_NVTD[kept_N], texts_CD[ids])
+        labels_n = np.searchsorted(ids, labels_N[kept_N])
+        numbers, correct_DN[draw, kept_N] = subset_accuracies(
+            kept_cosines.numpy(), kept_norms.numpy(), scale, rule, labels_n, failed_N[kept_N]
+        )
+        draws.append({**numbers, "videos": int(kept_N.sum()), "classes": len(ids)})
+    measured_N = ~np.isnan(correct_DN).all(axis=0)
+    correct_N = np.full(len(labels_N), np.nan)
+    correct_N[measured_N] = np.nanmean(correct_DN[:, measured_N], axis=0)
+    return draws, correct_N
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers else None
 
 
 def class_texts(work: Work, name: str) -> Tensor:

@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.clip import load_clip
-from bench.data.datasets import opened
 from bench.data.loader import train_loader
-from bench.data.transforms import normalise
+from bench.data.selection import opened
+from bench.data.transforms import normalise, statistics
 from bench.errors import StageError
 from bench.recipe import Recipe
 from bench.schedule import lr_factor
@@ -178,19 +178,24 @@ class _Features:
         self.decoded = np.flatnonzero(table["failure"].isna())
         if not len(self.decoded):
             raise StageError("no video of the training list can be decoded")
+        self.length = work.spec["length"] or len(self.features_NVTD)
 
     def __len__(self) -> int:
-        return len(self.features_NVTD)
+        return int(self.length)
 
     def batches(self, epoch: int, start: int, seed: int) -> Iterator[Batch]:
-        """Batches of an epoch from batch `start` on; an undecodable video is replaced by another, alike every time."""
+        """Batches of an epoch from batch `start` on; an undecodable video is replaced by another, alike every time.
+
+        In a list that is repeated, each repeat of a video shows another of its copies.
+        """
         order, batch = _order(len(self), seed, epoch), self.recipe.batch
-        copy = epoch % self.features_NVTD.shape[1]
+        videos, copies = self.features_NVTD.shape[:2]
         good = set(self.decoded.tolist())
         for first in range(start * batch, len(order), batch):
-            indices = order[first : first + batch]
+            repeats, indices = zip(*(divmod(place, videos) for place in order[first : first + batch]), strict=True)
+            shown = [(epoch + repeat) % copies for repeat in repeats]
             used = [index if index in good else self._replacement(seed, epoch, index) for index in indices]
-            yield used, self.features_NVTD[used, copy], self.labels_N[used], sum(map(int.__ne__, indices, used))
+            yield used, self.features_NVTD[used, shown], self.labels_N[used], sum(map(int.__ne__, indices, used))
 
     def _replacement(self, seed: int, epoch: int, index: int) -> int:
         return int(self.decoded[seed_for("replacement", seed, epoch, index) % len(self.decoded)])
@@ -203,19 +208,20 @@ class _Clips:
     """Clips decoded and encoded in every step, for towers that are tuned or views that are drawn afresh."""
 
     def __init__(self, work: Work, recipe: Recipe) -> None:
-        self.recipe, self.data, self.split = recipe, opened(work.context), work.context["split"]
-        self.workers = work.compute.loader_workers
+        self.recipe, self.videos, self.decoding = recipe, opened(work.context), work.decoding
 
     def __len__(self) -> int:
-        return len(self.data.entries(self.split))
+        return len(self.videos)
 
     def batches(self, epoch: int, start: int, seed: int) -> Iterator[Batch]:
         """Batches of an epoch from batch `start` on."""
         rest = _order(len(self), seed, epoch)[start * self.recipe.batch :]
         for indices, clips_BT3HW, labels_B, resampled in train_loader(
-            self.data, self.split, self.recipe.views, seed, epoch, rest, self.recipe.batch, self.workers
+            self.videos, self.recipe.views, seed, epoch, rest, self.recipe.batch, self.decoding
         ):
             yield indices, clips_BT3HW, labels_B, len(resampled)
 
     def features(self, model: Model, clips_BT3HW: Tensor) -> Tensor:
-        return model.encode(normalise(clips_BT3HW, model.clip.spec.mean, model.clip.spec.std))
+        return model.encode(
+            normalise(clips_BT3HW, *statistics(self.recipe.views, model.clip.spec.mean, model.clip.spec.std))
+        )

@@ -134,6 +134,7 @@ def modulation(frames_BTD: Tensor, classes_CD: Tensor, sources_SD: Tensor, gamma
 class ModulatedPredictor(TemporalPredictor):
     """A merged head whose temporal feature counts less where the test's classes are unlike the source's."""
 
+    looks_at_classes = True
     sources_SD: Tensor
 
     def __init__(self, head: TemporalTransformer, logit_scale: float, sources_SD: Tensor, inference: Inference) -> None:

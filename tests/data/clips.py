@@ -8,6 +8,7 @@ import av
 import numpy as np
 
 from bench.data.datasets import Dataset
+from bench.data.lists import Split
 
 STEP = 6  # brightness between neighbouring frames; H.264 keeps flat frames within 1
 
@@ -44,5 +45,5 @@ def small_dataset(folder: Path, videos: int = 6, bad: tuple[int, ...] = ()) -> D
         folder=str(folder),
         root="videos",
         classes="classes.csv",
-        splits={"train": "list.txt", "test": "list.txt"},
+        splits={name: Split(list=("list.txt",)) for name in ("train", "test")},
     )

@@ -1,14 +1,29 @@
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from bench.data import glyphs
-from bench.data.datasets import EMBEDDED, Dataset, Entry, Glyphs, cache_dir, dataset, datasets, opened
-from bench.errors import StageError, UserError
+from bench.data.datasets import (
+    EMBEDDED,
+    Dataset,
+    Entry,
+    Glyphs,
+    cache_dir,
+    dataset,
+    datasets,
+    declared_fields,
+    shipped,
+)
+from bench.errors import UserError
+from bench.yaml_source import validate
+from tests.data import miniatures
 
 CLASSES = 'id,name\n0,climb\n1,"push, slowly"\n2,jump\n'
 
@@ -19,77 +34,21 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def declared(folder: Path, lines: str = "a.mp4 0\n", classes: str = CLASSES, root: str = "videos") -> Dataset:
+def declared(
+    folder: Path, lines: str = "a.mp4 0\n", classes: str = CLASSES, root: str = "videos", **more: Any
+) -> Dataset:
     (folder / "classes.csv").write_text(classes, encoding="utf-8")
     (folder / "test.txt").write_text(lines, encoding="utf-8")
-    return Dataset(name="mine", folder=str(folder), root=root, classes="classes.csv", splits={"test": "test.txt"})
+    settings = {"root": root, "classes": "classes.csv", "splits": {"test": "test.txt"}, **more}
+    return of("mine", folder, settings)
 
 
-def test_classes_and_lists_are_read(tmp_path: Path) -> None:
-    lines = "a.mp4 0\nb c [d]/e!.mp4 2\nf,g.mp4,1\nh.mp4,2\n\nclip 7.mp4,0\n"
-    mine = declared(tmp_path, lines)
-    assert mine.class_names() == ("climb", "push, slowly", "jump")
-    assert mine.entries("test") == (
-        Entry("a.mp4", 0),
-        Entry("b c [d]/e!.mp4", 2),
-        Entry("f,g.mp4", 1),
-        Entry("h.mp4", 2),
-        Entry("clip 7.mp4", 0),
-    )
+def of(name: str, folder: Path, settings: dict[str, Any]) -> Dataset:
+    return Dataset.model_validate(declared_fields(name, str(folder), settings))
 
 
-def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
-    assert declared(tmp_path, classes="\ufeff" + CLASSES).class_names()[0] == "climb"
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        ("a.mp4 0\nb.mp4 12\n", "test.txt:2: class id 12 out of range 0..2"),
-        ("a.mp4 -1\n", "test.txt:1: class id -1 out of range 0..2"),
-        ("a.mp4 0\nb.mp4 one\n", "test.txt:2: label 'one' is not an integer"),
-        ("a.mp4 1.5\n", "test.txt:1: label '1.5' is not an integer"),
-        ("a.mp4\n", "test.txt:1: label 'a.mp4' is not an integer"),
-        (" 3\n", "test.txt:1: label '3' is not an integer"),
-        ("a.mp4 0\nb.mp4 1\na.mp4 1\n", "test.txt:3: video 'a.mp4' appears twice\n  hint: the first is in line 1"),
-        ("\n \n", "test.txt: lists no videos"),
-        ("a.mp4 0\n/b.mp4 1\n", "test.txt:2: path '/b.mp4' leads out"),
-        ("a.mp4 0\nc/../../b.mp4,1\n", "test.txt:2: path 'c/../../b.mp4' leads out"),
-    ],
-)
-def test_a_wrong_list_is_refused(tmp_path: Path, lines: str, message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        declared(tmp_path, lines).entries("test")
-    assert message in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("classes", "message"),
-    [
-        ("0,climb\n", "classes.csv:1: header is '0,climb'\n  allowed: id,name"),
-        ("", "classes.csv:1: header is ''"),
-        ("id,name\n", "classes.csv: lists no classes"),
-        ("id,name\n0,a\n2,b\n", "classes.csv:3: class id '2' where 1 was expected"),
-        ("id,name\n1,a\n", "classes.csv:2: class id '1' where 0 was expected"),
-        ("id,name\n0,a\n1,a\n", "classes.csv:3: class 'a' appears twice\n  hint: the first is in line 2"),
-        ("id,name\n0,push, slowly\n", "classes.csv:2: expected id,name"),
-        ("id,name\n0,\n", "classes.csv:2: expected id,name"),
-    ],
-)
-def test_a_wrong_class_file_is_refused(tmp_path: Path, classes: str, message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        declared(tmp_path, classes=classes).class_names()
-    assert message in str(caught.value)
-
-
-def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    mine = declared(tmp_path)
-    (tmp_path / "test.txt").write_bytes(b"caf\xe9.mp4 0\n")
-    with pytest.raises(UserError, match=r"test\.txt: is not UTF-8"):
-        mine.entries("test")
-    (tmp_path / "test.txt").unlink()
-    with pytest.raises(UserError, match=r"test\.txt: cannot be read: No such file"):
-        mine.entries("test")
+def content(data: Dataset, split: str = "test") -> str:
+    return data.content(data.entries(split))
 
 
 def test_unknown_names_say_what_was_meant(tmp_path: Path) -> None:
@@ -103,7 +62,7 @@ def test_unknown_names_say_what_was_meant(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="belong to the embedded world"):
         Dataset.model_validate({**mine.model_dump(), "name": "glyphs-mine"})
     assert dataset("mine", {"mine": mine}) is mine
-    assert set(datasets({"mine": mine})) == {*EMBEDDED, "mine"}
+    assert set(datasets({"mine": mine})) == {*EMBEDDED, *shipped(), "mine"}
 
 
 def test_the_root_is_found_from_the_declaring_file_and_the_environment(
@@ -127,14 +86,14 @@ def test_content_follows_bytes_and_list_but_not_place_or_time(tmp_path: Path) ->
         (folder / "videos").mkdir(parents=True)
         (folder / "videos" / "a.mp4").write_bytes(b"same")
         os.utime(folder / "videos" / "a.mp4", (stamp, stamp))
-    base = declared(first).content("test")
-    assert declared(second).content("test") == base
-    assert declared(first, "a.mp4,0\n\n").content("test") == base
-    assert declared(first, "a.mp4 1\n").content("test") != base
+    base = content(declared(first))
+    assert content(declared(second)) == base
+    assert content(declared(first, "a.mp4,0\n\n")) == base
+    assert content(declared(first, "a.mp4 1\n")) != base
     (second / "videos" / "a.mp4").write_bytes(b"else")
-    changed = declared(second).content("test")
+    changed = content(declared(second))
     (second / "videos" / "a.mp4").unlink()
-    assert len({base, changed, declared(second).content("test")}) == 3
+    assert len({base, changed, content(declared(second))}) == 3
 
 
 def test_videos_are_hashed_once(tmp_path: Path, cache: Path) -> None:
@@ -142,30 +101,17 @@ def test_videos_are_hashed_once(tmp_path: Path, cache: Path) -> None:
     video = tmp_path / "videos" / "a.mp4"
     video.write_bytes(b"1234")
     mine = declared(tmp_path)
-    base, stamp = mine.content("test"), video.stat().st_mtime_ns
+    base, stamp = content(mine), video.stat().st_mtime_ns
     assert len(list((cache / "content").iterdir())) == 1
     video.write_bytes(b"5678")
     os.utime(video, ns=(stamp, stamp))
-    assert mine.content("test") == base  # same size and time: not read again
+    assert content(mine) == base  # same size and time: not read again
     os.utime(video, ns=(stamp, stamp + 1))
-    renewed = mine.content("test")
+    renewed = content(mine)
     assert renewed != base
     for file in (cache / "content").iterdir():
         file.write_text("{ cut")
-    assert mine.content("test") == renewed  # a damaged cache is only slower
-
-
-def test_a_stage_opens_what_a_plan_declared(tmp_path: Path) -> None:
-    mine = declared(tmp_path)
-    context = {"dataset": "mine", "declared": {"mine": mine.model_dump(mode="json")}}
-    with pytest.raises(StageError, match="is not there"):
-        opened(context)
-    (tmp_path / "videos").mkdir()
-    assert opened(context).entries("test") == mine.entries("test")
-    assert opened(context).path("a.mp4") == tmp_path / "videos" / "a.mp4"
-    (tmp_path / "videos" / "out").symlink_to(tmp_path)
-    with pytest.raises(UserError, match=r"dataset 'mine'.*leads out"):
-        opened(context).path("out/test.txt")
+    assert content(mine) == renewed  # a damaged cache is only slower
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
@@ -174,10 +120,10 @@ def test_embedded_sets_are_consistent(name: str) -> None:
     classes = embedded.class_names()
     for split in embedded.splits:
         assert {entry.label for entry in embedded.entries(split)} == set(range(len(classes)))
-        assert embedded.content(split) != EMBEDDED["glyphs-narrow"].content("train") or (name, split) == (
-            "glyphs-narrow",
-            "train",
-        )
+        assert embedded.missing(split) and not embedded.notes(split)
+        assert embedded.count(split) == len(embedded.entries(split))
+        same = content(embedded, split) == content(EMBEDDED["glyphs-narrow"], "train")
+        assert same == ((name, split) == ("glyphs-narrow", "train"))
     assert "not built" in (embedded.missing() or "")
 
 
@@ -204,6 +150,313 @@ def test_the_cache_folder_can_be_chosen(cache: Path, monkeypatch: pytest.MonkeyP
 def test_lists_are_read_without_torch_or_decoders() -> None:
     code = (
         "import sys; from bench.data.datasets import EMBEDDED; EMBEDDED['glyphs-narrow'].entries('train'); "
-        "print([m for m in ('torch', 'decord', 'numpy') if m in sys.modules])"
+        "print([m for m in ('torch', 'decord', 'numpy', 'av', 'pandas') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+# --- shipped declarations ---------------------------------------------------------------------------------------------
+
+MINIATURES: dict[str, Callable[..., dict[str, Any]]] = {
+    "ucf101": miniatures.ucf101,
+    "hmdb51": miniatures.hmdb51,
+    "kinetics-400": miniatures.kinetics400,
+    "ssv2": miniatures.ssv2,
+    "activitynet": miniatures.activitynet,
+}
+SIZES = {  # split -> videos of the miniature
+    "ucf101": {"train1": 45, "train2": 45, "train3": 45, "test1": 15, "test2": 15, "test3": 15, "full": 60},
+    "hmdb51": {"train1": 18, "train2": 18, "train3": 18, "test1": 12, "test2": 12, "test3": 12}
+    | {"split1": 30, "full": 36},
+    "kinetics-400": {"train": 21, "validation": 12, "test": 6},
+    "kinetics-600-split1": {"test": 6, "validation": 6},
+    "kinetics-600-split2": {"test": 8, "validation": 8},
+    "kinetics-600-split3": {"test": 8, "validation": 8},
+    "ssv2": {"train": 21, "validation": 12},
+    "activitynet": {"train": 16, "validation": 4, "full": 12},
+}
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Settings of a miniature of every shipped dataset."""
+    folder = tmp_path_factory.mktemp("miniatures")
+    made = {name: make(folder / name) for name, make in MINIATURES.items()}
+    return made | miniatures.kinetics600(folder / "kinetics-600")
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_shipped_dataset_is_read_as_it_was_downloaded(
+    name: str, worlds: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    data = of(name, tmp_path, worlds[name])
+    for split, videos in SIZES[name].items():
+        assert data.missing(split) is None
+        entries = data.entries(split)
+        assert len(entries) == len({entry.name for entry in entries}) == data.count(split) == videos
+        for entry in entries:
+            assert data.source(entry).path.is_file()
+            assert data.source(entry).span == entry.span
+    assert set(data.splits) == set(SIZES[name])
+
+
+def test_every_shipped_declaration_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VTB_DATA", raising=False)
+    assert set(shipped()) == set(SIZES)
+    for name, data in shipped().items():
+        assert "$VTB_DATA is not set" in (data.missing() or "")
+        for split, known in data.splits.items():
+            assert data.count(split) == known.videos[0] > 0 and data.notes(split) == []
+        if data.classes.startswith("shipped:"):
+            assert len(data.class_names()) == {"kinetics-400": 400, "ucf101": 101, "hmdb51": 51}.get(name, 160)
+        else:
+            with pytest.raises(UserError, match="No such file"):
+                data.class_names()
+
+
+def test_a_folder_of_datasets_needs_no_declaration(
+    worlds: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ucf101").mkdir()
+    (tmp_path / "ucf101" / "videos").symlink_to(worlds["ucf101"]["root"])
+    monkeypatch.setenv("VTB_DATA", str(tmp_path))
+    data = dataset("ucf101", {})
+    assert data.missing() is None
+    assert "'trainlist01.txt' of dataset 'ucf101' is not there" in (data.missing("train1") or "")
+    (tmp_path / "ucf101" / "lists").symlink_to(worlds["ucf101"]["lists"])
+    assert data.missing("train1") is None and data.count("train1") == 45
+    assert data.source(data.entries("train1")[0]).path.is_file()
+
+
+def test_label_variants_are_other_spellings_of_the_same_classes(tmp_path: Path) -> None:
+    data = dataset("ucf101", {})
+    assert [data.class_names(variant)[0] for variant in ("", *data.variants)] == [
+        "Apply Eye Makeup",
+        "ApplyEyeMakeup",
+        "Apply Eye Makeup",
+    ]
+    assert [data.class_names(variant)[100] for variant in ("", *data.variants)] == ["YoYo", "YoYo", "Yoyo"]
+    with pytest.raises(UserError, match="did you mean 'camel'"):
+        data.class_names("camle")
+    (tmp_path / "short.csv").write_text("id,name\n0,one\n")
+    with pytest.raises(UserError, match=r"short\.csv: has 1 classes where dataset 'mine' has 3"):
+        declared(tmp_path, variants={"short": "short.csv"}).class_names("short")
+
+
+def test_settings_lie_on_top_of_the_shipped_ones(tmp_path: Path, worlds: dict[str, dict[str, Any]]) -> None:
+    """A plain string is a labelled list of the same videos: its known numbers stay."""
+    (tmp_path / "mine.txt").write_text("a.avi 12 0\nb.avi 3 1\n")
+    settings = {**worlds["ucf101"], "splits": {"test1": "mine.txt", "train1": "mine.txt", "own": "mine.txt"}}
+    data = of("ucf101", tmp_path, settings)
+    assert data.entries("test1") == (Entry("a.avi", 0), Entry("b.avi", 1))
+    assert data.entries("train1") == (Entry("a.avi", 0),)  # official training readers want 8 frames
+    assert data.count("test2") == 15 and data.count("own") == 2
+    assert "ucf101/test1: 2 videos; known copies have 3,783" in data.notes("test1")
+    assert "ucf101/train1: entries of fewer than 8 frames left out: 1" in data.notes("train1")
+    assert of("my-copy", tmp_path, {**worlds["ucf101"], "like": "ucf101"}).entries("test2") == data.entries("test2")
+    fields = declared_fields("my-copy", str(tmp_path), {"like": "ucf", "root": "x"})
+    with pytest.raises(UserError, match=r"at like: no dataset 'ucf' is shipped"):
+        validate(Dataset, fields, lambda key: f"at {'.'.join(map(str, key))}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"splits": {"test1": {"formt": "ucf"}}}, r"at splits\.test1\.formt: unknown key 'formt'(.|\n)*'format'"),
+        ({"splits": {"test1": {"format": "ufc"}}}, r"at splits\.test1\.format: unknown value 'ufc'(.|\n)*'ucf'"),
+        ({"splits": {"test1": 3}}, r"at splits\.test1: "),
+        ({"splits": {"own": {"format": "ucf"}}}, r"at splits\.own: key 'list' is required"),
+        ({"splits": ["test1"]}, r"at splits: "),
+        ({"rot": "/x"}, r"at rot: unknown key 'rot'(.|\n)*did you mean 'root'"),
+        ({"places": ["{class}/{path}"]}, r"at places: '\{class\}/\{path\}' may hold \{path\}, \{folder\}"),
+        ({"frames": "img.jpg"}, r"at frames: holds no place for the frame's number"),
+        ({"ranking": "trian1"}, r"names the split 'trian1'"),
+    ],
+)
+def test_a_mistake_is_reported_at_its_key(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        validate(Dataset, declared_fields("ucf101", "", settings), lambda key: f"at {'.'.join(map(str, key))}")
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_declaration_survives_being_written_out(name: str, worlds: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_text("x #1.avi\n\ny.avi\n")
+    data = of(name, tmp_path, {**worlds[name], "known_bad": "bad.txt"})
+    again = Dataset.model_validate(json.loads(json.dumps(data.model_dump(mode="json"))))
+    assert again == data and again.known_bad == ("x #1.avi", "y.avi")
+
+
+def test_a_declaration_means_the_same_in_another_process_and_folder(
+    worlds: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    code = (
+        "import json, sys; from bench.data.datasets import Dataset; "
+        "data = Dataset.model_validate(json.load(sys.stdin)); "
+        "print(json.dumps({s: data.content(data.entries(s)) for s in data.splits}))"
+    )
+    data = of("hmdb51", tmp_path, worlds["hmdb51"])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps(data.model_dump(mode="json")),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == {split: content(data, split) for split in data.splits}
+
+
+def test_a_list_of_bad_videos_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"bad\.txt: cannot be read"):
+        declared(tmp_path, known_bad="bad.txt")
+
+
+# --- where videos lie -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["flat", "folders", "underscores"])
+def test_kinetics_is_found_in_every_usual_layout(layout: miniatures.Layout, tmp_path: Path) -> None:
+    data = of("kinetics-400", tmp_path, miniatures.kinetics400(tmp_path, layout=layout))
+    for split in data.splits:
+        assert all(data.source(entry).path.is_file() for entry in data.entries(split))
+    assert data.entries("train")[0].path.startswith("abseiling/")
+
+
+def test_layouts_do_not_change_the_content(tmp_path: Path) -> None:
+    found = set()
+    layouts: tuple[miniatures.Layout, ...] = ("flat", "folders")
+    for layout in layouts:
+        settings = miniatures.kinetics400(tmp_path / layout, layout=layout)
+        found.add(content(of("kinetics-400", tmp_path, settings), "validation"))
+    assert len(found) == 1
+
+
+def test_the_place_that_fitted_last_is_tried_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = of("kinetics-400", tmp_path, miniatures.kinetics400(tmp_path, layout="underscores"))
+    tried: list[str] = []
+    is_file = os.path.isfile
+
+    def counted(path: str) -> bool:
+        tried.append(path)
+        return is_file(path)
+
+    monkeypatch.setattr(os.path, "isfile", counted)
+    for entry in data.entries("train"):
+        data.source(entry)
+    assert len(tried) > len(data.entries("train"))
+    validation = data.entries("validation")
+    tried.clear()
+    for entry in validation:
+        data.source(entry)
+    assert len(tried) == len(validation)
+
+
+def test_ucf_is_found_whatever_the_case(tmp_path: Path) -> None:
+    """Copies of the archive spell the folder as its files, or the files as their folder."""
+    data = of("ucf101", tmp_path, miniatures.ucf101(tmp_path))
+    folder = tmp_path / "UCF-101" / "HandstandPushups"
+    listed = [entry for entry in data.entries("test1") if "Handstand" in entry.path]
+    assert listed and listed[0].path.startswith("HandstandPushups/v_HandStandPushups_g01")
+    folder.rename(folder.with_name("HandStandPushups"))
+    for video in folder.with_name("HandStandPushups").iterdir():
+        video.rename(video.with_name(video.name.replace("HandStand", "Handstand")))
+    data = of("ucf101", tmp_path, {"root": str(tmp_path), "lists": str(tmp_path / "ucfTrainTestlist")})
+    assert all(data.source(entry).path.is_file() for entry in data.entries("test1"))
+    absent = Entry("HandstandPushups/v_none.avi", 36)
+    assert data.source(absent).path == tmp_path / absent.path
+
+
+def test_a_path_that_leads_out_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "out").symlink_to(tmp_path)
+    for data, path in ((declared(tmp_path), "out/test.txt"), (declared(tmp_path, places=["../{path}"]), "test.txt")):
+        with pytest.raises(UserError, match=r"dataset 'mine'.*leads out"):
+            data.source(Entry(path, 0))
+
+
+def test_folders_of_frames_are_videos(tmp_path: Path) -> None:
+    data = declared(
+        tmp_path,
+        "climb/a.avi 3 0\nclimb/none.avi 3 0\n",
+        frames="img_{:05d}.jpg",
+        first=0,
+        places=["{path}", "{folder}/{stem}.*"],
+    )
+    folder = tmp_path / "videos" / "climb" / "a"
+    folder.mkdir(parents=True)
+    (folder / "img_00000.jpg").write_bytes(b"one")
+    (folder.parent / "a.avi").touch()  # no folder
+    assert data.source(data.entries("test")[0]) == (folder, None, "img_{:05d}.jpg", 0)
+    base = content(data)
+    assert content(data.model_copy(update={"first": 1})) != base
+    (folder / "img_00001.jpg").write_bytes(b"two")
+    assert content(data) != base
+
+
+# --- content and notes ------------------------------------------------------------------------------------------------
+
+
+def test_content_is_of_any_selection_and_counts_what_it_reads(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for name in "ab":
+        (tmp_path / "videos" / f"{name}.mp4").write_text(name)
+    data = declared(tmp_path, "a.mp4 0\nb.mp4 1\nc.mp4 1\n")
+    a, b, c = data.entries("test")
+    told: list[tuple[int, int]] = []
+    whole = data.content([a, b], lambda done, total: told.append((done, total)))
+    assert told == [(1, 2), (2, 2)]
+    part = data.content([a], lambda done, total: told.append((done, total)))
+    assert len(told) == 2 and len({whole, part, data.content([b, a]), data.content([a, b, c])}) == 4
+    spans = {data.content([a._replace(span=span)]) for span in (None, (0.0, 1.0), (0.0, 2.0))}
+    assert part in spans and len(spans) == 3
+
+
+def test_content_follows_how_videos_were_prepared(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    data = declared(tmp_path)
+    base = content(data)
+    (tmp_path / "videos" / "prepared.json").write_text('{"crf": 18}')
+    prepared = content(data)
+    (tmp_path / "videos" / "prepared.json").write_text("{")
+    with pytest.raises(UserError, match=r"prepared\.json:1: not valid JSON"):
+        content(data)
+    assert base != prepared
+
+
+def test_planted_leaks_are_equal_bytes_under_other_names(tmp_path: Path) -> None:
+    pairs = {"ucf101": ("train1", "test1"), "hmdb51": ("train1", "test1"), "activitynet": ("train", "validation")}
+    for name, make in MINIATURES.items():
+        train, test = pairs.get(name, ("train", "validation"))
+        for leak in (False, True):
+            data = of(name, tmp_path, make(tmp_path / f"{name}-{leak}", leak=leak))
+            assert (train, test) in data.disjoint
+            learnt, measured = (
+                {data.source(entry).path.read_bytes() for entry in data.entries(split)} for split in (train, test)
+            )
+            assert len(learnt & measured) == leak
+            assert not {e.path for e in data.entries(train)} & {e.path for e in data.entries(test)}
+
+
+def test_notes_say_what_differs_from_known_copies(tmp_path: Path, worlds: dict[str, dict[str, Any]]) -> None:
+    data = of("ucf101", tmp_path, worlds["ucf101"])
+    assert data.notes("test1") == [
+        "ucf101/test1: 15 videos; known copies have 3,783",
+        "ucf101/test1: no videos of 95 of the 101 classes",
+        "ucf101/test1: videos per class: 2 to 3; known copies have 28 to 49",
+    ]
+    known = {"list": "testlist01.txt", "format": "ucf", "videos": [3, 15], "per_class": [2, 3]}
+    assert of("ucf101", tmp_path, {**worlds["ucf101"], "splits": {"test1": known}}).notes("test1") == [
+        "ucf101/test1: no videos of 95 of the 101 classes"
+    ]
+    assert (
+        "known copies have 14,858, 14,119 or 14,084"
+        in of("kinetics-600-split1", tmp_path, worlds["kinetics-600-split1"]).notes("test")[0]
+    )
+    stray = of("ucf101", tmp_path, miniatures.ucf101(tmp_path / "stray", stray=True))
+    assert "testlist01.txt:16: video 'YoYo/" in stray.notes("test1")[0] and "in line 1" in stray.notes("test1")[0]
+
+
+def test_empty_videos_of_a_list_with_frame_counts_are_dropped(tmp_path: Path) -> None:
+    data = of("hmdb51", tmp_path, miniatures.hmdb51(tmp_path, counted=True))
+    assert data.count("full") == 36 and "hmdb51/full: entries of 0 frames left out: 2" in data.notes("full")

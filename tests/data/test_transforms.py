@@ -5,7 +5,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from bench.data import transforms
-from bench.data.transforms import normalise, test_views, train_view
+from bench.data.transforms import augmented, crop_views, normalise, resized, statistics, test_views, train_view
 from bench.data.views import TestViews, TrainViews
 
 RNG = np.random.default_rng(0)
@@ -29,6 +29,17 @@ def test_crops_are_where_the_official_code_puts_them() -> None:
     assert torch.equal(ten_VT3SS[1::2], ten_VT3SS[::2].flip(-1))
 
 
+def test_three_crops_of_mmaction_lie_along_the_longer_side() -> None:
+    views = TestViews(resize=40, size=40, crops=3, three_crop="long_side")
+    assert corners(views) == [(0, 0), (50, 0), (25, 0)]  # the quarters rule gives (0, 0), (48, 0), (24, 0)
+    upright = np.ascontiguousarray(COORDINATES_1HW3.transpose(0, 2, 1, 3)[..., [1, 0, 2]])
+    assert [(int(crop[0, 1, 0, 0]), int(crop[0, 0, 0, 0])) for crop in test_views(upright, views)] == [
+        (0, 0),
+        (0, 50),
+        (0, 25),
+    ]
+
+
 def test_the_centre_crop_rounds_half_to_even() -> None:
     assert corners(TestViews(resize=40, size=31)) == [(30, 4)]  # 29.5 and 4.5
 
@@ -49,9 +60,23 @@ def test_the_right_size_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert test_views(COORDINATES_1HW3, TestViews(resize=40, size=40)).shape == (1, 1, 3, 40, 40)
 
 
-def test_a_crop_beyond_the_resized_side_is_refused() -> None:
-    with pytest.raises(ValidationError, match="does not fit"):
-        TestViews(resize=200, size=224)
+@pytest.mark.parametrize("resize", [200, (240, 200), (200, 320)])
+def test_a_crop_beyond_the_resized_side_is_refused(resize: int | tuple[int, int]) -> None:
+    with pytest.raises(ValidationError, match="does not fit a short side resized to 200"):
+        TestViews(resize=resize, size=224)
+
+
+def test_both_sides_can_be_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames_THWC = RNG.integers(0, 256, (2, 50, 60, 3), np.uint8)
+    views = TestViews(resize=(24, 32), size=24, crops=3)
+    assert TestViews(**views.model_dump(mode="json")) == views  # a list in a suite file
+    small_T3HW = resized(frames_THWC, views.resize)
+    assert small_T3HW.shape == (2, 3, 24, 32) and small_T3HW.dtype == torch.uint8
+    assert test_views(frames_THWC, views).shape == (3, 2, 3, 24, 24)
+    wanted = Image.fromarray(frames_THWC[0]).resize((32, 24), Image.Resampling.BICUBIC)
+    assert np.abs(small_T3HW[0].permute(1, 2, 0).numpy().astype(int) - np.asarray(wanted)).max() <= 1
+    monkeypatch.setattr(transforms.F, "resize", None)
+    assert resized(frames_THWC, (50, 60)).shape == (2, 3, 50, 60)
 
 
 def test_plain_training_view_is_the_centre_crop() -> None:
@@ -69,6 +94,27 @@ def test_augmentation_is_shared_by_frames_and_follows_the_generator() -> None:
     assert first.shape == (3, 3, 16, 16) and first.dtype == torch.uint8
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(first[0], first[1]) and torch.equal(first[0], first[2])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_views_of_stored_resized_frames_have_the_same_bits(layout: torch.memory_format) -> None:
+    frames_THWC = RNG.integers(0, 256, (3, 70, 90, 3), np.uint8)
+    stored_T3HW = resized(frames_THWC, 40).contiguous(memory_format=layout)
+    five = TestViews(resize=40, size=16, crops=5)
+    assert torch.equal(crop_views(stored_T3HW, five), test_views(frames_THWC, five))
+    for seed in range(20):
+        fresh = train_view(frames_THWC, MOTE, np.random.default_rng(seed))
+        assert torch.equal(augmented(stored_T3HW, MOTE, np.random.default_rng(seed)), fresh)
+
+
+def test_without_flips_every_other_choice_stays() -> None:
+    frames_THWC = RNG.integers(0, 256, (2, 40, 60, 3), np.uint8)
+    unflipped, mirrored = MOTE.model_copy(update={"flip": False}), 0
+    for seed in range(20):
+        own, usual = (train_view(frames_THWC, views, np.random.default_rng(seed)) for views in (unflipped, MOTE))
+        assert torch.equal(own, usual) or torch.equal(own.flip(-1), usual)
+        mirrored += not torch.equal(own, usual)
+    assert 0 < mirrored < 20
 
 
 def test_augmentation_has_the_declared_frequencies() -> None:
@@ -118,3 +164,11 @@ def test_normalise() -> None:
     wanted = torch.tensor([(0 - 0.1) / 0.5, (128 / 255 - 0.2) / 0.25, (1 - 0.3) / 0.125])
     assert own.dtype == torch.float32 and own.shape == pixels.shape
     assert torch.allclose(own[1, :, 2, 3], wanted)
+
+
+def test_statistics_are_those_of_the_weights_or_of_imagenet() -> None:
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    assert statistics(TestViews(), mean, std) == (mean, std)
+    own_mean, own_std = statistics(TrainViews(normalise="imagenet"), mean, std)
+    assert [255 * value for value in own_mean] == pytest.approx([123.675, 116.28, 103.53])
+    assert [255 * value for value in own_std] == pytest.approx([58.395, 57.12, 57.375])

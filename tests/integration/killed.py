@@ -36,7 +36,7 @@ def run(suite: Path, store: Path) -> None:
     outcome = run_local(
         list(graph.stages.values()),
         Store(store),
-        Compute(checkpoint_seconds=0.0),
+        Compute(loader_workers=0, checkpoint_seconds=0.0),
         0,
         {"versions": {}},
         lambda state: None,

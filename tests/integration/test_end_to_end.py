@@ -49,7 +49,8 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(suite: Path, *options: str) -> int:
-    return main([str(suite), "--store", str(suite.parent / "runs"), "--device", "cpu", *options])
+    workers = () if "--workers" in options else ("--workers", "0")
+    return main([str(suite), "--store", str(suite.parent / "runs"), "--device", "cpu", *workers, *options])
 
 
 def records(suite: Path, kind: str) -> list[dict[str, object]]:
@@ -93,11 +94,11 @@ def test_records_say_where_they_come_from(suite: Path) -> None:
 
 def test_the_same_bits_in_this_process_and_in_slots(suite: Path) -> None:
     assert run(suite, "--jobs", "0", "seeds=[0]") == 0
-    here = {record["identity"]: record["sha256"] for kind in ("train", "evaluate") for record in records(suite, kind)}
+    here = {record["title"]: record["sha256"] for kind in ("train", "evaluate") for record in records(suite, kind)}
     (suite.parent / "runs").rename(suite.parent / "first")
     assert run(suite, "--jobs", "2", "seeds=[0]") == 0
     assert here == {
-        record["identity"]: record["sha256"] for kind in ("train", "evaluate") for record in records(suite, kind)
+        record["title"]: record["sha256"] for kind in ("train", "evaluate") for record in records(suite, kind)
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -50,6 +51,41 @@ def test_the_order_of_videos_does_not_matter() -> None:
     )
     pairs = zip(comparisons(shuffled), comparisons(results), strict=True)
     assert all((a.p, a.difference) == pytest.approx((b.p, b.difference)) for a, b in pairs)
+
+
+def test_splits_are_one_test_of_the_mean_over_them() -> None:
+    results = synthetic.parts()
+    tests = {test.protocol: test for test in comparisons(results)}
+
+    def accuracy(row: str) -> float:
+        identities = results.table.query("row == @row and protocol == 'UCF'")["identity"]
+        return 100 * float(np.mean([synthetic.predictions(identity)["correct"].mean() for identity in identities]))
+
+    assert tests["UCF"].difference == pytest.approx(accuracy("mote") - accuracy("dense"))
+    assert tests["UCF"].videos == 2 * synthetic.VIDEOS  # half of a split's videos are in the next one, too
+
+
+def test_a_seed_without_all_parts_does_not_count() -> None:
+    results = synthetic.parts(seeds=3)
+    table = synthetic.missing(results.table, row="mote", seed=1, part="test3")
+    tests = {test.protocol: test for test in comparisons(replace(results, table=table))}
+    assert tests["UCF"].seeds == (2, 3) and tests["HMDB"].seeds == (3, 3)
+
+
+def test_videos_in_no_draw_are_left_out() -> None:
+    def half(identity: str) -> pd.DataFrame:
+        predictions = synthetic.predictions(identity)
+        return predictions.assign(correct=predictions["correct"].astype(float).where(predictions.index < 120))
+
+    assert [test.videos for test in comparisons(replace(synthetic.plain(), predictions=half))] == 8 * [120]
+
+
+def test_a_deviating_side_is_not_compared() -> None:
+    found = comparisons(synthetic.deviating())
+    skipped = [(test.b, test.protocol, test.skipped) for test in found if test.skipped]
+    why = "MoTE has views.clips 1 instead of 3"
+    assert skipped == [("Text4Vis", "UCF", why), ("CLIP (frozen)", "UCF", why)]
+    assert all(math.isnan(test.p) == bool(test.skipped) for test in found)
 
 
 def test_different_videos_are_refused() -> None:

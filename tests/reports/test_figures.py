@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.curves import curve_axes, curve_figure
+from reports.curves import curve_axes, curve_figure, curve_measures
 from reports.experts import accuracy_figures, similarity_figures
 from reports.results import Results
 from reports.tradeoff import tradeoff_figure
@@ -87,6 +87,44 @@ def test_curve_points_are_the_means_per_facet() -> None:
     broad = results.summary().query("world == 'broad' and row == 'mote'")
     assert {tuple(p) for p in broad[["layers", "hm_zs_mean"]].to_numpy(float).round(3).tolist()} <= _drawn(figure)
     assert "Text4Vis, layers=6, world=broad" in _texts(figure)
+
+
+def test_deviating_numbers_are_left_out_by_name() -> None:
+    results = synthetic.deviating()
+    figure = tradeoff_figure(results)
+    assert figure and len(_drawn(figure)) == 4
+    assert "measured otherwise than the column says: Mean pooling; MoTE" in _texts(figure)
+    experts = synthetic.experts()
+    table = experts.table.assign(deviation=(experts.table["protocol"] == "UCF").map({True: "x", False: ""}))
+    figure = accuracy_figures(replace(experts, table=table))["mote", ""]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["Zero-shot top-1, HMDB (%)", "Zero-shot top-1, K600 (%)"]
+
+
+def test_base_against_novel_has_its_figure() -> None:
+    results = synthetic.halves()
+    (first, measure), _ = results.trade_offs.items()
+    figure = tradeoff_figure(results, first)
+    assert figure and tradeoff_figure(results) is None
+    means = results.summary()[[f"{side}_mean" for side in measure.needs]].to_numpy(float).round(3)
+    assert {tuple(point) for point in means.tolist()} == _drawn(figure)
+    assert "Novel top-1, hmdb51-novel (%)" in _texts(figure)
+    curves = curve_figure(results, "shots")
+    assert curves and len(curves.axes) == 4
+
+
+@pytest.mark.parametrize(("role", "measures"), [("closed-set", ["hm_zs"]), ("zero-shot", ["K400"])])
+def test_one_side_alone_has_curves_but_no_tradeoff(role: str, measures: list[str]) -> None:
+    results = synthetic.without(role)
+    assert tradeoff_figure(results) is None and curve_measures(results) == measures
+    figure = curve_figure(results, "alpha")
+    assert figure and len(figure.axes) == 1
+
+
+def test_values_of_a_protocol_axis_are_never_joined() -> None:
+    results = synthetic.frames()
+    figure = tradeoff_figure(results)
+    assert figure and [axes.get_title() for axes in figure.axes] == ["frames 4", "frames 8"]
+    assert curve_axes(results) == []
 
 
 def test_similarity_is_the_mean_over_seeds() -> None:

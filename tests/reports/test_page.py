@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports.findings import findings
+from reports.findings import findings, missing, undecodable
 from reports.page import write_report
+from reports.results import Results
 from tests.reports import synthetic
 
 
@@ -70,6 +71,54 @@ def test_a_suite_without_results_still_has_its_page(tmp_path: Path) -> None:
     assert "No row has a complete trade-off yet" in text and "Cells without all their results: 24" in text
 
 
+def test_protocols_are_shown_with_what_differs(folder: Path) -> None:
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    differing, shared = page.split('id="protocols"')[1].split("Fields that all columns share: 6")
+    assert all(f"<code>c0ffee0{i}</code>" in differing for i in range(4))
+    assert "<td>views.clips 3 instead of 4</td>" in differing and "<td>test1, test2, test3</td>" in differing
+    assert "<dt>views.resize</dt><dd>240, 320" in shared and "<td>views.frames</td>" not in differing
+    assert "What differs from the known copies" in shared and "HMDB: the list has 6,766 videos" in shared
+    assert '<th scope="col" class="number" title="protocol c0ffee01, see Protocols">UCF<small>' in page
+
+
+def test_deviations_are_explained_on_the_page(tmp_path: Path) -> None:
+    text = write_report(synthetic.deviating(), tmp_path / "out").read_text(encoding="utf-8")
+    assert "2 cells are measured otherwise than the column says (†)" in text
+    assert "<li>† MoTE (UCF): views.clips 1 instead of 3</li>" in text
+    assert "not compared†: MoTE has views.clips 1 instead of 3" in text
+    assert "Best trade-off: R&amp;D" in text
+    lines = pd.read_csv(tmp_path / "out" / "results.csv", keep_default_na=False)
+    assert set(lines["deviation"]) == {"", "views.clips 1 instead of 3", "views.frames 2 instead of 8"}
+
+
+@pytest.mark.parametrize(
+    ("results", "best"),
+    [
+        (synthetic.without("closed-set"), "Best HM_ZS: MoTE, α 0.6 with"),
+        (synthetic.without("zero-shot"), "Best closed-set top-1, K400: Text4Vis, α 1 with"),
+    ],
+)
+def test_a_suite_of_one_side_has_no_trade_off(results: Results, best: str, tmp_path: Path) -> None:
+    text = write_report(results, tmp_path / "out").read_text(encoding="utf-8")
+    assert best in text and "rade-off" not in text
+    assert not (tmp_path / "out" / "tradeoff.png").exists() and (tmp_path / "out" / "curve-alpha.png").exists()
+
+
+def test_base_and_novel_have_their_report(tmp_path: Path) -> None:
+    text = write_report(synthetic.halves(), tmp_path / "out").read_text(encoding="utf-8")
+    assert "Best HM hmdb51:" in text and "Reference, HM hmdb51: Text4Vis" in text and "HM_ZS" not in text
+    assert {"tradeoff-HM-hmdb51.png", "tradeoff-HM-ucf101.png"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_missing_parts_and_undecodable_draws_are_named() -> None:
+    results = synthetic.parts()
+    table = synthetic.missing(results.table, row="mote", part="test2")
+    table.loc[table["protocol"] == "HMDB", "undecodable"] = 3
+    results = replace(results, table=table)
+    assert missing(results) == ["MoTE, UCF, test2: seed 0"]
+    assert undecodable(results) == ["HMDB: up to 3 videos could not be decoded and count as wrong (6 results)."]
+
+
 def test_measures_that_a_record_does_not_have_are_dashes(tmp_path: Path) -> None:
     results = synthetic.plain()
     page = write_report(replace(results, table=results.table.assign(top5=None)), tmp_path / "out")
@@ -103,7 +152,7 @@ def test_the_page_opens_in_a_browser(folder: Path, tmp_path: Path) -> None:
     dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     assert re.findall(r"<h2[^>]*>([^<]*)</h2>", dom) == [
         *("Trade-off", "Accuracies", "Experts", "Paired tests"),
-        *("Missing results and undecodable videos", "Provenance"),
+        *("Missing results and undecodable videos", "Protocols", "Provenance"),
     ]
     assert "<script" not in dom
-    assert dom.count("<tr>") == 2 + 6 + 5 + (1 + 8) + (1 + 124)
+    assert dom.count("<tr>") == 2 + 6 + 5 + (1 + 8) + (1 + 6) + (1 + 124)

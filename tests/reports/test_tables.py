@@ -17,10 +17,11 @@ from reports.tables import Cell
 from tests.reports import synthetic
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+SUITES = ("plain", "layered", "parts", "deviating", "halves")
 RENDERED = {"md": tables.markdown, "tex": tables.latex}
 
 
-@pytest.mark.parametrize("suite", ["plain", "layered"])
+@pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize("kind", RENDERED)
 def test_rendering_is_golden(suite: str, kind: str) -> None:
     text = RENDERED[kind](tables.harmonic_mean_table(getattr(synthetic, suite)()))
@@ -42,6 +43,11 @@ def test_csv_holds_the_unrounded_summary() -> None:
         (Cell(float("nan"), float("nan"), 0, 3), "missing"),
         (Cell(float("nan"), float("nan"), 0, 3, derived=True), ""),
         (Cell(float("nan"), float("nan"), 0, 0), "–"),
+        (Cell(float("nan"), float("nan"), 0, 1, parts=3, parts_missing=1), "2 of 3 parts"),
+        (Cell(float("nan"), float("nan"), 0, 2, parts=3, parts_missing=5), "1 of 6 parts"),
+        (Cell(float("nan"), float("nan"), 0, 1, parts=3, parts_missing=3), "missing"),
+        (Cell(74.25, 0.31, 3, 3, deviates=True), "74.2 ± 0.3†"),
+        (Cell(float("nan"), float("nan"), 0, 3, derived=True, deviates=True), "†"),
     ],
 )
 def test_cell_text(cell: Cell, text: str) -> None:
@@ -85,8 +91,52 @@ def test_a_protocol_that_a_row_never_had_is_not_missing() -> None:
     assert [cell.text() for cell in lines[1].cells[1:]] == 5 * ["–"]
 
 
+def test_one_seed_shows_the_spread_of_its_parts_and_says_so() -> None:
+    results = synthetic.parts()
+    table = tables.harmonic_mean_table(results)
+    ucf, mote = table.measures.index("UCF"), next(line for line in table.lines if line.names[0] == "MoTE")
+    parts = results.table.query("row == 'mote' and protocol == 'UCF'")["top1"]
+    assert mote.cells[ucf].text() == f"{parts.mean():.1f} ± {parts.std(ddof=0):.1f}"
+    assert table.conditions[ucf] == ("zero-shot", "3 splits of 200 videos", "± over 3 splits", "population s.d.")
+    assert table.conditions[table.measures.index("HMDB")][2] == "± over 10 draws"
+    assert "±" not in mote.cells[0].text()
+
+
+def test_several_seeds_show_the_spread_of_the_seeds() -> None:
+    results = synthetic.parts(seeds=3)
+    table = tables.harmonic_mean_table(results)
+    ucf, mote = table.measures.index("UCF"), next(line for line in table.lines if line.names[0] == "MoTE")
+    assert mote.cells[ucf].std == results.scores().query("row == 'mote'")["UCF"].std(ddof=1)
+    assert table.conditions[ucf][2] == "1 seed: ± over 3 splits"  # CLIP has one
+
+
+def test_a_deviating_cell_is_marked_never_bold_and_explained() -> None:
+    table = tables.harmonic_mean_table(synthetic.deviating())
+    marked = [(line.names[0], cell.text()[-1]) for line in table.lines for cell in line.cells if cell.deviates]
+    assert marked == [("Mean pooling", "†")] * 2 + [("MoTE", "†")] * 3
+    assert not any(cell.best for line in table.lines for cell in line.cells if cell.deviates)
+    assert table.notes == ("Mean pooling (K400): views.frames 2 instead of 8", "MoTE (UCF): views.clips 1 instead of 3")
+    assert r"70.8 $\pm$ 0.4$^\dagger$" in tables.latex(table) and "\n\n† MoTE (UCF)" in tables.markdown(table)
+
+
+def test_equal_deviations_of_a_row_are_one_note() -> None:
+    results = synthetic.joined()
+    deviation = (
+        (results.table["row"] == "mote") & (results.table["alpha"] > 0.7) & (results.table["role"] == "zero-shot")
+    )
+    table = results.table.assign(deviation=deviation.map({True: "views.clips 1 instead of 3", False: ""}))
+    notes = tables.harmonic_mean_table(replace(results, table=table)).notes
+    assert notes == ("MoTE, α 0.8; α 1 (UCF, HMDB, K600): views.clips 1 instead of 3",)
+
+
+def test_a_column_of_several_protocols_names_none() -> None:
+    assert set(tables.harmonic_mean_table(synthetic.frames()).hashes) == {""}
+    best = [line.names[:2] for line in tables.harmonic_mean_table(synthetic.frames()).lines if line.cells[-1].best]
+    assert best == [("MoTE", "4"), ("MoTE", "8")]
+
+
 if __name__ == "__main__":
-    for suite in ("plain", "layered"):
+    for suite in SUITES:
         for kind, render in RENDERED.items():
             text = render(tables.harmonic_mean_table(getattr(synthetic, suite)()))
             (GOLDEN / f"table-{suite}.{kind}").write_text(text, encoding="utf-8")
