@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from bench.data_commands import doctor, prepare
+from bench.display import bars
 from bench.errors import UserError
 
 app = typer.Typer(
@@ -31,7 +31,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 StorePath = Annotated[Path, typer.Option("--store", envvar="VTB_STORE", help="folder of records and reports")]
 CachePath = Annotated[Path | None, typer.Option("--cache", envvar="VTB_CACHE", help="folder of the embedded videos")]
 Jobs = Annotated[
-    int | None, typer.Option("--jobs", min=0, help="stages at once; 0 = in this process [default: cores, at most 8]")
+    int | None, typer.Option("--jobs", min=0, help="stages at once; 0 = in this process (default: cores, at most 8)")
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...; auto: cuda if there is one")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of a stage")]
@@ -149,9 +149,11 @@ def pretrain(
     """Repeat the recipe of the embedded world's tiny CLIP (the better part of an hour; resumes when interrupted)."""
     from bench.stages.pretrain import pretrain as train
 
-    with _bars() as bars:
-        task = bars.add_task("pre-training", total=None)
-        file = train(target, lambda done, total, text: bars.update(task, completed=done, total=total, description=text))
+    with bars(console) as shown:
+        task = shown.add_task("pre-training", total=None)
+        file = train(
+            target, lambda done, total, text: shown.update(task, completed=done, total=total, description=text)
+        )
     out.print(f"weights: {file}", highlight=False, soft_wrap=True)
 
 
@@ -182,13 +184,13 @@ def _graph(name: str, overrides: list[str] | None, cache: Path | None) -> tuple[
         os.environ["VTB_CACHE"] = str(cache)
     gc.disable()  # thousands of small objects that all live on; collecting them costs half of a large plan's time
     suite = load_suite(suite_path(name), tuple(overrides or ()))
-    with _bars() as bars:
+    with bars(console) as shown:
         tasks: dict[str, Any] = {}
 
         def hashing(dataset: str, done: int, total: int) -> None:
             if dataset not in tasks:
-                tasks[dataset] = bars.add_task(f"reading {dataset} once for its identity")
-            bars.update(tasks[dataset], completed=done, total=total)
+                tasks[dataset] = shown.add_task(f"reading {dataset} once for its identity")
+            shown.update(tasks[dataset], completed=done, total=total)
 
         graph = build_graph(suite, hashing)
     gc.enable()
@@ -226,20 +228,9 @@ def _build_worlds(graph: Any, todo: list[Any], workers: int) -> None:
     for name in sorted(needed):
         data = graph.datasets[name]
         if data.buildable and data.missing():
-            with _bars() as bars:
-                task = bars.add_task(f"making the videos of {name}", total=None)
-                data.build(lambda done, total, task=task: bars.update(task, completed=done, total=total), workers)
-
-
-def _bars() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
+            with bars(console) as shown:
+                task = shown.add_task(f"making the videos of {name}", total=None)
+                data.build(lambda done, total, task=task: shown.update(task, completed=done, total=total), workers)
 
 
 def _display(estimates: dict[str, float], slots: int) -> Any:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from bench.display import bars
 from bench.errors import UserError, unknown
 from bench.files import write_atomically
 
@@ -145,12 +145,11 @@ def _workers(asked: int | None) -> int:
 @contextmanager
 def _progress(title: str, wrong: str) -> Iterator[Any]:
     """A function (done, total, number of wrong ones) that draws a bar with the time left."""
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(TextColumn("{task.description}"), *columns, console=console) as bars:
-        task = bars.add_task(title, total=None)
+    with bars(console) as shown:
+        task = shown.add_task(title, total=None)
 
         def progress(done: int, total: int, faulty: int) -> None:
-            bars.update(task, completed=done, total=total, description=f"{title} ({faulty} {wrong})")
+            shown.update(task, completed=done, total=total, description=f"{title} ({faulty} {wrong})")
 
         yield progress
 

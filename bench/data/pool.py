@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import accumulate, count
 from mmap import mmap
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
@@ -348,47 +348,34 @@ class _Desk:
 
     def __init__(self, pipe: Connection[Any, Any]) -> None:
         self.pipe = pipe
-        self.memory: mmap | None = None
+        self.memory = mmap(-1, 1)
 
     def put(self, value: object) -> None:
         """In a worker."""
         buffers: list[pickle.PickleBuffer] = []
-        keep = buffers.append if hasattr(os, "memfd_create") else None  # Linux; elsewhere arrays go through the pipe
-        body = pickle.dumps(value, protocol=5, buffer_callback=keep)
+        aside = buffers.append if hasattr(os, "memfd_create") else None  # Linux; elsewhere all goes through the pipe
+        body = pickle.dumps(value, protocol=5, buffer_callback=aside)
         views = [buffer.raw() for buffer in buffers]
         sizes = [view.nbytes for view in views]
-        file = self._renewed(sum(sizes))
-        self._write(views)
-        self.pipe.send((body, sizes, file is not None))
-        if file is not None:
-            send_handle(self.pipe, file, parent_process().pid)
-            os.close(file)
+        larger = os.memfd_create("result") if sum(sizes) > len(self.memory) else None
+        if larger is not None:
+            os.ftruncate(larger, sum(sizes))
+            self.memory = mmap(larger, 0)
+        for view, start in zip(views, accumulate(sizes, initial=0), strict=False):
+            self.memory[start : start + view.nbytes] = view
+        self.pipe.send((body, sizes, larger is not None))
+        if larger is not None:
+            send_handle(self.pipe, larger, os.getppid())
+            os.close(larger)
 
     def take(self) -> Any:
         """In the process that gave the task."""
-        body, sizes, renewed = self.pipe.recv()
-        if renewed:
+        body, sizes, larger = self.pipe.recv()
+        if larger:
             file = recv_handle(self.pipe)
             self.memory = mmap(file, 0)
             os.close(file)
-        buffers, start = [], 0
-        for size in sizes:
-            buffers.append(bytearray(memoryview(self.memory)[start : start + size]))
-            start += size
+        memory = memoryview(self.memory)
+        starts = accumulate(sizes, initial=0)
+        buffers = [bytearray(memory[start : start + size]) for start, size in zip(starts, sizes, strict=False)]
         return pickle.loads(body, buffers=buffers)
-
-    def _renewed(self, size: int) -> int | None:
-        """The file of memory that is new because the old is too small."""
-        if size <= len(self.memory or b""):
-            return None
-        file = os.memfd_create("result")
-        os.ftruncate(file, size)
-        self.memory = mmap(file, size)
-        return file
-
-    def _write(self, views: list[memoryview]) -> None:
-        start = 0
-        for view in views:
-            assert self.memory is not None
-            self.memory[start : start + view.nbytes] = view
-            start += view.nbytes

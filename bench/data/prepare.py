@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     import av
     import numpy as np
 
-FORMATS = {".mkv": "matroska", ".webm": "matroska", ".avi": "avi"}  # what WebM proper lacks is H.264; others: mp4
 PARTIAL, LOCK = ".partial", ".lock"
 COMPARED = 4  # frames of a copy that are compared, first and last among them
 
@@ -106,7 +105,7 @@ def prepare_video(source: Source, copy: Path, writing: Path, how: Preparation) -
     writing.parent.mkdir(parents=True, exist_ok=True)
     copy.parent.mkdir(parents=True, exist_ok=True)
     try:
-        kept = _encode(source, writing, FORMATS.get(copy.suffix.lower(), "mp4"), how)
+        kept = _encode(source, writing, how)
         _verify(writing, kept, how)
         written = writing.stat().st_size
         os.replace(writing, copy)
@@ -115,7 +114,7 @@ def prepare_video(source: Source, copy: Path, writing: Path, how: Preparation) -
     return {"frames": kept.frames, "height": kept.size[0], "width": kept.size[1], "bytes": written}
 
 
-def _encode(source: Source, writing: Path, container_format: str, how: Preparation) -> _Kept:
+def _encode(source: Source, writing: Path, how: Preparation) -> _Kept:
     import av
     import numpy as np
     from av.video.reformatter import Colorspace
@@ -124,10 +123,10 @@ def _encode(source: Source, writing: Path, container_format: str, how: Preparati
     height, width = how.size(*video.frames(np.array([0])).shape[1:3])
     compared = set(np.linspace(0, len(video) - 1, COMPARED).astype(int).tolist())
     kept = _Kept(len(video), (height, width), {})
-    movflags = {"movflags": "faststart"} if container_format == "mp4" else {}
     try:
-        with av.open(str(writing), "w", format=container_format, options=movflags) as container:
-            options = {"crf": str(how.crf), "g": str(how.gop), "bf": "0", "threads": "1"}
+        # Decoders go by the content, not by the suffix, and an AVI would not give its frames their times.
+        with av.open(str(writing), "w", format="mp4", options={"movflags": "faststart"}) as container:
+            options = {"crf": str(how.crf), "g": str(how.gop), "bf": "0", "tune": "fastdecode", "threads": "1"}
             stream = container.add_stream("libx264", Fraction(video.rate).limit_denominator(1001), options)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             stream.codec_context.colorspace = Colorspace.ITU601  # what the conversion to YUV makes by default

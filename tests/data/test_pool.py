@@ -43,6 +43,12 @@ def work(task: Any) -> Any:
     return None
 
 
+def arrays(size: int) -> list[np.ndarray]:
+    """Two that lie in one piece and one that does not."""
+    filled = np.full((2, size), size % 251, np.uint8)
+    return [filled[0], filled, filled.T]
+
+
 class Unsendable(Exception):
     def __init__(self, file: object) -> None:
         super().__init__("odd")
@@ -62,6 +68,14 @@ def test_results_come_in_order_with_their_tasks(workers: int) -> None:
         assert isinstance(result, tuple)
         assert (result[0] == task).all() and result[0].shape == (2, 3) and result[0].dtype == np.int64
         assert result[0].flags.writeable and result[1] == str(task)
+
+
+def test_arrays_of_any_size_come_whole_and_stay() -> None:
+    sizes = [3, 0, 5_000_000, 1000, 5_000_001, 2]
+    done = list(pool(1).run(arrays, sizes))
+    for size, result in done:
+        assert isinstance(result, list) and all((array == size % 251).all() for array in result)
+        assert [array.shape for array in result] == [(size,), (2, size), (size, 2)]
 
 
 def test_results_may_come_as_they_are_ready() -> None:
