@@ -8,7 +8,6 @@ Legend: N frames or texts, H height, W width, D embedding width, C classes, L co
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from torch.nn import functional as F
 from bench.backbones import Backbone, backbone, model_config, random_seed, weights_file
 from bench.data.stills import WORDS
 from bench.errors import UserError, unknown
+from bench.state_dicts import OPENAI_EXTRAS, State, read_torch, refuse_differences, tensors
 
 Tokenizer = Callable[[list[str]], Tensor]
 TEXTS_PER_BATCH = 256  # bounds the memory of a large label set's prompts
@@ -114,11 +114,16 @@ def load_clip(name: str, pretrained: str) -> Clip:
     return clip
 
 
+def check_tag(name: str, pretrained: str) -> None:
+    """Raises UserError for weights that are neither a file nor random nor a tag that open_clip knows for the model."""
+    allowed = open_clip.list_pretrained_tags_by_model(name)
+    if weights_file(name, pretrained) is None and random_seed(pretrained) is None and pretrained not in allowed:
+        raise unknown(f"weights of '{name}'", pretrained, [*allowed, "random:<seed>"], where="pretrained")
+
+
 def _from_tag(name: str, tag: str) -> Clip:
     """Weights of open_clip's zoo by its own loading; activation, mean and std are what the tag was trained with."""
-    allowed = open_clip.list_pretrained_tags_by_model(name)
-    if tag not in allowed:
-        raise unknown(f"weights of '{name}'", tag, [*allowed, "random:<seed>"], where="pretrained")
+    check_tag(name, tag)
     with seeded(0):
         source = open_clip.create_model(name, pretrained=tag, precision="fp32")
     preprocess = open_clip.get_model_preprocess_cfg(source)
@@ -133,23 +138,18 @@ def _from_tag(name: str, tag: str) -> Clip:
 # ---------------------------------------------------------------------------------------------------------------------
 # Weights files
 
-_OPENAI_EXTRAS = {"input_resolution", "context_length", "vocab_size"}  # sizes that OpenAI stores among the weights
 
-
-def _read_state(file: Path) -> dict[str, Tensor]:
+def _read_state(file: Path) -> State:
     """Tensors of a safetensors file, or of a torch file of tensors; a nested or prefixed state is unwrapped."""
+    if file.suffix != ".safetensors":
+        loaded = read_torch(file)
+        return tensors(loaded.get("state_dict", loaded)) if isinstance(loaded, dict) else {}
     try:
-        if file.suffix == ".safetensors":
-            with safe_open(str(file), framework="pt") as stored:
-                _check_words((stored.metadata() or {}).get("words"), str(file))
-                return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (not a mapping)
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        hint = "expected safetensors, or a torch file of tensors; save a TorchScript archive's state_dict() first"
-        raise UserError(f"the weights cannot be read: {first_line}", where=str(file), hint=hint) from error
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
-    return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+        with safe_open(str(file), framework="pt") as stored:
+            _check_words((stored.metadata() or {}).get("words"), str(file))
+            return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"the weights cannot be read: {error}", where=str(file)) from error
 
 
 def _check_words(words: str | None, where: str) -> None:
@@ -158,26 +158,8 @@ def _check_words(words: str | None, where: str) -> None:
         raise UserError("the weights were trained with another vocabulary", where=where, hint="repeat the pre-training")
 
 
-def _load(clip: Clip, state: dict[str, Tensor], where: str) -> None:
-    """Copies a state into the Clip. Raises UserError with the first keys that are missing, left over, or misshapen."""
-    own = clip.state_dict()
-    state = {key: value for key, value in state.items() if key not in _OPENAI_EXTRAS and key != "attn_mask"}
-    both = [key for key in own if key in state]
-    wrong = {
-        "missing": [key for key in own if key not in state],
-        "left over": [key for key in state if key not in own],
-        "shape": [f"{k} {_size(state[k])} for {_size(own[k])}" for k in both if state[k].shape != own[k].shape],
-    }
-    found = [f"{kind}: {_first(keys)}" for kind, keys in wrong.items() if keys]
-    if found:
-        raise UserError(f"not the weights of '{clip.spec.name}'; " + "; ".join(found), where=where)
+def _load(clip: Clip, state: State, where: str) -> None:
+    """Copies a state into the Clip. Raises UserError with the first tensors that do not fit."""
+    state = {key: value for key, value in state.items() if key not in OPENAI_EXTRAS}
+    refuse_differences(clip.state_dict(), state, f"not the weights of '{clip.spec.name}'", where)
     clip.load_state_dict(state)
-
-
-def _first(keys: list[str]) -> str:
-    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return ", ".join(keys[:3]) + more
-
-
-def _size(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "scalar"

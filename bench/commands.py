@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.checkpoint_commands import export, import_
 from bench.data_commands import doctor, prepare
 from bench.display import bars
 from bench.errors import UserError
@@ -37,6 +38,7 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...; au
 Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of a stage")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="decoding processes of a stage; 0 = in the stage")]
 FrameCache = Annotated[float, typer.Option("--frame-cache", min=0, help="GB of decoded frames to keep; 0 = none")]
+TensorBoard = Annotated[str, typer.Option("--tensorboard", metavar="FOLDER", help="event files of trainings go here")]
 Checkpoints = Annotated[
     float, typer.Option("--checkpoint-seconds", min=0, help="between two checkpoints of a training")
 ]
@@ -65,8 +67,10 @@ def run(
     workers: Workers = 1,
     frame_cache: FrameCache = 10.0,
     checkpoint_seconds: Checkpoints = 60.0,
+    tensorboard: TensorBoard = "",
 ) -> None:
     """Do what a suite still needs, then write its report."""
+    from bench.imported import refuse_unimported
     from bench.launch.local import run_local
     from bench.plan import cache_frames, default_jobs, estimate, make_plan, measured_rates
     from bench.provenance import provenance
@@ -81,13 +85,21 @@ def run(
     if plan.missing_data:
         name, reason = next(iter(plan.missing_data.items()))
         raise UserError(reason, where=f"dataset '{name}'", hint="see docs/add_a_dataset.md")
+    refuse_unimported(graph.stages.values(), records)
     todo = [stage for stage in graph.stages.values() if not records.done(*stage.key)]
     failed = 0
     if todo:
         slots = default_jobs() if jobs is None else jobs
         _build_worlds(graph, todo, max(1, slots))
         cache_frames(todo, int(frame_cache * 1e9))
-        compute = Compute(device, threads, workers, frame_cache_gb=frame_cache, checkpoint_seconds=checkpoint_seconds)
+        compute = Compute(
+            device,
+            threads,
+            workers,
+            frame_cache_gb=frame_cache,
+            checkpoint_seconds=checkpoint_seconds,
+            tensorboard=tensorboard,
+        )
         estimates = dict(zip((stage.identity for stage in todo), estimate(todo, measured_rates(records)), strict=True))
         with _display(estimates, slots) as watch:
             outcome = run_local(list(graph.stages.values()), records, compute, slots, origin, watch)
@@ -159,6 +171,8 @@ def pretrain(
 
 app.command()(doctor)
 app.command()(prepare)
+app.command("import")(import_)
+app.command()(export)
 
 
 def main(arguments: list[str]) -> int:
@@ -215,7 +229,8 @@ def _show(plan: Any, name: str, trials: int, graph: Any) -> None:
     if plan.frames:
         out.print(f"frame cache: {plan.frames / 1e9:.2g} GB of frames are read more than once", highlight=False)
     for why, trainings in graph.uncached.items():
-        out.print(f"{trainings} trainings decode and encode in every step, nothing is kept: {why}", highlight=False)
+        told = f"{len(trainings)} trainings decode and encode in every step, nothing is kept: {why}"
+        out.print(told, highlight=False)
     for note in (note for notes in graph.notes.values() for note in notes):
         out.print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
     for dataset, reason in plan.missing_data.items():

@@ -27,9 +27,10 @@ from bench.data.subsets import merged_vocabulary
 from bench.data.views import TestViews, TrainViews
 from bench.errors import UserError
 from bench.identity import digest, source_fingerprint
+from bench.imported import IMPORT_MODULES, identity_of, imported_spec
 from bench.prompts import prompts
 from bench.protocol import Protocol
-from bench.recipe import Recipe
+from bench.recipe import EXECUTION, Recipe
 from bench.suite import Suite, Trial
 from methods.registry import method
 from methods.settings import Inference
@@ -38,7 +39,7 @@ KINDS = ("texts", "encode", "train", "evaluate", "probe")
 # Fields that only name what an identity takes by content: lists, videos, prompts, weights.
 BY_CONTENT = {
     *("role", "source", "dataset", "split", "over", "classes", "shots", "draw", "repeat"),
-    *("labels", "vocabulary", "templates", "backbone", "pretrained"),
+    *("labels", "vocabulary", "templates", "backbone", "pretrained", "imported"),
 }
 PROBE_VIDEOS = 100  # unseen videos behind a similarity heatmap (MoTE Fig. 7)
 
@@ -106,7 +107,7 @@ class Graph:
     missing: dict[str, str] = field(default_factory=dict)  # dataset -> why its data are not usable
     protocols: dict[str, Part] = field(default_factory=dict)  # what the columns of the tables are measured under
     notes: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # (dataset, split) -> what is odd about it
-    uncached: dict[str, int] = field(default_factory=dict)  # why features are not kept -> trainings
+    uncached: dict[str, set[str]] = field(default_factory=dict)  # why features are not kept -> trainings
 
 
 Hashing = Callable[[str, int, int], None]  # (dataset, files hashed, files to hash)
@@ -241,15 +242,14 @@ class _Builder:
         if not config.trains:
             return None
         memo = ("train", trial.method, id(config), id(recipe), trial.seed)
+        if memo not in self.memo and recipe.imported:
+            self.memo[memo] = self._imported(trial, recipe.imported)
         if memo not in self.memo:
             selection = _learnt(trial)
             cached = config.shares_encodings and recipe.views.copies > 0
             inputs = {"source_texts": self._texts(recipe, recipe.templates, selection, recipe.labels)}
             if cached:
                 inputs["features"] = self._encode(trial, selection, recipe.views, None)
-            else:
-                why = "the tower is tuned" if not config.shares_encodings else "recipe.views.copies is 0"
-                self.graph.uncached[why] = self.graph.uncached.get(why, 0) + 1
             length = self._count(selection._replace(shots=None)) if recipe.shots and recipe.repeat else None
             spec = {
                 **self._weights(recipe),
@@ -260,18 +260,41 @@ class _Builder:
                 "length": length,
                 "seed": trial.seed,
             }
+            # One training in other parts is the same training, unless the method draws in each of them.
+            if config.depends_on_processes and recipe.shards > 1:
+                spec["shards"] = recipe.shards
+            validation = selection._replace(split=recipe.validation, shots=None, draw=0) if recipe.validation else None
+            if validation:
+                spec["validation"] = self._data(validation)["content"]
             self.memo[memo] = self._stage(
                 "train",
                 spec,
                 inputs,
                 ("bench.stages.train", *method(trial.method).modules),
-                {"pretrained": recipe.pretrained, **self._place(selection), "length": length},
+                {
+                    "pretrained": recipe.pretrained,
+                    **self._place(selection),
+                    "length": length,
+                    "validation": list(validation) if validation else None,
+                    "execution": {name: getattr(recipe, name) for name in EXECUTION},
+                },
                 f"train {self._trained_name(trial)}",
                 self._train_flops(trial, length or self._count(selection), cached),
-                self._missing(selection),
+                self._missing(selection) or (validation and self._missing(validation)),
                 None if cached else self._frames(selection, recipe.views, recipe.epochs),
             )
+            if not cached:
+                why = "recipe.views.copies is 0" if config.shares_encodings else "the tower is tuned"
+                self.graph.uncached.setdefault(why, set()).add(self.memo[memo].identity)
         return self.memo[memo]  # type: ignore[no-any-return]
+
+    def _imported(self, trial: Trial, imported: str) -> Stage:
+        """A training whose record was made of an official checkpoint."""
+        spec = imported_spec(self._weights(trial.recipe), trial.method, self._dump(trial.config), imported)
+        context = {"pretrained": trial.recipe.pretrained}
+        stage = Stage("train", spec, {}, IMPORT_MODULES, context, f"imported {imported}", 0.0)
+        stage.identity = identity_of(spec)
+        return self.graph.stages.setdefault(stage.identity, stage)
 
     def _model(self, trial: Trial, protocol: Protocol) -> dict[str, Stage]:
         """The inputs of whatever uses a trial's model on a protocol's videos."""
@@ -362,7 +385,7 @@ class _Builder:
 
     def _recipe(self, recipe: Recipe) -> Part:
         """Without what only says which videos, names and weights: they enter by content."""
-        return self._part(recipe, lambda: recipe.model_dump(mode="json", exclude=BY_CONTENT))
+        return self._part(recipe, lambda: recipe.model_dump(mode="json", exclude={*BY_CONTENT, *EXECUTION}))
 
     def _protocol(self, protocol: Protocol) -> Part:
         return self._part(protocol, lambda: protocol.model_dump(mode="json", exclude=BY_CONTENT))
@@ -450,7 +473,7 @@ class _Builder:
 
     def _head_flops(self, trial: Trial, protocol: Protocol) -> float:
         views = protocol.views
-        per_view = trial.config.head_flops(backbone(trial.recipe.backbone), views.frames)
+        per_view = trial.config.head_flops(backbone(trial.recipe.backbone), views.frames, trial.inference)
         return float(per_view * views.count * self._count(_measured(protocol)))
 
     def _name(self, trial: Trial) -> str:

@@ -25,6 +25,7 @@ from bench.backbones import backbone
 from bench.data.datasets import Dataset, dataset, declared_fields
 from bench.data.video import known_decoder
 from bench.errors import UserError, unknown
+from bench.expansion import expanded
 from bench.named_protocols import merged, named_protocol
 from bench.prompts import TEMPLATES
 from bench.protocol import Protocol
@@ -32,6 +33,8 @@ from bench.recipe import Recipe
 from bench.yaml_source import KeyPath, Where, load_yaml, validate
 from methods.registry import method
 from methods.settings import Config, Inference
+from reports.pairing import pairs
+from reports.published import Published
 
 SUITES = Path(__file__).parent.parent / "suites"
 PARTS = ("config", "inference", "recipe", "protocol", "protocols")
@@ -50,6 +53,7 @@ class Row(_Declared):
 
     label: str | None = None
     method: str
+    fidelity: str | None = None
     config: Settings = {}
     inference: Settings = {}
     recipe: Settings = {}
@@ -64,6 +68,7 @@ class Report(_Declared):
     reference: Name | None = Field(default=None, description="row drawn as the reference point")
     experts: list[Name] = Field(default=[], description="rows whose experts are evaluated and compared one by one")
     experts_protocol: Name | None = Field(default=None, description="protocol whose videos the similarity heatmap uses")
+    published: list[Published] = Field(default=[], description="published numbers that belong to the rows")
     compare: list[tuple[Name, Name]] = Field(default=[], description="pairs of rows for the paired permutation test")
 
 
@@ -72,6 +77,8 @@ class SuiteFile(_Declared):
 
     title: str
     description: str = ""
+    fidelity: str | None = Field(default=None, description="preset below the rows' settings: official or clean")
+    world: str | None = Field(default=None, description="another world in the place of data, backbone and schedule")
     seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] = [0]
     datasets: dict[Name, Settings] = {}
     recipe: Settings = {}
@@ -136,7 +143,7 @@ def suite_path(name: str) -> Path:
 def load_suite(path: Path, overrides: tuple[str, ...] = ()) -> Suite:
     """Read, override, validate and expand a suite. Raises UserError on the first mistake."""
     data, lines = load_yaml(path)
-    changed = [_override(data, text) for text in overrides]
+    changed: list[tuple[str, KeyPath]] = []
 
     def where(key: KeyPath) -> str:
         dotted = ".".join(map(str, key))
@@ -146,16 +153,31 @@ def load_suite(path: Path, overrides: tuple[str, ...] = ()) -> Suite:
         known = next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), 1)
         return f"{path}:{known}: {dotted}" if dotted else f"{path}:{known}"
 
+    # What is written out must not undo an override, so overrides that ask for it come first and all others last.
+    first = [text for text in overrides if text.partition("=")[0].rpartition(".")[2] in ("world", "fidelity")]
+    changed += [_override(data, text) for text in first]
+    if "world" in data or "fidelity" in data or any("fidelity" in row for row in _rows(data)):
+        validate(SuiteFile, data, where)
+        data = expanded(data, where)
+    changed += [_override(data, text) for text in overrides if text not in first]
     file = validate(SuiteFile, data, where)
     declared = {name: _declared(name, path.parent, settings, where) for name, settings in file.datasets.items()}
     suite = Suite(path.stem, file, declared, _axis_names(file, where), ())
     _check_report(suite, where)
-    return replace(suite, trials=tuple(_trials(suite, where)))
+    suite = replace(suite, trials=tuple(_trials(suite, where)))
+    pairs(file.report.published, suite, where)  # raises for a selector that finds nothing
+    return suite
 
 
 def _declared(name: str, folder: Path, settings: Settings, where: Where) -> Dataset:
     fields = declared_fields(name, str(folder.resolve()), settings)
     return validate(Dataset, fields, lambda key: where(("datasets", name, *key)))
+
+
+def _rows(data: Settings) -> list[Settings]:
+    """The rows as far as they are mappings; validation says what is wrong with others."""
+    rows = data.get("rows")
+    return [row for row in rows.values() if isinstance(row, dict)] if isinstance(rows, dict) else []
 
 
 def _override(data: Settings, text: str) -> tuple[str, KeyPath]:
@@ -225,7 +247,8 @@ def _trials(suite: Suite, where: Where) -> Iterator[Trial]:
             point = tuple((path.rpartition(".")[2], label) for path, (label, _) in zip(axes, chosen, strict=True))
             changes = [(path, value) for path, (_, value) in zip(axes, chosen, strict=True)]
             trial = resolve.trial(row_id, row, point, changes)
-            seeds = suite.file.seeds if trial.config.trains else suite.file.seeds[:1]
+            several = trial.config.trains and not trial.recipe.imported
+            seeds = suite.file.seeds if several else suite.file.seeds[:1]
             yield from (replace(trial, seed=seed) for seed in seeds)
 
 
@@ -330,6 +353,8 @@ class _Resolver:
             place,
         )
         self._known_data(recipe.source, recipe.split, recipe.labels, recipe.classes, place, "source")
+        if recipe.validation:
+            self._known_data(recipe.source, recipe.validation, recipe.labels, recipe.classes, place, "source")
         self._known_names(recipe.templates, recipe.views.decoder, place)
         return recipe
 

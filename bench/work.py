@@ -62,6 +62,7 @@ class Compute:
     decode_seconds: float = 60.0  # of one video, after which its decoder is killed
     frame_cache_gb: float = 10.0
     checkpoint_seconds: float = 60.0
+    tensorboard: str = ""  # folder for event files of trainings; none are written without it
 
 
 @dataclass(frozen=True)

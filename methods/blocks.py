@@ -48,11 +48,11 @@ class TemporalBlock(nn.Module):
         self.mlp = feed_forward
         self.ln_2 = layer_norm(width)
 
-    def forward(self, hidden_BTD: Tensor, *weights_E: Sequence[float]) -> Tensor:
+    def forward(self, hidden_BTD: Tensor, *weights_E: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """The residual stream behind the attention, and what the feed-forward network adds to it."""
         normed_BTD = self.ln_1(hidden_BTD)
         hidden_BTD = hidden_BTD + self.attn(normed_BTD, normed_BTD, normed_BTD, need_weights=False)[0]
-        output_BTD: Tensor = hidden_BTD + self.mlp(self.ln_2(hidden_BTD), *weights_E)
-        return output_BTD
+        return hidden_BTD, self.mlp(self.ln_2(hidden_BTD), *weights_E)
 
 
 class TemporalTransformer(nn.Module):
@@ -74,14 +74,24 @@ class TemporalTransformer(nn.Module):
     def blocks(self) -> list[TemporalBlock]:
         return list(cast("Iterable[TemporalBlock]", self.transformer["resblocks"]))
 
-    def forward(self, frames_BTD: Tensor, weights_LE: Sequence[Sequence[float]] | None = None) -> Tensor:
-        """Temporal features. `weights_LE` mixes the experts of each layer, where layers have experts."""
-        if frames_BTD.shape[1] > POSITIONS:
-            raise ValueError(f"{frames_BTD.shape[1]} frames, but the temporal transformer has {POSITIONS} positions")
-        hidden_BTD = frames_BTD + self.frame_position_embeddings.weight[: frames_BTD.shape[1]]
+    def forward(self, frames_BTD: Tensor, *weights_LE: Sequence[Sequence[float]]) -> Tensor:
+        """Temporal features. Weights mix the experts of each layer, where layers have experts."""
+        return self.trace(frames_BTD, *weights_LE)[0]
+
+    def trace(self, frames_BTD: Tensor, *weights_LE: Sequence[Sequence[float]]) -> tuple[Tensor, Tensor]:
+        """Temporal features, and what the last feed-forward network added to them."""
+        hidden_BTD = branch_BTD = self.positioned(frames_BTD)
         for layer, block in enumerate(self.blocks):
-            hidden_BTD = block(hidden_BTD, *([] if weights_LE is None else [weights_LE[layer]]))
-        return hidden_BTD
+            hidden_BTD, branch_BTD = block(hidden_BTD, *(weights[layer] for weights in weights_LE))
+            hidden_BTD = hidden_BTD + branch_BTD
+        return hidden_BTD, branch_BTD
+
+    def positioned(self, frames_BTD: Tensor) -> Tensor:
+        """What goes into the first layer, and is carried to the output by the residual stream."""
+        frames = frames_BTD.shape[1]
+        if frames > POSITIONS:
+            raise ValueError(f"{frames} frames, but the temporal transformer has {POSITIONS} positions")
+        return frames_BTD + self.frame_position_embeddings.weight[:frames]
 
 
 def _initialise(module: nn.Module) -> None:
@@ -93,7 +103,7 @@ def _initialise(module: nn.Module) -> None:
 
 
 class TemporalPredictor(Predictor):
-    """Deployed temporal transformer: z = mean over T of e + rho * h(e). Features: `z`, and `t`, the mean of h(e)."""
+    """Deployed temporal transformer: z = mean over T of e + h(e). Features: see `Prediction`."""
 
     def __init__(self, head: TemporalTransformer, logit_scale: float) -> None:
         super().__init__()
@@ -101,13 +111,18 @@ class TemporalPredictor(Predictor):
         self.logit_scale = logit_scale
         self.eval().requires_grad_(False)
 
-    def strength(self, frames_BTD: Tensor, classes_CD: Tensor) -> Tensor:
-        """rho [B], the weight of the temporal feature."""
-        return frames_BTD.new_ones(len(frames_BTD))
+    def embed(self, frames_BTD: Tensor, temporal_BTD: Tensor, classes_CD: Tensor) -> Tensor:
+        """The video embeddings of frames [B, T, D]."""
+        return frames_BTD + temporal_BTD
 
     def forward(self, frames_BTD: Tensor, classes_CD: Tensor) -> Prediction:
-        temporal_BTD = self.head(frames_BTD)
-        rho_B11 = self.strength(frames_BTD, classes_CD)[:, None, None]
-        video_BD = (frames_BTD + rho_B11 * temporal_BTD).mean(dim=1)
-        features = {"z": video_BD, "t": temporal_BTD.mean(dim=1)}
+        return self.predict(frames_BTD, classes_CD)
+
+    def predict(self, frames_BTD: Tensor, classes_CD: Tensor, *weights_LE: Sequence[Sequence[float]]) -> Prediction:
+        """One pass; weights as in `TemporalTransformer.forward`."""
+        temporal_BTD, branch_BTD = self.head.trace(frames_BTD, *weights_LE)
+        video_BD = self.embed(frames_BTD, temporal_BTD, classes_CD).mean(dim=1)
+        features = {"z": video_BD, "t": temporal_BTD.mean(dim=1), "last_ffn_branch": branch_BTD.mean(dim=1)}
+        if self.per_frame:
+            features["t_frames"] = temporal_BTD
         return Prediction(cosines(video_BD, classes_CD), video_BD.norm(dim=-1), features)

@@ -5,7 +5,7 @@ Legend: B batch, T frames, D joint CLIP width, C classes, E experts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -23,7 +23,9 @@ class Prediction:
 
     cosines_BC: Tensor  # unscaled cosines with the candidate classes
     norms_B: Tensor  # length of the video embedding before normalisation, for feature-level fusion
-    features: dict[str, Tensor] = field(default_factory=dict)  # name -> [B, D]; "z" embedding, "t" temporal feature
+    # By name [B, D]: "z" video embedding, "t" mean temporal feature, "last_ffn_branch" mean of what the last
+    # feed-forward network added to it; with `Predictor.per_frame` also "t_frames" [B, T, D], that of each frame.
+    features: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Predictor(nn.Module):
@@ -31,6 +33,7 @@ class Predictor(nn.Module):
 
     logit_scale: float = 1.0  # exp(s), for rules that need scaled logits
     looks_at_classes: bool = False  # whether a class's score depends on which other classes are candidates
+    per_frame: bool = False  # whether features of each frame are wanted as well
 
     def forward(self, frames_BTD: Tensor, classes_CD: Tensor) -> Prediction:
         raise NotImplementedError
@@ -47,6 +50,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.clip = clip
+        self.tallies: dict[str, Tensor] = {}  # counts kept during training, no part of the weights
         self.pretrained_scale = float(clip.logit_scale.detach())
         tuned = config.tower == "tuned"
         clip.requires_grad_(False)
@@ -74,9 +78,14 @@ class Model(nn.Module):
         """Named scalar terms and their weighted sum under `total`, which is what is differentiated."""
         raise NotImplementedError
 
+    def logits(self, video_BD: Tensor, classes_CD: Tensor) -> Tensor:
+        """[B, C] exp(s) * cosine, the scores of all CLIP-based methods."""
+        logits_BC: Tensor = self.clip.logit_scale.exp() * cosines(video_BD, classes_CD)
+        return logits_BC
+
     def cross_entropy(self, video_BD: Tensor, labels_B: Tensor, classes_CD: Tensor) -> Tensor:
-        """Mean cross-entropy of exp(s) * cosine, the classification loss of all CLIP-based methods."""
-        return F.cross_entropy(self.clip.logit_scale.exp() * cosines(video_BD, classes_CD), labels_B)
+        """Mean cross-entropy of `logits`."""
+        return F.cross_entropy(self.logits(video_BD, classes_CD), labels_B)
 
     def deploy(self, inference: Inference, source_classes_CD: Tensor) -> Predictor:
         """A merged, frozen predictor. The model stays untouched and shares no memory with it."""
@@ -88,6 +97,14 @@ class Model(nn.Module):
         inside = {id(p) for p in self.clip.parameters()}
         head = [p for p in self.parameters() if p.requires_grad and id(p) not in inside]
         return {name: group for name, group in (("tower", tower), ("head", head)) if group}
+
+    def may_rest(self) -> set[str]:
+        """Names of trainable parameters that a step may leave without a gradient, which optimisers then pass over."""
+        return set()
+
+    def expert_parameters(self) -> Sequence[Mapping[str, Tensor]]:
+        """What each expert has of its own, under names that start with the layer: "layer 0.fc_up.weight"."""
+        return []
 
     def trained_state(self) -> dict[str, Tensor]:
         """What training changed: trainable parameters and the head's buffers, under their state-dict names."""

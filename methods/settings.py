@@ -65,6 +65,16 @@ class Config(BaseModel):
         """Number of experts; 0 for a method without any."""
         return 0
 
+    @property
+    def routing_odds(self) -> tuple[float, ...]:
+        """Probability with which training draws each expert; empty where none is drawn."""
+        return ()
+
+    @property
+    def depends_on_processes(self) -> bool:
+        """Whether the number of training processes changes the result by more than the order of sums."""
+        return False
+
     def expert_choices(self, inference: Inference) -> dict[str, Inference]:
         """Named inference choices that compare experts: `merged` first, then `expert 0` ...; empty without experts."""
         return {}
@@ -72,10 +82,10 @@ class Config(BaseModel):
     def check(self, inference: Inference) -> None:
         """Raises ValueError, naming what is allowed, for inference choices that this configuration cannot serve."""
 
-    def head_parameters(self, backbone: Backbone) -> Parameters:
-        """Closed form."""
+    def head_parameters(self, backbone: Backbone, inference: Inference | None = None) -> Parameters:
+        """Closed form; `active` is as deployed with these inference choices, by default the method's defaults."""
         return Parameters(0, 0)
 
-    def head_flops(self, backbone: Backbone, frames: int) -> int:
+    def head_flops(self, backbone: Backbone, frames: int, inference: Inference | None = None) -> int:
         """FLOPs (2 per multiply-add) of the deployed head for one view; closed form, matrix products only."""
         return 0

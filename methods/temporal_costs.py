@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bench.backbones import Backbone
-from methods.settings import Parameters
 
 POSITIONS = 77  # rows of the position table; the official heads size it by CLIP's text context length
 EXPANSION = 4  # hidden width of a feed-forward network over D
@@ -14,13 +13,12 @@ def temporal_heads(backbone: Backbone) -> int:
     return max(1, backbone.text_width // 64)
 
 
-def temporal_parameters(width: int, layers: int, experts: int = 1) -> Parameters:
-    """Parameters with `experts` feed-forward networks per layer, of which merging or choosing leaves one."""
+def temporal_parameters(width: int, layers: int, ups: int = 1, downs: int = 1) -> int:
+    """Parameters with `ups` and `downs` up- and down-projections in the feed-forward network of each layer."""
     attention = 4 * width * (width + 1)
     norms = 4 * width
-    feed_forward = 2 * EXPANSION * width**2 + (EXPANSION + 1) * width
-    stored, active = (POSITIONS * width + layers * (attention + norms + n * feed_forward) for n in (experts, 1))
-    return Parameters(stored, active)
+    up, down = EXPANSION * width * (width + 1), (EXPANSION * width + 1) * width
+    return POSITIONS * width + layers * (attention + norms + ups * up + downs * down)
 
 
 def temporal_flops(width: int, layers: int, frames: int) -> int:

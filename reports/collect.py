@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from bench.graph import Cell, Graph, ProbeCell
 from bench.records import Store
 from bench.suite import Suite, changes_protocols
+from reports.pairing import pairs
 from reports.results import Probe, ReportSettings, Results
 
 MEASURES = ("top1", "top5", "mean_class", "videos", "undecodable")
@@ -42,6 +43,7 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
         axes={name: name.replace("_", " ") for name in suite.axes},
         protocol_axes=protocol_axes,
         protocols=graph.protocols,
+        published=pairs(report.published, suite),
         provenance={**provenance, "store": str(store.root), "records": _origins(records)},
     )
 

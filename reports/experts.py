@@ -7,9 +7,13 @@ import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
 from reports import labels, scatter, style
 from reports.results import Probe, Results
+
+FEATURES = {"t": "temporal feature", "z": "video embedding", "last_ffn_branch": "last feed-forward branch"}
+REACH = 2.0  # how far from the experts a reference may lie to be a point, in widths of their range
 
 
 def similarity_figures(results: Results) -> dict[str, Figure]:
@@ -25,21 +29,21 @@ def similarity_figures(results: Results) -> dict[str, Figure]:
 def accuracy_figures(results: Results) -> dict[tuple[str, str], Figure]:
     """Per (row id, point) with expert choices: what was trained on against what was not, for each trade-off.
 
-    Closed-set against each zero-shot target and HM_ZS; base against novel. The reference row is a level, not a point:
-    its accuracy in training lies too far away to tell the experts apart.
+    Closed-set against each zero-shot target and HM_ZS; base against novel. Rows of other methods are references: points
+    too, or levels where their accuracy in training lies too far away to tell the experts apart.
     """
     if (results.table["expert"] == "").all():
         return {}
     experts, rows = results.summary(experts=True, alike=True), results.summary(alike=True)
-    references = [line for _, line in rows.iterrows() if line["row"] == results.settings.reference]
     figures = {}
     for (row, point), lines in experts.groupby(["row", "point"], sort=False):
         drawn = [
             pair for pair in _pairs(results) if not scatter.points(lines, *pair)[["x", "y"]].isna().any(axis=1).all()
         ]
         if drawn:
-            levels = [x for x in references if x["row"] != row and results.comparable(x, lines.iloc[0])]
-            figures[str(row), str(point)] = _accuracy_figure(results, str(row), lines, drawn, levels)
+            others = [results.comparable(x, lines.iloc[0]) for _, x in rows.iterrows()]
+            references = rows[np.array(others) & (rows["method"] != lines["method"].iloc[0])]
+            figures[str(row), str(point)] = _accuracy_figure(results, str(row), lines, drawn, references)
     return figures
 
 
@@ -58,7 +62,7 @@ def _by_setting(probes: list[Probe]) -> list[list[Probe]]:
 
 def _similarity_figure(settings: list[list[Probe]]) -> Figure:
     means = [np.mean([probe.similarity for probe in probes], axis=0) for probes in settings]
-    low = min(mean.min() for mean in means)
+    low = min(0.5, *(mean.min() for mean in means))  # the paper's colour bar starts at 0.5
     side = 1.6 + 0.42 * max(len(mean) for mean in means)
     with style.look():
         figure, panels = style.panels(len(settings), side + 0.5, side)
@@ -77,52 +81,89 @@ def _heatmap(axes: Axes, probes: list[Probe], mean: np.ndarray, low: float) -> N
     axes.tick_params(length=0)
     axes.set_xticklabels(axes.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticklabels(axes.get_yticklabels(), rotation=0)
-    setting = ", ".join(filter(None, [first.point, first.feature, first.protocol]))
-    seeds = "1 seed" if len(probes) == 1 else f"{len(probes)} seeds"
+    setting = ", ".join(filter(None, [first.point, FEATURES.get(first.feature, first.feature), first.protocol]))
+    spread = np.std([probe.similarity for probe in probes], axis=0, ddof=1).max() if len(probes) > 1 else 0
+    seeds = f"{len(probes)} seeds, s.d. ≤ {spread:.3f}" if len(probes) > 1 else "1 seed"
     axes.set_title(f"{setting}\n{first.videos} videos × {seeds}", fontsize=7.5, parse_math=False)
 
 
 def _accuracy_figure(
-    results: Results, row: str, lines: pd.DataFrame, pairs: list[tuple[str, str]], levels: list[pd.Series]
+    results: Results, row: str, lines: pd.DataFrame, pairs: list[tuple[str, str]], references: pd.DataFrame
 ) -> Figure:
     measures = dict.fromkeys(measure for pair in pairs for measure in pair)
     absent = lines[[f"{measure}_mean" for measure in measures]].isna().any(axis=1)
     with style.look():
         figure, panels = style.panels(len(pairs), 3.4, 3.0, columns=2)
         figure.suptitle(", ".join(filter(None, [results.labels()[row], lines["point"].iloc[0]])), parse_math=False)
-        for axes, (x, y) in zip(panels, pairs, strict=True):
-            scatter.fit(axes, scatter.points(lines, x, y))
-            for level in levels:
-                _draw_level(axes, level, y)
+        drawn = [_fit(axes, lines, references, pair) for axes, pair in zip(panels, pairs, strict=True)]
+        for axes, (x, y), (_, levels) in zip(panels, pairs, drawn, strict=True):
+            _draw_levels(axes, levels)
             axes.set_xlabel(scatter.axis_title(results, x))
             axes.set_ylabel(scatter.axis_title(results, y))
-        style.note(figure, scatter.seed_note(lines, *measures) + scatter.missing_note(lines[absent], *measures))
+        shown = pd.concat([lines.assign(label=lines["expert"]), references])
+        style.note(figure, scatter.seed_note(shown, *measures) + scatter.missing_note(lines[absent], *measures))
         figure.draw_without_rendering()  # settles the layout, which direct labels depend on
         figure.set_layout_engine("none")
-        for axes, pair in zip(panels, pairs, strict=True):
-            _draw_experts(axes, results, scatter.points(lines, *pair))
+        for axes, (x, y), (near, levels) in zip(panels, pairs, drawn, strict=True):
+            points = pd.concat([scatter.points(lines, x, y).dropna(subset=["x", "y"]), near])
+            named = _name_levels(axes, levels, results.measures[x].title, scatter.crosses(points))
+            _draw_points(axes, results, points, named)
     return figure
 
 
-def _draw_level(axes: Axes, line: pd.Series, target: str) -> None:
-    """The reference's accuracy on the target as a dashed line, for which the axis is widened."""
-    height = line[f"{target}_mean"]
-    if np.isnan(height):
-        return
-    low, high = axes.get_ylim()
-    room = 0.12 * (max(high, height) - min(low, height))
-    axes.set_ylim(max(0.0, min(low, height - room)), min(100.5, max(high, height + room)))
-    axes.axhline(height, color=style.FAINT, linestyle="--", linewidth=0.9, zorder=1)
-    axes.annotate(line["label"], (0.01, height), xycoords=("axes fraction", "data"), xytext=(0, 2),
-                  textcoords="offset points", color=style.FAINT, fontsize=style.SMALL, parse_math=False)  # fmt: skip
+def _fit(
+    axes: Axes, lines: pd.DataFrame, references: pd.DataFrame, pair: tuple[str, str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Sets the limits; references that are near enough to be points, and the others, which are levels."""
+    experts, others = (scatter.points(own, *pair).dropna(subset=["x", "y"]) for own in (lines, references))
+    low, high = experts["x"].min(), experts["x"].max()
+    room = REACH * max(high - low, 1.0)
+    near = others["x"].between(low - room, high + room)
+    scatter.fit(axes, pd.concat([experts, others[near]]))
+    return others[near], others[~near]
 
 
-def _draw_experts(axes: Axes, results: Results, experts: pd.DataFrame) -> None:
+def _draw_levels(axes: Axes, levels: pd.DataFrame) -> None:
+    """Accuracies on the target as dashed lines, for which the axis is widened; in training they lie off the axis."""
+    for height in levels["y"]:
+        low, high = axes.get_ylim()
+        room = 0.12 * (max(high, height) - min(low, height))
+        axes.set_ylim(max(0.0, min(low, height - room)), min(100.5, max(high, height + room)))
+        axes.axhline(height, color=style.FAINT, linestyle="--", linewidth=0.9, zorder=1)
+
+
+def _name_levels(axes: Axes, levels: pd.DataFrame, trained: str, obstacles_K2: np.ndarray) -> np.ndarray:
+    """Names the lines at the end and on the side with the fewest points; the obstacles with these names among them."""
+    for _, line in levels.iterrows():
+        text = f"{line['label']} ({trained} {line['x']:.1f})"
+        tried = [_level_name(axes, text, line["y"], end, side) for end in ("left", "right") for side in (3, -3)]
+        boxes = [name.get_window_extent().transformed(axes.transData.inverted()) for name in tried]
+        hidden = [sum(box.contains(x, y) for x, y in obstacles_K2) for box in boxes]
+        best = int(np.argmin(hidden))
+        for other in (name for name in tried if name is not tried[best]):
+            other.remove()
+        box = boxes[best]
+        obstacles_K2 = np.concatenate([obstacles_K2, labels.along([box.x0, box.x1], [box.y0 + box.height / 2] * 2)])
+    return obstacles_K2
+
+
+def _level_name(axes: Axes, text: str, height: float, end: str, side: int) -> Annotation:
+    return axes.annotate(
+        text, (0.01 if end == "left" else 0.99, height), xycoords=("axes fraction", "data"), xytext=(0, side),
+        textcoords="offset points", ha=end, va="bottom" if side > 0 else "top", color=style.FAINT,
+        fontsize=style.SMALL, parse_math=False,
+    )  # fmt: skip
+
+
+def _draw_points(axes: Axes, results: Results, points: pd.DataFrame, obstacles_K2: np.ndarray) -> None:
+    """Experts in their row's colour, their merge larger, and references with marks of their own."""
     marks = style.marks(results.labels(), results.settings.reference)
-    own, texts = experts.dropna(subset=["x", "y"]), []
-    for _, point in own.iterrows():
-        merged = point["expert"] == "merged"
-        colour = marks[point["row"]].colour
-        scatter.bars(axes, point.to_frame().T, style.Mark(colour, "D" if merged else "o"))
-        texts.append(labels.Label(point["x"], point["y"], point["expert"], colour, 7.5 if merged else style.SMALL))
-    labels.place(axes, texts, scatter.crosses(own))
+    texts = []
+    for _, point in points.iterrows():
+        mark, name = marks[point["row"]], point["expert"] or point["label"]
+        if point["expert"]:
+            mark = style.Mark(mark.colour, "D" if name == "merged" else "o")
+        scatter.bars(axes, point.to_frame().T, mark)
+        size = 7.5 if name == "merged" else style.SMALL
+        texts.append(labels.Label(point["x"], point["y"], name, mark.colour, size))
+    labels.place(axes, texts, obstacles_K2)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import tempfile
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from reports import findings, style, tables
+from reports import beside, findings, style, tables
 from reports.comparisons import comparisons
 from reports.curves import curve_axes, curve_figure, curve_measures
 from reports.experts import accuracy_figures, similarity_figures
@@ -22,6 +22,9 @@ from reports.tradeoff import tradeoff_figure
 
 PAGE = "report.html"
 PIXELS_PER_INCH = 118  # of a figure's width on the page
+READS = "its numbers are in the table of this page"
+# Sections that the template does not lay out itself: name in a Picture -> heading. They follow the experts.
+SECTIONS: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -46,32 +49,50 @@ def write_report(results: Results, out: Path) -> Path:
         folder = Path(name)
         images = [_image(picture, folder) for picture in _pictures(results)]
         rendered = list(_write_tables(results, folder))
-        (folder / PAGE).write_text(_page(results, images, rendered), encoding="utf-8")
+        published = _write_published(results, folder)
+        (folder / PAGE).write_text(_page(results, images, rendered, published), encoding="utf-8")
         for path in sorted(folder.iterdir(), key=lambda path: (path.name == PAGE, path.name)):
             path.replace(out / path.name)
     return out / PAGE
 
 
 def _pictures(results: Results) -> Iterator[Picture]:
-    labels, reads = results.labels(), "its numbers are in the table of this page"
+    return (picture for figures in FIGURES for picture in figures(results))
+
+
+def _trade_offs(results: Results) -> Iterator[Picture]:
     for name, measure in results.trade_offs.items():
         if figure := tradeoff_figure(results, name):
             x, y = map(results.words, measure.needs)
-            caption = f"{_sentence(f'{x}, against {y}')}, with lines of equal {results.words(name)}"
+            caption = f"{_sentence(f'{x}, against {y}')}, with lines of equal {results.words(name)}; {READS}."
             stem = "tradeoff" if name == "trade_off" else f"tradeoff-{_slug(measure.title)}"
-            yield Picture("tradeoff", stem, f"{caption}; {reads}.", figure)
+            yield Picture("tradeoff", stem, caption, figure)
+
+
+def _curves(results: Results) -> Iterator[Picture]:
+    measured = _sentence("; ".join(map(results.words, curve_measures(results))))
     for axis in curve_axes(results):
         if figure := curve_figure(results, axis):
-            caption = (
-                f"{_sentence('; '.join(map(results.words, curve_measures(results))))} against {results.axes[axis]}"
+            yield Picture(
+                "curves", f"curve-{_slug(axis)}", f"{measured} against {results.axes[axis]}; {READS}.", figure
             )
-            yield Picture("curves", f"curve-{_slug(axis)}", f"{caption}; {reads}.", figure)
+
+
+def _similarities(results: Results) -> Iterator[Picture]:
     for row, figure in similarity_figures(results).items():
-        caption = f"Mean cosine similarity between the features of the experts of {labels[row]}, printed in the cells."
+        name = results.labels()[row]
+        caption = f"Mean cosine similarity between the features of the experts of {name}, printed in the cells."
         yield Picture("experts", f"expert-similarity-{_slug(row)}", caption, figure)
+
+
+def _accuracies(results: Results) -> Iterator[Picture]:
     for (row, point), figure in accuracy_figures(results).items():
-        caption = ", ".join(filter(None, [f"What each expert of {labels[row]} can do alone", point]))
-        yield Picture("experts", f"expert-accuracy-{_slug(f'{row} {point}')}", f"{caption}; {reads}.", figure)
+        caption = ", ".join(filter(None, [f"What each expert of {results.labels()[row]} can do alone", point]))
+        yield Picture("experts", f"expert-accuracy-{_slug(f'{row} {point}')}", f"{caption}; {READS}.", figure)
+
+
+# Every kind of figure, in the order of the page within its section.
+FIGURES: tuple[Callable[[Results], Iterator[Picture]], ...] = (_trade_offs, _curves, _similarities, _accuracies)
 
 
 def _image(picture: Picture, folder: Path) -> dict[str, object]:
@@ -97,7 +118,26 @@ def _write_tables(results: Results, folder: Path) -> Iterator[tuple[tables.Table
     results.table.to_csv(folder / "results.csv", index=False, lineterminator="\n")
 
 
-def _page(results: Results, images: list[dict[str, object]], rendered: list[tuple[tables.Table, list[str]]]) -> str:
+def _write_published(results: Results, folder: Path) -> tuple[beside.Beside, list[str]] | None:
+    """Writes the table of published numbers, if the suite selects any; the table and its files' names."""
+    if (table := beside.beside(results)) is None:
+        return None
+    texts = {
+        "published.csv": beside.csv(results),
+        "published.md": beside.markdown(table),
+        "published.tex": beside.latex(table),
+    }
+    for file, text in texts.items():
+        (folder / file).write_text(text, encoding="utf-8")
+    return table, list(texts)
+
+
+def _page(
+    results: Results,
+    images: list[dict[str, object]],
+    rendered: list[tuple[tables.Table, list[str]]],
+    published: tuple[beside.Beside, list[str]] | None,
+) -> str:
     templates = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(
         loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -108,6 +148,9 @@ def _page(results: Results, images: list[dict[str, object]], rendered: list[tupl
         findings=findings.findings(results),
         images=images,
         tables=rendered,
+        sections=SECTIONS,
+        published=published,
+        published_heads=beside.HEADS,
         comparisons=comparisons(results),
         missing=findings.missing(results),
         undecodable=findings.undecodable(results),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from numbers import Real
 from typing import Any
 
@@ -15,26 +14,15 @@ from numpy.typing import NDArray
 
 from bench.metrics import harmonic_mean
 from bench.statistics import spread
+from reports.measures import ROLES, Measure, measures, of_role, trade_offs
+from reports.pairing import Pair
 
 TRIAL = ["row", "point", "expert", "seed"]
-ROLES = ("closed-set", "zero-shot", "base", "novel")
 COLUMNS = {
     *("row", "label", "method", "point", "seed", "expert", "role", "protocol", "dataset", "part", "deviation"),
     *("top1", "top5", "mean_class", "videos", "undecodable", "identity"),
 }
 NOT_PLANNED = {"parts": 0, "parts_std": float("nan"), "parts_missing": 0, "deviation": ""}
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A percentage of a trial: top-1 under a protocol, or the harmonic mean of the measures that it `needs`.
-
-    `inputs` are the protocols that it comes from in the end.
-    """
-
-    title: str
-    inputs: tuple[str, ...]
-    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +62,7 @@ class Results:
     `predictions(identity)` gives `video`, `label`, `prediction`, `correct` of one evaluation; draws of classes share
     one, in which `correct` is a video's mean over its draws, nan without any. `protocols` maps a protocol to its
     `hash`, the named protocol that it starts from (`use`), its `changes` to that one, its `fields` and `notes`.
+    `published` are numbers of papers beside the measures that they belong to.
     Raises ValueError on missing columns or a trial that has two results for one part.
     """
 
@@ -88,6 +77,7 @@ class Results:
     axes: dict[str, str]
     protocol_axes: tuple[str, ...]
     protocols: dict[str, dict[str, Any]]
+    published: tuple[Pair, ...] = ()
 
     def __post_init__(self) -> None:
         if absent := sorted((COLUMNS | set(self.axes)) - set(self.table.columns)):
@@ -106,30 +96,22 @@ class Results:
 
     def of_role(self, role: str) -> tuple[str, ...]:
         """Short names of the protocols of one of the `ROLES`, in the suite's order."""
-        return tuple(name for name, own in self.roles.items() if own == role)
+        return of_role(self.roles, role)
+
+    @cached_property
+    def datasets(self) -> dict[str, str]:
+        """The dataset of every protocol, at the first point of an axis that changes it."""
+        return dict(self.table[["protocol", "dataset"]].drop_duplicates("protocol").itertuples(index=False))
 
     @cached_property
     def measures(self) -> dict[str, Measure]:
         """Every column of `scores` that holds a percentage, in the order of the table."""
-        unseen = self.of_role("zero-shot")
-        measured = {name: Measure(name, (name,)) for name in self.roles}
-        return {**measured, **({"hm_zs": Measure("HM_ZS", unseen, unseen)} if unseen else {}), **self.trade_offs}
+        return measures(self.roles, self.datasets)
 
     @cached_property
     def trade_offs(self) -> dict[str, Measure]:
-        """The measures that weigh two sides: closed-set and HM_ZS (MoTE, Table 4), base and novel of a dataset."""
-        closed, unseen = self.of_role("closed-set")[:1], self.of_role("zero-shot")
-        both = {"trade_off": Measure("Trade-off", (*closed, *unseen), (*closed, "hm_zs"))} if closed and unseen else {}
-        data: dict[str, str] = dict(
-            self.table[["protocol", "dataset"]].drop_duplicates("protocol").itertuples(index=False)
-        )
-        pairs = product(self.of_role("base"), self.of_role("novel"))
-        halves = [(base, novel) for base, novel in pairs if data[base] == data[novel]]
-        several = [data[base] for base, _ in halves]
-        for base, novel in halves:
-            alone = f"HM {data[base]}" if several.count(data[base]) == 1 else f"HM {base}/{novel}"
-            both[f"hm_{base}_{novel}"] = Measure(alone if len(halves) > 1 else "HM", (base, novel), (base, novel))
-        return both
+        """The measures that weigh two sides."""
+        return trade_offs(self.roles, self.datasets)
 
     @cached_property
     def headlines(self) -> list[str]:

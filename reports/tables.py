@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 
@@ -111,33 +112,41 @@ def markdown(table: Table) -> str:
     """The table in GitHub's Markdown, caption first; text is escaped, so a label can't become markup."""
     heads = zip(table.measures, table.conditions, strict=True)
     measures = [f"{title} ({', '.join(filter(None, parts))})" if any(parts) else title for title, parts in heads]
-    rows = [[_escape(text, MARKDOWN) for text in [*table.names, *measures]]]
-    rows.append(["---"] * (len(table.names) - 1) + ["---:"] * (1 + len(measures)))
+    rows = [[escape(text, MARKDOWN) for text in [*table.names, *measures]]]
     for line in table.lines:
         numbers = [f"**{cell.text()}**" if cell.best else cell.text() for cell in line.cells]
-        rows.append([*(_escape(text, MARKDOWN) for text in line.names), *numbers])
-    below = [
-        f"\n{_escape(text, MARKDOWN)}" for text in (*(f"{DAGGER} {note}" for note in table.notes), *_hashes(table))
-    ]
-    return "\n".join([_escape(table.caption, MARKDOWN), "", *(f"| {' | '.join(row)} |" for row in rows), *below, ""])
+        rows.append([*(escape(text, MARKDOWN) for text in line.names), *numbers])
+    below = [f"\n{escape(text, MARKDOWN)}" for text in (*(f"{DAGGER} {note}" for note in table.notes), *_hashes(table))]
+    return "\n".join([escape(table.caption, MARKDOWN), "", *pipes(rows, _numeric(table)), *below, ""])
 
 
 def latex(table: Table) -> str:
     """A booktabs `tabular` with the caption as a comment, notes below; needs \\usepackage{booktabs}."""
     rows = [[*table.names, *table.measures]]
     rows += [[*[""] * len(table.names), *conditions] for conditions in zip(*table.conditions, strict=True)]
-    rows = [[_escape(text, LATEX) for text in row] for row in rows]
+    rows = [[escape(text, LATEX) for text in row] for row in rows]
     head = len(rows)
     for line in table.lines:
         numbers = [cell.text(r" $\pm$ ", "--", r"$^\dagger$") for cell in line.cells]
         bold = [rf"\textbf{{{text}}}" if c.best else text for text, c in zip(numbers, line.cells, strict=True)]
-        rows.append([*(_escape(text, LATEX) for text in line.names), *bold])
-    body = [" & ".join(row) + r" \\" for row in rows]
-    columns = "l" * (len(table.names) - 1) + "r" * (1 + len(table.measures))
+        rows.append([*(escape(text, LATEX) for text in line.names), *bold])
     comments = [f"% {' '.join(text.split())}" for text in (table.caption, *_hashes(table))]
-    top = [*comments, rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-    notes = [rf"\par{{\footnotesize $^\dagger$ {_escape(note, LATEX)}\par}}" for note in table.notes]
-    return "\n".join([*top, *body[:head], r"\midrule", *body[head:], r"\bottomrule", r"\end{tabular}", *notes, ""])
+    notes = [rf"\par{{\footnotesize $^\dagger$ {escape(note, LATEX)}\par}}" for note in table.notes]
+    return "\n".join([*comments, *booktabs(rows, head, _numeric(table)), *notes, ""])
+
+
+def pipes(rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> list[str]:
+    """Lines of a Markdown table of escaped texts, the head first; numeric columns are flush right."""
+    head, *body = [f"| {' | '.join(row)} |" for row in rows]
+    return [head, f"| {' | '.join('---:' if right else '---' for right in numeric)} |", *body]
+
+
+def booktabs(rows: Sequence[Sequence[str]], head: int, numeric: Sequence[bool]) -> list[str]:
+    """Lines of a booktabs `tabular` of escaped texts, `head` of its rows above the rule."""
+    body = [" & ".join(row) + r" \\" for row in rows]
+    columns = "".join("r" if right else "l" for right in numeric)
+    top = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    return [*top, *body[:head], r"\midrule", *body[head:], r"\bottomrule", r"\end{tabular}"]
 
 
 def csv(results: Results, *, experts: bool = False) -> str:
@@ -258,5 +267,11 @@ def _hashes(table: Table) -> list[str]:
     return [f"Protocols: {', '.join(named)}."] if named else []
 
 
-def _escape(text: str, characters: dict[str, str]) -> str:
+def _numeric(table: Table) -> list[bool]:
+    """Of every column: the number of seeds and the measures are numbers."""
+    return [False] * (len(table.names) - 1) + [True] * (1 + len(table.measures))
+
+
+def escape(text: str, characters: dict[str, str]) -> str:
+    """`text` with each of the `characters` replaced."""
     return "".join(characters.get(character, character) for character in text)

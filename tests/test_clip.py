@@ -107,7 +107,7 @@ def test_wrong_weights_are_named(clip: Clip, tmp_path: Path) -> None:
     message = str(caught.value)
     assert message.startswith(f"{file}: not the weights of 'glyph-vit'")
     assert "missing: ln_final.bias" in message and "left over: classifier" in message
-    assert "shape: visual.proj 128x5 for 128x128" in message
+    assert "visual.proj is [128, 5], expected [128, 128]" in message
 
 
 def test_another_vocabulary_is_refused(clip: Clip, tmp_path: Path) -> None:

@@ -101,8 +101,8 @@ PINNED = {
     "texts glyphs-narrow (32 classes)": "b62a753bbd1df5a6684006f266b34232",
     "encode glyphs-narrow/train": "223b499991ed08e7cb6cadd10ab4a834",
     "encode glyphs-narrow-verbs/test": "0384f36f4b2b99179b3c704733208a31",
-    "train mote seed 0": "b45afe43939e5a0182c0cf5675311ca5",
+    "train mote seed 0": "1fac50be270fef3bc83ac8faf2f07de2",
     "evaluate clip_mean on closed-set": "2e71a69d9a0ebd2cf5e9ce2c38d1cb2a",
-    "evaluate mote seed 1, expert 0, on new-verbs": "23f17fdc9dbe364baceface9a0c0820a",
-    "probe mote seed 0": "603e1bfdca94e6dead03d43705c4b417",
+    "evaluate mote seed 1, expert 0, on new-verbs": "904eb29f8d1e6004bc816b05264196de",
+    "probe mote seed 0": "22c02c20fe4d15f18fafa3d01f850971",
 }

@@ -1,6 +1,9 @@
 """Train: one method under one recipe with one seed, resumable at any step with the same bits.
 
-Legend: N videos, V fixed copies of each, T frames, D joint CLIP width, B batch.
+A batch is divided into parts (recipe.shards) that go to processes, and within a process through the model in turn.
+Every part counts by its share of the batch, so a step is that of the whole batch if the loss is a mean over videos.
+
+Legend: C classes, T frames, D joint CLIP width, b videos of one part of a batch.
 """
 
 from __future__ import annotations
@@ -9,30 +12,32 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.clip import load_clip
-from bench.data.loader import train_loader
-from bench.data.selection import opened
-from bench.data.transforms import normalise, statistics
 from bench.errors import StageError
 from bench.recipe import Recipe
 from bench.schedule import lr_factor
 from bench.seeds import seed_for
+from bench.training.batches import Batch, Clips, Features, Videos
+from bench.training.logs import Events, write_history
+from bench.training.ranks import Ranks, Seat, joined, start
+from bench.training.validation import Validation
 from methods.contract import Model, build_model
 from methods.registry import method
 
 if TYPE_CHECKING:
     from bench.work import Work
+
+Named = dict[str, Tensor]
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
@@ -43,37 +48,76 @@ class Position:
     epochs: list[dict[str, float]] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)
     resampled: int = 0
+    seconds: list[float] = field(default_factory=list)  # of each epoch, the current one included
+    best: int | None = None  # epoch with the highest validation accuracy, the first of equals
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Writes `weights.safetensors` (what training changed) and `history.json` (mean loss terms of every epoch)."""
+    """Writes what training changed and how it went.
+
+    `weights.safetensors`: the trained state. `history.json` and `history.csv`: mean loss terms of every epoch.
+    `tallies.safetensors`: what the method counted, if it counts anything.
+
+    With recipe.processes > 1 the processes are started here, unless a launcher has started this one as one of them.
+    """
+    processes = _recipe(work).processes
+    seat = Seat() if processes == 1 else Seat.of_environment()
+    if seat is None:
+        return start(train, work, processes)
+    if seat.size != processes:
+        raise StageError(f"the launcher started {seat.size} processes, but recipe.processes is {processes}")
+    return train(work, seat)
+
+
+def train(work: Work, seat: Seat) -> dict[str, Any]:
+    """The whole training as one of its processes; all return the result, rank 0 writes files."""
+    torch.set_num_threads(work.compute.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    trainer = Trainer(work)
-    trainer.resume()
-    trainer.fit()
-    save_file(trainer.model.trained_state(), work.out / "weights.safetensors")
-    (work.out / "history.json").write_text(json.dumps(trainer.position.epochs))
-    return {"steps": trainer.position.step, "resampled": trainer.position.resampled, **trainer.position.epochs[-1]}
+    device = seat.device(work.compute.device)
+    with joined(seat, device) as ranks:
+        trainer = Trainer(replace(work, compute=replace(work.compute, device=device)), ranks)
+        trainer.resume()
+        trainer.fit()
+        if ranks.rank == 0:
+            trainer.write(work.out)
+        return trainer.result()
+
+
+def _recipe(work: Work) -> Recipe:
+    """The recipe without the names of what entered by content; how it is carried out may stand in the context."""
+    execution = work.context.get("execution", {})
+    return Recipe.model_validate({**work.spec["recipe"], **execution, "backbone": work.spec["backbone"]})
 
 
 class Trainer:
-    """The training of one model. Random choices come from seeds named by trial seed, epoch and sample."""
+    """The training of one model. Random choices come from seeds named by trial seed, epoch or step, and sample."""
 
-    def __init__(self, work: Work) -> None:
-        self.work, self.device = work, work.compute.device
-        self.recipe = Recipe.model_validate({**work.spec["recipe"], "backbone": work.spec["backbone"]})
+    def __init__(self, work: Work, ranks: Ranks) -> None:
+        self.work, self.ranks, self.device = work, ranks, work.compute.device
+        self.recipe = _recipe(work)
         self.seed: int = work.spec["seed"]
         self.position = Position()
         registered = method(work.spec["method"])
         clip = load_clip(work.spec["backbone"], work.context["pretrained"])
-        config = registered.config.model_validate(work.spec["config"])
-        self.model: Model = build_model(registered.model, config, clip, self.seed).to(self.device)
+        self.config = registered.config.model_validate(work.spec["config"])
+        self.model: Model = build_model(registered.model, self.config, clip, self.seed).to(self.device)
+        if self.recipe.checkpointing:
+            self.model.clip.visual.set_grad_checkpointing(True)
         self.classes_CD = load_file(work.inputs["source_texts"] / "classes.safetensors")["classes"].to(self.device)
-        self.generator = torch.Generator().manual_seed(seed_for("routing", self.seed))
+        self.generator = torch.Generator()
         self.optimizer = self._optimizer()
-        self.videos = _Features(work, self.recipe) if "features" in work.inputs else _Clips(work, self.recipe)
+        self.scaler = torch.amp.GradScaler(self._device_type, enabled=self.recipe.precision == "fp16")
+        self.videos: Videos = (Features if "features" in work.inputs else Clips)(work, self.recipe, ranks.rank)
+        self.validation: Validation | None = None
+        if self.recipe.validation:
+            self.validation = Validation(work, self.recipe, ranks, registered.inference())
+        self.events = Events(work, ranks.rank == 0)
         self.steps_per_epoch = math.ceil(len(self.videos) / self.recipe.batch)
         self.steps = max(1, round(self.recipe.epochs * self.steps_per_epoch))
+
+    @property
+    def _device_type(self) -> str:
+        return self.device.split(":")[0]
 
     def _optimizer(self) -> torch.optim.AdamW:
         recipe = self.recipe
@@ -91,42 +135,139 @@ class Trainer:
     def fit(self) -> None:
         """From the current position to the last step, with a checkpoint now and then."""
         self.model.train()
-        saved = time.monotonic()
+        saved = clock = time.monotonic()
         while self.position.step < self.steps:
             epoch, iteration = divmod(self.position.step, self.steps_per_epoch)
-            for _indices, frames_B, labels_B, resampled in self.videos.batches(epoch, iteration, self.seed):
-                self._step(epoch, self.position.step % self.steps_per_epoch, frames_B, labels_B)
-                self.position.resampled += resampled
+            for batch in self.videos.batches(epoch, iteration, self.seed):
+                self._step(epoch, batch)
+                now = time.monotonic()
+                self.position.seconds[epoch:] = [sum(self.position.seconds[epoch:]) + now - clock]
+                clock = now
                 self.work.progress(self.position.step, self.steps, "steps")
                 if self.position.step >= self.steps:
                     break
-                if time.monotonic() - saved >= self.work.compute.checkpoint_seconds:
+                if now - saved >= self.work.compute.checkpoint_seconds:
                     self.save()
-                    saved = time.monotonic()
+                    saved = now
+        self.events.close()
 
-    def _step(self, epoch: int, iteration: int, frames_B: Tensor, labels_B: Tensor) -> None:
-        factor = lr_factor(epoch, iteration, self.steps_per_epoch, self.recipe.epochs, self.recipe.warmup_epochs)
+    def _factor(self, epoch: int, iteration: int) -> float:
+        """Fraction of the rates in force at an iteration."""
+        return lr_factor(epoch, iteration, self.steps_per_epoch, self.recipe.epochs, self.recipe.warmup_epochs)
+
+    def _step(self, epoch: int, batch: Batch) -> None:
+        factor = self._factor(epoch, self.position.step % self.steps_per_epoch)
+        terms = self._update(factor, batch)
+        self.events.add(self.position.step, {"lr": self.recipe.lr * factor, **terms})
+        self._account(epoch, terms)
+
+    def _update(self, factor: float, batch: Batch) -> dict[str, float]:
+        """One optimiser step; returns the loss terms of the whole batch."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            frames_BTD = self.videos.features(self.model, frames_B.to(self.device))
-            terms = self.model.loss(frames_BTD, labels_B.to(self.device), self.classes_CD, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
-        terms["total"].backward()
-        self.optimizer.step()
+        parts = self.ranks.gather(self._backward(batch))
         self.position.step += 1
-        self._account({name: float(term.detach()) for name, term in terms.items()})
-
-    def _account(self, terms: dict[str, float]) -> None:
+        terms = _summed([part.terms for part in parts])
         if not all(map(math.isfinite, terms.values())):
             raise StageError(f"the loss is not finite at step {self.position.step}: {terms}; try a lower recipe.lr")
-        for name, value in terms.items():
-            self.position.sums[name] = self.position.sums.get(name, 0.0) + value
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self.ranks.sum_gradients(parameters)
+        if self.recipe.clip_grad:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.position.resampled += sum(part.replaced for part in parts)
+        for name, count in _summed([part.tallies for part in parts]).items():
+            self.model.tallies[name] += count
+        return terms
+
+    def _backward(self, batch: Batch) -> Part:
+        """The gradient of this rank's share of a batch, and what it says about it."""
+        sizes = self.videos.division.sizes(batch.videos)
+        pieces = zip(self.videos.division.shards, batch.frames_b.split(sizes), batch.labels_b.split(sizes), strict=True)
+        terms: list[Named] = []
+        tallies: list[Named] = []
+        for shard, frames_b, labels_b in pieces:
+            if not len(labels_b):
+                continue
+            before = {name: count.clone() for name, count in self.model.tallies.items()}
+            with torch.autocast(
+                self._device_type, PRECISIONS[self.recipe.precision], enabled=self.recipe.precision != "fp32"
+            ):
+                frames_bTD = self.videos.features(self.model, frames_b.to(self.device))
+                own = self.model.loss(frames_bTD, labels_b.to(self.device), self.classes_CD, self._drawing(shard))
+            share = len(labels_b) / batch.videos
+            self.scaler.scale(own["total"] * share).backward()
+            terms.append({name: term.detach() * share for name, term in own.items()})
+            if shard == 0 or self.config.depends_on_processes:  # else all parts have the draws of the first
+                tallies.append({name: count - before[name] for name, count in self.model.tallies.items()})
+            self.model.tallies.update(before)
+        return Part({name: float(term) for name, term in _summed(terms).items()}, _summed(tallies), batch.replaced)
+
+    def _drawing(self, shard: int) -> torch.Generator:
+        """The source of a step's random choices: one for each part if processes draw for themselves, else the same."""
+        own = shard if self.config.depends_on_processes else 0
+        return self.generator.manual_seed(seed_for("routing", self.seed, self.position.step, own))
+
+    # --- epochs ---------------------------------------------------------------------------------------------------
+
+    def _account(self, epoch: int, terms: dict[str, float]) -> None:
+        """Terms of the step just done; at the end of an epoch their means, and the accuracy if that is due."""
+        sums = self.position.sums = _summed([self.position.sums, terms])
         done = self.position.step % self.steps_per_epoch
-        if done == 0 or self.position.step == self.steps:
-            count = done or self.steps_per_epoch
-            self.position.epochs.append({name: total / count for name, total in self.position.sums.items()})
-            self.position.sums = {}
+        if done and self.position.step < self.steps:
+            return
+        means = {name: total / (done or self.steps_per_epoch) for name, total in sums.items()}
+        if self.validation and ((epoch + 1) % self.recipe.validate_every == 0 or self.position.step == self.steps):
+            means["validation"] = self.validation.accuracy(self.model, self.classes_CD)
+            self._compare(epoch, means["validation"])
+        self.position.epochs.append(means)
+        self.position.sums = {}
+
+    def _compare(self, epoch: int, accuracy: float) -> None:
+        """Note the best epoch, and put its weights aside if they are to be kept."""
+        best = self.position.best
+        if best is not None and accuracy <= self.position.epochs[best]["validation"]:
+            return
+        self.position.best = epoch
+        if self.recipe.keep == "best" and self.ranks.rank == 0:
+            self.work.checkpoint.mkdir(parents=True, exist_ok=True)
+            partial = self._best.with_suffix(".tmp")
+            save_file(self.model.trained_state(), partial)
+            os.replace(partial, self._best)
+
+    @property
+    def _best(self) -> Path:
+        return self.work.checkpoint / f"best-{self.position.best}.safetensors"
+
+    # --- the record -----------------------------------------------------------------------------------------------
+
+    def write(self, out: Path) -> None:
+        """The files of the record."""
+        kept = load_file(self._best) if self.recipe.keep == "best" else self.model.trained_state()
+        save_file(kept, out / "weights.safetensors")
+        if self.model.tallies:
+            save_file(self.model.tallies, out / "tallies.safetensors")
+        epochs = self.position.epochs
+        (out / "history.json").write_text(json.dumps(epochs))
+        last = [min((epoch + 1) * self.steps_per_epoch, self.steps) - 1 for epoch in range(len(epochs))]
+        rates = [self.recipe.lr * self._factor(*divmod(step, self.steps_per_epoch)) for step in last]
+        write_history(out / "history.csv", epochs, rates)
+
+    def result(self) -> dict[str, Any]:
+        """Numbers of the record: steps, videos replaced, processes, seconds of every epoch, terms of the last one."""
+        position = self.position
+        kept = {"kept_epoch": (position.best or 0) + 1} if self.recipe.keep == "best" else {}
+        return {
+            "steps": position.step,
+            "resampled": position.resampled,
+            "processes": self.ranks.size,
+            "epoch_seconds": [round(seconds, 3) for seconds in position.seconds],
+            **kept,
+            **position.epochs[-1],
+        }
 
     # --- interruption ---------------------------------------------------------------------------------------------
 
@@ -135,19 +276,24 @@ class Trainer:
         return self.work.checkpoint / "training.pt"
 
     def save(self) -> None:
-        """Everything the next step depends on, in one rename."""
+        """Everything the next step depends on, in one rename. All ranks hold the same, so one of them writes it."""
+        if self.ranks.rank > 0:
+            return
         self.work.checkpoint.mkdir(parents=True, exist_ok=True)
         partial = self._file.with_suffix(".tmp")
         torch.save(
             {
                 "model": self.model.trained_state(),
                 "optimizer": self.optimizer.state_dict(),
-                "generator": self.generator.get_state(),
+                "scaler": self.scaler.state_dict(),
+                "tallies": self.model.tallies,
                 "position": vars(self.position),
             },
             partial,
         )
         os.replace(partial, self._file)
+        for other in set(self.work.checkpoint.glob("best-*")) - {self._best}:
+            other.unlink()
 
     def resume(self) -> None:
         """Continue from the checkpoint of an earlier attempt, if there is one."""
@@ -155,73 +301,23 @@ class Trainer:
             saved = torch.load(self._file, map_location="cpu", weights_only=True)
             self.model.load_trained(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
-            self.generator.set_state(saved["generator"])
+            self.scaler.load_state_dict(saved["scaler"])
+            self.model.tallies.update(saved["tallies"])
             self.position = Position(**saved["position"])
+        steps = self.ranks.gather(self.position.step)
+        if len(set(steps)) > 1:
+            raise StageError(f"the processes would resume at steps {steps}; do all of them see the same store?")
 
 
-Batch = tuple[list[int], Tensor, Tensor, int]  # indices, frames, labels [B], videos replaced
+class Part(NamedTuple):
+    """What a rank says about its share of a batch: weighted loss terms, what the method counted, videos replaced."""
+
+    terms: dict[str, float]
+    tallies: Named
+    replaced: int
 
 
-def _order(count: int, seed: int, epoch: int) -> list[int]:
-    """The epoch's permutation of all videos."""
-    return np.random.default_rng(seed_for("order", seed, epoch)).permutation(count).tolist()  # type: ignore[no-any-return]
-
-
-class _Features:
-    """Fixed copies of every video, encoded once by the frozen tower."""
-
-    def __init__(self, work: Work, recipe: Recipe) -> None:
-        self.recipe = recipe
-        self.features_NVTD = load_file(work.inputs["features"] / "features.safetensors")["features"]
-        table = pd.read_parquet(work.inputs["features"] / "videos.parquet")
-        self.labels_N = torch.tensor(table["label"].to_numpy())
-        self.decoded = np.flatnonzero(table["failure"].isna())
-        if not len(self.decoded):
-            raise StageError("no video of the training list can be decoded")
-        self.length = work.spec["length"] or len(self.features_NVTD)
-
-    def __len__(self) -> int:
-        return int(self.length)
-
-    def batches(self, epoch: int, start: int, seed: int) -> Iterator[Batch]:
-        """Batches of an epoch from batch `start` on; an undecodable video is replaced by another, alike every time.
-
-        In a list that is repeated, each repeat of a video shows another of its copies.
-        """
-        order, batch = _order(len(self), seed, epoch), self.recipe.batch
-        videos, copies = self.features_NVTD.shape[:2]
-        good = set(self.decoded.tolist())
-        for first in range(start * batch, len(order), batch):
-            repeats, indices = zip(*(divmod(place, videos) for place in order[first : first + batch]), strict=True)
-            shown = [(epoch + repeat) % copies for repeat in repeats]
-            used = [index if index in good else self._replacement(seed, epoch, index) for index in indices]
-            yield used, self.features_NVTD[used, shown], self.labels_N[used], sum(map(int.__ne__, indices, used))
-
-    def _replacement(self, seed: int, epoch: int, index: int) -> int:
-        return int(self.decoded[seed_for("replacement", seed, epoch, index) % len(self.decoded)])
-
-    def features(self, model: Model, frames_BTD: Tensor) -> Tensor:
-        return frames_BTD
-
-
-class _Clips:
-    """Clips decoded and encoded in every step, for towers that are tuned or views that are drawn afresh."""
-
-    def __init__(self, work: Work, recipe: Recipe) -> None:
-        self.recipe, self.videos, self.decoding = recipe, opened(work.context), work.decoding
-
-    def __len__(self) -> int:
-        return len(self.videos)
-
-    def batches(self, epoch: int, start: int, seed: int) -> Iterator[Batch]:
-        """Batches of an epoch from batch `start` on."""
-        rest = _order(len(self), seed, epoch)[start * self.recipe.batch :]
-        for indices, clips_BT3HW, labels_B, resampled in train_loader(
-            self.videos, self.recipe.views, seed, epoch, rest, self.recipe.batch, self.decoding
-        ):
-            yield indices, clips_BT3HW, labels_B, len(resampled)
-
-    def features(self, model: Model, clips_BT3HW: Tensor) -> Tensor:
-        return model.encode(
-            normalise(clips_BT3HW, *statistics(self.recipe.views, model.clip.spec.mean, model.clip.spec.std))
-        )
+def _summed(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sums by name."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: sum(part[name] for part in parts if name in part) for name in names}

@@ -9,6 +9,7 @@ Left out: tuning the text tower as well (ViFi-CLIP).
 from __future__ import annotations
 
 from methods import settings
+from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
 from methods.settings import Inference
 
 __all__ = ["Config", "Inference"]
@@ -20,3 +21,10 @@ class Config(settings.Config):
     @property
     def has_head(self) -> bool:
         return False
+
+
+# Rows say whether the tower is tuned. A tuned one is trained and tested with MoTE's programs, as in its Fig. 3.
+PRESETS: dict[str, Preset] = {
+    "official": {"inference": {"clip_alpha": 0.99}, "recipe": MOTE_TRAINING},
+    "clean": {"inference": {"clip_alpha": 1.0}, "recipe": CLEAN_TRAINING},
+}

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from bench.backbones import Backbone
 from methods import settings
+from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
 from methods.settings import Inference, Parameters
 from methods.temporal_costs import temporal_flops, temporal_parameters
 
@@ -29,8 +30,24 @@ class Config(settings.Config):
         default=4, description="temporal layers; 4 as MoTE with ViT-B/16. The published dense ViT-B/16 row has 6"
     )
 
-    def head_parameters(self, backbone: Backbone) -> Parameters:
-        return temporal_parameters(backbone.embed_dim, self.layers)
+    def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
+        size = temporal_parameters(backbone.embed_dim, self.layers)
+        return Parameters(size, size)
 
-    def head_flops(self, backbone: Backbone, frames: int) -> int:
+    def head_flops(self, backbone: Backbone, frames: int, inference: settings.Inference | None = None) -> int:
         return temporal_flops(backbone.embed_dim, self.layers, frames)
+
+
+# As MoTE's paper trains and tests its dense rows: with the optimiser, schedule, prompts and programs of MoTE.
+PRESETS: dict[str, Preset] = {
+    "official": {
+        "config": {"tower": "tuned"},
+        "inference": {"clip_alpha": 0.99},
+        "recipe": MOTE_TRAINING,
+    },
+    "clean": {
+        "config": {"tower": "tuned"},
+        "inference": {"clip_alpha": 1.0},
+        "recipe": CLEAN_TRAINING,
+    },
+}

@@ -34,7 +34,8 @@ from bench.data.prepare import Preparation, prepare_video
 from bench.data.selection import Videos
 from bench.data.video import Source
 from bench.data.views import TestViews
-from bench.stages.train import _Features
+from bench.recipe import Recipe
+from bench.training.batches import Features
 
 VIEWS = TestViews(frames=8, resize=224, size=224)
 REAL = Path(__file__).parents[3] / "shared" / "clips"
@@ -111,11 +112,11 @@ def features(folder: Path) -> Pass:
         table = pd.DataFrame({"label": [0] * 20_000, "failure": pd.array([None] * 20_000, dtype="string")})
         table.to_parquet(folder / "videos.parquet")
     work: Any = SimpleNamespace(inputs={"features": folder}, spec={"length": None})
-    recipe: Any = SimpleNamespace(batch=256)
+    recipe = Recipe(batch=256)
 
     def read(count: int) -> Iterator[int]:
-        for indices, *_ in _Features(work, recipe).batches(0, 0, 0):
-            yield len(indices)
+        for batch in Features(work, recipe, 0).batches(0, 0, 0):
+            yield len(batch.labels_b)
 
     return read
 

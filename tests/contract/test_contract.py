@@ -1,6 +1,7 @@
 """The contract that every registered method keeps, built-in or not, with a frozen and with a tuned tower.
 
-Registering a method is enough to have it tested here. Legend: B batch, T frames, D joint CLIP width, C classes.
+Registering a method is enough to have it tested here; VARIANTS adds settings that make it another.
+Legend: B batch, T frames, D joint CLIP width, C classes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.backbones import backbone
 from bench.clip import Clip, load_clip
 from methods.contract import Model, Prediction, Predictor, build_model
-from methods.registry import Method, methods
+from methods.registry import Method, method, methods
 from methods.settings import Config, Inference
 
 B, T, C = 3, 4, 5
@@ -40,29 +41,45 @@ def _one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Case:
-    """A method under a config."""
+    """A method under a config and inference choices; `variant` names what is not default."""
 
     method: Method
     config: Config
+    variant: str = ""
+    choices: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.method.name}-{self.config.tower}"
+        return f"{self.method.name}-{self.config.tower}{self.variant and '-'}{self.variant}"
 
     def build(self, seed: int = 0) -> Model:
         return build_model(self.method.model, self.config, pretrained(), seed)
 
     def inference(self, **choices: Any) -> Inference:
-        return self.method.inference(**choices)
+        return self.method.inference.model_validate({**dict(self.choices), **choices})
 
 
 def pretrained() -> Clip:
     return load_clip(BACKBONE, "random:0")
 
 
+# name -> (method, config, inference)
+VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "fixed": ("mote", {"routing": "fixed"}, {}),
+    "same-all": ("mote", {"data": "all", "init": "same"}, {}),
+    "all-point": ("mote", {"data": "all", "wmr_region": "point"}, {"tfm_scope": "full"}),
+    "experts-only": ("mote", {"wmr_weight": 0, "mse_weight": 0}, {"merge_temperature": -1.2}),
+    "two-pools": ("mote", {"expert_design": "up_down", "wmr_loss": "mse"}, {"aggregation": "random_routing"}),
+    "ups": ("mote", {"expert_design": "up", "routing": "random"}, {"aggregation": "ensemble", "tfm_target": "branch"}),
+    "downs": ("mote", {"expert_design": "down", "init": "same", "temperature": "normal"}, {"expert": 1}),
+    "ensemble": ("mote", {"wmr_loss": "kl", "mse_form": "paper"}, {"aggregation": "ensemble", "tfm": False}),
+}
 CASES = [
     Case(each, each.config.model_validate({"tower": tower}))
     for each in methods().values()
     for tower in ("frozen", "tuned")
+] + [
+    Case(method(name), method(name).config.model_validate(config), variant, tuple(inference.items()))
+    for variant, (name, config, inference) in VARIANTS.items()
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 trained_cases = pytest.mark.parametrize("case", [case for case in CASES if case.config.trains], ids=str)
@@ -139,6 +156,42 @@ def test_shapes(case: Case, batch: Batch) -> None:
 
 
 @every_case
+def test_features_of_each_frame_are_given_when_asked_for(case: Case, batch: Batch) -> None:
+    model = case.build()
+    predictor = model.deploy(case.inference(), batch.sources_CD)
+    predictor.per_frame = True
+    asked = predict(model, predictor, batch).features
+    assert {name: value.shape[1:] for name, value in asked.items() if value.ndim > 2} in (
+        {},
+        {"t_frames": (T, backbone(BACKBONE).embed_dim)},
+    )
+    if "t_frames" in asked:
+        torch.testing.assert_close(asked["t_frames"].mean(dim=1), asked["t"])
+
+
+@every_case
+def test_experts_own_parameters(case: Case) -> None:
+    model = case.build()
+    experts, parameters = model.expert_parameters(), {id(p) for p in model.parameters() if p.requires_grad}
+    own = [id(tensor) for expert in experts for tensor in expert.values()]
+    assert len(experts) == case.config.experts
+    assert len(own) == len(set(own)) and set(own) <= parameters
+    assert all(expert.keys() == experts[0].keys() for expert in experts)
+
+
+@every_case
+def test_tallies_are_counts_beside_the_weights(case: Case, batch: Batch) -> None:
+    model = case.build()
+    loss(model, batch, torch.Generator().manual_seed(0))
+    assert {tally.dtype for tally in model.tallies.values()} <= {torch.int64}
+    assert not model.tallies.keys() & model.state_dict().keys()
+    assert all(tally.sum() > 0 for tally in model.tallies.values())
+    odds = case.config.routing_odds
+    assert bool(model.tallies) == bool(odds)
+    assert sum(odds) == pytest.approx(1 if odds else 0)
+
+
+@every_case
 def test_class_features_have_unit_norm(case: Case) -> None:
     classes_CD = case.build().embed_classes(PROMPTS)
     assert classes_CD.shape == (len(PROMPTS), backbone(BACKBONE).embed_dim)
@@ -155,7 +208,7 @@ def test_config_and_inference_survive_json(case: Case) -> None:
 
 @every_case
 def test_parameters_in_closed_form(case: Case, batch: Batch) -> None:
-    model, declared = case.build(), case.config.head_parameters(backbone(BACKBONE))
+    model, declared = case.build(), case.config.head_parameters(backbone(BACKBONE), case.inference())
     predictor = model.deploy(case.inference(), batch.sources_CD)
     assert declared.stored == head_size(model)
     assert declared.active == sum(p.numel() for p in predictor.parameters())
@@ -170,7 +223,7 @@ def test_flops_in_closed_form(case: Case, batch: Batch) -> None:
     frames_BTD = torch.randn(B, T, width, requires_grad=True)
     with FlopCounterMode(display=False) as counter:
         predictor(frames_BTD, batch.classes_CD)
-    head = B * case.config.head_flops(backbone(BACKBONE), T)
+    head = B * case.config.head_flops(backbone(BACKBONE), T, case.inference())
     assert counter.get_total_flops() - 2 * B * width * C == pytest.approx(head, rel=0.01)
 
 
@@ -186,7 +239,9 @@ def test_gradients_reach_what_is_trained_and_nothing_else(case: Case, batch: Bat
     if case.config.trains:
         total.backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
-    assert reached == {name for name, p in model.named_parameters() if p.requires_grad}
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trainable - model.may_rest() <= reached <= trainable
+    assert model.may_rest() <= trainable
     grouped = [p for group in model.parameter_groups().values() for p in group]
     assert sum(p.numel() for p in grouped) == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
@@ -293,7 +348,8 @@ def test_experts_are_inference_choices(case: Case, batch: Batch) -> None:
     assert list(choices) == (
         ["merged", *(f"expert {i}" for i in range(case.config.experts))] if case.config.experts else []
     )
-    model = case.build()
+    # Experts may start alike, so they are trained: what is drawn is not alike.
+    model = train(case.build(), batch) if case.config.trains else case.build()
     for choice in choices.values():
         case.config.check(choice)
     answers = [predict(model, model.deploy(choice, batch.sources_CD), batch).cosines_BC for choice in choices.values()]

@@ -1,0 +1,37 @@
+"""Every suite of MoTE's tables and figures runs to a report in the embedded world; only epochs and seeds are fewer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.commands import main
+from bench.suite import SUITES, load_suite
+
+NAMES = sorted(path.stem for path in SUITES.glob("mote-*.yaml"))
+FEWER = ("world=glyphs", "recipe.epochs=1", "recipe.warmup_epochs=0.2", "recipe.views.copies=1", "seeds=[0]")
+
+pytestmark = pytest.mark.suites
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for all: suites share each other's work."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_to_a_report_with_every_row_and_column(name: str, store: Path) -> None:
+    assert main([name, *FEWER, "--store", str(store), "--jobs", "0", "--workers", "0", "--device", "cpu"]) == 0
+    suite = load_suite(SUITES / f"{name}.yaml", FEWER)
+    report = store / "reports" / name
+    assert (report / "report.html").is_file()
+    lines = pd.read_csv(report / "results.csv")
+    plain = lines[lines["expert"].isna()]
+    assert len(plain) == sum(len(trial.protocols) for trial in suite.trials)
+    assert lines["top1"].notna().all()
+    assert set(plain["row"]) == set(suite.file.rows) and set(plain["protocol"]) == set(suite.file.protocols)
+    table = pd.read_csv(report / "table.csv")
+    assert len(table) == len(plain.groupby(["row", "point"], dropna=False))

@@ -1,0 +1,58 @@
+"""The heads of official checkpoints: their sizes, what they hold beside parameters, and what merging makes of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bench.backbones import supported_names
+from bench.errors import UserError
+from bench.official import _fitting, _model
+from bench.state_dicts import SOURCES, State, collapsed, official_names
+from methods.mote import official as mote
+from methods.text4vis import official as text4vis
+from tests.checkpoints import golden, head_state
+
+
+def published(method: str, backbone: str, **choices: int) -> tuple[State, State]:
+    """Tower and head of a model of published size, without memory."""
+    return official_names(_model(method, backbone, {"tower": "tuned", **choices}).trained_state())
+
+
+@pytest.mark.parametrize(("backbone", "layers", "count"), [("ViT-B-16", 4, 102), ("ViT-L-14", 6, 152)])
+def test_released_heads(backbone: str, layers: int, count: int) -> None:
+    tower, head = published("mote", backbone, layers=layers, num_experts=4)
+    assert mote.choices(head) == {"layers": layers, "num_experts": 4}
+    fixed = mote.additions(head)
+    assert len({*head, *fixed, SOURCES}) == count and {tuple(logits.shape) for logits in fixed.values()} == {(4,)}
+    assert _fitting(tower)[0] == f"{backbone}-quickgelu" and backbone in _fitting(tower)
+
+
+def test_dense_heads() -> None:
+    tower, head = published("text4vis", "ViT-B-16", layers=6)
+    assert text4vis.choices(head) == {"layers": 6} and not text4vis.additions(head)
+    assert not _fitting({**tower, "visual.proj": torch.zeros(768, 13)}) and "ViT-B-16" in supported_names()
+    with pytest.raises(UserError, match="the head has no experts"):
+        mote.choices(head)
+    with pytest.raises(UserError, match="the head has experts"):
+        text4vis.choices(published("mote", "ViT-B-16", layers=1, num_experts=2)[1])
+    with pytest.raises(UserError, match="no temporal transformer"):
+        text4vis.choices({SOURCES: torch.zeros(5, 512)})
+
+
+def test_collapsed_experts_are_a_dense_head_with_their_plain_mean() -> None:
+    head = golden("ckpt.fusion_model_state_dict.")
+    dense = collapsed(head)
+    assert text4vis.choices(dense) == {"layers": 1} and SOURCES in dense
+    for official, own in (("up", "c_fc"), ("dn", "c_proj")):
+        for kind in ("weight", "bias"):
+            experts = [head[f"transformer.resblocks.0.mlp.fc_{official}.{i}.{kind}"] for i in range(4)]
+            torch.testing.assert_close(dense[f"transformer.resblocks.0.mlp.{own}.{kind}"], sum(experts) / 4)
+    assert dense.keys() - {SOURCES} == head_state("text4vis", layers=1).keys()
+
+
+def test_unequal_merge_weights_are_refused() -> None:
+    head = golden("ckpt.fusion_model_state_dict.")
+    mote.refuse_skewed(head)
+    with pytest.raises(UserError, match="not merged equally"):
+        mote.refuse_skewed({**head, "transformer.resblocks.0.mlp.mote_fusion_weight": torch.ones(4)})

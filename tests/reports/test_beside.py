@@ -1,0 +1,97 @@
+"""Published beside measured: the rendered table against golden files, when a difference is printed, and the page.
+
+`python -m tests.reports.test_beside` writes the golden files anew; read their diff before keeping it.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from reports import beside
+from reports.page import write_report
+from tests.reports import synthetic
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+RENDERED = {"md": beside.markdown, "tex": beside.latex}
+
+
+def _table() -> beside.Beside:
+    table = beside.beside(synthetic.published())
+    assert table is not None
+    return table
+
+
+def _column(head: str) -> list[str]:
+    return [line[list(beside.HEADS).index(head)] for line in _table().lines]
+
+
+@pytest.mark.parametrize("kind", RENDERED)
+def test_rendering_is_golden(kind: str) -> None:
+    assert RENDERED[kind](_table()) == (GOLDEN / f"table-published.{kind}").read_text(encoding="utf-8")
+
+
+def test_a_difference_needs_the_same_protocol_and_all_seeds() -> None:
+    same = ["yes", "yes", "as far as stated", "views: 1x1 here, 3x1 published", "other data", "as far as stated"]
+    assert _column("Same protocol") == [*same, "not compared", "yes", "other data"]
+    assert [bool(text) for text in _column("Δ")] == [True, True, True, False, False, True, False, False, False]
+    assert _column("Measured")[-2].endswith("(2 of 3)") and _column("Measured")[-1] == "–"
+
+
+def test_differences_are_rounded_after_subtraction() -> None:
+    mean = synthetic.published().scores().query("row == 'mote'")["UCF"].mean()
+    assert _column("Δ")[1] == f"{mean - 88.7:+.1f}".replace("-", "−")
+
+
+def test_caveats_are_notes_that_lines_share() -> None:
+    notes = _table().notes
+    assert len(set(notes)) == len(notes) and "reproduced by MoTE: n/a (own result)" in notes
+    assert _column("Source")[:2] == ["MoTE, Table 4 [1, 2, 3]", "MoTE, Table 3 [1, 4]"]
+
+
+def test_csv_has_every_column_of_the_file() -> None:
+    lines = pd.read_csv(io.StringIO(beside.csv(synthetic.published())), dtype=str, keep_default_na=False)
+    assert lines["published_value"].to_list() == [
+        *("86.8", "88.7", "87.5", "61.4", "78.4", "80.1", "85.8", "51.5", "2.9"),
+    ]
+    assert lines.loc[0, "measured_n"] == "3.0" and lines.loc[8, "measured_n"] == ""
+    assert lines.loc[2, "not_stated"] == "frames; views"
+
+
+def test_a_suite_without_selectors_has_no_such_table() -> None:
+    assert beside.beside(synthetic.plain()) is None
+
+
+def test_a_harmonic_mean_that_is_not_there_is_missing() -> None:
+    results = synthetic.published()
+    results = replace(results, table=synthetic.missing(results.table, row="mote", protocol="UCF"))
+    table = beside.beside(results)
+    assert table is not None and [line[2] for line in table.lines[:6]].count("missing") == 3
+    assert table.lines[5][1:5] == ("Trade-off", "missing", "80.1", "")
+
+
+def test_the_page_shows_it_and_its_files_are_there(tmp_path: Path) -> None:
+    page = write_report(synthetic.published(), tmp_path / "out")
+    text = page.read_text(encoding="utf-8").split('id="published"')[1].split("<h2")[0]
+    assert (
+        text.count("<tr>") == 1 + 9 and "85.8 (2nd hand)" in text and "<td>views: 1x1 here, 3x1 published</td>" in text
+    )
+    assert "R&amp;D &lt;script&gt;" in text and "<li>[1] " in text
+    assert {path.name for path in page.parent.glob("published.*")} == {
+        f"published.{kind}" for kind in ("csv", "md", "tex")
+    }
+
+
+def test_a_line_of_an_axis_has_its_values() -> None:
+    pair = replace(synthetic.published().published[0], row="mote", point="layers=4, world=narrow")
+    table = beside.beside(replace(synthetic.layered(), published=(pair,)))
+    assert table is not None and table.lines[0][0] == "MoTE, temporal layers 4, world narrow"
+
+
+if __name__ == "__main__":
+    for kind, render in RENDERED.items():
+        (GOLDEN / f"table-published.{kind}").write_text(render(_table()), encoding="utf-8")

@@ -1,0 +1,280 @@
+"""A training on one process: the same bits after an interruption, and what its options change and do not change."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bench.errors import StageError
+from bench.recipe import Recipe
+from bench.stages import train
+from bench.stages.train import Trainer, run
+from bench.training.ranks import Ranks
+from bench.training.validation import Validation
+from bench.work import Work
+from tests.stages.trainings import MOTE, ROUTED, VIDEOS, again, files, prepare, training, weights
+
+STEPS = 6  # two epochs of three batches
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("trainings")
+    prepare(made)
+    return made
+
+
+def interrupted(work: Work, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a training that is interrupted within a step, after the checkpoint of the one before."""
+    original = Trainer._step
+
+    def stepping(trainer: Trainer, *arguments: Any) -> None:
+        if trainer.position.step == step:
+            raise KeyboardInterrupt
+        original(trainer, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", stepping)
+        with pytest.raises(KeyboardInterrupt):
+            run(work)
+
+
+def close(one: Work, other: Work, atol: float) -> None:
+    torch.testing.assert_close(weights(one), weights(other), atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("plain", {}),
+        ("tuned", {"tuned": True, "accumulate": 2, "clip_grad": 1.0, "checkpointing": True}),
+        ("per-process", {"config": {**MOTE, "routing_scope": "process"}, "accumulate": 3}),
+        ("fp16", {"precision": "fp16"}),
+        ("best", {"keep": "best", "validation": "test"}),
+    ],
+)
+def test_it_resumes_at_any_step_with_the_same_bits(
+    folder: Path, name: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = training(folder, name, **settings)
+    state = torch.get_rng_state()
+    result = run(whole)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert result["steps"] == STEPS and len(result["epoch_seconds"]) == 2
+    cut = again(whole)
+    for step in range(1, STEPS, 1 if name == "plain" else 3):
+        interrupted(cut, step, monkeypatch)
+    run(cut)
+    assert files(cut) == files(whole)
+    assert {"weights.safetensors", "history.json", "history.csv", "tallies.safetensors"} == set(files(whole))
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_parts_of_a_batch_add_up_to_it(folder: Path, tuned: bool) -> None:
+    """Of three parts, one of the epoch's last batch is empty; the draws are those of the whole batch."""
+    whole, parts = (
+        training(folder, f"{tuned}-{count}-parts", ROUTED, tuned=tuned, accumulate=count) for count in (1, 3)
+    )
+    assert run(whole).keys() == run(parts).keys()
+    close(whole, parts, 2e-5)
+    assert files(whole)["tallies.safetensors"] == files(parts)["tallies.safetensors"]
+    one, other = (json.loads(files(work)["history.json"]) for work in (whole, parts))
+    for first, second in zip(one, other, strict=True):
+        assert first == pytest.approx(second, abs=1e-5)
+
+
+def test_what_is_not_drawn_rests(folder: Path) -> None:
+    work = training(folder, "resting", {**ROUTED, "num_experts": 6}, epochs=1 / 3)
+    run(work)
+    (count_E,) = load_file(work.out / "tallies.safetensors")["routing"]
+    trained = weights(work)
+    trainer = Trainer(again(work), Ranks())
+    for name, tensor in trainer.model.trained_state().items():
+        if "fc_up" in name:
+            expert = int(name.split("fc_up.")[1].split(".")[0])
+            assert torch.equal(tensor, trained[name]) == (not count_E[expert])
+
+
+def test_tallies_count_every_draw(folder: Path) -> None:
+    """Once a step if it is shared; once for each part that has videos if not."""
+    counts = []
+    for scope in ("step", "process"):
+        work = training(folder, f"tallies-{scope}", {**MOTE, "routing_scope": scope}, accumulate=3)
+        run(work)
+        counts.append(int(load_file(work.out / "tallies.safetensors")["routing"].sum()))
+    assert counts == [STEPS, 2 * (3 + 3 + 2)]
+
+
+def test_checkpointing_changes_nothing(folder: Path) -> None:
+    plain, spared = (training(folder, f"spared-{on}", tuned=True, checkpointing=on, epochs=1) for on in (False, True))
+    passes = []
+    for work in (plain, spared):
+        trainer, calls = Trainer(work, Ranks()), list[str]()
+        trainer.model.clip.visual.transformer.resblocks[0].register_forward_pre_hook(partial(_called, calls))
+        trainer.fit()
+        trainer.write(work.out)
+        passes.append(len(calls))
+    assert files(plain) == files(spared)
+    assert passes == [3, 6]
+
+
+def _called(calls: list[str], module: torch.nn.Module, _arguments: Any) -> None:
+    calls.append(type(module).__name__)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_comes_close(folder: Path, precision: str) -> None:
+    full, half = (
+        run(training(folder, f"{precision} against {name}", tuned=True, precision=name, epochs=1 / 3))
+        for name in ("fp32", precision)
+    )
+    assert full["total"] == pytest.approx(half["total"], rel=0.02) and full["total"] != half["total"]
+
+
+def test_a_step_whose_scaled_gradients_overflow_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = training(folder, "overflow", precision="fp16", epochs=1)
+    trainer = Trainer(work, Ranks())
+    before = {name: tensor.clone() for name, tensor in trainer.model.trained_state().items()}
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=1e38)
+    batch = next(trainer.videos.batches(0, 0, 0))
+    trainer._update(1.0, batch)
+    assert trainer.scaler.get_scale() == pytest.approx(5e37, rel=1e-3)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.trained_state().items())
+    trainer.save()
+    other = Trainer(work, Ranks())
+    other.resume()
+    assert other.scaler.get_scale() == trainer.scaler.get_scale() and other.position.step == 1
+
+
+def test_gradients_are_clipped_together(folder: Path) -> None:
+    trainer = Trainer(training(folder, "clipped", clip_grad=0.01), Ranks())
+    trainer._update(1.0, next(trainer.videos.batches(0, 0, 0)))
+    norms = [p.grad.norm() for group in trainer.optimizer.param_groups for p in group["params"] if p.grad is not None]
+    assert float(torch.stack(norms).norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_history_is_a_table(folder: Path) -> None:
+    work = training(folder, "table", warmup_epochs=1, epochs=2.4)
+    result = run(work)
+    lines = list(csv.DictReader((work.out / "history.csv").read_text().splitlines()))
+    assert result["steps"] == 7 and [line["epoch"] for line in lines] == ["1", "2", "3"]
+    assert list(lines[0]) == ["epoch", "lr", "ce", "wmr", "mse", "total"]
+    assert float(lines[0]["lr"]) == 0 and float(lines[1]["lr"]) == 1e-3
+    assert float(lines[2]["total"]) == result["total"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Validation
+
+
+def test_validation_leaves_no_trace_on_the_training(folder: Path) -> None:
+    plain = training(folder, "unwatched", batch=12, tuned=True)
+    watched = training(folder, "watched", batch=12, tuned=True, validation="test", validate_every=2)
+    run(plain)
+    result = run(watched)
+    assert files(plain)["weights.safetensors"] == files(watched)["weights.safetensors"]
+    first, second = json.loads(files(watched)["history.json"])
+    assert "validation" not in first and second["validation"] == result["validation"]
+    assert result["validation"] * 6 / 100 == pytest.approx(round(result["validation"] * 6 / 100))
+
+
+def test_the_best_weights_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = iter([10.0, 30.0, 30.0, 20.0])
+    states: list[dict[str, Tensor]] = []
+
+    def accuracy(self: Validation, model: Any, classes_CD: Tensor) -> float:
+        states.append({name: tensor.clone() for name, tensor in model.trained_state().items()})
+        return next(measured)
+
+    monkeypatch.setattr(Validation, "accuracy", accuracy)
+    work = training(folder, "kept", validation="test", keep="best", epochs=4)
+    result = run(work)
+    assert result["kept_epoch"] == 2 and result["validation"] == 20
+    kept = weights(work)
+    assert all(torch.equal(kept[name], tensor) for name, tensor in states[1].items())
+    assert [path.name for path in work.checkpoint.glob("best-*")] == ["best-1.safetensors"]
+
+
+def test_an_undecodable_validation_video_is_a_wrong_answer(folder: Path, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    for n in range(6):
+        (tmp_path / f"test/{n}.mp4").write_bytes(b"no video")
+    assert run(training(tmp_path, "blind", validation="test", epochs=1))["validation"] == 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch": 5, "processes": 3, "accumulate": 2}, "batch 5 has no video for each of 6 parts"),
+        ({"keep": "best"}, "keep: best needs a validation split"),
+    ],
+)
+def test_impossible_recipes_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Recipe(**settings)
+
+
+def test_event_files_need_their_package(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = training(folder, "events", epochs=1)
+    work = replace(work, compute=replace(work.compute, tensorboard=str(tmp_path)))
+    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+    with pytest.raises(StageError, match="pip install tensorboard"):
+        run(work)
+
+
+def test_event_files(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    work = training(folder, "more events", epochs=1)
+    run(replace(work, compute=replace(work.compute, tensorboard=str(tmp_path))))
+    (events,) = tmp_path.glob("mote-seed0-*/events.out.tfevents.*")
+    assert b"train/total" in events.read_bytes()
+
+
+def test_a_launcher_must_start_as_many_processes_as_the_recipe_says(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StageError, match=r"started 3 processes, but recipe\.processes is 2"):
+        train.run(training(folder, "launched", processes=2))
+
+
+def test_processes_need_a_cuda_device_each() -> None:
+    with pytest.raises(StageError, match="3 processes need a CUDA device each"):
+        train.Seat(2, 3, 99).device("cuda")
+
+
+def test_every_video_is_in_one_part(folder: Path) -> None:
+    trainers = [Trainer(training(folder, f"rank {rank}", processes=2), Ranks(rank, 2)) for rank in range(2)]
+    alone = Trainer(training(folder, "alone"), Ranks())
+    for both, whole in zip(
+        zip(*(trainer.videos.batches(0, 0, 0) for trainer in trainers), strict=True),
+        alone.videos.batches(0, 0, 0),
+        strict=True,
+    ):
+        torch.testing.assert_close(torch.cat([batch.frames_b for batch in both]), whole.frames_b, rtol=0, atol=0)
+        assert {batch.videos for batch in both} == {len(whole.labels_b)}
+    assert len(alone.videos) == VIDEOS
