@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint
+.PHONY: quickstart test suites lint
 
 quickstart: $(VENV)/installed
 	$(BIN)/python run_suite.py quickstart
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
+
+# Every suite of MoTE's tables and figures, in the embedded world, with few epochs.
+suites: $(VENV)/installed
+	$(BIN)/python -m pytest -m suites
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -4,7 +4,9 @@
     encode    frame features of a list of videos; shared by all trials with the same tower
     train     one method under one recipe with one seed
     evaluate  scores of one model with one set of inference choices under one protocol
-    probe     similarity of a model's experts
+    probe     similarity of the features of a model's experts
+    maps      what a model's experts look at in a few videos
+    weights   distances of a model's experts in weight space
 
 Rows that differ only in inference share a training; trials with a frozen tower share its encodings.
 """
@@ -35,7 +37,7 @@ from bench.suite import Suite, Trial
 from methods.registry import method
 from methods.settings import Inference
 
-KINDS = ("texts", "encode", "train", "evaluate", "probe")
+KINDS = ("texts", "encode", "train", "evaluate", "probe", "maps", "weights")
 # Fields that only name what an identity takes by content: lists, videos, prompts, weights.
 BY_CONTENT = {
     *("role", "source", "dataset", "split", "over", "classes", "shots", "draw", "repeat"),
@@ -89,7 +91,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class ProbeCell:
-    """One similarity matrix."""
+    """What is looked at in a trial besides accuracies."""
 
     trial: Trial
     protocol: str
@@ -103,6 +105,9 @@ class Graph:
     stages: dict[str, Stage] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     probes: list[ProbeCell] = field(default_factory=list)
+    maps: list[ProbeCell] = field(default_factory=list)
+    weights: list[ProbeCell] = field(default_factory=list)
+    trainings: list[ProbeCell] = field(default_factory=list)  # of the rows whose experts are compared
     datasets: dict[str, Dataset] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)  # dataset -> why its data are not usable
     protocols: dict[str, Part] = field(default_factory=dict)  # what the columns of the tables are measured under
@@ -162,6 +167,13 @@ class _Builder:
             name = self.suite.file.report.experts_protocol or unseen[-1]
             first = next(iter(self._parts(dict(trial.protocols)[name]).values()))
             self.graph.probes.append(ProbeCell(trial, name, self._probe(trial, first, choices)))
+            if self.suite.file.report.maps and trial.seed == self.suite.file.seeds[0]:  # only one is drawn
+                self.graph.maps.append(ProbeCell(trial, name, self._maps(trial, first, choices)))
+        train = self._train(trial)
+        if choices and train:
+            self.graph.trainings.append(ProbeCell(trial, "", train))
+            if trial.config.experts > 1:
+                self.graph.weights.append(ProbeCell(trial, "", self._distances(trial, train)))
 
     def _column(self, name: str, protocol: Protocol) -> Part:
         """What a report says about a column: every field, its hash, where it differs from the protocol it names."""
@@ -341,7 +353,8 @@ class _Builder:
             "config": self._dump(trial.config),
             "choices": [[name, self._inference(trial, choice)] for name, choice in choices.items()],
             "videos": PROBE_VIDEOS,
-            "feature": "t",
+            "view": protocol.views.crops // 2 * protocol.views.clips + protocol.views.clips // 2,
+            "feature": self.suite.file.report.feature,
         }
         return self._stage(
             "probe",
@@ -352,6 +365,48 @@ class _Builder:
             f"probe {self._name(trial)}",
             self._head_flops(trial, protocol),
             self._missing(_measured(protocol)),
+        )
+
+    def _maps(self, trial: Trial, protocol: Protocol, choices: dict[str, Inference]) -> Stage:
+        """On one view of a few videos: all experts together, the first and the last."""
+        named = list(choices.items())
+        selection, views = _measured(protocol), protocol.views.model_copy(update={"clips": 1, "crops": 1})
+        train, frozen = self._train(trial), trial.config.shares_encodings
+        spec = {
+            **self._weights(trial.recipe),
+            **self._data(selection),
+            "method": trial.method,
+            "config": self._dump(trial.config),
+            "alpha": 1.0 if frozen else trial.inference.clip_alpha,
+            "choices": [
+                [name, self._inference(trial, choice)] for name, choice in dict([*named[:2], named[-1]]).items()
+            ],
+            "videos": self.suite.file.report.maps,
+            "views": self._dump(views),
+            "feature": "t_frames",
+        }
+        texts = self._texts(trial.recipe, trial.recipe.templates, _learnt(trial), trial.recipe.labels)
+        return self._stage(
+            "maps",
+            spec,
+            {"source_texts": texts, "texts": self._candidates(trial, protocol), **({"train": train} if train else {})},
+            ("bench.stages.maps", *method(trial.method).modules),
+            {"pretrained": trial.recipe.pretrained, **self._place(selection)},
+            f"maps {self._name(trial)}",
+            float(self.suite.file.report.maps * views.frames * backbone(trial.recipe.backbone).tower_flops()),
+            self._missing(selection),
+        )
+
+    def _distances(self, trial: Trial, train: Stage) -> Stage:
+        spec = {**self._weights(trial.recipe), "method": trial.method, "config": self._dump(trial.config)}
+        return self._stage(
+            "weights",
+            spec,
+            {"train": train},
+            ("bench.stages.weights", *method(trial.method).modules),
+            {"pretrained": trial.recipe.pretrained},
+            f"weights {self._trained_name(trial)}",
+            0.0,
         )
 
     def _stage(

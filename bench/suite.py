@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from annotated_types import Ge, MinLen
@@ -67,6 +67,10 @@ class Report(_Declared):
     join: str | None = Field(default=None, description="axis along which points of the trade-off plot are joined")
     reference: Name | None = Field(default=None, description="row drawn as the reference point")
     experts: list[Name] = Field(default=[], description="rows whose experts are evaluated and compared one by one")
+    feature: Literal["t", "z", "last_ffn_branch"] = Field(
+        default="t", description="what the similarity heatmap compares: temporal feature, embedding, last expert branch"
+    )
+    maps: Annotated[int, Ge(0)] = Field(default=0, description="videos on which it is shown what experts look at")
     experts_protocol: Name | None = Field(default=None, description="protocol whose videos the similarity heatmap uses")
     published: list[Published] = Field(default=[], description="published numbers that belong to the rows")
     compare: list[tuple[Name, Name]] = Field(default=[], description="pairs of rows for the paired permutation test")

@@ -68,7 +68,7 @@ def _figure(lines: pd.DataFrame) -> Figure:
     classes = lines.drop_duplicates("class").sort_values("spread", ascending=False, kind="stable")
     drawn = classes.head(SHOWN)
     with style.look():
-        figure, (axes,) = style.panels(1, 3.6, 0.95 + 0.25 * len(drawn))
+        figure, (axes,) = style.panels(1, 3.6, max(2.2, 0.95 + 0.25 * len(drawn)))
         for place, (_, own) in enumerate(drawn.iterrows()):
             _draw_class(axes, place, lines[lines["class"] == own["class"]], choices)
         axes.set_yticks(range(len(drawn)), [_class_label(own) for _, own in drawn.iterrows()], parse_math=False)

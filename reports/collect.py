@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from bench.graph import Cell, Graph, ProbeCell
 from bench.records import Store
 from bench.suite import Suite, changes_protocols
+from reports.collect_experts import collect_distances, collect_maps, collect_routing
 from reports.pairing import pairs
 from reports.results import Probe, ReportSettings, Results
 
@@ -43,6 +44,10 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
         axes={name: name.replace("_", " ") for name in suite.axes},
         protocol_axes=protocol_axes,
         protocols=graph.protocols,
+        maps=tuple(collect_maps(graph.maps, store)),
+        distances=tuple(collect_distances(graph.weights, store)),
+        routing=tuple(collect_routing(((cell.trial, cell.stage) for cell in graph.trainings), store)),
+        class_names=lambda identity: graph.stages[identity].inputs["texts"].context["class_names"],
         published=pairs(report.published, suite),
         provenance={**provenance, "store": str(store.root), "records": _origins(records)},
     )

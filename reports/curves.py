@@ -24,8 +24,8 @@ def curve_measures(results: Results) -> list[str]:
 def curve_figure(results: Results, axis: str) -> Figure | None:
     """A column of a panel for each measure per facet, a line per row (and value of a further axis).
 
-    None while nothing is measured. A row that does not go through the axis is a dashed line across it. Panels side by
-    side share their scale.
+    None while nothing is measured. A row that does not go through the axis is a dashed line across it, and so is what a
+    row has without a value on it. Panels side by side share their scale.
     """
     measures, summary = curve_measures(results), results.summary(alike=True)
     absent = summary[[f"{measure}_mean" for measure in measures]].isna()
@@ -58,10 +58,13 @@ def _sides(results: Results, measure: str) -> tuple[str, ...]:
 def _series(lines: pd.DataFrame, results: Results, axis: str) -> list[tuple[str, str, pd.DataFrame]]:
     """(row id, name, points in axis order) of each line to draw."""
     others = [other for other in results.axes if other != axis and other not in results.facet_axes(axis)]
-    groups = lines.groupby(["row", *others], sort=False, dropna=False)
-    return [
-        (str(group["row"].iloc[0]), results.name(group.iloc[0], others), group.sort_values(axis)) for _, group in groups
-    ]
+    groups = lines.assign(on=lines[axis].map(is_set)).groupby(["row", *others, "on"], sort=False, dropna=False)
+    through = set(lines.loc[lines[axis].map(is_set), "row"])
+    series = []
+    for (row, *_), group in groups:
+        beside = ", none" if row in through and not group["on"].iloc[0] else ""
+        series.append((str(row), results.name(group.iloc[0], others) + beside, group.sort_values(axis)))
+    return series
 
 
 def _panel(axes: Axes, lines: pd.DataFrame, results: Results, axis: str) -> None:
@@ -71,15 +74,31 @@ def _panel(axes: Axes, lines: pd.DataFrame, results: Results, axis: str) -> None
         if not is_set(group[axis].iloc[0]):
             axes.axhline(group["y"].iloc[0], color=mark.colour, linestyle=(0, (4, 3)), linewidth=0.9, zorder=2)
             continue
-        axes.errorbar(
-            group[axis].astype(float), group["y"], yerr=group["dy"], color=mark.colour, marker=mark.marker,
-            markeredgecolor="white", markeredgewidth=0.5, elinewidth=0.9, zorder=3,
-        )  # fmt: skip
-    axes.set_xticks([float(str(value)) for value in results.values(axis)])
+        x = group[axis].astype(float)
+        for side in (group[x < 0], group[x >= 0]) if _logarithmic(results, axis) else (group,):
+            axes.errorbar(
+                side[axis].astype(float), side["y"], yerr=side["dy"], color=mark.colour, marker=mark.marker,
+                markeredgecolor="white", markeredgewidth=0.5, elinewidth=0.9, zorder=3,
+            )  # fmt: skip
+    ticks = [float(str(value)) for value in results.values(axis)]
+    if _logarithmic(results, axis):
+        smallest = min(map(abs, ticks))
+        axes.set_xscale("symlog", linthresh=smallest, linscale=0.5, base=2)
+        axes.minorticks_off()
+        if min(ticks) > 0:
+            axes.set_xlim(left=smallest / 1.3)
+    axes.set_xticks(ticks)
+    axes.tick_params(axis="x", rotation=90 if len(ticks) > 7 else 0)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(results.axes[axis], parse_math=False)
     axes.margins(y=0.12)
     axes.grid(axis="y", color=style.GRID, linewidth=0.5)
+
+
+def _logarithmic(results: Results, axis: str) -> bool:
+    """Whether the axis spans more than three doublings and has no zero, where a curve over both signs is broken."""
+    sizes = [abs(float(str(value))) for value in results.values(axis)]
+    return min(sizes) > 0 and max(sizes) > 8 * min(sizes)
 
 
 def _labels(lines: pd.DataFrame, results: Results, axis: str) -> list[labels.Label]:

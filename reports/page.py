@@ -13,12 +13,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from reports import beside, findings, style, tables
+from reports.categories import category_figures, category_table
 from reports.comparisons import comparisons
 from reports.curves import curve_axes, curve_figure, curve_measures
 from reports.experts import accuracy_figures, similarity_figures
+from reports.maps import map_figures
 from reports.protocols import protocol_table
 from reports.results import Results, value_text
+from reports.routing import routing_figures
 from reports.tradeoff import tradeoff_figure
+from reports.weights import distance_figures, distance_table
 
 PAGE = "report.html"
 PIXELS_PER_INCH = 118  # of a figure's width on the page
@@ -91,8 +95,39 @@ def _accuracies(results: Results) -> Iterator[Picture]:
         yield Picture("experts", f"expert-accuracy-{_slug(f'{row} {point}')}", f"{caption}; {READS}.", figure)
 
 
+def _categories(results: Results) -> Iterator[Picture]:
+    for (row, point, protocol), figure in category_figures(results, results.class_names).items():
+        caption = f"Accuracy by class on {protocol}, where the experts of {_named(results, row, point)} differ most."
+        yield Picture("experts", f"expert-classes-{_slug(f'{row} {point} {protocol}')}", caption, figure)
+
+
+def _maps(results: Results) -> Iterator[Picture]:
+    for (row, point, clip), figure in map_figures(results.maps).items():
+        caption = f"What the temporal feature of {_named(results, row, point)} is like in each frame, video {clip}."
+        yield Picture("experts", f"expert-maps-{_slug(f'{row} {point} {clip}')}", caption, figure)
+
+
+def _distances(results: Results) -> Iterator[Picture]:
+    for (row, point), figure in distance_figures(results.distances).items():
+        caption = f"How far the experts of {_named(results, row, point)} lie from each other in weight space."
+        yield Picture("experts", f"expert-weights-{_slug(f'{row} {point}')}", caption, figure)
+
+
+def _routings(results: Results) -> Iterator[Picture]:
+    for (row, point), figure in routing_figures(results.routing).items():
+        caption = f"How often each expert of {_named(results, row, point)} was drawn in training."
+        yield Picture("experts", f"expert-routing-{_slug(f'{row} {point}')}", caption, figure)
+
+
+def _named(results: Results, row: str, point: str) -> str:
+    return ", ".join(filter(None, [results.labels()[row], point]))
+
+
 # Every kind of figure, in the order of the page within its section.
-FIGURES: tuple[Callable[[Results], Iterator[Picture]], ...] = (_trade_offs, _curves, _similarities, _accuracies)
+FIGURES: tuple[Callable[[Results], Iterator[Picture]], ...] = (
+    *(_trade_offs, _curves, _similarities, _accuracies),
+    *(_categories, _maps, _distances, _routings),
+)
 
 
 def _image(picture: Picture, folder: Path) -> dict[str, object]:
@@ -116,6 +151,10 @@ def _write_tables(results: Results, folder: Path) -> Iterator[tuple[tables.Table
             (folder / file).write_text(text, encoding="utf-8")
         yield table, list(texts)
     results.table.to_csv(folder / "results.csv", index=False, lineterminator="\n")
+    classes, weights = category_table(results, results.class_names), distance_table(results.distances)
+    for name, own in {"expert-classes": classes, "expert-weights": weights}.items():
+        if len(own):
+            own.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
 
 
 def _write_published(results: Results, folder: Path) -> tuple[beside.Beside, list[str]] | None:

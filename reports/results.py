@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from bench.metrics import harmonic_mean
 from bench.statistics import spread
+from reports.maps import Maps
 from reports.measures import ROLES, Measure, measures, of_role, trade_offs
 from reports.pairing import Pair
+from reports.routing import Routing
+from reports.weights import Distances
 
 TRIAL = ["row", "point", "expert", "seed"]
 COLUMNS = {
@@ -78,6 +81,10 @@ class Results:
     protocol_axes: tuple[str, ...]
     protocols: dict[str, dict[str, Any]]
     published: tuple[Pair, ...] = ()
+    maps: tuple[Maps, ...] = ()
+    distances: tuple[Distances, ...] = ()
+    routing: tuple[Routing, ...] = ()
+    class_names: Callable[[str], Sequence[str]] = lambda identity: ()  # candidates of an evaluation, by its identity
 
     def __post_init__(self) -> None:
         if absent := sorted((COLUMNS | set(self.axes)) - set(self.table.columns)):

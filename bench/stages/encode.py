@@ -23,8 +23,7 @@ from bench.data.selection import Videos, opened
 from bench.data.transforms import normalise, statistics
 from bench.data.views import TestViews, TrainViews
 from bench.errors import StageError
-from methods.contract import build_model
-from methods.registry import method
+from bench.trained import trained_model
 
 if TYPE_CHECKING:
     from bench.work import Work
@@ -106,11 +105,9 @@ def _encoder(work: Work) -> Encoder:
     if "method" not in work.spec:
         clip.to(device)
         return lambda pixels_M3HW: clip.encode_frames(normalise(pixels_M3HW.to(device), mean, std))
-    registered = method(work.spec["method"])
-    model = build_model(registered.model, registered.config(**work.spec["config"]), clip, seed=0)
-    model.load_trained(load_file(work.inputs["train"] / "weights.safetensors"))
-    model.interpolate_tower(load_clip(work.spec["backbone"], work.context["pretrained"]), work.spec["alpha"])
-    model.to(device).eval()
+    model = trained_model(work)
+    model.interpolate_tower(clip, work.spec["alpha"])
+    model.to(device)
     return lambda pixels_M3HW: model.encode(normalise(pixels_M3HW.to(device), mean, std)[None]).squeeze(0)
 
 

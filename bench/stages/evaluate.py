@@ -6,7 +6,6 @@ Legend: N videos, V views, T frames, D joint CLIP width, C candidate classes, M 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench.clip import load_clip
 from bench.errors import StageError
 from bench.metrics import accuracies, fuse, half_classes, subset_accuracies, top_k_correct
-from methods.contract import Model, Predictor, build_model
-from methods.registry import method
+from bench.trained import class_texts, deploy, trained_model
+from methods.contract import Predictor
 
 if TYPE_CHECKING:
     from bench.work import Work
@@ -37,7 +35,7 @@ def run(work: Work) -> dict[str, Any]:
     Under a half-class protocol it holds the means over the draws, and each draw under `draws`; a video's `correct` is
     then its mean over the draws that have its class.
     """
-    predictor, texts_CD = deployed(work, work.spec["inference"]), class_texts(work, "texts")
+    predictor, texts_CD = deploy(work, trained_model(work), work.spec["inference"]), class_texts(work, "texts")
     features_NVTD = load_file(work.inputs["features"] / "features.safetensors")["features"]
     cosines_NVC, norms_NV = _scores(work, predictor, features_NVTD, texts_CD)
     save_file(
@@ -106,22 +104,6 @@ def _halves(
 def _mean(values: Iterable[float | None]) -> float | None:
     numbers = [value for value in values if value is not None]
     return sum(numbers) / len(numbers) if numbers else None
-
-
-def class_texts(work: Work, name: str) -> Tensor:
-    """Unit class features [C, D] of an input."""
-    return load_file(work.inputs[name] / "classes.safetensors")["classes"].to(work.compute.device)
-
-
-def deployed(work: Work, inference: dict[str, Any]) -> Predictor:
-    """The stage's model, trained if it has anything to train, deployed with these inference choices."""
-    registered = method(work.spec["method"])
-    clip = load_clip(work.spec["backbone"], work.context["pretrained"])
-    model: Model = build_model(registered.model, registered.config(**work.spec["config"]), clip, seed=0)
-    if "train" in work.inputs:
-        model.load_trained(load_file(Path(work.inputs["train"]) / "weights.safetensors"))
-    chosen = registered.inference.model_validate(inference)
-    return model.to(work.compute.device).deploy(chosen, class_texts(work, "source_texts")).eval()
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ def run(work: Work) -> dict[str, Any]:
     decoded = np.flatnonzero(videos["failure"].isna())
     drawn = np.random.default_rng(seed_for("probe")).permutation(decoded)[: work.spec["videos"]]
     features_NVTD = load_file(work.inputs["features"] / "features.safetensors")["features"]
-    frames_NTD = features_NVTD[drawn, work.spec.get("view", 0)].to(work.compute.device)
+    frames_NTD = features_NVTD[drawn, work.spec["view"]].to(work.compute.device)
     model, texts_CD, names, features = trained_model(work), class_texts(work, "texts"), [], []
     for name, inference in work.spec["choices"]:
         prediction = deploy(work, model, inference)(frames_NTD, texts_CD)

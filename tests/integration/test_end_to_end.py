@@ -108,7 +108,7 @@ def test_an_undeclared_bad_video_stops_its_evaluations_until_it_is_declared(
     (suite.parent / "test/1.mp4").write_bytes(b"not a video")
     assert run(suite, "--jobs", "0", "seeds=[0]") == 1
     message = capsys.readouterr().err
-    assert "1 videos of dataset 'tiny' cannot be decoded" in message and "test/1.mp4" in message
+    assert "1 videos of 'tiny' cannot be decoded" in message and "test/1.mp4" in message
     assert not records(suite, "evaluate") and len(records(suite, "train")) == 3
     assert "missing" in (suite.parent / "runs/reports/tiny/table.md").read_text()
     assert run(suite, "--jobs", "0", "seeds=[0]", "datasets.tiny.known_bad=[test/1.mp4]") == 0

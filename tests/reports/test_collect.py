@@ -52,7 +52,9 @@ def _collected(axes: dict[str, Any], join: str | None = None) -> Results:
     report = SimpleNamespace(join=join, reference=None, compare=[], published=[])
     file = SimpleNamespace(report=report, title="Title", description="", axes=axes)
     suite: Any = SimpleNamespace(name="suite", file=file, axes={"frames": "protocol.views.frames"})
-    graph: Any = SimpleNamespace(cells=cells, probes=[], protocols={"split3": {}, "half": {}})
+    graph: Any = SimpleNamespace(
+        cells=cells, probes=[], maps=[], weights=[], trainings=[], protocols={"split3": {}, "half": {}}
+    )
     store: Any = _Store(s1=RESULT, s3=RESULT, h0={**RESULT, "draws": DRAWS})
     return collect(suite, graph, store, {"suite file": "suite.yaml"})
 

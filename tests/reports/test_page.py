@@ -27,15 +27,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_artifacts_are_there(folder: Path) -> None:
     figures = {"tradeoff", "expert-similarity-mote", "expert-accuracy-mote"}
+    figures |= {f"expert-classes-mote-{protocol}" for protocol in ("UCF", "HMDB", "K600")}
     expected = {f"{figure}.{kind}" for figure in figures for kind in ("png", "pdf")}
     expected |= {f"{table}.{kind}" for table in ("table", "experts") for kind in ("csv", "md", "tex")}
-    assert {path.name for path in folder.iterdir()} == expected | {"report.html", "results.csv"}
+    assert {path.name for path in folder.iterdir()} == expected | {"report.html", "results.csv", "expert-classes.csv"}
     assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_the_page_needs_no_other_file(folder: Path) -> None:
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert page.count('<img src="data:image/png;base64,') == page.count("<img") == 3
+    assert page.count('<img src="data:image/png;base64,') == page.count("<img") == 6
     assert all(len(alt) > 20 for alt in re.findall(r'alt="([^"]*)"', page))
     assert not re.search(r"https?://|<script|<link|@import", page)
     assert all((folder / unescape(name)).is_file() for name in re.findall(r'href="([^"]+)"', page))
