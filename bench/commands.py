@@ -213,7 +213,7 @@ def _graph(name: str, overrides: list[str] | None, cache: Path | None) -> tuple[
 
 def _show(plan: Any, name: str, trials: int, graph: Any) -> None:
     from bench.display import clock
-    from bench.graph import KINDS
+    from bench.stage import KINDS
 
     table = Table(title=f"{name}: {trials} trials", title_justify="left")
     for title in ("stage", "cached", "to run", "data missing"):

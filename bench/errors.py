@@ -40,5 +40,9 @@ def unknown(kind: str, name: str, allowed: Iterable[str], *, where: str = "") ->
     return UserError(f"unknown {kind} '{name}'", where=where, allowed=options, hint=hint)
 
 
+class Interrupted(Exception):
+    """A stage ended early because it was asked to; its next attempt goes on from what it has saved."""
+
+
 class StageError(Exception):
     """A stage that cannot finish, for a reason that its user should read; shown without a traceback."""

@@ -16,8 +16,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -33,47 +33,17 @@ from bench.imported import IMPORT_MODULES, identity_of, imported_spec
 from bench.prompts import prompts
 from bench.protocol import Protocol
 from bench.recipe import EXECUTION, Recipe
+from bench.stage import Frames, Part, Stage
 from bench.suite import Suite, Trial
 from methods.registry import method
 from methods.settings import Inference
 
-KINDS = ("texts", "encode", "train", "evaluate", "probe", "maps", "weights")
 # Fields that only name what an identity takes by content: lists, videos, prompts, weights.
 BY_CONTENT = {
     *("role", "source", "dataset", "split", "over", "classes", "shots", "draw", "repeat"),
     *("labels", "vocabulary", "templates", "backbone", "pretrained", "imported"),
 }
 PROBE_VIDEOS = 100  # unseen videos behind a similarity heatmap (MoTE Fig. 7)
-
-Part = dict[str, Any]
-
-
-class Frames(NamedTuple):
-    """Decoded frames that a stage looks at, for the frame cache: which ones, how often, and their size in bytes."""
-
-    key: str
-    passes: float
-    size: int
-
-
-@dataclass(eq=False)
-class Stage:
-    """A unit of work. `spec` and `inputs` make its identity; `context` says where data lie and does not."""
-
-    kind: str
-    spec: Part
-    inputs: dict[str, Stage]
-    modules: tuple[str, ...]
-    context: Part
-    title: str
-    flops: float
-    missing: str | None = None  # why its data are not usable, if they are not
-    frames: Frames | None = None  # what it decodes
-    identity: str = field(default="", init=False)
-
-    @cached_property
-    def key(self) -> tuple[str, str]:
-        return self.kind, self.identity
 
 
 @dataclass(frozen=True)
@@ -115,6 +85,7 @@ class Graph:
     uncached: dict[str, set[str]] = field(default_factory=dict)  # why features are not kept -> trainings
 
 
+Made = TypeVar("Made")
 Hashing = Callable[[str, int, int], None]  # (dataset, files hashed, files to hash)
 
 
@@ -152,10 +123,7 @@ class _Builder:
             self.graph.cells.append(Cell(trial, name, part, protocol.role, protocol.dataset, expert, stage))
 
     def _parts(self, protocol: Protocol) -> dict[str, Protocol]:
-        memo = ("parts", id(protocol))
-        if memo not in self.memo:
-            self.memo[memo] = protocol.parts()
-        return self.memo[memo]  # type: ignore[no-any-return]
+        return self._once(("parts", id(protocol)), protocol.parts)
 
     def _experts(self, trial: Trial) -> None:
         choices = trial.config.expert_choices(trial.inference)
@@ -259,15 +227,13 @@ class _Builder:
         if memo not in self.memo:
             selection = _learnt(trial)
             cached = config.shares_encodings and recipe.views.copies > 0
-            inputs = {"source_texts": self._texts(recipe, recipe.templates, selection, recipe.labels)}
+            inputs = {"source_texts": self._source_texts(trial)}
             if cached:
                 inputs["features"] = self._encode(trial, selection, recipe.views, None)
             length = self._count(selection._replace(shots=None)) if recipe.shots and recipe.repeat else None
             spec = {
-                **self._weights(recipe),
+                **self._method(trial),
                 **self._data(selection),
-                "method": trial.method,
-                "config": self._dump(config),
                 "recipe": self._recipe(recipe),
                 "length": length,
                 "seed": trial.seed,
@@ -310,14 +276,17 @@ class _Builder:
 
     def _model(self, trial: Trial, protocol: Protocol) -> dict[str, Stage]:
         """The inputs of whatever uses a trial's model on a protocol's videos."""
-        train, recipe = self._train(trial), trial.recipe
+        train = self._train(trial)
         # alpha = 0 leaves nothing of the tuned tower, so the features are plain CLIP's, unless modules sit inside it.
         plain = trial.config.shares_encodings or (not trial.config.tower_inside and not trial.inference.clip_alpha)
         inputs = {
             "features": self._encode(trial, _measured(protocol), protocol.views, None if plain else train),
-            "source_texts": self._texts(recipe, recipe.templates, _learnt(trial), recipe.labels),
+            "source_texts": self._source_texts(trial),
         }
         return {**inputs, "train": train} if train else inputs
+
+    def _source_texts(self, trial: Trial) -> Stage:
+        return self._texts(trial.recipe, trial.recipe.templates, _learnt(trial), trial.recipe.labels)
 
     def _candidates(self, trial: Trial, protocol: Protocol) -> Stage:
         selection = _measured(protocol)
@@ -325,9 +294,7 @@ class _Builder:
 
     def _evaluate(self, trial: Trial, name: str, protocol: Protocol, expert: str, inference: Inference) -> Stage:
         spec = {
-            **self._weights(trial.recipe),
-            "method": trial.method,
-            "config": self._dump(trial.config),
+            **self._method(trial),
             "inference": self._inference(trial, inference),
             "protocol": self._protocol(protocol),
         }
@@ -348,9 +315,7 @@ class _Builder:
 
     def _probe(self, trial: Trial, protocol: Protocol, choices: dict[str, Inference]) -> Stage:
         spec = {
-            **self._weights(trial.recipe),
-            "method": trial.method,
-            "config": self._dump(trial.config),
+            **self._method(trial),
             "choices": [[name, self._inference(trial, choice)] for name, choice in choices.items()],
             "videos": PROBE_VIDEOS,
             "view": protocol.views.crops // 2 * protocol.views.clips + protocol.views.clips // 2,
@@ -373,10 +338,8 @@ class _Builder:
         selection, views = _measured(protocol), protocol.views.model_copy(update={"clips": 1, "crops": 1})
         train, frozen = self._train(trial), trial.config.shares_encodings
         spec = {
-            **self._weights(trial.recipe),
+            **self._method(trial),
             **self._data(selection),
-            "method": trial.method,
-            "config": self._dump(trial.config),
             "alpha": 1.0 if frozen else trial.inference.clip_alpha,
             "choices": [
                 [name, self._inference(trial, choice)] for name, choice in dict([*named[:2], named[-1]]).items()
@@ -385,7 +348,7 @@ class _Builder:
             "views": self._dump(views),
             "feature": "t_frames",
         }
-        texts = self._texts(trial.recipe, trial.recipe.templates, _learnt(trial), trial.recipe.labels)
+        texts = self._source_texts(trial)
         return self._stage(
             "maps",
             spec,
@@ -398,10 +361,9 @@ class _Builder:
         )
 
     def _distances(self, trial: Trial, train: Stage) -> Stage:
-        spec = {**self._weights(trial.recipe), "method": trial.method, "config": self._dump(trial.config)}
         return self._stage(
             "weights",
-            spec,
+            self._method(trial),
             {"train": train},
             ("bench.stages.weights", *method(trial.method).modules),
             {"pretrained": trial.recipe.pretrained},
@@ -425,6 +387,12 @@ class _Builder:
         stage = Stage(kind, spec, inputs, modules, context, title, flops, missing, frames)
         stage.identity = self._identify(stage)
         return self.graph.stages.setdefault(stage.identity, stage)
+
+    def _once(self, key: tuple[object, ...], make: Callable[[], Made]) -> Made:
+        """What `make` makes, made once for this key."""
+        if key not in self.memo:
+            self.memo[key] = make()
+        return self.memo[key]  # type: ignore[no-any-return]
 
     # --- parts of identities --------------------------------------------------------------------------------------
 
@@ -460,14 +428,14 @@ class _Builder:
             self.hashes[id(part)] = digest(part)
         return self.memo[key][1]  # type: ignore[no-any-return]
 
+    def _method(self, trial: Trial) -> Part:
+        return {**self._weights(trial.recipe), "method": trial.method, "config": self._dump(trial.config)}
+
     def _weights(self, recipe: Recipe) -> Part:
-        memo = ("weights", recipe.backbone, recipe.pretrained)
-        if memo not in self.memo:
-            self.memo[memo] = {
-                "backbone": recipe.backbone,
-                "weights": weights_identity(recipe.backbone, recipe.pretrained),
-            }
-        return self.memo[memo]  # type: ignore[no-any-return]
+        name, pretrained = recipe.backbone, recipe.pretrained
+        return self._once(
+            ("weights", name, pretrained), lambda: {"backbone": name, "weights": weights_identity(name, pretrained)}
+        )
 
     def _dataset(self, name: str) -> Dataset:
         if name not in self.graph.datasets:
@@ -477,7 +445,8 @@ class _Builder:
     def _missing(self, selection: Selection | Protocol) -> str | None:
         """Why a list or its videos are not usable, None if they are."""
         name, split = selection.dataset, selection.split
-        if ("missing", name, split) not in self.memo:
+        memo = ("missing", name, split, selection.classes)
+        if memo not in self.memo:
             data = self._dataset(name)
             reason = None if data.buildable else data.missing(split)
             if reason is None and selection.classes != "all":
@@ -486,8 +455,8 @@ class _Builder:
                 self.graph.missing[name] = reason
             else:
                 self.graph.notes[name, split] = data.notes(split)
-            self.memo["missing", name, split] = reason
-        return self.memo["missing", name, split]  # type: ignore[no-any-return]
+            self.memo[memo] = reason
+        return self.memo[memo]  # type: ignore[no-any-return]
 
     def _data(self, selection: Selection) -> Part:
         """Content of the selected videos; a placeholder that matches no record while the data are not there."""
@@ -504,11 +473,9 @@ class _Builder:
 
     def _declaration(self, selection: Selection) -> dict[str, Part]:
         """What another process needs to open the dataset: nothing if it is embedded."""
-        if ("declaration", selection.dataset) not in self.memo:
-            data = self._dataset(selection.dataset)
-            declared = {} if data.buildable else {data.name: data.model_dump(mode="json")}
-            self.memo["declaration", selection.dataset] = declared
-        return self.memo["declaration", selection.dataset]  # type: ignore[no-any-return]
+        data = self._dataset(selection.dataset)
+        make = lambda: {} if data.buildable else {data.name: data.model_dump(mode="json")}  # noqa: E731
+        return self._once(("declaration", data.name), make)
 
     def _count(self, selection: Selection) -> int:
         """Number of selected videos, or about how many they are while the list is not there."""
@@ -532,9 +499,7 @@ class _Builder:
         return float(per_view * views.count * self._count(_measured(protocol)))
 
     def _name(self, trial: Trial) -> str:
-        if ("name", id(trial)) not in self.memo:
-            self.memo["name", id(trial)] = _spell(trial, [axis for axis, _ in trial.point])
-        return self.memo["name", id(trial)]  # type: ignore[no-any-return]
+        return self._once(("name", id(trial)), lambda: _spell(trial, [axis for axis, _ in trial.point]))
 
     def _trained_name(self, trial: Trial) -> str:
         """Without axes that only change inference or protocols: their points share the training."""

@@ -15,7 +15,7 @@ from bench.identity import digest, source_fingerprint
 from bench.records import Store
 
 if TYPE_CHECKING:
-    from bench.graph import Stage
+    from bench.stage import Stage
 
 Part = dict[str, Any]
 

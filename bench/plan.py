@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from bench.graph import KINDS, Graph, Stage
+from bench.graph import Graph
 from bench.records import Store
+from bench.stage import KINDS, Stage
 
 ASSUMED_FLOPS_PER_SECOND = 1e10  # of a stage kind that has no record yet: one CPU core, roughly
 OVERHEAD_SECONDS = 0.3  # of any stage

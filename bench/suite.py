@@ -40,6 +40,7 @@ SUITES = Path(__file__).parent.parent / "suites"
 PARTS = ("config", "inference", "recipe", "protocol", "protocols")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$")]
+Fidelity = Literal["official", "clean"]
 Settings = dict[str, Any]
 Axis = Annotated[list[Any], MinLen(1)] | Annotated[dict[str, Settings], MinLen(1)]
 
@@ -53,7 +54,7 @@ class Row(_Declared):
 
     label: str | None = None
     method: str
-    fidelity: str | None = None
+    fidelity: Fidelity | None = None
     config: Settings = {}
     inference: Settings = {}
     recipe: Settings = {}
@@ -81,7 +82,7 @@ class SuiteFile(_Declared):
 
     title: str
     description: str = ""
-    fidelity: str | None = Field(default=None, description="preset below the rows' settings: official or clean")
+    fidelity: Fidelity | None = Field(default=None, description="preset below the rows' settings: official or clean")
     world: str | None = Field(default=None, description="another world in the place of data, backbone and schedule")
     seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] = [0]
     datasets: dict[Name, Settings] = {}

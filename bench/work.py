@@ -14,13 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import StageError
-from bench.graph import Stage
 from bench.records import Store
+from bench.stage import Stage
 
 if TYPE_CHECKING:
     from bench.data.loader import Decoding
 
 Part = dict[str, Any]
+
+
+def never() -> bool:
+    """For a launcher that doesn't interrupt its stages."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Work:
     compute: Compute
     progress: Callable[[int, int, str], None]  # done, total, unit
     note: Callable[[str], None]  # a line for the attempts' log
+    stopping: Callable[[], bool] = never  # whether the stage should save what it has done and raise Interrupted
 
     @property
     def decoding(self) -> Decoding:

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, count
 from mmap import mmap
@@ -235,7 +236,7 @@ class _Worker:
         context = get_context("forkserver")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, order), daemon=True)
-        with _starting:
+        with _starting, undisturbed():
             self.process.start()
         theirs.close()
         self.desk = _Desk(self.pipe)
@@ -299,7 +300,7 @@ class _Raised(NamedTuple):
 def _work(pipe: Connection[Any, Any], order: bytes) -> None:
     """The life of a worker: tasks in, results out, until this pipe or the process at its other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent, which ends its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     desk = _Desk(pipe)
     try:
         function, prepare = pickle.loads(order)
@@ -320,7 +321,21 @@ def _work(pipe: Connection[Any, Any], order: bytes) -> None:
         desk.put(answer)
 
 
-def _end_with_parent() -> None:
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A process that starts inside never sees the signals by which a scheduler tells all processes of a job to stop.
+
+    They are for its parent, which decides what to do. The fork server and all its later children inherit this.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent() -> None:
+    """For a thread of a child process: ends the process when its parent is gone, however that ended."""
     parent = parent_process()
     if parent is not None:
         parent.join()

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from multiprocessing import get_context
 
-from bench.graph import KINDS, Stage
 from bench.records import Store
+from bench.stage import KINDS, Stage
 from bench.work import Compute, Order, Part, execute
 
 ATTEMPTS = 3  # of a stage whose process dies; an error of the stage itself is not repeated

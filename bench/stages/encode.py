@@ -22,7 +22,7 @@ from bench.data.loader import ViewBatch, copies_loader, test_loader
 from bench.data.selection import Videos, opened
 from bench.data.transforms import normalise, statistics
 from bench.data.views import TestViews, TrainViews
-from bench.errors import StageError
+from bench.errors import Interrupted, StageError
 from bench.trained import trained_model
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def _shard(work: Work, videos: Videos, encoder: Encoder, start: int) -> Path:
         features.append(features_NVTD)
         failures |= dict(failed)
         work.progress(int(indices[-1]) + 1, len(videos), "videos")
+        if work.stopping():
+            raise Interrupted(f"{start} of {len(videos)} videos are saved")
     partial = path.with_suffix(".tmp")
     save_file({"features": torch.cat(features)}, partial, metadata={"failures": json.dumps(failures)})
     os.replace(partial, path)

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.clip import load_clip
-from bench.errors import StageError
+from bench.errors import Interrupted, StageError
 from bench.recipe import Recipe
 from bench.schedule import lr_factor
 from bench.seeds import seed_for
@@ -97,6 +97,7 @@ class Trainer:
         self.recipe = _recipe(work)
         self.seed: int = work.spec["seed"]
         self.position = Position()
+        self.stopping = False  # whether any rank is asked to stop
         registered = method(work.spec["method"])
         clip = load_clip(work.spec["backbone"], work.context["pretrained"])
         self.config = registered.config.model_validate(work.spec["config"])
@@ -146,6 +147,9 @@ class Trainer:
                 self.work.progress(self.position.step, self.steps, "steps")
                 if self.position.step >= self.steps:
                     break
+                if self.stopping:
+                    self.save()
+                    raise Interrupted(f"saved at step {self.position.step} of {self.steps}")
                 if now - saved >= self.work.compute.checkpoint_seconds:
                     self.save()
                     saved = now
@@ -167,6 +171,7 @@ class Trainer:
             group["lr"] = group["base_lr"] * factor
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.ranks.gather(self._backward(batch))
+        self.stopping = any(part.stopping for part in parts)  # alike on all ranks, so they stop at the same step
         self.position.step += 1
         terms = _summed([part.terms for part in parts])
         if not all(map(math.isfinite, terms.values())):
@@ -204,7 +209,8 @@ class Trainer:
             if shard == 0 or self.config.depends_on_processes:  # else all parts have the draws of the first
                 tallies.append({name: count - before[name] for name, count in self.model.tallies.items()})
             self.model.tallies.update(before)
-        return Part({name: float(term) for name, term in _summed(terms).items()}, _summed(tallies), batch.replaced)
+        values = {name: float(term) for name, term in _summed(terms).items()}
+        return Part(values, _summed(tallies), batch.replaced, self.work.stopping())
 
     def _drawing(self, shard: int) -> torch.Generator:
         """The source of a step's random choices: one for each part if processes draw for themselves, else the same."""
@@ -310,11 +316,12 @@ class Trainer:
 
 
 class Part(NamedTuple):
-    """What a rank says about its share of a batch: weighted loss terms, what the method counted, videos replaced."""
+    """A rank's share of a batch: weighted loss terms, the method's counts, videos replaced, whether it is to stop."""
 
     terms: dict[str, float]
     tallies: Named
     replaced: int
+    stopping: bool
 
 
 def _summed(parts: list[dict[str, Any]]) -> dict[str, Any]:

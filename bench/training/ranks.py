@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from math import inf
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from tempfile import TemporaryDirectory
 from traceback import format_exc
@@ -26,6 +26,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from bench.data.pool import end_with_parent, undisturbed
 from bench.errors import StageError
 
 Task = TypeVar("Task")
@@ -189,7 +190,8 @@ class _Process:
         self.seat = seat
         self.pipe, theirs = context.Pipe(duplex=False)
         self.process = context.Process(target=_serve, args=(theirs, function, task, seat))
-        self.process.start()
+        with undisturbed():
+            self.process.start()
         theirs.close()
 
     def answer(self) -> Any:
@@ -213,7 +215,7 @@ class _Process:
 def _serve(pipe: Connection, function: Callable[[Task, Seat], object], task: Task, seat: Seat) -> None:
     """The life of a rank."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent, which ends its ranks
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         answer: object = function(task, seat)
     except StageError as error:
@@ -224,13 +226,6 @@ def _serve(pipe: Connection, function: Callable[[Task, Seat], object], task: Tas
     pipe.close()
     if isinstance(answer, _Failure):
         os._exit(1)  # connections to other ranks are not taken down in order
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _name(seat: Seat) -> str:

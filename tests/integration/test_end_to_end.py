@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from bench.commands import main
-from bench.graph import Stage, build_graph
+from bench.graph import build_graph
 from bench.launch.local import run_local
 from bench.records import Store
+from bench.stage import Stage
 from bench.suite import load_suite
 from bench.work import Compute
 from tests.videos import write_tiny_dataset
