@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test suites lint
+.PHONY: quickstart test suites slurm lint
 
 quickstart: $(VENV)/installed
 	$(BIN)/python run_suite.py quickstart
@@ -14,6 +14,10 @@ test: $(VENV)/installed
 # Every suite of MoTE's tables and figures, in the embedded world, with few epochs.
 suites: $(VENV)/installed
 	$(BIN)/python -m pytest -m suites
+
+# Launches on the cluster that SLURM_CONF describes; without one these tests are skipped.
+slurm: $(VENV)/installed
+	$(BIN)/python -m pytest -m slurm
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -175,6 +176,7 @@ def backbone(name: str) -> Backbone:
 # Weights
 
 RANDOM = "random:"
+TAGGED = re.compile(r"([\w-]+)@(/.+)")  # open_clip's tags are of letters, digits, `_` and `-`
 
 
 def random_seed(pretrained: str) -> int | None:
@@ -187,17 +189,26 @@ def random_seed(pretrained: str) -> int | None:
     return int(seed)
 
 
+def tagged(pretrained: str) -> tuple[str, Path | None]:
+    """The two parts of `<tag>@<absolute path>`, an open_clip tag and the file that holds its weights here.
+
+    Any other value is the first part. A relative path into a folder such as `a@` needs a leading `./`.
+    """
+    match = TAGGED.fullmatch(pretrained)
+    return (match[1], Path(match[2])) if match else (pretrained, None)
+
+
 def weights_file(name: str, pretrained: str) -> Path | None:
     """The local file of `builtin` or a path; None where the weights are open_clip's or random.
 
-    A value with a suffix or a separator is a path, anything else is one of open_clip's tags. Raises UserError where the
-    file is missing.
+    A value with a suffix or a separator is a path, anything else is one of open_clip's tags, with or without its file.
+    Raises UserError where the file of a path is missing.
     """
     if pretrained == "builtin":
         if name != "glyph-vit":
             raise UserError(f"no weights of '{name}' are built in", where="pretrained", hint="use a file or a tag")
         return _existing(BUILTIN_FILE)
-    if random_seed(pretrained) is not None:
+    if random_seed(pretrained) is not None or tagged(pretrained)[1] is not None:
         return None
     looks_like_path = "/" in pretrained or "\\" in pretrained or Path(pretrained).suffix in {".pt", ".safetensors"}
     return _existing(Path(pretrained).expanduser()) if looks_like_path else None
@@ -212,15 +223,23 @@ def _existing(file: Path) -> Path:
 def weights_identity(name: str, pretrained: str) -> str:
     """What identifies a backbone's weights: a file's sha256, or the declaration where there is no file to hash.
 
-    open_clip's tags are declared, `open_clip:<name>/<tag>`: planning downloads nothing, so weights that the publisher
-    replaces under the same tag would not be noticed. `random:<seed>` is declared too; it depends on torch's generator.
+    open_clip's tags are declared, `open_clip:<name>/<tag>`, wherever their file lies: planning downloads nothing, so
+    weights that the publisher replaces under the same tag would not be noticed. `random:<seed>` is declared too; it
+    depends on torch's generator.
     """
     backbone(name)
     file = weights_file(name, pretrained)
     if file is not None:
-        status = file.stat()
-        return f"sha256:{_sha256(file.resolve(), status.st_size, status.st_mtime_ns)}"
-    return f"{name}/{pretrained}" if random_seed(pretrained) is not None else f"open_clip:{name}/{pretrained}"
+        return f"sha256:{file_sha256(file)}"
+    if random_seed(pretrained) is not None:
+        return f"{name}/{pretrained}"
+    return f"open_clip:{name}/{tagged(pretrained)[0]}"
+
+
+def file_sha256(file: Path) -> str:
+    """The hash of a file's content, computed once for as long as its size and time stay."""
+    status = file.stat()
+    return _sha256(file.resolve(), status.st_size, status.st_mtime_ns)
 
 
 @cache

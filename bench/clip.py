@@ -15,14 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import open_clip
 import torch
-from open_clip.transformer import QuickGELU
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.backbones import Backbone, backbone, model_config, random_seed, weights_file
+from bench.backbones import Backbone, backbone, model_config, random_seed, tagged, weights_file
 from bench.data.stills import WORDS
 from bench.errors import UserError, unknown
 from bench.state_dicts import OPENAI_EXTRAS, State, read_torch, refuse_differences, tensors
@@ -114,25 +115,67 @@ def load_clip(name: str, pretrained: str) -> Clip:
     return clip
 
 
-def check_tag(name: str, pretrained: str) -> None:
-    """Raises UserError for weights that are neither a file nor random nor a tag that open_clip knows for the model."""
-    allowed = open_clip.list_pretrained_tags_by_model(name)
-    if weights_file(name, pretrained) is None and random_seed(pretrained) is None and pretrained not in allowed:
-        raise unknown(f"weights of '{name}'", pretrained, [*allowed, "random:<seed>"], where="pretrained")
+def _from_tag(name: str, pretrained: str) -> Clip:
+    """Weights of open_clip's zoo; activation, mean and std are what the tag was trained with.
 
-
-def _from_tag(name: str, tag: str) -> Clip:
-    """Weights of open_clip's zoo by its own loading; activation, mean and std are what the tag was trained with."""
-    check_tag(name, tag)
-    with seeded(0):
-        source = open_clip.create_model(name, pretrained=tag, precision="fp32")
-    preprocess = open_clip.get_model_preprocess_cfg(source)
-    quick_gelu = isinstance(source.visual.transformer.resblocks[0].mlp.gelu, QuickGELU)
-    spec = replace(backbone(name), quick_gelu=quick_gelu, mean=tuple(preprocess["mean"]), std=tuple(preprocess["std"]))
+    open_clip's own loading leaves the activation as the model's config has it, and only warns.
+    """
+    file, trained = tag_file(name, pretrained), open_clip.get_pretrained_cfg(name, tagged(pretrained)[0])
+    quick_gelu = trained.get("quick_gelu", False)
+    spec = replace(backbone(name), quick_gelu=quick_gelu, mean=tuple(trained["mean"]), std=tuple(trained["std"]))
     with seeded(0):
         clip = Clip(spec, model_config(name))
-    _load(clip, source.state_dict(), f"open_clip:{name}/{tag}")
+    _load(clip, _read_state(file), str(file))
     return clip
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# open_clip's tags
+
+
+def check_tag(name: str, pretrained: str) -> None:
+    """Raises UserError for weights that are neither a file nor random nor a tag that open_clip knows for the model."""
+    allowed, tag = open_clip.list_pretrained_tags_by_model(name), tagged(pretrained)[0]
+    if weights_file(name, pretrained) is None and random_seed(pretrained) is None and tag not in allowed:
+        raise unknown(f"weights of '{name}'", tag, [*allowed, "random:<seed>"], where="pretrained")
+
+
+def tag_file(name: str, pretrained: str) -> Path:
+    """The weights file of `<tag>` or `<tag>@<file>`; that of a tag alone is fetched where the hub's cache lacks it.
+
+    Raises UserError for unknown tags, for a file that is not there, and where fetching fails.
+    """
+    check_tag(name, pretrained)
+    tag, file = tagged(pretrained)
+    file = file or _cached(name, tag) or _fetched(name, tag)
+    if not file.is_file():
+        hint = "every machine that runs stages must see the hub's cache (HF_HOME) under the same path"
+        raise UserError(f"the weights of '{name}' by the tag '{tag}' are not there", where=str(file), hint=hint)
+    return file
+
+
+def _cached(name: str, tag: str) -> Path | None:
+    """The file that open_clip would fetch, from the hub's cache. open_clip itself asks the hub for a newer one first,
+    which takes half a minute where there is no network."""
+    repository, _, stated = open_clip.get_pretrained_cfg(name, tag).get("hf_hub", "").rpartition("/")
+    names = (stated,) if stated else (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
+    found = (huggingface_hub.try_to_load_from_cache(repository, each) for each in names if repository)
+    return next((Path(file) for file in found if isinstance(file, str)), None)
+
+
+def _fetched(name: str, tag: str) -> Path:
+    try:
+        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, tag)))
+    except Exception as error:  # whatever network, hub and disk are up to
+        reason = str(error).rpartition("Last error: ")[2].strip() or type(error).__name__
+        fetch = f"open_clip.download_pretrained(open_clip.get_pretrained_cfg('{name}', '{tag}'))"
+        raise UserError(
+            f"the weights of '{name}' by the tag '{tag}' are not in the cache and cannot be fetched: "
+            + reason.splitlines()[0],
+            where="pretrained",
+            hint=f'run this once where there is a network, with the same HF_HOME: python -c "import open_clip; {fetch}"'
+            "; or give a local file as recipe.pretrained",
+        ) from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -161,5 +204,8 @@ def _check_words(words: str | None, where: str) -> None:
 def _load(clip: Clip, state: State, where: str) -> None:
     """Copies a state into the Clip. Raises UserError with the first tensors that do not fit."""
     state = {key: value for key, value in state.items() if key not in OPENAI_EXTRAS}
+    scale = state.get("logit_scale")
+    if scale is not None and scale.numel() == 1:  # some zoos store a vector of one
+        state["logit_scale"] = scale.reshape(clip.logit_scale.shape)
     refuse_differences(clip.state_dict(), state, f"not the weights of '{clip.spec.name}'", where)
     clip.load_state_dict(state)

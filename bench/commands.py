@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,8 @@ from bench.checkpoint_commands import export, import_
 from bench.data_commands import doctor, prepare
 from bench.display import bars
 from bench.errors import UserError
+from bench.garbage_commands import gc as collect
+from bench.launch_commands import cancel, logs, retry, status
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,7 +46,26 @@ Checkpoints = Annotated[
     float, typer.Option("--checkpoint-seconds", min=0, help="between two checkpoints of a training")
 ]
 
+SiteFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--site", metavar="FILE", help="profile of the cluster (docs/slurm.md); else $VTB_SITE, else defaults"
+    ),
+]
+
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="PACKAGE", help="a method that is not installed as one; may be repeated"),
+]
+
 DEFAULT_STORE = Path("runs")
+
+
+class On(StrEnum):
+    """Where stages are carried out."""
+
+    local = "local"
+    slurm = "slurm"
 
 
 class Listed(StrEnum):
@@ -68,18 +90,24 @@ def run(
     frame_cache: FrameCache = 10.0,
     checkpoint_seconds: Checkpoints = 60.0,
     tensorboard: TensorBoard = "",
+    on: Annotated[On, typer.Option("--on", help="this machine, or jobs of a Slurm cluster")] = On.local,
+    site: SiteFile = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="with --on slurm: print the batch scripts only")] = False,
+    plugin: Plugins = None,
 ) -> None:
-    """Do what a suite still needs, then write its report."""
+    """Do what a suite still needs, then write its report. On Slurm, submit it and return."""
     from bench.imported import refuse_unimported
-    from bench.launch.local import run_local
     from bench.plan import cache_frames, default_jobs, estimate, make_plan, measured_rates
     from bench.provenance import provenance
     from bench.records import Store
+    from bench.suite import suite_path
     from bench.work import Compute
 
     started = time.monotonic()
-    declared, graph = _graph(suite, overrides, cache)
-    records, origin = Store(store), provenance()
+    if dry_run and on is On.local:
+        raise UserError("is for --on slurm", where="--dry-run", hint="`plan` shows what would be done on this machine")
+    declared, graph = _graph(suite, overrides, cache, plugin)
+    records, origin = Store(store.resolve() if on is On.slurm else store), provenance()
     plan = make_plan(graph, records)
     _show(plan, declared.name, len(declared.trials), graph)
     if plan.missing_data:
@@ -90,8 +118,6 @@ def run(
     failed = 0
     if todo:
         slots = default_jobs() if jobs is None else jobs
-        _build_worlds(graph, todo, max(1, slots))
-        cache_frames(todo, int(frame_cache * 1e9))
         compute = Compute(
             device,
             threads,
@@ -101,15 +127,78 @@ def run(
             tensorboard=tensorboard,
         )
         estimates = dict(zip((stage.identity for stage in todo), estimate(todo, measured_rates(records)), strict=True))
-        with _display(estimates, slots) as watch:
-            outcome = run_local(list(graph.stages.values()), records, compute, slots, origin, watch)
-        failed = _account(outcome, graph)
+        about = {
+            "suite": declared.name,
+            "file": str(suite_path(suite).resolve()),
+            "folder": str(Path.cwd()),
+            "overrides": overrides or [],
+            "compute": asdict(compute),
+            "provenance": origin,
+            "cached": len(graph.stages) - len(todo),
+        }
+        if not dry_run:
+            _build_worlds(graph, todo, max(1, slots))
+            cache_frames(todo, int(frame_cache * 1e9))
+        if on is On.slurm:
+            _on_slurm(declared, todo, records, estimates, about, site, dry_run)
+            return
+        failed = _on_this_machine(graph, todo, records, compute, slots, estimates, about)
     else:
         console.print("Nothing had to run: every stage has its record.")
     _report(declared, graph, records, origin)
     console.print(f"Done in {time.monotonic() - started:.0f} s.")
     if failed:
         raise typer.Exit(1)
+
+
+def _on_this_machine(
+    graph: Any, todo: list[Any], records: Any, compute: Any, slots: int, estimates: dict[str, float], about: Any
+) -> int:
+    """Carry the stages out; the number of those without a record."""
+    from bench.launch.launches import Planned, create
+    from bench.launch.local import run_local
+
+    planned = [
+        Planned(
+            stage.kind,
+            stage.identity,
+            stage.title,
+            tuple(other.key for other in stage.inputs.values()),
+            estimates[stage.identity],
+        )
+        for stage in todo
+    ]
+    launch = create(records, {**about, "on": "local"}, planned)
+    origin = {**about["provenance"], "launch": launch.name}
+    try:
+        with _display(estimates, slots) as watch:
+            outcome = run_local(list(graph.stages.values()), records, compute, slots, origin, watch)
+    except BaseException:
+        launch.end("cancelled")
+        raise
+    blocked = [stage.identity for stage in outcome.blocked]
+    launch.end("incomplete" if outcome.failed or blocked else "complete", outcome.failed, blocked)
+    return _account(outcome, graph)
+
+
+def _on_slurm(
+    suite: Any, todo: list[Any], records: Any, estimates: dict[str, float], about: Any, site: Path | None, dry: bool
+) -> None:
+    """Submit the stages and say how to follow them, or show the scripts."""
+    from bench.launch.site import load_site
+    from bench.launch.slurm import launch_slurm, planned, preview, summary
+
+    profile = load_site(site)
+    about, stages = planned(suite, todo, estimates, profile, about)
+    if dry:
+        for text in preview(about, stages, records):
+            out.print(text, highlight=False, soft_wrap=True, markup=False)
+        return
+    launch = launch_slurm(about, stages, todo, records)
+    out.print(f"{launch.name}: {summary(launch.jobs())}", highlight=False, soft_wrap=True)
+    for what in ("status", "logs", "cancel", "retry"):
+        told = f"python run_suite.py {what} {'TRIAL' if what == 'logs' else launch.name} --store {records.root}"
+        out.print(f"  {told}{' --watch' if what == 'status' else ''}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -119,12 +208,13 @@ def plan(
     store: StorePath = DEFAULT_STORE,
     cache: CachePath = None,
     stages: Annotated[bool, typer.Option("--stages", help="list every stage")] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Show what a suite would do: its stages, what is cached, what data are missing, and about how long it takes."""
     from bench.plan import make_plan
     from bench.records import Store
 
-    declared, graph = _graph(suite, overrides, cache)
+    declared, graph = _graph(suite, overrides, cache, plugin)
     records = Store(store)
     _show(make_plan(graph, records), declared.name, len(declared.trials), graph)
     if stages:
@@ -135,19 +225,24 @@ def plan(
 
 @app.command()
 def report(
-    suite: SuiteName, overrides: Overrides = None, store: StorePath = DEFAULT_STORE, cache: CachePath = None
+    suite: SuiteName,
+    overrides: Overrides = None,
+    store: StorePath = DEFAULT_STORE,
+    cache: CachePath = None,
+    plugin: Plugins = None,
 ) -> None:
     """Write a suite's report from the records there are; cells without a record are shown as missing."""
     from bench.provenance import provenance
     from bench.records import Store
 
-    declared, graph = _graph(suite, overrides, cache)
+    declared, graph = _graph(suite, overrides, cache, plugin)
     _report(declared, graph, Store(store), provenance())
 
 
 @app.command("list")
-def list_(what: Annotated[Listed, typer.Argument(help="what to list")]) -> None:
+def list_(what: Annotated[Listed, typer.Argument(help="what to list")], plugin: Plugins = None) -> None:
     """List what can be named in a suite."""
+    _use(plugin)
     for name, text in _listing(what):
         out.print(f"[bold]{name}[/bold]  {text}", highlight=False, soft_wrap=True)
 
@@ -169,6 +264,11 @@ def pretrain(
     out.print(f"weights: {file}", highlight=False, soft_wrap=True)
 
 
+app.command()(status)
+app.command()(logs)
+app.command()(cancel)
+app.command()(retry)
+app.command("gc")(collect)
 app.command()(doctor)
 app.command()(prepare)
 app.command("import")(import_)
@@ -190,10 +290,20 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _graph(name: str, overrides: list[str] | None, cache: Path | None) -> tuple[Any, Any]:
+def _use(plugins: list[str] | None) -> None:
+    """Add packages to the methods of this process and of those that it starts."""
+    from methods.registry import PLUGINS, methods
+
+    if plugins:
+        os.environ[PLUGINS] = ",".join([*filter(None, [os.environ.get(PLUGINS)]), *plugins])
+        methods.cache_clear()
+
+
+def _graph(name: str, overrides: list[str] | None, cache: Path | None, plugins: list[str] | None) -> tuple[Any, Any]:
     from bench.graph import build_graph
     from bench.suite import load_suite, suite_path
 
+    _use(plugins)
     if cache is not None:
         os.environ["VTB_CACHE"] = str(cache)
     gc.disable()  # thousands of small objects that all live on; collecting them costs half of a large plan's time

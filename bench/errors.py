@@ -12,6 +12,8 @@ class UserError(Exception):
     `where` is a file, `file:line` or key path; `allowed` lists the valid values; `hint` says what was meant.
     """
 
+    final = True  # in a stage, too
+
     def __init__(self, what: str, *, where: str = "", allowed: Iterable[object] = (), hint: str = "") -> None:
         self.what = what
         self.where = where
@@ -41,8 +43,20 @@ def unknown(kind: str, name: str, allowed: Iterable[str], *, where: str = "") ->
 
 
 class Interrupted(Exception):
-    """A stage ended early because it was asked to; its next attempt goes on from what it has saved."""
+    """A stage ended early because it was asked to; its next attempt goes on from what it has saved.
+
+    `done` says how far it is, in steps or videos.
+    """
+
+    def __init__(self, what: str, done: int) -> None:
+        super().__init__(what)
+        self.done = done
 
 
 class StageError(Exception):
-    """A stage that cannot finish, for a reason that its user should read; shown without a traceback."""
+    """A stage that cannot finish, for a reason that its user should read; shown without a traceback.
+
+    `final`: another attempt would end alike.
+    """
+
+    final = True

@@ -41,7 +41,7 @@ from methods.settings import Inference
 # Fields that only name what an identity takes by content: lists, videos, prompts, weights.
 BY_CONTENT = {
     *("role", "source", "dataset", "split", "over", "classes", "shots", "draw", "repeat"),
-    *("labels", "vocabulary", "templates", "backbone", "pretrained", "imported"),
+    *("labels", "vocabulary", "templates", "descriptions", "backbone", "pretrained", "imported"),
 }
 PROBE_VIDEOS = 100  # unseen videos behind a similarity heatmap (MoTE Fig. 7)
 
@@ -102,11 +102,13 @@ class _Builder:
         self.suite = suite
         self.hashing = hashing
         self.graph = Graph()
+        self.row = ""
         self.memo: dict[tuple[object, ...], Any] = {}
         self.hashes: dict[int, str] = {}  # of parts, by their id; the parts live in the memo
 
     def build(self) -> Graph:
         for trial in self.suite.trials:
+            self.row = trial.row
             for name, protocol in trial.protocols:
                 self._cells(trial, name, protocol, "", trial.inference)
             if trial.row in self.suite.file.report.experts:
@@ -178,6 +180,28 @@ class _Builder:
             )
         return self.memo[memo]  # type: ignore[no-any-return]
 
+    def _guidance(self, trial: Trial, kind: str) -> Stage:
+        """Sentences of a kind about the classes that a trial is trained on."""
+        from bench.descriptions import descriptions
+
+        recipe, owner = trial.recipe, _learnt(trial)
+        memo = ("guidance", recipe.backbone, recipe.pretrained, recipe.descriptions, kind, owner.dataset, owner.classes)
+        if memo not in self.memo:
+            names, every = self._class_names(owner, recipe.labels), self._spelled(owner.dataset, recipe.labels)
+            told = dict(zip(every, descriptions(recipe.descriptions, kind, owner.dataset, every), strict=True))
+            sentences = [told[name] for name in names]
+            count = sum(map(len, sentences))
+            self.memo[memo] = self._stage(
+                "texts",
+                {**self._weights(recipe), "prompts": digest(sentences)},
+                {},
+                ("bench.stages.texts",),
+                {"pretrained": recipe.pretrained, "sentences": sentences, "class_names": names},
+                f"texts {kind} descriptions of {owner.dataset} ({len(names)} classes)",
+                float(count * backbone(recipe.backbone).text_flops()),
+            )
+        return self.memo[memo]  # type: ignore[no-any-return]
+
     def _class_names(self, owner: Selection, labels: str) -> tuple[str, ...]:
         data, names = self._dataset(owner.dataset), self._spelled(owner.dataset, labels)
         if owner.classes == "all" or self._missing(owner):
@@ -228,6 +252,7 @@ class _Builder:
             selection = _learnt(trial)
             cached = config.shares_encodings and recipe.views.copies > 0
             inputs = {"source_texts": self._source_texts(trial)}
+            inputs |= {f"guidance_{kind}": self._guidance(trial, kind) for kind in config.guidance}
             if cached:
                 inputs["features"] = self._encode(trial, selection, recipe.views, None)
             length = self._count(selection._replace(shots=None)) if recipe.shots and recipe.repeat else None
@@ -270,7 +295,7 @@ class _Builder:
         """A training whose record was made of an official checkpoint."""
         spec = imported_spec(self._weights(trial.recipe), trial.method, self._dump(trial.config), imported)
         context = {"pretrained": trial.recipe.pretrained}
-        stage = Stage("train", spec, {}, IMPORT_MODULES, context, f"imported {imported}", 0.0)
+        stage = Stage("train", spec, {}, IMPORT_MODULES, context, f"imported {imported}", 0.0, row=self.row)
         stage.identity = identity_of(spec)
         return self.graph.stages.setdefault(stage.identity, stage)
 
@@ -384,7 +409,7 @@ class _Builder:
         frames: Frames | None = None,
     ) -> Stage:
         missing = missing or next((stage.missing for stage in inputs.values() if stage.missing), None)
-        stage = Stage(kind, spec, inputs, modules, context, title, flops, missing, frames)
+        stage = Stage(kind, spec, inputs, modules, context, title, flops, missing, frames, self.row)
         stage.identity = self._identify(stage)
         return self.graph.stages.setdefault(stage.identity, stage)
 

@@ -36,10 +36,15 @@ class Recipe(BaseModel):
         description="instead of training: an official checkpoint, by the name that `import` gives it",
     )
     templates: str = Field(default="mote28", description="prompt templates of the source class texts")
+    descriptions: str = Field(
+        default="",
+        description="sentences about source classes, for methods that compare with them (bench.descriptions)",
+    )
     views: TrainViews = TrainViews()
     batch: Count = Field(default=144, description="videos in an optimiser step, over all processes")
     epochs: Annotated[float, Gt(0)] = 30
     warmup_epochs: Rate = 5
+    schedule: Literal["mote", "vifi"] = Field(default="mote", description="of the rates: bench.schedule")
     lr: Rate = Field(default=5e-5, description="base rate, used by the head")
     tower_lr_ratio: Rate = Field(default=0.06, description="rate of the CLIP tower and logit scale over the base rate")
     weight_decay: Rate = 0.2

@@ -3,17 +3,23 @@
     records/<kind>/<identity>/record.json   and the stage's files, moved into place in one rename
     checkpoints/<kind>/<identity>/          what an interrupted stage resumes from; removed when its record stands
     running/<kind>-<identity>.json          how far a stage is, for progress displays only
-    attempts.jsonl                          every start, end and failure, append-only; never decides what is done
+    writing/<identity>-<hex>/               a record on its way
+    attempts/<host>-<pid>[-<slurm job>].jsonl   every start, end and failure, append-only; never decides what is done
+    claims/<kind>-<identity>.<n>.json       who is about to carry a stage out under Slurm; the highest n counts
+    launches/<id>/                          what a launch was to do, its jobs, and how it ended
 
-A record that exists is complete: it is written elsewhere, checked and renamed. A failure is never a record.
+A record that exists is complete: it is written elsewhere, checked and renamed. A failure is never a record. Each
+process appends to a log of its own, because appends of several machines to one file on NFS overwrite each other.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -26,6 +32,7 @@ from bench.errors import UserError
 from bench.files import write_atomically
 
 SCHEMA = 1
+LISTINGS = 5  # of the logs, before one that vanishes while they are read is passed over
 REDO = "delete the record's folder, and the next run makes it again"
 
 
@@ -95,11 +102,41 @@ class Store:
                 raise
 
     def log(self, event: str, kind: str, identity: str, **details: object) -> None:
-        """Append one line to the attempts' log; a single write, so concurrent lines do not mix."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        """Append one event to this process's log; a single write, so that its threads and readers see whole lines."""
         line = json.dumps({"time": time.time(), "event": event, "kind": kind, "identity": identity, **details})
-        with open(self.root / "attempts.jsonl", "ab", buffering=0) as file:
-            file.write(line.encode() + b"\n")
+        job = os.environ.get("SLURM_JOB_ID", "")
+        path = self.root / "attempts" / f"{socket.gethostname()}-{os.getpid()}{job and f'-{job}'}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Opened anew for every line: the file may have been merged with others since the last one.
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # by a full disk, or a killed namesake
+            os.write(descriptor, b"\n" * torn + line.encode() + b"\n")
+        finally:
+            os.close(descriptor)
+
+    def events(self) -> list[dict[str, Any]]:
+        """All events of all logs in the order of their times; lines that are cut off are passed over."""
+        lines = dict.fromkeys(line for log in self._logs() for line in log.split(b"\n"))  # a merge may repeat lines
+        events = [event for line in lines if (event := _event(line)) is not None]
+        return sorted(events, key=lambda event: event["time"])
+
+    def _logs(self) -> list[bytes]:
+        """What is in every log. One that vanishes was just merged with others: the next listing has them all."""
+        for _ in range(LISTINGS):
+            read = [_read(path) for path in self._log_files()]
+            if None not in read:
+                break
+        return [log for log in read if log is not None]
+
+    def _log_files(self) -> list[str]:
+        older = self.root / "attempts.jsonl"  # one log of all processes, as stores had until there were launches
+        files = [str(older)] if older.is_file() else []
+        folder = self.root / "attempts"
+        if folder.is_dir():
+            files += sorted(entry.path for entry in os.scandir(folder) if entry.name.endswith(".jsonl"))
+        return files
 
     def report_progress(self, kind: str, identity: str, state: dict[str, object] | None) -> None:
         """Say how far a running stage is; None when it ended."""
@@ -117,6 +154,25 @@ class Store:
         except (OSError, ValueError):
             return None
         return state
+
+
+def _read(path: str) -> bytes | None:
+    """The bytes of a file, None if it is gone."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):  # stale: removed by another machine, on NFS
+            return None
+        raise
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("time"), int | float) else None
 
 
 def _sha256(path: Path) -> str:

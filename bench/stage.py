@@ -32,6 +32,7 @@ class Stage:
     flops: float
     missing: str | None = None  # why its data are not usable, if they are not
     frames: Frames | None = None  # what it decodes
+    row: str = ""  # the first row that needs it, whose resources it gets
     identity: str = field(default="", init=False)
 
     @cached_property

@@ -26,11 +26,12 @@ from bench.data.datasets import Dataset, dataset, declared_fields
 from bench.data.video import known_decoder
 from bench.errors import UserError, unknown
 from bench.expansion import expanded
+from bench.launch.site import JobResources, StageResources
 from bench.named_protocols import merged, named_protocol
 from bench.prompts import TEMPLATES
 from bench.protocol import Protocol
 from bench.recipe import Recipe
-from bench.yaml_source import KeyPath, Where, load_yaml, validate
+from bench.yaml_source import KeyPath, Where, load_value, load_yaml, validate
 from methods.registry import method
 from methods.settings import Config, Inference
 from reports.pairing import pairs
@@ -40,7 +41,7 @@ SUITES = Path(__file__).parent.parent / "suites"
 PARTS = ("config", "inference", "recipe", "protocol", "protocols")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$")]
-Fidelity = Literal["official", "clean"]
+Fidelity = Literal["official", "clean", "log", "paper"]
 Settings = dict[str, Any]
 Axis = Annotated[list[Any], MinLen(1)] | Annotated[dict[str, Settings], MinLen(1)]
 
@@ -60,6 +61,7 @@ class Row(_Declared):
     recipe: Settings = {}
     protocol: Settings = {}
     axes: dict[str, Axis] = {}
+    resources: StageResources = Field(default={}, description="what its Slurm jobs ask for, on top of the suite's")
 
 
 class Report(_Declared):
@@ -92,6 +94,7 @@ class SuiteFile(_Declared):
     rows: Annotated[dict[Name, Row], MinLen(1)]
     axes: dict[str, Axis] = Field(default={}, description="axes of every row")
     report: Report = Report()
+    resources: JobResources = Field(default={}, description="what Slurm jobs ask for, on top of the site's")
 
 
 @dataclass(frozen=True)
@@ -145,8 +148,11 @@ def suite_path(name: str) -> Path:
     raise unknown("suite", name, (path.stem for path in SUITES.glob("*.yaml")))
 
 
-def load_suite(path: Path, overrides: tuple[str, ...] = ()) -> Suite:
-    """Read, override, validate and expand a suite. Raises UserError on the first mistake."""
+def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None = None) -> Suite:
+    """Read, override, validate and expand a suite. Raises UserError on the first mistake.
+
+    Paths in it are relative to `folder`, which is that of the file unless this is a copy.
+    """
     data, lines = load_yaml(path)
     changed: list[tuple[str, KeyPath]] = []
 
@@ -166,7 +172,8 @@ def load_suite(path: Path, overrides: tuple[str, ...] = ()) -> Suite:
         data = expanded(data, where)
     changed += [_override(data, text) for text in overrides if text not in first]
     file = validate(SuiteFile, data, where)
-    declared = {name: _declared(name, path.parent, settings, where) for name, settings in file.datasets.items()}
+    folder = folder or path.parent
+    declared = {name: _declared(name, folder, settings, where) for name, settings in file.datasets.items()}
     suite = Suite(path.stem, file, declared, _axis_names(file, where), ())
     _check_report(suite, where)
     suite = replace(suite, trials=tuple(_trials(suite, where)))
@@ -191,9 +198,11 @@ def _override(data: Settings, text: str) -> tuple[str, KeyPath]:
     if not equals or not dotted:
         raise UserError("an override is written key=value", where=f"override {text}", hint="e.g. recipe.epochs=5")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = load_value(value)
     except yaml.YAMLError as error:
         raise UserError("the value is not valid YAML", where=f"override {text}") from error
+    except UserError as error:
+        raise error.at(f"override {text}") from error
     path = _set(data, dotted, parsed)
     return text, path
 
@@ -302,6 +311,12 @@ class _Resolver:
         except ValueError as error:
             raise UserError(str(error), where=self.where(("rows", row_id, "inference"))) from error
         recipe = self._recipe(row_id, row, parts["recipe"])
+        if config.guidance and not recipe.descriptions:
+            raise UserError(
+                f"row '{row_id}' compares with descriptions of its classes, and recipe.descriptions names none",
+                where=self.where(("rows", row_id)),
+                hint="a folder of description files, or glyphs for the embedded world",
+            )
         protocols = {
             name: self._protocol(row_id, name, merged(settings, parts["protocol"]), recipe, config)
             for name, settings in parts["protocols"].items()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.clip import load_clip
 from bench.errors import StageError
+from bench.stages.texts import texts_of
 from methods.contract import Model, Prediction, Predictor, build_model
 from methods.registry import method
 
@@ -20,22 +23,40 @@ def trained_model(work: Work) -> Model:
     """The model, with its trained weights if it has any; on the CPU, its tower not yet interpolated with CLIP's."""
     registered = method(work.spec["method"])
     clip = load_clip(work.spec["backbone"], work.context["pretrained"])
-    model: Model = build_model(registered.model, registered.config(**work.spec["config"]), clip, seed=0)
+    config = registered.config(**work.spec["config"])
+    model: Model = build_model(registered.model, config, clip, seed=0, classes=_bound_to(work))
     if "train" in work.inputs:
         model.load_trained(load_file(work.inputs["train"] / "weights.safetensors"))
     return model.eval()
+
+
+def _bound_to(work: Work) -> int:
+    """The number of classes that the model was trained on; 0 if nothing of it depends on that."""
+    record = work.inputs["train"] / "record.json" if "train" in work.inputs else None
+    if record is None or not record.is_file():
+        return 0
+    return int(json.loads(record.read_text())["result"].get("classes", 0))
 
 
 def deploy(work: Work, model: Model, inference: dict[str, Any]) -> Predictor:
     """The predictor of `model` under inference choices, on the stage's device."""
     device = work.compute.device
     chosen = method(work.spec["method"]).inference.model_validate(inference)
-    return model.to(device).deploy(chosen, class_texts(work, "source_texts")).eval()
+    model = model.to(device)
+    return model.deploy(chosen, class_texts(work, "source_texts", model)).eval()
 
 
-def class_texts(work: Work, name: str) -> Tensor:
-    """Unit class features [C, D] of an input, on the stage's device."""
+@torch.no_grad()
+def class_texts(work: Work, name: str, model: Model) -> Tensor:
+    """Unit class features [C, D] of an input, on the stage's device, where the model has to be if it adapts texts."""
+    if model.config.texts_inside:
+        return model.embed_classes(class_prompts(work, name))
     return load_file(work.inputs[name] / "classes.safetensors")["classes"].to(work.compute.device)
+
+
+def class_prompts(work: Work, name: str) -> list[list[str]]:
+    """The texts of each class, [C][P], that an input was made of."""
+    return texts_of(json.loads((work.inputs[name] / "record.json").read_text())["context"])
 
 
 def feature(work: Work, prediction: Prediction) -> Tensor:

@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import StageError
+from bench.backbones import tagged
+from bench.errors import Interrupted, StageError
+from bench.identity import source_fingerprint
 from bench.records import Store
 from bench.stage import Stage
 
@@ -82,28 +85,41 @@ class Order:
     context: Part
     inputs: dict[str, tuple[str, str]]  # name -> (kind, identity)
     flops: float
+    modules: tuple[str, ...]
+    source: str  # fingerprint of the modules, which is part of the identity
 
     @classmethod
     def of(cls, stage: Stage) -> Order:
         inputs = {name: (other.kind, other.identity) for name, other in stage.inputs.items()}
-        return cls(stage.kind, stage.identity, stage.title, stage.spec, stage.context, inputs, stage.flops)
+        source = source_fingerprint(*stage.modules)
+        return cls(
+            *(stage.kind, stage.identity, stage.title, stage.spec, stage.context, inputs, stage.flops),
+            *(stage.modules, source),
+        )
 
 
-def execute(order: Order, store: Store, compute: Compute, launch: Part) -> str | None:
+def execute(
+    order: Order, store: Store, compute: Compute, launch: Part, stopping: Callable[[], bool] = never
+) -> str | None:
     """Carry out a stage and leave its record; None if all went well, else what went wrong.
 
     A stage whose record exists is not repeated. Success and failure go to the attempts' log; only success leaves a
-    record.
+    record. Raises Interrupted if `stopping` turned true and the stage has saved what it had done.
     """
     if store.done(order.kind, order.identity):
         return None
     started = time.time()
-    store.log("start", order.kind, order.identity, title=order.title, host=socket.gethostname(), pid=os.getpid())
+    where = {"host": socket.gethostname(), "pid": os.getpid(), "job": launch.get("job"), "launch": launch.get("launch")}
+    store.log("start", order.kind, order.identity, title=order.title, **where)
     try:
-        _carry_out(order, store, compute, launch, started)
+        _carry_out(order, store, compute, launch, stopping, started)
+    except Interrupted as early:
+        store.log("interrupted", order.kind, order.identity, title=order.title, reason=str(early), done=early.done)
+        raise
     except Exception as error:
-        reason = str(error) if isinstance(error, StageError) else traceback.format_exc()
-        store.log("failure", order.kind, order.identity, title=order.title, reason=reason)
+        final = getattr(error, "final", False)
+        reason = str(error) if final else traceback.format_exc()
+        store.log("failure", order.kind, order.identity, title=order.title, reason=reason, final=final)
         return reason
     finally:
         store.report_progress(order.kind, order.identity, None)
@@ -111,27 +127,54 @@ def execute(order: Order, store: Store, compute: Compute, launch: Part) -> str |
     return None
 
 
-def _carry_out(order: Order, store: Store, compute: Compute, launch: Part, started: float) -> None:
+def assist(order: Order, store: Store, compute: Compute, stopping: Callable[[], bool]) -> None:
+    """Take part in a stage as one of its further ranks: the first one keeps the log and writes the record."""
+    with TemporaryDirectory() as folder:
+        _run(order, store, _found(compute), Path(folder), _quiet, stopping)
+
+
+def _quiet(done: int, total: int, unit: str) -> None:
+    """The first rank tells how far all of them are."""
+
+
+def _found(compute: Compute) -> Compute:
+    """With the device that `auto` stands for here."""
     import torch
 
     if compute.device == "auto":
-        compute = replace(compute, device="cuda" if torch.cuda.is_available() else "cpu")
+        return replace(compute, device="cuda" if torch.cuda.is_available() else "cpu")
+    return compute
+
+
+def _run(
+    order: Order,
+    store: Store,
+    compute: Compute,
+    out: Path,
+    progress: Callable[[int, int, str], None],
+    stopping: Callable[[], bool],
+) -> Part:
+    """What the stage returns; its files are then in `out`."""
+    import torch
+
+    if source_fingerprint(*order.modules) != order.source:
+        raise StageError("the code has changed since the launch, and so has what this stage means; launch it again")
     torch.set_num_threads(compute.threads)
-    run = import_module(f"bench.stages.{order.kind}").run
-    record: Part = {"title": order.title, "spec": order.spec, "context": order.context, "inputs": order.inputs}
+    inputs = {name: store.folder(kind, identity) for name, (kind, identity) in order.inputs.items()}
+    checkpoint, note = store.checkpoint(order.kind, order.identity), partial(_note, order, store)
+    work = Work(order.spec, order.context, inputs, out, checkpoint, compute, progress, note, stopping)
+    result: Part = import_module(f"bench.stages.{order.kind}").run(work)
+    return result
+
+
+def _carry_out(
+    order: Order, store: Store, compute: Compute, launch: Part, stopping: Callable[[], bool], started: float
+) -> None:
+    compute = _found(compute)
+    context = {**order.context, "pretrained": tagged(order.context["pretrained"])[0]}  # not where a tag's file lay
+    record: Part = {"title": order.title, "spec": order.spec, "context": context, "inputs": order.inputs}
     with store.writing(order.kind, order.identity, record) as out:
-        inputs = {name: store.folder(kind, identity) for name, (kind, identity) in order.inputs.items()}
-        work = Work(
-            order.spec,
-            order.context,
-            inputs,
-            out,
-            store.checkpoint(order.kind, order.identity),
-            compute,
-            _Reporter(order, store),
-            partial(_note, order, store),
-        )
-        record["result"] = run(work)
+        record["result"] = _run(order, store, compute, out, _Reporter(order, store), stopping)
         seconds = time.time() - started
         record["cost"] = {"seconds": seconds, "flops": order.flops}
         record["provenance"] = {

@@ -16,9 +16,19 @@ KeyPath = tuple[str | int, ...]
 Where = Callable[[KeyPath], str]
 Validated = TypeVar("Validated", bound=BaseModel)
 
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
 
 class _Loader(yaml.SafeLoader):
-    """Safe loading, without aliases (they make two places out of one) and duplicate keys (one would be lost)."""
+    """Safe loading, without aliases (they make two places out of one) and duplicate keys (one would be lost).
+
+    1:30:00 is text; YAML 1.1 takes it for a number in base 60, 5400.
+    """
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
+        tag = super().resolve(kind, value, implicit)
+        in_base_60 = tag in _NUMBERS and ":" in value
+        return self.DEFAULT_SCALAR_TAG if in_base_60 else tag
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -61,6 +71,11 @@ def load_yaml(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     return data, lines
 
 
+def load_value(text: str) -> Any:
+    """One value, read as in a file. Raises yaml.YAMLError, and UserError for what files may not contain."""
+    return yaml.load(text, _Loader)
+
+
 def _collect_lines(node: Any, path: KeyPath, lines: dict[KeyPath, int]) -> None:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
@@ -82,6 +97,9 @@ def validate(model: type[Validated], data: object, where: Where) -> Validated:
 
 def _user_error(model: type[BaseModel], error: ErrorDetails, where: Where) -> UserError:
     path: KeyPath = tuple(error["loc"])
+    noun = "value"
+    if path[-1:] == ("[key]",):  # it is the key itself that is wrong
+        path, noun = path[:-1], "key"
     if error["type"] == "extra_forbidden":
         parent = _model_at(model, path[:-1])
         return unknown("key", str(path[-1]), parent.model_fields if parent else (), where=where(path))
@@ -89,7 +107,7 @@ def _user_error(model: type[BaseModel], error: ErrorDetails, where: Where) -> Us
         return UserError(f"key '{path[-1]}' is required", where=where(path[:-1]))
     if error["type"] == "literal_error":
         allowed = [part.strip("' ") for part in str(error["ctx"]["expected"]).replace(" or ", ", ").split(", ")]
-        return unknown("value", str(error["input"]), allowed, where=where(path))
+        return unknown(noun, str(error["input"]), allowed, where=where(path))
     message = error["msg"].removeprefix("Value error, ")
     got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
     return UserError(f"{message}{got}", where=where(path))

@@ -51,11 +51,15 @@ class Model(nn.Module):
         self.config = config
         self.clip = clip
         self.tallies: dict[str, Tensor] = {}  # counts kept during training, no part of the weights
+        self.guidance: dict[str, Tensor] = {}  # of the sets in config.guidance: unit features [C, D], frozen CLIP's
         self.pretrained_scale = float(clip.logit_scale.detach())
         tuned = config.tower == "tuned"
         clip.requires_grad_(False)
         clip.visual.requires_grad_(tuned)
         clip.logit_scale.requires_grad_(tuned)
+
+    def bind(self, classes: int) -> None:
+        """Make what belongs to single source classes, of which there are so many. Called once, before training."""
 
     @property
     def width(self) -> int:
@@ -148,8 +152,11 @@ def cosines(video_BD: Tensor, classes_CD: Tensor) -> Tensor:
         return F.normalize(video_BD.float(), dim=-1) @ classes_CD.float().T
 
 
-def build_model(model_class: type[Model], config: Config, clip: Clip, seed: int) -> Model:
-    """A freshly initialised model; the global generator is left as it was."""
+def build_model(model_class: type[Model], config: Config, clip: Clip, seed: int, classes: int = 0) -> Model:
+    """A freshly initialised model for so many source classes; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_for("init", seed))  # manual_seed would reset devices too
-        return model_class(config, clip)
+        model = model_class(config, clip)
+        if classes:
+            model.bind(classes)
+        return model

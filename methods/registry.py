@@ -1,20 +1,27 @@
-"""Methods by name. A name maps to two targets, `config` without torch and `model`; nothing is imported until asked."""
+"""Methods by name. A name maps to two targets, `config` without torch and `model`; nothing is imported until asked.
+
+Methods of other packages come by entry point, once they are installed, or by PLUGINS: packages named in the environment
+(`--plugin`), which the processes of a run and the jobs of a launch inherit.
+"""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from bench.errors import unknown
+from bench.errors import UserError, unknown
 from methods.settings import Config, Inference
 
 if TYPE_CHECKING:
     from methods.contract import Model
 
 ENTRY_POINTS = "video_transfer_bench.methods"  # other packages: name = "package.of.the.method"
+PLUGINS = "VTB_PLUGINS"  # packages of methods, separated by commas; the last part of each is the method's name
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,26 @@ BUILT_IN = {name: f"methods.{name}" for name in ("clip_mean", "text4vis", "dense
 def methods() -> dict[str, Method]:
     """All registered methods, the built-in ones first. A third-party name cannot replace a built-in one."""
     third_party = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+    plugins = [package for package in os.environ.get(PLUGINS, "").split(",") if package]
+    for package in plugins:
+        third_party[package.rpartition(".")[2]] = _importable(package)
     return {name: Method(name, package) for name, package in {**third_party, **BUILT_IN}.items()}
+
+
+def _importable(package: str) -> str:
+    """The package itself. Raises UserError unless it is there and has the modules of a method."""
+    for module in (package, f"{package}.config", f"{package}.model"):
+        try:
+            found = find_spec(module)
+        except ModuleNotFoundError:
+            found = None
+        if found is None:
+            raise UserError(
+                f"there is no module {module}",
+                where=f"plugin {package}",
+                hint="a method is a package with config.py and model.py that Python can import: docs/add_a_method.md",
+            )
+    return package
 
 
 def method(name: str, *, where: str = "") -> Method:

@@ -40,10 +40,29 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    open_vocabulary: ClassVar[bool] = True  # False: a class-bound head, refused by zero-shot protocols
     tower_inside: ClassVar[bool] = False  # True: adapters, prompts, attention inside the tower: an `encode` of its own
 
     tower: Literal["frozen", "tuned"] = Field(default="frozen", description="whether the CLIP visual tower is trained")
+
+    @property
+    def open_vocabulary(self) -> bool:
+        """Whether any classes can be candidates. Zero-shot protocols refuse a head that is bound to its classes."""
+        return True
+
+    @property
+    def texts_inside(self) -> bool:
+        """Whether the text tower is adapted too, so that class features come from the model and not from CLIP."""
+        return False
+
+    @property
+    def guidance(self) -> tuple[str, ...]:
+        """Sets of class descriptions that the loss compares with; `recipe.descriptions` says where they come from."""
+        return ()
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """Whether a video's answer depends on the others of its batch: a quirk of some official code."""
+        return False
 
     @property
     def shares_encodings(self) -> bool:
@@ -85,6 +104,14 @@ class Config(BaseModel):
     def head_parameters(self, backbone: Backbone, inference: Inference | None = None) -> Parameters:
         """Closed form; `active` is as deployed with these inference choices, by default the method's defaults."""
         return Parameters(0, 0)
+
+    def bound_parameters(self, backbone: Backbone, classes: int) -> int:
+        """Parameters that are bound to the source classes; closed form. The head's own do not include them."""
+        return 0
+
+    def inside_flops(self, backbone: Backbone, frames: int) -> int:
+        """FLOPs that modules inside the visual tower add to one view; closed form, matrix products only."""
+        return 0
 
     def head_flops(self, backbone: Backbone, frames: int, inference: Inference | None = None) -> int:
         """FLOPs (2 per multiply-add) of the deployed head for one view; closed form, matrix products only."""

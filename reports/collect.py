@@ -35,7 +35,7 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
     ]
     return Results(
         suite=suite.name,
-        title=suite.file.title,
+        title=_title(suite),
         description=suite.file.description,
         table=pd.DataFrame(lines),
         predictions=lambda identity: pd.read_parquet(store.folder("evaluate", identity) / "predictions.parquet"),
@@ -51,6 +51,15 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
         published=pairs(report.published, suite),
         provenance={**provenance, "store": str(store.root), "records": _origins(records)},
     )
+
+
+def _title(suite: Suite) -> str:
+    """With the world's data in the places of those that the columns are named after."""
+    if not suite.file.world:
+        return suite.file.title
+    columns = suite.trials[0].columns.items()
+    stands = ", ".join(f"{name} is {protocol.dataset}" for name, protocol in columns)
+    return f"{suite.file.title}, in world {suite.file.world} ({stands})"
 
 
 def _lines(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -108,6 +109,20 @@ def test_identity_of_declared_weights() -> None:
     assert weights_identity("ViT-B-16", "openai") == "open_clip:ViT-B-16/openai"
     assert weights_identity("glyph-vit", "random:3") != weights_identity("glyph-vit", "random:4")
     assert weights_identity("glyph-vit", "builtin") == weights_identity("glyph-vit", str(backbones.BUILTIN_FILE))
+
+
+def test_where_the_file_of_a_tag_lies_is_no_identity() -> None:
+    tagged = weights_identity("ViT-B-16", "laion2b_s34b_b88k@/cache/of/me@home/open_clip_model.safetensors")
+    assert tagged == weights_identity("ViT-B-16", "laion2b_s34b_b88k")
+
+
+@pytest.mark.parametrize("path", ["a@b.pt", "me@home/clip.pt", "./a@/clip.pt", "clip.pt@/clip.safetensors"])
+def test_a_path_with_an_at_sign_is_a_path(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).write_bytes(b"weights")
+    for spelling in (path, str(tmp_path / path)):
+        assert weights_identity("ViT-B-16", spelling) == f"sha256:{hashlib.sha256(b'weights').hexdigest()}"
 
 
 def test_weights_that_cannot_be(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from bench.backbones import backbone
 from bench.clip import Clip, load_clip
 from bench.errors import UserError
+from tests import zoo
 
 PROMPTS = [["a photo of a skull rising", "a skull rising"], ["a video of a sun falling"]]
 
@@ -142,17 +143,55 @@ def test_an_unknown_tag_lists_the_known_ones() -> None:
         load_clip("ViT-B-16", "openia")
 
 
-def test_a_tag_brings_its_own_activation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenAI's weights need QuickGELU under a config that says GELU: open_clip's loading knows, the Clip follows."""
-    create = open_clip.create_model
+@pytest.fixture(params=["safetensors", "half.pt", "wrapped.bin"])
+def zoo_file(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Published weights in one of the forms that open_clip accepts."""
+    file, state = tmp_path / f"weights.{request.param}", zoo.published()
+    if file.suffix == ".safetensors":
+        save_file(state, str(file))
+    elif file.suffix == ".pt":
+        torch.save({name: tensor.half() for name, tensor in state.items()}, file)
+    else:
+        scale = {"logit_scale": state["logit_scale"].reshape(1)}
+        torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in (state | scale).items()}}, file)
+    zoo.register(tmp_path, monkeypatch, file=str(file))
+    return file
 
-    def without_download(name: str, pretrained: str, precision: str) -> open_clip.CLIP:
-        torch.manual_seed(0)
-        return create(name, pretrained=None, precision=precision, force_quick_gelu=True)
 
-    monkeypatch.setattr(open_clip, "list_pretrained_tags_by_model", lambda name: ["openai"])
-    monkeypatch.setattr(open_clip, "create_model", without_download)
-    clip, source = load_clip("ViT-S-32-alt", "openai"), without_download("ViT-S-32-alt", "openai", "fp32").eval()
-    frames = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    assert clip.spec.quick_gelu and not backbone("ViT-S-32-alt").quick_gelu
-    torch.testing.assert_close(clip.encode_frames(frames), source.encode_image(frames))
+def test_a_tag_and_its_file_give_what_open_clip_gives(zoo_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of QuickGELU under a config that says GELU: the tag knows, the Clip follows, as do mean and std."""
+    zoo.forbid_network(monkeypatch)
+    source = open_clip.create_model(zoo.NAME, pretrained=zoo.TAG, force_quick_gelu=True).eval().requires_grad_(False)
+    frames = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for pretrained in (zoo.TAG, f"{zoo.TAG}@{zoo_file}"):
+        clip = load_clip(zoo.NAME, pretrained)
+        assert (clip.spec.mean, clip.spec.std, clip.spec.quick_gelu) == (zoo.MEAN, zoo.STD, True)
+        assert clip.state_dict().keys() == source.state_dict().keys()
+        assert all(torch.equal(tensor, clip.state_dict()[name]) for name, tensor in source.state_dict().items())
+        assert torch.equal(clip.encode_frames(frames), source.encode_image(frames))
+        assert torch.equal(clip.encode_texts(["a dog"]), source.encode_text(open_clip.get_tokenizer(zoo.NAME)("a dog")))
+    assert not backbone(zoo.NAME).quick_gelu
+
+
+def test_a_tag_with_a_file_takes_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo.register(tmp_path, monkeypatch, file=str(tmp_path / "of-the-tag-alone.pt"))
+    torch.save(zoo.published(seed=1), tmp_path / "other.pt")
+    clip = load_clip(zoo.NAME, f"{zoo.TAG}@{tmp_path / 'other.pt'}")
+    assert torch.equal(clip.visual.proj, zoo.published(seed=1)["visual.proj"])
+
+
+def test_code_in_a_file_of_a_tag_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "code.bin"
+    torch.save({"state_dict": Path("x")}, file)
+    zoo.register(tmp_path, monkeypatch, file=str(file))
+    for pretrained in (zoo.TAG, f"{zoo.TAG}@{file}"):
+        with pytest.raises(UserError, match=r"code\.bin: the weights cannot be read"):
+            load_clip(zoo.NAME, pretrained)
+
+
+def test_loading_a_tag_leaves_the_global_state_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(zoo.published(), tmp_path / "weights.pt")
+    zoo.register(tmp_path, monkeypatch, file=str(tmp_path / "weights.pt"))
+    before = torch.get_rng_state()
+    load_clip(zoo.NAME, zoo.TAG)
+    assert torch.equal(before, torch.get_rng_state())

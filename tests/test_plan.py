@@ -101,8 +101,8 @@ PINNED = {
     "texts glyphs-narrow (32 classes)": "b62a753bbd1df5a6684006f266b34232",
     "encode glyphs-narrow/train": "223b499991ed08e7cb6cadd10ab4a834",
     "encode glyphs-narrow-verbs/test": "0384f36f4b2b99179b3c704733208a31",
-    "train mote seed 0": "1fac50be270fef3bc83ac8faf2f07de2",
+    "train mote seed 0": "3282c1079696a77c6bd24054e26b256a",
     "evaluate clip_mean on closed-set": "2e71a69d9a0ebd2cf5e9ce2c38d1cb2a",
-    "evaluate mote seed 1, expert 0, on new-verbs": "904eb29f8d1e6004bc816b05264196de",
-    "probe mote seed 0": "13e66511ad02c16bdbd9bc7a776c27b9",
+    "evaluate mote seed 1, expert 0, on new-verbs": "de43fbd7bd35502c90aa53160122d890",
+    "probe mote seed 0": "02b1848cab0c32ef9537f5f855d5f928",
 }

@@ -76,7 +76,7 @@ def _shard(work: Work, videos: Videos, encoder: Encoder, start: int) -> Path:
         failures |= dict(failed)
         work.progress(int(indices[-1]) + 1, len(videos), "videos")
         if work.stopping():
-            raise Interrupted(f"{start} of {len(videos)} videos are saved")
+            raise Interrupted(f"saved {start} of {len(videos)} videos", start)
     partial = path.with_suffix(".tmp")
     save_file({"features": torch.cat(features)}, partial, metadata={"failures": json.dumps(failures)})
     os.replace(partial, path)

@@ -35,7 +35,8 @@ def run(work: Work) -> dict[str, Any]:
     Under a half-class protocol it holds the means over the draws, and each draw under `draws`; a video's `correct` is
     then its mean over the draws that have its class.
     """
-    predictor, texts_CD = deploy(work, trained_model(work), work.spec["inference"]), class_texts(work, "texts")
+    model = trained_model(work)
+    predictor, texts_CD = deploy(work, model, work.spec["inference"]), class_texts(work, "texts", model)
     features_NVTD = load_file(work.inputs["features"] / "features.safetensors")["features"]
     cosines_NVC, norms_NV = _scores(work, predictor, features_NVTD, texts_CD)
     save_file(

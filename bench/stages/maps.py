@@ -50,7 +50,7 @@ def run(work: Work) -> dict[str, Any]:
     if work.spec["alpha"] < 1:
         model.interpolate_tower(load_clip(work.spec["backbone"], work.context["pretrained"]), work.spec["alpha"])
     predictors = [deploy(work, model, inference) for _, inference in work.spec["choices"]]
-    texts_CD, videos = class_texts(work, "texts"), opened(work.context)
+    texts_CD, videos = class_texts(work, "texts", model), opened(work.context)
     clips = _clips(work, videos)
     cosines, predictions = [], []
     for done, clip in enumerate(clips, start=1):

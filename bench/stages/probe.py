@@ -36,7 +36,8 @@ def run(work: Work) -> dict[str, Any]:
     drawn = np.random.default_rng(seed_for("probe")).permutation(decoded)[: work.spec["videos"]]
     features_NVTD = load_file(work.inputs["features"] / "features.safetensors")["features"]
     frames_NTD = features_NVTD[drawn, work.spec["view"]].to(work.compute.device)
-    model, texts_CD, names, features = trained_model(work), class_texts(work, "texts"), [], []
+    model, names, features = trained_model(work).to(work.compute.device), [], []
+    texts_CD = class_texts(work, "texts", model)
     for name, inference in work.spec["choices"]:
         prediction = deploy(work, model, inference)(frames_NTD, texts_CD)
         names.append(name)

@@ -23,8 +23,9 @@ from torch import Tensor
 from bench.clip import load_clip
 from bench.errors import Interrupted, StageError
 from bench.recipe import Recipe
-from bench.schedule import lr_factor
+from bench.schedule import SCHEDULES
 from bench.seeds import seed_for
+from bench.trained import class_prompts
 from bench.training.batches import Batch, Clips, Features, Videos
 from bench.training.logs import Events, write_history
 from bench.training.ranks import Ranks, Seat, joined, start
@@ -101,10 +102,13 @@ class Trainer:
         registered = method(work.spec["method"])
         clip = load_clip(work.spec["backbone"], work.context["pretrained"])
         self.config = registered.config.model_validate(work.spec["config"])
-        self.model: Model = build_model(registered.model, self.config, clip, self.seed).to(self.device)
+        self.classes_CD = load_file(work.inputs["source_texts"] / "classes.safetensors")["classes"].to(self.device)
+        model: Model = build_model(registered.model, self.config, clip, self.seed, len(self.classes_CD))
+        self.model = model.to(self.device)
+        self.model.guidance = {name: self._features(f"guidance_{name}") for name in self.config.guidance}
+        self.prompts = class_prompts(work, "source_texts") if self.config.texts_inside else None
         if self.recipe.checkpointing:
             self.model.clip.visual.set_grad_checkpointing(True)
-        self.classes_CD = load_file(work.inputs["source_texts"] / "classes.safetensors")["classes"].to(self.device)
         self.generator = torch.Generator()
         self.optimizer = self._optimizer()
         self.scaler = torch.amp.GradScaler(self._device_type, enabled=self.recipe.precision == "fp16")
@@ -119,6 +123,14 @@ class Trainer:
     @property
     def _device_type(self) -> str:
         return self.device.split(":")[0]
+
+    def _features(self, name: str) -> Tensor:
+        """Unit class features [C, D] of an input."""
+        return load_file(self.work.inputs[name] / "classes.safetensors")["classes"].to(self.device)
+
+    def _classes(self) -> Tensor:
+        """Class features [C, D] of this step: CLIP's, or those of the adapted text tower, with their graph."""
+        return self.classes_CD if self.prompts is None else self.model.embed_classes(self.prompts)
 
     def _optimizer(self) -> torch.optim.AdamW:
         recipe = self.recipe
@@ -149,7 +161,7 @@ class Trainer:
                     break
                 if self.stopping:
                     self.save()
-                    raise Interrupted(f"saved at step {self.position.step} of {self.steps}")
+                    raise Interrupted(f"saved at step {self.position.step} of {self.steps}", self.position.step)
                 if now - saved >= self.work.compute.checkpoint_seconds:
                     self.save()
                     saved = now
@@ -157,7 +169,8 @@ class Trainer:
 
     def _factor(self, epoch: int, iteration: int) -> float:
         """Fraction of the rates in force at an iteration."""
-        return lr_factor(epoch, iteration, self.steps_per_epoch, self.recipe.epochs, self.recipe.warmup_epochs)
+        factor = SCHEDULES[self.recipe.schedule]
+        return factor(epoch, iteration, self.steps_per_epoch, self.recipe.epochs, self.recipe.warmup_epochs)
 
     def _step(self, epoch: int, batch: Batch) -> None:
         factor = self._factor(epoch, self.position.step % self.steps_per_epoch)
@@ -202,7 +215,7 @@ class Trainer:
                 self._device_type, PRECISIONS[self.recipe.precision], enabled=self.recipe.precision != "fp32"
             ):
                 frames_bTD = self.videos.features(self.model, frames_b.to(self.device))
-                own = self.model.loss(frames_bTD, labels_b.to(self.device), self.classes_CD, self._drawing(shard))
+                own = self.model.loss(frames_bTD, labels_b.to(self.device), self._classes(), self._drawing(shard))
             share = len(labels_b) / batch.videos
             self.scaler.scale(own["total"] * share).backward()
             terms.append({name: term.detach() * share for name, term in own.items()})
@@ -227,7 +240,8 @@ class Trainer:
             return
         means = {name: total / (done or self.steps_per_epoch) for name, total in sums.items()}
         if self.validation and ((epoch + 1) % self.recipe.validate_every == 0 or self.position.step == self.steps):
-            means["validation"] = self.validation.accuracy(self.model, self.classes_CD)
+            with torch.no_grad():
+                means["validation"] = self.validation.accuracy(self.model, self._classes())
             self._compare(epoch, means["validation"])
         self.position.epochs.append(means)
         self.position.sums = {}
@@ -270,6 +284,7 @@ class Trainer:
             "steps": position.step,
             "resampled": position.resampled,
             "processes": self.ranks.size,
+            "classes": len(self.classes_CD),
             "epoch_seconds": [round(seconds, 3) for seconds in position.seconds],
             **kept,
             **position.epochs[-1],

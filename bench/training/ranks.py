@@ -39,6 +39,8 @@ BLAME_SECONDS = 5.0  # a rank that lost another one says so at once; the other's
 class LostRank(StageError):
     """Another rank is gone or silent. Its own end says why; this one only follows from it."""
 
+    final = False
+
 
 @dataclass(frozen=True)
 class Seat:

@@ -171,7 +171,7 @@ def test_a_stage_whose_process_dies_is_tried_again(suite: Path) -> None:
     _slow(graph.stages.values())
     outcome = run_local(wanted, store, Compute(), 2, {"versions": {}}, watch)
     assert killed and not outcome.failed and not outcome.blocked
-    events = [json.loads(line) for line in (store.root / "attempts.jsonl").read_text().splitlines()]
+    events = store.events()
     assert [event["event"] for event in events if event["identity"] == killed[0]] == ["start", "death", "start", "end"]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reports.collect import collect
+from reports.collect import _title, collect
 from reports.results import Results
 
 RESULT = {"top1": 70.0, "top5": None, "mean_class": 69.0, "videos": 40, "undecodable": 1}
@@ -50,7 +50,7 @@ def _collected(axes: dict[str, Any], join: str | None = None) -> Results:
     cells = [_cell(trials[0], "split3", f"test{i}", f"s{i}") for i in (1, 2, 3)]
     cells += [_cell(trial, "half", "", f"h{seed}") for seed, trial in enumerate(trials)]
     report = SimpleNamespace(join=join, reference=None, compare=[], published=[])
-    file = SimpleNamespace(report=report, title="Title", description="", axes=axes)
+    file = SimpleNamespace(report=report, title="Title", world=None, description="", axes=axes)
     suite: Any = SimpleNamespace(name="suite", file=file, axes={"frames": "protocol.views.frames"})
     graph: Any = SimpleNamespace(
         cells=cells, probes=[], maps=[], weights=[], trainings=[], protocols={"split3": {}, "half": {}}
@@ -94,3 +94,10 @@ def test_axes_of_the_suite_over_protocols(axes: dict[str, Any], found: tuple[str
     results = _collected(axes, join="frames")
     assert results.protocol_axes == found
     assert results.settings.join == (None if found else "frames")
+
+
+def test_a_title_says_what_stands_for_the_data_of_the_columns() -> None:
+    columns = {"UCF": SimpleNamespace(dataset="glyphs-narrow-objects")}
+    trials = (SimpleNamespace(columns=columns),)
+    suite: Any = SimpleNamespace(file=SimpleNamespace(title="Table 1", world="glyphs"), trials=trials)
+    assert _title(suite) == "Table 1, in world glyphs (UCF is glyphs-narrow-objects)"

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bench.errors import StageError
+from bench.errors import Interrupted, StageError
 from bench.recipe import Recipe
 from bench.stages import train
 from bench.stages.train import Trainer, run
@@ -86,6 +86,25 @@ def test_it_resumes_at_any_step_with_the_same_bits(
     run(cut)
     assert files(cut) == files(whole)
     assert {"weights.safetensors", "history.json", "history.csv", "tallies.safetensors"} == set(files(whole))
+
+
+def test_it_stops_when_asked_and_goes_on_with_the_same_bits(folder: Path) -> None:
+    whole = training(folder, "unasked")
+    run(whole)
+    cut = replace(again(whole), compute=replace(whole.compute, checkpoint_seconds=1e9))
+    asked = iter([False, True, True, False, False, False])  # at steps 2 and 3
+    for step in (2, 3):
+        with pytest.raises(Interrupted, match=f"saved at step {step} of {STEPS}") as early:
+            run(replace(cut, stopping=lambda: next(asked)))
+        assert early.value.done == step
+    run(replace(cut, stopping=lambda: next(asked)))
+    assert files(cut) == files(whole)
+
+
+def test_a_training_asked_to_stop_at_its_last_step_is_finished(folder: Path) -> None:
+    work = training(folder, "asked-late")
+    steps = iter([False] * (STEPS - 1) + [True])
+    assert run(replace(work, stopping=lambda: next(steps)))["steps"] == STEPS
 
 
 @pytest.mark.parametrize("tuned", [False, True])

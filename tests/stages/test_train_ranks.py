@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.errors import StageError
+from bench.errors import Interrupted, StageError
 from bench.graph import build_graph
 from bench.launch.local import run_local
 from bench.records import Store
@@ -128,6 +129,30 @@ def test_resumed_or_started_by_a_launcher_they_give_the_same_bits(folder: Path) 
     assert start(as_a_launcher_does, (launched, port), 2)["steps"] == 6
     assert files(launched) == files(whole)
     assert not active_children()
+
+
+def asked_on_one_rank(work: Work, seat: Seat) -> int:
+    """Only rank 1 is told to stop, in its second step; the step at which this rank stops."""
+    torch.set_num_threads(1)
+    calls = count(1)
+    try:
+        with joined(seat, "cpu") as ranks:
+            trainer = Trainer(replace(work, stopping=lambda: next(calls) == 2 and seat.rank == 1), ranks)
+            trainer.resume()
+            trainer.fit()
+    except Interrupted as early:
+        return early.done
+    return -1
+
+
+def test_ranks_agree_on_the_step_at_which_they_stop(folder: Path) -> None:
+    whole = training(folder, "unasked", processes=2)
+    run(whole)
+    cut = again(whole)
+    assert start(asked_on_one_rank, cut, 2) == 2
+    assert (cut.checkpoint / "training.pt").is_file()
+    run(cut)
+    assert files(cut) == files(whole)
 
 
 def as_a_launcher_does(task: tuple[Work, int], seat: Seat) -> dict[str, Any]:

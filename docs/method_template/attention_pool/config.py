@@ -1,0 +1,29 @@
+"""Attention pooling: one learnable query weighs the frames, in the place of their mean.
+
+Title, paper, official code and licence belong here. `list methods` shows the first line.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Gt
+from bench.backbones import Backbone
+from methods import settings
+from methods.settings import Inference, Parameters
+from pydantic import Field
+
+__all__ = ["Config", "Inference"]
+
+
+class Config(settings.Config):
+    """What changes training. What only changes the test belongs to Inference."""
+
+    temperature: Annotated[float, Gt(0)] = Field(default=1.0, description="of the softmax over the frames")
+
+    def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
+        return Parameters(stored=backbone.embed_dim, active=backbone.embed_dim)
+
+    def head_flops(self, backbone: Backbone, frames: int, inference: settings.Inference | None = None) -> int:
+        """Scores of the frames, and their weighted sum."""
+        return 2 * 2 * frames * backbone.embed_dim

@@ -1,0 +1,54 @@
+"""Attention pooling in torch.
+
+Legend: B batch, T frames, D joint CLIP width, C classes.
+"""
+
+from __future__ import annotations
+
+from attention_pool.config import Config
+from bench.clip import Clip
+from methods import contract
+from methods.contract import Prediction, Predictor, cosines
+from methods.settings import Inference
+from torch import Tensor, nn
+
+
+def pooled(frames_BTD: Tensor, query_D: Tensor, temperature: float) -> Tensor:
+    """Video embeddings [B, D]: frames weighted by a softmax over their products with the query."""
+    scores_BT = frames_BTD @ query_D / temperature
+    video_BD: Tensor = (scores_BT.softmax(dim=1)[:, None] @ frames_BTD)[:, 0]
+    return video_BD
+
+
+class PoolPredictor(Predictor):
+    """The query, frozen."""
+
+    def __init__(self, query_D: Tensor, temperature: float, logit_scale: float) -> None:
+        super().__init__()
+        self.query_D = nn.Parameter(query_D.detach().clone(), requires_grad=False)
+        self.temperature, self.logit_scale = temperature, logit_scale
+        self.eval()
+
+    def forward(self, frames_BTD: Tensor, classes_CD: Tensor) -> Prediction:
+        video_BD = pooled(frames_BTD, self.query_D, self.temperature)
+        return Prediction(cosines(video_BD, classes_CD), video_BD.norm(dim=-1), {"z": video_BD})
+
+
+class Model(contract.Model):
+    """Cross-entropy of the pooled video with the class texts."""
+
+    config: Config
+
+    def __init__(self, config: Config, clip: Clip) -> None:
+        super().__init__(config, clip)
+        self.query_D = nn.Parameter(nn.init.normal_(clip.logit_scale.new_empty(self.width), std=0.02))
+
+    def loss(
+        self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: object
+    ) -> dict[str, Tensor]:
+        video_BD = pooled(frames_BTD, self.query_D, self.config.temperature)
+        ce = self.cross_entropy(video_BD, labels_B, classes_CD)
+        return {"ce": ce, "total": ce}
+
+    def deploy(self, inference: Inference, source_classes_CD: Tensor) -> Predictor:
+        return PoolPredictor(self.query_D, self.config.temperature, self.deployed_scale(inference))

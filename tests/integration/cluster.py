@@ -1,0 +1,159 @@
+"""The cluster that SLURM_CONF names, and suites on it, started by the command as a user does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bench.launch.launches import Jobs, Launch, find_launch, launch_folders, submitted
+from bench.records import Store
+
+ROOT = Path(__file__).parent.parent.parent
+DEADLINE = 600.0  # seconds for whatever is waited for; a busy machine takes its time
+SITE: dict[str, Any] = {"signal": 15, "pack": 5, "attempts": 2, "resources": {"all": {"cpus": 1, "time": 5}}}
+
+HEAD = """\
+title: Tiny
+datasets:
+  tiny: {root: ., classes: classes.csv, splits: {train: train.txt, test: test.txt}}
+recipe: {source: tiny, templates: glyphs, pretrained: "random:0", views: {frames: 2, copies: 2}, batch: 4, epochs: 2,
+         warmup_epochs: 0, lr: 1.0e-3}
+protocol: {templates: glyphs, views: {frames: 2}}
+protocols:
+  closed-set: {role: closed-set, dataset: tiny}
+"""
+
+Part = dict[str, Any]
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A folder with the tiny dataset's videos, suites and stores. `started` are jobs beside those of launches."""
+
+    folder: Path
+    started: list[str] = field(default_factory=list)
+
+    def suite(self, name: str, text: str) -> Path:
+        """A suite's file beside the videos that it declares."""
+        path = self.folder / f"{name}.yaml"
+        path.write_text(text)
+        return path
+
+    def store(self, name: str, like: Store | None = None, kinds: tuple[str, ...] = ("texts", "encode")) -> Store:
+        """A store of its own, with another one's records of some kinds."""
+        store = Store(self.folder / name)
+        for kind in kinds if like else ():
+            shutil.copytree(like.root / "records" / kind, store.root / "records" / kind)  # type: ignore[union-attr]
+        return store
+
+    def arguments(self, suite: Path, store: Store, *options: str, **site: Any) -> list[str]:
+        """The command that submits a suite; `site` changes the profile."""
+        resources = {**SITE["resources"], **site.pop("resources", {})}
+        profile = store.root.with_name(f"{store.root.name}-{suite.stem}-site.yaml")
+        profile.write_text(json.dumps({**SITE, **site, "resources": resources}))  # YAML as well
+        return command(suite, store, "--on", "slurm", "--site", str(profile), *options)
+
+    def run(self, arguments: list[str], code: int = 0, **environment: str) -> str:
+        """What a command said, after it has ended with this exit code."""
+        done = self.start(arguments, **environment)
+        said, _ = done.communicate(timeout=DEADLINE)
+        assert done.returncode == code, said
+        return said
+
+    def start(self, arguments: list[str], **environment: str) -> subprocess.Popen[str]:
+        """A command under way. A variable that is said to be empty is not there."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("VTB_")}
+        variables = {**inherited, "VTB_CACHE": str(self.folder / "cache"), **environment}
+        return subprocess.Popen(
+            arguments,
+            cwd=Path(arguments[1]).parent,  # of run_suite.py
+            env={name: value for name, value in variables.items() if value},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def local(self, suite: Path, store: Store, *options: str) -> Store:
+        """The store, after this machine has carried the suite out."""
+        self.run(command(suite, store, "--jobs", "2", *options))
+        return store
+
+    def submit(self, suite: Path, store: Store, *options: str, **site: Any) -> Launch:
+        """The launch of a suite that the command has just submitted."""
+        self.run(self.arguments(suite, store, *options, **site))
+        return find_launch(store)
+
+    def cancel(self) -> None:
+        """End all jobs that were started in this folder."""
+        jobs = list(self.started)
+        for launches in self.folder.glob("*/launches"):
+            jobs += [each.job for folder in launch_folders(Store(launches.parent)) for each in submitted(folder)]
+        if jobs:
+            subprocess.run(["scancel", "--quiet", *jobs], check=False)
+
+
+def command(suite: Path, store: Store, *options: str, root: Path = ROOT) -> list[str]:
+    fixed = ("--store", str(store.root), "--device", "cpu", "--workers", "0")
+    return [sys.executable, str(root / "run_suite.py"), "run", str(suite), *fixed, *options]
+
+
+def until(look: Callable[[], Found | None], what: str) -> Found:
+    """What `look` finds, as soon as it finds something."""
+    deadline = time.monotonic() + DEADLINE
+    while (found := look()) is None:
+        assert time.monotonic() < deadline, f"{what}: not within {DEADLINE:.0f} s\n{asked('squeue')}"
+        time.sleep(0.3)
+    return found
+
+
+def ended(launch: Launch) -> Part:
+    """How a launch ended, once it has."""
+    return until(launch.ended, f"end of {launch.name}, see {launch.folder / 'jobs'}")
+
+
+def asked(*command: str) -> str:
+    """What one of Slurm's commands says."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def arrays(launch: Launch, round: int = 1) -> list[Jobs]:
+    """What was submitted in a round, without the closing job."""
+    return [jobs for jobs in launch.jobs() if jobs.round == round and not jobs.closing]
+
+
+def events(store: Store, event: str) -> dict[str, list[Part]]:
+    """The events of one sort, by the stage's title or, where they have none, its identity."""
+    found: dict[str, list[Part]] = {}
+    for each in store.events():
+        if each["event"] == event:
+            found.setdefault(each.get("title", each["identity"]), []).append(each)
+    return found
+
+
+def results(store: Store) -> dict[tuple[str, str], Part]:
+    """What every record measured: its result without times, and the hashes of its files."""
+    found = {}
+    for path in (store.root / "records").glob("*/*/record.json"):
+        record = json.loads(path.read_text())
+        result = {name: value for name, value in (record["result"] or {}).items() if name != "epoch_seconds"}
+        found[record["kind"], record["identity"]] = {"result": result, "sha256": record["sha256"]}
+    return found
+
+
+def identities(store: Store, kind: str) -> dict[str, str]:
+    """Identity by title of all records of a kind."""
+    return {store.read(kind, identity)["title"]: identity for identity in store.known(kind)}
+
+
+def weights(store: Store, title: str) -> bytes:
+    """The weights that a training left."""
+    return (store.folder("train", identities(store, "train")[title]) / "weights.safetensors").read_bytes()

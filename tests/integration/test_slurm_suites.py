@@ -1,0 +1,299 @@
+"""Suites on Slurm, from the command to the report: the same results as here, failures, packing, launches at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bench.launch.launches import find_launch, launch_folders, open_launch
+from bench.records import Store
+from tests.integration.cluster import (
+    HEAD,
+    ROOT,
+    SITE,
+    Cluster,
+    arrays,
+    asked,
+    ended,
+    events,
+    identities,
+    results,
+    until,
+)
+from tests.suites import write_suite
+
+slurm = pytest.mark.slurm
+
+Part = dict[str, Any]
+
+TRAININGS = ("dense", "mote", "tuned")
+WHOLE = f"""\
+{HEAD}  zero-shot: {{role: zero-shot, dataset: tiny, views: {{clips: 2}}}}
+rows:
+  clip_mean: {{label: CLIP mean-pool, method: clip_mean}}
+  dense: {{method: dense_temporal, config: {{layers: 1}}}}
+  mote: {{method: mote, config: {{layers: 1, num_experts: 2}}, axes: {{inference.tfm: [true, false]}}}}
+  tuned: {{method: clip_mean, config: {{tower: tuned}}, inference: {{clip_alpha: 0.5}},
+          recipe: {{views: {{copies: 0}}}}}}
+report: {{reference: clip_mean, experts: [mote], compare: [[dense, clip_mean]]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(cluster: Cluster) -> Store:
+    """All of the suite, carried out on this machine."""
+    return cluster.local(cluster.suite("whole", WHOLE), cluster.store("local"))
+
+
+# --- what a user is promised ------------------------------------------------------------------------------------------
+
+
+@slurm
+def test_a_suite_is_submitted_in_seconds_and_gives_the_results_of_this_machine(cluster: Cluster, whole: Store) -> None:
+    store, began = cluster.store("suite"), time.monotonic()
+    launch = cluster.submit(cluster.folder / "whole.yaml", store)
+    assert time.monotonic() - began < 30 and not launch.ended()
+    end = ended(launch)
+    assert (end["state"], end["failed"], end["blocked"]) == ("complete", [], [])
+    assert results(store) == results(whole)
+    report, here = store.root / "reports/whole", whole.root / "reports/whole"
+    assert (report / "table.csv").read_text() == (here / "table.csv").read_text()
+    assert {path.name for path in report.iterdir()} == {path.name for path in here.iterdir()}
+    assert not list((store.root / "claims").iterdir()) and not list((store.root / "checkpoints").glob("*/*"))
+    started, done = ({each["identity"]: each for each in store.events() if each["event"] == event}
+                     for event in ("start", "end"))  # fmt: skip
+    assert set(started) == set(done) == {stage.identity for stage in launch.stages}
+    for stage in launch.stages:
+        assert all(done[identity]["time"] <= started[stage.identity]["time"] for _, identity in stage.inputs)
+
+
+FAILING = WHOLE.replace("{layers: 1}}\n", "{layers: 1}, recipe: {lr: 1.0e+30}}\n", 1).replace(
+    "axes: {inference.tfm: [true, false]}}", "recipe: {views: {copies: 1}}}"
+)
+
+
+@slurm
+def test_failures_block_only_what_needs_them_and_are_told(cluster: Cluster) -> None:
+    """One training diverges, which is final; the features of another are damaged, which is tried again in vain."""
+    suite = cluster.suite("failing", FAILING)
+    store = cluster.local(cluster.suite("sound", FAILING.replace("1.0e+30", "1.0e-3")), cluster.store("failing"))
+    damaged = identities(store, "train")["train mote seed 0"]
+    (features,) = _inputs(store, damaged, "features")
+    os.truncate(store.folder(*features) / "features.safetensors", 100)
+    for kind in ("train", "evaluate", "probe", "weights", "maps"):
+        shutil.rmtree(store.root / "records" / kind, ignore_errors=True)
+    shutil.rmtree(store.root / "attempts")
+    launch = cluster.submit(suite, store)
+    end = ended(launch)
+    stages = {stage.title: stage for stage in launch.stages}
+    diverged, broken = (stages[f"train {row} seed 0"] for row in ("dense", "mote"))
+    assert end["state"] == "incomplete" and set(end["failed"]) == {diverged.identity, broken.identity}
+    failures = events(store, "failure")
+    assert [failure["final"] for failure in failures.pop(diverged.title)] == [True]
+    assert [failure["final"] for failure in failures[broken.title]] == [False] * SITE["attempts"]
+    assert "Traceback" in failures.pop(broken.title)[0]["reason"] and not failures
+    needing = {stage.identity for stage in launch.stages if {diverged.key, broken.key} & set(stage.inputs)}
+    assert needing and set(end["blocked"]) == needing
+    lacking = {launch.stages[number].identity for number in launch.lacking()}
+    assert lacking == needing | {diverged.identity, broken.identity} and len(lacking) < len(stages)
+    assert "missing" in (store.root / "reports/failing/table.md").read_text()
+    assert not list((store.root / "claims").iterdir())
+
+
+def _inputs(store: Store, training: str, *names: str) -> list[tuple[str, str]]:
+    inputs = store.read("train", training)["inputs"]
+    return [(inputs[name][0], inputs[name][1]) for name in names]
+
+
+# --- many stages ------------------------------------------------------------------------------------------------------
+
+MANY = WHOLE[: WHOLE.index("report:")].replace(
+    "inference.tfm: [true, false]", f"inference.merge_temperature: {list(range(1, 101))}"
+)
+
+
+@slurm
+def test_small_stages_share_jobs_large_arrays_are_cut_and_what_is_there_is_not_submitted(
+    cluster: Cluster, whole: Store
+) -> None:
+    suite = cluster.suite("many", MANY)
+    store = cluster.store("many", whole, ("texts", "encode", "train", "probe", "weights"))
+    launch = cluster.submit(suite, store, pack_most=25, max_array=3)
+    assert {stage.kind for stage in launch.stages} == {"evaluate"} and len(launch.stages) > 200
+    submitted = [len(jobs.elements) for jobs in arrays(launch)]
+    assert max(submitted) == 3 and 8 < sum(submitted) < 16
+    assert ended(launch)["state"] == "complete"
+    started = events(store, "start")
+    assert all(store.done(*stage.key) and len(started[stage.title]) == 1 for stage in launch.stages)
+    assert {each["job"] for (each,) in started.values()} == {job for jobs in arrays(launch) for job in jobs.ids()}
+    lost = launch.stages[::20]
+    for stage in lost:
+        shutil.rmtree(store.folder(*stage.key))
+    again = cluster.submit(suite, store)
+    assert {stage.key for stage in again.stages} == {stage.key for stage in lost} and again.about["cached"] > 200
+    assert len(arrays(again)) == 1
+    assert ended(again)["state"] == "complete"
+    assert len(events(store, "start")[lost[0].title]) == 2 and len(events(store, "start")[launch.stages[1].title]) == 1
+
+
+# --- launches at once -------------------------------------------------------------------------------------------------
+
+
+@slurm
+def test_two_launches_at_once_carry_out_each_stage_once(cluster: Cluster, whole: Store) -> None:
+    store = cluster.store("both", whole)
+    names = ("first", "second")
+    rows = WHOLE[WHOLE.index("  tuned:") : WHOLE.index("report:")]
+    second = WHOLE.replace(rows, "  text4vis: {method: text4vis}\n")
+    suites = [cluster.suite(name, text) for name, text in zip(names, (WHOLE, second), strict=True)]
+    commands = [cluster.start(cluster.arguments(suite, store)) for suite in suites]
+    for each in commands:
+        said, _ = each.communicate()
+        assert each.returncode == 0, said
+    launches = [open_launch(folder) for folder in launch_folders(store)]
+    shared = set.intersection(*({stage.key for stage in launch.stages} for launch in launches))
+    assert len(launches) == 2 and len(shared) > 5
+    assert [ended(launch)["state"] for launch in launches] == ["complete", "complete"]
+    started = [(each["kind"], each["identity"]) for each in store.events() if each["event"] == "start"]
+    assert len(started) == len(set(started))
+    assert set(started) == {stage.key for launch in launches for stage in launch.stages}
+    for name in names:
+        assert (store.root / "reports" / name / "report.html").is_file()
+        assert "missing" not in (store.root / "reports" / name / "table.md").read_text()
+
+
+@slurm
+def test_launches_that_are_submitted_at_once_never_share_a_stage(cluster: Cluster) -> None:
+    """Their jobs wait for a time that does not come, and are cancelled."""
+    suite = cluster.suite("crowd", WHOLE)
+    for attempt in range(4):
+        store = cluster.store(f"crowd-{attempt}")
+        arguments = cluster.arguments(suite, store, resources={"all": {"extra": {"begin": "now+3600"}}})
+        crowd = [cluster.start(arguments) for _ in range(3)]
+        said = [each.communicate()[0] for each in crowd]
+        assert [each.returncode for each in crowd] == [0, 0, 0], said
+        launches = [open_launch(folder) for folder in launch_folders(store)]
+        asked("scancel", *(jobs.job for launch in launches for jobs in launch.jobs()))
+        elements = [(launch, element) for launch in launches for jobs in launch.jobs() for element in jobs.elements]
+        submitted = [launch.stages[number].key for launch, element in elements for number in element]
+        assert len(launches) == 3 and len(submitted) == len(launches[0].stages)
+        assert set(submitted) == {stage.key for stage in launches[0].stages}
+
+
+# --- several tasks ----------------------------------------------------------------------------------------------------
+
+PAIR = f"""\
+{HEAD.replace("epochs: 2", "epochs: 200")}
+rows:
+  mote: {{method: mote, config: {{layers: 1, num_experts: 2}}}}
+"""
+
+
+@slurm
+def test_a_training_of_two_tasks_equals_that_of_one_also_over_nodes_and_when_interrupted(
+    cluster: Cluster, whole: Store
+) -> None:
+    suite = cluster.suite("pair", PAIR)
+    stores = [cluster.store(name, whole) for name in ("alone", "together", "apart")]
+    for store, nodes in zip(stores[1:], (1, 2), strict=True):
+        cluster.submit(suite, store, "recipe.processes=2", resources={"train": {"nodes": nodes}})
+    launches = [find_launch(store) for store in stores[1:]]
+    (apart,) = (stage for stage in launches[1].stages if stage.kind == "train")
+
+    def signal() -> bool | None:
+        progress = stores[2].progress(*apart.key)
+        if progress is None or progress["done"] < 20:
+            return None
+        asked("scancel", "--signal=USR2", events(stores[2], "start")[apart.title][0]["job"])
+        return True
+
+    until(signal, "steps of two tasks")
+    cluster.local(suite, stores[0])
+    assert [ended(launch)["state"] for launch in launches] == ["complete"] * 2
+    (stopped,) = events(stores[2], "interrupted")[apart.title]
+    assert stopped["done"] > 0 and len(events(stores[2], "start")[apart.title]) == 2
+    alone, *pairs = (store.read(*apart.key)["result"] for store in stores)
+    assert alone["processes"] == 1 and [pair["processes"] for pair in pairs] == [2, 2]
+    expected, *found = (load_file(store.folder(*apart.key) / "weights.safetensors") for store in stores)
+    for weights in found:
+        torch.testing.assert_close(weights, expected, atol=2e-5, rtol=0)
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@slurm
+def test_code_that_changes_after_the_submission_is_refused_by_the_job(cluster: Cluster, whole: Store) -> None:
+    root = cluster.folder / "project"
+    for name in ("bench", "methods", "reports", "suites"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "run_suite.py", root)
+    rows = WHOLE[WHOLE.index("  dense:") :]
+    suite, store = cluster.suite("edited", WHOLE.replace(rows, "")), cluster.store("edited", whole)
+    arguments = cluster.arguments(suite, store, resources={"evaluate": {"extra": {"begin": "now+10"}}})
+    cluster.run([sys.executable, str(root / "run_suite.py"), *arguments[2:]])
+    changed = root / "bench/stages/evaluate.py"
+    changed.write_text(changed.read_text() + "\n\nCHANGED = True\n")
+    launch = find_launch(store)
+    assert (ended(launch)["state"], len(ended(launch)["failed"])) == ("incomplete", len(launch.stages))
+    for failures in events(store, "failure").values():
+        (failure,) = failures
+        assert failure["final"] and failure["reason"].startswith("the code has changed since the launch")
+
+
+@slurm
+def test_a_partition_that_does_not_exist_is_told_in_the_words_of_slurm(cluster: Cluster) -> None:
+    suite, store = cluster.suite("nowhere", WHOLE), cluster.store("nowhere")
+    said = cluster.run(cluster.arguments(suite, store, resources={"train": {"partition": "nowhere"}}), code=2)
+    assert "invalid partition specified: nowhere" in said
+    _assert_nothing_is_left(store)
+
+
+@slurm
+def test_a_submission_that_slurm_refuses_midway_leaves_nothing_in_the_queue(cluster: Cluster) -> None:
+    suite, store, programs = cluster.suite("midway", WHOLE), cluster.store("midway"), cluster.folder / "programs"
+    programs.mkdir()
+    sbatch = programs / "sbatch"  # takes two jobs, and no third one
+    sbatch.write_text(f"""#!/bin/sh
+    case "$*" in *--test-only*) exec {shutil.which("sbatch")} "$@";; esac
+    echo x >> {programs}/count
+    if [ "$(wc -l < {programs}/count)" -gt 2 ]; then echo "sbatch: error: too many jobs of this user" >&2; exit 1; fi
+    exec {shutil.which("sbatch")} "$@"
+    """)
+    sbatch.chmod(0o755)
+    said = cluster.run(cluster.arguments(suite, store), code=2, PATH=f"{programs}:{os.environ['PATH']}")
+    assert "too many jobs of this user" in said and "Traceback" not in said
+    launch = find_launch(store)
+    assert len(launch.jobs()) == 2
+    _assert_nothing_is_left(store)
+
+
+def _assert_nothing_is_left(store: Store) -> None:
+    launch = find_launch(store)
+    assert (launch.ended() or {})["state"] == "cancelled" and not list((store.root / "claims").iterdir())
+    names = asked("squeue", "--noheader", "--format=%j", "--states=PENDING,RUNNING,SUSPENDED,CONFIGURING")
+    assert f"{launch.about['suite']}-" not in names
+
+
+def test_a_dry_run_prints_the_scripts_without_a_scheduler(tmp_path: Path) -> None:
+    """On a machine without Slurm, where the videos are not made either."""
+    without = Cluster(tmp_path)
+    suite, store = write_suite(tmp_path), without.store("runs")
+    arguments = without.arguments(suite, store, "--dry-run", resources={"train": {"time": 7}})
+    said = without.run(arguments, PATH=str(tmp_path), SLURM_CONF="")
+    scripts = said.split("#!/bin/bash")[1:]
+    assert len(scripts) > 4 and all("submitit.core._submit" in script for script in scripts)
+    (training,) = (script for script in scripts if "--job-name=small-train" in script)
+    assert "#SBATCH --time=7\n" in training and "#SBATCH --signal=USR2@15\n" in training
+    assert "afterany:<1: small-encode>:<2: small-texts>" in training and "afterany:<1:" in scripts[-1]
+    assert "resubmits what was lost, or writes the report" in said
+    assert not store.root.exists() and not (tmp_path / "cache").exists()

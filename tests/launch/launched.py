@@ -1,0 +1,44 @@
+"""Launches in tests: stages without work, and a queue that says what the test wants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.launch.launches import Launch, Planned, create
+from bench.records import Store
+from bench.work import Order
+
+RESOURCES = {"time": 60, "cpus": 1}
+SITE = {"signal": 20, "pack": 10, "pack_most": 100, "attempts": 3, "max_array": 1000}
+
+
+def stage(name: str, *inputs: Planned, kind: str = "train", seconds: float = 1.0, **more: Any) -> Planned:
+    keys = tuple(other.key for other in inputs)
+    return Planned(kind, name, f"{kind} {name}", keys, seconds, **{"resources": RESOURCES, **more})
+
+
+def launched(store: Store, *stages: Planned, suite: str = "tiny", **site: Any) -> Launch:
+    """A launch on Slurm that has submitted nothing yet."""
+    from bench.launch.site import Site
+
+    about = {
+        "suite": suite,
+        "file": f"/suites/{suite}.yaml",
+        "folder": "/",
+        "overrides": [],
+        "compute": {"threads": 1},
+        "provenance": {},
+        "cached": 0,
+        "on": "slurm",
+        "environment": {},
+        "site": Site(**{**SITE, **site}).model_dump(mode="json"),
+        "closing": RESOURCES,
+    }
+    orders = [Order(s.kind, s.identity, s.title, {}, {}, {}, 1.0, (), "") for s in stages]
+    return create(store, about, list(stages), orders)
+
+
+def finish(store: Store, planned: Planned) -> None:
+    """Leave a record."""
+    with store.writing(*planned.key, {}):
+        pass

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from bench.errors import UserError
+from bench.launch.launches import (
+    Jobs,
+    find_launch,
+    holder,
+    launch_folders,
+    open_launch,
+    release,
+    take,
+)
+from bench.records import Store
+from tests.launch.launched import finish, launched, stage
+
+KEY = ("train", "a")
+
+
+def test_a_launch_reads_back_as_it_was_made(tmp_path: Path) -> None:
+    first = stage("a", seconds=2.5)
+    launch = launched(Store(tmp_path), first, stage("b", first, kind="evaluate", tasks=1))
+    launch.add(Jobs("7", "tiny-train", [[0], [1]], 1, 0.0, 1.0))
+    opened = open_launch(launch.folder)
+    assert opened == launch
+    assert opened.jobs() == [Jobs("7", "tiny-train", [[0], [1]], 1, 0.0, 1.0)]
+    assert opened.jobs()[0].ids() == ["7_0", "7_1"]
+    assert opened.orders([1])[1].identity == "b"
+    assert opened.store == Store(tmp_path)
+
+
+def test_a_single_job_has_no_index() -> None:
+    assert Jobs("7", "tiny-train", [[0, 1]], 1, 0.0, 1.0).ids() == ["7"]
+
+
+def test_what_lacks_a_record_is_said_by_records_alone(tmp_path: Path) -> None:
+    launch = launched(Store(tmp_path), stage("a"), stage("b"))
+    finish(launch.store, launch.stages[0])
+    launch.end("complete")
+    assert launch.lacking() == [1]
+
+
+def test_launches_are_found_by_suite_by_id_and_by_age(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    older, other = launched(store, stage("a")), launched(store, stage("a"), suite="two-words")
+    assert set(launch_folders(store)) == {older.folder, other.folder}
+    assert find_launch(store, "two-words") == other
+    assert find_launch(store, "suites/two-words.yaml") == other
+    assert find_launch(store, older.name) == older
+    with pytest.raises(UserError, match="did you mean 'two-words'"):
+        find_launch(store, "two-word")
+    with pytest.raises(UserError, match="nothing was launched"):
+        find_launch(Store(tmp_path / "other"))
+
+
+def test_an_end_can_be_taken_back(tmp_path: Path) -> None:
+    launch = launched(Store(tmp_path), stage("a"))
+    assert launch.ended() is None
+    launch.end("incomplete", ["a"])
+    ended = launch.ended()
+    assert ended is not None
+    assert (ended["state"], ended["failed"]) == ("incomplete", ["a"])
+    launch.reopen()
+    assert launch.ended() is None
+
+
+def test_a_claim_holds_while_its_launch_lives_and_is_outbid_afterwards(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert take(store, KEY, "first", ()) is None
+    assert take(store, KEY, "first", ()) is None  # one's own
+    assert take(store, KEY, "second", {"first"}) == "first"
+    assert take(store, KEY, "second", ()) is None
+    assert take(store, KEY, "third", {"second"}) == "second"
+    assert holder(store, KEY) == "second"
+
+
+def test_only_its_holder_gives_a_claim_up_for_others(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    take(store, KEY, "first", ())
+    take(store, KEY, "second", ())
+    release(store, KEY, "first")
+    assert holder(store, KEY) == "second"
+    release(store, KEY, "second")
+    assert take(store, KEY, "third", {"first", "second"}) is None
+
+
+def test_a_finished_stage_is_given_up_by_anyone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    take(store, KEY, "first", ())
+    release(store, KEY)
+    assert holder(store, KEY) is None
+
+
+def _bid(task: tuple[Path, str]) -> list[bool]:
+    """Whether a launch gets each of fifty stages that a dead launch holds."""
+    root, name = task
+    return [take(Store(root), ("train", f"{n}"), name, {"a", "b", "c"}) is None for n in range(50)]
+
+
+def test_of_launches_that_outbid_at_once_exactly_one_gets_each_stage(tmp_path: Path) -> None:
+    for number in range(50):
+        take(Store(tmp_path), ("train", f"{number}"), "dead", ())
+    with ProcessPoolExecutor(3, mp_context=get_context("fork")) as pool:
+        won = list(pool.map(_bid, [(tmp_path, name) for name in "abc"]))
+    assert [sum(bids) for bids in zip(*won, strict=True)] == [1] * 50

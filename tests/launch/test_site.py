@@ -1,0 +1,345 @@
+"""What jobs ask for: times and memory as they are written, layers, a site's profile, what submitit is given."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from submitit.slurm.slurm import _make_sbatch_string
+
+from bench.errors import UserError
+from bench.graph import build_graph
+from bench.launch.site import Resources, Site, load_site, resources_for, submitit_parameters
+from bench.suite import SUITES, load_suite
+from bench.yaml_source import load_value
+from tests.suites import write_suite
+
+# as written without quotes -> minutes
+TIMES = {
+    "90": 90,
+    "1.5": 2,
+    "90:00": 90,
+    "1:30": 2,
+    "1:30:00": 90,
+    "01:30:01": 91,
+    "48:00:00": 2880,
+    "1-12": 2160,
+    "1-00:30": 1470,
+    "2-01:02:03": 2943,
+    "'1:30:00'": 90,
+}
+NO_TIMES = ("soon", "1:60:00", "1:2:3:4", "-5", "0", "0:00", "true", ".inf", "UNLIMITED", "1h", "[60]")
+MEMORY = {"16G": 16384, "16GB": 16384, "512M": 512, "1.5T": 1572864, "2000": 2000, "1K": 1, "0.5g": 512}
+NO_MEMORY = ("0", "0G", "much", "16X", "-1", "true", "G", ".nan")
+
+MISTAKES = {
+    "unknown stage": (
+        "resources: {trian: {gpus: 1}}",
+        ["small.yaml:22: resources.trian", "unknown key 'trian'", "all, encode", "did you mean 'train'?"],
+    ),
+    "unknown resource": (
+        "resources:\n  train:\n    gpu: 1",
+        ["small.yaml:24: resources.train.gpu", "unknown key 'gpu'", "did you mean 'gpus'?"],
+    ),
+    "no time": (
+        "resources: {train: {time: later}}",
+        ["small.yaml:22: resources.train.time", "'later' is not a time", "D-HH:MM:SS"],
+    ),
+    "no memory": ("resources: {all: {memory: 0}}", ["small.yaml:22: resources.all.memory", "greater than or equal"]),
+    "option of the launcher": (
+        "resources: {all: {extra: {array: 0-3}}}",
+        ["small.yaml:22: resources.all.extra.array", "the launcher decides on --array itself"],
+    ),
+    "option with a key of its own": (
+        "resources: {all: {extra: {gpus-per-node: 2}}}",
+        ["resources.all.extra.gpus-per-node", "has a key of its own: gpus"],
+    ),
+    "no option": ("resources: {all: {extra: {--mail-type: END}}}", ["without its dashes"]),
+    "value of an option": (
+        "resources: {all: {extra: {mail-type: [END, FAIL]}}}",
+        ["small.yaml:22: resources.all.extra.mail-type", "text of one line"],
+    ),
+}
+
+
+def _suite(folder: Path, resources: str, row: str = "") -> Path:
+    """The small suite with resources, and with some of its row `dense`."""
+    changes = [("report:\n", f"{resources}\nreport:\n")]
+    if row:
+        changes.append(("config: {layers: 1}}\n", f"config: {{layers: 1}}, resources: {row}}}\n"))
+    return write_suite(folder, *changes)
+
+
+def _site(folder: Path, text: str) -> Path:
+    path = folder / "site.yaml"
+    path.write_text(text)
+    return path
+
+
+def _resources(**said: Any) -> Resources:
+    return Resources.model_validate(said)
+
+
+@pytest.mark.parametrize("text", TIMES)
+def test_a_time_without_quotes_means_what_slurm_means_by_it(text: str, tmp_path: Path) -> None:
+    path = _suite(tmp_path, f"resources: {{train: {{time: {text}}}}}", f"{{train: {{time: {text}}}}}")
+    file = load_suite(path).file
+    assert file.resources["train"].time == TIMES[text]
+    assert file.rows["dense"].resources["train"].time == TIMES[text]
+
+
+@pytest.mark.parametrize("text", TIMES)
+def test_a_time_in_an_override_means_the_same(text: str, tmp_path: Path) -> None:
+    overrides = (f"resources.train.time={text}", f"rows.dense.resources.all={{time: {text}}}")
+    file = load_suite(write_suite(tmp_path), overrides).file
+    assert file.resources["train"].time == TIMES[text]
+    assert file.rows["dense"].resources["all"].time == TIMES[text]
+
+
+@pytest.mark.parametrize("text", NO_TIMES)
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        _resources(time=load_value(text))
+
+
+@pytest.mark.parametrize("text", MEMORY)
+def test_memory_is_counted_in_megabytes(text: str) -> None:
+    assert _resources(memory=load_value(text)).memory == MEMORY[text]
+
+
+@pytest.mark.parametrize("text", NO_MEMORY)
+def test_what_is_no_memory_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        _resources(memory=load_value(text))
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_a_suite_is_told_with_its_line(mistake: str, tmp_path: Path) -> None:
+    text, expected = MISTAKES[mistake]
+    with pytest.raises(UserError) as error:
+        load_suite(_suite(tmp_path, text))
+    for part in expected:
+        assert part in str(error.value)
+
+
+def test_a_mistake_in_a_row_or_an_override_is_told_with_its_place(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"small\.yaml:19: rows\.dense\.resources\.report: unknown key 'report'"):
+        load_suite(_suite(tmp_path, "", "{report: {cpus: 1}}"))
+    with pytest.raises(UserError, match=r"override resources\.train\.tme=1: resources\.train\.tme: unknown key 'tme'"):
+        load_suite(write_suite(tmp_path), ("resources.train.tme=1",))
+    with pytest.raises(UserError, match=r"override recipe=\{lr: 1, lr: 2\}: key 'lr' appears twice"):
+        load_suite(write_suite(tmp_path), ("recipe={lr: 1, lr: 2}",))
+
+
+def test_the_closing_job_may_have_resources_of_its_own_in_a_suite(tmp_path: Path) -> None:
+    assert load_suite(_suite(tmp_path, "resources: {report: {cpus: 4}}")).file.resources["report"].cpus == 4
+
+
+def test_resources_change_no_identity(tmp_path: Path) -> None:
+    plain = build_graph(load_suite(write_suite(tmp_path)))
+    path = _suite(tmp_path, "resources: {all: {gpus: 1}}", "{train: {time: 2:00:00}}")
+    assert list(build_graph(load_suite(path)).stages) == list(plain.stages)
+
+
+def test_resources_stay_in_another_world(tmp_path: Path) -> None:
+    path = tmp_path / "moved.yaml"
+    path.write_text((SUITES / "mote-merge.yaml").read_text() + "resources: {train: {time: 2:00:00}}\n")
+    assert load_suite(path, ("world=glyphs",)).file.resources["train"].time == 120
+
+
+def test_the_row_goes_before_the_suite_before_the_site_and_a_kind_before_all() -> None:
+    layers: list[tuple[str, str, str]] = [
+        (place, key, f"{place}-{key}") for place in ("site", "suite", "row") for key in ("all", "train")
+    ]
+    for last in range(1, len(layers) + 1):
+        said: dict[str, dict[str, Resources]] = {"site": {}, "suite": {}, "row": {}}
+        for place, key, partition in layers[:last]:
+            said[place][key] = Resources(partition=partition)
+        found = resources_for("train", Site(resources=said["site"]), said["suite"], said["row"])
+        assert found.partition == layers[last - 1][2]
+
+
+def test_what_a_later_layer_does_not_say_stays() -> None:
+    site = Site(resources={"all": Resources(account="lab", cpus=4, extra={"nice": 5, "exclusive": True})})
+    found = resources_for(
+        "train", site, {"train": Resources(gpus=2, extra={"nice": 7})}, {"all": _resources(time="1-0", gpus=0)}
+    )
+    assert found == _resources(account="lab", cpus=4, gpus=0, time=1440, extra={"nice": 7, "exclusive": True})
+
+
+def test_resources_of_other_kinds_do_not_count() -> None:
+    found = resources_for("encode", Site(resources={"train": Resources(gpus=8)}), {"maps": Resources(gpus=4)})
+    assert found == Resources(time=60, cpus=2)
+
+
+def test_equal_resources_hash_alike() -> None:
+    one = Resources(gpus=1, extra={"nice": 5, "comment": "x"})
+    other = Resources(gpus=1, extra={"comment": "x", "nice": 5})
+    assert one == other
+    assert len({one, other, Resources(gpus=2)}) == 2
+
+
+def test_a_profile_and_its_resources_come_back_from_json() -> None:
+    site = Site(pack=20, resources={"train": _resources(time="1-0", memory="1.5G", extra={"comment": "x"})})
+    assert Site.model_validate_json(site.model_dump_json()) == site
+
+
+def test_a_profile_is_read_from_its_file(tmp_path: Path) -> None:
+    site = load_site(
+        _site(
+            tmp_path,
+            """\
+python: singularity exec bench.sif python
+setup: [module load cuda]
+max_array: 1000
+parallel: 8
+pack: 0:20:00
+resources:
+  all: {account: lab, partition: short, time: 1:30:00}
+  train: {gpus: 1, memory: 32G}
+  report: {gpus: 0}
+""",
+        )
+    )
+    assert (site.python, site.setup, site.max_array) == (
+        "singularity exec bench.sif python",
+        ["module load cuda"],
+        1000,
+    )
+    assert (site.parallel, site.pack, site.pack_most, site.signal, site.attempts) == (8, 20, 100, 120, 3)
+    assert site.resources["all"] == Resources(account="lab", partition="short", time=90)
+    assert site.resources["train"] == Resources(gpus=1, memory=32768)
+
+
+def test_the_option_goes_before_the_variable_before_the_users_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = []
+    for attempts, name in enumerate(("users", "variable", "option"), start=4):
+        (tmp_path / name).mkdir()
+        paths.append(_site(tmp_path / name, f"attempts: {attempts}\n"))
+    monkeypatch.setattr("bench.launch.site.user_config_path", lambda name: tmp_path / "none")
+    monkeypatch.delenv("VTB_SITE", raising=False)
+    assert load_site(None) == Site()
+    monkeypatch.setattr("bench.launch.site.user_config_path", lambda name: tmp_path / "users")
+    assert load_site(None).attempts == 4
+    monkeypatch.setenv("VTB_SITE", str(paths[1]))
+    assert load_site(None).attempts == 5
+    assert load_site(paths[2]).attempts == 6
+
+
+def test_a_profile_that_is_asked_for_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"lab\.yaml: no such site file"):
+        load_site(tmp_path / "lab.yaml")
+    monkeypatch.setenv("VTB_SITE", str(tmp_path / "other.yaml"))
+    with pytest.raises(UserError, match=r"other\.yaml: no such site file"):
+        load_site(None)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("setup: []\nparalel: 3\n", ["site.yaml:2: paralel", "did you mean 'parallel'?"]),
+        ("resources:\n  trian: {gpus: 1}\n", ["site.yaml:2: resources.trian", "did you mean 'train'?"]),
+        ("signal: 5\n", ["site.yaml:1: signal", "greater than or equal to 10"]),
+        ("setup: module load cuda\n", ["site.yaml:1: setup", "valid list"]),
+        ("pack: soon\n", ["site.yaml:1: pack", "'soon' is not a time"]),
+        ("attempts: 1\nattempts: 2\n", ["site.yaml:2", "appears twice"]),
+    ],
+)
+def test_a_mistake_in_a_profile_is_told_with_its_line(text: str, expected: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        load_site(_site(tmp_path, text))
+    for part in expected:
+        assert part in str(error.value)
+
+
+def test_what_is_asked_for_stands_in_the_text_that_sbatch_gets() -> None:
+    asked = _resources(
+        partition="long",
+        account="lab",
+        qos="normal",
+        constraint="a100|h100",
+        gpus=2,
+        cpus=8,
+        memory="64G",
+        time="1-0:30",
+        nodes=2,
+        exclude="node[1-3]",
+        reservation="course",
+        extra={"mail-type": "END,FAIL", "exclusive": True, "nice": 100, "contiguous": False},
+    )
+    site = Site(signal=300, parallel=4, setup=["module load cuda"])
+    parameters = submitit_parameters(asked, 4, "train", site)
+    lines = _make_sbatch_string(command="python job.py", folder="/jobs", map_count=10, **parameters).splitlines()
+    options = {line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")}
+    assert options == {
+        "account=lab",
+        "array=0-9%4",
+        "constraint='a100|h100'",
+        "cpus-per-task=8",
+        "error=/jobs/%A_%a_0_log.err",
+        "exclude='node[1-3]'",
+        "exclusive",
+        "gpus-per-node=4",
+        "job-name=train",
+        "mail-type=END,FAIL",
+        "mem=65536M",
+        "nice=100",
+        "nodes=2",
+        "ntasks-per-node=2",
+        "open-mode=append",
+        "output=/jobs/%A_%a_0_log.out",
+        "partition=long",
+        "qos=normal",
+        "requeue",
+        "reservation=course",
+        "signal=USR2@300",
+        "time=1470",
+        "wckey=submitit",
+    }
+    assert lines.index("module load cuda") < next(n for n, line in enumerate(lines) if line.startswith("srun"))
+    assert "--kill-on-bad-exit=1 --cpus-per-task=8 python job.py" in lines[-1]
+
+
+def test_what_nobody_says_is_not_asked_for() -> None:
+    parameters = submitit_parameters(resources_for("encode", Site(), {}, {}), 1, "encode", Site())
+    text = _make_sbatch_string(command="python job.py", folder="/jobs", **parameters)
+    for option in ("partition", "account", "mem", "gpus-per-node", "gpus_per_node", "constraint", "reservation"):
+        assert f"--{option}" not in text
+    assert "--time=60\n" in text
+
+
+def test_jobs_of_an_array_may_run_without_limit() -> None:
+    parameters = submitit_parameters(Resources(), 1, "encode", Site(parallel=None))
+    assert "--array=0-999%1000\n" in _make_sbatch_string("python job.py", "/jobs", map_count=1000, **parameters)
+
+
+def test_no_gpus_in_a_suite_undo_those_of_the_site() -> None:
+    site = Site(resources={"all": Resources(gpus=1)})
+    asked = resources_for("texts", site, {})
+    assert submitit_parameters(asked, 1, "texts", site)["gpus_per_node"] == 1
+    asked = resources_for("texts", site, {"texts": Resources(gpus=0)})
+    assert submitit_parameters(asked, 1, "texts", site)["gpus_per_node"] is None
+
+
+def test_tasks_that_nodes_do_not_divide_are_refused() -> None:
+    with pytest.raises(UserError, match=r"(?s)3 tasks cannot be divided evenly over 2 nodes.*recipe\.processes"):
+        submitit_parameters(Resources(nodes=2), 3, "train", Site())
+    with pytest.raises(UserError, match="1 task cannot"):
+        submitit_parameters(Resources(nodes=2), 1, "encode", Site())
+
+
+def test_a_job_that_would_be_told_to_stop_at_its_start_is_refused() -> None:
+    with pytest.raises(UserError, match=r"resources of train: time: a job of 120 seconds .* 120 seconds before"):
+        submitit_parameters(Resources(time=2), 1, "train", Site())
+    assert submitit_parameters(Resources(time=3), 1, "train", Site())["time"] == 3
+
+
+def test_planning_with_resources_needs_neither_torch_nor_submitit() -> None:
+    code = "import sys, bench.launch.site; assert not {'torch', 'submitit'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

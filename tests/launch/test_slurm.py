@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bench.errors import UserError
+from bench.launch import scheduler, slurm
+from bench.launch.closing import _note_deaths, worth_repeating
+from bench.launch.launches import Jobs, holder, take
+from bench.launch.scheduler import Job
+from bench.launch.slurm import plan_round, resubmit, submit_round
+from bench.records import Store
+from tests.launch.launched import finish, launched, stage
+
+RUNNING, GONE = Job("RUNNING", ""), Job("FAILED", "")
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> dict[str, Job]:
+    """What squeue says; submitting adds to it."""
+    known: dict[str, Job] = {}
+    numbers = iter(range(1, 1000))
+
+    def submit(launch: object, batch: slurm.Batch, *_: object) -> str:
+        job = str(next(numbers))
+        known.update(dict.fromkeys(Jobs(job, "", batch.elements, 1, 0.0, 0.0).ids(), Job("PENDING", "Resources")))
+        return job
+
+    monkeypatch.setattr(scheduler, "jobs", lambda users=(): known)
+    monkeypatch.setattr(scheduler, "check", lambda script: None)
+    monkeypatch.setattr(scheduler, "cancel", lambda names: [known.pop(name, None) for name in names])
+    monkeypatch.setattr(slurm, "_submit", submit)
+    return known
+
+
+def test_arrays_follow_depth_kind_and_resources(tmp_path: Path) -> None:
+    texts, plain = stage("t", kind="texts"), stage("e", kind="encode")
+    train = stage("a", texts, plain)
+    large = stage("b", texts, plain, resources={"time": 60, "gpus": 8})
+    tuned = stage("c", train, kind="encode")
+    launch = launched(Store(tmp_path), texts, plain, train, large, tuned)
+    batches = plan_round(launch, list(range(5)), {})
+    names = [(batch.name, batch.elements, batch.after) for batch in batches]
+    assert names == [
+        ("tiny-encode", [[1]], ()),
+        ("tiny-texts", [[0]], ()),
+        ("tiny-train", [[2]], (0, 1)),
+        ("tiny-train", [[3]], (0, 1)),
+        ("tiny-encode", [[4]], (2,)),
+        ("tiny-report", [[]], (0, 1, 2, 3, 4)),
+    ]
+    assert [batch.closing for batch in batches] == [False] * 5 + [True]
+
+
+def test_an_array_that_is_too_large_is_cut(tmp_path: Path) -> None:
+    trains = [stage(f"{n}", tasks=2) for n in range(7)]
+    last = stage("last", trains[6], kind="evaluate")
+    batches = plan_round(launched(Store(tmp_path), *trains, last), list(range(8)), {}, limit=3)
+    assert [len(batch.elements) for batch in batches] == [3, 3, 1, 1, 1]
+    assert batches[3].after == (2,)
+
+
+def test_small_stages_share_jobs_up_to_a_length_and_a_number(tmp_path: Path) -> None:
+    launch = launched(Store(tmp_path), *(stage(f"{n}", seconds=100.0) for n in range(13)), pack_most=5)
+    assert [len(e) for e in plan_round(launch, list(range(13)), {})[0].elements] == [5, 5, 3]
+    short = launched(Store(tmp_path), *(stage(f"{n}", seconds=250.0) for n in range(5)))
+    assert [len(e) for e in plan_round(short, list(range(5)), {})[0].elements] == [2, 2, 1]
+
+
+def test_stages_of_many_tasks_and_what_failed_before_have_jobs_of_their_own(tmp_path: Path) -> None:
+    launch = launched(Store(tmp_path), stage("a"), stage("b"), stage("c"), stage("d", tasks=2), stage("e", tasks=2))
+    launch.store.log("death", "train", "b", title="train b", reason="killed")
+    elements = [sorted(map(tuple, batch.elements)) for batch in plan_round(launch, list(range(5)), {})[:-1]]
+    assert elements == [[(0, 2), (1,)], [(3,), (4,)]]
+
+
+def test_a_stage_of_another_launch_is_waited_for_and_not_submitted(tmp_path: Path, queue: dict[str, Job]) -> None:
+    store, shared = Store(tmp_path), stage("shared")
+    first = launched(store, shared)
+    (first_job, _) = submit_round(first, [0], 1, 0.0)
+    own = stage("own", shared, kind="evaluate")
+    second = launched(store, shared, own, suite="other")
+    jobs = submit_round(second, [0, 1], 1, 0.0)
+    assert [entry.elements for entry in jobs] == [[[1]], [[]]]
+    others, _, _ = slurm._claim(second, [0])[1], None, None
+    assert others == {0: first_job.job}
+    assert plan_round(second, [1], others)[0].others == (first_job.job,)
+
+
+def test_what_follows_from_a_launch_that_is_still_submitting_waits_for_the_next_round(
+    tmp_path: Path, queue: dict[str, Job]
+) -> None:
+    store, shared = Store(tmp_path), stage("shared")
+    first = launched(store, shared)
+    take(store, shared.key, first.name, ())
+    second = launched(store, shared, stage("own", shared), stage("free"), suite="other")
+    own, others, later = slurm._claim(second, [0, 1, 2])
+    assert (own, others, later) == ([2], {}, [0, 1])
+    assert holder(store, ("train", "own")) is None
+
+
+def test_claims_of_a_launch_whose_jobs_are_gone_are_outbid(tmp_path: Path, queue: dict[str, Job]) -> None:
+    store, shared = Store(tmp_path), stage("shared")
+    for entry in submit_round(launched(store, shared), [0], 1, 0.0):
+        queue.update(dict.fromkeys(entry.ids(), GONE))
+    second = launched(store, shared, suite="other")
+    assert submit_round(second, [0], 1, 0.0)[0].elements == [[0]]
+    assert holder(store, shared.key) == second.name
+
+
+def test_a_round_that_slurm_refuses_leaves_nothing(
+    tmp_path: Path, queue: dict[str, Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = launched(Store(tmp_path), stage("a"), stage("b", kind="texts"))
+    working = slurm._submit
+
+    def refuse(own: object, batch: slurm.Batch, *rest: object) -> str:
+        if batch.name == "tiny-train":
+            raise RuntimeError("QOSMaxSubmitJobPerUserLimit")
+        return working(own, batch, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(slurm, "_submit", refuse)
+    with pytest.raises(UserError, match="QOSMaxSubmitJobPerUserLimit"):
+        submit_round(launch, [0, 1], 1, 0.0)
+    ended = launch.ended()
+    assert (queue, ended and ended["state"]) == ({}, "cancelled")
+    assert [holder(launch.store, planned.key) for planned in launch.stages] == [None, None]
+
+
+def test_only_what_can_still_succeed_is_repeated(tmp_path: Path) -> None:
+    good, bad, done = stage("good"), stage("bad"), stage("done")
+    stages = (good, bad, done, stage("after good", good), stage("after bad", bad), stage("worn"))
+    launch = launched(Store(tmp_path), *stages)
+    finish(launch.store, done)
+    launch.store.log("failure", *bad.key, title="", reason="the loss is not finite", final=True)
+    for _ in range(3):
+        launch.store.log("death", *stages[5].key, title="", reason="killed")
+    launch.store.log("death", *good.key, title="", reason="killed")
+    assert worth_repeating(launch, 0.0) == [0, 3]
+    assert worth_repeating(launch, 1e12) == [0, 1, 3, 4, 5]
+
+
+def test_a_job_that_died_costs_the_stage_it_was_at(tmp_path: Path, queue: dict[str, Job]) -> None:
+    launch = launched(Store(tmp_path), *(stage(f"{n}") for n in range(4)))
+    launch.add(Jobs("5", "tiny-train", [[0, 1], [2, 3]], 1, 0.0, 0.0))
+    queue["5_0"] = Job("NODE_FAIL", "")
+    finish(launch.store, launch.stages[0])
+    launch.store.log("start", *launch.stages[1].key, title="", job="5_0")
+    _note_deaths(launch, 1, 0.0)
+    deaths = {e["identity"]: e["reason"] for e in launch.store.events() if e["event"] == "death"}
+    assert deaths == {"1": "its job 5_0 ended: NODE_FAIL", "2": "its job 5_1 ended: gone"}
+
+
+def test_a_retry_needs_an_empty_queue_and_unchanged_code(tmp_path: Path, queue: dict[str, Job]) -> None:
+    launch = launched(Store(tmp_path), stage("a"))
+    submit_round(launch, [0], 1, 0.0)
+    with pytest.raises(UserError, match="2 of its jobs run or will run"):
+        resubmit(launch)
+    queue.clear()
+    with pytest.raises(UserError, match="the code has changed"):
+        resubmit(launch)
+
+
+def test_variables_of_a_job_stay_out_of_the_jobs_it_submits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "4")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
+    with scheduler.outside():
+        assert "SLURM_CPUS_PER_TASK" not in os.environ
+        assert os.environ["SLURM_CONF"] == "/etc/slurm.conf"
+    assert os.environ["SLURM_CPUS_PER_TASK"] == "4"
+
+
+def test_without_slurm_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="there is no squeue here"):
+        scheduler.jobs()

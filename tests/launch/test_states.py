@@ -1,0 +1,385 @@
+"""The state of a launch's stages, from records, events, progress files and the queue."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.launch import scheduler, states
+from bench.launch.launches import Planned, take
+from bench.launch.local import ATTEMPTS
+from bench.launch.scheduler import Job
+from bench.launch.states import process_lives
+from tests.launch.scenes import Scene, no_slurm, rewritten, stage
+
+TEXTS = stage("texts", "te")
+TRAIN = stage("train", "tr", TEXTS)
+OTHER = stage("train", "ot", TEXTS)
+EVALUATE = stage("evaluate", "ev", TRAIN)
+RUNNING, PENDING, WAITING = Job("RUNNING", "None"), Job("PENDING", "Resources"), Job("PENDING", "Dependency")
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """Texts in job 1, two trainings in an array 2, an evaluation in job 3, 9 to close; none is in the queue."""
+    scene = Scene(tmp_path, monkeypatch, TEXTS, TRAIN, OTHER, EVALUATE)
+    scene.submit("1", [0])
+    scene.submit("2", [1], [2])
+    scene.submit("3", [3])
+    scene.submit("9", [], closing=True)
+    return scene
+
+
+@pytest.fixture
+def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """The same stages on this machine, where nobody may ask Slurm. The process is this one."""
+    scene = Scene(tmp_path, monkeypatch, TEXTS, TRAIN, OTHER, EVALUATE, on="local")
+    monkeypatch.setattr(scheduler, "jobs", lambda users=(): pytest.fail("Slurm was asked"))
+    return scene
+
+
+def progress(scene: Scene, planned: Planned, done: int, total: int, ago: float) -> None:
+    known = {"title": planned.title, "done": done, "total": total, "unit": "steps", "started": scene.now - ago}
+    scene.store.report_progress(*planned.key, known)
+
+
+# --- under Slurm ------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_means_done_whatever_else_is_said(scene: Scene) -> None:
+    scene.queue["1"] = RUNNING
+    scene.log("start", TEXTS, 20.0, job="1")
+    scene.log("failure", TEXTS, 10.0, reason="no", final=True)
+    scene.record(TEXTS, seconds=5.0)
+    assert (scene.state(TEXTS), scene.standing(TEXTS).seconds) == ("done", 5.0)
+
+
+def test_a_stage_runs_if_its_job_does_and_has_started_it(scene: Scene) -> None:
+    scene.queue["2_0"] = RUNNING
+    scene.log("start", TRAIN, 60.0, job="2_0", host="node1")
+    found = scene.standing(TRAIN)
+    assert (found.state, found.job, found.host) == ("running", "2_0", "node1")
+    assert found.seconds == pytest.approx(60.0, abs=5.0)
+
+
+def test_a_start_in_an_earlier_job_does_not_make_a_stage_run(scene: Scene) -> None:
+    scene.log("start", TRAIN, 60.0, job="2_0")
+    scene.submit("5", [1], round=2)
+    scene.queue["5"] = RUNNING
+    assert (scene.state(TRAIN), scene.standing(TRAIN).job) == ("queued", "5")
+
+
+@pytest.mark.parametrize(
+    ("job", "remark"),
+    [
+        (PENDING, "Resources"),
+        (Job("PENDING", "JobHeldUser"), "JobHeldUser"),
+        (Job("PENDING", "None"), "pending"),
+        (Job("CONFIGURING", "None"), "configuring"),
+        (RUNNING, "its job is at another stage"),
+    ],
+)
+def test_a_stage_of_an_active_job_is_queued_and_it_is_said_what_it_waits_for(
+    scene: Scene, job: Job, remark: str
+) -> None:
+    scene.queue["3"] = job
+    assert (scene.state(EVALUATE), scene.standing(EVALUATE).remark) == ("queued", remark)
+
+
+def test_a_requeued_job_waits_although_its_stage_had_started(scene: Scene) -> None:
+    scene.queue["2_0"] = PENDING
+    scene.log("start", TRAIN, 60.0, job="2_0")
+    scene.log("interrupted", TRAIN, 30.0, reason="saved", done=7)
+    assert scene.state(TRAIN) == "queued"
+
+
+def test_a_stage_that_failed_in_a_job_that_goes_on_has_failed(scene: Scene) -> None:
+    scene.submit("5", [1, 2], round=2)
+    scene.queue["5"] = RUNNING
+    scene.log("start", TRAIN, 60.0, job="5")
+    scene.log("failure", TRAIN, 30.0, reason="no", final=False)
+    assert (scene.state(TRAIN), scene.state(OTHER)) == ("failed", "queued")
+
+
+def test_what_failed_before_it_was_submitted_again_is_queued(scene: Scene) -> None:
+    scene.log("failure", TRAIN, 3599.0, reason="no", final=False)
+    scene.submit("5", [1, 2], round=2)
+    scene.queue["5"] = RUNNING
+    assert scene.state(TRAIN) == "queued"
+
+
+@pytest.mark.parametrize(
+    ("event", "details"),
+    [
+        ("failure", {"reason": "no", "final": False}),
+        ("death", {"reason": "its job 2_0 ended: gone", "job": "2_0"}),
+        ("interrupted", {"reason": "saved", "done": 0}),
+    ],
+)
+def test_a_stage_whose_last_attempt_counts_against_it_has_failed(
+    scene: Scene, event: str, details: dict[str, object]
+) -> None:
+    scene.log(event, TRAIN, 30.0, **details)
+    found = scene.standing(TRAIN)
+    assert found.state == "failed"
+    assert found.failure and found.failure["event"] == event
+
+
+def test_an_ended_job_in_the_queue_is_as_good_as_none(scene: Scene) -> None:
+    scene.queue["2_0"] = Job("FAILED", "NonZeroExitCode")
+    scene.log("start", TRAIN, 60.0, job="2_0")
+    assert (scene.state(TRAIN), scene.state(OTHER)) == ("lost", "lost")
+
+
+def test_what_went_without_a_word_after_a_failure_is_not_explained_by_that(scene: Scene) -> None:
+    scene.log("failure", TRAIN, 60.0, reason="no", final=False)
+    scene.log("start", TRAIN, 30.0, job="2_0")
+    assert (scene.state(TRAIN), scene.standing(TRAIN).failure) == ("failed", None)
+
+
+def test_what_needs_a_failed_stage_is_blocked_by_it_at_any_distance(scene: Scene) -> None:
+    scene.log("failure", TEXTS, 30.0, reason="no", final=True)
+    assert [scene.state(planned) for planned in (TRAIN, EVALUATE)] == ["blocked", "blocked"]
+    assert scene.standing(EVALUATE).blockers == (TEXTS.key,)
+
+
+def test_a_stage_whose_job_found_an_input_missing_is_blocked_by_that(scene: Scene) -> None:
+    scene.log("blocked", EVALUATE, 30.0, lacking=[TRAIN.key], job="3")
+    assert (scene.state(EVALUATE), scene.standing(EVALUATE).blockers) == ("blocked", (TRAIN.key,))
+
+
+def test_a_stage_that_needs_a_failed_one_is_queued_while_its_own_job_waits(scene: Scene) -> None:
+    scene.log("failure", TRAIN, 30.0, reason="no", final=False)
+    scene.queue["3"] = PENDING
+    assert scene.state(EVALUATE) == "queued"
+
+
+def test_events_from_before_the_attempts_that_count_do_not(scene: Scene) -> None:
+    scene.log("failure", TRAIN, 4000.0, reason="no", final=True)
+    assert scene.state(TRAIN) == "lost"
+
+
+def test_a_job_that_was_submitted_after_the_queue_was_asked_is_not_lost(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: scene.created + 1.0)
+    assert scene.state(TRAIN) == "queued"
+
+
+@pytest.mark.parametrize(("failures", "final", "again"), [(1, False, True), (3, False, False), (1, True, False)])
+def test_a_failed_stage_with_attempts_left_will_be_tried_again_while_a_closing_job_waits(
+    scene: Scene, failures: int, final: bool, again: bool
+) -> None:
+    for number in range(failures):
+        scene.log("failure", TRAIN, 30.0 - number, reason="no", final=final)
+    assert not scene.standing(TRAIN).again
+    scene.queue["9"] = WAITING
+    assert (scene.state(TRAIN), scene.standing(TRAIN).again) == ("failed", again)
+    assert scene.standing(EVALUATE).again == again  # which it blocks
+    assert scene.seen().wrong is False
+
+
+def test_an_attempt_that_is_gone_without_a_word_is_counted_among_those_spent(scene: Scene) -> None:
+    scene.queue["9"] = WAITING
+    for number in range(2):
+        scene.log("failure", TRAIN, 60.0 - number, reason="no", final=False)
+    scene.log("start", TRAIN, 30.0, job="2_0")
+    assert not scene.standing(TRAIN).again
+
+
+def test_nothing_is_tried_again_after_the_end(scene: Scene) -> None:
+    scene.queue["9"] = WAITING
+    scene.launch.end("incomplete")
+    assert not scene.standing(TRAIN).again
+    assert scene.seen().wrong
+
+
+# --- stages that other launches carry out -----------------------------------------------------------------------------
+
+
+def test_a_stage_that_another_launch_carries_out_stands_as_it_does_there(scene: Scene) -> None:
+    mine = stage("train", "cl")
+    launch = scene.launched("mine", mine)
+    other = scene.launched("other", stage("texts", "xx"), mine)
+    scene.submit("40", [], launch=launch, closing=True)
+    scene.submit("50", [0], [1], launch=other)
+    assert take(scene.store, mine.key, other.name, ()) is None
+    scene.queue |= {"40": PENDING, "50_1": RUNNING}
+    scene.log("start", mine, 30.0, job="50_1")
+    (found,) = states.survey(launch).stages
+    assert (found.state, found.job, found.remark) == ("running", "50_1", f"by launch {other.name}")
+    scene.queue["50_1"] = PENDING
+    (found,) = states.survey(launch).stages
+    assert (found.state, found.remark) == ("queued", f"by launch {other.name}: Resources")
+    del scene.queue["50_1"]
+    (found,) = states.survey(launch).stages
+    assert (found.state, found.again) == ("lost", True)  # the own closing job will see to it
+
+
+def test_a_claim_of_a_launch_that_is_gone_says_nothing(scene: Scene) -> None:
+    mine = stage("train", "cl")
+    launch = scene.launched("mine", mine)
+    scene.submit("40", [], launch=launch, closing=True)
+    take(scene.store, mine.key, "20200101-000000-gone-0000", ())
+    (found,) = states.survey(launch).stages
+    assert found.state == "lost"
+
+
+def test_a_launch_that_is_just_being_submitted_goes_on(scene: Scene) -> None:
+    launch = scene.launched("mine", stage("train", "cl"))
+    seen = states.survey(launch)
+    assert (seen.stages[0].state, seen.stages[0].remark) == ("queued", "not submitted yet")
+    assert seen.going_on and not seen.wrong
+
+
+# --- without Slurm ----------------------------------------------------------------------------------------------------
+
+
+def test_where_slurm_cannot_be_asked_events_alone_tell(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "jobs", no_slurm)
+    scene.log("start", TRAIN, 30.0, job="2_0")
+    scene.log("failure", OTHER, 30.0, reason="no", final=False)
+    seen = scene.seen()
+    assert [standing.state for standing in seen.stages] == ["queued", "running", "failed", "queued"]
+    assert seen.facts.silence.startswith("there is no squeue")
+    assert seen.going_on and not seen.wrong
+    scene.launch.end("incomplete")
+    assert [standing.state for standing in scene.seen().stages] == ["lost", "lost", "failed", "lost"]
+
+
+# --- on this machine --------------------------------------------------------------------------------------------------
+
+
+def test_stages_of_a_local_launch_whose_process_lives(local: Scene) -> None:
+    local.record(TEXTS, seconds=3.0)
+    local.log("start", TRAIN, 30.0)
+    local.log("failure", OTHER, 20.0, reason="no", final=False)
+    assert [standing.state for standing in local.seen().stages] == ["done", "running", "failed", "queued"]
+    assert local.seen().going_on
+
+
+def test_a_dead_process_of_a_local_launch_is_repeated_a_few_times(local: Scene) -> None:
+    for number in range(ATTEMPTS):
+        local.log("start", TRAIN, 50.0 - 2 * number)
+        local.log("death", TRAIN, 49.0 - 2 * number, attempt=number + 1)
+        assert local.state(TRAIN) == ("queued" if number + 1 < ATTEMPTS else "failed")
+    assert local.state(EVALUATE) == "blocked"
+
+
+def test_progress_that_a_dead_process_left_does_not_make_its_stage_run(local: Scene) -> None:
+    progress(local, TRAIN, 10, 100, ago=40.0)
+    assert local.state(TRAIN) == "running"
+    local.log("death", TRAIN, 20.0, attempt=1)
+    assert local.state(TRAIN) == "queued"
+
+
+def test_a_local_launch_whose_process_is_gone_has_lost_what_it_was_at(local: Scene) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    local.launch = rewritten(local.launch, pid=ended.pid)
+    local.log("start", TRAIN, 30.0)
+    local.log("failure", OTHER, 20.0, reason="no", final=False)
+    seen = local.seen()
+    assert [standing.state for standing in seen.stages] == ["lost", "lost", "failed", "lost"]
+    assert seen.wrong and not seen.going_on
+
+
+@pytest.mark.parametrize(("ago", "alive"), [(60.0, True), (300.0, False)])
+def test_a_process_on_another_machine_lives_as_long_as_it_gives_signs(local: Scene, ago: float, alive: bool) -> None:
+    local.launch = rewritten(local.launch, host="elsewhere")
+    local.log("start", TRAIN, ago)
+    assert local.seen().going_on == alive
+    assert local.state(TRAIN) == ("running" if alive else "lost")
+
+
+def test_progress_is_a_sign_of_life(local: Scene) -> None:
+    local.launch = rewritten(local.launch, host="elsewhere")
+    local.log("start", TRAIN, 1000.0)
+    progress(local, TRAIN, 10, 100, ago=1000.0)
+    assert local.state(TRAIN) == "running"
+    file = local.store.root / "running" / f"{TRAIN.kind}-{TRAIN.identity}.json"
+    os.utime(file, (local.now - 300.0, local.now - 300.0))
+    assert local.state(TRAIN) == "lost"
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="tells zombies by /proc")
+def test_a_process_that_ended_unnoticed_does_not_live(local: Scene) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    assert ended.stdout and ended.stdout.read() == b""  # it has closed its output
+    about = {**local.launch.about, "pid": ended.pid}
+    deadline = time.monotonic() + 5.0
+    while process_lives(about) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert process_lives(about) is False
+    ended.wait()
+
+
+# --- the time that is left --------------------------------------------------------------------------------------------
+
+
+def test_a_running_stage_needs_as_long_as_its_progress_says(scene: Scene) -> None:
+    scene.queue["2_0"] = RUNNING
+    scene.log("start", TRAIN, 60.0, job="2_0")
+    progress(scene, TRAIN, 25, 100, ago=58.0)
+    found = scene.standing(TRAIN)
+    assert found.progress and (found.progress.done, found.progress.total) == (25, 100)
+    assert found.left == pytest.approx(180.0, abs=20.0)
+
+
+def test_what_an_earlier_attempt_saved_does_not_count_as_speed(scene: Scene) -> None:
+    scene.queue["2_0"] = RUNNING
+    scene.log("interrupted", TRAIN, 600.0, reason="saved", done=50)
+    scene.log("start", TRAIN, 60.0, job="2_0")
+    progress(scene, TRAIN, 75, 100, ago=58.0)
+    assert scene.standing(TRAIN).left == pytest.approx(60.0, abs=10.0)
+
+
+def test_progress_of_an_attempt_before_is_passed_over(scene: Scene) -> None:
+    scene.queue["2_0"] = RUNNING
+    progress(scene, TRAIN, 75, 100, ago=600.0)
+    scene.log("start", TRAIN, 60.0, job="2_0")
+    assert scene.standing(TRAIN).progress is None
+    assert scene.standing(TRAIN).left == pytest.approx(40.0, abs=5.0)  # of its estimate
+
+
+def test_estimates_are_corrected_by_how_they_came_true_and_divided_by_what_runs(scene: Scene) -> None:
+    scene.record(TEXTS, seconds=200.0)  # twice the estimate
+    scene.queue |= {"2_0": RUNNING, "2_1": RUNNING, "3": PENDING}
+    scene.log("start", TRAIN, 50.0, job="2_0")
+    scene.log("start", OTHER, 50.0, job="2_1")
+    seen = scene.seen()
+    assert seen.at_once == 2
+    assert seen.work_left == pytest.approx(150.0 + 150.0 + 200.0, abs=15.0)
+    assert seen.eta == pytest.approx(250.0, abs=10.0)
+
+
+def test_what_has_failed_for_good_takes_no_time(scene: Scene) -> None:
+    for planned in (TEXTS, OTHER):
+        scene.record(planned)
+    scene.log("failure", TRAIN, 10.0, reason="no", final=True)
+    assert (scene.seen().work_left, scene.seen().eta) == (None, None)
+
+
+def test_nothing_is_said_of_a_time_while_nothing_runs(scene: Scene) -> None:
+    scene.queue |= {"1": PENDING, "2_0": PENDING}
+    assert (scene.seen().work_left, scene.seen().eta) == (200.0, None)
+
+
+def test_no_file_of_a_single_stage_is_read(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.record(TEXTS)
+    for planned in (TRAIN, OTHER):
+        scene.log("failure", planned, 10.0, reason="no", final=False)
+    read, whole = set(), Path.read_text
+
+    def noted(path: Path, *arguments: str, **named: str) -> str:
+        read.add(path.name)
+        return whole(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "read_text", noted)
+    assert len(scene.seen().stages) == 4
+    assert read == {"jobs.jsonl"}
