@@ -13,23 +13,17 @@ Rows that differ only in inference share a training; trials with a frozen tower 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, TypeVar
 
-from pydantic import BaseModel
-
-from bench.backbones import backbone, weights_identity
-from bench.data.datasets import Dataset, dataset
-from bench.data.frame_cache import estimate
-from bench.data.selection import Selection, class_ids, select
+from bench.backbones import backbone
+from bench.data.datasets import Dataset
+from bench.data.selection import Selection
 from bench.data.subsets import merged_vocabulary
 from bench.data.views import TestViews, TrainViews
-from bench.errors import UserError
-from bench.identity import digest, source_fingerprint
+from bench.descriptions import descriptions, missing
+from bench.identity import digest
 from bench.imported import IMPORT_MODULES, identity_of, imported_spec
+from bench.parts import Hashing, Parts
 from bench.prompts import prompts
 from bench.protocol import Protocol
 from bench.recipe import EXECUTION, Recipe
@@ -38,11 +32,6 @@ from bench.suite import Suite, Trial
 from methods.registry import method
 from methods.settings import Inference
 
-# Fields that only name what an identity takes by content: lists, videos, prompts, weights.
-BY_CONTENT = {
-    *("role", "source", "dataset", "split", "over", "classes", "shots", "draw", "repeat"),
-    *("labels", "vocabulary", "templates", "descriptions", "backbone", "pretrained", "imported"),
-}
 PROBE_VIDEOS = 100  # unseen videos behind a similarity heatmap (MoTE Fig. 7)
 
 
@@ -85,10 +74,6 @@ class Graph:
     uncached: dict[str, set[str]] = field(default_factory=dict)  # why features are not kept -> trainings
 
 
-Made = TypeVar("Made")
-Hashing = Callable[[str, int, int], None]  # (dataset, files hashed, files to hash)
-
-
 def build_graph(suite: Suite, hashing: Hashing = lambda name, done, total: None) -> Graph:
     """The graph of a suite. Data that are not there leave their stages marked, not out.
 
@@ -97,14 +82,11 @@ def build_graph(suite: Suite, hashing: Hashing = lambda name, done, total: None)
     return _Builder(suite, hashing).build()
 
 
-class _Builder:
+class _Builder(Parts):
     def __init__(self, suite: Suite, hashing: Hashing) -> None:
-        self.suite = suite
-        self.hashing = hashing
-        self.graph = Graph()
+        super().__init__(suite, hashing)
+        self.graph = Graph(datasets=self.datasets, missing=self.missing, notes=self.notes)
         self.row = ""
-        self.memo: dict[tuple[object, ...], Any] = {}
-        self.hashes: dict[int, str] = {}  # of parts, by their id; the parts live in the memo
 
     def build(self) -> Graph:
         for trial in self.suite.trials:
@@ -153,7 +135,7 @@ class _Builder:
             "use": self.suite.file.protocols[name].get("use", ""),
             "changes": self.suite.changes(name, protocol),
             "fields": protocol.fields(),
-            "notes": [note for name in lists for note in self.graph.notes.get(name, [])],
+            "notes": [note for name in lists for note in self.notes.get(name, [])],
         }
 
     # --- stages -------------------------------------------------------------------------------------------------
@@ -182,14 +164,17 @@ class _Builder:
 
     def _guidance(self, trial: Trial, kind: str) -> Stage:
         """Sentences of a kind about the classes that a trial is trained on."""
-        from bench.descriptions import descriptions
-
         recipe, owner = trial.recipe, _learnt(trial)
         memo = ("guidance", recipe.backbone, recipe.pretrained, recipe.descriptions, kind, owner.dataset, owner.classes)
         if memo not in self.memo:
             names, every = self._class_names(owner, recipe.labels), self._spelled(owner.dataset, recipe.labels)
-            told = dict(zip(every, descriptions(recipe.descriptions, kind, owner.dataset, every), strict=True))
-            sentences = [told[name] for name in names]
+            reason = missing(recipe.descriptions, kind, owner.dataset)
+            sentences = [["?"] for _ in names]
+            if reason:
+                self.missing[f"descriptions of {owner.dataset}"] = reason
+            elif not self._missing(owner):
+                told = dict(zip(every, descriptions(recipe.descriptions, kind, owner.dataset, every), strict=True))
+                sentences = [told[name] for name in names]
             count = sum(map(len, sentences))
             self.memo[memo] = self._stage(
                 "texts",
@@ -199,24 +184,9 @@ class _Builder:
                 {"pretrained": recipe.pretrained, "sentences": sentences, "class_names": names},
                 f"texts {kind} descriptions of {owner.dataset} ({len(names)} classes)",
                 float(count * backbone(recipe.backbone).text_flops()),
+                reason or self._missing(owner),
             )
         return self.memo[memo]  # type: ignore[no-any-return]
-
-    def _class_names(self, owner: Selection, labels: str) -> tuple[str, ...]:
-        data, names = self._dataset(owner.dataset), self._spelled(owner.dataset, labels)
-        if owner.classes == "all" or self._missing(owner):
-            return names
-        return tuple(names[index] for index in class_ids(data, owner.classes))
-
-    def _spelled(self, name: str, labels: str = "") -> tuple[str, ...]:
-        """All class names of a dataset; one unknown if their file is not there, so that all else can be planned."""
-        data = self._dataset(name)
-        if any(data.missing(split) for split in data.splits) and not data.buildable:
-            try:
-                return data.class_names(labels)
-            except UserError:
-                return ("?",)
-        return data.class_names(labels)
 
     def _encode(self, trial: Trial, selection: Selection, views: TestViews | TrainViews, train: Stage | None) -> Stage:
         recipe, alpha = trial.recipe, trial.inference.clip_alpha if train else 1.0
@@ -287,7 +257,8 @@ class _Builder:
                 None if cached else self._frames(selection, recipe.views, recipe.epochs),
             )
             if not cached:
-                why = "recipe.views.copies is 0" if config.shares_encodings else "the tower is tuned"
+                inside = "modules sit inside the tower" if config.tower == "frozen" else "the tower is tuned"
+                why = "recipe.views.copies is 0" if config.shares_encodings else inside
                 self.graph.uncached.setdefault(why, set()).add(self.memo[memo].identity)
         return self.memo[memo]  # type: ignore[no-any-return]
 
@@ -413,111 +384,6 @@ class _Builder:
         stage.identity = self._identify(stage)
         return self.graph.stages.setdefault(stage.identity, stage)
 
-    def _once(self, key: tuple[object, ...], make: Callable[[], Made]) -> Made:
-        """What `make` makes, made once for this key."""
-        if key not in self.memo:
-            self.memo[key] = make()
-        return self.memo[key]  # type: ignore[no-any-return]
-
-    # --- parts of identities --------------------------------------------------------------------------------------
-
-    def _identify(self, stage: Stage) -> str:
-        """Hash of kind, settings, source and inputs. Parts that many stages share are hashed once."""
-        parts = sorted((name, self.hashes.get(id(value)) or value) for name, value in stage.spec.items())
-        inputs = sorted((name, other.identity) for name, other in stage.inputs.items())
-        text = repr((stage.kind, parts, source_fingerprint(*stage.modules), inputs))
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-    def _dump(self, model: BaseModel) -> Part:
-        return self._part(model, lambda: model.model_dump(mode="json"))
-
-    def _recipe(self, recipe: Recipe) -> Part:
-        """Without what only says which videos, names and weights: they enter by content."""
-        return self._part(recipe, lambda: recipe.model_dump(mode="json", exclude={*BY_CONTENT, *EXECUTION}))
-
-    def _protocol(self, protocol: Protocol) -> Part:
-        return self._part(protocol, lambda: protocol.model_dump(mode="json", exclude=BY_CONTENT))
-
-    def _inference(self, trial: Trial, inference: Inference) -> Part:
-        """A tower that is not tuned has nothing to interpolate, so rows that differ in alpha alone are one."""
-        if trial.config.tower == "frozen":
-            return self._part(inference, lambda: {**inference.model_dump(mode="json"), "clip_alpha": 1.0}, "frozen")
-        return self._dump(inference)
-
-    def _part(self, owner: object, make: Callable[[], Part], variant: str = "") -> Part:
-        """A part of a spec, made and hashed once for an object that many stages share."""
-        key = ("part", variant, id(owner))
-        if key not in self.memo:
-            part = make()
-            self.memo[key] = (owner, part)  # the owner stays alive, so its id stays its own
-            self.hashes[id(part)] = digest(part)
-        return self.memo[key][1]  # type: ignore[no-any-return]
-
-    def _method(self, trial: Trial) -> Part:
-        return {**self._weights(trial.recipe), "method": trial.method, "config": self._dump(trial.config)}
-
-    def _weights(self, recipe: Recipe) -> Part:
-        name, pretrained = recipe.backbone, recipe.pretrained
-        return self._once(
-            ("weights", name, pretrained), lambda: {"backbone": name, "weights": weights_identity(name, pretrained)}
-        )
-
-    def _dataset(self, name: str) -> Dataset:
-        if name not in self.graph.datasets:
-            self.graph.datasets[name] = dataset(name, self.suite.datasets)
-        return self.graph.datasets[name]
-
-    def _missing(self, selection: Selection | Protocol) -> str | None:
-        """Why a list or its videos are not usable, None if they are."""
-        name, split = selection.dataset, selection.split
-        memo = ("missing", name, split, selection.classes)
-        if memo not in self.memo:
-            data = self._dataset(name)
-            reason = None if data.buildable else data.missing(split)
-            if reason is None and selection.classes != "all":
-                reason = data.missing(data.ranked_by())
-            if reason:
-                self.graph.missing[name] = reason
-            else:
-                self.graph.notes[name, split] = data.notes(split)
-            self.memo[memo] = reason
-        return self.memo[memo]  # type: ignore[no-any-return]
-
-    def _data(self, selection: Selection) -> Part:
-        """Content of the selected videos; a placeholder that matches no record while the data are not there."""
-        if ("data", selection) not in self.memo:
-            data = self._dataset(selection.dataset)
-            content = f"missing: {selection}"
-            if not self._missing(selection):
-                content = data.content(select(data, selection), partial(self.hashing, selection.dataset))
-            self.memo["data", selection] = content
-        return {"content": self.memo["data", selection]}
-
-    def _place(self, selection: Selection) -> Part:
-        return {"dataset": selection.dataset, "selection": list(selection), "declared": self._declaration(selection)}
-
-    def _declaration(self, selection: Selection) -> dict[str, Part]:
-        """What another process needs to open the dataset: nothing if it is embedded."""
-        data = self._dataset(selection.dataset)
-        make = lambda: {} if data.buildable else {data.name: data.model_dump(mode="json")}  # noqa: E731
-        return self._once(("declaration", data.name), make)
-
-    def _count(self, selection: Selection) -> int:
-        """Number of selected videos, or about how many they are while the list is not there."""
-        if ("count", selection) not in self.memo:
-            data = self._dataset(selection.dataset)
-            if not self._missing(selection):
-                count = len(select(data, selection))
-            else:
-                classes = len(self._spelled(data.name)) // (1 if selection.classes == "all" else 2)
-                count = selection.shots * classes if selection.shots else data.count(selection.split)
-            self.memo["count", selection] = count
-        return self.memo["count", selection]  # type: ignore[no-any-return]
-
-    def _frames(self, selection: Selection, views: TestViews | TrainViews, passes: float) -> Frames:
-        key = digest([self._data(selection), self._dump(views)])
-        return Frames(key, passes, estimate(views, self._count(selection)))
-
     def _head_flops(self, trial: Trial, protocol: Protocol) -> float:
         views = protocol.views
         per_view = trial.config.head_flops(backbone(trial.recipe.backbone), views.frames, trial.inference)
@@ -534,9 +400,13 @@ class _Builder:
     def _train_flops(self, trial: Trial, videos: int, cached: bool) -> float:
         """Forward and backward (three times the forward) of head and, where it runs, tower, over all epochs."""
         recipe, shape = trial.recipe, backbone(trial.recipe.backbone)
-        per_video = trial.config.head_flops(shape, recipe.views.frames)
+        per_video = float(trial.config.head_flops(shape, recipe.views.frames))
         if not cached:
-            per_video += shape.tower_flops() * recipe.views.frames
+            per_video += shape.tower_flops() * recipe.views.frames + trial.config.inside_flops(
+                shape, recipe.views.frames
+            )
+        if trial.config.texts_inside:
+            per_video += shape.text_flops() * len(self._class_names(_learnt(trial), recipe.labels)) / recipe.batch
         return 3.0 * per_video * videos * recipe.epochs
 
 

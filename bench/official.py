@@ -2,7 +2,8 @@
 
 A method takes part by a module about its official head: `choices(head)`, the config that it was built with;
 `additions(head)`, what it holds beside parameters, and `refuse_skewed(head)`, which checks that; `INFERENCE`, what the
-official test sets apart from the defaults; `HAS_SOURCES`, whether it keeps the class features of its training set.
+official test sets apart from the defaults; `HAS_SOURCES`, whether it keeps the class features of its training set; and
+`bound_classes(head)`, where a part of it belongs to single classes, how many these are.
 
 Legend: S source classes, D joint CLIP width.
 """
@@ -49,6 +50,7 @@ HEADS = {
     "mote": "methods.mote.official",
     "text4vis": "methods.text4vis.official",
     "dense_temporal": "methods.text4vis.official",
+    "vidprism": "methods.vidprism.official",
 }
 ALIKE = 0.999  # least cosine of a stored class feature with the one computed from the class's name
 
@@ -118,7 +120,10 @@ def import_official(
             "spec": spec,
             "context": {"pretrained": pretrained},
             "inputs": {},
-            "result": {"file": file.name, "epoch": official.epoch, "in_one": official.in_one},
+            "result": {
+                **{"file": file.name, "epoch": official.epoch, "in_one": official.in_one},
+                **({"classes": classes} if (classes := _bound_classes(head_of, official.head)) else {}),
+            },
         }
         _write(store, identity, record, official, head_of, started)
     return imported
@@ -129,6 +134,10 @@ def _head_of(method_name: str) -> ModuleType:
         method(method_name)  # a misspelt name is another mistake
         raise UserError(f"'{method_name}' has no official layout here", where="--method", allowed=HEADS)
     return import_module(HEADS[method_name])
+
+
+def _bound_classes(head_of: ModuleType, head: State) -> int:
+    return head_of.bound_classes(head) if hasattr(head_of, "bound_classes") else 0
 
 
 def _dense(official: Official, backbone_name: str, file: Path) -> State:
@@ -183,7 +192,7 @@ def _refuse_misfits(
     official: Official, method_name: str, backbone_name: str, choices: dict[str, Any], where: object
 ) -> None:
     """Raises UserError where names or shapes are not those of the method's model on the backbone."""
-    model = _model(method_name, backbone_name, choices)
+    model = _model(method_name, backbone_name, choices, _bound_classes(_head_of(method_name), official.head))
     tower, head = official_names(model.trained_state())
     texts = {name: tensor for name, tensor in model.clip.state_dict().items() if not is_tower(name)}
     whole = {**tower, **texts} if texts.keys() & official.texts.keys() else tower
@@ -199,14 +208,17 @@ def _refuse_misfits(
     _at(where, _head_of(method_name).refuse_skewed, official.head)
 
 
-def _model(method_name: str, backbone_name: str, choices: dict[str, Any]) -> Model:
+def _model(method_name: str, backbone_name: str, choices: dict[str, Any], classes: int = 0) -> Model:
     """The model without memory, for its names and shapes."""
     registered = method(method_name)
     with torch.device("meta"):
         clip = Clip(backbone(backbone_name), model_config(backbone_name))
     clip.logit_scale = nn.Parameter(torch.zeros(()))  # models read its value
     with torch.device("meta"):
-        return registered.model(registered.config.model_validate(choices), clip)
+        model: Model = registered.model(registered.config.model_validate(choices), clip)
+        if classes:
+            model.bind(classes)
+        return model
 
 
 def _sources_like(head: State, backbone_name: str) -> State:

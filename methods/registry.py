@@ -54,7 +54,7 @@ class Method:
         return (import_module(self.modules[0]).__doc__ or "").strip().splitlines()[0]
 
 
-BUILT_IN = {name: f"methods.{name}" for name in ("clip_mean", "text4vis", "dense_temporal", "mote")}
+BUILT_IN = {name: f"methods.{name}" for name in ("clip_mean", "text4vis", "dense_temporal", "mote", "msta", "vidprism")}
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ submits another round of what was lost, or writes the report.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -120,9 +121,9 @@ def submit_round(launch: Launch, numbers: Iterable[int], number: int, since: flo
 
     Attempts before `since` do not count. Raises UserError if Slurm refuses; then nothing of the round stays.
     """
-    own, others, later = _claim(launch, numbers)
-    done: list[Jobs] = []
+    wanted, done = list(numbers), list[Jobs]()
     try:
+        own, others, later = _claim(launch, wanted)
         with scheduler.outside():
             batches = plan_round(launch, own, others, since, bool(later))
             _check(launch, batches)
@@ -135,7 +136,7 @@ def submit_round(launch: Launch, numbers: Iterable[int], number: int, since: flo
                 done.append(jobs)
     except BaseException as error:
         scheduler.cancel(jobs.job for jobs in done)
-        for stage in own:
+        for stage in wanted:
             release(launch.store, launch.stages[stage].key, launch.name)
         launch.end("cancelled")
         if isinstance(error, UserError) or not isinstance(error, Exception):
@@ -316,10 +317,10 @@ def script(launch: Launch, batch: Batch, identifiers: list[str]) -> str:
     """The batch script as submitit writes it."""
     from submitit.slurm.slurm import _make_sbatch_string
 
-    python = launch.about["site"]["python"] or sys.executable
+    python = launch.about["site"]["python"] or shlex.quote(sys.executable)
     count = len(batch.elements)
     text: str = _make_sbatch_string(
-        command=f"{python} -u -m submitit.core._submit {launch.folder / 'jobs'}",
+        command=f"{python} -u -m submitit.core._submit {shlex.quote(str(launch.folder / 'jobs'))}",
         folder=launch.folder / "jobs",
         map_count=count if count > 1 else None,
         **_parameters(batch, identifiers),

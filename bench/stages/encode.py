@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 SHARD = 256  # videos between two points of resumption
 BATCH = 32  # videos decoded together
-FRAMES = 256  # frames that go through the tower at once, which bounds memory
+FRAMES = 256  # frames that go through the tower at once, about, which bounds memory
 
-Encoder = Callable[[Tensor], Tensor]  # uint8 pixels [M, 3, H, W] -> features [M, D]
+Encoder = Callable[[Tensor], Tensor]  # uint8 pixels [M, T, 3, H, W] -> features [M, T, D]
 
 
 def run(work: Work) -> dict[str, Any]:
@@ -91,11 +91,12 @@ def _batches(work: Work, videos: Videos, indices: Sequence[int]) -> Iterable[Vie
 
 
 def _encode(encoder: Encoder, pixels_NVT3HW: Tensor) -> Tensor:
-    """Features [N, V, T, D] on the CPU."""
-    flat_M3HW = pixels_NVT3HW.flatten(0, 2)
+    """Features [N, V, T, D] on the CPU. Views stay whole, since frames of one may meet in the tower."""
+    views_MT3HW = pixels_NVT3HW.flatten(0, 1)
+    at_once = max(1, FRAMES // views_MT3HW.shape[1])
     with torch.no_grad():
-        features_MD = torch.cat([encoder(part) for part in flat_M3HW.split(FRAMES)]).float().cpu()
-    features_NVTD: Tensor = features_MD.unflatten(0, pixels_NVT3HW.shape[:3])
+        features_MTD = torch.cat([encoder(part_mT3HW) for part_mT3HW in views_MT3HW.split(at_once)]).float().cpu()
+    features_NVTD: Tensor = features_MTD.unflatten(0, pixels_NVT3HW.shape[:2])
     return features_NVTD
 
 
@@ -106,11 +107,13 @@ def _encoder(work: Work) -> Encoder:
     mean, std = statistics(_views(work), clip.spec.mean, clip.spec.std)
     if "method" not in work.spec:
         clip.to(device)
-        return lambda pixels_M3HW: clip.encode_frames(normalise(pixels_M3HW.to(device), mean, std))
+        return lambda views_MT3HW: clip.encode_frames(
+            normalise(views_MT3HW.flatten(0, 1).to(device), mean, std)
+        ).unflatten(0, views_MT3HW.shape[:2])
     model = trained_model(work)
     model.interpolate_tower(clip, work.spec["alpha"])
     model.to(device)
-    return lambda pixels_M3HW: model.encode(normalise(pixels_M3HW.to(device), mean, std)[None]).squeeze(0)
+    return lambda views_MT3HW: model.encode(normalise(views_MT3HW.to(device), mean, std))
 
 
 def _failures(shard: Path) -> dict[int, str]:

@@ -1,32 +1,122 @@
 """Text4Vis: a six-layer temporal transformer and a frozen classifier of CLIP's text embeddings.
 
 Title: Revisiting Classifier: Transferring Vision-Language Models for Video Recognition.
-Paper: arXiv 2207.01297 (AAAI 2023). Official code: github.com/whwu95/Text4Vis, MIT licence.
-The model is `dense_temporal` at the depth that Text4Vis uses. Left out: classifiers other than text, temporal modelling
-inside the tower, and the contrastive trainer.
+Paper: arXiv 2207.01297 (AAAI 2023). Official code: github.com/whwu95/Text4Vis, MIT licence. By default, it is
+`dense_temporal` at the depth that Text4Vis uses; other heads, classifiers and losses are fields. Heads beside `none`
+and `transf` are those of the code that it grew out of, ActionCLIP (arXiv 2109.08472; github.com/sallymmx/ActionCLIP,
+MIT licence).
+Left out: classifiers by discriminant analysis of features (lda), of a language model's embeddings (distilbert) and of
+learnt prompts (coop); ResNet towers; a text tower that is tuned with the contrastive losses.
 """
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal, Self
 
+from pydantic import Field, model_validator
+
+from bench.backbones import Backbone
+from methods import settings
 from methods.dense_temporal import config as dense
 from methods.presets import CLEAN_TRAINING, Preset
-from methods.settings import Inference
+from methods.settings import Inference, Parameters
+from methods.text4vis.costs import head_flops, head_parameters, inside_flops, inside_parameters
 
 __all__ = ["Config", "Inference"]
 
+LAYERED = ("transf", "transf_cls")
+LEARNT = (*LAYERED, "conv1d", "lstm")
+
 
 class Config(dense.Config):
-    """Depth of the head."""
+    """What stands between the tower and the scores, and what is minimised."""
 
-    layers: dense.Layers = Field(default=6, description="temporal layers; 6 for every backbone (official code)")
+    layers: dense.Layers = Field(
+        default=6, description="temporal layers of transf and transf_cls; 6 for every backbone (official code)"
+    )
+    head: Literal["none", "transf", "transf_cls", "conv1d", "lstm", "shift"] = Field(
+        default="transf",
+        description="what follows the tower: nothing but the mean over frames; the temporal transformer (these two are "
+        "Text4Vis' own); a transformer read out at a class token, a depth-wise convolution over time, an LSTM "
+        "(ActionCLIP's code); or a shift of an eighth of the channels from either neighbour (TSM, arXiv 1811.08383)",
+    )
+    conv_axes: Literal["transposed", "viewed"] = Field(
+        default="transposed",
+        description="how conv1d brings time last: transposed, or, as ActionCLIP's code, by another view of the memory, "
+        "which mixes channels with frames",
+    )
+    inside: Literal["none", "tsm", "tokenshift", "tokent1d", "joint_st"] = Field(
+        default="none",
+        description="how frames see each other inside the tower (official code, network.tm): not at all; by patch "
+        "tokens shifted in time before every block; by class tokens shifted before both halves of every block; by a "
+        "convolution that starts as that shift; in one sequence of all frames' patches (joint space-time)",
+    )
+    classifier: Literal["clip_text", "linear", "random", "orthogonal"] = Field(
+        default="clip_text",
+        description="what videos are held against: class texts (recipe.templates: text4vis has one template, mote28 "
+        "the ensemble); a trained linear layer; frozen rows of normal draws, or of a random orthogonal matrix. All but "
+        "the texts are bound to the classes of training. lda, distilbert and coop, of paper and code, are not offered",
+    )
+    loss: Literal["ce", "nce", "ds"] = Field(
+        default="ce",
+        description="ce: cross-entropy over all classes (main trainer); nce: videos of a batch against the texts of "
+        "its labels and back, to targets softmax(10 * same label); ds: the same after a dual softmax (contrastive "
+        "trainer). The last two depend on the batch's other videos, as far as these are in the same part of it",
+    )
+
+    @model_validator(mode="after")
+    def _every_choice_counts(self) -> Self:
+        if self.layers != 6 and self.head not in LAYERED:
+            raise ValueError(f"layers has no effect with head: {self.head}; allowed: with {' or '.join(LAYERED)}")
+        if self.conv_axes != "transposed" and self.head != "conv1d":
+            raise ValueError(f"conv_axes has no effect with head: {self.head}; allowed: with conv1d")
+        if self.loss != "ce" and self.classifier != "clip_text":
+            raise ValueError(
+                f"loss: {self.loss} compares with texts, not with classifier: {self.classifier}; allowed: ce"
+            )
+        if self.inside == "joint_st" and self.head != "none":
+            raise ValueError(f"inside: joint_st leaves no frames to head: {self.head}; allowed: none")
+        if not self.trains and (self.tower_inside or not self.open_vocabulary):
+            raise ValueError(
+                f"a frozen tower and head: {self.head} leave nothing to learn (inside: {self.inside}, classifier: "
+                f"{self.classifier}); allowed: tower: tuned, classifier: linear, or a head of {', '.join(LEARNT)}"
+            )
+        return self
+
+    @property
+    def has_head(self) -> bool:
+        return self.head in LEARNT or self.classifier == "linear" or self.inside in ("tokent1d", "joint_st")
+
+    @property
+    def tower_inside(self) -> bool:  # type: ignore[override]
+        return self.inside != "none"
+
+    @property
+    def open_vocabulary(self) -> bool:
+        return self.classifier == "clip_text"
+
+    @property
+    def depends_on_processes(self) -> bool:
+        return self.loss != "ce"
+
+    def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
+        size = head_parameters(self.head, backbone.embed_dim, self.layers) + inside_parameters(self.inside, backbone)
+        return Parameters(size, size)
+
+    def bound_parameters(self, backbone: Backbone, classes: int) -> int:
+        return (backbone.embed_dim + 1) * classes if self.classifier == "linear" else 0
+
+    def inside_flops(self, backbone: Backbone, frames: int) -> int:
+        return inside_flops(self.inside, backbone, frames)
+
+    def head_flops(self, backbone: Backbone, frames: int, inference: settings.Inference | None = None) -> int:
+        return head_flops(self.head, backbone.embed_dim, self.layers, frames)
 
 
 # Its test also resizes the short side to 256 where a frame is 224 wide; the named protocols `text4vis/...` have that.
 PRESETS: dict[str, Preset] = {
     "official": {
-        "config": {"tower": "tuned", "layers": 6},
+        "config": {"tower": "tuned"},
         "inference": {"clip_alpha": 1.0},
         "recipe": {
             "templates": "text4vis",
@@ -43,7 +133,7 @@ PRESETS: dict[str, Preset] = {
         },
     },
     "clean": {
-        "config": {"tower": "tuned", "layers": 6},
+        "config": {"tower": "tuned"},
         "inference": {"clip_alpha": 1.0},
         "recipe": {**CLEAN_TRAINING, "tower_lr_ratio": 0.1},
     },

@@ -1,7 +1,127 @@
-"""Text4Vis' model: that of `dense_temporal`, with Text4Vis' config."""
+"""Text4Vis: a head, a classifier, a loss (arXiv 2207.01297; official code).
+
+Legend: B batch, T frames, D joint CLIP width, C classes.
+"""
 
 from __future__ import annotations
 
-from methods.dense_temporal.model import Model
+from copy import deepcopy
 
-__all__ = ["Model"]
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.clip import Clip
+from methods import contract
+from methods.contract import Prediction, Predictor, cosines
+from methods.settings import Inference
+from methods.text4vis.classifiers import CLASSIFIERS, Classifier
+from methods.text4vis.config import Config
+from methods.text4vis.heads import HEADS, Head
+from methods.text4vis.inside import INSIDE
+
+SHARPNESS = 10.0  # targets of the contrastive losses are softmax(10 * same label)
+DUAL_TEMPERATURE = 1000.0
+
+
+class Model(contract.Model):
+    """The score of a class is that of the pooled output of the head with the classifier."""
+
+    config: Config
+
+    def __init__(self, config: Config, clip: Clip) -> None:
+        super().__init__(config, clip)
+        self.head = HEADS[config.head](config, clip.spec)
+        self.inside = INSIDE[config.inside](clip.spec)
+        self.classifier: Classifier | None = None
+        if config.classifier == "linear":
+            clip.logit_scale.requires_grad_(False)  # its logits have no scale
+
+    def bind(self, classes: int) -> None:
+        if self.config.classifier in CLASSIFIERS:
+            self.classifier = CLASSIFIERS[self.config.classifier](self.width, classes)
+
+    def encode(self, clips_BT3HW: Tensor) -> Tensor:
+        if self.inside is None:
+            return super().encode(clips_BT3HW)
+        return self.inside.encode(self.clip.visual, clips_BT3HW)
+
+    def loss(
+        self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        name, video_BD = self.config.loss, self.head.features(frames_BTD, generator)["z"]
+        if name == "ce":
+            term = F.cross_entropy(self._scores(video_BD, classes_CD), labels_B)
+        else:
+            similarity_BB = self.logits(video_BD, classes_CD[labels_B])
+            term = contrast(similarity_BB, labels_B, dual=name == "ds")
+        return {name: term, "total": term}
+
+    def _scores(self, video_BD: Tensor, classes_CD: Tensor) -> Tensor:
+        if self.classifier is None:
+            return self.logits(video_BD, classes_CD)
+        return self.classifier.logits(video_BD, self.clip.logit_scale.exp())
+
+    def deploy(self, inference: Inference, source_classes_CD: Tensor) -> Predictor:
+        head, scale = deepcopy(self.head), self.deployed_scale(inference)
+        if self.config.open_vocabulary:
+            return TextPredictor(head, scale)
+        if self.classifier is None:
+            raise ValueError(f"classifier: {self.config.classifier} was not bound to classes before it is deployed")
+        return BoundPredictor(head, deepcopy(self.classifier), scale)
+
+
+def contrast(similarity_BB: Tensor, labels_B: Tensor, *, dual: bool) -> Tensor:
+    """Mean over both directions of the divergence of softmaxed similarities from their targets.
+
+    `similarity_BB` is scaled, row i a video and column j the text of video j's label, so that a label that occurs twice
+    has two right columns. Text4Vis gathers both over its processes; here a batch's parts are compared each in itself.
+    """
+    same_BB = (labels_B[:, None] == labels_B).float()
+    targets_BB = (SHARPNESS * same_BB).softmax(dim=-1)
+    directions = [similarity_BB, similarity_BB.T]
+    if dual:
+        directions = [each * (each / DUAL_TEMPERATURE).softmax(dim=0) * len(each) for each in directions]
+    divergences = [F.kl_div(each.log_softmax(dim=-1), targets_BB, reduction="batchmean") for each in directions]
+    return torch.stack(divergences).mean()
+
+
+class HeadPredictor(Predictor):
+    """A deployed head; classes decide nothing about the video embedding."""
+
+    def __init__(self, head: Head, logit_scale: float) -> None:
+        super().__init__()
+        self.head = head
+        self.logit_scale = logit_scale
+        self.eval().requires_grad_(False)
+
+    def features(self, frames_BTD: Tensor) -> dict[str, Tensor]:
+        """Features as far as they are wanted."""
+        found = self.head.features(frames_BTD)
+        return {name: value for name, value in found.items() if self.per_frame or name != "t_frames"}
+
+
+class TextPredictor(HeadPredictor):
+    """Scores are cosines with class texts."""
+
+    def forward(self, frames_BTD: Tensor, classes_CD: Tensor) -> Prediction:
+        features = self.features(frames_BTD)
+        return Prediction(cosines(features["z"], classes_CD), features["z"].norm(dim=-1), features)
+
+
+class BoundPredictor(HeadPredictor):
+    """Scores are the logits of a classifier that has its classes itself: a view counts by them, not by its length."""
+
+    def __init__(self, head: Head, classifier: Classifier, scale: float) -> None:
+        super().__init__(head, 1.0)
+        self.classifier, self.scale = classifier, scale
+        self.eval().requires_grad_(False)
+
+    def forward(self, frames_BTD: Tensor, classes_CD: Tensor) -> Prediction:
+        if len(classes_CD) != self.classifier.classes:
+            raise ValueError(
+                f"{len(classes_CD)} candidates, but the head is bound to {self.classifier.classes} classes"
+            )
+        features = self.features(frames_BTD)
+        logits_BC = self.classifier.logits(features["z"], self.scale)
+        return Prediction(logits_BC, torch.ones_like(logits_BC[:, 0]), features)

@@ -37,6 +37,9 @@ from methods.mote.model import merge_weights, one_expert
 from methods.mote.official import HEAD, HEAD_CHANNELS, TOWER, bare_clip, clip_like, official_mote, tower_state
 from methods.text4vis.config import Config as Text4VisConfig
 from methods.text4vis.model import Model as Text4Vis
+from methods.vidprism.config import Config as VidPrismConfig
+from methods.vidprism.head import Head as VidPrismHead
+from methods.vidprism.losses import DIVERSITY
 
 Deviations = dict[str, float]
 Tensors = dict[str, Tensor]
@@ -149,6 +152,42 @@ def text4vis_head(path: Path) -> Deviations:
     )
 
 
+def vidprism_head(path: Path) -> Deviations:
+    """With the official code's switches, which are the defaults."""
+    case = load_file(path)
+    frames_BTD, state = case["in.frames"], _under(case, "state.")
+    config = VidPrismConfig.model_validate({"rates": case["in.sampling_rates"].tolist()})
+    head = VidPrismHead(frames_BTD.shape[-1], config)
+    head.bind(len(state["head.weight"]))
+    head.load_state_dict(state)
+    with torch.no_grad():
+        tested = _vidprism_outputs(head.eval(), "eval.", frames_BTD, ranked=False)
+    frames_BTD.requires_grad_()
+    trained = _vidprism_outputs(head.train(), "train.", frames_BTD, ranked=True)
+    means = [trained[f"train.{name}"].square().mean() for name in ("logits", "projected")]
+    losses = [trained[f"train.loss_{name}"] for name in ("diversity", "rank")]
+    torch.stack([*means, *losses]).sum().backward()
+    assert frames_BTD.grad is not None
+    return _compare({**tested, **trained, "train.grad_frames_of_sum": frames_BTD.grad}, case)
+
+
+def _vidprism_outputs(head: VidPrismHead, phase: str, frames_BTD: Tensor, ranked: bool) -> Tensors:
+    sampled, interacted, read, rank = head(frames_BTD, ranked)
+    streams = {
+        f"{phase}{name}_stream{i}": stream_BLD
+        for name, streams in (("sampled", sampled), ("interacted", interacted))
+        for i, stream_BLD in enumerate(streams)
+    }
+    return {
+        **streams,
+        f"{phase}gate": read.shares_BE,
+        f"{phase}logits": head.logits(read.video_BD),
+        f"{phase}projected": head.projection_head(read.video_BD),
+        f"{phase}loss_diversity": DIVERSITY["batch"](read.summaries_BED),
+        f"{phase}loss_rank": rank,
+    }
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Checkpoint
 
@@ -210,6 +249,7 @@ KINDS: dict[str, Callable[[Path], Deviations]] = {
     "mote_head": mote_head,
     "mote_checkpoint": mote_checkpoint,
     "text4vis_head": text4vis_head,
+    "vidprism_head": vidprism_head,
     "lr_schedule": lr_schedule,
     **{kind: _data_case(kind) for kind in ("frame_sampling", "view_fusion", "half_classes")},
 }

@@ -30,7 +30,8 @@ pytestmark = pytest.mark.slurm
 Part = dict[str, Any]
 
 EPOCHS = 500  # of three steps: some seconds on one core, so that a training can be caught in the act
-LIMITED_SECONDS = 35.0  # Slurm tells a job of one minute to stop within its first half
+SIGNAL = 20  # with it, Slurm tells a job of one minute to stop when it is 10 to 40 seconds old
+LIMITED_SECONDS = 42.0
 
 LONG = HEAD.replace("epochs: 2", f"epochs: {EPOCHS}")
 SUITE = f"""\
@@ -97,7 +98,7 @@ def interrupted(cluster: Cluster) -> Interrupted:
     suite = cluster.suite("interrupted", SUITE)
     longer = f"rows.limited.recipe.epochs={round(LIMITED_SECONDS / seconds)}"
     store, whole = (cluster.store(name, like=measured) for name in ("interrupted", "whole"))
-    launch = cluster.submit(suite, store, longer, "--checkpoint-seconds", "1", pack=0)
+    launch = cluster.submit(suite, store, longer, "--checkpoint-seconds", "1", pack=0, signal=SIGNAL)
     reference = cluster.start(command(suite, whole, "--jobs", "1", longer))
     acts = {"signalled": _signal, "requeued": _requeue, "killed": _kill, "preempted": _preempt(cluster)}
     keys = {stage.title: stage.key for stage in launch.stages}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from bench.launch.launches import find_launch, launch_folders, open_launch
 from bench.records import Store
@@ -27,8 +27,10 @@ from tests.integration.cluster import (
     identities,
     results,
     until,
+    weights,
 )
 from tests.suites import write_suite
+from tests.videos import write_tiny_dataset
 
 slurm = pytest.mark.slurm
 
@@ -191,9 +193,11 @@ def test_launches_that_are_submitted_at_once_never_share_a_stage(cluster: Cluste
 # --- several tasks ----------------------------------------------------------------------------------------------------
 
 PAIR = f"""\
-{HEAD.replace("epochs: 2", "epochs: 200")}
+{HEAD}
 rows:
-  mote: {{method: mote, config: {{layers: 1, num_experts: 2}}}}
+  together: {{method: mote, config: {{layers: 1, num_experts: 2, routing_scope: step}}, recipe: {{eps: 1.0e-4}}}}
+  apart: {{method: mote, config: {{layers: 1, num_experts: 2, routing_scope: step}}, recipe: {{epochs: 80}},
+          resources: {{train: {{nodes: 2}}}}}}
 """
 
 
@@ -201,31 +205,29 @@ rows:
 def test_a_training_of_two_tasks_equals_that_of_one_also_over_nodes_and_when_interrupted(
     cluster: Cluster, whole: Store
 ) -> None:
-    suite = cluster.suite("pair", PAIR)
-    stores = [cluster.store(name, whole) for name in ("alone", "together", "apart")]
-    for store, nodes in zip(stores[1:], (1, 2), strict=True):
-        cluster.submit(suite, store, "recipe.processes=2", resources={"train": {"nodes": nodes}})
-    launches = [find_launch(store) for store in stores[1:]]
-    (apart,) = (stage for stage in launches[1].stages if stage.kind == "train")
+    suite, pair = cluster.suite("pair", PAIR), "recipe.processes=2"
+    store, one, two = (cluster.store(name, whole) for name in ("tasks", "one", "two"))
+    launch = cluster.submit(suite, store, pair)
+    keys = {stage.title: stage.key for stage in launch.stages}
+    together, apart = (f"train {row} seed 0" for row in ("together", "apart"))
+    assert {keys[title] for title in (together, apart)} <= {stage.key for stage in launch.stages if stage.tasks == 2}
 
     def signal() -> bool | None:
-        progress = stores[2].progress(*apart.key)
-        if progress is None or progress["done"] < 20:
+        progress = store.progress(*keys[apart])
+        if progress is None or progress["done"] < 10:
             return None
-        asked("scancel", "--signal=USR2", events(stores[2], "start")[apart.title][0]["job"])
+        asked("scancel", "--signal=USR2", events(store, "start")[apart][0]["job"])
         return True
 
     until(signal, "steps of two tasks")
-    cluster.local(suite, stores[0])
-    assert [ended(launch)["state"] for launch in launches] == ["complete"] * 2
-    (stopped,) = events(stores[2], "interrupted")[apart.title]
-    assert stopped["done"] > 0 and len(events(stores[2], "start")[apart.title]) == 2
-    alone, *pairs = (store.read(*apart.key)["result"] for store in stores)
-    assert alone["processes"] == 1 and [pair["processes"] for pair in pairs] == [2, 2]
-    expected, *found = (load_file(store.folder(*apart.key) / "weights.safetensors") for store in stores)
-    for weights in found:
-        torch.testing.assert_close(weights, expected, atol=2e-5, rtol=0)
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    cluster.local(suite, one)
+    cluster.local(suite, two, pair)
+    assert ended(launch)["state"] == "complete"
+    assert [stopped["done"] > 0 for stopped in events(store, "interrupted")[apart]] == [True]
+    assert len(events(store, "start")[apart]) == 2
+    assert [found.read(*keys[together])["result"]["processes"] for found in (one, two, store)] == [1, 2, 2]
+    assert all(weights(store, title) == weights(two, title) for title in (together, apart))
+    torch.testing.assert_close(load(weights(store, together)), load(weights(one, together)), atol=2e-5, rtol=0)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -297,3 +299,12 @@ def test_a_dry_run_prints_the_scripts_without_a_scheduler(tmp_path: Path) -> Non
     assert "afterany:<1: small-encode>:<2: small-texts>" in training and "afterany:<1:" in scripts[-1]
     assert "resubmits what was lost, or writes the report" in said
     assert not store.root.exists() and not (tmp_path / "cache").exists()
+
+
+def test_a_submission_without_slurm_says_so_and_leaves_no_launch_open(tmp_path: Path) -> None:
+    write_tiny_dataset(tmp_path)
+    without = Cluster(tmp_path)
+    suite, store = without.suite("tiny", WHOLE), without.store("runs")
+    said = without.run(without.arguments(suite, store), code=2, PATH=str(tmp_path), SLURM_CONF="")
+    assert "so no Slurm" in said and "--dry-run" in said
+    assert (find_launch(store).ended() or {})["state"] == "cancelled"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
 from bench.errors import UserError
 from methods import registry
-from methods.registry import BUILT_IN, Method, method, methods
+from methods.registry import BUILT_IN, PLUGINS, Method, method, methods
 from methods.settings import Config, Inference
 
 
@@ -53,3 +54,24 @@ def test_other_packages_register_methods_but_replace_none(monkeypatch: pytest.Mo
         assert method("mote").package == BUILT_IN["mote"]
     finally:
         registry.methods.cache_clear()
+
+
+def test_a_package_can_be_named_as_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "docs/method_template"))
+    monkeypatch.setenv(PLUGINS, "attention_pool")
+    methods.cache_clear()
+    try:
+        assert method("attention_pool").config().model_dump()["temperature"] == 1.0
+    finally:
+        methods.cache_clear()
+
+
+@pytest.mark.parametrize("package", ["nowhere", "nowhere.method", "bench.stages"])
+def test_a_plugin_that_is_no_method_says_what_is_missing(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PLUGINS, package)
+    methods.cache_clear()
+    try:
+        with pytest.raises(UserError, match=rf"plugin {package}: there is no module {package}"):
+            methods()
+    finally:
+        methods.cache_clear()

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from annotated_types import Gt
+from pydantic import Field
+
 from bench.backbones import Backbone
 from methods import settings
 from methods.settings import Inference, Parameters
-from pydantic import Field
 
 __all__ = ["Config", "Inference"]
 

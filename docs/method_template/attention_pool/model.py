@@ -5,12 +5,13 @@ Legend: B batch, T frames, D joint CLIP width, C classes.
 
 from __future__ import annotations
 
+from torch import Tensor, nn
+
 from attention_pool.config import Config
 from bench.clip import Clip
 from methods import contract
 from methods.contract import Prediction, Predictor, cosines
 from methods.settings import Inference
-from torch import Tensor, nn
 
 
 def pooled(frames_BTD: Tensor, query_D: Tensor, temperature: float) -> Tensor:
@@ -43,9 +44,7 @@ class Model(contract.Model):
         super().__init__(config, clip)
         self.query_D = nn.Parameter(nn.init.normal_(clip.logit_scale.new_empty(self.width), std=0.02))
 
-    def loss(
-        self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: object
-    ) -> dict[str, Tensor]:
+    def loss(self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: object) -> dict[str, Tensor]:
         video_BD = pooled(frames_BTD, self.query_D, self.config.temperature)
         ce = self.cross_entropy(video_BD, labels_B, classes_CD)
         return {"ce": ce, "total": ce}

@@ -1,0 +1,28 @@
+"""Settings of the built-in methods under which the contract is checked besides the defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# name -> (method, config, inference)
+VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "fixed": ("mote", {"routing": "fixed"}, {}),
+    "same-all": ("mote", {"data": "all", "init": "same"}, {}),
+    "all-point": ("mote", {"data": "all", "wmr_region": "point"}, {"tfm_scope": "full"}),
+    "experts-only": ("mote", {"wmr_weight": 0, "mse_weight": 0}, {"merge_temperature": -1.2}),
+    "two-pools": ("mote", {"expert_design": "up_down", "wmr_loss": "mse"}, {"aggregation": "random_routing"}),
+    "ups": ("mote", {"expert_design": "up", "routing": "random"}, {"aggregation": "ensemble", "tfm_target": "branch"}),
+    "downs": ("mote", {"expert_design": "down", "init": "same", "temperature": "normal"}, {"expert": 1}),
+    "ensemble": ("mote", {"wmr_loss": "kl", "mse_form": "paper"}, {"aggregation": "ensemble", "tfm": False}),
+    "mean": ("text4vis", {"head": "none", "tower": "tuned"}, {}),
+    "shift-nce": ("text4vis", {"head": "shift", "tower": "tuned", "loss": "nce"}, {}),
+    "class-token-ds": ("text4vis", {"head": "transf_cls", "layers": 2, "loss": "ds"}, {}),
+    "conv-random": ("text4vis", {"head": "conv1d", "tower": "tuned", "classifier": "random"}, {}),
+    "conv-viewed": ("text4vis", {"head": "conv1d", "conv_axes": "viewed", "classifier": "orthogonal"}, {}),
+    "lstm": ("text4vis", {"head": "lstm"}, {}),
+    "linear": ("text4vis", {"layers": 1, "tower": "tuned", "classifier": "linear"}, {}),
+    "tsm": ("text4vis", {"head": "none", "tower": "tuned", "inside": "tsm"}, {}),
+    "tokenshift": ("text4vis", {"head": "none", "tower": "tuned", "inside": "tokenshift"}, {}),
+    "tokent1d": ("text4vis", {"head": "none", "inside": "tokent1d", "classifier": "random"}, {}),
+    "joint": ("text4vis", {"head": "none", "inside": "joint_st"}, {}),
+}

@@ -1,0 +1,64 @@
+"""The template of a method, installed from its own folder as another package, is found, keeps the contract and runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+TEMPLATE = ROOT / "docs/method_template"
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with the template in it; what it needs is borrowed from this one."""
+    folder = tmp_path_factory.mktemp("template")
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    found = folder / "venv/bin/python"
+    packages = subprocess.run(
+        [found, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    (Path(packages) / "borrowed.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
+    source = shutil.copytree(TEMPLATE, folder / "method")  # an installation leaves files beside its source
+    install = [str(found), "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", str(source)]
+    subprocess.run(install, check=True, capture_output=True)
+    return found
+
+
+def run(python: Path, folder: Path, *arguments: object) -> str:
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VTB_STORE")}
+    done = subprocess.run(
+        [python, *map(str, arguments)], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_it_is_listed(python: Path, tmp_path: Path) -> None:
+    assert "attention_pool  Attention pooling: one learnable query" in run(
+        python, tmp_path, ROOT / "run_suite.py", "list", "methods"
+    )
+
+
+def test_it_keeps_the_contract(python: Path, tmp_path: Path) -> None:
+    plugin = ("-p", "methods.conformance.plugin", "--method", "attention_pool", "--pyargs", "methods.conformance")
+    told = run(python, tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin)
+    assert " passed" in told
+    assert "mote" not in told
+
+
+def test_it_runs_in_a_suite(python: Path, tmp_path: Path) -> None:
+    small = ("seeds=[0]", "recipe.epochs=1", "recipe.warmup_epochs=0", "recipe.views.copies=1")
+    run(python, tmp_path, ROOT / "run_suite.py", TEMPLATE / "suite.yaml", "--store", tmp_path / "runs", *small)
+    table = (tmp_path / "runs/reports/suite/table.md").read_text()
+    assert table.count("Attention pooling |") == 2
+    assert "missing" not in table
