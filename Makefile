@@ -11,7 +11,7 @@ quickstart: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
 
-# Every suite of MoTE's tables and figures, in the embedded world, with few epochs.
+# The suites of papers, in the embedded world, with few epochs.
 suites: $(VENV)/installed
 	$(BIN)/python -m pytest -m suites
 

@@ -25,4 +25,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "tokenshift": ("text4vis", {"head": "none", "tower": "tuned", "inside": "tokenshift"}, {}),
     "tokent1d": ("text4vis", {"head": "none", "inside": "tokent1d", "classifier": "random"}, {}),
     "joint": ("text4vis", {"head": "none", "inside": "joint_st"}, {}),
+    "one": ("vidprism", {"rates": [4]}, {}),
+    "text-head": ("vidprism", {"classifier": "text", "gate": "sample", "sources": "sum", "diversity": "experts"}, {}),
+    "alone": ("vidprism", {"gate": "sample"}, {"expert": 1}),
+    "plain": (
+        "vidprism",
+        {"interaction": "none", "aggregation": "average", "readout": "average", "contrastive_weight": 0},
+        {},
+    ),
 }
