@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -136,12 +137,15 @@ def run(
             "provenance": origin,
             "cached": len(graph.stages) - len(todo),
         }
-        if not dry_run:
+
+        def prepare() -> None:
             _build_worlds(graph, todo, max(1, slots))
             cache_frames(todo, int(frame_cache * 1e9))
+
         if on is On.slurm:
-            _on_slurm(declared, todo, records, estimates, about, site, dry_run)
+            _on_slurm(declared, todo, records, estimates, about, site, None if dry_run else prepare)
             return
+        prepare()
         failed = _on_this_machine(graph, todo, records, compute, slots, estimates, about)
     else:
         console.print("Nothing had to run: every stage has its record.")
@@ -182,18 +186,25 @@ def _on_this_machine(
 
 
 def _on_slurm(
-    suite: Any, todo: list[Any], records: Any, estimates: dict[str, float], about: Any, site: Path | None, dry: bool
+    suite: Any,
+    todo: list[Any],
+    records: Any,
+    estimates: dict[str, float],
+    about: Any,
+    site: Path | None,
+    prepare: Callable[[], None] | None,
 ) -> None:
-    """Submit the stages and say how to follow them, or show the scripts."""
+    """Submit the stages and say how to follow them; without `prepare`, only show the scripts."""
     from bench.launch.site import load_site
     from bench.launch.slurm import launch_slurm, planned, preview, summary
 
     profile = load_site(site)
     about, stages = planned(suite, todo, estimates, profile, about)
-    if dry:
+    if prepare is None:
         for text in preview(about, stages, records):
             out.print(text, highlight=False, soft_wrap=True, markup=False)
         return
+    prepare()
     launch = launch_slurm(about, stages, todo, records)
     out.print(f"{launch.name}: {summary(launch.jobs())}", highlight=False, soft_wrap=True)
     for what in ("status", "logs", "cancel", "retry"):

@@ -43,7 +43,7 @@ def worth_repeating(launch: Launch, since: float) -> list[int]:
 
 
 def _note_deaths(launch: Launch, round: int, since: float) -> None:
-    """Attempts that ended without a word are failures of their stage; a job that never came up, of its first one."""
+    """Attempts that ended without a word are failures of their stage; a job that never came up, of all its stages."""
     known, states = histories(launch.store, since), scheduler.jobs()
     lacking = set(launch.lacking())
     seen = {event.get("job") for event in launch.store.events() if event["time"] >= since}
@@ -51,11 +51,15 @@ def _note_deaths(launch: Launch, round: int, since: float) -> None:
         unfinished = [number for number in numbers if number in lacking]
         died = [n for n in unfinished if (h := known.get(launch.stages[n].identity)) and h.started]
         if not died and identifier not in seen:
-            died = unfinished[:1]
+            died = unfinished
         state = states[identifier].state if identifier in states else "gone"
         for number in died:
             stage = launch.stages[number]
-            told = {"title": stage.title, "job": identifier, "reason": f"its job {identifier} ended: {state}"}
+            told = {
+                "title": stage.title,
+                "job": identifier,
+                "reason": f"ended without a word in job {identifier} ({state})",
+            }
             launch.store.log("death", *stage.key, **told)
 
 

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 
@@ -52,8 +53,8 @@ def run_element(folder: str, numbers: list[int], since: float) -> None:
     stop = Stop()
     launch = open_launch(Path(folder))
     prepare(launch)
-    rank = int(os.environ.get("SLURM_PROCID", 0))
-    if int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+    rank, tasks = int(os.environ.get("SLURM_PROCID", 0)), int(os.environ.get("SLURM_NTASKS", 1))
+    if tasks > 1:
         from submitit.helpers import TorchDistributedEnvironment
 
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
@@ -65,9 +66,9 @@ def run_element(folder: str, numbers: list[int], since: float) -> None:
                 element.carry_out(order, rank)
         except Interrupted as early:
             _say(f"{order.title}: {early}")
-            if rank == 0 and not element.worthwhile(order):
-                continue
-        if stop():
+            if rank == 0 and not element.worthwhile(order) and tasks > 1:
+                sys.exit(1)  # which ends the other tasks too
+        if stop() and (tasks > 1 or element.left(orders.values())):
             _leave(stop, rank)
 
 
@@ -94,6 +95,7 @@ class _Element:
         self.launch, self.stop, self.since = launch, stop, since
         self.store: Store = launch.store
         self.compute = Compute(**launch.about["compute"])
+        self.attempts: int = launch.about["site"]["attempts"]
         self.known = histories(self.store, since)
         self.origin = {**launch.about["provenance"], "launch": launch.name, "job": job_id()}
 
@@ -102,7 +104,7 @@ class _Element:
         if self.store.done(order.kind, order.identity):
             return
         history = self.known.get(order.identity)
-        if history and history.over(self.launch.about["site"]["attempts"]):
+        if history and history.over(self.attempts):
             return
         if lacking := [key for key in order.inputs.values() if not self.store.done(*key)]:
             if rank == 0:
@@ -119,10 +121,15 @@ class _Element:
         if reason is None:
             release(self.store, (order.kind, order.identity))
 
+    def left(self, orders: Iterable[Order]) -> bool:
+        """Whether anything is still to be done of these stages."""
+        over = {key for key, history in histories(self.store, self.since).items() if history.over(self.attempts)}
+        return any(order.identity not in over and not self.store.done(order.kind, order.identity) for order in orders)
+
     def worthwhile(self, order: Order) -> bool:
         """Whether a stage that was interrupted should go on; if not, that is its failure."""
         spent = histories(self.store, self.since)[order.identity].spent
-        if spent < self.launch.about["site"]["attempts"]:
+        if spent < self.attempts:
             return True
         reason = (
             f"interrupted {spent} times without getting further; give its jobs more time: resources.{order.kind}.time"

@@ -199,8 +199,13 @@ def take(store: Store, key: Key, launch: str, alive: Container[str]) -> str | No
     number = 1
     while True:
         path = _claim(store, key, number)
-        if _create(path, {"launch": launch, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}):
+        mine = _create(path, {"launch": launch, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
+        if mine and not _claim(store, key, number + 1).exists():
             return None
+        if mine:  # a hole below the claim that counts, left by a process that died while it gave its claims up
+            path.unlink()
+            number += 1
+            continue
         if _claim(store, key, number + 1).exists():
             number += 1
             continue

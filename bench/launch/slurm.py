@@ -350,11 +350,16 @@ def _described(batch: Batch) -> str:
     if batch.closing:
         return "resubmits what was lost, or writes the report"
     stages = sum(map(len, batch.elements))
-    return f"{stages} stages in {len(batch.elements)} jobs"
+    return f"{_number(stages, 'stage')} in {_number(len(batch.elements), 'job')}"
 
 
 def summary(done: list[Jobs]) -> str:
     """What was submitted, in words."""
     arrays = [jobs for jobs in done if not jobs.closing]
     jobs, stages = sum(len(a.elements) for a in arrays), sum(len(e) for a in arrays for e in a.elements)
-    return f"{stages} stages in {jobs} jobs ({len(arrays)} arrays), closed by job {done[-1].job}"
+    size = f"{_number(stages, 'stage')} in {_number(jobs, 'job')} ({_number(len(arrays), 'array')})"
+    return f"{size}, closed by job {done[-1].job}"
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'s' * (count != 1)}"

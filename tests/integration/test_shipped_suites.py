@@ -34,7 +34,8 @@ def test_it_runs_to_a_report_with_every_row_and_column(name: str, store: Path) -
     assert (report / "report.html").is_file()
     lines = pd.read_csv(report / "results.csv")
     plain = lines[lines["expert"].isna()]
-    assert len(plain) == sum(len(trial.protocols) for trial in suite.trials)
+    measured = plain.drop_duplicates(["row", "point", "seed", "protocol"])  # draws of classes have a line each
+    assert len(measured) == sum(len(trial.protocols) for trial in suite.trials)
     assert lines["top1"].notna().all()
     assert set(plain["row"]) == set(suite.file.rows) and set(plain["protocol"]) == set(suite.file.protocols)
     table = pd.read_csv(report / "table.csv")

@@ -108,3 +108,11 @@ def test_of_launches_that_outbid_at_once_exactly_one_gets_each_stage(tmp_path: P
     with ProcessPoolExecutor(3, mp_context=get_context("fork")) as pool:
         won = list(pool.map(_bid, [(tmp_path, name) for name in "abc"]))
     assert [sum(bids) for bids in zip(*won, strict=True)] == [1] * 50
+
+
+def test_a_hole_below_the_claim_that_counts_is_no_way_in(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    take(store, KEY, "dead", ())
+    take(store, KEY, "alive", ())
+    (tmp_path / "claims" / "train-a.1.json").unlink()
+    assert take(store, KEY, "third", {"alive"}) == "alive"

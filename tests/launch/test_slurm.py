@@ -142,7 +142,9 @@ def test_only_what_can_still_succeed_is_repeated(tmp_path: Path) -> None:
     assert worth_repeating(launch, 1e12) == [0, 1, 3, 4, 5]
 
 
-def test_a_job_that_died_costs_the_stage_it_was_at(tmp_path: Path, queue: dict[str, Job]) -> None:
+def test_a_job_that_died_costs_the_stage_it_was_at_and_one_that_never_began_all_of_its(
+    tmp_path: Path, queue: dict[str, Job]
+) -> None:
     launch = launched(Store(tmp_path), *(stage(f"{n}") for n in range(4)))
     launch.add(Jobs("5", "tiny-train", [[0, 1], [2, 3]], 1, 0.0, 0.0))
     queue["5_0"] = Job("NODE_FAIL", "")
@@ -150,7 +152,11 @@ def test_a_job_that_died_costs_the_stage_it_was_at(tmp_path: Path, queue: dict[s
     launch.store.log("start", *launch.stages[1].key, title="", job="5_0")
     _note_deaths(launch, 1, 0.0)
     deaths = {e["identity"]: e["reason"] for e in launch.store.events() if e["event"] == "death"}
-    assert deaths == {"1": "its job 5_0 ended: NODE_FAIL", "2": "its job 5_1 ended: gone"}
+    assert deaths == {
+        "1": "ended without a word in job 5_0 (NODE_FAIL)",
+        "2": "ended without a word in job 5_1 (gone)",
+        "3": "ended without a word in job 5_1 (gone)",
+    }
 
 
 def test_a_retry_needs_an_empty_queue_and_unchanged_code(tmp_path: Path, queue: dict[str, Job]) -> None:
