@@ -19,7 +19,7 @@ TEMPLATE = ROOT / "docs/method_template"
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh environment with the template in it; what it needs is borrowed from this one."""
     folder = tmp_path_factory.mktemp("template")
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
     found = folder / "venv/bin/python"
     packages = subprocess.run(
         [found, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],

@@ -16,8 +16,8 @@ from methods.settings import Inference
 
 def pooled(frames_BTD: Tensor, query_D: Tensor, temperature: float) -> Tensor:
     """Video embeddings [B, D]: frames weighted by a softmax over their products with the query."""
-    scores_BT = frames_BTD @ query_D / temperature
-    video_BD: Tensor = (scores_BT.softmax(dim=1)[:, None] @ frames_BTD)[:, 0]
+    scores_BT1 = frames_BTD @ query_D[:, None] / temperature
+    video_BD: Tensor = (scores_BT1.softmax(dim=1).mT @ frames_BTD)[:, 0]
     return video_BD
 
 
