@@ -57,7 +57,7 @@ def cases(names: Iterable[str] = ()) -> list[Case]:
 
 
 def _cases(each: Method) -> list[Case]:
-    own = getattr(import_module(each.modules[0]), "VARIANTS", {})
+    own = dict(getattr(import_module(each.modules[0]), "VARIANTS", {}))
     own |= {name: (config, inference) for name, (of, config, inference) in VARIANTS.items() if of == each.name}
     return [Case(each, each.config.model_validate({"tower": tower})) for tower in ("frozen", "tuned")] + [
         Case(each, each.config.model_validate(config), name, tuple(inference.items()))
