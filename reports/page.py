@@ -6,11 +6,9 @@ import re
 import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.figure import Figure
 
 from reports import beside, findings, style, tables
 from reports.categories import category_figures, category_table
@@ -21,6 +19,7 @@ from reports.maps import map_figures
 from reports.protocols import protocol_table
 from reports.results import Results, value_text
 from reports.routing import routing_figures
+from reports.shown import Picture
 from reports.tradeoff import tradeoff_figure
 from reports.weights import distance_figures, distance_table
 
@@ -29,16 +28,6 @@ PIXELS_PER_INCH = 118  # of a figure's width on the page
 READS = "its numbers are in the table of this page"
 # Sections that the template does not lay out itself: name in a Picture -> heading. They follow the experts.
 SECTIONS: dict[str, str] = {}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure, the section of the page it belongs to, its file's stem, and what it shows in words."""
-
-    section: str
-    name: str
-    caption: str
-    figure: Figure
 
 
 def write_report(results: Results, out: Path) -> Path:

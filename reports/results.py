@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bench.metrics import harmonic_mean
 from bench.statistics import spread
+from reports.costs import Cost, Training
 from reports.maps import Maps
 from reports.measures import ROLES, Measure, measures, of_role, trade_offs
 from reports.pairing import Pair
@@ -84,6 +85,8 @@ class Results:
     maps: tuple[Maps, ...] = ()
     distances: tuple[Distances, ...] = ()
     routing: tuple[Routing, ...] = ()
+    costs: tuple[Cost, ...] = ()
+    trainings: tuple[Training, ...] = ()
     class_names: Callable[[str], Sequence[str]] = lambda identity: ()  # candidates of an evaluation, by its identity
 
     def __post_init__(self) -> None:
