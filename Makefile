@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+REPORTS := $(or $(VTB_STORE),runs)/reports
 
-.PHONY: quickstart test suites slurm lint
+.PHONY: quickstart test suites methods slurm bench lint
 
 quickstart: $(VENV)/installed
 	$(BIN)/python run_suite.py quickstart
@@ -18,6 +19,19 @@ suites: $(VENV)/installed
 # Launches on the cluster that SLURM_CONF describes; without one these tests are skipped.
 slurm: $(VENV)/installed
 	$(BIN)/python -m pytest -m slurm
+
+# All methods side by side, and the pictures of docs/methods_compared.md: about two hours on two cores.
+methods: $(VENV)/installed
+	for suite in methods methods-few-shot methods-base-to-novel; do $(BIN)/python run_suite.py $$suite || exit; done
+	cp $(REPORTS)/methods/tradeoff.png docs/images/methods_tradeoff.png
+	cp $(REPORTS)/methods/expert-similarity-vidprism.png docs/images/vidprism_similarity.png
+	cp $(REPORTS)/methods-few-shot/curve-shots.png docs/images/methods_few_shot.png
+	cp $(REPORTS)/methods-base-to-novel/tradeoff-HM.png docs/images/methods_base_to_novel.png
+
+# All benchmarks, saved below .benchmarks and compared with the last run on this machine; a quarter of an hour.
+bench: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/benchmarks --benchmark-only --benchmark-autosave; \
+	status=$$?; $(BIN)/python -m tests.benchmarks.compare; exit $$status
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

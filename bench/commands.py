@@ -16,11 +16,15 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.checkpoint_commands import export, import_
+from bench.compare_commands import compare
 from bench.data_commands import doctor, prepare
 from bench.display import bars
 from bench.errors import UserError
 from bench.garbage_commands import gc as collect
 from bench.launch_commands import cancel, logs, retry, status
+from bench.profile_commands import profile
+from bench.why_commands import why as explain
+from methods.registry import use_plugins
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,6 +47,7 @@ Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of a
 Workers = Annotated[int, typer.Option("--workers", min=0, help="decoding processes of a stage; 0 = in the stage")]
 FrameCache = Annotated[float, typer.Option("--frame-cache", min=0, help="GB of decoded frames to keep; 0 = none")]
 TensorBoard = Annotated[str, typer.Option("--tensorboard", metavar="FOLDER", help="event files of trainings go here")]
+WandB = Annotated[str, typer.Option("--wandb", metavar="PROJECT", help="W&B project that trainings are logged to")]
 Checkpoints = Annotated[
     float, typer.Option("--checkpoint-seconds", min=0, help="between two checkpoints of a training")
 ]
@@ -91,6 +96,7 @@ def run(
     frame_cache: FrameCache = 10.0,
     checkpoint_seconds: Checkpoints = 60.0,
     tensorboard: TensorBoard = "",
+    wandb: WandB = "",
     on: Annotated[On, typer.Option("--on", help="this machine, or jobs of a Slurm cluster")] = On.local,
     site: SiteFile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="with --on slurm: print the batch scripts only")] = False,
@@ -126,6 +132,7 @@ def run(
             frame_cache_gb=frame_cache,
             checkpoint_seconds=checkpoint_seconds,
             tensorboard=tensorboard,
+            wandb=wandb,
         )
         estimates = dict(zip((stage.identity for stage in todo), estimate(todo, measured_rates(records)), strict=True))
         about = {
@@ -253,7 +260,7 @@ def report(
 @app.command("list")
 def list_(what: Annotated[Listed, typer.Argument(help="what to list")], plugin: Plugins = None) -> None:
     """List what can be named in a suite."""
-    _use(plugin)
+    use_plugins(plugin or ())
     for name, text in _listing(what):
         out.print(f"[bold]{name}[/bold]  {text}", highlight=False, soft_wrap=True)
 
@@ -279,6 +286,9 @@ app.command()(status)
 app.command()(logs)
 app.command()(cancel)
 app.command()(retry)
+app.command()(profile)
+app.command("why")(explain)
+app.command()(compare)
 app.command("gc")(collect)
 app.command()(doctor)
 app.command()(prepare)
@@ -301,20 +311,11 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _use(plugins: list[str] | None) -> None:
-    """Add packages to the methods of this process and of those that it starts."""
-    from methods.registry import PLUGINS, methods
-
-    if plugins:
-        os.environ[PLUGINS] = ",".join([*filter(None, [os.environ.get(PLUGINS)]), *plugins])
-        methods.cache_clear()
-
-
 def _graph(name: str, overrides: list[str] | None, cache: Path | None, plugins: list[str] | None) -> tuple[Any, Any]:
     from bench.graph import build_graph
     from bench.suite import load_suite, suite_path
 
-    _use(plugins)
+    use_plugins(plugins or ())
     if cache is not None:
         os.environ["VTB_CACHE"] = str(cache)
     gc.disable()  # thousands of small objects that all live on; collecting them costs half of a large plan's time

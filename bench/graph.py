@@ -7,6 +7,7 @@
     probe     similarity of the features of a model's experts
     maps      what a model's experts look at in a few videos
     weights   distances of a model's experts in weight space
+    profile   what a method costs: parameters, FLOPs, seconds, memory; whatever data and seed
 
 Rows that differ only in inference share a training; trials with a frozen tower share its encodings.
 """
@@ -24,10 +25,11 @@ from bench.descriptions import descriptions, missing
 from bench.identity import digest
 from bench.imported import IMPORT_MODULES, identity_of, imported_spec
 from bench.parts import Hashing, Parts
-from bench.prompts import prompts
+from bench.profiled import profile_stage
+from bench.prompts import TEMPLATES, prompts
 from bench.protocol import Protocol
 from bench.recipe import EXECUTION, Recipe
-from bench.stage import Frames, Part, Stage
+from bench.stage import Frames, Part, Stage, identify
 from bench.suite import Suite, Trial
 from methods.registry import method
 from methods.settings import Inference
@@ -66,6 +68,7 @@ class Graph:
     probes: list[ProbeCell] = field(default_factory=list)
     maps: list[ProbeCell] = field(default_factory=list)
     weights: list[ProbeCell] = field(default_factory=list)
+    profiles: list[ProbeCell] = field(default_factory=list)
     trainings: list[ProbeCell] = field(default_factory=list)  # of the rows whose experts are compared
     datasets: dict[str, Dataset] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)  # dataset -> why its data are not usable
@@ -95,6 +98,8 @@ class _Builder(Parts):
                 self._cells(trial, name, protocol, "", trial.inference)
             if trial.row in self.suite.file.report.experts:
                 self._experts(trial)
+            if self.suite.file.report.profiles(trial.row) and trial.seed == self.suite.file.seeds[0]:
+                self.graph.profiles.append(self._profile(trial))
         for name, column in self.suite.trials[0].columns.items():
             self.graph.protocols[name] = self._column(name, column)
         return self.graph
@@ -367,6 +372,30 @@ class _Builder(Parts):
             0.0,
         )
 
+    def _profile(self, trial: Trial) -> ProbeCell:
+        """On the views of the first closed-set protocol, or of the first at all."""
+        profile, recipe = self.suite.file.report.profile, trial.recipe
+        assert profile is not None
+        name, protocol = next((each for each in trial.protocols if each[1].role == "closed-set"), trial.protocols[0])
+        shown = {
+            "frames": profile.frames or protocol.views.frames,
+            "views": profile.views or protocol.views.count,
+            "classes": len(self._class_names(_learnt(trial), recipe.labels)),
+        }
+        training = {
+            "frames": recipe.views.frames,
+            "cached": trial.config.shares_encodings and recipe.views.copies > 0,
+            "checkpointing": recipe.checkpointing,
+            "texts": len(TEMPLATES[recipe.templates]),
+            "batch": recipe.batch,
+        }
+        shape, title = backbone(recipe.backbone), f"profile {_row(trial, [axis for axis, _ in trial.point])}"
+        stage = profile_stage(
+            trial.method, trial.config, trial.inference, shape, shown, training, profile.measurement, title
+        )
+        stage.missing, stage.row = self._missing(_learnt(trial)), trial.row  # the number of classes is the data's
+        return ProbeCell(trial, name, self.graph.stages.setdefault(stage.identity, stage))
+
     def _stage(
         self,
         kind: str,
@@ -381,7 +410,7 @@ class _Builder(Parts):
     ) -> Stage:
         missing = missing or next((stage.missing for stage in inputs.values() if stage.missing), None)
         stage = Stage(kind, spec, inputs, modules, context, title, flops, missing, frames, self.row)
-        stage.identity = self._identify(stage)
+        stage.identity = identify(stage, self.hashes)
         return self.graph.stages.setdefault(stage.identity, stage)
 
     def _head_flops(self, trial: Trial, protocol: Protocol) -> float:
@@ -422,5 +451,8 @@ def _measured(protocol: Protocol) -> Selection:
 
 
 def _spell(trial: Trial, axes: list[str]) -> str:
-    point = [f"{name}={value}" for name, value in trial.point if name in axes]
-    return " ".join([trial.row, *point, *([f"seed {trial.seed}"] if trial.config.trains else [])])
+    return " ".join([_row(trial, axes), *([f"seed {trial.seed}"] if trial.config.trains else [])])
+
+
+def _row(trial: Trial, axes: list[str]) -> str:
+    return " ".join([trial.row, *(f"{name}={value}" for name, value in trial.point if name in axes)])

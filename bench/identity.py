@@ -27,6 +27,11 @@ def digest(value: object) -> str:
 @cache
 def source_fingerprint(*modules: str) -> str:
     """Hash of the code of these modules and of every project module they import, directly or not."""
+    return digest(source_hashes(*modules))
+
+
+def source_hashes(*modules: str) -> dict[str, str]:
+    """What the fingerprint is made of: the hash of each of these modules, and of each that they import."""
     packages = frozenset(PROJECT) | {module.partition(".")[0] for module in modules}
     found: dict[str, str] = {}
     todo = list(modules)
@@ -35,7 +40,7 @@ def source_fingerprint(*modules: str) -> str:
         if name not in found and (file := _file(name)) is not None:
             found[name], imported = _parse(file)
             todo += [*_parents(name), *(other for other in imported if other.partition(".")[0] in packages)]
-    return digest(found)
+    return found
 
 
 def _parents(name: str) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -15,10 +14,10 @@ from bench.data.frame_cache import estimate
 from bench.data.selection import Selection, class_ids, select
 from bench.data.views import TestViews, TrainViews
 from bench.errors import UserError
-from bench.identity import digest, source_fingerprint
+from bench.identity import digest
 from bench.protocol import Protocol
 from bench.recipe import EXECUTION, Recipe
-from bench.stage import Frames, Part, Stage
+from bench.stage import Frames, Part
 from bench.suite import Suite, Trial
 from methods.settings import Inference
 
@@ -49,13 +48,6 @@ class Parts:
         if key not in self.memo:
             self.memo[key] = make()
         return self.memo[key]  # type: ignore[no-any-return]
-
-    def _identify(self, stage: Stage) -> str:
-        """Hash of kind, settings, source and inputs. Parts that many stages share are hashed once."""
-        parts = sorted((name, self.hashes.get(id(value)) or value) for name, value in stage.spec.items())
-        inputs = sorted((name, other.identity) for name, other in stage.inputs.items())
-        text = repr((stage.kind, parts, source_fingerprint(*stage.modules), inputs))
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def _dump(self, model: BaseModel) -> Part:
         return self._part(model, lambda: model.model_dump(mode="json"))

@@ -20,6 +20,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -60,15 +61,14 @@ class Store:
 
     def read(self, kind: str, identity: str) -> dict[str, Any]:
         """The record. Raises FileNotFoundError if the stage is not done and UserError if its files were changed."""
-        folder = self.folder(kind, identity)
-        record: dict[str, Any] = json.loads((folder / "record.json").read_text())
+        folder = f"{self.root}/records/{kind}/{identity}"  # a report reads thousands: no paths are made of it
+        with open(f"{folder}/record.json", "rb") as file:
+            record: dict[str, Any] = json.loads(file.read())
         if (record["kind"], record["identity"]) != (kind, identity):
-            raise UserError(f"holds the record of {record['kind']} {record['identity']}", where=str(folder), hint=REDO)
+            raise UserError(f"holds the record of {record['kind']} {record['identity']}", where=folder, hint=REDO)
         for name, recorded in record["bytes"].items():
-            file = folder / name
-            size = file.stat().st_size if file.is_file() else 0
-            if size != recorded:
-                raise UserError(f"{size} bytes, recorded were {recorded}", where=str(file), hint=REDO)
+            if (size := _size(f"{folder}/{name}")) != recorded:
+                raise UserError(f"{size} bytes, recorded were {recorded}", where=f"{folder}/{name}", hint=REDO)
         return record
 
     @contextmanager
@@ -154,6 +154,15 @@ class Store:
         except (OSError, ValueError):
             return None
         return state
+
+
+def _size(path: str) -> int:
+    """The size of a file in bytes, 0 if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def _read(path: str) -> bytes | None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-KINDS = ("texts", "encode", "train", "evaluate", "probe", "maps", "weights")
+from bench.identity import source_fingerprint
+
+KINDS = ("texts", "encode", "train", "evaluate", "probe", "maps", "weights", "profile")
+ALONE = ("profile",)  # measure time: each gets a process of its own, and nothing runs beside it that can be avoided
 
 Part = dict[str, Any]
 
@@ -38,3 +44,11 @@ class Stage:
     @cached_property
     def key(self) -> tuple[str, str]:
         return self.kind, self.identity
+
+
+def identify(stage: Stage, hashes: Mapping[int, str] = MappingProxyType({})) -> str:
+    """Hash of kind, settings, source and inputs. Parts that many stages share have hashes already, by their id."""
+    parts = sorted((name, hashes.get(id(value)) or value) for name, value in stage.spec.items())
+    inputs = sorted((name, other.identity) for name, other in stage.inputs.items())
+    text = repr((stage.kind, parts, source_fingerprint(*stage.modules), inputs))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,13 +1,25 @@
-"""Spread over seeds and paired tests over videos. N videos; accuracies in percent, differences in points."""
+"""Spread over seeds; intervals and tests over videos, and over videos and seeds (docs/statistics.md).
+
+Accuracies in percent, differences in points. Legend: N videos, B resamples of the videos, T trials, G rows, each the
+mean over its own trials, which differ in their seed, P pairs of rows, S seeds of a row, K tests.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+DRAWS = 2000  # resamples of the videos
+TAILS = (0.025, 0.975)
+ENOUGH = 10  # seeds from which on a plain percentile interval over seeds and videos holds its level
+CHUNK = 4_000_000  # weights of resampled videos that are in memory at once
 TIE = 1e-6  # sums of thirds that are equal on paper differ by rounding, at most 1e-12 a video
 
 
@@ -33,18 +45,16 @@ def paired_permutation_test(
 ) -> tuple[float, float]:
     """Two-sided sign-flip test of equal accuracy on the same videos: (a minus b in points, p).
 
-    Inputs are each video's correctness in [0,1], averaged over seeds, in the same order. p counts the observed
+    Inputs are each video's correctness in [0,1], averaged over seeds, in the same order. With one seed each, where
+    it is 0 or 1, this is McNemar's exact test but for the error of drawing permutations. p counts the observed
     assignment among the permutations (Phipson & Smyth 2010), so it is never zero. Raises ValueError on unequal or
     empty inputs.
     """
-    a_N, b_N = np.asarray(correct_a_N, dtype=float), np.asarray(correct_b_N, dtype=float)
-    if a_N.shape != b_N.shape or a_N.ndim != 1 or not a_N.size:
-        raise ValueError(f"a paired test needs two equally long lists of videos, got {a_N.shape} and {b_N.shape}")
-    difference_N = a_N - b_N
+    difference_N = _paired(correct_a_N, correct_b_N)
     observed = difference_N.sum()
     flipped = _flipped_sums(np.abs(difference_N), permutations, np.random.default_rng(seed))
     extreme = np.count_nonzero(np.abs(flipped) >= abs(observed) - TIE)
-    return float(100 * observed / a_N.size), float((extreme + 1) / (permutations + 1))
+    return float(100 * observed / difference_N.size), float((extreme + 1) / (permutations + 1))
 
 
 def _flipped_sums(sizes_N: Floats, permutations: int, generator: np.random.Generator) -> Floats:
@@ -55,3 +65,152 @@ def _flipped_sums(sizes_N: Floats, permutations: int, generator: np.random.Gener
         if size > 0:
             sums += size * (2 * generator.binomial(count, 0.5, permutations) - count)
     return sums
+
+
+def mcnemar(correct_a_N: ArrayLike, correct_b_N: ArrayLike) -> tuple[float, float]:
+    """McNemar's exact test of equal accuracy of one run each on the same videos: (a minus b in points, p).
+
+    Binomial in the videos that only one of both gets right (McNemar 1947). Raises ValueError on unequal or empty
+    inputs.
+    """
+    difference_N = _paired(correct_a_N, correct_b_N)
+    only_a, only_b = int((difference_N > 0).sum()), int((difference_N < 0).sum())
+    p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    return 100 * (only_a - only_b) / difference_N.size, float(p)
+
+
+def paired_interval(
+    correct_a_N: ArrayLike, correct_b_N: ArrayLike, draws: int = DRAWS, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of a minus b in points over videos, given the seeds: percentiles of the paired bootstrap."""
+    difference_N = _paired(correct_a_N, correct_b_N)
+    low, high = np.quantile(bootstrap_means(100 * difference_N[None], draws, seed)[0], TAILS)
+    return float(low), float(high)
+
+
+def _paired(correct_a_N: ArrayLike, correct_b_N: ArrayLike) -> Floats:
+    a_N, b_N = np.asarray(correct_a_N, dtype=float), np.asarray(correct_b_N, dtype=float)
+    if a_N.shape != b_N.shape or a_N.ndim != 1 or not a_N.size:
+        raise ValueError(f"a paired test needs two equally long lists of videos, got {a_N.shape} and {b_N.shape}")
+    difference_N: Floats = a_N - b_N
+    return difference_N
+
+
+def resamples(videos: int, draws: int, seed: int) -> Iterator[Singles]:
+    """Weights [b, N] of the videos in `draws` samples with replacement, in chunks of b; those of a sample add to 1."""
+    generator, chunk = np.random.default_rng(seed), max(1, CHUNK // videos)
+    for start in range(0, draws, chunk):
+        rows = min(chunk, draws - start)
+        picks = generator.integers(0, videos, (rows, videos)) + videos * np.arange(rows)[:, None]
+        counts = np.bincount(picks.ravel(), minlength=rows * videos).reshape(rows, videos)
+        yield (counts / videos).astype(np.float32)
+
+
+def bootstrap_means(values_TN: NDArray[np.floating], draws: int, seed: int) -> Singles:
+    """Means [T, B] over resampled videos; equal `seed` and N mean equal videos, so rows can be subtracted."""
+    values_TN = values_TN.astype(np.float32)
+    return np.concatenate([values_TN @ weights.T for weights in resamples(values_TN.shape[1], draws, seed)], axis=1)
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Numbers of G rows, each the mean over its seeds, and what is known of their error.
+
+    `values_T`, `row_T`: the number of each trial and its row; a trial without one is left out. `draws_GB`: the rows'
+    numbers under B resamples of the videos, the same for all rows and all seeds. `between_G`: s²/S, the variance of a
+    mean over S seeds by their spread; `excess_G`: what of it resampling the videos does not explain, seeds' own part.
+    Both are 0 with one seed, where nothing is known of it. `videos`: of the smallest set that the numbers come from.
+    """
+
+    values_T: Floats
+    row_T: NDArray[np.intp]
+    mean_G: Floats
+    seeds_G: NDArray[np.intp]
+    draws_GB: Singles
+    between_G: Floats
+    excess_G: Floats
+    videos: int
+
+
+def estimate(values_T: Floats, draws_TB: Singles, row_T: NDArray[np.intp], rows: int, videos: int) -> Estimates:
+    """The `Estimates` of `rows` from the numbers of trials and their numbers under resamples of the videos.
+
+    Works for whatever is computed of each resample, such as a harmonic mean. Values are nan where a result is missing.
+
+    Two seeds answer a video differently, so their numbers differ even if all seeds are equally good. How much is in
+    the resamples: their mean variance within a seed less their mean covariance of two seeds.
+    """
+    present = ~np.isnan(values_T)
+    values_T, draws_TB, row_T = values_T[present], draws_TB[present], row_T[present]
+    seeds_G = np.bincount(row_T, minlength=rows)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        average_GT = (row_T == np.arange(rows)[:, None]) / seeds_G[:, None]
+    average_GT[seeds_G == 0] = np.nan
+    mean_G, draws_GB = average_GT @ values_T, average_GT.astype(np.float32) @ draws_TB
+    several_G = np.where(seeds_G > 1, 1 / np.maximum(seeds_G - 1, 1), 0.0)
+    between_G = several_G * (average_GT @ np.square(values_T - mean_G[row_T]))
+    within_G = several_G * (average_GT @ draws_TB.var(axis=1, ddof=1) - draws_GB.var(axis=1, ddof=1))
+    excess_G = np.clip(between_G - np.maximum(within_G, 0), 0, None)
+    return Estimates(values_T, row_T, mean_G, seeds_G, draws_GB, between_G, excess_G, videos)
+
+
+def nested_intervals(estimates: Estimates, seed: int = 0) -> tuple[Floats, Floats]:
+    """95 % intervals (low [G], high [G]) over videos and seeds: percentiles where both are resampled.
+
+    All seeds see the same resampled videos. The resampled seeds' deviations from the row's mean are scaled so that
+    they have the variance of `excess_G`, and that of S - 1 degrees of freedom in the tails (Hesterberg 2015: a
+    bootstrap of few values is too narrow). With one seed, the videos are all that varies.
+    """
+    generator, seeds_G, draws_GB = np.random.default_rng(seed), estimates.seeds_G, estimates.draws_GB.copy()
+    for seeds in np.unique(seeds_G[seeds_G > 1]):
+        rows = np.flatnonzero(seeds_G == seeds)
+        picked_BS = generator.multinomial(seeds, [1 / seeds] * int(seeds), size=draws_GB.shape[1]) / seeds
+        values_GS = np.array([estimates.values_T[estimates.row_T == row] for row in rows])
+        deviations_GB = (values_GS - estimates.mean_G[rows, None]) @ picked_BS.T
+        between, excess = estimates.between_G[rows], estimates.excess_G[rows]
+        shrink = np.sqrt(np.divide(excess, between, out=np.zeros(len(rows)), where=between > 0))
+        stretch = np.sqrt(seeds / (seeds - 1)) * stats.t.ppf(TAILS[1], seeds - 1) / stats.norm.ppf(TAILS[1])
+        draws_GB[rows] += (shrink * stretch)[:, None] * deviations_GB
+    low, high = np.quantile(draws_GB, TAILS, axis=1)
+    return low, high
+
+
+class Tests(NamedTuple):
+    """Differences of pairs of rows in points, their 95 % intervals, and p of no difference, [P] each."""
+
+    difference: Floats
+    low: Floats
+    high: Floats
+    p: Floats
+
+
+def difference_tests(estimates: Estimates, first_P: ArrayLike, second_P: ArrayLike) -> Tests:
+    """Welch's t test over videos and seeds of row `first_P` minus row `second_P`, places in `estimates`.
+
+    The variance is that of the difference under resampled videos plus both rows' own variance over seeds; degrees of
+    freedom after Satterthwaite (1946). A row with one seed adds none: the test then speaks of that run alone.
+    """
+    first_P, second_P = np.asarray(first_P, dtype=int), np.asarray(second_P, dtype=int)
+    difference_P = estimates.mean_G[first_P] - estimates.mean_G[second_P]
+    over_videos_P = (estimates.draws_GB[first_P] - estimates.draws_GB[second_P]).var(axis=1, ddof=1, dtype=np.float64)
+    variance_P, doubt_P = over_videos_P.copy(), np.square(over_videos_P) / max(estimates.videos - 1, 1)
+    for side_P in (first_P, second_P):
+        variance_P += estimates.excess_G[side_P]
+        doubt_P += np.square(estimates.between_G[side_P]) / np.maximum(estimates.seeds_G[side_P] - 1, 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        freedom_P = np.where(doubt_P > 0, np.square(variance_P) / doubt_P, np.inf)
+        p_P = 2 * stats.t.sf(np.abs(difference_P) / np.sqrt(variance_P), np.maximum(freedom_P, 1))
+    p_P = np.where(difference_P == 0, 1.0, p_P)
+    margin_P = stats.t.ppf(TAILS[1], np.maximum(freedom_P, 1)) * np.sqrt(variance_P)
+    return Tests(difference_P, difference_P - margin_P, difference_P + margin_P, p_P)
+
+
+def holm(p_K: ArrayLike) -> Floats:
+    """p-values corrected for the number of tests (Holm 1979); nan is no test and stays nan."""
+    given_K = np.asarray(p_K, dtype=float)
+    tests = np.flatnonzero(~np.isnan(given_K))
+    order = tests[np.argsort(given_K[tests], kind="stable")]
+    steps = given_K[order] * np.arange(len(order), 0, -1)
+    corrected_K = np.full(given_K.shape, np.nan)
+    corrected_K[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return corrected_K

@@ -28,6 +28,7 @@ from bench.errors import UserError, unknown
 from bench.expansion import expanded
 from bench.launch.site import JobResources, StageResources
 from bench.named_protocols import merged, named_protocol
+from bench.profiled import Measurement
 from bench.prompts import TEMPLATES
 from bench.protocol import Protocol
 from bench.recipe import Recipe
@@ -64,6 +65,20 @@ class Row(_Declared):
     resources: StageResources = Field(default={}, description="what its Slurm jobs ask for, on top of the suite's")
 
 
+class Profile(Measurement):
+    """Profiles of rows: what their methods cost."""
+
+    frames: Annotated[int, Ge(1)] | None = Field(
+        default=None, description="of a view; none: as under the first closed-set protocol"
+    )
+    views: Annotated[int, Ge(1)] | None = Field(default=None, description="of a video; none: likewise")
+    rows: list[Name] = Field(default=[], description="rows that are profiled; none: all")
+
+    @property
+    def measurement(self) -> Measurement:
+        return Measurement.model_validate(self.model_dump(include=set(Measurement.model_fields)))
+
+
 class Report(_Declared):
     """What the report shows besides the tables."""
 
@@ -76,7 +91,14 @@ class Report(_Declared):
     maps: Annotated[int, Ge(0)] = Field(default=0, description="videos on which it is shown what experts look at")
     experts_protocol: Name | None = Field(default=None, description="protocol whose videos the similarity heatmap uses")
     published: list[Published] = Field(default=[], description="published numbers that belong to the rows")
-    compare: list[tuple[Name, Name]] = Field(default=[], description="pairs of rows for the paired permutation test")
+    compare: list[tuple[Name, Name]] = Field(
+        default=[], description="pairs of rows for paired tests and gains by class"
+    )
+    profile: Profile | None = Field(default=None, description="what rows cost: {} with all defaults; none: not shown")
+
+    def profiles(self, row: str) -> bool:
+        """Whether a row is profiled."""
+        return self.profile is not None and (not self.profile.rows or row in self.profile.rows)
 
 
 class SuiteFile(_Declared):
@@ -240,6 +262,7 @@ def _check_report(suite: Suite, where: Where) -> None:
     named = [
         ("reference", report.reference),
         *(("experts", name) for name in report.experts),
+        *(("profile", name) for name in (report.profile.rows if report.profile else ())),
         *(("compare", name) for pair in report.compare for name in pair),
     ]
     for key, name in named:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.backbones import tagged
 from bench.errors import Interrupted, StageError
-from bench.identity import source_fingerprint
+from bench.identity import source_fingerprint, source_hashes
 from bench.records import Store
 from bench.stage import Stage
 
@@ -72,6 +72,7 @@ class Compute:
     frame_cache_gb: float = 10.0
     checkpoint_seconds: float = 60.0
     tensorboard: str = ""  # folder for event files of trainings; none are written without it
+    wandb: str = ""  # project of Weights & Biases that trainings are logged to; none are without it
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,13 @@ def _carry_out(
 ) -> None:
     compute = _found(compute)
     context = {**order.context, "pretrained": tagged(order.context["pretrained"])[0]}  # not where a tag's file lay
-    record: Part = {"title": order.title, "spec": order.spec, "context": context, "inputs": order.inputs}
+    record: Part = {
+        "title": order.title,
+        "spec": order.spec,
+        "context": context,
+        "inputs": order.inputs,
+        "source": source_hashes(*order.modules),
+    }
     with store.writing(order.kind, order.identity, record) as out:
         record["result"] = _run(order, store, compute, out, _Reporter(order, store), stopping)
         seconds = time.time() - started

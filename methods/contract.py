@@ -38,6 +38,10 @@ class Predictor(nn.Module):
     def forward(self, frames_BTD: Tensor, classes_CD: Tensor) -> Prediction:
         raise NotImplementedError
 
+    def shares(self, frames_BTD: Tensor, classes_CD: Tensor) -> Tensor | None:
+        """[B, E], how much of the answer to each video is each expert's; rows sum to 1. None if a method has none."""
+        return None
+
 
 class Model(nn.Module):
     """A transfer method during training. Sub-classes add heads and override what differs.

@@ -7,6 +7,7 @@ Methods of other packages come by entry point, once they are installed, or by PL
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -65,6 +66,12 @@ def methods() -> dict[str, Method]:
     for package in plugins:
         third_party[package.rpartition(".")[2]] = _importable(package)
     return {name: Method(name, package) for name, package in {**third_party, **BUILT_IN}.items()}
+
+
+def use_plugins(packages: Iterable[str]) -> None:
+    """Add packages to the methods of this process and of those that it starts."""
+    os.environ[PLUGINS] = ",".join([*filter(None, [os.environ.get(PLUGINS)]), *packages])
+    methods.cache_clear()
 
 
 def _importable(package: str) -> str:

@@ -6,6 +6,7 @@ done with a trained model, so rows that differ in it share the training.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from annotated_types import Ge, Le
@@ -41,6 +42,10 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tower_inside: ClassVar[bool] = False  # True: adapters, prompts, attention inside the tower: an `encode` of its own
+
+    # Part of the head -> patterns of its modules' names in the predictor, where a counter finds it. Of modules the
+    # innermost counts, of parts the first that fits; "" is the predictor itself: what is computed in no named module.
+    head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     tower: Literal["frozen", "tuned"] = Field(default="frozen", description="whether the CLIP visual tower is trained")
 
@@ -90,12 +95,21 @@ class Config(BaseModel):
         return ()
 
     @property
+    def expert_passes(self) -> tuple[float, ...]:
+        """How often a batch goes through each expert in a training step, on average. Merged ones share a pass."""
+        return self.routing_odds or (1.0,) * self.experts
+
+    @property
     def depends_on_processes(self) -> bool:
         """Whether the number of training processes changes the result by more than the order of sums."""
         return False
 
     def expert_choices(self, inference: Inference) -> dict[str, Inference]:
         """Named inference choices that compare experts: `merged` first, then `expert 0` ...; empty without experts."""
+        return {}
+
+    def ensembles(self, inference: Inference) -> dict[str, Inference]:
+        """Named inference choices that ask all experts and combine their answers; for what they cost."""
         return {}
 
     def check(self, inference: Inference) -> None:
@@ -109,10 +123,24 @@ class Config(BaseModel):
         """Parameters that are bound to the source classes; closed form. The head's own do not include them."""
         return 0
 
+    # --- FLOPs: 2 per multiply-add, matrix products only, forward, in closed form ---
+
+    def text_flops(self, backbone: Backbone) -> int:
+        """Of one class text, padded to full length, through the text tower and what the method has inside it."""
+        return backbone.text_flops()
+
     def inside_flops(self, backbone: Backbone, frames: int) -> int:
-        """FLOPs that modules inside the visual tower add to one view; closed form, matrix products only."""
+        """What modules inside the visual tower add to one view."""
         return 0
 
+    def head_modules(self, backbone: Backbone, frames: int, inference: Inference | None = None) -> dict[str, int]:
+        """Of the deployed head for one view, by part, without the product with class features; parts add up to it."""
+        return {}
+
     def head_flops(self, backbone: Backbone, frames: int, inference: Inference | None = None) -> int:
-        """FLOPs (2 per multiply-add) of the deployed head for one view; closed form, matrix products only."""
-        return 0
+        """Of the deployed head for one view."""
+        return sum(self.head_modules(backbone, frames, inference).values())
+
+    def expert_flops(self, backbone: Backbone, frames: int) -> tuple[int, ...]:
+        """What each expert's own modules take for one view; empty without experts."""
+        return ()

@@ -21,8 +21,17 @@ def temporal_parameters(width: int, layers: int, ups: int = 1, downs: int = 1) -
     return POSITIONS * width + layers * (attention + norms + ups * up + downs * down)
 
 
-def temporal_flops(width: int, layers: int, frames: int) -> int:
-    """FLOPs of one view through dense layers, forward, 2 per multiply-add: projections, attention's products, FFN."""
-    projections = 2 * frames * width**2 * (4 + 2 * EXPANSION)
-    attention = 2 * 2 * frames**2 * width
-    return layers * (projections + attention)
+# Where the parts of `temporal_modules` are found in a predictor.
+TEMPORAL_PATHS = {"attention": ("*.attn",), "feed-forward": ("*.mlp",)}
+
+
+def temporal_modules(width: int, layers: int, frames: int) -> dict[str, int]:
+    """FLOPs of one view through dense layers by part, forward, 2 per multiply-add."""
+    projections, products = 2 * 4 * frames * width**2, 2 * 2 * frames**2 * width
+    feed_forward = 2 * half_feed_forward_flops(width, layers, frames)
+    return {"attention": layers * (projections + products), "feed-forward": feed_forward}
+
+
+def half_feed_forward_flops(width: int, layers: int, frames: int) -> int:
+    """FLOPs of one view through the up- or the down-projections of the layers' feed-forward networks."""
+    return layers * 2 * frames * EXPANSION * width**2

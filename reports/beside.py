@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import pandas as pd
 
 from reports import tables
 from reports.pairing import OTHER_DATA, Pair
+from reports.published import COMPARED
 from reports.results import Results
+from reports.shown import Grid
 from reports.tables import Cell
+
+Row = tuple[str, ...]
 
 HEADS = {  # -> whether numbers are below
     **{"Method": False, "Column": False, "Measured": True, "Published": True, "Δ": True, "Same protocol": False},
     **{"Not stated": False, "Published for": False, "Source": False},
 }
 WORDS = {"hm": "harmonic mean", "tradeoff": "trade-off"}
-SIGNS = {"Δ": r"$\Delta$", "±": r"$\pm$", "−": "$-$", "–": "--", "†": r"$^\dagger$"}
 CAPTION = (
     "Δ: measured − published, in points, where the measurement is complete and differs in no field that the source "
     "states. “Not stated”: fields that the source leaves open, which count neither way; prompts, fusion, resizing, "
@@ -25,85 +28,65 @@ CAPTION = (
 )
 
 
-@dataclass(frozen=True)
-class Beside:
-    """What every rendering shows: texts under `HEADS`, a method named once for the lines that follow each other.
-
-    `notes`: the sources' caveats, which the lines cite by number.
-    """
-
-    caption: str
-    lines: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...]
-
-
-def beside(results: Results) -> Beside | None:
-    """The table of a suite that selects published numbers, else None."""
-    if not results.published:
-        return None
+def beside_grids(results: Results) -> Iterator[Grid]:
+    """The table of a suite that selects published numbers; lines cite the sources' caveats by number."""
     notes: dict[str, int] = {}
-    lines, above = [], ""
-    for pair, line in _measured(results):
-        number, measured, name = pair.number, _cell(pair, line, results), _name(pair, line, results)
-        marks = sorted(notes.setdefault(note, len(notes) + 1) for note in _caveats(pair))
-        lines.append(
-            (
-                "" if name == above else name,
-                results.measures[pair.measure].title if pair.measure else "–",
-                measured.text() or "missing" if measured else "–",
-                number.text,
-                _difference(pair, measured),
-                _same(pair),
-                ", ".join(pair.unstated),
-                _described(pair),
-                f"{number.source}, {number.table.partition(' (')[0]}" + (f" {marks}" if marks else ""),
-            )
-        )
-        above = name
-    return Beside(f"{results.title}: published beside measured, in percent. {CAPTION}", tuple(lines), tuple(notes))
-
-
-def markdown(table: Beside) -> str:
-    """The table in GitHub's Markdown, caption first, notes below."""
-    rows = [[tables.escape(text, tables.MARKDOWN) for text in row] for row in (HEADS, *table.lines)]
-    notes = [f"\n{tables.escape(text, tables.MARKDOWN)}" for text in _numbered(table)]
-    caption = tables.escape(table.caption, tables.MARKDOWN)
-    return "\n".join([caption, "", *tables.pipes(rows, list(HEADS.values())), *notes, ""])
-
-
-def latex(table: Beside) -> str:
-    """A booktabs `tabular` with the caption as a comment, notes below; needs \\usepackage{booktabs}."""
-    signs = {**tables.LATEX, **SIGNS}
-    rows = [[tables.escape(text, signs) for text in row] for row in (HEADS, *table.lines)]
-    notes = [rf"\par{{\footnotesize {tables.escape(text, signs)}\par}}" for text in _numbered(table)]
-    body = tables.booktabs(rows, 1, list(HEADS.values()))
-    return "\n".join([f"% {table.caption}", *body, *notes, ""])
-
-
-def csv(results: Results) -> str:
-    """The numbers behind the table, unrounded, with every column of results.csv."""
-    lines = []
+    rows: list[Row] = []
+    values, links = [], {}
     for pair, line in _measured(results):
         measured = _cell(pair, line, results)
-        facts = {"mean": measured.mean, "std": measured.std, "n": measured.n} if measured else {}
-        lines.append(
-            {
-                "row": pair.row,
-                "point": pair.point,
-                "measure": pair.measure,
-                **{f"measured_{name}": facts.get(name) for name in ("mean", "std", "n")},
-                "same_protocol": _same(pair),
-                "not_stated": "; ".join(pair.unstated),
-                **{f"published_{name}": text for name, text in pair.number._asdict().items()},
-            }
-        )
-    return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
+        marks = sorted(notes.setdefault(note, len(notes) + 1) for note in _caveats(pair))
+        if pair.measure in results.roles and (identity := _identity(pair, results)):
+            links[len(rows), list(HEADS).index("Measured")] = identity
+        rows.append(_row(pair, line, measured, results, marks))
+        values.append(_values(pair, measured))
+    if rows:
+        caption = f"{results.title}: published beside measured, in percent. {CAPTION}"
+        numbered = tuple(f"[{mark}] {note}" for note, mark in notes.items())
+        yield Grid("published", "published", caption, HEADS, tuple(rows), numbered, links=links, values=tuple(values))
+
+
+def _row(pair: Pair, line: pd.Series | None, measured: Cell | None, results: Results, marks: list[int]) -> Row:
+    number = pair.number
+    return (
+        _name(pair, line, results),
+        results.measures[pair.measure].title if pair.measure else "–",
+        measured.text() or "missing" if measured else "–",
+        number.text,
+        _difference(pair, measured),
+        _same(pair),
+        ", ".join(pair.unstated),
+        _described(pair),
+        f"{number.source}, {number.table.partition(' (')[0]}" + (f" {marks}" if marks else ""),
+    )
+
+
+def _values(pair: Pair, measured: Cell | None) -> dict[str, object]:
+    """The numbers of a line, unrounded, with every column of results.csv."""
+    facts = {"mean": measured.mean, "std": measured.std, "n": measured.n} if measured else {}
+    return {
+        "row": pair.row,
+        "point": pair.point,
+        "measure": pair.measure,
+        **{f"measured_{name}": facts.get(name) for name in ("mean", "std", "n")},
+        "same_protocol": _same(pair),
+        "not_stated": "; ".join(pair.unstated),
+        **{f"published_{name}": text for name, text in pair.number._asdict().items()},
+    }
+
+
+def _identity(pair: Pair, results: Results) -> str:
+    """A record that a measured number comes from, "" while there is none."""
+    table = results.table
+    own = (table["row"] == pair.row) & (table["point"] == pair.point) & (table["protocol"] == pair.measure)
+    return next(iter(table.loc[own & (table["expert"] == "") & (table["identity"] != ""), "identity"]), "")
 
 
 def _measured(results: Results) -> list[tuple[Pair, pd.Series | None]]:
-    """Every pair with the line of `Results.summary` that it is about."""
+    """Every pair with the line of `Results.summary` that it is about; costs stand elsewhere."""
     lines = {(line["row"], line["point"]): line for _, line in results.summary().iterrows()}
-    return [(pair, lines.get((pair.row, pair.point)) if pair.measure else None) for pair in results.published]
+    pairs = [pair for pair in results.published if pair.number.metric in COMPARED]
+    return [(pair, lines.get((pair.row, pair.point)) if pair.measure else None) for pair in pairs]
 
 
 def _cell(pair: Pair, line: pd.Series | None, results: Results) -> Cell | None:
@@ -150,7 +133,3 @@ def _caveats(pair: Pair) -> list[str]:
     return [
         note.replace("reproduced_by_MoTE=", "reproduced by MoTE: ") for note in pair.number.notes.split("; ") if note
     ]
-
-
-def _numbered(table: Beside) -> list[str]:
-    return [f"[{mark}] {note}" for mark, note in enumerate(table.notes, start=1)]

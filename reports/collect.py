@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as parquet
+from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from bench.graph import Cell, Graph, ProbeCell
 from bench.records import Store
 from bench.suite import Suite, changes_protocols
+from reports.collect_costs import collect_costs, collect_trainings
 from reports.collect_experts import collect_distances, collect_maps, collect_routing
+from reports.failures import Failure
 from reports.pairing import pairs
 from reports.results import Probe, ReportSettings, Results
+from reports.shares import Shares
 
 MEASURES = ("top1", "top5", "mean_class", "videos", "undecodable")
 
@@ -21,7 +29,8 @@ MEASURES = ("top1", "top5", "mean_class", "videos", "undecodable")
 def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, object]) -> Results:
     """The results of a suite as far as its records stand; what is missing has NaN and an empty identity."""
     stages = [cell.stage for cell in graph.cells] + [probe.stage for probe in graph.probes]
-    records = {stage.identity: store.read(*stage.key) for stage in stages if store.done(*stage.key)}
+    known = {kind: store.known(kind) for kind in ("evaluate", "probe")}
+    records = {stage.identity: store.read(*stage.key) for stage in stages if stage.identity in known[stage.kind]}
     report = suite.file.report
     protocol_axes = tuple(
         path.rpartition(".")[2] for path, axis in suite.file.axes.items() if changes_protocols(path, axis)
@@ -30,16 +39,14 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
     settings = ReportSettings(join=join, reference=report.reference, compare=tuple(report.compare))
     deviations = {key: trial.deviations for key, trial in {id(cell.trial): cell.trial for cell in graph.cells}.items()}
     lines = [line for cell in graph.cells for line in _lines(cell, suite, records, deviations[id(cell.trial)])]
-    probes = [
-        _probe(probe, store, records[probe.stage.identity]) for probe in graph.probes if probe.stage.identity in records
-    ]
+    probed = [probe for probe in graph.probes if probe.stage.identity in records]
     return Results(
         suite=suite.name,
         title=_title(suite),
         description=suite.file.description,
         table=pd.DataFrame(lines),
         predictions=lambda identity: pd.read_parquet(store.folder("evaluate", identity) / "predictions.parquet"),
-        probes=tuple(probes),
+        probes=tuple(_probe(probe, store, records[probe.stage.identity]) for probe in probed),
         settings=settings,
         axes={name: name.replace("_", " ") for name in suite.axes},
         protocol_axes=protocol_axes,
@@ -47,6 +54,11 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
         maps=tuple(collect_maps(graph.maps, store)),
         distances=tuple(collect_distances(graph.weights, store)),
         routing=tuple(collect_routing(((cell.trial, cell.stage) for cell in graph.trainings), store)),
+        costs=tuple(collect_costs(graph.profiles, store)),
+        trainings=tuple(collect_trainings(graph.cells, store)),
+        shares=tuple(share for probe in probed for share in _shares(probe, records[probe.stage.identity])),
+        failures=tuple(_failures(graph, store)),
+        answers=lambda identity: _correct(store.folder("evaluate", identity) / "predictions.parquet"),
         class_names=lambda identity: graph.stages[identity].inputs["texts"].context["class_names"],
         published=pairs(report.published, suite),
         provenance={**provenance, "store": str(store.root), "records": _origins(records)},
@@ -89,21 +101,52 @@ def _lines(
         }
 
 
+def _correct(file: Path) -> NDArray[np.float32]:
+    """The column `correct` of a file of predictions alone."""
+    with pa.OSFile(str(file)) as source:  # parquet's own way to a path costs more than the column
+        column = parquet.ParquetFile(source).read(columns=["correct"], use_threads=False)["correct"]
+        return np.asarray(column.to_numpy(), np.float32)
+
+
+def _failures(graph: Graph, store: Store) -> Iterator[Failure]:
+    """The stages of the graph of which an attempt failed, in its order."""
+    attempts: dict[str, int] = {}
+    reasons: dict[str, list[str]] = {}
+    for event in store.events():
+        if event["event"] == "start":
+            attempts[event["identity"]] = attempts.get(event["identity"], 0) + 1
+        elif event["event"] in ("failure", "death"):
+            reasons.setdefault(event["identity"], []).append(str(event.get("reason") or "its process died"))
+    for stage in graph.stages.values():
+        if found := reasons.get(stage.identity):
+            last = found[-1].strip().splitlines()[-1]
+            tried = max(attempts.get(stage.identity, 0), len(found))
+            yield Failure(stage.title, tried, len(found), last, store.done(*stage.key))
+
+
 def _probe(probe: ProbeCell, store: Store, record: dict[str, Any]) -> Probe:
-    trial = probe.trial
     similarity = load_file(store.folder(*probe.stage.key) / "similarity.safetensors")["similarity"]
     return Probe(
-        trial.row,
-        trial.label,
-        ", ".join(f"{name} {value}" for name, value in trial.point),
-        trial.seed,
-        probe.protocol,
+        *_names(probe),
         probe.stage.spec["feature"],
         tuple(record["result"]["names"]),
         similarity,
         record["result"]["videos"],
         probe.stage.identity,
     )
+
+
+def _shares(probe: ProbeCell, record: dict[str, Any]) -> Iterator[Shares]:
+    """What a probe says about its experts' shares of the answer; nothing if the method does not tell them."""
+    if shares := record["result"].get("shares"):
+        mean, std = np.array(shares["mean"]), np.array(shares["std"])
+        yield Shares(*_names(probe), mean, std, record["result"]["videos"], probe.stage.identity)
+
+
+def _names(probe: ProbeCell) -> tuple[str, str, str, int, str]:
+    trial = probe.trial
+    point = ", ".join(f"{name} {value}" for name, value in trial.point)
+    return trial.row, trial.label, point, trial.seed, probe.protocol
 
 
 def _origins(records: dict[str, dict[str, Any]]) -> dict[str, list[str]]:

@@ -1,26 +1,48 @@
-"""Paired tests between the rows that a suite names: the same videos, sign flips over videos. N videos."""
+"""Paired tests between rows: on the same videos, and over videos and seeds (docs/statistics.md). N videos."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, lru_cache
 from itertools import product
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bench.errors import unknown
-from bench.statistics import paired_permutation_test
-from reports.results import Results
+from bench.statistics import Floats, Tests, difference_tests, holm, mcnemar, paired_permutation_test
+from reports.bootstrap import Place, answers, bootstrap
+from reports.results import TRIAL, Results
+from reports.shown import Grid
 
-Correct = Callable[[str], pd.Series]
+LEVEL = 0.05
+PERMUTATIONS, FEW_PERMUTATIONS, MANY_TESTS = 20_000, 2_000, 200
+MOST = 30  # pairs of points that are compared where the suite names no pairs
+NAN = float("nan")
+HEADS = {
+    **{"Row": False, "minus": False, "Measure": False, "Difference": True, "95 % interval": True, "p, videos": True},
+    **{"p, videos and seeds": True, "p, Holm": True, "Videos": True, "Seeds": True},
+}
+
+
+class Pairing(NamedTuple):
+    """Two lines of `Results.summary` that are compared; the difference is `a` minus `b`."""
+
+    a: pd.Series
+    b: pd.Series
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Row `a` minus row `b` on one protocol; `difference` in points, nan with `p` where a side has no result yet.
+    """Row `a` minus row `b` on one measure, a protocol or what is derived from several; role "" if derived.
 
-    `skipped` says why the two cannot be compared, if they cannot.
+    `difference` in points with its 95 % interval from `low` to `high` over videos and seeds. `p`: over videos, given
+    the seeds, nan for a derived measure. `p_seeds`: over videos and seeds, or over videos alone if a side is one run of
+    several possible ones (`alone`). `corrected`: the latter after Holm's correction for all comparisons of the report.
+    All nan where a side has no result yet. `skipped` says why the two cannot be compared, if they cannot.
     """
 
     a: str
@@ -32,62 +54,225 @@ class Comparison:
     videos: int
     seeds: tuple[int, int]
     skipped: str = ""
+    low: float = NAN
+    high: float = NAN
+    p_seeds: float = NAN
+    corrected: float = NAN
+    alone: bool = False
+
+
+@lru_cache(maxsize=2)
+def pairings(results: Results) -> tuple[Pairing, ...]:
+    """The pairs that the suite names, at every two points that agree on the axes that both rows have.
+
+    A suite that names none has every row beside the reference, or without one beside the best of the first headline
+    measure, up to `MOST` pairs of points. Raises UserError for an unknown row.
+    """
+    summary = results.summary(alike=True)
+    points: dict[str, list[pd.Series]] = {row: [] for row in results.labels()}
+    for _, line in summary.iterrows():
+        points[line["row"]].append(line)
+    named = results.settings.compare or tuple((row, _base(results, summary)) for row in points)
+    for row in (row for pair in named for row in pair if row not in points):
+        raise unknown("row", row, points, where=f"{results.suite}: reports.compare")
+    found = tuple(
+        Pairing(a, b)
+        for row_a, row_b in named
+        if row_a != row_b
+        for a, b in product(points[row_a], points[row_b])
+        if results.comparable(a, b)
+    )
+    return found if results.settings.compare else found[:MOST]
+
+
+def _base(results: Results, summary: pd.DataFrame) -> str:
+    if results.settings.reference:
+        return results.settings.reference
+    means = summary[f"{results.headlines[0]}_mean"]
+    return str(summary["row"].iloc[int(means.fillna(-1).argmax())])
 
 
 def comparisons(results: Results) -> list[Comparison]:
-    """Every protocol that both rows of a pair have, at every two points that agree on the axes that both rows have.
+    """Every measure that both rows of a pair have, of all `pairings`.
 
-    Each video's correctness is averaged over seeds first, so p speaks of these videos, not of new seeds. Splits of one
+    Each video's correctness is averaged over seeds for `p`, which speaks of these videos and seeds. Splits of one
     protocol are one test, in which a video counts as often as in their mean. A side that is measured otherwise than
     its column is skipped. Raises UserError for an unknown row and ValueError if the two sides were measured on
     different videos.
     """
-    correct = cache(lambda identity: results.predictions(identity).set_index("video")["correct"].astype(float).dropna())
-    return [
-        _compare(a, b, results, correct)
-        for row_a, row_b in results.settings.compare
-        for (measured_a, a), (measured_b, b) in product(_cells(results, row_a), _cells(results, row_b))
-        if measured_a == measured_b and results.comparable(a.iloc[0], b.iloc[0])
+    pairs = pairings(results)
+    sides = _Sides(results, pairs)
+    found = [
+        _compare(number, measure, sides)
+        for number, (a, b) in enumerate(sides.places)
+        for measure, own in results.measures.items()
+        if all(sides.comparable(a, b, protocol) for protocol in own.inputs)
     ]
+    corrected = holm([own.p_seeds for own in found])
+    return [replace(own, corrected=float(p)) for own, p in zip(found, corrected, strict=True)]
 
 
-def _cells(results: Results, row: str) -> list[tuple[list[str], pd.DataFrame]]:
-    """The protocol with its dataset, and the lines of all seeds, for each point × protocol of `row`."""
-    if row not in results.labels():
-        raise unknown("row", row, results.labels(), where=f"{results.suite}: reports.compare")
-    lines = results.table[(results.table["row"] == row) & (results.table["expert"] == "")]
-    groups = lines.groupby(["point", "protocol"], sort=False)
-    return [(group[["protocol", "dataset"]].iloc[0].to_list(), group) for _, group in groups]
+def comparison_grids(results: Results) -> Iterator[Grid]:
+    """The table of all `comparisons`, significant ones in bold; nothing where there are none."""
+    found = comparisons(results)
+    if not found:
+        return
+    significant = [number for number, own in enumerate(found) if own.corrected < LEVEL]
+    place = list(HEADS).index("p, Holm")
+    skipped = dict.fromkeys(f"not compared†: {own.skipped}" for own in found if own.skipped)
+    yield Grid(
+        "significance",
+        "significance",
+        _caption(results, found),
+        HEADS,
+        tuple(_row(own) for own in found),
+        (*skipped, *_notes(results, found)),
+        frozenset((number, place) for number in significant),
+        values=tuple(_values(own) for own in found),
+    )
 
 
-def _compare(a: pd.DataFrame, b: pd.DataFrame, results: Results, correct: Correct) -> Comparison:
-    names = [results.name(side.iloc[0], list(results.axes)) for side in (a, b)]
-    protocol, role = a["protocol"].iloc[0], a["role"].iloc[0]
-    deviating = [(name, side["deviation"].iloc[0]) for name, side in zip(names, (a, b), strict=True)]
-    skipped = "; ".join(f"{name} has {deviation}" for name, deviation in deviating if deviation)
-    measured = [[list(seed["identity"].unique()) for _, seed in side.groupby("seed")] for side in (a, b)]
-    measured = [[seed for seed in side if all(seed)] for side in measured]
-    seeds = (len(measured[0]), len(measured[1]))
+class _Sides:
+    """What the tests need of compared rows: their estimates, and correctness by video as a mean over seeds."""
+
+    def __init__(self, results: Results, pairs: Sequence[Pairing]) -> None:
+        self.results, self.resampled, self.pairs = results, bootstrap(results), pairs
+        self.places = [(_place(pair.a), _place(pair.b)) for pair in pairs]
+        self.names = [[results.name(side, list(results.axes)) for side in pair] for pair in pairs]
+        few = len(pairs) * len(results.roles) <= MANY_TESTS
+        self.permutations = PERMUTATIONS if few else FEW_PERMUTATIONS
+        compared, table = {place for both in self.places for place in both}, results.table
+        self.lines = table[[key in compared for key in zip(*(table[name] for name in TRIAL[:3]), strict=True)]]
+        self.datasets: dict[tuple[Place, str], set[str]] = {}
+        self.lists: dict[tuple[str, str, str], dict[str, str]] = {}  # row, protocol, dataset -> a record of each part
+        columns = (self.lines[name] for name in (*TRIAL[:3], "protocol", "dataset", "part", "identity"))
+        for row, point, expert, protocol, dataset, part, identity in zip(*columns, strict=True):
+            self.datasets.setdefault(((row, point, expert), protocol), set()).add(dataset)
+            if identity:
+                self.lists.setdefault((row, protocol, dataset), {}).setdefault(part, identity)
+        self.listed = cache(self._listed)
+
+    def comparable(self, a: Place, b: Place, protocol: str) -> bool:
+        """Whether both have a protocol, on the same data."""
+        return self.datasets.get((a, protocol), set()) == self.datasets.get((b, protocol)) != set()
+
+    @cached_property
+    def tests(self) -> dict[str, Tests]:
+        """Over videos and seeds, of all pairs, by measure."""
+        first_P, second_P = np.transpose([[self.resampled.places[place] for place in both] for both in self.places])
+        return {name: difference_tests(own, first_P, second_P) for name, own in self.resampled.columns.items()}
+
+    @cached_property
+    def correct(self) -> dict[str, dict[Place, Floats]]:
+        """Protocol -> place -> the mean over seeds of each video's share of the accuracy, [N]."""
+        found: dict[str, dict[Place, Floats]] = {}
+        for protocol, lines in self.lines.groupby("protocol", sort=False):
+            seeds: dict[Place, list[NDArray[np.float32]]] = {}
+            for (row, point, expert, _), correct_N in answers(self.results, lines).items():
+                seeds.setdefault((row, point, expert), []).append(correct_N)
+            for place, own in seeds.items():
+                if len({len(correct_N) for correct_N in own}) > 1:
+                    raise ValueError(f"the seeds of row '{place[0]}' were measured on different videos of {protocol}")
+            found[str(protocol)] = {place: np.mean(own, axis=0, dtype=float) for place, own in seeds.items()}
+        return found
+
+    def videos(self, place: Place, protocol: str) -> list[list[str]]:
+        """The names of a row's videos in their order; all points of a row on one dataset have the same."""
+        return [self.listed(place[0], protocol, dataset) for dataset in sorted(self.datasets[place, protocol])]
+
+    def _listed(self, row: str, protocol: str, dataset: str) -> list[str]:
+        parts = dict.fromkeys(self.lists[row, protocol, dataset].values())
+        return [video for identity in parts for video in self.results.predictions(identity)["video"]]
+
+
+def _place(line: pd.Series) -> Place:
+    return line["row"], line["point"], line["expert"]
+
+
+def _compare(number: int, measure: str, sides: _Sides) -> Comparison:
+    results, own, (a, b) = sides.results, sides.resampled.columns[measure], sides.places[number]
+    name_a, name_b = sides.names[number]
+    seeds = tuple(int(own.seeds_G[sides.resampled.places[place]]) for place in (a, b))
+    skipped = _skipped(sides.pairs[number], (name_a, name_b), measure, results)
+    title, role = results.measures[measure].title, results.roles.get(measure, "")
+    blank = Comparison(name_a, name_b, title, role, NAN, NAN, 0, (seeds[0], seeds[1]), skipped)
     if skipped or not all(seeds):
-        return Comparison(names[0], names[1], protocol, role, float("nan"), float("nan"), 0, seeds, skipped)
-    a_N, b_N = (_per_video([_shares([correct(i) for i in parts]) for parts in side]) for side in measured)
-    if set(a_N.index) != set(b_N.index):
-        raise ValueError(f"{names[0]} and {names[1]} were measured on different videos of {protocol}")
-    difference, p = paired_permutation_test(a_N.to_numpy(), b_N[a_N.index].to_numpy())
-    return Comparison(names[0], names[1], protocol, role, difference, p, len(a_N), seeds)
+        return blank
+    difference, low, high, p_seeds = (float(column[number]) for column in sides.tests[measure])
+    alone = any(sides.resampled.alone(place, measure) for place in (a, b))
+    tested = replace(blank, difference=difference, low=low, high=high, p_seeds=p_seeds, videos=own.videos, alone=alone)
+    if not role:
+        return tested
+    a_N, b_N = (sides.correct[measure][place] for place in (a, b))
+    if len(a_N) != len(b_N) or sides.videos(a, measure) != sides.videos(b, measure):
+        raise ValueError(f"{name_a} and {name_b} were measured on different videos of {measure}, or in another order")
+    return replace(tested, videos=len(a_N), p=_p_over_videos(a_N, b_N, blank.seeds, sides.permutations))
 
 
-def _shares(correct_of_parts: list[pd.Series]) -> pd.Series:
-    """What each video adds to the mean of the parts' accuracies, times N so that the mean over videos is that mean.
-
-    A video of several splits is one unit of the test: its answers are not independent.
-    """
-    added = pd.concat([part / len(part) for part in correct_of_parts], axis=1).sum(axis=1)
-    return added * len(added) / len(correct_of_parts)
+def _skipped(pair: Pairing, names: tuple[str, str], measure: str, results: Results) -> str:
+    deviations = zip(names, (side[f"{measure}_deviation"] for side in pair), strict=True)
+    what = "{} has {}" if measure in results.roles else "{} has {} measured otherwise than the column says"
+    return "; ".join(what.format(name, deviation) for name, deviation in deviations if deviation)
 
 
-def _per_video(correct_of_seeds: list[pd.Series]) -> pd.Series:
-    mean_N = pd.concat(correct_of_seeds, axis=1).mean(axis=1, skipna=False)
-    if mean_N.isna().any():
-        raise ValueError(f"video '{mean_N.index[mean_N.isna()][0]}' was not measured with every seed")
-    return mean_N
+def _p_over_videos(a_N: Floats, b_N: Floats, seeds: tuple[int, int], permutations: int) -> float:
+    whole = all(bool(np.isin(side_N, (0, 1)).all()) for side_N in (a_N, b_N))
+    if seeds == (1, 1) and whole:
+        return mcnemar(a_N, b_N)[1]
+    return paired_permutation_test(a_N, b_N, permutations)[1]
+
+
+def _row(own: Comparison) -> tuple[str, ...]:
+    seeds = " / ".join(map(str, own.seeds)) + (" *" if own.alone else "")
+    missing = ("not compared†" if own.skipped else "missing", *["–"] * 5, seeds)
+    numbers = (
+        signed(own.difference),
+        interval_text(own.low, own.high),
+        *map(p_text, (own.p, own.p_seeds, own.corrected)),
+        str(own.videos),
+        seeds,
+    )
+    return own.a, own.b, own.protocol, *(numbers if own.videos else missing)
+
+
+def _values(own: Comparison) -> dict[str, object]:
+    names = ("a", "b", "protocol", "role", "difference", "low", "high", "p", "p_seeds", "corrected", "videos")
+    values: dict[str, object] = {name: getattr(own, name) for name in names}
+    return {**values, "seeds_a": own.seeds[0], "seeds_b": own.seeds[1], "alone": own.alone, "skipped": own.skipped}
+
+
+def interval_text(low: float, high: float) -> str:
+    return f"{signed(low)} to {signed(high)}"
+
+
+def signed(points: float) -> str:
+    """E.g. "+1.2", "−0.3"."""
+    return f"{round(points, 1) + 0.0:+.1f}".replace("-", "−")
+
+
+def p_text(p: float) -> str:
+    """E.g. "0.031", "< 0.0001", "–" for no test."""
+    if np.isnan(p):
+        return "–"
+    return f"{p:.2g}" if p >= 0.1 else f"{p:.3f}" if p >= 0.001 else f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
+
+
+def _caption(results: Results, found: list[Comparison]) -> str:
+    many = sum(bool(own.role) for own in found) > MANY_TESTS
+    tests = sum(not np.isnan(own.p_seeds) for own in found)
+    return (
+        f"{results.title}: differences in points. p, videos: the same videos and seeds, exact McNemar test for one run "
+        f"each, else sign flips of each video's correctness averaged over seeds"
+        f"{f' ({FEW_PERMUTATIONS:,} permutations, because there are many tests)' if many else ''}. "
+        "p, videos and seeds: Welch's t test whose variance is that of resampled videos plus that of the seeds, for "
+        "harmonic means computed anew in each resample; its 95 % interval stands beside the difference. "
+        f"p, Holm: the latter corrected for all {tests} tests of this table; bold below {LEVEL:g}. "
+        "Videos: of the smallest protocol behind it. Seeds: of each side."
+    )
+
+
+def _notes(results: Results, found: list[Comparison]) -> Iterator[str]:
+    if any(own.alone for own in found):
+        yield "* A side is one run of several possible ones: interval and p hold for that run, not for other seeds."
+    if not results.settings.compare:
+        yield f"The suite names no pairs (report.compare): shown are at most {MOST} against the reference or the best."

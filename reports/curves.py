@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from reports import labels, scatter, style
 from reports.results import Results, is_set
 
+TICKS = 24  # of an axis; of more values, every second or third has one
+
 
 def curve_axes(results: Results) -> list[str]:
     """The axes that deserve a curve: numeric, with at least two values, and the same protocols at each."""
@@ -87,7 +89,7 @@ def _panel(axes: Axes, lines: pd.DataFrame, results: Results, axis: str) -> None
         axes.minorticks_off()
         if min(ticks) > 0:
             axes.set_xlim(left=smallest / 1.3)
-    axes.set_xticks(ticks)
+    axes.set_xticks(ticks[:: -(-len(ticks) // TICKS)])
     axes.tick_params(axis="x", rotation=90 if len(ticks) > 7 else 0)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(results.axes[axis], parse_math=False)

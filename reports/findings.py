@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pandas as pd
 
+from reports.bootstrap import Gap, Place, bootstrap
+from reports.comparisons import LEVEL, interval_text, p_text
+from reports.costs import GIGA, MEGA, digits
 from reports.results import Results, is_draw
 from reports.tables import cell
 
 
 def findings(results: Results) -> list[str]:
-    """How much is measured, which row is best in each facet, the best of the reference, and what is not compared."""
+    """Which row is best on balance in each facet, by how much, whether that is significant, what it costs; then n."""
     table, summary = results.evaluations(), results.summary(alike=True)
-    choices = ", expert choices included" if (table["expert"] != "").any() else ""
-    done = f"{table['top1'].notna().sum()} of {len(table)} results are there{choices}"
-    trials = f"{table['row'].nunique()} rows, {summary['seeds'].sum()} trials (rows × points × seeds)"
-    protocols = "1 protocol" if len(results.roles) == 1 else f"{len(results.roles)} protocols"
-    sentences = [f"{trials} on {protocols}; {done}."]
+    sentences = []
     for title, lines in results.facets(summary, None).items():
         for measure in results.headlines:
             sentences += _facet(results, measure, f" ({title})" if title else "", lines)
     if set(results.axes) - set(results.protocol_axes):
         sentences.append("The best point is chosen by the numbers reported here, so it flatters rows with many points.")
+    choices = ", expert choices included" if (table["expert"] != "").any() else ""
+    done = f"{table['top1'].notna().sum()} of {len(table)} results are there{choices}"
+    trials = f"{table['row'].nunique()} rows, {summary['seeds'].sum()} trials (rows × points × seeds)"
+    protocols = "1 protocol" if len(results.roles) == 1 else f"{len(results.roles)} protocols"
+    sentences.append(f"{trials} on {protocols}; {done}.")
     deviating = table.loc[table["deviation"] != "", ["row", "point", "protocol"]].drop_duplicates()
     if len(deviating):
         cells = "1 cell is" if len(deviating) == 1 else f"{len(deviating)} cells are"
@@ -54,21 +60,69 @@ def _of_videos(lines: pd.DataFrame) -> str:
 
 
 def _facet(results: Results, measure: str, where: str, lines: pd.DataFrame) -> list[str]:
-    title = results.words(measure)
-    complete = lines[lines[f"{measure}_n"] == lines["seeds"]]
+    """The best, the next best row and the reference, each with its distance; a row has its best point."""
+    title, mean = results.words(measure), f"{measure}_mean"
+    complete = lines[lines[f"{measure}_n"] == lines["seeds"]].sort_values(mean, ascending=False, kind="stable")
     if complete.empty:
         return [f"No row has a complete {title} yet{where}."]
-    best = complete.iloc[int(complete[f"{measure}_mean"].argmax())]
-    named = [axis for axis in results.axes if axis not in results.facet_axes(None)]
-    sentences = [f"Best {title}{where}: {results.name(best, named)} with {_numbers(results, measure, best)}."]
-    reference = complete[complete["row"] == results.settings.reference].nlargest(1, f"{measure}_mean")
-    for _, line in reference.drop(index=best.name, errors="ignore").iterrows():
-        gain = best[f"{measure}_mean"] - line[f"{measure}_mean"]
-        behind = f", {gain:.1f} points below the best" if gain > 0 else ""
-        what = f", {title}" if len(results.headlines) > 1 else ""
-        name, numbers = results.name(line, named), _numbers(results, measure, line)
-        sentences.append(f"Reference{what}{where}: {name} with {numbers}{behind}.")
-    return sentences
+    best, rest = complete.iloc[0], complete.iloc[1:]
+    resampled, own = bootstrap(results), _Named(results, where)
+    sentences = [f"Best {title}{where}: {own.name(best)} with {_numbers(results, measure, best)}."]
+    gaps = resampled.gaps(measure, [_place(line) for _, line in complete.iterrows()]) if len(rest) else {}
+    others = rest[rest["row"] != best["row"]]
+    reference = complete[complete["row"] == results.settings.reference].index[:1]
+    shown = dict.fromkeys(others.index[:1], "Next") | dict.fromkeys(
+        reference.drop([best.name], errors="ignore"), "Reference"
+    )
+    of = f", {title}" if len(results.headlines) > 1 else ""
+    for index, what in shown.items():
+        line = complete.loc[index]
+        pair = [_place(side) for side in (best, line)]
+        alone = any(resampled.alone(place, measure) for place in pair)
+        numbers = _numbers(results, measure, line) if what == "Reference" else f"{line[mean]:.1f} %"
+        behind = _behind(gaps[pair[1]], len(gaps) - 1, alone)
+        sentences.append(f"{what}{of}{where}: {own.name(line)} with {numbers}, {behind}.")
+    return sentences + _costs(results, [best, *(complete.loc[index] for index in shown)], own)
+
+
+class _Named(NamedTuple):
+    """How lines of a facet are called: by the axes that its title does not have."""
+
+    results: Results
+    where: str
+
+    def name(self, line: pd.Series) -> str:
+        facets = self.results.facet_axes(None)
+        return self.results.name(line, [axis for axis in self.results.axes if axis not in facets])
+
+
+def _place(line: pd.Series) -> Place:
+    return line["row"], line["point"], line["expert"]
+
+
+def _behind(gap: Gap, tests: int, alone: bool) -> str:
+    """E.g. "2.1 points below the best (95 % interval 0.4 to 3.8; significant, p = 0.012 after Holm over 5 tests)"."""
+    if gap.points <= 0:
+        return "as good as the best"
+    p = p_text(gap.p)
+    holm = f"p {p if p.startswith('<') else f'= {p}'}" + (f" after Holm over {tests} tests" if tests > 1 else "")
+    verdict = "significant" if gap.p < LEVEL else "not significant"
+    over = "over videos alone: one run" if alone else "over videos and seeds"
+    interval = f"95 % interval {interval_text(gap.low, gap.high)} for this pair"
+    return f"{gap.points:.1f} points below the best ({verdict} {over}, {holm}; {interval})"
+
+
+def _costs(results: Results, lines: list[pd.Series], own: _Named) -> list[str]:
+    """What the named rows cost, where profiles exist: GFLOPs of a video's answer, and what is trained."""
+    profiles = {(cost.row, cost.point): cost.result for cost in results.costs}
+    found = {own.name(line): profiles.get((line["row"], line["point"])) for line in lines}
+    texts = [
+        f"{name} {digits(profile['flops']['video']['counted'] / GIGA)} GFLOPs per video, "
+        f"{digits(profile['parameters']['trainable'] / MEGA)} M trainable parameters"
+        for name, profile in found.items()
+        if profile
+    ]
+    return [f"Cost{own.where}: {'; '.join(texts)}."] if texts else []
 
 
 def _numbers(results: Results, measure: str, line: pd.Series) -> str:

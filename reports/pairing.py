@@ -18,7 +18,7 @@ from bench.named_protocols import named_protocol
 from bench.protocol import Protocol
 from bench.yaml_source import Where
 from reports.measures import measures
-from reports.published import COMPARED, Number, Published, lookup, one_value
+from reports.published import COMPARED, COSTS, Number, Published, lookup, one_value
 
 if TYPE_CHECKING:
     from bench.suite import Suite, Trial
@@ -94,9 +94,14 @@ def _pairs(selector: Published, suite: Suite, place: str) -> Iterator[Pair]:
         raise unknown("row", selector.row, suite.file.rows, where=place)
     if absent := [axis for axis in selector.point if axis not in suite.axes]:
         raise unknown("axis", absent[0], suite.axes, where=place)
-    numbers = [number for number in lookup(selector.where, place=place) if number.metric in COMPARED]
-    if not numbers:
-        raise UserError("no number that a report compares", where=place, hint=f"metric is {' or '.join(COMPARED)}")
+    found = lookup(selector.where, place=place)
+    costs = [number for number in found if number.metric in COSTS]
+    point = ", ".join(f"{name} {value}" for name, value in selector.point.items())
+    yield from (Pair(selector.row, point, "", number, ("a cost",), ()) for number in costs)
+    numbers = [number for number in found if number.metric in COMPARED]
+    if not numbers and not costs:
+        allowed = " or ".join((*COMPARED, *COSTS))
+        raise UserError("no number that a report compares", where=place, hint=f"metric is {allowed}")
     trials = {
         t.point: t for t in suite.trials if t.row == selector.row and selector.point.items() <= dict(t.point).items()
     }
@@ -109,7 +114,6 @@ def _pairs(selector: Published, suite: Suite, place: str) -> Iterator[Pair]:
             placed.update(candidates)
             measured |= cell.datasets
             yield from _closest(candidates, cell, trial, place)
-    point = ", ".join(f"{name} {value}" for name, value in selector.point.items())
     for number in numbers:
         if number not in placed:
             why = "not measured here" if _datasets(number) <= measured else OTHER_DATA

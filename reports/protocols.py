@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from reports.results import Results, value_text
+from reports.shown import Grid
+
+CHANGES = {"starts from": "use", "with the changes": "changes"}  # row -> what of a protocol is in it
 
 
-@dataclass(frozen=True)
-class ProtocolTable:
-    """Fields as rows, protocols as columns; `notes` maps a sentence to the protocols that it is about."""
+def protocol_grids(results: Results) -> Iterator[Grid]:
+    """Fields as rows, the suite's protocols as columns; with what is known of their data as notes."""
+    names, differing = tuple(results.roles), _fields(results)
+    shared = shared_fields(results)
+    rows = [("hash", *(results.protocols[name]["hash"] for name in names))]
+    rows += [(field, *(value or "–" for value in row)) for field, row in differing.items() if field not in shared]
+    which = "the fields that differ" if shared else "all fields"
+    axes = " or ".join(results.axes[axis] for axis in results.protocol_axes)
+    first = f" Fields that {axes} changes are shown as at its first value." if axes else ""
+    caption = f"How each column is measured: {which}. “–”: none.{first}"
+    heads = dict.fromkeys(("Field", *names), False)
+    yield Grid("protocols", "protocols", caption, heads, tuple(rows), tuple(_notes(results)))
 
-    names: tuple[str, ...]
-    hashes: tuple[str, ...]
-    differing: dict[str, list[str]]
-    shared: dict[str, str]
-    notes: dict[str, list[str]]
-    axes: tuple[str, ...]  # whose values change fields, which are shown as at the first value
+
+def shared_fields(results: Results) -> dict[str, str]:
+    """The fields that are alike under all protocols; none if there is only one."""
+    if len(results.roles) == 1:
+        return {}
+    return {field: row[0] for field, row in _fields(results).items() if field not in CHANGES and len(set(row)) == 1}
 
 
-def protocol_table(results: Results) -> ProtocolTable:
-    """The protocols of a suite in the order of its columns; of a single one, nothing is shared."""
-    protocols = {name: results.protocols[name] for name in results.roles}
-    rows = {
-        "starts from": [protocol["use"] for protocol in protocols.values()],
-        "with the changes": [protocol["changes"] for protocol in protocols.values()],
-    }
-    rows = {name: row for name, row in rows.items() if any(row)}
-    fields = dict.fromkeys(field for protocol in protocols.values() for field in protocol["fields"])
-    rows |= {field: [_text(own["fields"].get(field)) for own in protocols.values()] for field in fields}
-    same = {field for field in fields if len(set(rows[field])) == 1 < len(protocols)}
+def _fields(results: Results) -> dict[str, list[str]]:
+    """Every field's value under each protocol, in the order of the columns."""
+    protocols = [results.protocols[name] for name in results.roles]
+    changes = {name: [protocol[key] for protocol in protocols] for name, key in CHANGES.items()}
+    fields = dict.fromkeys(field for protocol in protocols for field in protocol["fields"])
+    values = {field: [_text(protocol["fields"].get(field)) for protocol in protocols] for field in fields}
+    return {name: row for name, row in changes.items() if any(row)} | values
+
+
+def _notes(results: Results) -> list[str]:
+    """What to know of the data, e.g. "UCF, HMDB: the list has 6,766 videos"."""
     notes: dict[str, list[str]] = {}
-    for name, protocol in protocols.items():
-        for note in dict.fromkeys(protocol["notes"]):
+    for name in results.roles:
+        for note in dict.fromkeys(results.protocols[name]["notes"]):
             notes.setdefault(note, []).append(name)
-    return ProtocolTable(
-        tuple(protocols),
-        tuple(protocol["hash"] for protocol in protocols.values()),
-        {name: row for name, row in rows.items() if name not in same},
-        {name: row[0] for name, row in rows.items() if name in same},
-        notes,
-        tuple(results.axes[axis] for axis in results.protocol_axes),
-    )
+    return [f"{', '.join(names)}: {note}" for note, names in notes.items()]
 
 
 def _text(value: object) -> str:

@@ -18,6 +18,7 @@ from bench.errors import UserError, unknown
 
 FILE = Path(__file__).parent / "published" / "results.csv"
 COMPARED = ("top1", "hm", "tradeoff")  # metrics that a report has columns for
+COSTS = ("gpu_days",)  # metrics that stand in the table of trainings
 BESIDES = ("value", "std", "arxiv", "notes")  # what two lines for the same number may differ in
 
 

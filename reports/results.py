@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from bench.metrics import harmonic_mean
 from bench.statistics import spread
 from reports.costs import Cost, Training
+from reports.failures import Failure
 from reports.maps import Maps
 from reports.measures import ROLES, Measure, measures, of_role, trade_offs
 from reports.pairing import Pair
 from reports.routing import Routing
+from reports.shares import Shares
 from reports.weights import Distances
 
 TRIAL = ["row", "point", "expert", "seed"]
@@ -54,7 +56,7 @@ class Probe:
     identity: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a table has no truth value; what is made of one is kept by identity
 class Results:
     """The results of one suite.
 
@@ -87,7 +89,10 @@ class Results:
     routing: tuple[Routing, ...] = ()
     costs: tuple[Cost, ...] = ()
     trainings: tuple[Training, ...] = ()
+    shares: tuple[Shares, ...] = ()
+    failures: tuple[Failure, ...] = ()
     class_names: Callable[[str], Sequence[str]] = lambda identity: ()  # candidates of an evaluation, by its identity
+    answers: Callable[[str], NDArray[np.float32]] | None = None  # a quicker way to `correct` than all of `predictions`
 
     def __post_init__(self) -> None:
         if absent := sorted((COLUMNS | set(self.axes)) - set(self.table.columns)):
@@ -137,7 +142,23 @@ class Results:
 
     def labels(self) -> dict[str, str]:
         """Display name of every row id, in the suite's order."""
+        return dict(self._labels)
+
+    @cached_property
+    def _labels(self) -> dict[str, str]:
         return dict(self.table[["row", "label"]].drop_duplicates("row").itertuples(index=False))
+
+    def correct(self, identity: str) -> NDArray[np.float32]:
+        """Correctness [N] in [0,1] of each video of one evaluation, as `predictions` has them; nan if not measured.
+
+        It is read once and kept, four bytes a video; not to be changed.
+        """
+        if identity not in self._correct:
+            if self.answers is not None:
+                self._correct[identity] = self.answers(identity)
+            else:
+                self._correct[identity] = self.predictions(identity)["correct"].to_numpy(np.float32, na_value=np.nan)
+        return self._correct[identity]
 
     def scores(self, *, experts: bool = False, alike: bool = False) -> pd.DataFrame:
         """One line per trial with every measure in percent: nan where a part or an input is missing.
@@ -145,6 +166,9 @@ class Results:
         Harmonic means leave out what deviates from its column: they are nan there. With `alike` the deviating
         accuracies are nan too; with `experts`, one line per expert choice.
         """
+        return self._once(("scores", experts, alike), lambda: self._scores(experts, alike))
+
+    def _scores(self, experts: bool, alike: bool) -> pd.DataFrame:
         lines = self.table[(self.table["expert"] != "") == experts]
         names = ["row", "label", "method", "point", *self.axes, "expert", "seed"]
         trials = lines.drop_duplicates(TRIAL)[names].reset_index(drop=True)
@@ -166,15 +190,24 @@ class Results:
         its column, or for a harmonic mean which inputs are. For each protocol also the number of `_parts`, their
         `_parts_std` (ddof 0; the mean over seeds), and `_parts_missing`, over all seeds.
         """
+        return self._once(("summary", experts, alike), lambda: self._summary(experts, alike))
+
+    def _summary(self, experts: bool, alike: bool) -> pd.DataFrame:
         how = {"parts": "max", "parts_std": "mean", "parts_missing": "sum", "deviation": "first"}
         cells = self._cells(experts).groupby([*TRIAL[:3], "protocol"], sort=False).agg(how).to_dict("index")
-        lines = []
-        for key, seeds in self.scores(experts=experts, alike=alike).groupby(TRIAL[:3], sort=False):
+        scores, lines = self.scores(experts=experts, alike=alike), []
+        names = [name for name in scores.columns if name != "seed" and name not in self.measures]
+        number = scores.groupby(TRIAL[:3], sort=False).ngroup().to_numpy()
+        by_place = np.argsort(number, kind="stable")
+        values = scores[[*self.measures]].to_numpy(float)[by_place]
+        seeds_of = np.split(values, np.flatnonzero(np.diff(number[by_place])) + 1)
+        for line, seeds in zip(scores.drop_duplicates(TRIAL[:3])[names].to_dict("records"), seeds_of, strict=True):
+            key = tuple(line[name] for name in TRIAL[:3])
             own: dict[str, Any] = {name: cells.get((*key, name), NOT_PLANNED) for name in self.roles}
-            line = seeds.iloc[0].drop(["seed", *self.measures]).to_dict() | {"seeds": len(seeds)}
-            for name, measure in self.measures.items():
+            line["seeds"] = len(seeds)
+            for (name, measure), column in zip(self.measures.items(), seeds.T, strict=True):
                 deviating = ", ".join(protocol for protocol in measure.inputs if own[protocol]["deviation"])
-                facts = spread(seeds[name])._asdict() | own.get(name, {"deviation": deviating})
+                facts = spread(column)._asdict() | own.get(name, {"deviation": deviating})
                 line |= {f"{name}_{fact}": value for fact, value in facts.items()}
             lines.append(line)
         return pd.DataFrame(lines)
@@ -226,6 +259,20 @@ class Results:
     def comparable(self, a: pd.Series, b: pd.Series) -> bool:
         """Whether two lines agree on every axis that both of them have, so that only their rows differ."""
         return all(a[axis] == b[axis] for axis in self.axes if is_set(a[axis]) and is_set(b[axis]))
+
+    @cached_property
+    def _frames(self) -> dict[tuple[object, ...], pd.DataFrame]:
+        return {}
+
+    @cached_property
+    def _correct(self) -> dict[str, NDArray[np.float32]]:
+        return {}
+
+    def _once(self, key: tuple[object, ...], make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """What every figure and table asks for is made once; a copy, so that none of them changes another's."""
+        if key not in self._frames:
+            self._frames[key] = make()
+        return self._frames[key].copy()
 
     def _cells(self, experts: bool) -> pd.DataFrame:
         """Per trial × protocol: `top1`, the mean of its parts (nan where one is missing), and what they are."""

@@ -1,4 +1,4 @@
-"""What a report shows: pictures and grids of text, each for a section of the page. How they look is the page's business.
+"""What a report shows: pictures and grids of text, each for a section of the page, whose business is how they look.
 
 A grid is rendered as HTML (templates), Markdown, LaTeX and CSV from the same texts.
 """
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
 
-from reports.tables import LATEX, MARKDOWN, booktabs, escape, pipes
+from reports.markup import LATEX, MARKDOWN, booktabs, escape, pipes
 
-SIGNS = {"Δ": r"$\Delta$", "±": r"$\pm$", "−": "$-$", "–": "--", "†": r"$^\dagger$", "×": r"$\times$", "μ": r"$\mu$"}
+SIGNS = {"±": r"$\pm$", "–": "--", "†": r"$^\dagger$", "×": r"$\times$"}
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,10 @@ def latex(grid: Grid) -> str:
 
 
 def comma_separated(grid: Grid) -> str:
-    """The grid's values, or its texts, as CSV with a line of names."""
+    """The grid's values, or its texts, as CSV with a line of names; nan and None are empty."""
     lines = grid.values or tuple(dict(zip(grid.heads, row, strict=True)) for row in grid.rows)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(lines[0]) if lines else list(grid.heads), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({name: "" if value != value else value for name, value in line.items()} for line in lines)
     return text.getvalue()

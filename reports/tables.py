@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from itertools import compress
+from typing import Any
 
 import pandas as pd
 
+from bench.statistics import DRAWS, ENOUGH
+from reports.bootstrap import Bootstrap, Place, bootstrap
+from reports.markup import LATEX, MARKDOWN, booktabs, escape, pipes
 from reports.results import Results, grouped, is_draw, value_text
 
+Facts = pd.Series | dict[Hashable, Any]  # a line of `Results.summary`
 DIGITS = 1
 DAGGER = "†"
+LEVEL = 0.05  # of significance
+# Seeds -> the least percent that plain percentile intervals over seeds and videos covered (`python -m bench.coverage`).
+PLAIN_COVERAGE = {2: 77, 3: 85, 5: 90}
 SHARED = {2: ", both per seed", 3: ", all per seed"}
-LATEX = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
-}
-MARKDOWN = {**{character: f"\\{character}" for character in "\\|*_`[]#"}, "&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,13 @@ class Cell:
     std: float
     n: int
     planned: int
-    best: bool = False
+    best: bool = False  # of its column, or not significantly below the best
+    top: bool = False  # the best mean itself
     derived: bool = False  # a harmonic mean: blank where an input is missing, which is said in the input's cell
     deviates: bool = False  # measured otherwise than the column says, or made of such a number
     parts: int = 1  # of the protocol, for each seed
     parts_missing: int = 0  # over all seeds
+    interval_text: str = ""  # e.g. "95 % interval 73.1–75.4 over 512 videos and 3 seeds"
 
     @property
     def complete(self) -> bool:
@@ -94,8 +98,12 @@ def harmonic_mean_table(results: Results, *, experts: bool = False) -> Table:
     """Rows × (every protocol, then harmonic means); with `experts`, expert choices instead of rows."""
     summary = results.summary(experts=experts)
     facets = results.facet_axes(None)
-    groups = grouped(summary, facets)
-    lines = [_mark_best([_line(line, results, experts) for _, line in group.iterrows()]) for group in groups]
+    resampled, tests = bootstrap(results, experts), set[int]()
+    lines = []
+    for group in grouped(summary, facets):
+        records = group.to_dict("records")
+        own = {_place(line): _line(line, results, experts, resampled) for line in records}
+        lines.append(_mark_best(own, results, resampled, tests))
     notes = _notes(results, summary)
     return Table(
         ("Method", *results.axes.values(), *(["Expert"] if experts else []), "Seeds"),
@@ -103,7 +111,7 @@ def harmonic_mean_table(results: Results, *, experts: bool = False) -> Table:
         _conditions(results, summary),
         tuple(_hash(results, name) for name in results.measures),
         tuple(line for group in lines for line in group),
-        _caption(results, facets, bool(notes)),
+        " ".join([_caption(results, facets, bool(notes), tests), *_warnings(results, resampled)]),
         notes,
     )
 
@@ -114,7 +122,10 @@ def markdown(table: Table) -> str:
     measures = [f"{title} ({', '.join(filter(None, parts))})" if any(parts) else title for title, parts in heads]
     rows = [[escape(text, MARKDOWN) for text in [*table.names, *measures]]]
     for line in table.lines:
-        numbers = [f"**{cell.text()}**" if cell.best else cell.text() for cell in line.cells]
+        marks = [
+            ("**<ins>", "</ins>**") if cell.top else ("**", "**") if cell.best else ("", "") for cell in line.cells
+        ]
+        numbers = [f"{start}{cell.text()}{end}" for (start, end), cell in zip(marks, line.cells, strict=True)]
         rows.append([*(escape(text, MARKDOWN) for text in line.names), *numbers])
     below = [f"\n{escape(text, MARKDOWN)}" for text in (*(f"{DAGGER} {note}" for note in table.notes), *_hashes(table))]
     return "\n".join([escape(table.caption, MARKDOWN), "", *pipes(rows, _numeric(table)), *below, ""])
@@ -129,32 +140,24 @@ def latex(table: Table) -> str:
     for line in table.lines:
         numbers = [cell.text(r" $\pm$ ", "--", r"$^\dagger$") for cell in line.cells]
         bold = [rf"\textbf{{{text}}}" if c.best else text for text, c in zip(numbers, line.cells, strict=True)]
-        rows.append([*(escape(text, LATEX) for text in line.names), *bold])
+        lined = [rf"\underline{{{text}}}" if c.top else text for text, c in zip(bold, line.cells, strict=True)]
+        rows.append([*(escape(text, LATEX) for text in line.names), *lined])
     comments = [f"% {' '.join(text.split())}" for text in (table.caption, *_hashes(table))]
     notes = [rf"\par{{\footnotesize $^\dagger$ {escape(note, LATEX)}\par}}" for note in table.notes]
     return "\n".join([*comments, *booktabs(rows, head, _numeric(table)), *notes, ""])
 
 
-def pipes(rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> list[str]:
-    """Lines of a Markdown table of escaped texts, the head first; numeric columns are flush right."""
-    head, *body = [f"| {' | '.join(row)} |" for row in rows]
-    return [head, f"| {' | '.join('---:' if right else '---' for right in numeric)} |", *body]
-
-
-def booktabs(rows: Sequence[Sequence[str]], head: int, numeric: Sequence[bool]) -> list[str]:
-    """Lines of a booktabs `tabular` of escaped texts, `head` of its rows above the rule."""
-    body = [" & ".join(row) + r" \\" for row in rows]
-    columns = "".join("r" if right else "l" for right in numeric)
-    top = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-    return [*top, *body[:head], r"\midrule", *body[head:], r"\bottomrule", r"\end{tabular}"]
-
-
 def csv(results: Results, *, experts: bool = False) -> str:
-    """The numbers behind the table, unrounded: `Results.summary` as CSV."""
-    return results.summary(experts=experts).to_csv(index=False, lineterminator="\n")
+    """The numbers behind the table, unrounded: `Results.summary`, and `_low`, `_high` of 95 % intervals, as CSV."""
+    summary, intervals = results.summary(experts=experts), bootstrap(results, experts).intervals
+    for measure, bounds in intervals.items():
+        place = list(summary.columns).index(f"{measure}_n") + 1
+        for name, values in zip(("high", "low"), reversed(bounds), strict=True):
+            summary.insert(place, f"{measure}_{name}", values)
+    return summary.to_csv(index=False, lineterminator="\n")
 
 
-def cell(line: pd.Series, measure: str, results: Results) -> Cell:
+def cell(line: Facts, measure: str, results: Results) -> Cell:
     """The number that a line of `Results.summary` has for `measure`."""
     protocol = measure in results.roles
     mean, std, n, deviation = (line[f"{measure}_{fact}"] for fact in ("mean", "std", "n", "deviation"))
@@ -166,25 +169,38 @@ def cell(line: pd.Series, measure: str, results: Results) -> Cell:
     return replace(own, std=parts_std if line["seeds"] == 1 else std, parts=int(parts), parts_missing=int(missing))
 
 
-def _line(line: pd.Series, results: Results, experts: bool) -> Line:
+def _place(line: Facts) -> Place:
+    return line["row"], line["point"], line["expert"]
+
+
+def _line(line: Facts, results: Results, experts: bool, resampled: Bootstrap) -> Line:
     names = [line["label"], *(value_text(line[axis]) for axis in results.axes), *([line["expert"]] if experts else [])]
-    cells = tuple(cell(line, measure, results) for measure in results.measures)
-    return Line((*map(str, names), str(line["seeds"])), cells)
+    cells = []
+    for measure in results.measures:
+        interval = resampled.interval(_place(line), measure)
+        cells.append(replace(cell(line, measure, results), interval_text=interval.text if interval else ""))
+    return Line((*map(str, names), str(line["seeds"])), tuple(cells))
 
 
-def _mark_best(lines: list[Line]) -> list[Line]:
-    """Marks each column's best rounded mean among complete cells that are as the column says, if there are two."""
-    best: list[float | None] = []
-    for column in zip(*(line.cells for line in lines), strict=True):
-        means = [round(cell.mean, DIGITS) for cell in column if _competes(cell)]
-        best.append(max(means) if len(means) > 1 else None)
-    return [
-        replace(line, cells=tuple(
-            replace(cell, best=_competes(cell) and round(cell.mean, DIGITS) == top)
-            for cell, top in zip(line.cells, best, strict=True)
-        ))
-        for line in lines
-    ]  # fmt: skip
+def _mark_best(lines: dict[Place, Line], results: Results, resampled: Bootstrap, tests: set[int]) -> list[Line]:
+    """Marks each column's best among complete cells that are as the column says, if there are two, and what ties.
+
+    A tie is not significantly below the best, or equal to it after rounding. Adds the columns' numbers of tests.
+    """
+    columns = []
+    for measure, column in zip(
+        results.measures, zip(*(line.cells for line in lines.values()), strict=True), strict=True
+    ):
+        competing = {place: cell for place, cell in zip(lines, column, strict=True) if _competes(cell)}
+        gaps = resampled.gaps(measure, list(competing)) if len(competing) > 1 else {}
+        top = max((round(competing[place].mean, DIGITS) for place in gaps), default=None)
+        tests |= {len(gaps) - 1} if gaps else set()
+        columns.append([
+            replace(cell, top=place in gaps and (shown := round(cell.mean, DIGITS)) == top,
+                    best=place in gaps and (shown == top or gaps[place].p >= LEVEL))
+            for place, cell in zip(lines, column, strict=True)
+        ])  # fmt: skip
+    return [replace(line, cells=cells) for line, cells in zip(lines.values(), zip(*columns, strict=True), strict=True)]
 
 
 def _competes(cell: Cell) -> bool:
@@ -194,14 +210,14 @@ def _competes(cell: Cell) -> bool:
 def _conditions(results: Results, summary: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
     """Role, number of videos and parts, and what ± is, of every measure; without kinds that no measure has."""
     derived = ("", "", "", "")
-    own = [_conditions_of(results, name, summary) if name in results.roles else derived for name in results.measures]
+    lines = dict(iter(results.table.groupby("protocol", sort=False)))
+    own = [_conditions_of(lines[name], name, summary) if name in lines else derived for name in results.measures]
     kinds = [kind for kind in zip(*own, strict=True) if any(kind)]
     return tuple(zip(*kinds, strict=True))
 
 
-def _conditions_of(results: Results, protocol: str, summary: pd.DataFrame) -> tuple[str, str, str, str]:
+def _conditions_of(lines: pd.DataFrame, protocol: str, summary: pd.DataFrame) -> tuple[str, str, str, str]:
     """E.g. ("zero-shot", "3 splits of 3696–3783 videos", "± over 3 splits", "population s.d.")."""
-    lines = results.table[results.table["protocol"] == protocol]
     parts = f"{summary[f'{protocol}_parts'].max():.0f} {'draws' if is_draw(lines['part']).any() else 'splits'}"
     several = summary[f"{protocol}_parts"] > 1
     videos = f"{_span(lines['videos'])} videos" if lines["videos"].notna().any() else ""
@@ -220,7 +236,27 @@ def _span(counts: pd.Series) -> str:
     return "–".join(str(count) for count in sorted({present.min(), present.max()}))
 
 
-def _caption(results: Results, facets: list[str], deviating: bool) -> str:
+def _warnings(results: Results, resampled: Bootstrap) -> Iterator[str]:
+    """What the intervals are worth: from how few seeds some are, and which rows have a single run."""
+    yield "95 % intervals are in the CSV file and under the pointer."
+    seeds = {int(count) for own in resampled.columns.values() for count in own.seeds_G}
+    if few := sorted(count for count in seeds if 1 < count < ENOUGH):
+        span = f"{few[0]}–{few[-1]}" if len(few) > 1 else f"{few[0]}"
+        plain = max(count for count in PLAIN_COVERAGE if count <= few[0])
+        yield (
+            f"Caution, n = {span} seeds: these intervals take seeds to scatter like a Gaussian; a plain percentile "
+            f"bootstrap of so few covers as little as {PLAIN_COVERAGE[plain]} %, not 95 % (docs/statistics.md)."
+        )
+    alone = [place[0] for place in resampled.places if any(resampled.alone(place, name) for name in resampled.columns)]
+    if alone:
+        labels = {row: label for row, label in results.labels().items() if row in alone}
+        names = "every row" if labels == results.labels() else ", ".join(labels.values())
+        yield f"One run: {names}; intervals and tests are over videos alone there, another seed may differ by more."
+    if resampled.draws < DRAWS:
+        yield f"{resampled.draws} resamples, because the suite has very many results."
+
+
+def _caption(results: Results, facets: list[str], deviating: bool, tests: set[int]) -> str:
     closed = results.of_role("closed-set")
     means = {
         "HM_ZS": "HM_ZS: harmonic mean of the zero-shot columns",
@@ -234,10 +270,11 @@ def _caption(results: Results, facets: list[str], deviating: bool) -> str:
         f"{results.title}: top-1 accuracy in percent, mean ± 1 s.d. over the seeds.",
         "A protocol of several splits or draws is their mean; in rows of one seed, ± is the population s.d. over them.",
         f"{derived}{SHARED.get(len(titles), ', per seed')}.",
-        f"Bold: best complete mean per column{within}, ties after rounding included.",
+        f"Bold: the best complete mean per column{within}, underlined, and all that are not significantly below it "
+        f"(5 %, t test over videos and seeds, Holm over the column's {_span(pd.Series(sorted(tests)))} tests).",
         f"{DAGGER}: measured otherwise than the column says, as listed below; not compared, and in no harmonic mean.",
     ]
-    said = [True, (results.table["part"] != "").any(), bool(derived), True, deviating]
+    said = [True, (results.table["part"] != "").any(), bool(derived), bool(tests), deviating]
     return " ".join(compress(sentences, said))
 
 
@@ -270,8 +307,3 @@ def _hashes(table: Table) -> list[str]:
 def _numeric(table: Table) -> list[bool]:
     """Of every column: the number of seeds and the measures are numbers."""
     return [False] * (len(table.names) - 1) + [True] * (1 + len(table.measures))
-
-
-def escape(text: str, characters: dict[str, str]) -> str:
-    """`text` with each of the `characters` replaced."""
-    return "".join(characters.get(character, character) for character in text)

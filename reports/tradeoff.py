@@ -16,6 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from reports import labels, scatter, style
 from reports.results import Results, is_set, value_text
 
+MOST = 40  # labels of a panel; of more points, only the best of each row are named
+
 
 def tradeoff_figure(results: Results, measure: str = "trade_off") -> Figure | None:
     """One panel per facet; None unless some row has both sides of `measure`, one of the suite's trade-offs.
@@ -41,12 +43,22 @@ def tradeoff_figure(results: Results, measure: str = "trade_off") -> Figure | No
             axes.set_xlabel(scatter.axis_title(results, sides[0]))
             axes.set_ylabel(scatter.axis_title(results, sides[1]))
         missing = scatter.missing_note(summary[~drawable], measure)
-        style.note(figure, scatter.seed_note(summary[drawable], measure) + missing)
+        many = max(map(len, facets.values())) > MOST
+        named = f"\nOf more than {MOST} points, only the best of each row is named." if many else ""
+        style.note(figure, scatter.seed_note(summary[drawable], measure) + named + missing)
         figure.draw_without_rendering()  # settles the layout, which direct labels depend on
         figure.set_layout_engine("none")
         for axes, lines in zip(panels, facets.values(), strict=True):
-            labels.place(axes, _labels(lines, results, marks), _obstacles(lines, results))
+            labels.place(axes, _labels(_named(lines, measure), results, marks), _obstacles(lines, results))
     return figure
+
+
+def _named(lines: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """The points that get a label: all of them, or where there are too many, the best of the best rows."""
+    if len(lines) <= MOST:
+        return lines
+    ordered = lines.sort_values(f"{measure}_mean", ascending=False, kind="stable")
+    return ordered.drop_duplicates("row").head(MOST)
 
 
 def _panel(axes: Axes, lines: pd.DataFrame, results: Results, marks: dict[str, style.Mark]) -> None:

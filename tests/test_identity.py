@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench import identity
-from bench.identity import digest, source_fingerprint
+from bench.identity import digest, source_fingerprint, source_hashes
 
 
 @pytest.fixture
@@ -52,6 +52,16 @@ def test_code_counts_also_of_imported_modules(package: Path, file: str, old: str
     before = fingerprint()
     (package / file).write_text((package / file).read_text().replace(old, new))
     assert fingerprint() != before
+
+
+def test_the_hashes_of_modules_make_up_the_fingerprint(package: Path) -> None:
+    whole, before = fingerprint(), source_hashes("sample_method.outer")
+    assert set(before) == {"sample_method", "sample_method.inner", "sample_method.outer"}
+    assert digest(before) == whole
+    (package / "inner.py").write_text("VALUE = 2\n")
+    fingerprint()
+    after = source_hashes("sample_method.outer")
+    assert {name for name in after if after[name] != before[name]} == {"sample_method.inner"}
 
 
 PLANNING = ("reports", "bench.suite", "bench.graph", "bench.launch", "bench.records", "bench.commands", "bench.work")

@@ -42,6 +42,27 @@ def test_what_the_papers_say() -> None:
     k600 = Protocol.model_validate(named_protocol("mote/k600-3split"))
     assert [part.dataset for part in k600.parts().values()] == [f"kinetics-600-split{n}" for n in (1, 2, 3)]
     assert "labels" not in named_protocol("text4vis/hmdb51-full")
+    vidprism = Protocol.model_validate(named_protocol("vidprism/k400-4x3"))
+    assert (vidprism.views.frames, vidprism.views.count, vidprism.fusion) == (32, 12, "logit_sum")
+
+
+@pytest.mark.parametrize(
+    ("what", "clips", "crops", "resize"),
+    [
+        *((f"k400{half}", 4, 3, 224) for half in ("", "-4x3", "-base", "-novel")),
+        *((f"ucf101{half}", 5, 3, 224) for half in ("", "-base", "-novel")),
+        *((f"hmdb51{half}", 10, 3, 224) for half in ("", "-base", "-novel")),
+        *((f"ssv2{half}", 2, 3, 224) for half in ("", "-base", "-novel")),
+        *((what, 1, 1, 256) for what in ("k400-1x1", "ucf101-3split", "hmdb51-3split", "k600-3split")),
+    ],
+)
+def test_msta_looks_at_more_clips_of_smaller_data(what: str, clips: int, crops: int, resize: int) -> None:
+    protocol = Protocol.model_validate(named_protocol(f"msta/{what}"))
+    views = protocol.views
+    assert (views.frames, views.clips, views.crops, views.resize) == (8, clips, crops, resize)
+    assert (views.sampler, views.normalise, protocol.fusion) == ("mmaction", "imagenet", "softmax_sum")
+    assert (views.three_crop == "long_side") == (crops == 3)
+    assert (protocol.templates, protocol.labels) == ("msta", "camel" if "ucf101" in what else "")
 
 
 def test_the_list_shows_every_way_and_every_target() -> None:

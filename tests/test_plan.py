@@ -89,7 +89,7 @@ def test_data_that_are_not_there_are_marked(tmp_path: Path, capsys: pytest.Captu
 
 def test_identities_are_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change here means that nobody's finished work is found again: it must be wanted, and said in the notes."""
-    monkeypatch.setattr("bench.parts.source_fingerprint", lambda *modules: "-".join(modules))
+    monkeypatch.setattr("bench.stage.source_fingerprint", lambda *modules: "-".join(modules))
     monkeypatch.setattr("bench.parts.weights_identity", lambda *name: "weights")
     monkeypatch.setattr("bench.data.glyphs.recipe_digest", lambda world: world)
     stages = build_graph(load_suite(write_suite(tmp_path))).stages.values()

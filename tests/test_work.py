@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bench.errors import Interrupted, StageError
-from bench.identity import source_fingerprint
+from bench.identity import digest, source_fingerprint
 from bench.records import Store
 from bench.work import Compute, Order, Work, assist, execute
 
@@ -50,6 +50,7 @@ def test_success_leaves_a_record_that_names_weights_by_their_tag(
     assert record["result"] == {"pretrained": "openai@/shared/weights.pt"}
     assert record["context"] == {"pretrained": "openai"}
     assert record["provenance"]["job"] == "7_1"
+    assert "bench.seeds" in record["source"] and digest(record["source"]) == ORDER.source
     assert [(e["event"], e.get("launch"), e.get("job")) for e in events(tmp_path)] == [
         ("start", "one", "7_1"),
         ("end", None, None),

@@ -1,7 +1,7 @@
 """The local launcher: stages on this machine, several at once, each slot a process of its own.
 
 A slot that dies (killed, out of memory) costs its stage one attempt and nothing else: the next attempt resumes from the
-checkpoint. A stage that fails blocks only what needs it.
+checkpoint. A stage that fails blocks only what needs it. What measures time waits until nothing else runs or can start.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from heapq import heappop, heappush
 from multiprocessing import get_context
 
 from bench.records import Store
-from bench.stage import KINDS, Stage
+from bench.stage import ALONE, KINDS, Stage
 from bench.work import Compute, Order, Part, execute
 
 ATTEMPTS = 3  # of a stage whose process dies; an error of the stage itself is not repeated
@@ -53,14 +53,18 @@ class Launch:
             for identity in self._lacking[stage.identity]:
                 self._needed_by.setdefault(identity, []).append(stage)
         self._ready: list[tuple[float, str]] = []
+        self._alone: list[tuple[float, str]] = []  # ready, but not beside others
         for stage in self.todo.values():
             self._offer(stage)
 
     def start(self) -> Stage | None:
         """The costliest stage that can start now, so that no long one is left to the end; None if there is none."""
-        if not self._ready:
+        if any(stage.kind in ALONE for stage in self.running.values()):
             return None
-        stage = self.todo.pop(heappop(self._ready)[1])
+        ready = self._alone if not self._ready and not self.running else self._ready
+        if not ready:
+            return None
+        stage = self.todo.pop(heappop(ready)[1])
         self.running[stage.identity] = stage
         return stage
 
@@ -82,7 +86,7 @@ class Launch:
 
     def _offer(self, stage: Stage) -> None:
         if not stage.missing and not self._lacking[stage.identity]:
-            heappush(self._ready, (-stage.flops, stage.identity))
+            heappush(self._alone if stage.kind in ALONE else self._ready, (-stage.flops, stage.identity))
 
 
 def run_local(stages: list[Stage], store: Store, compute: Compute, jobs: int, launch: Part, watch: Watch) -> Outcome:
@@ -114,6 +118,9 @@ def _in_slots(state: Launch, compute: Compute, jobs: int, launch: Part, watch: W
         while True:
             while free and (stage := state.start()):
                 slot = free.pop()
+                if stage.kind in ALONE:
+                    slot.close()
+                    slot.renew()  # nothing of earlier stages is in its memory
                 futures[slot.submit(Order.of(stage), state.store, compute, launch)] = slot, stage
             if not futures:
                 break

@@ -34,7 +34,7 @@ from bench.launch.launches import (
 )
 from bench.launch.site import Resources, Site, resources_for, submitit_parameters
 from bench.records import Store
-from bench.stage import Stage
+from bench.stage import ALONE, Stage
 from bench.suite import Suite
 from bench.work import Order
 
@@ -271,13 +271,13 @@ def _alike(launch: Launch, own: list[int]) -> list[list[int]]:
 
 
 def _packed(launch: Launch, numbers: list[int], site: Site, tried: set[str]) -> list[list[int]]:
-    """Stages by job, the longest first. What has failed before has its own job, and so has a stage of many tasks."""
+    """Stages by job, the longest first. A job of its own has what has failed before, has many tasks, measures time."""
     stages = launch.stages
     room = min(site.pack, stages[numbers[0]].resources["time"] / 2) * 60.0
     elements: list[list[int]] = []
     filled = room
     for number in sorted(numbers, key=lambda n: (stages[n].identity in tried, -stages[n].seconds, n)):
-        alone = stages[number].tasks > 1 or stages[number].identity in tried
+        alone = stages[number].tasks > 1 or stages[number].kind in ALONE or stages[number].identity in tried
         full = not elements or filled + stages[number].seconds > room or len(elements[-1]) >= site.pack_most
         if alone or full:
             elements.append([])

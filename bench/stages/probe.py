@@ -4,7 +4,7 @@ The paper does not name the compared tensor. `t`, the temporal feature before it
 it calls the temporal feature; `z`, the video embedding, carries a further copy of the frame features that pushes every
 cosine to 1; `last_ffn_branch` is what experts alone put in, without what all of them pass on.
 
-Legend: N videos, E choices of experts, T frames, D joint CLIP width.
+Legend: N videos, E experts or choices of them, T frames, D joint CLIP width.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from torch.nn import functional as F
 
 from bench.seeds import seed_for
@@ -28,21 +29,32 @@ if TYPE_CHECKING:
 def run(work: Work) -> dict[str, Any]:
     """Writes `similarity.safetensors` (`similarity` [E, E]: cosine of two choices' features, mean over videos).
 
-    The videos are drawn once for all seeds and methods; of each, one view is looked at. Raises StageError if the method
-    has no such feature.
+    The videos are drawn once for all seeds and methods; of each, one view is looked at. For the first choice the result
+    has the experts' `shares` of the answer: `mean` and `std` (population form) [E] over videos, if the method tells
+    them. Raises StageError if the method has no such feature.
     """
     videos = pd.read_parquet(work.inputs["features"] / "videos.parquet")
     decoded = np.flatnonzero(videos["failure"].isna())
     drawn = np.random.default_rng(seed_for("probe")).permutation(decoded)[: work.spec["videos"]]
     features_NVTD = load_file(work.inputs["features"] / "features.safetensors")["features"]
     frames_NTD = features_NVTD[drawn, work.spec["view"]].to(work.compute.device)
-    model, names, features = trained_model(work).to(work.compute.device), [], []
+    model = trained_model(work).to(work.compute.device)
     texts_CD = class_texts(work, "texts", model)
-    for name, inference in work.spec["choices"]:
-        prediction = deploy(work, model, inference)(frames_NTD, texts_CD)
-        names.append(name)
+    shares_NE: Tensor | None = None
+    features: list[Tensor] = []
+    for _, inference in work.spec["choices"]:
+        predictor = deploy(work, model, inference)
+        prediction = predictor(frames_NTD, texts_CD)
+        if not features:
+            shares_NE = predictor.shares(frames_NTD, texts_CD)
         features.append(F.normalize(feature(work, prediction).float().cpu(), dim=-1))
     features_END = torch.stack(features)
     similarity_EE = torch.einsum("end,fnd->ef", features_END, features_END) / len(drawn)
     save_file({"similarity": similarity_EE}, work.out / "similarity.safetensors")
-    return {"names": names, "videos": len(drawn)}
+    names = [name for name, _ in work.spec["choices"]]
+    return {"names": names, "videos": len(drawn)} | ({} if shares_NE is None else {"shares": _spread(shares_NE)})
+
+
+def _spread(shares_NE: Tensor) -> dict[str, list[float]]:
+    shares_NE = shares_NE.double().cpu()
+    return {"mean": shares_NE.mean(dim=0).tolist(), "std": shares_NE.std(dim=0, correction=0).tolist()}

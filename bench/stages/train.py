@@ -28,6 +28,7 @@ from bench.seeds import seed_for
 from bench.trained import class_prompts
 from bench.training.batches import Batch, Clips, Features, Videos
 from bench.training.logs import Events, write_history
+from bench.training.precision import autocast, scaler
 from bench.training.ranks import Ranks, Seat, joined, start
 from bench.training.validation import Validation
 from methods.contract import Model, build_model
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from bench.work import Work
 
 Named = dict[str, Tensor]
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
@@ -111,7 +110,7 @@ class Trainer:
             self.model.clip.visual.set_grad_checkpointing(True)
         self.generator = torch.Generator()
         self.optimizer = self._optimizer()
-        self.scaler = torch.amp.GradScaler(self._device_type, enabled=self.recipe.precision == "fp16")
+        self.scaler = scaler(self.device, self.recipe.precision)
         self.videos: Videos = (Features if "features" in work.inputs else Clips)(work, self.recipe, ranks.rank)
         self.validation: Validation | None = None
         if self.recipe.validation:
@@ -119,10 +118,6 @@ class Trainer:
         self.events = Events(work, ranks.rank == 0)
         self.steps_per_epoch = math.ceil(len(self.videos) / self.recipe.batch)
         self.steps = max(1, round(self.recipe.epochs * self.steps_per_epoch))
-
-    @property
-    def _device_type(self) -> str:
-        return self.device.split(":")[0]
 
     def _features(self, name: str) -> Tensor:
         """Unit class features [C, D] of an input."""
@@ -211,9 +206,7 @@ class Trainer:
             if not len(labels_b):
                 continue
             before = {name: count.clone() for name, count in self.model.tallies.items()}
-            with torch.autocast(
-                self._device_type, PRECISIONS[self.recipe.precision], enabled=self.recipe.precision != "fp32"
-            ):
+            with autocast(self.device, self.recipe.precision):
                 frames_bTD = self.videos.features(self.model, frames_b.to(self.device))
                 own = self.model.loss(frames_bTD, labels_b.to(self.device), self._classes(), self._drawing(shard))
             share = len(labels_b) / batch.videos
@@ -277,7 +270,10 @@ class Trainer:
         write_history(out / "history.csv", epochs, rates)
 
     def result(self) -> dict[str, Any]:
-        """Numbers of the record: steps, videos replaced, processes, seconds of every epoch, terms of the last one."""
+        """Numbers of the record: steps, videos replaced, processes, seconds of every epoch, terms of the last one.
+
+        `seconds` are those of all attempts, as far as their work was saved.
+        """
         position = self.position
         kept = {"kept_epoch": (position.best or 0) + 1} if self.recipe.keep == "best" else {}
         return {
@@ -285,6 +281,7 @@ class Trainer:
             "resampled": position.resampled,
             "processes": self.ranks.size,
             "classes": len(self.classes_CD),
+            "seconds": round(sum(position.seconds), 3),
             "epoch_seconds": [round(seconds, 3) for seconds in position.seconds],
             **kept,
             **position.epochs[-1],

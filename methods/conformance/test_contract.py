@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench import counting
 from bench.backbones import backbone
 from methods.conformance.cases import BACKBONE, C, Case, pretrained
 from methods.contract import Model, Prediction, Predictor
@@ -165,23 +166,55 @@ def test_parameters_in_closed_form(case: Case, batch: Batch) -> None:
 
 
 def test_flops_in_closed_form(case: Case, batch: Batch) -> None:
-    predictor = case.build().deploy(case.inference(), batch.sources_CD)
-    width = backbone(BACKBONE).embed_dim
+    """Part by part; parts add up to the whole, and what is in none is less than a closed form may be wrong by."""
+    shape, predictor = backbone(BACKBONE), case.build().deploy(case.inference(), batch.sources_CD)
+    closed = case.config.head_modules(shape, T, case.inference())
+    counts = counting.head(predictor, case.config, closed, T, C, shape.embed_dim)
+    assert {part: counts.get(part, 0) for part in closed} == pytest.approx(closed, rel=0.01)
+    head = case.config.head_flops(shape, T, case.inference())
+    assert sum(counts.values()) - counts[counting.CLASSES] == pytest.approx(head, rel=0.01)
     # Without a gradient, attention takes a fused path that the counter does not see.
-    frames_BTD = torch.randn(B, T, width, requires_grad=True)
+    frames_1TD = torch.randn(1, T, shape.embed_dim, requires_grad=True)
     with FlopCounterMode(display=False) as counter:
-        predictor(frames_BTD, batch.classes_CD)
-    head = B * case.config.head_flops(backbone(BACKBONE), T, case.inference())
-    assert counter.get_total_flops() - 2 * B * width * C == pytest.approx(head, rel=0.01)
+        predictor(frames_1TD, batch.classes_CD)
+    assert sum(counts.values()) == counter.get_total_flops()
 
 
-def test_flops_inside_the_tower_in_closed_form(case: Case, batch: Batch) -> None:
-    model, spec = case.build(), backbone(BACKBONE)
-    with FlopCounterMode(display=False) as counter:
-        model.encode(batch.clips_BT3HW.requires_grad_())
-    batch.clips_BT3HW.requires_grad_(False)
-    view = T * spec.tower_flops() + case.config.inside_flops(spec, T)
-    assert counter.get_total_flops() == pytest.approx(B * view, rel=0.01)
+def test_shares_of_experts_add_up(case: Case, batch: Batch) -> None:
+    model, experts = case.build(), case.config.experts
+    frames_BTD = model.encode(batch.clips_BT3HW).detach()
+    choices = case.config.expert_choices(case.inference()) or {"own": case.inference()}
+    for name, choice in choices.items():
+        shares_BE = model.deploy(choice, batch.sources_CD).shares(frames_BTD, batch.classes_CD)
+        if shares_BE is None:
+            continue
+        assert shares_BE.shape == (B, experts)
+        torch.testing.assert_close(shares_BE.sum(dim=1), torch.ones(B))
+        if name.startswith("expert "):
+            assert (shares_BE[:, int(name.removeprefix("expert "))] == 1).all()
+
+
+def test_flops_of_towers_in_closed_form(case: Case) -> None:
+    """`encode` has to work on tensors without values, as all that is usual in a tower can."""
+    model, shape = case.build(), backbone(BACKBONE)
+    inside, text = case.config.inside_flops(shape, T), case.config.text_flops(shape)
+    if case.config.tower_inside or not case.variant:
+        counts = counting.tower(model, T)
+        assert sum(counts.values()) == pytest.approx(T * shape.tower_flops() + inside, rel=0.01)
+        assert counts.get(counting.INSIDE, inside) == pytest.approx(inside, rel=0.01)
+    assert case.config.tower_inside or inside == 0
+    assert text == shape.text_flops() or counting.text(model) == pytest.approx(text, rel=0.01)
+
+
+def test_flops_of_experts(case: Case) -> None:
+    """All experts have some, and an ensemble asks all of them."""
+    config, shape, inference = case.config, backbone(BACKBONE), case.inference()
+    assert len(config.expert_flops(shape, T)) == len(config.expert_passes) == config.experts
+    assert all(flops > 0 for flops in config.expert_flops(shape, T))
+    for choice in config.ensembles(inference).values():
+        config.check(choice)
+        single = config.head_flops(shape, T, config.expert_choices(inference)["expert 0"])
+        assert config.head_flops(shape, T, choice) >= single + sum(config.expert_flops(shape, T)[1:])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

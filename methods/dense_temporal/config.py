@@ -7,7 +7,8 @@ taken). The head is Text4Vis' (github.com/whwu95/Text4Vis, MIT licence).
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 from pydantic import Field
@@ -16,7 +17,7 @@ from bench.backbones import Backbone
 from methods import settings
 from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
 from methods.settings import Inference, Parameters
-from methods.temporal_costs import temporal_flops, temporal_parameters
+from methods.temporal_costs import TEMPORAL_PATHS, temporal_modules, temporal_parameters
 
 __all__ = ["Config", "Inference"]
 
@@ -26,6 +27,8 @@ Layers = Annotated[int, Ge(1)]
 class Config(settings.Config):
     """Depth of the head."""
 
+    head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = TEMPORAL_PATHS
+
     layers: Layers = Field(
         default=4, description="temporal layers; 4 as MoTE with ViT-B/16. The published dense ViT-B/16 row has 6"
     )
@@ -34,8 +37,10 @@ class Config(settings.Config):
         size = temporal_parameters(backbone.embed_dim, self.layers)
         return Parameters(size, size)
 
-    def head_flops(self, backbone: Backbone, frames: int, inference: settings.Inference | None = None) -> int:
-        return temporal_flops(backbone.embed_dim, self.layers, frames)
+    def head_modules(
+        self, backbone: Backbone, frames: int, inference: settings.Inference | None = None
+    ) -> dict[str, int]:
+        return temporal_modules(backbone.embed_dim, self.layers, frames)
 
 
 # As MoTE's paper trains and tests its dense rows: with the optimiser, schedule, prompts and programs of MoTE.

@@ -8,8 +8,9 @@ ablates is a field here; where the paper leaves one open, the field's descriptio
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import exp, inf
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt
 from pydantic import Field, model_validator
@@ -18,7 +19,7 @@ from bench.backbones import Backbone
 from methods import settings
 from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
 from methods.settings import Parameters
-from methods.temporal_costs import temporal_flops, temporal_parameters
+from methods.temporal_costs import TEMPORAL_PATHS, half_feed_forward_flops, temporal_modules, temporal_parameters
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -74,6 +75,11 @@ class Inference(settings.Inference):
 
 class Config(settings.Config):
     """Size of the head, what experts see, and the regularisers."""
+
+    head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "attention": TEMPORAL_PATHS["attention"],
+        "experts": TEMPORAL_PATHS["feed-forward"],
+    }
 
     layers: Annotated[int, Ge(1)] = Field(
         default=4, description="temporal layers; 4 for ViT-B/16, 6 for ViT-L/14 (official configs)"
@@ -170,6 +176,14 @@ class Config(settings.Config):
         return tuple(merge_weights(self.built, inf if self.routing == "random" else self.kappa))
 
     @property
+    def expert_passes(self) -> tuple[float, ...]:
+        """The draws, or all; and an equal share of the merged pass: every temperature has its opposite."""
+        if not self.experts:
+            return ()
+        merged = 1 / self.experts if self.regularised else 0.0
+        return tuple(odds + merged for odds in self.routing_odds or (1.0,) * self.experts)
+
+    @property
     def is_dense(self) -> bool:
         """Whether experts are one and the same network: a single one, or copies that see the same and stay copies."""
         return self.routing == "fixed" or (self.data == "all" and self.init == "same")
@@ -198,20 +212,36 @@ class Config(settings.Config):
         """Without modulation, as in Fig. 3: its strength is alike for all experts, and hides their differences."""
         if not self.experts:
             return {}
-        plain = {"aggregation": "merge", "routing_seed": 0, "expert": None, "tfm": False}
-        single = {**plain, "merge_temperature": None}
-        return {"merged": inference.model_copy(update=plain)} | {
+        single = {**_PLAIN, "merge_temperature": None}
+        return {"merged": inference.model_copy(update=_PLAIN)} | {
             f"expert {i}": inference.model_copy(update={**single, "expert": i}) for i in range(self.experts)
         }
+
+    def ensembles(self, inference: settings.Inference) -> dict[str, settings.Inference]:
+        """Without modulation, as the others."""
+        changed = {**_PLAIN, "merge_temperature": None, "aggregation": "ensemble"}
+        return {"ensemble": inference.model_copy(update=changed)} if self.experts else {}
 
     def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
         stored = temporal_parameters(backbone.embed_dim, self.layers, *self.pools)
         one = temporal_parameters(backbone.embed_dim, self.layers)
         return Parameters(stored, stored if _passes_all(inference) else one)
 
-    def head_flops(self, backbone: Backbone, frames: int, inference: settings.Inference | None = None) -> int:
+    def head_modules(
+        self, backbone: Backbone, frames: int, inference: settings.Inference | None = None
+    ) -> dict[str, int]:
+        """Modulation is left out: it takes little, and how much depends on the numbers of classes."""
         passes = self.built if _passes_all(inference) else 1
-        return passes * temporal_flops(backbone.embed_dim, self.layers, frames)
+        dense = temporal_modules(backbone.embed_dim, self.layers, frames)
+        return {"attention": passes * dense["attention"], "experts": passes * dense["feed-forward"]}
+
+    def expert_flops(self, backbone: Backbone, frames: int) -> tuple[int, ...]:
+        own = 1 if self.expert_design in ("up", "down") else 2  # halves of a network that are not shared
+        return (own * half_feed_forward_flops(backbone.embed_dim, self.layers, frames),) * self.experts
+
+
+# How experts are compared with each other: without modulation (see `expert_choices`).
+_PLAIN = {"aggregation": "merge", "routing_seed": 0, "expert": None, "tfm": False}
 
 
 def merge_weights(experts: int, temperature: float) -> list[float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from math import inf
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -143,9 +144,15 @@ class Model(contract.Model):
         scale = self.deployed_scale(inference)
         if inference.aggregation == "ensemble":
             passes = self._weights([i] * self.config.layers for i in range(self.config.built))
-            return MotePredictor(deepcopy(self.head), scale, source_classes_CD, inference, passes)
+            return MotePredictor(deepcopy(self.head), scale, source_classes_CD, inference, passes, self._shares(passes))
         weights = {"merge": self._alike, "random_routing": self._drawn}[inference.aggregation](inference)
-        return MotePredictor(self.head.merged(*weights), scale, source_classes_CD, inference)
+        head = self.head.merged(*weights)
+        return MotePredictor(head, scale, source_classes_CD, inference, shares_E=self._shares(weights))
+
+    def _shares(self, weights: list[Weights]) -> list[float]:
+        """Mean weight [E] of each expert over layers and passes; none where experts are one and the same."""
+        layers = [weights_E for weights_LE in weights for weights_E in weights_LE]
+        return [fmean(column) for column in zip(*layers, strict=True)] if self.config.experts else []
 
     def _alike(self, inference: Inference) -> list[Weights]:
         """The same weights in each layer: those of one expert, or of a temperature."""

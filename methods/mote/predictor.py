@@ -34,7 +34,7 @@ class MotePredictor(TemporalPredictor):
     """A head whose temporal feature counts less where the test's classes are unlike the source's.
 
     `passes` are the weights of each pass through a head that still has its experts; cosines and features are then means
-    over the passes.
+    over the passes. `shares_E` are the weights with which experts were merged, the mean over layers; empty without any.
     """
 
     sources_SD: Tensor
@@ -46,10 +46,11 @@ class MotePredictor(TemporalPredictor):
         sources_SD: Tensor,
         inference: Inference,
         passes: Sequence[Weights] = (),
+        shares_E: Sequence[float] = (),
     ) -> None:
         super().__init__(head, logit_scale)
         self.register_buffer("sources_SD", sources_SD.detach().clone())
-        self.inference, self.passes = inference, passes
+        self.inference, self.passes, self.shares_E = inference, passes, shares_E
         # The scores of a method that does not look at the candidates are cut to a half of them as they are, as in the
         # official code.
         self.looks_at_classes = inference.tfm and inference.tfm_scope == "list"
@@ -66,6 +67,10 @@ class MotePredictor(TemporalPredictor):
             return frames_BTD + rho_B11 * temporal_BTD
         carried_BTD = self.head.positioned(frames_BTD)
         return frames_BTD + carried_BTD + rho_B11 * (temporal_BTD - carried_BTD)
+
+    def shares(self, frames_BTD: Tensor, classes_CD: Tensor) -> Tensor | None:
+        """[B, E], alike for all videos: they all see the same merge."""
+        return frames_BTD.new_tensor(self.shares_E).expand(len(frames_BTD), -1) if self.shares_E else None
 
     def forward(self, frames_BTD: Tensor, classes_CD: Tensor) -> Prediction:
         if not self.passes:

@@ -161,6 +161,13 @@ class Config(settings.Config):
         temporal = width * (KERNEL * self.inputs_per_output(width) + 1) if self.up != "spatial" else 0
         return _linear(width, self.bottleneck) + linear + temporal
 
+    def text_flops(self, backbone: Backbone) -> int:
+        if not self.texts_inside:
+            return backbone.text_flops()
+        width, inner = backbone.text_width, self.bottleneck
+        macs = backbone.context_length * (2 * inner * width + (inner**2 if self.middle != "none" else 0))
+        return backbone.text_flops() + 2 * len(self.pairs(backbone)) * macs
+
     def inside_flops(self, backbone: Backbone, frames: int) -> int:
         """Of the video branch; the text branch runs once for a list of classes, not for each view."""
         if not self.adapts_video:

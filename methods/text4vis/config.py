@@ -11,7 +11,8 @@ learnt prompts (coop); ResNet towers; a text tower that is tuned with the contra
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,7 +21,7 @@ from methods import settings
 from methods.dense_temporal import config as dense
 from methods.presets import CLEAN_TRAINING, Preset
 from methods.settings import Inference, Parameters
-from methods.text4vis.costs import head_flops, head_parameters, inside_flops, inside_parameters
+from methods.text4vis.costs import HEAD_PATHS, head_modules, head_parameters, inside_flops, inside_parameters
 
 __all__ = ["Config", "Inference"]
 
@@ -30,6 +31,8 @@ LEARNT = (*LAYERED, "conv1d", "lstm")
 
 class Config(dense.Config):
     """What stands between the tower and the scores, and what is minimised."""
+
+    head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = HEAD_PATHS
 
     layers: dense.Layers = Field(
         default=6, description="temporal layers of transf and transf_cls; 6 for every backbone (official code)"
@@ -109,8 +112,10 @@ class Config(dense.Config):
     def inside_flops(self, backbone: Backbone, frames: int) -> int:
         return inside_flops(self.inside, backbone, frames)
 
-    def head_flops(self, backbone: Backbone, frames: int, inference: settings.Inference | None = None) -> int:
-        return head_flops(self.head, backbone.embed_dim, self.layers, frames)
+    def head_modules(
+        self, backbone: Backbone, frames: int, inference: settings.Inference | None = None
+    ) -> dict[str, int]:
+        return head_modules(self.head, backbone.embed_dim, self.layers, frames)
 
 
 # Its test also resizes the short side to 256 where a frame is 224 wide; the named protocols `text4vis/...` have that.

@@ -6,7 +6,7 @@ FLOPs are 2 per multiply-add of matrix products and convolutions.
 from __future__ import annotations
 
 from bench.backbones import Backbone
-from methods.temporal_costs import POSITIONS, temporal_flops, temporal_parameters
+from methods.temporal_costs import POSITIONS, TEMPORAL_PATHS, temporal_modules, temporal_parameters
 
 CLS_HEADS, CLS_INNER = 8, 2048  # attention heads and inner width of a layer of `transf_cls`, whatever D (ActionCLIP)
 KERNEL = 3  # frames that `conv1d` looks at
@@ -23,16 +23,27 @@ def head_parameters(head: str, width: int, layers: int) -> int:
     return {"none": 0, "conv1d": KERNEL * width, "lstm": 8 * width * (width + 1), "shift": 0}[head]
 
 
-def head_flops(head: str, width: int, layers: int, frames: int) -> int:
-    """FLOPs of one view through a head, forward."""
+# Where the parts of `head_modules` are found in a predictor. Cells of `lstm` and attention of `transf_cls` are computed
+# outside modules of their own: that one in the predictor itself, this one in a layer.
+HEAD_PATHS = {
+    "feed-forward": (*TEMPORAL_PATHS["feed-forward"], "*.linear[12]"),
+    "attention": (*TEMPORAL_PATHS["attention"], "*.layers.*"),
+    "convolution": ("head.shift",),
+    "recurrence": ("",),
+}
+
+
+def head_modules(head: str, width: int, layers: int, frames: int) -> dict[str, int]:
+    """FLOPs of one view through a head by part, forward."""
     if head == "transf":
-        return temporal_flops(width, layers, frames)
+        return temporal_modules(width, layers, frames)
     if head == "transf_cls":
         tokens = frames + 1
-        products = 2 * tokens * (4 * width**2 + 2 * width * CLS_INNER)
-        return layers * (products + 2 * 2 * tokens**2 * width)
-    per_frame = {"none": 0, "conv1d": 2 * KERNEL * width, "lstm": 2 * 8 * width**2, "shift": 0}
-    return frames * per_frame[head]
+        attention = 2 * tokens * 4 * width**2 + 2 * 2 * tokens**2 * width
+        return {"attention": layers * attention, "feed-forward": layers * 2 * tokens * 2 * width * CLS_INNER}
+    if head == "conv1d":
+        return {"convolution": frames * 2 * KERNEL * width}
+    return {"recurrence": frames * 2 * 8 * width**2} if head == "lstm" else {}
 
 
 def inside_parameters(inside: str, spec: Backbone) -> int:

@@ -8,8 +8,9 @@ of others alone, which some descriptions below say. Left out: the VideoMAEv2 tow
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from annotated_types import Ge, Gt, MinLen
 from pydantic import Field, model_validator
@@ -42,6 +43,8 @@ class Inference(settings.Inference):
 
 class Config(settings.Config):
     """Rates, the modules between frames and logits, and what they are held to."""
+
+    head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = costs.PATHS
 
     rates: Annotated[tuple[Count, ...], MinLen(1)] = Field(
         default=(2, 4, 8, 16),
@@ -221,9 +224,16 @@ class Config(settings.Config):
     def bound_parameters(self, backbone: Backbone, classes: int) -> int:
         return classes * (backbone.embed_dim + 1) if self.classifier == "linear" else 0
 
-    def head_flops(self, backbone: Backbone, frames: int, inference: settings.Inference | None = None) -> int:
-        """With all gates open; without the products with classes, which cosines need as well."""
-        return costs.flops(self, backbone.embed_dim, frames, _asked(inference))
+    def head_modules(
+        self, backbone: Backbone, frames: int, inference: settings.Inference | None = None
+    ) -> dict[str, int]:
+        """With all gates open."""
+        return costs.modules(self, backbone.embed_dim, frames, _asked(inference))
+
+    def expert_flops(self, backbone: Backbone, frames: int) -> tuple[int, ...]:
+        """Of streams of different lengths."""
+        lengths = self.lengths(frames) if self.experts else ()
+        return tuple(costs.expert_flops(self, backbone.embed_dim, length) for length in lengths)
 
 
 def _asked(inference: settings.Inference | None) -> int | None:

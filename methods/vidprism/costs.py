@@ -71,16 +71,30 @@ def projection(config: Config, width: int) -> int:
 # --- FLOPs ------------------------------------------------------------------------------------------------------------
 
 
-def flops(config: Config, width: int, frames: int, asked: int | None) -> int:
-    """The deployed head up to its logits, with all gates open; `asked` is a single expert that is read out."""
+# Where the parts of `modules` are found in a predictor.
+PATHS = {
+    "merging": ("head.pooling_layers.*",),
+    "interaction": ("head.dynamic_interaction",),
+    "experts": ("head.mote.experts.*",),
+    "read-out": ("head.mote.readout_gate",),
+    "projection": ("head.projection_head",),
+}
+
+
+def modules(config: Config, width: int, frames: int, asked: int | None) -> dict[str, int]:
+    """The deployed head up to its logits by part, with all gates open; `asked` is a single expert that is read out."""
     lengths = config.lengths(frames)
     merged = sum(merging_flops(config, width, frames, rate) for rate in config.rates)
     streams = [length for i, length in enumerate(lengths) if asked in (None, i)]
     experts = sum(expert_flops(config, width, length) for length in streams)
-    text = 2 * 2 * width**2 if config.classifier == "text" else 0
-    return (
-        merged + interaction_flops(config, width, lengths) + experts + readout_flops(config, width, sum(streams)) + text
-    )
+    parts = {
+        "merging": merged,
+        "interaction": interaction_flops(config, width, lengths),
+        "experts": experts,
+        "read-out": readout_flops(config, width, sum(streams)),
+        "projection": 2 * 2 * width**2 if config.classifier == "text" else 0,
+    }
+    return {name: flops for name, flops in parts.items() if flops}
 
 
 def merging_flops(config: Config, width: int, frames: int, rate: int) -> int:

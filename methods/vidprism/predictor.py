@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from methods.contract import Prediction, Predictor, cosines
 from methods.vidprism.config import Inference
@@ -24,8 +25,13 @@ class VidPrismPredictor(Predictor):
         self.logit_scale = 1.0 if self.linear else logit_scale
         self.eval().requires_grad_(False)
 
-    def shares(self, frames_BTD: Tensor) -> Tensor:
-        """[B, E], how much of the read-out's attention goes to each expert; rows sum to 1."""
+    def shares(self, frames_BTD: Tensor, classes_CD: Tensor) -> Tensor | None:
+        """[B, E] of the read-out's attention; all of it is that of an expert that is asked alone."""
+        experts, asked = self.head.config.experts, self.head.asked
+        if not experts:
+            return None
+        if asked is not None:
+            return F.one_hot(frames_BTD.new_full((len(frames_BTD),), asked).long(), experts).to(frames_BTD)
         read: Read = self.head(frames_BTD).read
         return read.shares_BE
 

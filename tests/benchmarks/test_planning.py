@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,15 @@ from bench.graph import build_graph
 from bench.identity import source_fingerprint
 from bench.plan import make_plan
 from bench.records import Store
+from bench.stage import identify
 from bench.suite import load_suite
 from tests.suites import many_trials, write_suite
 
+# Processor time, whatever else the machine does; without garbage collection, as the command plans.
+TIMED = pytest.mark.benchmark(group="planning", timer=time.process_time, disable_gc=True)
 
-@pytest.mark.benchmark(group="planning")
+
+@TIMED
 def test_plan_of_10000_trials(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     suite = write_suite(tmp_path, text=many_trials())
 
@@ -27,7 +32,15 @@ def test_plan_of_10000_trials(benchmark: BenchmarkFixture, tmp_path: Path) -> No
     assert benchmark.pedantic(plan, rounds=3) == 10_000
 
 
-@pytest.mark.benchmark(group="planning")
+@TIMED
+def test_identity_of_a_stage(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    """Of an evaluation, whose fingerprint is known and whose parts are not."""
+    stages = build_graph(load_suite(write_suite(tmp_path))).stages.values()
+    evaluation = next(stage for stage in stages if stage.kind == "evaluate" and stage.spec["method"] == "mote")
+    assert len(benchmark(lambda: identify(evaluation))) == 32
+
+
+@TIMED
 def test_fingerprint_of_a_training(benchmark: BenchmarkFixture) -> None:
     from bench import identity
 

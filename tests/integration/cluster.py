@@ -144,7 +144,7 @@ def results(store: Store) -> dict[tuple[str, str], Part]:
     found = {}
     for path in (store.root / "records").glob("*/*/record.json"):
         record = json.loads(path.read_text())
-        result = {name: value for name, value in (record["result"] or {}).items() if name != "epoch_seconds"}
+        result = {name: value for name, value in (record["result"] or {}).items() if "seconds" not in name}
         found[record["kind"], record["identity"]] = {"result": result, "sha256": record["sha256"]}
     return found
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from bench.data.lists import Entry
+from bench.graph import Cell, Graph, build_graph
+from bench.records import Store
+from bench.stage import Stage
+from bench.suite import Suite, load_suite
 from reports.pairing import Pair
 from reports.published import lookup
 from reports.results import Probe, ReportSettings, Results
@@ -255,3 +265,119 @@ def without(*roles: str) -> Results:
     """The joined suite without the protocols of some roles."""
     base = joined()
     return suite(base.table[~base.table["role"].isin(roles)], base.axes, join="alpha")
+
+
+# --- a store of many records ------------------------------------------------------------------------------------------
+
+MANY = """\
+title: Many
+description: Numbers of no experiment.
+seeds: {seeds}
+recipe:
+  source: glyphs-narrow
+  templates: glyphs
+  views: {{frames: 4, copies: 1}}
+  batch: 48
+  epochs: 1
+  warmup_epochs: 0.2
+  lr: 1.0e-3
+protocol:
+  templates: glyphs
+  views: {{frames: 4}}
+protocols:
+{protocols}
+rows:
+  dense: {{label: Dense temporal, method: dense_temporal, config: {{layers: 1}}}}
+  text4vis: {{label: Text4Vis, method: text4vis}}
+axes:
+  recipe.lr: [{rates}]
+report:
+  reference: dense
+  compare: [[text4vis, dense]]
+"""
+SETS = 97  # of answers to a list, which evaluations share; a prime, so that seeds and points differ
+UNSEEN = [f"glyphs-{source}-{kind}" for source in ("narrow", "broad") for kind in ("objects", "verbs", "both")]
+ORIGIN = {
+    **{"revision": "0123abc", "dirty": False, "command": "run_suite.py many", "python": "3.11.2", "host": "example"},
+    **{"device": "cpu", "threads": 1, "versions": {"torch": "2.9.0"}, "started": 0.0, "seconds": 1.0},
+}
+
+
+def many_records(root: Path, trials: int = 1000, protocols: int = 10, seeds: int = 5) -> tuple[Suite, Graph, Store]:
+    """A suite of two rows along one axis and a store with the records of all of its trainings and evaluations.
+
+    Writes `root`/many.yaml and `root`/runs. Identities are those of the real graph, predictions are drawn video by
+    video, alike every time. `trials` is a multiple of twice the `seeds`; one of the `protocols` is closed-set.
+    """
+    assert trials % (2 * seeds) == 0
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "many.yaml").write_text(_many(trials // (2 * seeds), protocols, seeds), encoding="utf-8")
+    suite, store = load_suite(root / "many.yaml"), Store(root / "runs")
+    graph = build_graph(suite)
+    lists: dict[str, _Videos] = {}
+    for cell in graph.cells:
+        if cell.protocol not in lists:
+            entries = graph.datasets[cell.dataset].entries(cell.stage.context["selection"][1])
+            lists[cell.protocol] = _Videos(entries, seed=len(lists))
+
+    def evaluate(number: int, cell: Cell) -> None:
+        data, result = lists[cell.protocol].answers((number + 5 * (cell.trial.row == "dense")) % SETS)
+        with _record(cell.stage, result, store) as folder:
+            (folder / "predictions.parquet").write_bytes(data)
+
+    def train(stage: Stage) -> None:
+        with _record(stage, {"steps": 6}, store):
+            pass
+
+    with ThreadPoolExecutor(8) as pool:  # records wait for the disk
+        for _ in pool.map(evaluate, *zip(*enumerate(graph.cells), strict=True)):
+            pass
+        for _ in pool.map(train, (stage for stage in graph.stages.values() if stage.kind == "train")):
+            pass
+    return suite, graph, store
+
+
+def _many(points: int, protocols: int, seeds: int) -> str:
+    columns = ["  closed-set: {role: closed-set, dataset: glyphs-narrow, split: validation}"]
+    for number in range(protocols - 1):
+        again, which = divmod(number, len(UNSEEN))
+        name, views = UNSEEN[which].removeprefix("glyphs-"), f"{{frames: 4, clips: {again + 1}}}"
+        columns.append(f"  {name}-{again + 1}: {{role: zero-shot, dataset: {UNSEEN[which]}, views: {views}}}")
+    rates = ", ".join(f"{1e-5 * (point + 1):.5f}" for point in range(points))
+    return MANY.format(seeds=[*range(seeds)], protocols="\n".join(columns), rates=rates)
+
+
+def _record(stage: Stage, result: dict[str, Any], store: Store) -> AbstractContextManager[Path]:
+    inputs = {name: list(other.key) for name, other in stage.inputs.items()}
+    about = {"title": stage.title, "spec": stage.spec, "context": stage.context, "inputs": inputs}
+    return store.writing(*stage.key, {**about, "result": result, "cost": {"seconds": 1.0}, "provenance": ORIGIN})
+
+
+class _Videos:
+    """A list of videos that differ in difficulty."""
+
+    def __init__(self, entries: Sequence[Entry], seed: int) -> None:
+        self.difficulty_N = np.random.default_rng(seed).normal(0.2 * seed - 1, 1, len(entries))
+        self.label_N = np.array([entry.label for entry in entries])
+        self.made: dict[int, tuple[bytes, dict[str, Any]]] = {}
+        failure = pa.nulls(len(entries), pa.string())
+        self.table = pa.table({"video": [entry.path for entry in entries], "label": self.label_N, "failure": failure})
+
+    def answers(self, number: int) -> tuple[bytes, dict[str, Any]]:
+        """`predictions.parquet` and the result of an evaluation, one of `SETS` that become better."""
+        if number not in self.made:
+            self.made[number] = self._answers(number)
+        return self.made[number]
+
+    def _answers(self, number: int) -> tuple[bytes, dict[str, Any]]:
+        generator = np.random.default_rng(number)
+        chance_N = 1 / (1 + np.exp(self.difficulty_N - number / SETS - generator.normal(0, 0.1)))
+        correct_N = generator.random(len(chance_N)) < chance_N
+        table = self.table.append_column("prediction", pa.array(np.where(correct_N, self.label_N, self.label_N + 1)))
+        file = pa.BufferOutputStream()
+        pq.write_table(table.append_column("correct", pa.array(correct_N)), file)
+        counts_C = np.bincount(self.label_N)
+        mean_class = float(np.mean(np.bincount(self.label_N, correct_N)[counts_C > 0] / counts_C[counts_C > 0]))
+        result = {"classes": len(counts_C), "top1": 100 * float(correct_N.mean()), "top5": None}
+        measured = {"mean_class": 100 * mean_class, "videos": len(correct_N), "undecodable": 0}
+        return file.getvalue().to_pybytes(), result | measured

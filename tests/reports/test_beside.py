@@ -12,22 +12,23 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from reports import beside
+from reports import beside, shown
 from reports.page import write_report
+from reports.results import Results
+from reports.shown import Grid
 from tests.reports import synthetic
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-RENDERED = {"md": beside.markdown, "tex": beside.latex}
+RENDERED = {"md": shown.markdown, "tex": shown.latex}
 
 
-def _table() -> beside.Beside:
-    table = beside.beside(synthetic.published())
-    assert table is not None
+def _table(results: Results | None = None) -> Grid:
+    (table,) = beside.beside_grids(results or synthetic.published())
     return table
 
 
 def _column(head: str) -> list[str]:
-    return [line[list(beside.HEADS).index(head)] for line in _table().lines]
+    return [row[list(beside.HEADS).index(head)] for row in _table().rows]
 
 
 @pytest.mark.parametrize("kind", RENDERED)
@@ -49,29 +50,29 @@ def test_differences_are_rounded_after_subtraction() -> None:
 
 def test_caveats_are_notes_that_lines_share() -> None:
     notes = _table().notes
-    assert len(set(notes)) == len(notes) and "reproduced by MoTE: n/a (own result)" in notes
+    assert len(set(notes)) == len(notes) and "[1] reproduced by MoTE: n/a (own result)" in notes
     assert _column("Source")[:2] == ["MoTE, Table 4 [1, 2, 3]", "MoTE, Table 3 [1, 4]"]
 
 
 def test_csv_has_every_column_of_the_file() -> None:
-    lines = pd.read_csv(io.StringIO(beside.csv(synthetic.published())), dtype=str, keep_default_na=False)
+    lines = pd.read_csv(io.StringIO(shown.comma_separated(_table())), dtype=str, keep_default_na=False)
     assert lines["published_value"].to_list() == [
         *("86.8", "88.7", "87.5", "61.4", "78.4", "80.1", "85.8", "51.5", "2.9"),
     ]
-    assert lines.loc[0, "measured_n"] == "3.0" and lines.loc[8, "measured_n"] == ""
+    assert lines.loc[0, "measured_n"] == "3" and lines.loc[8, "measured_n"] == ""
     assert lines.loc[2, "not_stated"] == "frames; views"
 
 
 def test_a_suite_without_selectors_has_no_such_table() -> None:
-    assert beside.beside(synthetic.plain()) is None
+    assert list(beside.beside_grids(synthetic.plain())) == []
 
 
 def test_a_harmonic_mean_that_is_not_there_is_missing() -> None:
     results = synthetic.published()
     results = replace(results, table=synthetic.missing(results.table, row="mote", protocol="UCF"))
-    table = beside.beside(results)
-    assert table is not None and [line[2] for line in table.lines[:6]].count("missing") == 3
-    assert table.lines[5][1:5] == ("Trade-off", "missing", "80.1", "")
+    rows = _table(results).rows
+    assert [row[2] for row in rows[:6]].count("missing") == 3
+    assert rows[5][1:5] == ("Trade-off", "missing", "80.1", "")
 
 
 def test_the_page_shows_it_and_its_files_are_there(tmp_path: Path) -> None:
@@ -88,8 +89,14 @@ def test_the_page_shows_it_and_its_files_are_there(tmp_path: Path) -> None:
 
 def test_a_line_of_an_axis_has_its_values() -> None:
     pair = replace(synthetic.published().published[0], row="mote", point="layers=4, world=narrow")
-    table = beside.beside(replace(synthetic.layered(), published=(pair,)))
-    assert table is not None and table.lines[0][0] == "MoTE, temporal layers 4, world narrow"
+    table = _table(replace(synthetic.layered(), published=(pair,)))
+    assert table.rows[0][0] == "MoTE, temporal layers 4, world narrow"
+
+
+def test_a_measured_number_leads_to_one_of_its_records() -> None:
+    links = _table().links
+    assert {row for row, _ in links} == {0, 1, 2, 3, 4, 6, 7}  # not the harmonic mean, nor what is not here
+    assert links[1, 2].startswith("mote:::0:UCF")
 
 
 if __name__ == "__main__":

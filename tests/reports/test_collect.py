@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from reports.collect import _title, collect
+from reports.collect import _correct, _title, collect
 from reports.results import Results
 
 RESULT = {"top1": 70.0, "top5": None, "mean_class": 69.0, "videos": 40, "undecodable": 1}
@@ -28,8 +30,22 @@ class _Store:
     def done(self, kind: str, identity: str) -> bool:
         return identity in self.results
 
+    def known(self, kind: str) -> set[str]:
+        return set(self.results)
+
     def read(self, kind: str, identity: str) -> dict[str, Any]:
         return {"result": self.results[identity], "provenance": ORIGIN}
+
+    def events(self) -> list[dict[str, Any]]:
+        """`s1` failed and was done the second time, `s2` failed twice; another suite's stage failed, too."""
+        said = "Traceback:\n  ...\nStageError: no\n"
+        ends = [("s1", "failure", {"reason": said}), ("s1", "end", {}), ("s2", "failure", {"reason": said})]
+        ends += [("s2", "death", {}), ("other", "failure", {"reason": said})]
+        return [
+            event
+            for identity, end, details in ends
+            for event in ({"event": "start", "identity": identity}, {"event": end, "identity": identity, **details})
+        ]
 
 
 def _trial(seed: int) -> SimpleNamespace:
@@ -39,7 +55,9 @@ def _trial(seed: int) -> SimpleNamespace:
 
 
 def _cell(trial: SimpleNamespace, protocol: str, part: str, identity: str) -> SimpleNamespace:
-    stage = SimpleNamespace(identity=identity, key=("evaluate", identity))
+    stage = SimpleNamespace(
+        identity=identity, key=("evaluate", identity), title=f"evaluate {identity}", kind="evaluate", inputs={}
+    )
     named = {"trial": trial, "protocol": protocol, "part": part, "role": "zero-shot", "dataset": "ucf101"}
     return SimpleNamespace(**named, expert="", stage=stage)
 
@@ -53,7 +71,14 @@ def _collected(axes: dict[str, Any], join: str | None = None) -> Results:
     file = SimpleNamespace(report=report, title="Title", world=None, description="", axes=axes)
     suite: Any = SimpleNamespace(name="suite", file=file, axes={"frames": "protocol.views.frames"})
     graph: Any = SimpleNamespace(
-        cells=cells, probes=[], maps=[], weights=[], trainings=[], protocols={"split3": {}, "half": {}}
+        cells=cells,
+        probes=[],
+        maps=[],
+        weights=[],
+        trainings=[],
+        profiles=[],
+        protocols={"split3": {}, "half": {}},
+        stages={cell.stage.identity: cell.stage for cell in cells},
     )
     store: Any = _Store(s1=RESULT, s3=RESULT, h0={**RESULT, "draws": DRAWS})
     return collect(suite, graph, store, {"suite file": "suite.yaml"})
@@ -94,6 +119,24 @@ def test_axes_of_the_suite_over_protocols(axes: dict[str, Any], found: tuple[str
     results = _collected(axes, join="frames")
     assert results.protocol_axes == found
     assert results.settings.join == (None if found else "frames")
+
+
+def test_failures_are_those_of_the_suite() -> None:
+    first, second = _collected({}).failures
+    assert (first.title, first.attempts, first.failures, first.reason) == ("evaluate s1", 2, 1, "StageError: no")
+    assert (second.title, second.attempts, second.failures) == ("evaluate s2", 2, 2)
+    assert (first.done, second.done, second.reason) == (True, False, "its process died")
+
+
+@pytest.mark.parametrize("correct", [[True, False, True], [0.5, np.nan, 1.0]])
+def test_correctness_is_that_of_the_predictions(correct: list[float], tmp_path: Path) -> None:
+    frame = pd.DataFrame({"video": list("abc"), "label": 0, "prediction": 0, "correct": correct, "failure": None})
+    frame.to_parquet(tmp_path / "predictions.parquet")
+    quick = _correct(tmp_path / "predictions.parquet")
+    slow = replace(_collected({}), predictions=lambda identity: frame, answers=None).correct("any")
+    assert quick.dtype == slow.dtype == np.float32
+    np.testing.assert_array_equal(quick, slow)
+    np.testing.assert_array_equal(quick, np.array(correct, np.float32))
 
 
 def test_a_title_says_what_stands_for_the_data_of_the_columns() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
+from statsmodels.stats.multitest import multipletests
 
 from bench.errors import UserError
-from bench.statistics import paired_permutation_test
-from reports.comparisons import comparisons
+from bench.statistics import mcnemar, paired_permutation_test
+from reports.comparisons import comparison_grids, comparisons, p_text
 from reports.results import ReportSettings, Results
 from tests.reports import synthetic
 
@@ -22,54 +22,102 @@ def _mean_correct(results: Results, row: str, protocol: str) -> pd.Series:
     return pd.concat(correct, axis=1).mean(axis=1)
 
 
-def test_correctness_is_averaged_over_seeds_before_the_test() -> None:
+def test_correctness_is_averaged_over_seeds_before_the_test_over_videos() -> None:
     results = synthetic.experts()
     found = comparisons(results)
-    assert [(test.a, test.b) for test in found] == 4 * [("MoTE", "Text4Vis")] + 4 * [("MoTE", "CLIP (frozen)")]
-    last = found[-1]
-    expected = paired_permutation_test(_mean_correct(results, "mote", "K600"), _mean_correct(results, "clip", "K600"))
-    assert (last.protocol, last.videos, last.seeds) == ("K600", synthetic.VIDEOS, (3, 1))
-    assert (last.difference, last.p) == pytest.approx(expected)
+    assert [(test.a, test.b) for test in found] == 6 * [("MoTE", "Text4Vis")] + 6 * [("MoTE", "CLIP (frozen)")]
+    k600 = found[9]
+    _, p = paired_permutation_test(_mean_correct(results, "mote", "K600"), _mean_correct(results, "clip", "K600"))
+    assert (k600.protocol, k600.videos, k600.seeds) == ("K600", synthetic.VIDEOS, (3, 1))
+    assert k600.p == pytest.approx(p)
+
+
+def test_the_difference_is_that_of_the_table() -> None:
+    results = synthetic.plain()
+    means = results.summary().set_index("row").filter(like="_mean").astype(float)
+    for test in comparisons(results):
+        name = {"HM_ZS": "hm_zs", "Trade-off": "trade_off"}.get(test.protocol, test.protocol)
+        other = "dense" if test.b == "Text4Vis" else "clip"
+        expected = means[f"{name}_mean"]["mote"] - means[f"{name}_mean"][other]
+        assert test.difference == pytest.approx(expected)
+        assert test.low < test.difference < test.high and (test.low > 0) == (test.p_seeds < 0.05)
+
+
+def test_derived_measures_have_no_test_over_videos_alone_and_all_are_corrected_together() -> None:
+    found = comparisons(synthetic.plain())
+    assert [math.isnan(test.p) for test in found] == [not test.role for test in found]
+    assert [test.corrected for test in found] == pytest.approx(
+        multipletests([t.p_seeds for t in found], method="holm")[1]
+    )
+
+
+def test_one_run_each_is_mcnemars_test_and_says_that_it_is_of_this_run() -> None:
+    results = synthetic.parts()
+    k600 = next(test for test in comparisons(results) if test.protocol == "K600")
+    a_N, b_N = (_mean_correct(results, row, "K600") for row in ("mote", "dense"))
+    assert k600.p == mcnemar(a_N, b_N)[1] and k600.alone
+    assert not any(test.alone for test in comparisons(synthetic.plain()))  # CLIP has nothing to train
+
+
+def test_without_named_pairs_every_row_is_compared_with_the_reference_or_the_best() -> None:
+    results = synthetic.plain()
+    alone = replace(results, settings=ReportSettings(reference="clip"))
+    assert {test.b for test in comparisons(alone)} == {"CLIP (frozen)"} and len(comparisons(alone)) == 5 * 6
+    best = replace(results, settings=ReportSettings())
+    assert {test.b for test in comparisons(best)} == {"MoTE"}
+    assert "report.compare" in next(comparison_grids(best)).notes[-1]
+
+
+def test_the_grid_has_every_test_and_marks_what_is_significant() -> None:
+    (grid,) = comparison_grids(synthetic.deviating())
+    found = comparisons(synthetic.deviating())
+    assert [row[2] for row in grid.rows] == [test.protocol for test in found]
+    assert {number for number, _ in grid.bold} == {n for n, test in enumerate(found) if test.corrected < 0.05}
+    assert grid.rows[1][3:] == ("not compared†", "–", "–", "–", "–", "–", "3 / 3")
+    assert grid.notes[0] == "not compared†: MoTE has views.clips 1 instead of 3"
+    assert grid.values[0]["low"] == found[0].low and f"all {sum(not t.skipped for t in found)} tests" in grid.caption
+
+
+def test_a_page_of_very_many_tests_has_fewer_permutations_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reports.comparisons.MANY_TESTS", 3)
+    (grid,) = comparison_grids(synthetic.plain())
+    assert "2,000 permutations" in grid.caption
+    assert min(float(str(line["p"])) for line in grid.values) == pytest.approx(1 / 2001)
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.314, "0.31"), (0.0314, "0.031"), (0.00052, "0.0005"), (0.00001, "< 0.0001"), (math.nan, "–")]
+)
+def test_p_in_print(p: float, text: str) -> None:
+    assert p_text(p) == text
 
 
 def test_only_points_that_agree_are_compared() -> None:
     found = comparisons(synthetic.layered())
-    assert len(found) == 4 * 2 * 4
+    assert len(found) == 4 * 2 * 6
     assert all(test.a.removeprefix("MoTE") == test.b.removeprefix("Text4Vis") for test in found)
 
 
 def test_a_side_without_results_is_shown_as_missing() -> None:
     missing = [test for test in comparisons(synthetic.layered()) if not test.videos]
-    assert [(test.b, test.seeds) for test in missing] == [("Text4Vis, temporal layers 6, world broad", (3, 0))]
-    assert math.isnan(missing[0].p)
-
-
-def test_the_order_of_videos_does_not_matter() -> None:
-    results = synthetic.plain()
-    shuffled = replace(
-        results, predictions=lambda i: synthetic.predictions(i).sample(frac=1, random_state=sum(i.encode()))
-    )
-    pairs = zip(comparisons(shuffled), comparisons(results), strict=True)
-    assert all((a.p, a.difference) == pytest.approx((b.p, b.difference)) for a, b in pairs)
+    assert {(test.b, test.seeds) for test in missing} == {("Text4Vis, temporal layers 6, world broad", (3, 0))}
+    assert [test.protocol for test in missing] == ["K600", "HM_ZS", "Trade-off"]
+    assert all(math.isnan(test.p_seeds) and math.isnan(test.corrected) for test in missing)
 
 
 def test_splits_are_one_test_of_the_mean_over_them() -> None:
     results = synthetic.parts()
-    tests = {test.protocol: test for test in comparisons(results)}
-
-    def accuracy(row: str) -> float:
-        identities = results.table.query("row == @row and protocol == 'UCF'")["identity"]
-        return 100 * float(np.mean([synthetic.predictions(identity)["correct"].mean() for identity in identities]))
-
-    assert tests["UCF"].difference == pytest.approx(accuracy("mote") - accuracy("dense"))
-    assert tests["UCF"].videos == 2 * synthetic.VIDEOS  # half of a split's videos are in the next one, too
+    ucf = next(test for test in comparisons(results) if test.protocol == "UCF")
+    means = results.table.query("protocol == 'UCF'").groupby("row")["top1"].mean()
+    assert ucf.difference == pytest.approx(means["mote"] - means["dense"])
+    assert ucf.videos == 2 * synthetic.VIDEOS  # half of a split's videos are in the next one, too
 
 
 def test_a_seed_without_all_parts_does_not_count() -> None:
     results = synthetic.parts(seeds=3)
     table = synthetic.missing(results.table, row="mote", seed=1, part="test3")
     tests = {test.protocol: test for test in comparisons(replace(results, table=table))}
-    assert tests["UCF"].seeds == (2, 3) and tests["HMDB"].seeds == (3, 3)
+    assert tests["UCF"].seeds == (2, 3) and tests["HMDB"].seeds == (3, 3) and tests["HM_ZS"].seeds == (2, 3)
 
 
 def test_videos_in_no_draw_are_left_out() -> None:
@@ -77,23 +125,28 @@ def test_videos_in_no_draw_are_left_out() -> None:
         predictions = synthetic.predictions(identity)
         return predictions.assign(correct=predictions["correct"].astype(float).where(predictions.index < 120))
 
-    assert [test.videos for test in comparisons(replace(synthetic.plain(), predictions=half))] == 8 * [120]
+    assert [test.videos for test in comparisons(replace(synthetic.plain(), predictions=half))] == 12 * [120]
 
 
 def test_a_deviating_side_is_not_compared() -> None:
     found = comparisons(synthetic.deviating())
-    skipped = [(test.b, test.protocol, test.skipped) for test in found if test.skipped]
-    why = "MoTE has views.clips 1 instead of 3"
-    assert skipped == [("Text4Vis", "UCF", why), ("CLIP (frozen)", "UCF", why)]
-    assert all(math.isnan(test.p) == bool(test.skipped) for test in found)
+    skipped = [(test.b, test.protocol) for test in found if test.skipped]
+    measures = ("UCF", "HM_ZS", "Trade-off")
+    assert skipped == [(row, measure) for row in ("Text4Vis", "CLIP (frozen)") for measure in measures]
+    assert found[2].skipped == "" and found[1].skipped == "MoTE has views.clips 1 instead of 3"
+    assert all(math.isnan(test.p_seeds) == bool(test.skipped) for test in found)
 
 
-def test_different_videos_are_refused() -> None:
-    def partly(identity: str) -> pd.DataFrame:
-        return synthetic.predictions(identity)[: 199 if identity.startswith("dense") else 200]
+@pytest.mark.parametrize("change", ["fewer", "another order"])
+def test_different_videos_are_refused(change: str) -> None:
+    def other(identity: str) -> pd.DataFrame:
+        videos = synthetic.predictions(identity)
+        if not identity.startswith("dense"):
+            return videos
+        return videos[:199] if change == "fewer" else videos[::-1]
 
-    with pytest.raises(ValueError, match="different videos"):
-        comparisons(replace(synthetic.plain(), predictions=partly))
+    with pytest.raises(ValueError, match="different videos of K400, or in another order"):
+        comparisons(replace(synthetic.plain(), predictions=other))
 
 
 def test_an_unknown_row_is_named() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -163,3 +164,22 @@ def test_saved_figures_are_reproducible(tmp_path: Path) -> None:
 def test_every_row_has_its_own_mark(rows: int) -> None:
     marks = style.marks([f"row {i}" for i in range(rows)], "row 1")
     assert len(set(marks.values())) == rows and marks["row 1"].marker == "*"
+
+
+def test_of_many_points_the_best_of_each_row_are_named() -> None:
+    lines = [
+        entry
+        for row in ("mean", "dense", "mote")
+        for step in range(20)
+        for entry in synthetic.cells(row, {"lr": step}, (0.1 * step, 0.2 * step))
+    ]
+    results = synthetic.suite(pd.DataFrame(lines), {"lr": "lr"}, reference="mean")
+    figure = tradeoff_figure(results)
+    assert figure is not None
+    named = {text.get_text() for text in figure.axes[0].texts if "lr" in text.get_text()}
+    summary = results.summary()
+    best = summary.loc[summary.groupby("row")["trade_off_mean"].idxmax()]
+    assert named == {f"{line['label']}, lr {line['lr']}" for _, line in best.iterrows()} and len(named) == 3
+    curve = curve_figure(results, "lr")
+    assert curve is not None and len(curve.axes[0].get_xticks()) == 20
+    assert "only the best of each row is named" in figure.get_supxlabel()

@@ -59,18 +59,54 @@ def _bold(table: pd.DataFrame) -> list[str]:
     return [line.names[0] for line in lines if line.cells[0].best]
 
 
+def _top(table: pd.DataFrame) -> list[str]:
+    lines = tables.harmonic_mean_table(synthetic.suite(table)).lines
+    return [line.names[0] for line in lines if line.cells[0].top]
+
+
 def _closed(**top1: float) -> pd.DataFrame:
     return pd.DataFrame([synthetic.line(row, {}, 0, "K400", value) for row, value in top1.items()])
 
 
 def test_ties_after_rounding_are_all_bold() -> None:
-    table = _closed(mean=70.0, dense=80.0, mote=80.0)
-    table["top1"] = [70.0, 80.02, 79.98]
+    table = _closed(mean=40.0, dense=80.0, mote=80.0)
+    table["top1"] = [40.0, 80.02, 79.98]
     assert _bold(table) == ["Text4Vis", "MoTE"]
+    assert _top(table) == ["Text4Vis", "MoTE"]
+
+
+def test_what_is_not_significantly_below_the_best_is_bold_and_the_best_stands_out() -> None:
+    table = _closed(clip=40.0, mean=73.0, dense=76.0, mote=80.0)
+    assert _bold(table) == ["Mean pooling", "Text4Vis", "MoTE"]  # 200 videos
+    assert _top(table) == ["MoTE"]
+
+
+def test_seeds_that_scatter_make_ties() -> None:
+    closed = _closed(mean=60.0, dense=80.0)
+    assert _bold(closed) == ["Text4Vis"]
+    scatter = [closed.assign(seed=seed, top1=closed["top1"] + shift) for seed, shift in enumerate((-15, 0, 15))]
+    assert _bold(pd.concat(scatter)) == ["Mean pooling", "Text4Vis"]
+
+
+def test_intervals_are_in_the_file_and_under_the_pointer() -> None:
+    results = synthetic.plain()
+    read = pd.read_csv(io.StringIO(tables.csv(results)))
+    line, cell = read.iloc[3], tables.harmonic_mean_table(results).lines[3].cells[-1]
+    assert line["trade_off_low"] < line["trade_off_mean"] < line["trade_off_high"]
+    shown = f"95 % interval {line['trade_off_low']:.1f}–{line['trade_off_high']:.1f} over 200 videos and 3 seeds"
+    assert cell.interval_text == shown
+
+
+def test_few_seeds_and_single_runs_carry_a_warning() -> None:
+    few, single = (tables.harmonic_mean_table(results).caption for results in (synthetic.joined(), synthetic.parts()))
+    assert "Caution, n = 3 seeds" in few and "as little as 85 %" in few
+    assert "Caution" not in single and "One run: every row" in single
+    ten = pd.concat([_closed(mean=60.0, dense=80.0).assign(seed=seed, top1=60.0 + seed) for seed in range(10)])
+    assert "Caution" not in tables.harmonic_mean_table(synthetic.suite(ten)).caption
 
 
 def test_incomplete_cells_do_not_compete() -> None:
-    table = pd.concat([_closed(mean=70.0, dense=75.0, mote=90.0), _closed(mote=90.0).assign(seed=1, top1=float("nan"))])
+    table = pd.concat([_closed(mean=40.0, dense=75.0, mote=90.0), _closed(mote=90.0).assign(seed=1, top1=float("nan"))])
     assert _bold(table) == ["Text4Vis"]
 
 
@@ -80,7 +116,7 @@ def test_a_cell_without_competitor_is_not_bold() -> None:
 
 def test_best_is_per_facet() -> None:
     lines = tables.harmonic_mean_table(synthetic.layered()).lines
-    best = [line.names[:3] for line in lines if line.cells[-1].best]
+    best = [line.names[:3] for line in lines if line.cells[-1].top]
     assert best == [("MoTE", "6", "narrow"), ("MoTE", "6", "broad")]
 
 
@@ -131,7 +167,7 @@ def test_equal_deviations_of_a_row_are_one_note() -> None:
 
 def test_a_column_of_several_protocols_names_none() -> None:
     assert set(tables.harmonic_mean_table(synthetic.frames()).hashes) == {""}
-    best = [line.names[:2] for line in tables.harmonic_mean_table(synthetic.frames()).lines if line.cells[-1].best]
+    best = [line.names[:2] for line in tables.harmonic_mean_table(synthetic.frames()).lines if line.cells[-1].top]
     assert best == [("MoTE", "4"), ("MoTE", "8")]
 
 

@@ -53,6 +53,18 @@ def test_similarity_is_the_mean_cosine_of_the_view(model: Experts, tmp_path: Pat
         assert similarity_EE[a, b] == pytest.approx(cosine_N.mean(), abs=1e-6)
 
 
+def test_shares_of_the_first_choice_are_kept_where_a_method_tells_them(model: Experts, tmp_path: Path) -> None:
+    model.shared = True
+    made = _work(tmp_path)
+    shares = probe.run(made)["shares"]
+    features_NVTD = load_file(made.inputs["features"] / "features.safetensors")["features"]
+    drawn = np.random.default_rng(seed_for("probe")).permutation([n for n in range(VIDEOS) if n != 1])[:5]
+    shares_NE = features_NVTD[drawn, 1].mean(dim=1)[:, :3].softmax(dim=1).numpy()
+    assert shares["mean"] == pytest.approx(shares_NE.mean(axis=0), abs=1e-6)
+    assert shares["std"] == pytest.approx(shares_NE.std(axis=0), abs=1e-6)
+    assert sum(shares["mean"]) == pytest.approx(1)
+
+
 def test_a_feature_that_the_method_lacks(model: Experts, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"'stand-in' has no feature 'last_ffn_branch'; its features: t$"):
         probe.run(_work(tmp_path, feature="last_ffn_branch"))

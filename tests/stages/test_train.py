@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,16 +90,18 @@ def test_it_resumes_at_any_step_with_the_same_bits(
     assert {"weights.safetensors", "history.json", "history.csv", "tallies.safetensors"} == set(files(whole))
 
 
-def test_it_stops_when_asked_and_goes_on_with_the_same_bits(folder: Path) -> None:
+def test_it_stops_when_asked_and_goes_on_with_the_same_bits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its seconds are those of all attempts; here a step takes one."""
+    monkeypatch.setattr("bench.stages.train.time", SimpleNamespace(monotonic=partial(next, itertools.count())))
     whole = training(folder, "unasked")
-    run(whole)
+    assert run(whole)["seconds"] == STEPS
     cut = replace(again(whole), compute=replace(whole.compute, checkpoint_seconds=1e9))
     asked = iter([False, True, True, False, False, False])  # at steps 2 and 3
     for step in (2, 3):
         with pytest.raises(Interrupted, match=f"saved at step {step} of {STEPS}") as early:
             run(replace(cut, stopping=lambda: next(asked)))
         assert early.value.done == step
-    run(replace(cut, stopping=lambda: next(asked)))
+    assert run(replace(cut, stopping=lambda: next(asked)))["seconds"] == STEPS
     assert files(cut) == files(whole)
 
 

@@ -26,9 +26,13 @@ EXPERTS = 3
 class Shifted(Predictor):
     """Frame features plus what an expert adds; `t` is their mean over frames."""
 
-    def __init__(self, shift_D: Tensor) -> None:
+    def __init__(self, shift_D: Tensor, shared: bool = False) -> None:
         super().__init__()
-        self.shift_D = shift_D
+        self.shift_D, self.shared = shift_D, shared
+
+    def shares(self, frames_BTD: Tensor, classes_CD: Tensor) -> Tensor | None:
+        """By the first channels of a video, if it is to tell them."""
+        return frames_BTD.mean(dim=1)[:, :EXPERTS].softmax(dim=1) if self.shared else None
 
     def forward(self, frames_BTD: Tensor, classes_CD: Tensor) -> Prediction:
         temporal_BTD = frames_BTD + self.shift_D
@@ -40,8 +44,9 @@ class Shifted(Predictor):
 class Experts(Model):
     """A plain tower and experts of two layers, each one vector per layer."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: bool = False) -> None:
         super().__init__(Config(), load_clip("glyph-vit", "random:0"))
+        self.shared = shared
         generator = torch.Generator().manual_seed(seed_for("experts"))
         self.vectors_ELD = torch.randn(EXPERTS, 2, self.width, generator=generator)
 
@@ -51,7 +56,7 @@ class Experts(Model):
     def predictor(self, inference: dict[str, Any]) -> Predictor:
         """The expert that the inference choices name, or the mean of all."""
         own = self.vectors_ELD.sum(dim=1)
-        return Shifted(own.mean(dim=0) if inference["expert"] is None else own[inference["expert"]])
+        return Shifted(own.mean(dim=0) if inference["expert"] is None else own[inference["expert"]], self.shared)
 
 
 def work(folder: Path, spec: dict[str, Any], **features: Tensor) -> Any:

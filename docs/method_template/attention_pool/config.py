@@ -5,7 +5,8 @@ Title, paper, official code and licence belong here. `list methods` shows the fi
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from annotated_types import Gt
 from pydantic import Field
@@ -20,11 +21,15 @@ __all__ = ["Config", "Inference"]
 class Config(settings.Config):
     """What changes training. What only changes the test belongs to Inference."""
 
+    head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {"pooling": ("",)}  # no module's own: in the predictor itself
+
     temperature: Annotated[float, Gt(0)] = Field(default=1.0, description="of the softmax over the frames")
 
     def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
         return Parameters(stored=backbone.embed_dim, active=backbone.embed_dim)
 
-    def head_flops(self, backbone: Backbone, frames: int, inference: settings.Inference | None = None) -> int:
+    def head_modules(
+        self, backbone: Backbone, frames: int, inference: settings.Inference | None = None
+    ) -> dict[str, int]:
         """Scores of the frames, and their weighted sum."""
-        return 2 * 2 * frames * backbone.embed_dim
+        return {"pooling": 2 * 2 * frames * backbone.embed_dim}

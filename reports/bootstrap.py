@@ -1,0 +1,204 @@
+"""Resampled videos for every number of the tables: intervals and tests for accuracies, harmonic means, trade-offs.
+
+Legend: N videos, T trials, G rows (row × point × expert), B resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bench.seeds import seed_for
+from bench.statistics import (
+    DRAWS,
+    Estimates,
+    Floats,
+    Singles,
+    bootstrap_means,
+    difference_tests,
+    estimate,
+    holm,
+    nested_intervals,
+)
+from reports.results import TRIAL, Results
+
+FEW_DRAWS, MANY = 500, 4000  # resamples for more than so many numbers of trials
+Place = tuple[str, str, str]  # row, point, expert
+Trial = tuple[str, str, str, int]  # and seed
+
+
+class Interval(NamedTuple):
+    """A 95 % interval in percent, and what varies in it: "512 videos and 3 seeds"."""
+
+    low: float
+    high: float
+    over: str
+
+    @property
+    def text(self) -> str:
+        return f"95 % interval {self.low:.1f}–{self.high:.1f} over {self.over}"
+
+
+class Gap(NamedTuple):
+    """By how many points a row is below the best, its 95 % interval, and p after Holm's correction over the column."""
+
+    points: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True, eq=False)
+class Bootstrap:
+    """The estimates of every measure, of the rows at `places`; accuracies in percent.
+
+    `fixed` are rows that a suite of several seeds runs once, because nothing of theirs is left to chance.
+    """
+
+    draws: int
+    places: dict[Place, int]
+    fixed: frozenset[Place]
+    columns: dict[str, Estimates]
+    intervals: dict[str, tuple[Floats, Floats]]
+
+    def interval(self, place: Place, measure: str) -> Interval | None:
+        """Over videos and seeds; None where there is no number."""
+        own, row = self.columns[measure], self.places[place]
+        if not own.seeds_G[row]:
+            return None
+        low, high = (float(bounds[row]) for bounds in self.intervals[measure])
+        return Interval(low, high, f"{own.videos} videos{self._seeds(place, int(own.seeds_G[row]))}")
+
+    def gaps(self, measure: str, competing: Sequence[Place]) -> dict[Place, Gap]:
+        """How far the `competing` rows are below the best of them, which comes first with no gap."""
+        own = self.columns[measure]
+        rows = np.array([self.places[place] for place in competing])
+        best = int(own.mean_G[rows].argmax())
+        others = [place for number, place in enumerate(competing) if number != best]
+        tests = difference_tests(own, np.full(len(others), rows[best]), np.delete(rows, best))
+        columns = (column.tolist() for column in (tests.difference, tests.low, tests.high, holm(tests.p)))
+        return {competing[best]: Gap(0.0, 0.0, 0.0, 1.0), **dict(zip(others, map(Gap, *columns), strict=True))}
+
+    def alone(self, place: Place, measure: str) -> bool:
+        """Whether a single run stands for a row of which more could be made, so that nothing is known of others."""
+        return bool(self.columns[measure].seeds_G[self.places[place]] == 1) and place not in self.fixed
+
+    def _seeds(self, place: Place, seeds: int) -> str:
+        if place in self.fixed:
+            return ", nothing else varies"
+        return f" and {seeds} seeds" if seeds > 1 else ", this seed only"
+
+
+def bootstrap(results: Results, experts: bool = False) -> Bootstrap:
+    """The `Bootstrap` of rows, or of expert choices.
+
+    Videos of different protocols are resampled independently. Every trial's harmonic means are computed anew in each
+    resample, from its own accuracies there, so that what one training does to all protocols stays together. Made once
+    for a report.
+    """
+    return _made(results, experts)
+
+
+@lru_cache(maxsize=4)  # rows and expert choices of two reports
+def _made(results: Results, experts: bool) -> Bootstrap:
+    trials = results.scores(experts=experts)
+    draws = FEW_DRAWS if len(trials) * len(results.measures) > MANY else DRAWS
+    keys = list(trials[TRIAL[:3]].itertuples(index=False, name=None))
+    places = {place: row for row, place in enumerate(dict.fromkeys(keys))}
+    row_T = np.array([places[key] for key in keys], dtype=int)
+    resampled = _resampled(results, trials, draws, experts)
+    columns, intervals = {}, {}
+    for measure in results.measures:
+        draws_TB, videos = resampled[measure]
+        columns[measure] = estimate(trials[measure].to_numpy(float), draws_TB, row_T, len(places), videos)
+        intervals[measure] = nested_intervals(columns[measure], seed_for("bootstrap seeds", measure))
+    planned = np.bincount(row_T, minlength=len(places))
+    fixed = frozenset(place for place, row in places.items() if planned[row] == 1 < planned.max())
+    return Bootstrap(draws, places, fixed, columns, intervals)
+
+
+def answers(results: Results, lines: pd.DataFrame) -> dict[Trial, NDArray[np.float32]]:
+    """What each video adds to a trial's accuracy, [N] times N so that the mean is the accuracy, by `TRIAL`.
+
+    `lines` are those of one protocol; trials that lack a part are left out. A video of several splits is one unit: its
+    answers are not independent. Videos that no draw of classes has are left out. Evaluations of a list have its order,
+    so the names of videos are only read to join splits, once for all trials.
+    """
+    parts: dict[Trial, dict[str, str]] = {}  # -> identity of each part, equal for draws of classes
+    columns = (lines[name] for name in (*TRIAL, "dataset", "part", "identity"))
+    for row, point, expert, seed, dataset, part, identity in zip(*columns, strict=True):
+        parts.setdefault((row, point, expert, seed), {})[identity] = f"{dataset} {part}"
+    joined: dict[tuple[str, ...], _Union] = {}
+    found = {}
+    for key, own in parts.items():
+        if "" in own:
+            continue
+        if len(own) > 1 and (kinds := tuple(own.values())) not in joined:
+            joined[kinds] = _Union([results.predictions(identity)["video"] for identity in own])
+        found[key] = joined[kinds].shares(results, own) if len(own) > 1 else _measured(results.correct(next(iter(own))))
+    return found
+
+
+class _Union:
+    """The videos of several splits, each once."""
+
+    def __init__(self, splits: list[pd.Series]) -> None:
+        codes, videos = pd.factorize(pd.concat(splits))
+        self.places = np.split(codes, np.cumsum([len(split) for split in splits])[:-1])
+        self.videos = len(videos)
+
+    def shares(self, results: Results, identities: Iterable[str]) -> NDArray[np.float32]:
+        added_N = np.zeros(self.videos, np.float32)
+        for places, identity in zip(self.places, identities, strict=True):
+            added_N[places] += results.correct(identity) / len(places)
+        return added_N * (self.videos / len(self.places))
+
+
+def _measured(correct_N: NDArray[np.float32]) -> NDArray[np.float32]:
+    missing_N = np.isnan(correct_N)
+    return correct_N[~missing_N] if missing_N.any() else correct_N
+
+
+def _resampled(results: Results, trials: pd.DataFrame, draws: int, experts: bool) -> dict[str, tuple[Singles, int]]:
+    """Every measure of every trial on resampled videos, [T,B] in percent, and the number of videos behind it."""
+    lines = results.table[(results.table["expert"] != "") == experts]
+    own = {str(protocol): group for protocol, group in lines.groupby("protocol", sort=False)}
+    trial = {key: place for place, key in enumerate(trials[TRIAL].itertuples(index=False, name=None))}
+    found: dict[str, tuple[Singles, int]] = {}
+    for name, measure in results.measures.items():
+        if measure.needs:
+            sides = [found[need] for need in measure.needs]
+            found[name] = _harmonic_means([draws_TB for draws_TB, _ in sides]), min(videos for _, videos in sides)
+            continue
+        found[name] = _accuracies(results, name, own.get(name, lines[:0]), trial, draws)
+        found[name][0][:] += trials[name].to_numpy(np.float32)[:, None]
+    return found
+
+
+def _accuracies(
+    results: Results, protocol: str, lines: pd.DataFrame, trial: dict[Trial, int], draws: int
+) -> tuple[Singles, int]:
+    """By how much one protocol's accuracies change: rows whose data and number of videos are alike see the same."""
+    dataset = dict(zip(zip(*(lines[name] for name in TRIAL), strict=True), lines["dataset"], strict=True))
+    lists: dict[tuple[str, int], dict[int, NDArray[np.float32]]] = {}
+    for key, correct_N in answers(results, lines).items():
+        lists.setdefault((dataset[key], len(correct_N)), {})[trial[key]] = correct_N
+    draws_TB = np.full((len(trial), draws), np.nan, np.float32)
+    for (data, videos), correct in lists.items():
+        correct_tN = np.stack(list(correct.values()))
+        centred_tN = 100 * (correct_tN - correct_tN.mean(axis=1, keepdims=True))
+        draws_TB[list(correct)] = bootstrap_means(centred_tN, draws, seed_for("bootstrap", protocol, data, videos))
+    return draws_TB, min((videos for _, videos in lists), default=0)
+
+
+def _harmonic_means(sides: list[Singles]) -> Singles:
+    """`bench.metrics.harmonic_mean` of arrays; a side without any right answer makes it 0."""
+    with np.errstate(divide="ignore"):
+        inverse = sum(1 / np.clip(side, 0, None) for side in sides)
+    return np.asarray(len(sides) / inverse, np.float32)

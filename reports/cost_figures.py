@@ -1,0 +1,260 @@
+"""What accuracy costs: FLOPs, latency and trainable parameters, with Pareto fronts; and what each expert costs."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import ceil, floor, log10, nan
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from reports import labels, scatter, style
+from reports.costs import GIGA, MEGA, Cost, digits, flop_unit, pareto_front
+from reports.results import Results
+from reports.shown import Picture
+
+WIDE = 10.0  # from here on, largest over smallest price, the axis is logarithmic
+ROOM = 0.18  # around the points, of their range
+LETTERS = 19  # of the small print, an inch
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a point is set against: `of` a cost, nan where it was not measured."""
+
+    title: str
+    of: Callable[[Cost], float]
+
+
+def cost_figures(results: Results) -> Iterator[Picture]:
+    """Accuracy against what it costs, for the measures that sum the suite up, and what experts cost."""
+    if not results.costs:
+        return
+    derived = [measure for measure in results.headlines if results.measures[measure].needs]
+    for measure in derived or results.headlines[:1]:
+        if figure := _price_figure(results, measure):
+            words = results.words(measure)
+            caption = (
+                f"{words[:1].upper()}{words[1:]}, against what it costs; the steps are the Pareto front, whose members "
+                "are named. Prices are in the tables of this section."
+            )
+            stem = "costs" if len(derived) < 2 else f"costs-{measure.replace('/', '-')}"
+            yield Picture("costs", stem, caption, figure)
+    if figure := _expert_figure(results.costs):
+        caption = "What each expert costs in a training step, and alone, merged or all together at the test."
+        yield Picture("costs", "costs-experts", caption, figure)
+
+
+# --- accuracy against prices -----------------------------------------------------------------------------------------
+
+
+def _price_figure(results: Results, measure: str) -> Figure | None:
+    """A row of panels for each facet, a panel for each price; None where nothing has both accuracy and cost."""
+    summary, costs = results.summary(alike=True), {(cost.row, cost.point): cost for cost in results.costs}
+    known = np.array([key in costs for key in summary[["row", "point"]].itertuples(index=False, name=None)])
+    present = summary[f"{measure}_n"] > 0
+    located = scatter.heights(summary[known & present], measure)
+    prices = [price for price in _prices(results.costs) if _column(located, costs, price).gt(0).any()]
+    if located.empty or not prices:
+        return None
+    facets = results.facets(located, results.settings.join)
+    marks = style.marks(results.labels(), results.settings.reference)
+    with style.look():
+        figure, panels = style.panels(len(facets) * len(prices), 3.5, 3.3, columns=len(prices))
+        drawn = []
+        for place, axes in enumerate(panels):
+            (title, lines), price = list(facets.items())[place // len(prices)], prices[place % len(prices)]
+            lines = lines.assign(x=_column(lines, costs, price), dx=0.0).dropna(subset=["x"])
+            axes.set_title(title, parse_math=False)
+            axes.set_xlabel(price.title, parse_math=False)
+            axes.set_ylabel(scatter.axis_title(results, measure) if place % len(prices) == 0 else "")
+            _fit(axes, lines["x"], located)
+            _draw(axes, lines, marks)
+            drawn.append((axes, lines))
+        note = _note(summary, measure, known, present, results.costs)
+        style.note(figure, _wrapped(note, figure.get_figwidth()))
+        figure.draw_without_rendering()  # settles the layout, which direct labels depend on
+        figure.set_layout_engine("none")
+        for axes, lines in drawn:
+            labels.place(axes, _names(lines, results, marks), _obstacles(axes, lines))
+    return figure
+
+
+def _prices(costs: tuple[Cost, ...]) -> list[Price]:
+    """Latencies are of the device and the setting that most rows were measured on."""
+    settings = [setting for cost in costs if (setting := _setting(cost))]
+    found = [
+        Price("GFLOPs per video (2 per multiply-add)", lambda cost: cost.result["flops"]["video"]["counted"] / GIGA)
+    ]
+    if settings:
+        common = max(settings, key=settings.count)
+        device, precision, batch = common
+        found.append(
+            Price(f"Median ms per video\n({device}, {precision}, batch {batch})", lambda cost: _ms(cost, common))
+        )
+    return [*found, Price("Trainable parameters (M)", lambda cost: cost.result["parameters"]["trainable"] / MEGA)]
+
+
+def _setting(cost: Cost) -> tuple[str, str, int] | None:
+    entry = cost.latency()
+    return (cost.machine["device"], entry["precision"], entry["batch"]) if entry else None
+
+
+def _ms(cost: Cost, setting: tuple[str, str, int]) -> float:
+    entry = cost.latency()
+    return 1000 * entry["p50"] / entry["batch"] if entry and _setting(cost) == setting else nan
+
+
+def _column(lines: pd.DataFrame, costs: Mapping[tuple[str, str], Cost], price: Price) -> pd.Series:
+    """The price of every line of a summary."""
+    keys = lines[["row", "point"]].itertuples(index=False, name=None)
+    return pd.Series([price.of(costs[key]) for key in keys], lines.index, dtype=float)
+
+
+def _fit(axes: Axes, x: pd.Series, everything: pd.DataFrame) -> None:
+    """Logarithmic where prices span a factor of ten; 0 then stands at the left end, on a linear piece."""
+    low, high = everything["y"] - everything["dy"], everything["y"] + everything["dy"]
+    room = max(ROOM * (high.max() - low.min()), 1 - (high.max() - low.min()) / 2)
+    axes.set_ylim(max(0.0, low.min() - room), min(100.5, high.max() + room))
+    if x.empty:
+        return
+    positive = x[x > 0]
+    if len(positive) and positive.max() > WIDE * positive.min():
+        room, zero = (positive.max() / positive.min()) ** ROOM, bool((x == 0).any())
+        _logarithmic(axes, positive.min(), positive.max() * room, zero)
+        axes.set_xlim(-0.6 * positive.min() if zero else positive.min() / room, positive.max() * room)
+        return
+    room = ROOM * (x.max() - x.min()) or ROOM * x.max() or 1
+    axes.set_xlim(x.min() - room, x.max() + room)
+    axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= x.max() + room])
+
+
+def _logarithmic(axes: Axes, smallest: float, largest: float, zero: bool) -> None:
+    if zero:
+        axes.set_xscale("symlog", linthresh=smallest, linscale=0.4)
+    else:
+        axes.set_xscale("log")
+    decades = [10.0**power for power in range(floor(log10(smallest)), ceil(log10(largest)) + 1)]
+    steps = (1,) if len(decades) > 3 else (1, 2, 5)
+    ticks = [step * decade for decade in decades for step in steps if smallest <= step * decade <= largest]
+    axes.set_xticks([0] * zero + ticks, ["0"] * zero + [f"{tick:,g}" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _draw(axes: Axes, lines: pd.DataFrame, marks: dict[str, style.Mark]) -> None:
+    x, y = _steps(axes, lines)
+    axes.plot(x, y, color=style.FAINT, linewidth=1.0, zorder=1.5)
+    for row, group in lines.groupby("row", sort=False):
+        scatter.bars(axes, group, marks[str(row)])
+
+
+def _steps(axes: Axes, lines: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The corners of the front: level until the next member, up to the right end of the axes."""
+    front = lines[pareto_front(lines["x"], lines["y"])].sort_values(["x", "y"])
+    if front.empty:
+        return np.empty(0), np.empty(0)
+    x = np.repeat([*front["x"], axes.get_xlim()[1]], 2)[1:-1]
+    return x, np.repeat(front["y"].to_numpy(float), 2)
+
+
+def _names(lines: pd.DataFrame, results: Results, marks: dict[str, style.Mark]) -> list[labels.Label]:
+    """Members of the front, and the best point of each row that has none there, which is smaller."""
+    front = pareto_front(lines["x"], lines["y"])
+    facets = results.facet_axes(results.settings.join)
+    axes = [axis for axis in results.axes if axis not in facets]
+    best = {
+        index
+        for _, own in lines[~lines["row"].isin(lines["row"][front])].groupby("row")
+        for index in [own["y"].idxmax()]
+    }
+    return [
+        labels.Label(line["x"], line["y"], results.name(line, axes), marks[line["row"]].colour, 7.5 if member else 6.5)
+        for (index, line), member in zip(lines.iterrows(), front, strict=True)
+        if member or index in best
+    ]
+
+
+def _obstacles(axes: Axes, lines: pd.DataFrame) -> np.ndarray:
+    corners = labels.along(*_steps(axes, lines)) if len(lines) else np.empty((0, 2))
+    return np.concatenate([scatter.crosses(lines), corners])
+
+
+def _note(summary: pd.DataFrame, measure: str, known: np.ndarray, present: pd.Series, costs: tuple[Cost, ...]) -> str:
+    """What bars and steps are, and what could not be drawn."""
+    front = "Steps: Pareto front of the means, which nothing beats in both; differences may be chance."
+    names = dict.fromkeys(", ".join(filter(None, own)) for own in summary[~known][["label", "point"]].to_numpy())
+    unprofiled = f"\nNot drawn, no profile: {'; '.join(names)}." if names else ""
+    settings = {_setting(cost) for cost in costs}
+    other = "\nLatencies measured otherwise than the axis says are left out." if len(settings) > 1 else ""
+    missing = scatter.missing_note(summary[known & ~present], measure)
+    return f"{scatter.seed_note(summary[known & present], measure)} {front}{missing}{unprofiled}{other}"
+
+
+def _wrapped(text: str, inches: float) -> str:
+    return "\n".join(textwrap.fill(line, int(LETTERS * inches)) for line in text.strip().splitlines())
+
+
+# --- experts ---------------------------------------------------------------------------------------------------------
+
+
+def _expert_figure(costs: tuple[Cost, ...]) -> Figure | None:
+    """Two panels for each profile with experts: a training step, and every way to answer."""
+    profiles = {(cost.row, cost.identity): cost for cost in reversed(costs) if cost.result["experts"]}
+    if not profiles:
+        return None
+    with style.look():
+        figure, panels = style.panels(2 * len(profiles), 2.9, 2.3, columns=4)
+        for place, cost in enumerate(reversed(profiles.values())):
+            _training_bars(panels[2 * place], cost)
+            _test_bars(panels[2 * place + 1], cost)
+        note = (
+            "FLOPs: 2 per multiply-add, matrix products as counted. Training: one video, forward and backward, "
+            "expected over the routing; only what goes through the expert. Test: one view, the whole head without the "
+            "tower."
+        )
+        style.note(figure, _wrapped(note, figure.get_figwidth()))
+    return figure
+
+
+def _training_bars(axes: Axes, cost: Cost) -> None:
+    values = [expert["training"] for expert in cost.result["experts"]]
+    _bars(axes, list(map(str, range(len(values)))), values, [_colour(i) for i in range(len(values))])
+    axes.set_title(f"{_title(cost)}\ntraining step, through each expert", fontsize=7.5, parse_math=False)
+    axes.set_xlabel("expert, counted from 0")
+
+
+def _test_bars(axes: Axes, cost: Cost) -> None:
+    choices = {choice["name"]: choice["flops"]["counted"] for choice in cost.result["choices"]}
+    names = [name.removeprefix("expert ") for name in choices]
+    colours = [_colour(int(name)) if name.isdigit() else style.INK for name in names]
+    _bars(axes, names, list(choices.values()), colours)
+    axes.set_title(f"{_title(cost)}\ntest, head for one view", fontsize=7.5, parse_math=False)
+    axes.set_xlabel("an expert alone, or all of them")
+
+
+def _bars(axes: Axes, names: list[str], values: list[float], colours: list[str]) -> None:
+    """A bar for each name with its value above, in MFLOPs or GFLOPs."""
+    unit, word = flop_unit(max(values))
+    places = range(len(names))
+    axes.bar(places, [value / unit for value in values], 0.7, color=colours)
+    for place, value in zip(places, values, strict=True):
+        axes.annotate(
+            digits(value / unit), (place, value / unit), (0, 2), textcoords="offset points", ha="center",
+            fontsize=style.SMALL if len(names) < 10 else style.SMALL - 1.5,
+        )  # fmt: skip
+    axes.set_xticks(places, names)
+    axes.set_ylabel(word)
+    axes.margins(y=0.15)
+
+
+def _colour(expert: int) -> str:
+    return style.PALETTE[expert % len(style.PALETTE)]
+
+
+def _title(cost: Cost) -> str:
+    return ", ".join(filter(None, [cost.label, cost.point]))

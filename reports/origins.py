@@ -1,0 +1,108 @@
+"""Where the numbers of a page come from: the results behind a cell, and the record behind a result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from reports.results import Results, value_text
+
+CELL = ["row", "point", "expert", "protocol"]
+PERCENT = ("top1", "top5", "mean_class")
+
+
+class Line(NamedTuple):
+    """A result in print. `cell`: what the results of one cell share; `first`: whether it is the first of them."""
+
+    cell: int
+    first: bool
+    names: tuple[str, ...]
+    numbers: tuple[str, ...]
+    identity: str
+    link: str
+
+
+class Origins:
+    """The results of a page that lies in `folder`, cell by cell, and links to them."""
+
+    def __init__(self, results: Results, folder: Path) -> None:
+        self.results = results
+        cells = results.table.groupby(CELL, sort=False)
+        self.table = results.table.assign(cell=cells.ngroup()).sort_values("cell", kind="stable")
+        first = self.table.drop_duplicates("cell")
+        self.cells = dict(zip(first[CELL].itertuples(index=False, name=None), first["cell"], strict=True))
+        store = results.provenance.get("store")
+        self.records = os.path.relpath(Path(str(store)).resolve() / "records", folder) if store else ""
+
+    def of_cell(self, row: str, point: str, expert: str, measure: str) -> str:
+        """The anchor of a cell's results, "" for a measure that is not measured itself."""
+        number = self.cells.get((row, point, expert, measure))
+        return "" if number is None else f"#cell-{number}"
+
+    def of_record(self, identity: str) -> str:
+        """The anchor of an evaluation's results, else the file of a record, "" where neither is known."""
+        number = self._cell_of.get(identity)
+        return f"#cell-{number}" if number is not None else self._file(self._kinds.get(identity, ""), identity)
+
+    def heads(self) -> tuple[list[str], list[str]]:
+        """The heads of names and of numbers."""
+        names = ["Method", *self.results.axes.values(), "Expert", "Protocol", "Part"]
+        return names, ["Seed", "Top-1", "Top-5", "Class mean", "Videos"]
+
+    def lines(self) -> Iterator[Line]:
+        """Every result, those of a cell below each other."""
+        columns = ["label", *self.results.axes, "expert", "protocol", "part"]
+        names = zip(*(self.table[column].map(value_text) for column in columns), strict=True)
+        number_columns = [self.table["seed"].map(str), *map(self._percent, PERCENT), self._videos()]
+        numbers = zip(*number_columns, strict=True)
+        first = ~self.table["cell"].duplicated()
+        records = zip(self.table["cell"], first, names, numbers, self.table["identity"], strict=True)
+        for cell, is_first, own_names, own_numbers, identity in records:
+            yield Line(cell, is_first, own_names, own_numbers, identity, self._file("evaluate", identity))
+
+    def others(self) -> list[tuple[str, str, str]]:
+        """What else the page is made of: kind, identity and file of every record that is not an evaluation."""
+        return [(kind, identity, self._file(kind, identity)) for identity, kind in sorted(self._kinds.items())]
+
+    def _percent(self, column: str) -> pd.Series:
+        marks = self.table["deviation"].map(lambda text: "†" if text else "")
+        return self._measured(self.table[column].astype(float), "{:.1f}", marks)
+
+    def _videos(self) -> pd.Series:
+        return self._measured(self.table["videos"].astype(float), "{:.0f}", pd.Series("", self.table.index))
+
+    def _measured(self, values: pd.Series, form: str, marks: pd.Series) -> pd.Series:
+        """In print; "–" is a number that a record does not have, "missing" one without a record."""
+        texts = [
+            (form.format(value) + mark if value == value else "–") if identity else "missing"
+            for value, mark, identity in zip(values, marks, self.table["identity"], strict=True)
+        ]
+        return pd.Series(texts, self.table.index)
+
+    def _file(self, kind: str, identity: str) -> str:
+        return f"{self.records}/{kind}/{identity}/record.json" if self.records and kind and identity else ""
+
+    @cached_property
+    def _cell_of(self) -> dict[str, int]:
+        measured = self.table[self.table["identity"] != ""].drop_duplicates("identity")
+        return dict(zip(measured["identity"], measured["cell"], strict=True))
+
+    @cached_property
+    def _kinds(self) -> dict[str, str]:
+        """Identity -> kind, of the records that are not evaluations."""
+        results = self.results
+        kinds = {
+            **{
+                "probe": (*results.probes, *results.shares),
+                "maps": results.maps,
+                "weights": results.distances,
+                "profile": results.costs,
+            },
+            "train": (*results.routing, *results.trainings),
+        }
+        return {own.identity: kind for kind, found in kinds.items() for own in found}  # type: ignore[attr-defined]

@@ -1,0 +1,159 @@
+"""What a report leaves beside its page so that others can be compared with it, also after another revision's report.
+
+    results.csv       the table of results
+    results.json      all else of `Results` that a comparison needs; what is drawn of experts is left out
+    revisions/<first 7 digits of the revision>[-dirty]/   the same two files of the last report of each revision
+
+Predictions stay in the store that the results came from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as parquet
+from numpy.typing import NDArray
+
+from bench.errors import UserError, unknown
+from bench.files import write_atomically
+from bench.records import Store
+from reports.costs import Cost, Training
+from reports.failures import Failure
+from reports.results import COLUMNS, ReportSettings, Results
+
+TABLE, REST = "results.csv", "results.json"
+SCHEMA = 1
+AGAIN = "`report` writes it again"
+REVISIONS = "revisions"
+DIGITS, DIRTY = 7, "-dirty"  # of a revision, in a folder's name
+PLAIN = ("suite", "title", "description", "axes", "protocol_axes", "protocols", "provenance")  # fields of JSON values
+NUMBERS = {"seed", "top1", "top5", "mean_class", "videos", "undecodable"}
+
+
+def save(results: Results, folder: Path) -> None:
+    """Write the snapshot into a report's folder, and a copy for the revision, if the provenance has one."""
+    store = results.provenance.get("store")
+    rest: dict[str, Any] = {"schema": SCHEMA, **{name: getattr(results, name) for name in PLAIN}}
+    rest |= {
+        "settings": asdict(results.settings),
+        "costs": [asdict(cost) for cost in results.costs],
+        "trainings": [asdict(training) for training in results.trainings],
+        "failures": [asdict(failure) for failure in results.failures],
+        "store": str(Path(str(store)).resolve()) if store else None,
+    }
+    files = {
+        TABLE: results.table.to_csv(index=False, lineterminator="\n"),
+        REST: json.dumps(rest, indent=1, ensure_ascii=False) + "\n",
+    }
+    named = revision(results.provenance)
+    for place in [folder, *([folder / REVISIONS / named] if named else [])]:
+        place.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            write_atomically(place / name, text.encode())
+
+
+def load(folder: Path, store: Path | None = None) -> Results:
+    """The results of a snapshot. Predictions come from `store`, or else from where they came from when it was made.
+
+    Raises UserError if there is no snapshot in the folder, or one of another version.
+    """
+    if not is_snapshot(folder):
+        raise UserError("there is no snapshot of a report", where=str(folder))
+    rest = json.loads((folder / REST).read_text(encoding="utf-8"))
+    if rest["schema"] != SCHEMA:
+        raise UserError(f"version {rest['schema']} of the format, not {SCHEMA}", where=str(folder / REST), hint=AGAIN)
+    settings = rest["settings"]
+    pairs = tuple((a, b) for a, b in settings["compare"])
+    place = str(store or rest["store"] or "")
+    evaluations = Evaluations(Store(Path(place)))
+    own = {"protocol_axes": tuple(rest["protocol_axes"]), "provenance": {**rest["provenance"], "store": place}}
+    return Results(
+        **{name: rest[name] for name in PLAIN} | own,
+        table=_table(folder / TABLE),
+        predictions=evaluations.predictions,
+        answers=evaluations.correct,
+        class_names=evaluations.class_names,
+        probes=(),
+        settings=ReportSettings(**{**settings, "compare": pairs}),
+        costs=tuple(Cost(**cost) for cost in rest["costs"]),
+        trainings=tuple(Training(**{**made, "sharing": tuple(made["sharing"])}) for made in rest["trainings"]),
+        failures=tuple(Failure(**failure) for failure in rest["failures"]),
+    )
+
+
+def find(name: str, store: Path) -> Results:
+    """The results of a suite's last report, of SUITE@REVISION, or of the report in a folder.
+
+    Raises UserError with what there is.
+    """
+    if is_snapshot(Path(name)):
+        return load(Path(name))
+    known = dict(_known(store / "reports"))
+    suite, at, wanted = name.partition("@")
+    short = f"{suite}@{wanted[:DIGITS]}" if at and not wanted.endswith(DIRTY) else name
+    chosen = [short] if short in known else [other for other in known if at and other.startswith(short)]
+    if len(chosen) != 1:
+        raise unknown("report", name, known, where=str(store / "reports"))
+    return load(known[chosen[0]], store)
+
+
+def _known(reports: Path) -> Iterator[tuple[str, Path]]:
+    """Every report of a store, as a suite's last one and as that of a revision."""
+    for file in sorted(reports.glob(f"*/{REST}")):
+        yield file.parent.name, file.parent
+        for copy in sorted((file.parent / REVISIONS).glob(f"*/{REST}")):
+            yield f"{file.parent.name}@{copy.parent.name}", copy.parent
+
+
+def is_snapshot(folder: Path) -> bool:
+    return (folder / TABLE).is_file() and (folder / REST).is_file()
+
+
+def revision(provenance: dict[str, Any]) -> str:
+    """How the revision of a report is called: "1cdf40b", "1cdf40b-dirty"; empty outside of a checkout."""
+    known = provenance.get("revision")
+    return f"{known[:DIGITS]}{DIRTY if provenance.get('dirty') else ''}" if known else ""
+
+
+def _table(file: Path) -> pd.DataFrame:
+    """The table; gaps of axes and numbers are nan, those of texts empty."""
+    axes = set(pd.read_csv(file, nrows=0).columns) - COLUMNS
+    return pd.read_csv(
+        file,
+        dtype=dict.fromkeys(sorted(COLUMNS - NUMBERS), str),
+        keep_default_na=False,
+        na_values={name: [""] for name in axes | NUMBERS},
+    )
+
+
+class Evaluations:
+    """What lies in the store of evaluations, by their identities: answers to videos, and names of candidate classes."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def predictions(self, identity: str) -> pd.DataFrame:
+        return pd.read_parquet(self._file(identity))
+
+    def correct(self, identity: str) -> NDArray[np.float32]:
+        """The column `correct` of the predictions alone."""
+        file = parquet.ParquetFile(self._file(identity), memory_map=True)
+        return np.asarray(file.read(columns=["correct"], use_threads=False)["correct"].to_numpy(), np.float32)
+
+    def class_names(self, identity: str) -> Sequence[str]:
+        texts = self.store.read("evaluate", identity)["inputs"]["texts"]
+        names: list[str] = self.store.read(*texts)["context"]["class_names"]
+        return names
+
+    def _file(self, identity: str) -> Path:
+        file = self.store.folder("evaluate", identity) / "predictions.parquet"
+        if not file.is_file():
+            hint = "--store names the store of the results"
+            raise UserError("the predictions of a result are not there", where=str(file), hint=hint)
+        return file

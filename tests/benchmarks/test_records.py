@@ -1,0 +1,53 @@
+"""The store and the report: `python -m pytest tests/benchmarks/test_records.py --benchmark-only -s`."""
+
+from __future__ import annotations
+
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.records import Store
+from reports.collect import collect
+from reports.page import write_report
+from tests.reports import synthetic
+
+TIMED = pytest.mark.benchmark(group="records", timer=time.process_time)  # whatever else the machine does
+
+CONTEXT = {"class_names": [f"class {number}" for number in range(400)], "selection": ["kinetics-400", "val"]}
+
+
+def write(store: Store, identity: str) -> None:
+    """A record of an evaluation on 5,000 videos."""
+    with store.writing("evaluate", identity, {"title": "one", "spec": {}, "context": CONTEXT, "inputs": {}}) as folder:
+        (folder / "predictions.parquet").write_bytes(b"0" * 100_000)
+        (folder / "scores.safetensors").write_bytes(b"0" * 1_000_000)
+
+
+@TIMED
+def test_writing_a_record(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    store, numbers = Store(tmp_path), count()
+    benchmark.pedantic(lambda: write(store, f"{next(numbers):032x}"), rounds=50, warmup_rounds=2)
+    assert len(store.known("evaluate")) == 52
+
+
+@TIMED
+def test_reading_a_record(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    write(store, "a" * 32)
+    assert benchmark(lambda: store.read("evaluate", "a" * 32))["title"] == "one"
+
+
+@TIMED
+def test_a_report_of_10000_records(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    """1,000 trials on 10 protocols: the table collected from the store, and its page."""
+    suite, graph, store = synthetic.many_records(tmp_path)
+
+    def report() -> Path:
+        return write_report(collect(suite, graph, store, dict(synthetic.PROVENANCE)), tmp_path / "report")
+
+    page = benchmark.pedantic(report, rounds=1)
+    print(f"\n  the page has {page.stat().st_size / 1e6:.1f} MB")
+    assert len(graph.cells) == 10_000

@@ -1,0 +1,199 @@
+"""The page in headless Chromium: sorting, copying, links to records; no message of the console, no request.
+
+A test adds a script to a copy of the page, names it in the page's policy, and reads what it wrote into the page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from base64 import b64encode
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pytest
+
+import reports.page
+from reports.page import write_report
+from reports.sheets import KINDS
+from tests.reports import synthetic
+
+FLAGS = [
+    *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"),
+    *("disable-component-update", "disable-sync", "virtual-time-budget=20000", "enable-logging=stderr", "dump-dom"),
+]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not on PATH"),
+]
+TELL = """
+const tell = (what) => {
+  const told = document.createElement("pre");
+  told.id = "told";
+  told.textContent = JSON.stringify(what);
+  document.body.append(told);
+};
+const head = (table, text) => [...table.tHead.querySelectorAll("th")].find((th) => th.textContent.startsWith(text));
+const column = (table, place) => [...table.tBodies[0].rows].map((row) => row.cells[place].textContent);
+"""
+
+
+class Opened(NamedTuple):
+    """What a page became: its elements, what the added script told, and what the console said."""
+
+    dom: str
+    told: Any
+    console: list[str]
+
+
+def opened(page: Path, folder: Path, script: str = "", fragment: str = "", *, allowed: bool = True) -> Opened:
+    text, script = page.read_text(encoding="utf-8"), f"{TELL}{script}" if script else ""
+    if allowed:
+        named = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        text = text.replace("script-src ", f"script-src 'sha256-{named}' ", 1)
+    if script:
+        text = text.replace("</body>", f"<script>{script}</script>\n</body>")
+    copy = folder / "driven.html"
+    copy.write_text(text, encoding="utf-8")
+    command = ["chromium", *(f"--{flag}" for flag in FLAGS), f"--user-data-dir={folder / 'profile'}"]
+    run = subprocess.run([*command, copy.as_uri() + fragment], capture_output=True, text=True, timeout=120, check=True)
+    told = re.search(r'<pre id="told">(.*?)</pre>', run.stdout, re.DOTALL)
+    console = [line for line in run.stderr.splitlines() if "CONSOLE" in line]
+    return Opened(run.stdout, json.loads(unescape(told[1])) if told else None, console)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every section that synthetic results can fill, one cell without any result."""
+    results = replace(synthetic.experts(), published=synthetic.published().published)
+    results = replace(results, table=synthetic.missing(results.table, row="dense", protocol="UCF", expert=""))
+    return write_report(results, tmp_path_factory.mktemp("reports") / "suite")
+
+
+def test_the_page_opens_without_a_word(page: Path, tmp_path: Path) -> None:
+    found = opened(page, tmp_path)
+    assert found.console == []
+    headings = re.findall(r"<h2[^>]*>([^<]*)</h2>", found.dom)
+    assert headings[:3] == ["Trade-off", "Accuracies", "Experts"]
+    assert headings[-3:] == ["Failures and missing results", "Protocols", "Provenance"]
+    assert not re.search(r"(?:src|href)=\"(?!data:)[a-z]+:", found.dom)
+
+
+def test_no_other_script_runs(page: Path, tmp_path: Path) -> None:
+    found = opened(page, tmp_path, "tell('ran');", allowed=False)
+    assert found.told is None and any("Content Security Policy" in line for line in found.console)
+
+
+def test_a_click_on_a_head_sorts(page: Path, tmp_path: Path) -> None:
+    script = """
+    const table = document.querySelector("#sheet-table table"), states = [];
+    for (const text of ["UCF", "UCF", "UCF", "Method"]) {
+      const th = head(table, text);
+      th.querySelector("button").click();
+      states.push({ order: column(table, 0), numbers: column(table, 3), sorted: th.getAttribute("aria-sort"),
+                    others: table.querySelectorAll("[aria-sort]").length });
+    }
+    tell(states);"""
+    found = opened(page, tmp_path, script)
+    down, up, back, names = found.told
+    assert [state["sorted"] for state in found.told] == ["descending", "ascending", None, "ascending"]
+    assert [state["others"] for state in found.told] == [1, 1, 0, 1]
+    for state, sign in ((down, -1), (up, 1)):
+        *present, last = state["numbers"]
+        means = [float(text.split()[0]) for text in present]
+        assert means == sorted(means, key=lambda mean: sign * mean) and len(set(means)) > 3
+        assert last.startswith("missing") and state["order"][-1] == "Text4Vis"
+    assert back["order"] == [label for label, *_ in synthetic.ROWS.values()]
+    assert names["order"] == sorted(back["order"], key=str.casefold)
+    assert found.console == []
+
+
+def test_ten_thousand_lines_sort_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports.page, "FIGURES", ())
+    monkeypatch.setattr(reports.page, "GRIDS", ())
+    base = synthetic.plain().table
+    lines = pd.concat([base.assign(part=f"draw {draw}", top1=base["top1"] + draw % 7 / 10) for draw in range(160)])
+    page = write_report(synthetic.suite(lines), tmp_path / "out")
+    script = """
+    const details = document.getElementById("results"), table = details.querySelector("table"), times = {};
+    const timed = (name, act) => {
+      const started = performance.now();
+      act();
+      table.offsetHeight;
+      times[name] = performance.now() - started;
+    };
+    const sorted = (text) => head(table, text).querySelector("button").click();
+    timed("open", () => { details.open = true; });
+    timed("number", () => sorted("Top-1"));
+    const numbers = column(table, head(table, "Top-1").cellIndex);
+    timed("text", () => sorted("Part"));
+    const shown = () => [...table.tBodies[0].rows].filter((row) => row.offsetHeight > 0).length, first = shown();
+    timed("all", () => document.getElementById("all").click());
+    tell({ times, numbers, first, whole: shown(), parts: column(table, head(table, "Part").cellIndex) });"""
+    told = opened(page, tmp_path, script).told
+    present = [float(text) for text in told["numbers"] if text != "missing"]
+    assert len(told["numbers"]) == len(lines) == 10_240 and present == sorted(present, reverse=True)
+    assert told["numbers"][len(present) :] == ["missing"] * 160
+    assert list(dict.fromkeys(told["parts"])) == [f"draw {draw}" for draw in range(160)]  # by number, not by letter
+    assert (told["first"], told["whole"]) == (500, 10_240)
+    print({name: f"{time / 1000:.2f} s" for name, time in told["times"].items()})
+    assert max(told["times"][name] for name in ("open", "number", "text")) < 5000
+
+
+@pytest.mark.parametrize("clipboard", ["works", "refuses", "refuses all"])
+def test_tables_can_be_copied(page: Path, clipboard: str, tmp_path: Path) -> None:
+    script = (
+        f"const how = {json.dumps(clipboard)};"
+        + """
+    const copied = [], write = async (text) => { if (how !== "works") throw new Error(); copied.push(text); };
+    Object.defineProperty(navigator, "clipboard", { value: { writeText: write } });
+    document.execCommand = () => {
+      if (how === "refuses") copied.push(getSelection().toString() || document.activeElement.value);
+      return how === "refuses";
+    };
+    (async () => {
+      const found = {};
+      for (const sheet of document.querySelectorAll("figure.sheet")) {
+        for (const button of sheet.querySelectorAll(".tools button")) {
+          button.click();
+          await new Promise((done) => setTimeout(done));
+          const shown = sheet.querySelector("textarea");
+          const text = shown ? shown.value.slice(shown.selectionStart, shown.selectionEnd) : copied.pop();
+          found[`${sheet.id} ${button.textContent}`] = [text, sheet.querySelector("[role=status]").textContent];
+        }
+      }
+      tell(found);
+    })();"""
+    )
+    found = opened(page, tmp_path, script)
+    status = "selected; copy it with the keyboard" if clipboard == "refuses all" else "copied"
+    assert {"sheet-table LaTeX", "sheet-published CSV", "sheet-protocols Markdown"} <= set(found.told)
+    for name, (text, said) in found.told.items():
+        sheet, kind = name.removeprefix("sheet-").split()
+        assert text == (page.parent / f"{sheet}.{KINDS[kind]}").read_text(encoding="utf-8") and said == status
+    assert found.console == []
+
+
+def test_a_cell_shows_its_results_alone(page: Path, tmp_path: Path) -> None:
+    script = """
+    const link = [...document.querySelectorAll("#sheet-table td a")].find((a) => a.textContent.startsWith("45.0"));
+    link.click();
+    setTimeout(() => {
+      const shown = () => [...document.querySelectorAll("#results tbody tr")].filter((row) => row.offsetHeight > 0);
+      const lines = shown().map((row) => [...row.cells].slice(0, 3).map((cell) => cell.textContent));
+      document.getElementById("all").click();
+      tell({ lines, after: shown().length, open: document.getElementById("results").open });
+    }, 200);"""
+    found = opened(page, tmp_path, script)
+    assert found.told == {"lines": [["ST-Adapter", "", "HMDB"]] * 3, "after": 124, "open": True}
+
+
+def test_a_link_from_elsewhere_shows_its_results(page: Path, tmp_path: Path) -> None:
+    script = """setTimeout(() => tell([...document.querySelectorAll("tr.chosen")].map((row) => row.id)), 200);"""
+    assert opened(page, tmp_path, script, "#cell-5").told == ["cell-5", "", ""]

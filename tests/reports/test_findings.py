@@ -1,0 +1,52 @@
+"""The opening sentences: which row is best on balance, by how much, whether that is significant, what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from reports.costs import Cost, digits
+from reports.findings import findings
+from tests.reports import synthetic
+
+
+def test_the_first_sentences_are_the_answer() -> None:
+    best, following, reference, counts = findings(synthetic.plain())
+    mean = synthetic.plain().summary().set_index("row")["trade_off_mean"].to_dict()
+    assert best.startswith(f"Best trade-off: MoTE with {mean['mote']:.1f} ±")
+    assert following.startswith(f"Next: {synthetic.HOSTILE} with {mean['hostile']:.1f} %, ")
+    assert f"{mean['mote'] - mean['hostile']:.1f} points below the best (significant over videos and seeds" in following
+    assert "after Holm over 4 tests; 95 % interval" in following  # one row is incomplete
+    assert reference.startswith("Reference: CLIP (frozen)") and "p < 0.0001" in reference
+    assert counts.startswith("6 rows, 16 trials") and "63 of 64 results" in counts
+
+
+def test_single_runs_say_that_another_seed_may_differ() -> None:
+    following = findings(synthetic.parts())[1]
+    assert "not significant over videos alone: one run" in following
+
+
+def test_the_next_best_is_another_row_and_the_reference_is_not_compared_with_itself() -> None:
+    sentences = findings(replace(synthetic.halves()))
+    ucf = [sentence for sentence in sentences if "HM ucf101" in sentence]
+    assert ucf[0].startswith("Best HM ucf101: Text4Vis, shots 16") and ucf[1].startswith("Next, HM ucf101: MoTE")
+    assert len(ucf) == 2  # Text4Vis is the reference
+
+
+def _cost(row: str, gigaflops: float, trainable: float) -> Cost:
+    flops = {"video": {"counted": gigaflops * 1e9, "closed": gigaflops * 1e9}}
+    result = {"flops": flops, "parameters": {"trainable": trainable}}
+    return Cost(row, row, "", result, {}, f"profile-{row}")
+
+
+def test_costs_of_the_named_rows_follow() -> None:
+    costs = (_cost("mote", 649, 88_100_000), _cost("clip", 611.2, 0), _cost("adapter", 700, 1))
+    sentence = findings(replace(synthetic.plain(), costs=costs))[3]
+    texts = [f"MoTE {digits(649)} GFLOPs per video, {digits(88.1)} M trainable parameters"]
+    texts += [f"CLIP (frozen) {digits(611.2)} GFLOPs per video, {digits(0)} M trainable parameters"]
+    assert sentence == f"Cost: {'; '.join(texts)}."
+
+
+def test_a_suite_without_results_says_so() -> None:
+    results = synthetic.plain()
+    empty = results.table.assign(top1=float("nan"), identity="")
+    assert findings(replace(results, table=empty))[0] == "No row has a complete trade-off yet."

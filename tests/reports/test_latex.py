@@ -1,0 +1,111 @@
+"""Every table's LaTeX: compiled where there is a TeX, else read by a parser that knows what such tables may hold."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from reports.origins import Origins
+from reports.page import _sheets
+from reports.results import Results
+from reports.shown import Grid, latex
+from tests.reports import synthetic
+
+TEX = next((name for name in ("tectonic", "pdflatex") if shutil.which(name)), None)
+HOSTILE = r"%&_#{}~^\<script>$|“–” é × Δ − α μ ≥ → ²"
+COMMANDS = {
+    *("begin", "end", "toprule", "midrule", "bottomrule", "textbf", "underline", "par", "footnotesize", "pm", "dagger"),
+    *("varepsilon", "eta", "theta", "kappa", "delta", "pi", "varphi", "chi", "psi", "omega", "Sigma", "Omega"),
+    *("textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar", "Delta", "times"),
+    *("mu", "alpha", "beta", "gamma", "lambda", "ge", "le", "to", "sigma", "tau", "rho"),
+}
+TEXT = re.compile(r"[\x20-\x7e\xa0-\xff‘’“”„†–—…\n]*")  # what LaTeX's own UTF-8 knows without packages
+
+
+def suites() -> dict[str, Results]:
+    made = {name: getattr(synthetic, name)() for name in ("experts", "layered", "joined", "parts", "halves")}
+    made |= {name: getattr(synthetic, name)() for name in ("deviating", "published")}
+    hostile = synthetic.deviating()
+    labels = {label: f"{HOSTILE} {label}" for label in hostile.labels().values()}
+    table = hostile.table.assign(label=hostile.table["label"].map(labels))
+    return made | {"hostile": replace(hostile, table=table, title=HOSTILE)}
+
+
+@cache
+def texts() -> dict[str, str]:
+    return dict(_texts())
+
+
+def _texts() -> Iterator[tuple[str, str]]:
+    for suite, results in suites().items():
+        for sheet in _sheets(results, Origins(results, Path("."))):
+            yield f"{suite}/{sheet.name}", sheet.texts["LaTeX"]
+    yield "grid", grid()
+
+
+def grid() -> str:
+    rows = ((HOSTILE, "1"), ("\\", "−1"))
+    return latex(Grid("costs", "grid", HOSTILE, {HOSTILE: False, "Δ μs": True}, rows, (HOSTILE,)))
+
+
+def check(text: str) -> None:
+    """Raises AssertionError where the text is no table of LaTeX with booktabs."""
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    assert TEXT.fullmatch(body), sorted(set(TEXT.sub("", body)))
+    assert set(re.findall(r"\\([A-Za-z]+)", body)) <= COMMANDS
+    plain = re.sub(r"\\\\|\\[%&_#{}$]", "", body)  # without line ends and what is escaped
+    depth = 0
+    for sign in re.findall(r"[{}]", plain):
+        depth += 1 if sign == "{" else -1
+        assert depth >= 0
+    assert depth == 0 and plain.count("$") % 2 == 0
+    outside = re.sub(r"\$[^$]*\$", "", plain)  # of mathematics
+    assert not re.search(r"[#%~^_]", outside)
+    assert re.findall(r"\\(begin|end)\{(\w+)\}", body) == [("begin", "tabular"), ("end", "tabular")]
+    columns, inside = re.search(r"\\begin\{tabular\}\{([lr]+)\}\n(.*)\\end\{tabular\}", body, re.DOTALL).groups()  # type: ignore[union-attr]
+    lines = [line for line in inside.splitlines() if line not in ("\\toprule", "\\midrule", "\\bottomrule")]
+    assert lines and all(line.endswith(r" \\") for line in lines)
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {len(columns) - 1}
+    assert [inside.count(f"\\{rule}rule\n") for rule in ("top", "mid", "bottom")] == [1, 1, 1]
+
+
+def test_the_parser_accepts_every_table() -> None:
+    found = texts()
+    assert {"hostile/table", "published/published", "experts/experts", "layered/protocols", "grid"} <= set(found)
+    for name, text in found.items():
+        try:
+            check(text)
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {error}\n{text}") from error
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (r"\%", "%"), (r"\&", "&"), (r"\_", "_"), (r"\{", "{"), (r"\bottomrule", ""), (r"\toprule", r"\hrule"),
+        (r"\end{tabular}", ""), (r"$-$", "−"), (r" \\", ""), (r"\textasciicircum{}", "^"), ("{lr}", "{l}"),
+    ],
+)  # fmt: skip
+def test_the_parser_refuses_what_does_not_compile(old: str, new: str) -> None:
+    _, body = grid().split("\n", 1)
+    check(body)
+    assert old in body
+    with pytest.raises(AssertionError):
+        check(body.replace(old, new))
+
+
+@pytest.mark.skipif(TEX is None, reason="neither tectonic nor pdflatex is on PATH: the parser check alone was made")
+def test_every_table_compiles(tmp_path: Path) -> None:
+    head = "\\documentclass{article}\n\\usepackage[utf8]{inputenc}\n\\usepackage{booktabs}\n\\begin{document}\n"
+    tables = "\n\n".join(texts().values())
+    (tmp_path / "tables.tex").write_text(f"{head}{tables}\n\\end{{document}}\n", encoding="utf-8")
+    command = [str(TEX), *(["-halt-on-error", "-interaction=nonstopmode"] if TEX == "pdflatex" else []), "tables.tex"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-3000:]

@@ -1,0 +1,132 @@
+"""Profiles of small methods on the tiny tower: what a record holds, and that its parts fit together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.backbones import backbone
+from bench.errors import Interrupted, StageError
+from bench.profiled import Measurement, profile_stage
+from bench.stages.profile import named_choices, run
+from bench.timing import Clock
+from bench.work import Compute, Work
+from methods.registry import method
+
+SHOWN = {"frames": 2, "views": 2, "classes": 6}
+TRAINING = {"frames": 2, "checkpointing": False, "texts": 1, "batch": 12}
+
+
+def profiled(name: str, config: dict[str, Any], stopping: bool = False, **changes: Any) -> dict[str, Any]:
+    kind, told = method(name), list[tuple[int, int, str]]()
+    measurement = Measurement(seconds=1e-3, **{"batches": (1,), **changes})
+    shape, settings = backbone("glyph-vit"), kind.config.model_validate(config)
+    training = {**TRAINING, "cached": settings.shares_encodings}
+    stage = profile_stage(name, settings, kind.inference(), shape, SHOWN, training, measurement, "a profile")
+    nowhere = Path("nowhere")
+    work = Work(
+        *(stage.spec, stage.context, {}, nowhere, nowhere, Compute("cpu")),
+        *(lambda *state: told.append(state), print, lambda: stopping),
+    )
+    found = run(work)
+    assert told == [(done, len(told), "measurements") for done in range(1, len(told) + 1)]
+    return found
+
+
+def test_a_record_of_a_mixture() -> None:
+    found = profiled("mote", {"layers": 1, "num_experts": 2}, precisions=("fp32", "bf16"))
+    shape, view, modules = backbone("glyph-vit"), found["flops"]["view"], found["modules"]
+    assert {name: found[name] for name in SHOWN} == SHOWN
+    for way in ("counted", "closed"):
+        assert sum(line[way] for line in modules) == view[way]
+        assert found["flops"]["video"][way] == 2 * view[way]
+    assert view["counted"] == pytest.approx(view["closed"], rel=0.01)
+    assert [line["name"] for line in modules[:3]] == ["visual tower", "attention", "experts"]
+
+    sizes, expert = found["parameters"], 8 * shape.embed_dim**2 + 5 * shape.embed_dim
+    assert sizes["expert"] == found["experts"][0]["parameters"] == expert
+    assert sizes["towers"] == {"visual": shape.tower_parameters(), "text": shape.text_parameters() + 1}
+    assert sizes["total"] == sum(sizes["towers"].values()) + sizes["head"]
+    assert sizes["trainable"] == sizes["head"] and sizes["active"] == shape.tower_parameters() + sizes["head"] - expert
+
+    assert [choice["name"] for choice in found["choices"]] == ["merged", "expert 0", "expert 1", "ensemble"]
+    merged, first, _, ensemble = found["choices"]
+    assert ensemble["flops"]["closed"] - first["flops"]["closed"] == pytest.approx(first["flops"]["closed"], rel=0.01)
+    assert ensemble["parameters"] - merged["parameters"] == expert
+    assert all(choice["latency"]["p50"] > 0 for choice in found["choices"])
+
+    cells = [(line["precision"], line["batch"], line["part"]) for line in found["latency"]]
+    parts = ("video", "tower", "head", "training step")
+    assert cells == [(precision, 1, part) for precision in ("fp32", "bf16") for part in parts]
+    for line in found["latency"]:
+        assert 0 < line["p50"] <= line["p95"] and line["runs"] >= 3
+        assert line["throughput"] == pytest.approx(line["batch"] / line["p50"])
+    assert found["machine"]["torch"] == torch.__version__ and found["machine"]["threads"] == 1
+
+
+def test_a_record_of_adapters_in_both_towers() -> None:
+    found = profiled("msta", {"bottleneck": 8})
+    names = [line["name"] for line in found["modules"]]
+    assert names == ["visual tower", "inside the tower", "classification"]
+    assert all(line["counted"] == pytest.approx(line["closed"], rel=0.01) for line in found["modules"])
+    assert found["flops"]["text"]["closed"] > backbone("glyph-vit").text_flops()
+    assert found["experts"] == [] and [choice["name"] for choice in found["choices"]] == ["deployed"]
+
+
+def test_what_is_not_trained_has_no_training_step() -> None:
+    found = profiled("clip_mean", {}, batches=(2,))
+    assert found["flops"]["training"]["counted"] == 0 == found["parameters"]["trainable"]
+    assert [(line["part"], line["batch"]) for line in found["latency"]] == [("video", 2), ("tower", 2), ("head", 2)]
+
+
+def test_without_batches_nothing_is_timed() -> None:
+    found = profiled("mote", {"layers": 1, "num_experts": 2, "tower": "tuned"}, batches=())
+    assert found["latency"] == [] and {choice["latency"] for choice in found["choices"]} == {None}
+    tower = found["modules"][0]["counted"]
+    assert 2.5 * tower < found["flops"]["training"]["counted"] < 3.1 * tower
+
+
+def test_a_profile_is_interrupted_between_measurements() -> None:
+    with pytest.raises(Interrupted):
+        profiled("clip_mean", {}, stopping=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there() -> None:
+    with pytest.raises(StageError, match="cuda:1"):
+        profiled("clip_mean", {}, device="cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("own", "name"),
+    [
+        ({}, "merged"),
+        ({"tfm": False, "merge_temperature": 0.5}, "merged"),
+        ({"aggregation": "ensemble"}, "ensemble"),
+        ({"expert": 2}, "expert 2"),
+        ({"aggregation": "random_routing"}, "deployed"),
+    ],
+)
+def test_the_own_choice_comes_first_under_its_name(own: dict[str, Any], name: str) -> None:
+    kind = method("mote")
+    inference = kind.inference.model_validate(own)
+    choices = named_choices(kind.config(), inference)
+    ways = {"merged", "ensemble", *(f"expert {i}" for i in range(4))}
+    assert next(iter(choices.items())) == (name, inference)
+    assert set(choices) == ways | {name}
+
+
+def test_memory_is_what_a_call_holds_at_its_peak() -> None:
+    held = Clock("cpu", 1e-3).measure(lambda: torch.ones(16, 2**20).sum())["memory"]
+    assert held is None or held == pytest.approx(64 * 2**20, rel=0.2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_record_from_a_gpu() -> None:
+    found = profiled("mote", {"layers": 1, "num_experts": 2}, device="cuda", precisions=("fp16",))
+    assert found["machine"]["device"] == torch.cuda.get_device_name() and found["machine"]["cuda"]
+    assert all(line["memory"] > 0 for line in found["latency"])
