@@ -26,7 +26,8 @@ from torch.nn import functional as F
 from bench.backbones import backbone, model_config, supported_names, weights_identity
 from bench.clip import Clip, check_tag, load_clip
 from bench.errors import UserError
-from bench.imported import file_digest, find_trained, identity_of, imported_spec
+from bench.identity import source_hashes
+from bench.imported import IMPORT_MODULES, file_digest, find_trained, identity_of, imported_spec
 from bench.prompts import prompts
 from bench.provenance import provenance
 from bench.records import Store
@@ -120,6 +121,7 @@ def import_official(
             "spec": spec,
             "context": {"pretrained": pretrained},
             "inputs": {},
+            "source": source_hashes(*IMPORT_MODULES),
             "result": {
                 **{"file": file.name, "epoch": official.epoch, "in_one": official.in_one},
                 **({"classes": classes} if (classes := _bound_classes(head_of, official.head)) else {}),

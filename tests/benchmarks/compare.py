@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 FOLDER = Path(".benchmarks")
 Part = dict[str, Any]
@@ -85,7 +86,7 @@ def main(folder: Path) -> None:
     table = Table("benchmark", "last", "now", "now / last", "to its competitor")
     for line in lines(runs):
         ratios = (f"{ratio:.2f} x" if ratio else "–" for ratio in (line.ratio, line.competitor))
-        table.add_row(line.name, _text(line.last), _text(line.now), *ratios)
+        table.add_row(Text(line.name), _text(line.last), _text(line.now), *ratios)
     Console().print(table)
 
 
