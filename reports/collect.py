@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as parquet
-from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from bench.graph import Cell, Graph, ProbeCell
@@ -22,6 +18,7 @@ from reports.failures import Failure
 from reports.pairing import pairs
 from reports.results import Probe, ReportSettings, Results
 from reports.shares import Shares
+from reports.snapshot import Evaluations
 
 MEASURES = ("top1", "top5", "mean_class", "videos", "undecodable")
 
@@ -31,7 +28,7 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
     stages = [cell.stage for cell in graph.cells] + [probe.stage for probe in graph.probes]
     known = {kind: store.known(kind) for kind in ("evaluate", "probe")}
     records = {stage.identity: store.read(*stage.key) for stage in stages if stage.identity in known[stage.kind]}
-    report = suite.file.report
+    report, evaluations = suite.file.report, Evaluations(store)
     protocol_axes = tuple(
         path.rpartition(".")[2] for path, axis in suite.file.axes.items() if changes_protocols(path, axis)
     )
@@ -45,7 +42,7 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
         title=_title(suite),
         description=suite.file.description,
         table=pd.DataFrame(lines),
-        predictions=lambda identity: pd.read_parquet(store.folder("evaluate", identity) / "predictions.parquet"),
+        predictions=evaluations.predictions,
         probes=tuple(_probe(probe, store, records[probe.stage.identity]) for probe in probed),
         settings=settings,
         axes={name: name.replace("_", " ") for name in suite.axes},
@@ -58,7 +55,7 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
         trainings=tuple(collect_trainings(graph.cells, store)),
         shares=tuple(share for probe in probed for share in _shares(probe, records[probe.stage.identity])),
         failures=tuple(_failures(graph, store)),
-        answers=lambda identity: _correct(store.folder("evaluate", identity) / "predictions.parquet"),
+        answers=evaluations.correct,
         class_names=lambda identity: graph.stages[identity].inputs["texts"].context["class_names"],
         published=pairs(report.published, suite),
         provenance={**provenance, "store": str(store.root), "records": _origins(records)},
@@ -99,13 +96,6 @@ def _lines(
             **{name: {**result, **numbers}[name] for name in MEASURES},
             "identity": cell.stage.identity if record else "",
         }
-
-
-def _correct(file: Path) -> NDArray[np.float32]:
-    """The column `correct` of a file of predictions alone."""
-    with pa.OSFile(str(file)) as source:  # parquet's own way to a path costs more than the column
-        column = parquet.ParquetFile(source).read(columns=["correct"], use_threads=False)["correct"]
-        return np.asarray(column.to_numpy(), np.float32)
 
 
 def _failures(graph: Graph, store: Store) -> Iterator[Failure]:

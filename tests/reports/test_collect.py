@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports.collect import _correct, _title, collect
+from bench.records import Store
+from reports.collect import _title, collect
 from reports.results import Results
+from reports.snapshot import Evaluations
 
 RESULT = {"top1": 70.0, "top5": None, "mean_class": 69.0, "videos": 40, "undecodable": 1}
 DRAWS = [{"top1": 65.0 + i, "top5": None, "mean_class": 60.0, "videos": 20, "classes": 2} for i in range(10)]
@@ -131,8 +133,10 @@ def test_failures_are_those_of_the_suite() -> None:
 @pytest.mark.parametrize("correct", [[True, False, True], [0.5, np.nan, 1.0]])
 def test_correctness_is_that_of_the_predictions(correct: list[float], tmp_path: Path) -> None:
     frame = pd.DataFrame({"video": list("abc"), "label": 0, "prediction": 0, "correct": correct, "failure": None})
-    frame.to_parquet(tmp_path / "predictions.parquet")
-    quick = _correct(tmp_path / "predictions.parquet")
+    store = Store(tmp_path)
+    store.folder("evaluate", "any").mkdir(parents=True)
+    frame.to_parquet(store.folder("evaluate", "any") / "predictions.parquet")
+    quick = Evaluations(store).correct("any")
     slow = replace(_collected({}), predictions=lambda identity: frame, answers=None).correct("any")
     assert quick.dtype == slow.dtype == np.float32
     np.testing.assert_array_equal(quick, slow)
