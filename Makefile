@@ -20,13 +20,13 @@ suites: $(VENV)/installed
 slurm: $(VENV)/installed
 	$(BIN)/python -m pytest -m slurm
 
-# All methods side by side, and the pictures of docs/methods_compared.md: about two hours on two cores.
+# All methods side by side, and the pictures of docs/methods_compared.md: about an hour on two cores.
 methods: $(VENV)/installed
-	for suite in methods methods-few-shot methods-base-to-novel; do $(BIN)/python run_suite.py $$suite || exit; done
+	$(BIN)/python run_suite.py methods --jobs 2
 	cp $(REPORTS)/methods/tradeoff.png docs/images/methods_tradeoff.png
 	cp $(REPORTS)/methods/expert-similarity-vidprism.png docs/images/vidprism_similarity.png
-	cp $(REPORTS)/methods-few-shot/curve-shots.png docs/images/methods_few_shot.png
-	cp $(REPORTS)/methods-base-to-novel/tradeoff-HM.png docs/images/methods_base_to_novel.png
+	cp $(REPORTS)/methods/curve-shots.png docs/images/methods_few_shot.png
+	cp $(REPORTS)/methods/tradeoff-HM.png docs/images/methods_base_to_novel.png
 
 # All benchmarks, saved below .benchmarks and compared with the last run on this machine; a quarter of an hour.
 bench: $(VENV)/installed

@@ -100,7 +100,7 @@ class _Builder(Parts):
                 self._experts(trial)
             if self.suite.file.report.profiles(trial.row) and trial.seed == self.suite.file.seeds[0]:
                 self.graph.profiles.append(self._profile(trial))
-        for name, column in self.suite.trials[0].columns.items():
+        for name, column in self.suite.columns.items():
             self.graph.protocols[name] = self._column(name, column)
         return self.graph
 

@@ -61,6 +61,7 @@ class Row(_Declared):
     inference: Settings = {}
     recipe: Settings = {}
     protocol: Settings = {}
+    protocols: list[Name] = Field(default=[], description="those that it is measured under; none: all of the suite's")
     axes: dict[str, Axis] = {}
     resources: StageResources = Field(default={}, description="what its Slurm jobs ask for, on top of the suite's")
 
@@ -150,6 +151,12 @@ class Suite:
     datasets: dict[str, Dataset]
     axes: dict[str, str]  # name -> path or bundle name
     trials: tuple[Trial, ...]
+
+    @property
+    def columns(self) -> dict[str, Protocol]:
+        """The protocol of every column, at the first point that is measured under it."""
+        first = {name: own for trial in reversed(self.trials) for name, own in trial.columns.items()}
+        return {name: first[name] for name in self.file.protocols}
 
     def changes(self, name: str, protocol: Protocol) -> str:
         """Where a protocol differs from the named one that it uses, "" if nowhere or if it uses none."""
@@ -268,6 +275,12 @@ def _check_report(suite: Suite, where: Where) -> None:
     for key, name in named:
         if name is not None and name not in rows:
             raise unknown("row", name, rows, where=where(("report", key)))
+    for row, own in rows.items():
+        for name in set(own.protocols) - set(suite.file.protocols):
+            raise unknown("protocol", name, suite.file.protocols, where=where(("rows", row, "protocols")))
+    for name in suite.file.protocols:
+        if not any(name in own.protocols or not own.protocols for own in rows.values()):
+            raise UserError("no row is measured under this protocol", where=where(("protocols", name)))
     if report.join is not None and report.join not in suite.axes:
         raise unknown("axis", report.join, suite.axes, where=where(("report", "join")))
     if report.experts_protocol is not None and report.experts_protocol not in suite.file.protocols:
@@ -340,28 +353,31 @@ class _Resolver:
                 where=self.where(("rows", row_id)),
                 hint="a folder of description files, or glyphs for the embedded world",
             )
-        protocols = {
-            name: self._protocol(row_id, name, merged(settings, parts["protocol"]), recipe, config)
-            for name, settings in parts["protocols"].items()
-        }
+        protocols = self._protocols(row_id, row, parts, recipe, config)
         columns = protocols
         if row.protocol or any(changes_protocols(path, value) for path, value in row.axes.items()):
-            columns = self._columns(row_id, [(path, v) for path, v in changes if path not in row.axes], recipe, config)
+            columns = self._columns(row_id, row, changes, recipe, config)
         label = row.label or row_id
         return Trial(row_id, label, row.method, config, inference, recipe, tuple(protocols.items()), point, 0, columns)
 
     def _columns(
-        self, row_id: str, changes: list[tuple[str, Any]], recipe: Recipe, config: Config
+        self, row_id: str, row: Row, changes: list[tuple[str, Any]], recipe: Recipe, config: Config
     ) -> dict[str, Protocol]:
         """The protocols as the suite's own settings and axes make them, whatever the row changes."""
         parts: Settings = deepcopy(
             {"config": {}, "inference": {}, "recipe": {}, "protocol": {}, "protocols": self.protocols}
         )
         for path, value in changes:
-            self._change(row_id, parts, path, value)
+            if path not in row.axes:
+                self._change(row_id, parts, path, value)
+        return self._protocols(row_id, row, parts, recipe, config)
+
+    def _protocols(self, row_id: str, row: Row, parts: Settings, recipe: Recipe, config: Config) -> dict[str, Protocol]:
+        """The protocols that a row is measured under."""
         return {
             name: self._protocol(row_id, name, merged(settings, parts["protocol"]), recipe, config)
             for name, settings in parts["protocols"].items()
+            if not row.protocols or name in row.protocols
         }
 
     def _change(self, row_id: str, parts: Settings, path: str, value: Any) -> None:
@@ -413,7 +429,7 @@ class _Resolver:
             raise UserError(
                 f"row '{row_id}' has a head bound to its classes and cannot be measured on others",
                 where=self.where(place),
-                hint="drop the row or the protocol",
+                hint=f"rows.{row_id}.protocols names those that it is measured under",
             )
         if protocol.role == "novel" and config.trains and protocol.dataset == recipe.source and recipe.classes == "all":
             raise UserError(

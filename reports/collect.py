@@ -66,8 +66,7 @@ def _title(suite: Suite) -> str:
     """With the world's data in the places of those that the columns are named after."""
     if not suite.file.world:
         return suite.file.title
-    columns = suite.trials[0].columns.items()
-    stands = ", ".join(f"{name} is {protocol.dataset}" for name, protocol in columns)
+    stands = ", ".join(f"{name} is {protocol.dataset}" for name, protocol in suite.columns.items())
     return f"{suite.file.title}, in world {suite.file.world} ({stands})"
 
 

@@ -56,6 +56,7 @@ def cost_figures(results: Results) -> Iterator[Picture]:
 def _price_figure(results: Results, measure: str) -> Figure | None:
     """A row of panels for each facet, a panel for each price; None where nothing has both accuracy and cost."""
     summary, costs = results.summary(alike=True), {(cost.row, cost.point): cost for cost in results.costs}
+    summary = summary[summary[f"{measure}_planned"]]
     known = np.array([key in costs for key in summary[["row", "point"]].itertuples(index=False, name=None)])
     present = summary[f"{measure}_n"] > 0
     located = scatter.heights(summary[known & present], measure)

@@ -29,11 +29,13 @@ def curve_figure(results: Results, axis: str) -> Figure | None:
     None while nothing is measured. A row that does not go through the axis is a dashed line across it, and so is what a
     row has without a value on it. Panels side by side share their scale.
     """
-    measures, summary = curve_measures(results), results.summary(alike=True)
-    absent = summary[[f"{measure}_mean" for measure in measures]].isna()
-    drawn = [measure for measure in measures if not absent[f"{measure}_mean"].all()]
+    summary = results.summary(alike=True)
+    through = summary[summary[axis].map(is_set)]
+    drawn = [name for name in curve_measures(results) if through[f"{name}_n"].any()]
     if not drawn:
         return None
+    summary = summary[summary[[f"{name}_planned" for name in drawn]].any(axis=1)]
+    absent = summary[[f"{name}_mean" for name in drawn]].isna()
     facets = results.facets(summary, axis)
     columns = len(facets) if len(facets) > 1 or len(drawn) < 3 else 2
     with style.look():
@@ -45,7 +47,7 @@ def curve_figure(results: Results, axis: str) -> Figure | None:
             axes.set_title(facet if axes in panels[: len(facets)] else "", parse_math=False)
         for first in range(0, len(cells), len(facets)):
             scatter.share_scale(panels[first : first + len(facets)])
-        missing = scatter.missing_note(summary[absent.any(axis=1)], *measures)
+        missing = scatter.missing_note(summary[absent.any(axis=1)], *drawn)
         style.note(figure, scatter.seed_note(summary, *drawn) + missing)
         figure.draw_without_rendering()  # settles the layout, which the labels' heights depend on
         for axes, (measure, facet) in zip(panels, cells, strict=True):

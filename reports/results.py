@@ -186,9 +186,10 @@ class Results:
     def summary(self, *, experts: bool = False, alike: bool = False) -> pd.DataFrame:
         """One line per row × point (× expert), over the planned `seeds`, of `scores` with the same options.
 
-        For each measure `_mean`, `_std` (ddof 1), `_n` over seeds and `_deviation`: how it is measured otherwise than
-        its column, or for a harmonic mean which inputs are. For each protocol also the number of `_parts`, their
-        `_parts_std` (ddof 0; the mean over seeds), and `_parts_missing`, over all seeds.
+        For each measure `_mean`, `_std` (ddof 1), `_n` over seeds, `_planned` (whether the row has it) and
+        `_deviation`: how it is measured otherwise than its column, or for a harmonic mean which inputs are. For each
+        protocol also the number of `_parts`, their `_parts_std` (ddof 0; the mean over seeds), and `_parts_missing`,
+        over all seeds.
         """
         return self._once(("summary", experts, alike), lambda: self._summary(experts, alike))
 
@@ -208,6 +209,7 @@ class Results:
             for (name, measure), column in zip(self.measures.items(), seeds.T, strict=True):
                 deviating = ", ".join(protocol for protocol in measure.inputs if own[protocol]["deviation"])
                 facts = spread(column)._asdict() | own.get(name, {"deviation": deviating})
+                facts["planned"] = all(own[protocol]["parts"] for protocol in measure.inputs)
                 line |= {f"{name}_{fact}": value for fact, value in facts.items()}
             lines.append(line)
         return pd.DataFrame(lines)

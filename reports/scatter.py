@@ -27,7 +27,9 @@ def seed_note(lines: pd.DataFrame, *measures: str) -> str:
 
 
 def missing_note(lines: pd.DataFrame, *measures: str) -> str:
-    """Names the lines of a summary of which a figure could not draw these measures, and why."""
+    """Names the lines of a summary of which a figure could not draw these measures, which they should have, and why."""
+    lacking = [lines[f"{measure}_planned"] & lines[f"{measure}_mean"].isna() for measure in measures]
+    lines = lines[np.logical_or.reduce(lacking)]
     deviating = (lines[[f"{measure}_deviation" for measure in measures]] != "").any(axis=1)
     reasons = {"results missing": lines[~deviating], "measured otherwise than the column says": lines[deviating]}
     names = {reason: "; ".join(_name(line) for _, line in some.iterrows()) for reason, some in reasons.items()}

@@ -161,8 +161,8 @@ def cell(line: Facts, measure: str, results: Results) -> Cell:
     """The number that a line of `Results.summary` has for `measure`."""
     protocol = measure in results.roles
     mean, std, n, deviation = (line[f"{measure}_{fact}"] for fact in ("mean", "std", "n", "deviation"))
-    planned = all(line[f"{name}_parts"] for name in results.measures[measure].inputs)
-    own = Cell(mean, std, int(n), int(line["seeds"]) * planned, derived=not protocol, deviates=bool(deviation))
+    planned = int(line["seeds"]) if line[f"{measure}_planned"] else 0
+    own = Cell(mean, std, int(n), planned, derived=not protocol, deviates=bool(deviation))
     if not protocol:
         return own
     parts, parts_std, missing = (line[f"{measure}_{fact}"] for fact in ("parts", "parts_std", "parts_missing"))

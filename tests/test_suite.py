@@ -9,6 +9,7 @@ import pytest
 
 from bench.commands import main
 from bench.errors import UserError
+from bench.graph import build_graph
 from bench.suite import SUITES, load_suite
 from tests.suites import write_suite
 
@@ -43,6 +44,22 @@ MISTAKES = {
     "alias": (
         (("seeds: [0, 1]", "seeds: &s [0, 1]"), ("report:\n", "report:\n  compare: *s\n")),
         ["small.yaml:23", "aliases"],
+    ),
+    "unknown protocol of a row": (
+        (("config: {layers: 1}}", "protocols: [closed, new-verbs]}"),),
+        ["small.yaml:19: rows.dense.protocols", "unknown protocol 'closed'", "did you mean 'closed-set'?"],
+    ),
+    "protocol of no row": (
+        (
+            ("method: clip_mean}", "method: clip_mean, protocols: [closed-set]}"),
+            ("config: {layers: 1}}", "protocols: [closed-set]}"),
+            ("num_experts: 2}", "num_experts: 2}, protocols: [closed-set]"),
+        ),
+        ["small.yaml:16: protocols.new-verbs", "no row is measured under this protocol"],
+    ),
+    "head bound to its classes": (
+        (("method: dense_temporal, config: {layers: 1}", "method: text4vis, config: {classifier: linear}"),),
+        ["protocols.new-verbs", "row 'dense' has a head bound to its classes", "rows.dense.protocols"],
     ),
     "not YAML": ((("seeds: [0, 1]", "seeds: [0, 1"),), ["small.yaml:3", "not valid YAML"]),
     "empty axis": (
@@ -169,6 +186,23 @@ def test_a_row_and_an_axis_over_all_protocols_win_over_each_protocols_own(tmp_pa
     }
     assert found["clip_mean", "new-verbs"] == (2, "cos_mean")
     assert found["dense", "new-verbs"] == found["dense", "closed-set"] == (3, "logit_sum")
+
+
+def test_a_row_is_measured_under_the_protocols_that_it_names(tmp_path: Path) -> None:
+    bound = "method: text4vis, config: {classifier: linear}, protocols: [closed-set], protocol: {views: {clips: 2}}"
+    suite = load_suite(write_suite(tmp_path, ("method: dense_temporal, config: {layers: 1}", bound)))
+    assert list(suite.columns) == ["closed-set", "new-verbs"]
+    measured = {trial.row: [name for name, _ in trial.protocols] for trial in suite.trials}
+    assert measured.pop("dense") == ["closed-set"]
+    assert list(measured.values()) == [[*suite.columns]] * 3
+    assert {trial.row for trial in suite.trials if trial.deviations} == {"dense"}
+    cells = [(cell.trial.row, cell.protocol) for cell in build_graph(suite).cells if cell.trial.seed == 0]
+    assert ("dense", "closed-set") in cells and ("dense", "new-verbs") not in cells
+
+
+def test_a_column_is_there_if_the_first_row_is_not_measured_under_it(tmp_path: Path) -> None:
+    suite = load_suite(write_suite(tmp_path, ("method: clip_mean}", "method: clip_mean, protocols: [new-verbs]}")))
+    assert list(suite.columns) == list(build_graph(suite).protocols) == ["closed-set", "new-verbs"]
 
 
 def test_views_take_the_backbones_size(tmp_path: Path) -> None:

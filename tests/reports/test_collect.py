@@ -145,6 +145,5 @@ def test_correctness_is_that_of_the_predictions(correct: list[float], tmp_path: 
 
 def test_a_title_says_what_stands_for_the_data_of_the_columns() -> None:
     columns = {"UCF": SimpleNamespace(dataset="glyphs-narrow-objects")}
-    trials = (SimpleNamespace(columns=columns),)
-    suite: Any = SimpleNamespace(file=SimpleNamespace(title="Table 1", world="glyphs"), trials=trials)
+    suite: Any = SimpleNamespace(file=SimpleNamespace(title="Table 1", world="glyphs"), columns=columns)
     assert _title(suite) == "Table 1, in world glyphs (UCF is glyphs-narrow-objects)"

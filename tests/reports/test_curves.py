@@ -29,3 +29,13 @@ def test_doublings_of_both_signs_are_a_broken_curve_and_none_is_a_level() -> Non
 def test_few_doublings_are_linear() -> None:
     figure = curve_figure(synthetic.layered(), "layers")
     assert figure and {axes.get_xscale() for axes in figure.axes} == {"linear"}
+
+
+def test_only_what_goes_through_an_axis_or_is_measured_alike_is_drawn() -> None:
+    halves = synthetic.halves().table.assign(layers=np.nan)
+    layered = synthetic.layered()
+    both = pd.concat([layered.table, halves[halves["protocol"].isin(synthetic.HALVES)]], ignore_index=True)
+    results = synthetic.suite(both, layered.axes)
+    figure, alone = curve_figure(results, "layers"), curve_figure(layered, "layers")
+    assert figure and alone and len(figure.axes) == len(alone.axes)
+    assert figure.get_supxlabel() == alone.get_supxlabel()
