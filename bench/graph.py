@@ -220,7 +220,8 @@ class _Builder(Parts):
         config, recipe = trial.config, trial.recipe
         if not config.trains:
             return None
-        memo = ("train", trial.method, id(config), id(recipe), trial.seed)
+        start = self._train(trial.start) if trial.start else None
+        memo = ("train", trial.method, id(config), id(recipe), trial.seed, start and start.identity)
         if memo not in self.memo and recipe.imported:
             self.memo[memo] = self._imported(trial, recipe.imported)
         if memo not in self.memo:
@@ -228,6 +229,8 @@ class _Builder(Parts):
             cached = config.shares_encodings and recipe.views.copies > 0
             inputs = {"source_texts": self._source_texts(trial)}
             inputs |= {f"guidance_{kind}": self._guidance(trial, kind) for kind in config.guidance}
+            if start:
+                inputs["start"] = start
             if cached:
                 inputs["features"] = self._encode(trial, selection, recipe.views, None)
             length = self._count(selection._replace(shots=None)) if recipe.shots and recipe.repeat else None

@@ -57,6 +57,11 @@ class Row(_Declared):
     label: str | None = None
     method: str
     fidelity: Fidelity | None = None
+    start: Name | None = Field(
+        default=None,
+        description="row further up, of the same method, config and backbone: its training, with the same seed and the "
+        "same values on the axes of both, is what this one's begins with, but for what is bound to its classes",
+    )
     config: Settings = {}
     inference: Settings = {}
     recipe: Settings = {}
@@ -134,6 +139,7 @@ class Trial:
     point: tuple[tuple[str, Any], ...]  # axis name -> value
     seed: int
     columns: Mapping[str, Protocol]  # what the tables' columns are measured under, at this point of the suite's axes
+    start: Trial | None = None  # whose training its own begins with
 
     @property
     def deviations(self) -> dict[str, str]:
@@ -291,6 +297,7 @@ def _check_report(suite: Suite, where: Where) -> None:
 
 def _trials(suite: Suite, where: Where) -> Iterator[Trial]:
     resolve = _Resolver(suite, where)
+    made: dict[str, list[Trial]] = {}
     for row_id, row in suite.file.rows.items():
         axes = {**suite.file.axes, **row.axes}
         for chosen in product(*(_values(axis) for axis in axes.values())):
@@ -299,7 +306,35 @@ def _trials(suite: Suite, where: Where) -> Iterator[Trial]:
             trial = resolve.trial(row_id, row, point, changes)
             several = trial.config.trains and not trial.recipe.imported
             seeds = suite.file.seeds if several else suite.file.seeds[:1]
-            yield from (replace(trial, seed=seed) for seed in seeds)
+            for seed in seeds:
+                own = replace(trial, seed=seed)
+                if row.start:
+                    own = replace(own, start=_start(own, row.start, made, where(("rows", row_id, "start"))))
+                made.setdefault(row_id, []).append(own)
+                yield own
+
+
+def _start(trial: Trial, row: str, made: Mapping[str, list[Trial]], place: str) -> Trial:
+    """The trial of a row that another begins with. Raises UserError if there is none that fits, or more than one."""
+    if row not in made or row == trial.row:
+        raise unknown("row further up", row, (other for other in made if other != trial.row), where=place)
+    alone = len({other.seed for other in made[row]}) == 1  # an imported checkpoint has one seed
+    point = dict(trial.point)
+    found = [
+        other
+        for other in made[row]
+        if (alone or other.seed == trial.seed) and all(point.get(axis, value) == value for axis, value in other.point)
+    ]
+    if len(found) != 1:
+        raise UserError(f"row '{row}' has {len(found)} trainings that could be meant, and one is needed", where=place)
+    first, second = ((own.method, own.config, own.recipe.backbone, own.recipe.pretrained) for own in (found[0], trial))
+    if first != second or not trial.config.trains or trial.recipe.imported:
+        raise UserError(
+            f"row '{trial.row}' cannot begin with the training of row '{row}'",
+            where=place,
+            hint="both are trained, and have the same method, config, recipe.backbone and recipe.pretrained",
+        )
+    return found[0]
 
 
 def _values(axis: list[Any] | dict[str, Settings]) -> list[tuple[Any, Any]]:

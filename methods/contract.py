@@ -54,6 +54,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.clip = clip
+        self.bound: frozenset[str] = frozenset()  # state-dict names of what belongs to single source classes
         self.tallies: dict[str, Tensor] = {}  # counts kept during training, no part of the weights
         self.guidance: dict[str, Tensor] = {}  # of the sets in config.guidance: unit features [C, D], frozen CLIP's
         self.pretrained_scale = float(clip.logit_scale.detach())
@@ -125,6 +126,17 @@ class Model(nn.Module):
             raise KeyError(f"weights differ from the model: {sorted(expected ^ set(state))[:5]}")
         self.load_state_dict(state, strict=False)
 
+    def start_from(self, state: dict[str, Tensor]) -> None:
+        """Takes over the `trained_state` of another training of this configuration, but for what is `bound`.
+
+        Raises KeyError when names are missing or left over.
+        """
+        expected = self._trained_names() - self.bound
+        free = {name: tensor for name, tensor in state.items() if name not in self.bound}
+        if expected != set(free):
+            raise KeyError(f"weights to start from differ from the model: {sorted(expected ^ set(free))[:5]}")
+        self.load_state_dict(free, strict=False)
+
     def _trained_names(self) -> set[str]:
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
         return trained | {name for name, _ in self.named_buffers() if not name.startswith("clip.")} & set(
@@ -162,5 +174,7 @@ def build_model(model_class: type[Model], config: Config, clip: Clip, seed: int,
         torch.default_generator.manual_seed(seed_for("init", seed))  # manual_seed would reset devices too
         model = model_class(config, clip)
         if classes:
+            free = set(model.state_dict())
             model.bind(classes)
+            model.bound = frozenset(set(model.state_dict()) - free)
         return model

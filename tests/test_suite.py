@@ -57,6 +57,21 @@ MISTAKES = {
         ),
         ["small.yaml:16: protocols.new-verbs", "no row is measured under this protocol"],
     ),
+    "start from a row further down": (
+        (("config: {layers: 1}}", "config: {layers: 1}, start: mote}"),),
+        ["small.yaml:19: rows.dense.start", "unknown row further up 'mote'", "clip_mean"],
+    ),
+    "start from another method": (
+        (("method: mote, config: {layers: 1, num_experts: 2}}", "method: mote, start: dense}"),),
+        ["small.yaml:20: rows.mote.start", "row 'mote' cannot begin with the training of row 'dense'", "same method"],
+    ),
+    "start from one of several": (
+        (
+            ("config: {layers: 1}}", "config: {layers: 1}, axes: {recipe.lr: [0.001, 0.002]}}"),
+            ("  mote:", "  more: {method: dense_temporal, config: {layers: 1}, start: dense}\n  mote:"),
+        ),
+        ["small.yaml:20: rows.more.start", "row 'dense' has 2 trainings that could be meant"],
+    ),
     "head bound to its classes": (
         (("method: dense_temporal, config: {layers: 1}", "method: text4vis, config: {classifier: linear}"),),
         ["protocols.new-verbs", "row 'dense' has a head bound to its classes", "rows.dense.protocols"],
@@ -198,6 +213,17 @@ def test_a_row_is_measured_under_the_protocols_that_it_names(tmp_path: Path) -> 
     assert {trial.row for trial in suite.trials if trial.deviations} == {"dense"}
     cells = [(cell.trial.row, cell.protocol) for cell in build_graph(suite).cells if cell.trial.seed == 0]
     assert ("dense", "closed-set") in cells and ("dense", "new-verbs") not in cells
+
+
+def test_a_training_begins_with_that_of_the_same_seed_and_values(tmp_path: Path) -> None:
+    axis = "config: {layers: 1}, axes: {recipe.lr: [0.001, 0.002]}"
+    more = f"  more: {{method: dense_temporal, {axis}, start: dense, recipe: {{classes: base}}}}\n  mote:"
+    suite = load_suite(write_suite(tmp_path, ("config: {layers: 1}", axis), ("  mote:", more)))
+    trials = [trial for trial in suite.trials if trial.row == "more"]
+    assert len(trials) == 4
+    for trial in trials:
+        assert trial.start and trial.start.row == "dense"
+        assert (trial.start.seed, trial.start.point) == (trial.seed, trial.point)
 
 
 def test_a_column_is_there_if_the_first_row_is_not_measured_under_it(tmp_path: Path) -> None:

@@ -103,6 +103,8 @@ class Trainer:
         self.config = registered.config.model_validate(work.spec["config"])
         self.classes_CD = load_file(work.inputs["source_texts"] / "classes.safetensors")["classes"].to(self.device)
         model: Model = build_model(registered.model, self.config, clip, self.seed, len(self.classes_CD))
+        if "start" in work.inputs:
+            model.start_from(load_file(work.inputs["start"] / "weights.safetensors"))
         self.model = model.to(self.device)
         self.model.guidance = {name: self._features(f"guidance_{name}") for name in self.config.guidance}
         self.prompts = class_prompts(work, "source_texts") if self.config.texts_inside else None
