@@ -36,11 +36,14 @@ class Case:
     def __str__(self) -> str:
         return f"{self.method.name}-{self.config.tower}{self.variant and '-'}{self.variant}"
 
-    def build(self, seed: int = 0) -> Model:
+    def build(self, seed: int = 0, source: int = 2) -> Model:
+        """`source` is the seed of what stands in for descriptions of source classes and features of source videos."""
         model: Model = build_model(self.method.model, self.config, pretrained(), seed, classes=C)
-        generator = torch.Generator().manual_seed(2)
+        generator = torch.Generator().manual_seed(source)
         for name in self.config.guidance:
             model.guidance[name] = F.normalize(torch.randn(C, model.width, generator=generator), dim=-1)
+        if self.config.looks_at_source:
+            model.learn_from(torch.randn(3 * C, model.width, generator=generator), torch.arange(3 * C) % C)
         return model
 
     def inference(self, **choices: Any) -> Inference:

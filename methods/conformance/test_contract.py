@@ -247,6 +247,13 @@ def test_another_seed_initialises_another_head(case: Case) -> None:
     assert (bits(first.trained_state()) != bits(second.trained_state())) == case.config.has_head
 
 
+@pytest.mark.trained
+def test_what_is_learnt_from_source_videos_is_saved(case: Case) -> None:
+    first, again, other = (bits(case.build(source=source).trained_state()) for source in (2, 2, 3))
+    assert first == again
+    assert (first != other) == case.config.looks_at_source
+
+
 def test_building_and_training_leave_the_global_generator_alone(case: Case, batch: Batch) -> None:
     before = torch.get_rng_state()
     model = case.build()
