@@ -91,7 +91,14 @@ def shapes(method: Method, config: Config, backbone: str, classes: int) -> Model
     clip.eval().requires_grad_(False)
     model: Model = build_model(method.model, config, clip, 0, classes)
     model.guidance = {name: units(classes, model.width) for name in config.guidance}
+    show_source(model, classes)
     return model.eval()
+
+
+def show_source(model: Model, classes: int) -> None:
+    """Random features of two videos of each class, always the same, for a model that looks at its source."""
+    if model.config.looks_at_source:
+        model.learn_from(units(2 * classes, model.width), torch.arange(2 * classes) % classes)
 
 
 def units(classes: int, width: int) -> Tensor:

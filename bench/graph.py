@@ -35,6 +35,7 @@ from methods.registry import method
 from methods.settings import Inference
 
 PROBE_VIDEOS = 100  # unseen videos behind a similarity heatmap (MoTE Fig. 7)
+SAMPLED = 0.1  # of the source, for models that look at it before they are trained (Text4Vis' file "lda_0.1")
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,8 @@ class _Builder(Parts):
             cached = config.shares_encodings and recipe.views.copies > 0
             inputs = {"source_texts": self._source_texts(trial)}
             inputs |= {f"guidance_{kind}": self._guidance(trial, kind) for kind in config.guidance}
+            if config.looks_at_source:
+                inputs["source_features"] = self._encode(trial, self._sample(trial), _still(recipe.views), None)
             if start:
                 inputs["start"] = start
             if cached:
@@ -269,6 +272,20 @@ class _Builder(Parts):
                 why = "recipe.views.copies is 0" if config.shares_encodings else inside
                 self.graph.uncached.setdefault(why, set()).add(self.memo[memo].identity)
         return self.memo[memo]  # type: ignore[no-any-return]
+
+    def _sample(self, trial: Trial) -> Selection:
+        """About a tenth of the source's videos, equally many of each class, for models that look at them.
+
+        At least two of each class, so that there is scatter within it, but none that is not learnt from.
+        """
+        recipe, whole = trial.recipe, _learnt(trial)._replace(shots=None, draw=0)
+        each = self._count(whole) / len(self._class_names(whole, recipe.labels))
+        limits = [max(2, round(SAMPLED * each))]
+        if recipe.shots:
+            limits.append(recipe.shots)
+        if not self._missing(whole):
+            limits.append(self._fewest(whole))
+        return whole._replace(shots=min(limits), draw=_draw(trial))
 
     def _imported(self, trial: Trial, imported: str) -> Stage:
         """A training whose record was made of an official checkpoint."""
@@ -445,8 +462,18 @@ class _Builder(Parts):
 def _learnt(trial: Trial) -> Selection:
     """The videos that a trial is trained on."""
     recipe = trial.recipe
-    draw = trial.seed if recipe.draw == "trial" else recipe.draw
-    return Selection(recipe.source, recipe.split, recipe.classes, recipe.shots, draw if recipe.shots else 0)
+    return Selection(recipe.source, recipe.split, recipe.classes, recipe.shots, _draw(trial) if recipe.shots else 0)
+
+
+def _draw(trial: Trial) -> int:
+    """The seed with which videos of the source are drawn."""
+    return trial.seed if trial.recipe.draw == "trial" else trial.recipe.draw
+
+
+def _still(views: TrainViews) -> TestViews:
+    """One view without chance, of the pixels that training sees."""
+    shared = {name: getattr(views, name) for name in ("frames", "resize", "size", "decoder", "normalise")}
+    return TestViews(**shared)
 
 
 def _measured(protocol: Protocol) -> Selection:

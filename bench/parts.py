@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -134,6 +135,13 @@ class Parts:
                 count = selection.shots * classes if selection.shots else data.count(selection.split)
             self.memo["count", selection] = count
         return self.memo["count", selection]  # type: ignore[no-any-return]
+
+    def _fewest(self, selection: Selection) -> int:
+        """Number of selected videos of the class that has the fewest; the data have to be there."""
+        return self._once(
+            ("fewest", selection),
+            lambda: min(Counter(entry.label for entry in select(self._dataset(selection.dataset), selection)).values()),
+        )
 
     def _frames(self, selection: Selection, views: TestViews | TrainViews, passes: float) -> Frames:
         key = digest([self._data(selection), self._dump(views)])

@@ -66,6 +66,14 @@ class Model(nn.Module):
     def bind(self, classes: int) -> None:
         """Make what belongs to single source classes, of which there are so many. Called once, before training."""
 
+    def learn_from(self, features_ND: Tensor, labels_N: Tensor) -> None:
+        """Set what depends on source videos: plain CLIP's features, un-normalised means over frames, and class ids.
+
+        Called if `config.looks_at_source`, once, before training and before a checkpoint is loaded; alike on all
+        ranks. What is set has to be part of `trained_state`.
+        """
+        raise NotImplementedError
+
     @property
     def width(self) -> int:
         """D, the joint CLIP width."""

@@ -65,6 +65,11 @@ class Config(BaseModel):
         return ()
 
     @property
+    def looks_at_source(self) -> bool:
+        """Whether the model is made from features of source videos before it is trained (`Model.learn_from`)."""
+        return False
+
+    @property
     def depends_on_batch(self) -> bool:
         """Whether a video's answer depends on the others of its batch: a quirk of some official code."""
         return False

@@ -82,6 +82,7 @@ class _Subject:
         clip = load_clip(self.shape.name, self.pretrained)
         model: Model = build_model(self.method.model, self.config, clip, 0, self.classes)
         model.guidance = {name: self.class_features(device) for name in self.config.guidance}
+        counting.show_source(model, self.classes)
         return model.to(device).eval()
 
     def class_features(self, device: str) -> Tensor:

@@ -3,7 +3,7 @@
 A batch is divided into parts (recipe.shards) that go to processes, and within a process through the model in turn.
 Every part counts by its share of the batch, so a step is that of the whole batch if the loss is a mean over videos.
 
-Legend: C classes, T frames, D joint CLIP width, b videos of one part of a batch.
+Legend: N videos, C classes, T frames, D joint CLIP width, b videos of one part of a batch.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -103,6 +104,8 @@ class Trainer:
         self.config = registered.config.model_validate(work.spec["config"])
         self.classes_CD = load_file(work.inputs["source_texts"] / "classes.safetensors")["classes"].to(self.device)
         model: Model = build_model(registered.model, self.config, clip, self.seed, len(self.classes_CD))
+        if self.config.looks_at_source:
+            model.learn_from(*_source_videos(work.inputs["source_features"]))
         if "start" in work.inputs:
             model.start_from(load_file(work.inputs["start"] / "weights.safetensors"))
         self.model = model.to(self.device)
@@ -327,6 +330,14 @@ class Trainer:
         steps = self.ranks.gather(self.position.step)
         if len(set(steps)) > 1:
             raise StageError(f"the processes would resume at steps {steps}; do all of them see the same store?")
+
+
+def _source_videos(folder: Path) -> tuple[Tensor, Tensor]:
+    """Features [N, D], means over frames, and labels [N] of the encoded videos that can be decoded."""
+    features_N1TD = load_file(folder / "features.safetensors")["features"]
+    table = pd.read_parquet(folder / "videos.parquet")
+    decoded = torch.tensor(table["failure"].isna().to_numpy())
+    return features_N1TD.mean(dim=(1, 2))[decoded], torch.tensor(table["label"].to_numpy())[decoded]
 
 
 class Part(NamedTuple):

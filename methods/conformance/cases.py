@@ -36,11 +36,15 @@ class Case:
     def __str__(self) -> str:
         return f"{self.method.name}-{self.config.tower}{self.variant and '-'}{self.variant}"
 
-    def build(self, seed: int = 0) -> Model:
-        model: Model = build_model(self.method.model, self.config, pretrained(), seed, classes=C)
-        generator = torch.Generator().manual_seed(2)
+    def build(self, seed: int = 0, source: int = 2, classes: int = C) -> Model:
+        """`source` is the seed of what stands in for descriptions of source classes and features of source videos."""
+        model: Model = build_model(self.method.model, self.config, pretrained(), seed, classes)
+        generator = torch.Generator().manual_seed(source)
         for name in self.config.guidance:
-            model.guidance[name] = F.normalize(torch.randn(C, model.width, generator=generator), dim=-1)
+            model.guidance[name] = F.normalize(torch.randn(classes, model.width, generator=generator), dim=-1)
+        if self.config.looks_at_source:
+            features_ND = torch.randn(3 * classes, model.width, generator=generator)
+            model.learn_from(features_ND, torch.arange(3 * classes) % classes)
         return model
 
     def inference(self, **choices: Any) -> Inference:

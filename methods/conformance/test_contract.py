@@ -247,6 +247,13 @@ def test_another_seed_initialises_another_head(case: Case) -> None:
     assert (bits(first.trained_state()) != bits(second.trained_state())) == case.config.has_head
 
 
+@pytest.mark.trained
+def test_what_is_learnt_from_source_videos_is_saved(case: Case) -> None:
+    first, again, other = (bits(case.build(source=source).trained_state()) for source in (2, 2, 3))
+    assert first == again
+    assert (first != other) == case.config.looks_at_source
+
+
 def test_building_and_training_leave_the_global_generator_alone(case: Case, batch: Batch) -> None:
     before = torch.get_rng_state()
     model = case.build()
@@ -267,6 +274,20 @@ def test_trained_state_round_trip(case: Case, batch: Batch, tmp_path: Path) -> N
         predict(each.eval(), each.deploy(case.inference(), batch.sources_CD), batch) for each in (model, other)
     )
     assert torch.equal(first.cosines_BC, second.cosines_BC)
+
+
+@pytest.mark.trained
+def test_a_training_may_begin_with_weights_that_know_other_classes(case: Case, batch: Batch) -> None:
+    trained, model = train(case.build(seed=3), batch).trained_state(), case.build(seed=4, classes=C + 2)
+    before = bits(model.trained_state())
+    model.start_from(trained)
+    expected = {name: before[name] if name in model.bound else own for name, own in bits(trained).items()}
+    assert bits(model.trained_state()) == expected
+    assert case.config.open_vocabulary <= (not model.bound)
+    name = next(iter(trained.keys() - model.bound), "")
+    if name:
+        with pytest.raises(KeyError, match=name):
+            model.start_from({key: value for key, value in trained.items() if key != name})
 
 
 @pytest.mark.trained

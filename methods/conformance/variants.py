@@ -20,6 +20,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "conv-random": ("text4vis", {"head": "conv1d", "tower": "tuned", "classifier": "random"}, {}),
     "conv-viewed": ("text4vis", {"head": "conv1d", "conv_axes": "viewed", "classifier": "orthogonal"}, {}),
     "lstm": ("text4vis", {"head": "lstm"}, {}),
+    "discriminant": ("text4vis", {"layers": 1, "tower": "tuned", "classifier": "lda"}, {}),
     "linear": ("text4vis", {"layers": 1, "tower": "tuned", "classifier": "linear"}, {}),
     "tsm": ("text4vis", {"head": "none", "tower": "tuned", "inside": "tsm"}, {}),
     "tokenshift": ("text4vis", {"head": "none", "tower": "tuned", "inside": "tokenshift"}, {}),

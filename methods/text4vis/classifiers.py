@@ -1,9 +1,10 @@
 """Classifiers that are bound to the classes of training, against which Text4Vis holds that of class texts.
 
-`linear` is trained, as is usual for recognition without texts. `random` and `orthogonal` are frozen: they are drawn
-when the model is made, and saved with what was trained, because nothing else could be measured with it.
+`linear` is trained, as is usual for recognition without texts. The others are frozen and saved with what was trained,
+because nothing else could be measured with it: `random` and `orthogonal` are drawn when the model is made, `lda` is
+learnt from source videos.
 
-Legend: B batch, D joint CLIP width, C classes.
+Legend: B batch, N videos, D joint CLIP width, C classes.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from torch.nn import functional as F
 
 from bench.errors import UserError
 from methods.contract import cosines
+from methods.text4vis.discriminant import discriminant_rows
 
 
 class FrozenRows(nn.Module):
-    """Cosines with rows that stay as they were drawn."""
+    """Cosines with rows that training does not change."""
 
     rows_CD: Tensor
 
@@ -34,6 +36,14 @@ class FrozenRows(nn.Module):
     def logits(self, video_BD: Tensor, scale: Tensor | float) -> Tensor:
         """[B, C] scale * cosine."""
         return scale * cosines(video_BD, self.rows_CD)
+
+
+class Discriminants(FrozenRows):
+    """Rows of a discriminant analysis, not a number until there was one."""
+
+    def learn_from(self, features_ND: Tensor, labels_N: Tensor) -> None:
+        """Take the rows from source videos. Raises UserError where a class has none."""
+        self.rows_CD.copy_(discriminant_rows(features_ND, labels_N, self.classes))
 
 
 class Linear(nn.Linear):
@@ -77,8 +87,14 @@ def orthogonal(width: int, classes: int) -> FrozenRows:
     return FrozenRows(square_DD[:classes])
 
 
+def lda(width: int, classes: int) -> Discriminants:
+    """Rows that source videos are still to tell."""
+    return Discriminants(torch.full((classes, width), torch.nan))
+
+
 CLASSIFIERS: dict[str, Callable[[int, int], Classifier]] = {
     "linear": linear,
     "random": random,
     "orthogonal": orthogonal,
+    "lda": lda,
 }

@@ -5,8 +5,8 @@ Paper: arXiv 2207.01297 (AAAI 2023). Official code: github.com/whwu95/Text4Vis, 
 `dense_temporal` at the depth that Text4Vis uses; other heads, classifiers and losses are fields. Heads beside `none`
 and `transf` are those of the code that it grew out of, ActionCLIP (arXiv 2109.08472; github.com/sallymmx/ActionCLIP,
 MIT licence).
-Left out: classifiers by discriminant analysis of features (lda), of a language model's embeddings (distilbert) and of
-learnt prompts (coop); ResNet towers; a text tower that is tuned with the contrastive losses.
+Left out: classifiers of a language model's embeddings (distilbert) and of learnt prompts (coop); ResNet towers; a text
+tower that is tuned with the contrastive losses.
 """
 
 from __future__ import annotations
@@ -54,11 +54,12 @@ class Config(dense.Config):
         "tokens shifted in time before every block; by class tokens shifted before both halves of every block; by a "
         "convolution that starts as that shift; in one sequence of all frames' patches (joint space-time)",
     )
-    classifier: Literal["clip_text", "linear", "random", "orthogonal"] = Field(
+    classifier: Literal["clip_text", "linear", "random", "orthogonal", "lda"] = Field(
         default="clip_text",
         description="what videos are held against: class texts (recipe.templates: text4vis has one template, mote28 "
-        "the ensemble); a trained linear layer; frozen rows of normal draws, or of a random orthogonal matrix. All but "
-        "the texts are bound to the classes of training. lda, distilbert and coop, of paper and code, are not offered",
+        "the ensemble); a trained linear layer; frozen rows of normal draws, of a random orthogonal matrix, or of a "
+        "linear discriminant analysis of plain CLIP's features of a tenth of the source, drawn as shots are (lda). All "
+        "but the texts are bound to the classes of training. distilbert and coop, of paper and code, are not offered",
     )
     loss: Literal["ce", "nce", "ds"] = Field(
         default="ce",
@@ -97,6 +98,10 @@ class Config(dense.Config):
     @property
     def open_vocabulary(self) -> bool:
         return self.classifier == "clip_text"
+
+    @property
+    def looks_at_source(self) -> bool:
+        return self.classifier == "lda"
 
     @property
     def depends_on_processes(self) -> bool:

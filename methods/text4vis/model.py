@@ -15,7 +15,7 @@ from bench.clip import Clip
 from methods import contract
 from methods.contract import Prediction, Predictor, cosines
 from methods.settings import Inference
-from methods.text4vis.classifiers import CLASSIFIERS, Classifier
+from methods.text4vis.classifiers import CLASSIFIERS, Classifier, Discriminants
 from methods.text4vis.config import Config
 from methods.text4vis.heads import HEADS, Head
 from methods.text4vis.inside import INSIDE
@@ -40,6 +40,11 @@ class Model(contract.Model):
     def bind(self, classes: int) -> None:
         if self.config.classifier in CLASSIFIERS:
             self.classifier = CLASSIFIERS[self.config.classifier](self.width, classes)
+
+    def learn_from(self, features_ND: Tensor, labels_N: Tensor) -> None:
+        if not isinstance(self.classifier, Discriminants):
+            raise ValueError(f"classifier: {self.config.classifier} was not bound to classes, or learns from no videos")
+        self.classifier.learn_from(features_ND, labels_N)
 
     def encode(self, clips_BT3HW: Tensor) -> Tensor:
         if self.inside is None:

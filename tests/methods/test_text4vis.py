@@ -24,6 +24,7 @@ from methods.dense_temporal.config import Config as DenseConfig
 from methods.dense_temporal.model import Model as Dense
 from methods.text4vis.classifiers import orthogonal
 from methods.text4vis.config import Config, Inference
+from methods.text4vis.discriminant import discriminant_rows
 from methods.text4vis.heads import HEADS, Conv1d, Lstm, Shift, TransfCls
 from methods.text4vis.model import Model, contrast
 
@@ -309,7 +310,32 @@ def test_a_bound_classifier_refuses_other_numbers_of_classes(frames_BTD: Tensor,
 
 def test_only_class_texts_leave_the_vocabulary_open() -> None:
     assert Config().open_vocabulary
-    assert not any(Config(classifier=name).open_vocabulary for name in ("linear", "random", "orthogonal"))
+    assert not any(Config(classifier=name).open_vocabulary for name in ("linear", "random", "orthogonal", "lda"))
+
+
+def test_rows_of_a_discriminant_analysis_come_from_the_source_and_are_saved(
+    frames_BTD: Tensor, classes_CD: Tensor
+) -> None:
+    model, drawn = (build(classifier=name, layers=1) for name in ("lda", "random"))
+    assert model.trained_state()["classifier.rows_CD"].isnan().all()
+    features_ND, labels_N = torch.randn(4 * C, D, generator=torch.Generator().manual_seed(2)), torch.arange(4 * C) % C
+    model.learn_from(features_ND, labels_N)
+    state = model.trained_state()
+    expected_CD = discriminant_rows(features_ND, labels_N, C).float()
+    torch.testing.assert_close(state["classifier.rows_CD"], expected_CD)
+    assert state.keys() == drawn.trained_state().keys()
+    other = build(seed=1, classifier="lda", layers=1)
+    other.load_trained(state)
+    predictions = [each.eval().deploy(Inference(), classes_CD)(frames_BTD, classes_CD) for each in (model, other)]
+    assert torch.equal(predictions[0].cosines_BC, predictions[1].cosines_BC)
+    assert model.config.bound_parameters(backbone("glyph-vit"), C) == 0
+    assert [Config(classifier=name).looks_at_source for name in ("lda", "random", "clip_text")] == [True, False, False]
+
+
+@pytest.mark.parametrize("wrong", [{"classifier": "random"}, {"classifier": "lda", "classes": 0}])
+def test_others_learn_nothing_from_the_source(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="was not bound to classes, or learns from no videos"):
+        build(layers=1, **wrong).learn_from(torch.zeros(C, D), torch.arange(C))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -355,7 +381,7 @@ def test_contrast_depends_on_how_a_batch_is_divided_and_cross_entropy_does_not()
         ({"head": "shift", "classifier": "random"}, "head: shift leave nothing to learn"),
         ({"head": "none", "inside": "tsm"}, "head: none leave nothing to learn .inside: tsm"),
         ({"inside": "joint_st"}, "joint_st leaves no frames to head: transf"),
-        ({"classifier": "coop"}, "'clip_text', 'linear', 'random' or 'orthogonal'"),
+        ({"classifier": "coop"}, "'clip_text', 'linear', 'random', 'orthogonal' or 'lda'"),
     ],
 )
 def test_choices_without_effect_or_meaning_are_refused(wrong: dict[str, Any], message: str) -> None:
@@ -370,7 +396,7 @@ SUITE_NAMES = sorted(path.stem for path in SUITES.glob("text4vis-*.yaml"))
 
 
 def test_there_is_a_suite_for_each_question() -> None:
-    about = ("classifiers", "few-shot", "heads", "inside", "kinetics", "losses", "zero-shot")
+    about = ("classifiers", "few-shot", "heads", "inside", "kinetics", "losses", "supervised", "zero-shot")
     assert [name.removeprefix("text4vis-") for name in SUITE_NAMES] == list(about)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -24,7 +25,9 @@ from bench.stages.train import Trainer, run
 from bench.training.ranks import Ranks
 from bench.training.validation import Validation
 from bench.work import Work
-from tests.stages.trainings import MOTE, ROUTED, VIDEOS, again, files, prepare, training, weights
+from methods.text4vis.discriminant import discriminant_rows
+from tests.stages.trainings import LDA, MOTE, ROUTED, VIDEOS, again, files, prepare, training, weights
+from tests.videos import CLASSES
 
 STEPS = 6  # two epochs of three batches
 
@@ -72,6 +75,7 @@ def close(one: Work, other: Work, atol: float) -> None:
         ("per-process", {"config": {**MOTE, "routing_scope": "process"}, "accumulate": 3}),
         ("fp16", {"precision": "fp16"}),
         ("best", {"keep": "best", "validation": "test"}),
+        ("discriminant", {"method": "text4vis", "config": LDA}),
     ],
 )
 def test_it_resumes_at_any_step_with_the_same_bits(
@@ -87,7 +91,8 @@ def test_it_resumes_at_any_step_with_the_same_bits(
         interrupted(cut, step, monkeypatch)
     run(cut)
     assert files(cut) == files(whole)
-    assert {"weights.safetensors", "history.json", "history.csv", "tallies.safetensors"} == set(files(whole))
+    tallies = {"tallies.safetensors"} if "method" not in settings else set()
+    assert {"weights.safetensors", "history.json", "history.csv"} | tallies == set(files(whole))
 
 
 def test_it_stops_when_asked_and_goes_on_with_the_same_bits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +114,19 @@ def test_a_training_asked_to_stop_at_its_last_step_is_finished(folder: Path) -> 
     work = training(folder, "asked-late")
     steps = iter([False] * (STEPS - 1) + [True])
     assert run(replace(work, stopping=lambda: next(steps)))["steps"] == STEPS
+
+
+def test_rows_are_learnt_from_the_sample_without_its_undecodable_videos(folder: Path, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    table = pd.read_parquet(tmp_path / "features/videos.parquet")
+    table.loc[4, "failure"] = "no video"
+    table.to_parquet(tmp_path / "features/videos.parquet")
+    features_ND = load_file(tmp_path / "features/features.safetensors")["features"].mean(dim=(1, 2))
+    kept = torch.arange(VIDEOS) != 4
+    rows_CD = discriminant_rows(features_ND[kept], torch.arange(VIDEOS)[kept] % len(CLASSES), len(CLASSES)).float()
+    work = training(tmp_path, "sampled", LDA, "text4vis", tuned=True, epochs=1)
+    run(work)
+    torch.testing.assert_close(weights(work)["classifier.rows_CD"], rows_CD)
 
 
 @pytest.mark.parametrize("tuned", [False, True])

@@ -16,6 +16,7 @@ from bench.work import Compute, Work
 from tests.videos import CLASSES, write_tiny_dataset
 
 VIDEOS, FRAMES, WIDTH = 12, 2, 128
+LDA = {"layers": 1, "classifier": "lda"}  # of text4vis
 MOTE = {"layers": 1, "num_experts": 3, "routing_scope": "step"}
 # Nothing is merged, so that experts which are not drawn have no gradient.
 ROUTED = {**MOTE, "wmr_weight": 0.0, "mse_weight": 0.0}
@@ -62,7 +63,8 @@ def training(
             "selection": ["tiny", "train"],
             "validation": ["tiny", "test"],
         },
-        inputs={"source_texts": folder / "classes"} | ({} if tuned else {"features": folder / "features"}),
+        inputs={"source_texts": folder / "classes", "source_features": folder / "features"}
+        | ({} if tuned else {"features": folder / "features"}),
         out=folder / name,
         checkpoint=folder / f"{name}-checkpoint",
         compute=Compute("cpu", loader_workers=0, checkpoint_seconds=0.0),
