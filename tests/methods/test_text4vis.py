@@ -415,6 +415,6 @@ def test_a_suite_plans_on_real_declarations_and_in_the_embedded_world(
 
 
 def test_a_bound_classifier_is_refused_where_classes_are_new() -> None:
-    wrong = "protocols.UCF={use: text4vis/ucf101-full}"
+    wrong = "rows.linear.protocols=[K400, UCF]"
     with pytest.raises(UserError, match="row 'linear' has a head bound to its classes"):
         load_suite(SUITES / "text4vis-classifiers.yaml", (wrong,))
