@@ -1,9 +1,23 @@
-"""Order of the tests: whole suites last, so that a small mistake shows within seconds."""
+"""Order of the tests: whole suites last, so that a small mistake shows within seconds; and what many of them need."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "integration" in item.nodeid)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Equal bits are promised at equal thread counts only; trainings ask for deterministic algorithms."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+    torch.use_deterministic_algorithms(False)

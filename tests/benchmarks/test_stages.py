@@ -9,7 +9,7 @@ Legend: B videos, T frames, S side, D joint CLIP width.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
@@ -31,12 +31,7 @@ B, T = 16, 8
 PROMPTS = [[f"a photo of a {name}"] for name in ("star", "heart", "flag", "king", "die")]  # one for each of C
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def methods() -> list[Case]:

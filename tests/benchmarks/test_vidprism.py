@@ -9,8 +9,6 @@ Legend: B batch, T frames, L tokens of a stream, w frames of a window, D joint C
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -26,12 +24,7 @@ B, T, D, C = 8, 32, 512, 400  # ViT-B/16 on Kinetics-400, 32 frames
 SLOWER = 0.8  # over the competitor, at most
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- window by window -------------------------------------------------------------------------------------------------

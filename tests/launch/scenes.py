@@ -27,6 +27,12 @@ def stage(kind: str, name: str, *inputs: Planned, seconds: float = 100.0) -> Pla
     return Planned(kind, identity(name), f"{name} [{kind}]", keys, seconds)
 
 
+TEXTS = stage("texts", "te")
+TRAIN = stage("train", "tr", TEXTS)
+OTHER = stage("train", "ot", TEXTS)
+EVALUATE = stage("evaluate", "ev", TRAIN)
+
+
 class Scene:
     """A store with one launch, created an hour ago, and what squeue says."""
 

@@ -17,28 +17,13 @@ from bench.errors import UserError
 from bench.launch import scheduler
 from bench.launch.launches import take
 from bench.launch.scheduler import Job
-from tests.launch.scenes import Scene, no_slurm, rewritten, stage
+from tests.launch.scenes import EVALUATE, OTHER, TEXTS, TRAIN, Scene, no_slurm, rewritten, stage
 
 ROOT = Path(__file__).parent.parent.parent
-TEXTS = stage("texts", "te")
-TRAIN = stage("train", "tr", TEXTS)
-OTHER = stage("train", "ot", TEXTS)
-EVALUATE = stage("evaluate", "ev", TRAIN)
 WAITING = Job("PENDING", "Dependency")
 TRACEBACK = "Traceback (most recent call last):\n" + "".join(f"  line {n}\n" for n in range(30)) + "KeyError: '[red]'\n"
 
 Run = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    """Texts in job 1, two trainings in an array 2, an evaluation in job 3, 9 to close; none is in the queue."""
-    scene = Scene(tmp_path, monkeypatch, TEXTS, TRAIN, OTHER, EVALUATE)
-    scene.submit("1", [0])
-    scene.submit("2", [1], [2])
-    scene.submit("3", [3])
-    scene.submit("9", [], closing=True)
-    return scene
 
 
 @pytest.fixture

@@ -15,24 +15,9 @@ from bench.launch.launches import Planned, take
 from bench.launch.local import ATTEMPTS
 from bench.launch.scheduler import Job
 from bench.launch.states import process_lives
-from tests.launch.scenes import Scene, no_slurm, rewritten, stage
+from tests.launch.scenes import EVALUATE, OTHER, TEXTS, TRAIN, Scene, no_slurm, rewritten, stage
 
-TEXTS = stage("texts", "te")
-TRAIN = stage("train", "tr", TEXTS)
-OTHER = stage("train", "ot", TEXTS)
-EVALUATE = stage("evaluate", "ev", TRAIN)
 RUNNING, PENDING, WAITING = Job("RUNNING", "None"), Job("PENDING", "Resources"), Job("PENDING", "Dependency")
-
-
-@pytest.fixture
-def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    """Texts in job 1, two trainings in an array 2, an evaluation in job 3, 9 to close; none is in the queue."""
-    scene = Scene(tmp_path, monkeypatch, TEXTS, TRAIN, OTHER, EVALUATE)
-    scene.submit("1", [0])
-    scene.submit("2", [1], [2])
-    scene.submit("3", [3])
-    scene.submit("9", [], closing=True)
-    return scene
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ Legend: B batch, T frames, D joint CLIP width, C classes, L layers, E experts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from math import exp, inf, isclose
 from typing import Any
 
@@ -31,13 +30,7 @@ B, T, C, D = 4, 3, 6, 128
 BACKBONE = backbone("glyph-vit")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Equal bits are promised at equal thread counts only."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def random_unit(rows: int, seed: int) -> Tensor:

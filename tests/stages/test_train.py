@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,20 +31,7 @@ from tests.videos import CLASSES
 STEPS = 6  # two epochs of three batches
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("trainings")
-    prepare(made)
-    return made
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def interrupted(work: Work, step: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from multiprocessing import active_children
@@ -28,25 +28,12 @@ from bench.stages.train import Trainer, run
 from bench.suite import load_suite
 from bench.training.ranks import Ranks, Seat, joined, start
 from bench.work import Compute, Work
-from tests.stages.trainings import LDA, MOTE, ROUTED, again, files, prepare, training, weights
+from tests.stages.trainings import LDA, MOTE, ROUTED, again, files, training, weights
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("ranks")
-    prepare(made)
-    return made
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 CASES: dict[str, dict[str, Any]] = {

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 
 from bench.errors import StageError
 from bench.stages.train import run
 from tests.stages.trainings import prepare, training
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("trainings")
-    prepare(made)
-    return made
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class _Wandb(ModuleType):
