@@ -240,6 +240,7 @@ class Trainer:
         if self.validation and ((epoch + 1) % self.recipe.validate_every == 0 or self.position.step == self.steps):
             with torch.no_grad():
                 means["validation"] = self.validation.accuracy(self.model, self._classes())
+            self.events.add(self.position.step, {"top1": means["validation"]}, "validation")
             self._compare(epoch, means["validation"])
         self.position.epochs.append(means)
         self.position.sums = {}

@@ -39,9 +39,9 @@ class Events:
         if first and work.compute.wandb:
             self.run = _wandb_run(work)
 
-    def add(self, step: int, values: dict[str, float]) -> None:
+    def add(self, step: int, values: dict[str, float], part: str = "train") -> None:
         """Values after a step. A step that is repeated after an interruption has the same ones."""
-        named = {f"train/{name}": value for name, value in values.items()}
+        named = {f"{part}/{name}": value for name, value in values.items()}
         if self.writer is not None:
             for name, value in named.items():
                 self.writer.add_scalar(name, value, step)

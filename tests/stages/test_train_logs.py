@@ -45,7 +45,7 @@ class _Wandb(ModuleType):
 def test_a_training_is_a_run_of_its_wandb_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = _Wandb()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    work = training(folder, "tracked", epochs=1)
+    work = training(folder, "tracked", epochs=1, validation="test")
     run(replace(work, compute=replace(work.compute, wandb="clip-to-video")))
     (given,) = wandb.runs
     assert (given["project"], given["name"], given["id"]) == (
@@ -54,7 +54,8 @@ def test_a_training_is_a_run_of_its_wandb_project(folder: Path, monkeypatch: pyt
         "tracked-checkpoint",
     )
     assert given["resume"] == "allow" and given["config"]["recipe"]["epochs"] == 1
-    assert [step for step, _ in wandb.logged] == [1, 2, 3] and wandb.finished == 1
+    assert [step for step, _ in wandb.logged] == [1, 2, 3, 3] and wandb.finished == 1
+    assert 0 <= wandb.logged[-1][1]["validation/top1"] <= 100
     assert {"train/lr", "train/total"} <= set(wandb.logged[0][1])
 
 
