@@ -17,6 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bench.backbones import backbone
+from bench.class_features import class_features, content
+from bench.class_features import missing as missing_features
 from bench.data.datasets import Dataset
 from bench.data.selection import Selection
 from bench.data.subsets import merged_vocabulary
@@ -150,11 +152,12 @@ class _Builder(Parts):
         self, recipe: Recipe, templates: str, owner: Selection, labels: str, more: tuple[str, ...] = ()
     ) -> Stage:
         """Texts of the classes of a selection, and of the datasets `more` that are not among them."""
-        memo = ("texts", recipe.backbone, recipe.pretrained, templates, owner.dataset, owner.classes, labels, more)
+        weights = (recipe.backbone, recipe.pretrained, recipe.class_features)
+        memo = ("texts", *weights, templates, owner.dataset, owner.classes, labels, more)
+        if memo not in self.memo and recipe.class_features:
+            self.memo[memo] = self._listed_features(recipe, owner, labels, more)
         if memo not in self.memo:
-            names = self._class_names(owner, labels)
-            if more:
-                names = tuple(merged_vocabulary(names, [n for other in more for n in self._spelled(other)]))
+            names = self._vocabulary(owner, labels, more)
             texts = prompts(templates, names)
             shape = backbone(recipe.backbone)
             self.memo[memo] = self._stage(
@@ -167,6 +170,36 @@ class _Builder(Parts):
                 float(len(names) * len(texts[0]) * shape.text_flops()),
             )
         return self.memo[memo]  # type: ignore[no-any-return]
+
+    def _listed_features(self, recipe: Recipe, owner: Selection, labels: str, more: tuple[str, ...]) -> Stage:
+        """Class features from a file."""
+        names = self._vocabulary(owner, labels, more)
+        if reason := missing_features(recipe.class_features):
+            self.missing[recipe.class_features] = reason
+        reason = reason or self._missing(owner)
+        width = backbone(recipe.backbone).embed_dim
+        features = "" if reason else content(class_features(recipe.class_features, names, width))
+        return self._stage(
+            "texts",
+            {"classes": features},
+            {},
+            ("bench.stages.texts",),
+            {
+                "pretrained": recipe.pretrained,
+                "class_features": recipe.class_features,
+                "class_names": names,
+                "width": width,
+            },
+            f"class features {' + '.join((owner.dataset, *more))} ({len(names)} classes)",
+            0.0,
+            reason,
+        )
+
+    def _vocabulary(self, owner: Selection, labels: str, more: tuple[str, ...]) -> list[str]:
+        """The class names of a selection, and of the datasets `more` that are not among them."""
+        names = self._class_names(owner, labels)
+        others = [name for other in more for name in self._spelled(other)]
+        return list(merged_vocabulary(names, others)) if more else list(names)
 
     def _guidance(self, trial: Trial, kind: str) -> Stage:
         """Sentences of a kind about the classes that a trial is trained on."""

@@ -25,7 +25,7 @@ from methods.settings import Inference
 # Fields that only name what an identity takes by content: lists, videos, prompts, weights.
 BY_CONTENT = {
     *("role", "source", "dataset", "split", "over", "classes", "shots", "draw", "repeat"),
-    *("labels", "vocabulary", "templates", "descriptions", "backbone", "pretrained", "imported"),
+    *("labels", "vocabulary", "templates", "descriptions", "class_features", "backbone", "pretrained", "imported"),
 }
 
 Made = TypeVar("Made")

@@ -40,6 +40,10 @@ class Recipe(BaseModel):
         default="",
         description="sentences about source classes, for methods that compare with them (bench.descriptions)",
     )
+    class_features: str = Field(
+        default="",
+        description="file of class features in the place of the text tower's, also at the test (bench.class_features)",
+    )
     views: TrainViews = TrainViews()
     batch: Count = Field(default=144, description="videos in an optimiser step, over all processes")
     epochs: Annotated[float, Gt(0)] = 30

@@ -382,6 +382,11 @@ class _Resolver:
         except ValueError as error:
             raise UserError(str(error), where=self.where(("rows", row_id, "inference"))) from error
         recipe = self._recipe(row_id, row, parts["recipe"])
+        if config.texts_inside and recipe.class_features:
+            raise UserError(
+                f"row '{row_id}' adapts the text tower, which recipe.class_features takes the place of",
+                where=self.where(("rows", row_id)),
+            )
         if config.guidance and not recipe.descriptions:
             raise UserError(
                 f"row '{row_id}' compares with descriptions of its classes, and recipe.descriptions names none",

@@ -218,6 +218,8 @@ def _about(name: str, context: Part) -> str:
             return str(Selection(*listed)) if listed else str(context.get("dataset", ""))
         case "prompts":
             return f"{context.get('templates', 'descriptions')}, {len(context['class_names'])} classes"
+        case "classes":
+            return f"{context['class_features']}, {len(context['class_names'])} classes"
         case "weights":
             return str(context["pretrained"])
     return ""

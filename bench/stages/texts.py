@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
+from bench.class_features import class_features, content
 from bench.clip import load_clip
+from bench.errors import StageError
 from bench.prompts import prompts
 
 if TYPE_CHECKING:
@@ -16,12 +18,24 @@ if TYPE_CHECKING:
 
 def run(work: Work) -> dict[str, Any]:
     """Writes `classes.safetensors` with `classes` [C, D], fp32."""
+    if source := work.context.get("class_features"):
+        return _listed(work, source)
     clip = load_clip(work.spec["backbone"], work.context["pretrained"]).to(work.compute.device)
     texts = texts_of(work.context)
     with torch.no_grad():
         classes_CD = torch.cat([clip.embed_classes(texts[i : i + 32]) for i in range(0, len(texts), 32)])
     save_file({"classes": classes_CD.float().cpu().contiguous()}, work.out / "classes.safetensors")
     return {"classes": len(texts), "prompts_per_class": len(texts[0])}
+
+
+def _listed(work: Work, source: str) -> dict[str, Any]:
+    """Features from a file."""
+    names = work.context["class_names"]
+    classes_CD = class_features(source, names, work.context["width"])
+    if content(classes_CD) != work.spec["classes"]:
+        raise StageError(f"{source} has changed since it was planned with")
+    save_file({"classes": torch.from_numpy(classes_CD)}, work.out / "classes.safetensors")
+    return {"classes": len(names), "prompts_per_class": 0}
 
 
 def texts_of(context: dict[str, Any]) -> list[list[str]]:
