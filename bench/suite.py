@@ -289,10 +289,10 @@ def _check_report(suite: Suite, where: Where) -> None:
             raise UserError("no row is measured under this protocol", where=where(("protocols", name)))
     if report.join is not None and report.join not in suite.axes:
         raise unknown("axis", report.join, suite.axes, where=where(("report", "join")))
-    if report.experts_protocol is not None and report.experts_protocol not in suite.file.protocols:
-        raise unknown(
-            "protocol", report.experts_protocol, suite.file.protocols, where=where(("report", "experts_protocol"))
-        )
+    if report.experts_protocol is not None:
+        for own in [rows[name].protocols or suite.file.protocols for name in report.experts] or [suite.file.protocols]:
+            if report.experts_protocol not in own:
+                raise unknown("protocol", report.experts_protocol, own, where=where(("report", "experts_protocol")))
 
 
 def _trials(suite: Suite, where: Where) -> Iterator[Trial]:

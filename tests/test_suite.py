@@ -49,6 +49,13 @@ MISTAKES = {
         (("config: {layers: 1}}", "protocols: [closed, new-verbs]}"),),
         ["small.yaml:19: rows.dense.protocols", "unknown protocol 'closed'", "did you mean 'closed-set'?"],
     ),
+    "experts under a protocol that their row has not": (
+        (
+            ("num_experts: 2}", "num_experts: 2}, protocols: [closed-set]"),
+            ("experts: [mote]", "experts: [mote]\n  experts_protocol: new-verbs"),
+        ),
+        ["report.experts_protocol", "unknown protocol 'new-verbs'", "closed-set"],
+    ),
     "protocol of no row": (
         (
             ("method: clip_mean}", "method: clip_mean, protocols: [closed-set]}"),
