@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import median
 
 from bench.graph import Graph
 from bench.records import Store
@@ -76,13 +75,13 @@ def _repeated(stages: Iterable[Stage]) -> dict[str, int]:
 
 
 def measured_rates(store: Store) -> dict[str, float]:
-    """Median seconds per FLOP of each kind, from earlier records on this store."""
+    """Seconds per FLOP of each kind, from earlier records of this store; large stages tell more than small ones."""
     rates = {}
     for kind in KINDS:
         sample = sorted(store.known(kind))[:SAMPLED_RECORDS]
         costs = [json.loads((store.folder(kind, identity) / "record.json").read_text())["cost"] for identity in sample]
-        if found := [cost["seconds"] / cost["flops"] for cost in costs if cost["flops"]]:
-            rates[kind] = median(found)
+        if flops := sum(cost["flops"] for cost in costs):
+            rates[kind] = sum(cost["seconds"] for cost in costs if cost["flops"]) / flops
     return rates
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.graph import build_graph
-from bench.plan import make_plan
+from bench.plan import make_plan, measured_rates
 from bench.records import Store
 from bench.suite import load_suite
 from tests.suites import many_trials, write_suite
@@ -95,6 +95,14 @@ def test_data_that_are_not_there_are_marked(tmp_path: Path, capsys: pytest.Captu
     assert "nowhere" in plan.missing_data["mine"]
     assert plan.missing["evaluate"] > 0
     assert plan.to_run["train"] == 4
+
+
+def test_large_stages_say_more_about_rates_than_small_ones(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    for identity, seconds, flops in (("a" * 32, 10.0, 1e6), ("b" * 32, 990.0, 1e12), ("c" * 32, 5.0, 0.0)):
+        with store.writing("train", identity, {"cost": {"seconds": seconds, "flops": flops}}):
+            pass
+    assert measured_rates(store) == {"train": pytest.approx(1e-9, rel=1e-3)}
 
 
 def test_identities_are_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
