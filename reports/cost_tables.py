@@ -253,9 +253,10 @@ def _expert_lines(profile: _Profile, unit: float) -> Iterator[_Line]:
 
 def _trainings(results: Results) -> Grid:
     """Like Table 7d of MoTE: what each training took, over seeds, and what was published."""
+    hour, unit = _time_unit(max((own.device_hours for own in results.trainings), default=0))
     heads = {
         **dict.fromkeys(("Method", "Setting", "Device"), False),
-        **dict.fromkeys(("Devices", "Seeds", "Device-hours", "Device-days", "Published GPU-days"), True),
+        **dict.fromkeys(("Devices", "Seeds", f"Device-{unit}", "Device-days", "Published GPU-days"), True),
     }
     caption = (
         "Training cost: computing time × devices, interruptions left out, mean ± 1 s.d. over the seeds. A training "
@@ -265,11 +266,18 @@ def _trainings(results: Results) -> Grid:
     for own in results.trainings:
         groups.setdefault((own.row, own.point, own.device, own.devices, own.sharing), []).append(own)
     selected = {(pair.row, pair.point): pair.number for pair in results.published if pair.number.metric == GPU_DAYS}
-    lines = [_training_line(seeds, results, selected) for seeds in groups.values()]
+    lines = [_training_line(seeds, results, selected, hour) for seeds in groups.values()]
     return _grid("cost-training", caption, heads, lines, *_conditions(results, list(selected.values())))
 
 
-def _training_line(seeds: list[Training], results: Results, selected: Mapping[tuple[str, str], Number]) -> _Line:
+def _time_unit(largest: float) -> tuple[int, str]:
+    """What up to `largest` hours are best told in: how many there are of it in an hour, and its name."""
+    return (1, "hours") if largest >= 0.5 else (60, "minutes")
+
+
+def _training_line(
+    seeds: list[Training], results: Results, selected: Mapping[tuple[str, str], Number], hour: int
+) -> _Line:
     """The record is linked where there is a single one; the values name them all."""
     first, names = seeds[0], results.labels()
     others = [names[row] for row in first.sharing]
@@ -278,7 +286,7 @@ def _training_line(seeds: list[Training], results: Results, selected: Mapping[tu
     return _Line(
         (f"{first.label} (also {', '.join(others)})" if others else first.label, first.point, first.device),
         (
-            *(str(first.devices), str(hours.n), _plus_minus(hours.mean, hours.std)),
+            *(str(first.devices), str(hours.n), _plus_minus(hours.mean * hour, hours.std * hour)),
             *(_plus_minus(hours.mean / DAY, hours.std / DAY), number.text if number else "–"),
         ),
         first.identity if len(seeds) == 1 else "",

@@ -133,6 +133,11 @@ def test_a_single_training_has_no_spread_and_links_to_its_record() -> None:
     assert line(grid, "MoTE")["Device-hours"] == "6.00" and set(grid.links.values()) == {"mote--0"}
 
 
+def test_short_trainings_are_told_in_minutes() -> None:
+    grid = _trainings(costly.training("mote", 0, 0.05))
+    assert line(grid, "MoTE")["Device-minutes"] == "9.00" and grid.values[0]["device_hours_mean"] == pytest.approx(0.15)
+
+
 def test_rows_that_share_a_training_are_named_on_its_line() -> None:
     grid = _trainings(costly.training("mote", sharing=("dense", "adapter")))
     assert [row[0] for row in grid.rows] == ["MoTE (also Text4Vis, ST-Adapter)"]
