@@ -75,10 +75,14 @@ class Clip(open_clip.CLIP):
         return torch.cat([self.encode_text(part) for part in tokens_NL.split(TEXTS_PER_BATCH)])
 
     def embed_classes(self, prompts: list[list[str]]) -> Tensor:
-        """Class embeddings [C,D] of unit norm: the normalised mean of a class's normalised prompt embeddings."""
-        flat_ND = F.normalize(self.encode_texts([prompt for own in prompts for prompt in own]), dim=-1)
-        means = [own_PD.mean(dim=0) for own_PD in flat_ND.split([len(own) for own in prompts])]
-        return F.normalize(torch.stack(means), dim=-1)
+        """Class embeddings [C,D] of unit norm."""
+        return class_means(self.encode_texts([prompt for own in prompts for prompt in own]), prompts)
+
+
+def class_means(texts_ND: Tensor, prompts: list[list[str]]) -> Tensor:
+    """Class embeddings [C,D] of unit norm: the normalised mean of the normalised embeddings of a class's prompts."""
+    own = F.normalize(texts_ND, dim=-1).split([len(texts) for texts in prompts])
+    return F.normalize(torch.stack([texts_PD.mean(dim=0) for texts_PD in own]), dim=-1)
 
 
 def _tokenizer(spec: Backbone) -> Tokenizer:

@@ -77,12 +77,12 @@ class _Subject:
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             raise StageError(f"the device is '{self.device}', but torch sees no CUDA device here")
 
-    def model(self, device: str) -> Model:
-        """With values, to be run."""
-        clip = load_clip(self.shape.name, self.pretrained)
-        model: Model = build_model(self.method.model, self.config, clip, 0, self.classes)
+    def model(self, device: str, classes: int = 0) -> Model:
+        """With values, to be run; by default bound to the classes of an answer."""
+        clip, classes = load_clip(self.shape.name, self.pretrained), classes or self.classes
+        model: Model = build_model(self.method.model, self.config, clip, 0, classes)
         model.guidance = {name: self.class_features(device) for name in self.config.guidance}
-        counting.show_source(model, self.classes)
+        counting.show_source(model, classes)
         return model.to(device).eval()
 
     def class_features(self, device: str) -> Tensor:
@@ -156,7 +156,7 @@ class _Subject:
         training = self.spec["training"]
         step = counting.step(model, training["frames"], self.classes, training["cached"])
         if self.config.texts_inside:
-            model = self.model("cpu")
+            model = self.model("cpu", classes=1)
             step += round(counting.text_step(model) * self.classes * training["texts"] / training["batch"])
         text = {"counted": counting.text(model), "closed": self.config.text_flops(self.shape)}
         return {"text": text, "training": {"counted": step}}

@@ -86,8 +86,8 @@ def memory(module: nn.Module) -> set[int]:
     return {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
 
 
-def head_size(model: Model) -> int:
-    return sum(p.numel() for name, p in model.named_parameters() if not name.startswith("clip."))
+def head_size(model: Model, besides: tuple[str, ...] = ()) -> int:
+    return sum(p.numel() for name, p in model.named_parameters() if not name.startswith(("clip.", *besides)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def test_shapes(case: Case, batch: Batch) -> None:
     assert prediction.cosines_BC.shape == (B, C)
     assert {value.shape for value in prediction.features.values()} == {(B, spec.embed_dim)}
     norms_B = torch.ones(B)
-    if case.config.open_vocabulary:
+    if case.config.open_vocabulary or case.config.texts_inside:
         assert prediction.cosines_BC.abs().max() <= 1 + 1e-6
         norms_B = prediction.features["z"].norm(dim=-1)
     torch.testing.assert_close(prediction.norms_B, norms_B)
@@ -159,10 +159,11 @@ def test_parameters_in_closed_form(case: Case, batch: Batch) -> None:
     model, declared = case.build(), case.config.head_parameters(backbone(BACKBONE), case.inference())
     predictor = model.deploy(case.inference(), batch.sources_CD)
     bound = case.config.bound_parameters(backbone(BACKBONE), C)
-    inside = head_size(model) if case.config.tower_inside else 0
+    deployed = tuple(f"{name}." for name, _ in predictor.named_children())
+    inside = head_size(model, besides=deployed) if case.config.tower_inside or case.config.texts_inside else 0
     assert declared.stored + bound == head_size(model)
     assert declared.active + bound == sum(p.numel() for p in predictor.parameters()) + inside
-    assert case.config.has_head == (declared.stored > 0)
+    assert case.config.has_head == (declared.stored + bound > 0)
 
 
 def test_flops_in_closed_form(case: Case, batch: Batch) -> None:

@@ -22,6 +22,17 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "lstm": ("text4vis", {"head": "lstm"}, {}),
     "discriminant": ("text4vis", {"layers": 1, "tower": "tuned", "classifier": "lda"}, {}),
     "linear": ("text4vis", {"layers": 1, "tower": "tuned", "classifier": "linear"}, {}),
+    "context": ("text4vis", {"head": "none", "classifier": "coop", "context": 4}, {}),
+    "own-context": (
+        "text4vis",
+        {"head": "none", "tower": "tuned", "classifier": "coop", "context": 3, "context_of": "class"},
+        {},
+    ),
+    "amid-words": (
+        "text4vis",
+        {"layers": 1, "classifier": "coop", "context_start": "a video of", "class_at": "middle", "loss": "nce"},
+        {},
+    ),
     "tsm": ("text4vis", {"head": "none", "tower": "tuned", "inside": "tsm"}, {}),
     "tokenshift": ("text4vis", {"head": "none", "tower": "tuned", "inside": "tokenshift"}, {}),
     "tokent1d": ("text4vis", {"head": "none", "inside": "tokent1d", "classifier": "random"}, {}),

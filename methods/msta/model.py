@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable
 import torch
 from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from bench.clip import TEXTS_PER_BATCH, Clip
+from bench.clip import TEXTS_PER_BATCH, Clip, class_means
 from methods import contract
 from methods.clip_mean.model import MeanPredictor
 from methods.msta.adapters import AdaptedBlock, Pair
@@ -59,9 +58,7 @@ class Model(contract.Model):
         """As CLIP's, by the adapted text tower."""
         if not self.config.texts_inside:
             return super().embed_classes(prompts)
-        flat_ND = F.normalize(self._encode_texts([prompt for own in prompts for prompt in own]), dim=-1)
-        means = [own_PD.mean(dim=0) for own_PD in flat_ND.split([len(own) for own in prompts])]
-        return F.normalize(torch.stack(means), dim=-1)
+        return class_means(self._encode_texts([prompt for own in prompts for prompt in own]), prompts)
 
     def _encode_texts(self, texts: list[str]) -> Tensor:
         """Embeddings [N, D] of texts, not L2-normalised."""

@@ -5,16 +5,17 @@ Paper: arXiv 2207.01297 (AAAI 2023). Official code: github.com/whwu95/Text4Vis, 
 `dense_temporal` at the depth that Text4Vis uses; other heads, classifiers and losses are fields. Heads beside `none`
 and `transf` are those of the code that it grew out of, ActionCLIP (arXiv 2109.08472; github.com/sallymmx/ActionCLIP,
 MIT licence).
-Left out: classifiers of a language model's embeddings (distilbert) and of learnt prompts (coop); ResNet towers; a text
-tower that is tuned with the contrastive losses.
+Left out: a classifier of a language model's embeddings (distilbert); ResNet towers; a text tower that is tuned with the
+contrastive losses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from annotated_types import Ge
+from pydantic import Field, StringConstraints, model_validator
 
 from bench.backbones import Backbone
 from methods import settings
@@ -27,6 +28,8 @@ __all__ = ["Config", "Inference"]
 
 LAYERED = ("transf", "transf_cls")
 LEARNT = (*LAYERED, "conv1d", "lstm")
+TEXTS = ("clip_text", "coop")
+OF_COOP = ("context", "context_start", "context_of", "class_at")
 
 
 class Config(dense.Config):
@@ -54,12 +57,31 @@ class Config(dense.Config):
         "tokens shifted in time before every block; by class tokens shifted before both halves of every block; by a "
         "convolution that starts as that shift; in one sequence of all frames' patches (joint space-time)",
     )
-    classifier: Literal["clip_text", "linear", "random", "orthogonal", "lda"] = Field(
+    classifier: Literal["clip_text", "coop", "linear", "random", "orthogonal", "lda"] = Field(
         default="clip_text",
         description="what videos are held against: class texts (recipe.templates: text4vis has one template, mote28 "
-        "the ensemble); a trained linear layer; frozen rows of normal draws, of a random orthogonal matrix, or of a "
-        "linear discriminant analysis of plain CLIP's features of a tenth of the source, drawn as shots are (lda). All "
-        "but the texts are bound to the classes of training. distilbert and coop, of paper and code, are not offered",
+        "the ensemble); class texts with a learnt context (coop, arXiv 2109.01134; recipe.templates: name, and "
+        "likewise in protocols, for a template's words count as part of the name); a trained linear layer; frozen rows "
+        "of normal draws, of a random orthogonal matrix, or of a linear discriminant analysis of plain CLIP's features "
+        "of a tenth of the source, drawn as shots are (lda). All but the texts are bound to the classes of training. "
+        "distilbert, of the paper, is not offered",
+    )
+    context: Annotated[int, Ge(1)] = Field(
+        default=16, description="learnt vectors of coop, drawn from Normal(0, 0.02) (CoOp's code: N_CTX)"
+    )
+    context_start: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
+        default="",
+        description="words that coop's vectors begin as, one for each; every word has to be a single token (CTX_INIT)",
+    )
+    context_of: Literal["all", "class"] = Field(
+        default="all",
+        description="what has a context: all classes one, unseen ones too; or each class its own, which is bound to "
+        "the classes of training (CSC; in CoOp's code without effect where vectors begin as words)",
+    )
+    class_at: Literal["end", "middle", "front"] = Field(
+        default="end",
+        description="where the class name stands: behind, amid or in front of coop's vectors; the full stop is last "
+        "(CLASS_TOKEN_POSITION)",
     )
     loss: Literal["ce", "nce", "ds"] = Field(
         default="ce",
@@ -74,7 +96,12 @@ class Config(dense.Config):
             raise ValueError(f"layers has no effect with head: {self.head}; allowed: with {' or '.join(LAYERED)}")
         if self.conv_axes != "transposed" and self.head != "conv1d":
             raise ValueError(f"conv_axes has no effect with head: {self.head}; allowed: with conv1d")
-        if self.loss != "ce" and self.classifier != "clip_text":
+        for name in OF_COOP if self.classifier != "coop" else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect with classifier: {self.classifier}; allowed: with coop")
+        if self.context != 16 and self.context_start:
+            raise ValueError("context has no effect with context_start, whose words are counted; allowed: leave it out")
+        if self.loss != "ce" and self.classifier not in TEXTS:
             raise ValueError(
                 f"loss: {self.loss} compares with texts, not with classifier: {self.classifier}; allowed: ce"
             )
@@ -83,13 +110,14 @@ class Config(dense.Config):
         if not self.trains and (self.tower_inside or not self.open_vocabulary):
             raise ValueError(
                 f"a frozen tower and head: {self.head} leave nothing to learn (inside: {self.inside}, classifier: "
-                f"{self.classifier}); allowed: tower: tuned, classifier: linear, or a head of {', '.join(LEARNT)}"
+                f"{self.classifier}); allowed: tower: tuned, classifier: linear or coop, or a head of "
+                f"{', '.join(LEARNT)}"
             )
         return self
 
     @property
     def has_head(self) -> bool:
-        return self.head in LEARNT or self.classifier == "linear" or self.inside in ("tokent1d", "joint_st")
+        return self.head in LEARNT or self.classifier in ("linear", "coop") or self.inside in ("tokent1d", "joint_st")
 
     @property
     def tower_inside(self) -> bool:  # type: ignore[override]
@@ -97,7 +125,16 @@ class Config(dense.Config):
 
     @property
     def open_vocabulary(self) -> bool:
-        return self.classifier == "clip_text"
+        return self.classifier in TEXTS and self.context_of == "all"
+
+    @property
+    def texts_inside(self) -> bool:
+        return self.classifier == "coop"
+
+    @property
+    def vectors(self) -> int:
+        """Of a context of coop."""
+        return len(self.context_start.split()) or self.context
 
     @property
     def looks_at_source(self) -> bool:
@@ -109,9 +146,13 @@ class Config(dense.Config):
 
     def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
         size = head_parameters(self.head, backbone.embed_dim, self.layers) + inside_parameters(self.inside, backbone)
+        if self.classifier == "coop" and self.context_of == "all":
+            size += self.vectors * backbone.text_width
         return Parameters(size, size)
 
     def bound_parameters(self, backbone: Backbone, classes: int) -> int:
+        if self.context_of == "class":
+            return self.vectors * backbone.text_width * classes
         return (backbone.embed_dim + 1) * classes if self.classifier == "linear" else 0
 
     def inside_flops(self, backbone: Backbone, frames: int) -> int:

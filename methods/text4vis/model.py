@@ -16,7 +16,8 @@ from methods import contract
 from methods.contract import Prediction, Predictor, cosines
 from methods.settings import Inference
 from methods.text4vis.classifiers import CLASSIFIERS, Classifier, Discriminants
-from methods.text4vis.config import Config
+from methods.text4vis.config import TEXTS, Config
+from methods.text4vis.context import Context
 from methods.text4vis.heads import HEADS, Head
 from methods.text4vis.inside import INSIDE
 
@@ -34,12 +35,17 @@ class Model(contract.Model):
         self.head = HEADS[config.head](config, clip.spec)
         self.inside = INSIDE[config.inside](clip.spec)
         self.classifier: Classifier | None = None
+        self.context: Context | None = None
+        if config.classifier == "coop" and config.context_of == "all":
+            self.context = Context(config, clip)
         if config.classifier == "linear":
             clip.logit_scale.requires_grad_(False)  # its logits have no scale
 
     def bind(self, classes: int) -> None:
         if self.config.classifier in CLASSIFIERS:
             self.classifier = CLASSIFIERS[self.config.classifier](self.width, classes)
+        if self.config.context_of == "class":
+            self.context = Context(self.config, self.clip, classes)
 
     def learn_from(self, features_ND: Tensor, labels_N: Tensor) -> None:
         if not isinstance(self.classifier, Discriminants):
@@ -50,6 +56,13 @@ class Model(contract.Model):
         if self.inside is None:
             return super().encode(clips_BT3HW)
         return self.inside.encode(self.clip.visual, clips_BT3HW)
+
+    def embed_classes(self, prompts: list[list[str]]) -> Tensor:
+        if self.config.classifier != "coop":
+            return super().embed_classes(prompts)
+        if self.context is None:
+            raise ValueError("context_of: class was not bound to classes before texts are embedded")
+        return self.context.embed_classes(self.clip, prompts)
 
     def loss(
         self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator
@@ -69,7 +82,7 @@ class Model(contract.Model):
 
     def deploy(self, inference: Inference, source_classes_CD: Tensor) -> Predictor:
         head, scale = deepcopy(self.head), self.deployed_scale(inference)
-        if self.config.open_vocabulary:
+        if self.config.classifier in TEXTS:
             return TextPredictor(head, scale)
         if self.classifier is None:
             raise ValueError(f"classifier: {self.config.classifier} was not bound to classes before it is deployed")

@@ -381,7 +381,7 @@ def test_contrast_depends_on_how_a_batch_is_divided_and_cross_entropy_does_not()
         ({"head": "shift", "classifier": "random"}, "head: shift leave nothing to learn"),
         ({"head": "none", "inside": "tsm"}, "head: none leave nothing to learn .inside: tsm"),
         ({"inside": "joint_st"}, "joint_st leaves no frames to head: transf"),
-        ({"classifier": "coop"}, "'clip_text', 'linear', 'random', 'orthogonal' or 'lda'"),
+        ({"classifier": "distilbert"}, "'clip_text', 'coop', 'linear', 'random', 'orthogonal' or 'lda'"),
     ],
 )
 def test_choices_without_effect_or_meaning_are_refused(wrong: dict[str, Any], message: str) -> None:
@@ -411,7 +411,9 @@ def test_a_suite_plans_on_real_declarations_and_in_the_embedded_world(
     assert all(data.startswith("glyphs") for data in embedded.datasets) and not embedded.missing
     assert graph.missing and not any(data.startswith("glyphs") for data in graph.datasets)
     official = [trial for trial in real.trials if trial.method == "text4vis"]
-    assert {(t.config.tower, t.recipe.templates) for t in official} <= {("tuned", "text4vis"), ("tuned", "mote28")}
+    assert {t.config.tower for t in official} <= {"tuned"}
+    templates = {(t.config.texts_inside, t.recipe.templates) for t in official}
+    assert templates <= {(False, "text4vis"), (False, "mote28"), (True, "name")}
 
 
 def test_a_bound_classifier_is_refused_where_classes_are_new() -> None:

@@ -76,6 +76,15 @@ def test_a_record_of_adapters_in_both_towers() -> None:
     assert found["experts"] == [] and [choice["name"] for choice in found["choices"]] == ["deployed"]
 
 
+def test_a_record_of_learnt_contexts_of_single_classes() -> None:
+    config = {"head": "none", "classifier": "coop", "context": 2, "context_of": "class"}
+    found, shape = profiled("text4vis", config), backbone("glyph-vit")
+    assert found["parameters"]["bound"] == SHOWN["classes"] * 2 * shape.text_width == found["parameters"]["trainable"]
+    assert found["flops"]["text"]["closed"] == shape.text_flops()
+    assert found["flops"]["text"]["counted"] == pytest.approx(shape.text_flops(), rel=0.01)
+    assert [line["part"] for line in found["latency"]] == ["video", "tower", "head", "training step"]
+
+
 def test_what_is_not_trained_has_no_training_step() -> None:
     found = profiled("clip_mean", {}, batches=(2,))
     assert found["flops"]["training"]["counted"] == 0 == found["parameters"]["trainable"]
