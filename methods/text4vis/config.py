@@ -5,7 +5,8 @@ Paper: arXiv 2207.01297 (AAAI 2023). Official code: github.com/whwu95/Text4Vis, 
 `dense_temporal` at the depth that Text4Vis uses; other heads, classifiers and losses are fields. Heads beside `none`
 and `transf` are those of the code that it grew out of, ActionCLIP (arXiv 2109.08472; github.com/sallymmx/ActionCLIP,
 MIT licence).
-Left out: a classifier of a language model's embeddings (distilbert); ResNet towers; a text tower that is tuned with the
+Its rows of a language model (distilbert) are class texts whose features come from a file, `recipe.class_features`.
+Left out: a layer between video embeddings and rows of another width; ResNet towers; a text tower that is tuned with the
 contrastive losses.
 """
 
@@ -64,7 +65,7 @@ class Config(dense.Config):
         "likewise in protocols, for a template's words count as part of the name); a trained linear layer; frozen rows "
         "of normal draws, of a random orthogonal matrix, or of a linear discriminant analysis of plain CLIP's features "
         "of a tenth of the source, drawn as shots are (lda). All but the texts are bound to the classes of training. "
-        "distilbert, of the paper, is not offered",
+        "distilbert, of the paper: clip_text with recipe.class_features",
     )
     context: Annotated[int, Ge(1)] = Field(
         default=16, description="learnt vectors of coop, drawn from Normal(0, 0.02) (CoOp's code: N_CTX)"
