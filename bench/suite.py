@@ -290,9 +290,10 @@ def _check_report(suite: Suite, where: Where) -> None:
     if report.join is not None and report.join not in suite.axes:
         raise unknown("axis", report.join, suite.axes, where=where(("report", "join")))
     if report.experts_protocol is not None:
-        for own in [rows[name].protocols or suite.file.protocols for name in report.experts] or [suite.file.protocols]:
-            if report.experts_protocol not in own:
-                raise unknown("protocol", report.experts_protocol, own, where=where(("report", "experts_protocol")))
+        for measured in [rows[name].protocols for name in report.experts] or [[]]:
+            known = measured or list(suite.file.protocols)
+            if report.experts_protocol not in known:
+                raise unknown("protocol", report.experts_protocol, known, where=where(("report", "experts_protocol")))
 
 
 def _trials(suite: Suite, where: Where) -> Iterator[Trial]:

@@ -82,13 +82,13 @@ def of_table(results: Results, origins: Origins, *, experts: bool = False) -> Sh
     name, csv = "experts" if experts else "table", tables.csv(results, experts=experts)
     texts = {"LaTeX": tables.latex(table), "Markdown": tables.markdown(table), "CSV": csv}
     notes = tuple(f"{DAGGER} {note}" for note in table.notes)
-    rows = _rows(table, _places(results, experts), results, origins)
+    rows = _rows(table, _places(results, experts), origins)
     return Sheet(name, name, f"{table.caption} {MISSING}", tuple(_heads(table)), rows, notes, texts)
 
 
 def _heads(table: Table) -> list[Head]:
     names = [Head(name, number=False) for name in table.names[:-1]] + [Head(table.names[-1], number=True)]
-    measures = zip(table.measures, table.conditions, table.hashes, strict=True)
+    measures = zip(table.measures.values(), table.conditions, table.hashes, strict=True)
     return names + [
         Head(title, True, tuple(filter(None, below)), f"protocol {own}, see Protocols" if own else "")
         for title, below, own in measures
@@ -101,10 +101,10 @@ def _places(results: Results, experts: bool) -> list[tuple[str, str, str]]:
     return [place for group in groups for place in group[["row", "point", "expert"]].itertuples(index=False, name=None)]
 
 
-def _rows(table: Table, places: list[tuple[str, str, str]], results: Results, origins: Origins) -> list[list[Entry]]:
+def _rows(table: Table, places: list[tuple[str, str, str]], origins: Origins) -> list[list[Entry]]:
     rows = []
     for line, place in zip(table.lines, places, strict=True):
-        links = [origins.of_cell(*place, measure) for measure in results.measures]
+        links = [origins.of_cell(*place, measure) for measure in table.measures]
         cells = zip(line.cells, links, strict=True)
         names = [Entry(name) for name in line.names]
         rows.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any
@@ -13,6 +13,7 @@ import pandas as pd
 from bench.statistics import DRAWS, ENOUGH
 from reports.bootstrap import Bootstrap, Place, bootstrap
 from reports.markup import LATEX, MARKDOWN, booktabs, escape, pipes
+from reports.measures import Measure
 from reports.results import Results, grouped, is_draw, value_text
 
 Facts = pd.Series | dict[Hashable, Any]  # a line of `Results.summary`
@@ -81,12 +82,13 @@ class Line:
 class Table:
     """What every rendering shows.
 
-    `names` heads the text, `measures` the cells. Each measure has `conditions`, which say its role, n and what ± is,
-    and the `hash` of its protocol ("" for a harmonic mean). `notes`: the differing fields of the marked cells.
+    `names` heads the text, `measures` the cells, by the keys of `Results.measures`; those that no line has are left
+    out. Each measure has `conditions`, which say its role, n and what ± is, and the `hash` of its protocol ("" for a
+    harmonic mean). `notes`: the differing fields of the marked cells.
     """
 
     names: tuple[str, ...]
-    measures: tuple[str, ...]
+    measures: dict[str, str]
     conditions: tuple[tuple[str, ...], ...]
     hashes: tuple[str, ...]
     lines: tuple[Line, ...]
@@ -98,27 +100,28 @@ def harmonic_mean_table(results: Results, *, experts: bool = False) -> Table:
     """Rows × (every protocol, then harmonic means); with `experts`, expert choices instead of rows."""
     summary = results.summary(experts=experts)
     facets = results.facet_axes(None)
+    measures = {name: own for name, own in results.measures.items() if summary[f"{name}_planned"].any()}
     resampled, tests = bootstrap(results, experts), set[int]()
     lines = []
     for group in grouped(summary, facets):
         records = group.to_dict("records")
-        own = {_place(line): _line(line, results, experts, resampled) for line in records}
-        lines.append(_mark_best(own, results, resampled, tests))
+        own = {_place(line): _line(line, results, measures, experts, resampled) for line in records}
+        lines.append(_mark_best(own, measures, resampled, tests))
     notes = _notes(results, summary)
     return Table(
         ("Method", *results.axes.values(), *(["Expert"] if experts else []), "Seeds"),
-        tuple(measure.title for measure in results.measures.values()),
-        _conditions(results, summary),
-        tuple(_hash(results, name) for name in results.measures),
+        {name: measure.title for name, measure in measures.items()},
+        _conditions(results, measures, summary),
+        tuple(_hash(results, name) for name in measures),
         tuple(line for group in lines for line in group),
-        " ".join([_caption(results, facets, bool(notes), tests), *_warnings(results, resampled)]),
+        " ".join([_caption(results, measures, facets, bool(notes), tests), *_warnings(results, resampled)]),
         notes,
     )
 
 
 def markdown(table: Table) -> str:
     """The table in GitHub's Markdown, caption first; text is escaped, so a label can't become markup."""
-    heads = zip(table.measures, table.conditions, strict=True)
+    heads = zip(table.measures.values(), table.conditions, strict=True)
     measures = [f"{title} ({', '.join(filter(None, parts))})" if any(parts) else title for title, parts in heads]
     rows = [[escape(text, MARKDOWN) for text in [*table.names, *measures]]]
     for line in table.lines:
@@ -133,7 +136,7 @@ def markdown(table: Table) -> str:
 
 def latex(table: Table) -> str:
     """A booktabs `tabular` with the caption as a comment, notes below; needs \\usepackage{booktabs}."""
-    rows = [[*table.names, *table.measures]]
+    rows = [[*table.names, *table.measures.values()]]
     rows += [[*[""] * len(table.names), *conditions] for conditions in zip(*table.conditions, strict=True)]
     rows = [[escape(text, LATEX) for text in row] for row in rows]
     head = len(rows)
@@ -173,24 +176,22 @@ def _place(line: Facts) -> Place:
     return line["row"], line["point"], line["expert"]
 
 
-def _line(line: Facts, results: Results, experts: bool, resampled: Bootstrap) -> Line:
+def _line(line: Facts, results: Results, measures: Iterable[str], experts: bool, resampled: Bootstrap) -> Line:
     names = [line["label"], *(value_text(line[axis]) for axis in results.axes), *([line["expert"]] if experts else [])]
     cells = []
-    for measure in results.measures:
+    for measure in measures:
         interval = resampled.interval(_place(line), measure)
         cells.append(replace(cell(line, measure, results), interval_text=interval.text if interval else ""))
     return Line((*map(str, names), str(line["seeds"])), tuple(cells))
 
 
-def _mark_best(lines: dict[Place, Line], results: Results, resampled: Bootstrap, tests: set[int]) -> list[Line]:
+def _mark_best(lines: dict[Place, Line], measures: Iterable[str], resampled: Bootstrap, tests: set[int]) -> list[Line]:
     """Marks each column's best among complete cells that are as the column says, if there are two, and what ties.
 
     A tie is not significantly below the best, or equal to it after rounding. Adds the columns' numbers of tests.
     """
     columns = []
-    for measure, column in zip(
-        results.measures, zip(*(line.cells for line in lines.values()), strict=True), strict=True
-    ):
+    for measure, column in zip(measures, zip(*(line.cells for line in lines.values()), strict=True), strict=True):
         competing = {place: cell for place, cell in zip(lines, column, strict=True) if _competes(cell)}
         gaps = resampled.gaps(measure, list(competing)) if len(competing) > 1 else {}
         top = max((round(competing[place].mean, DIGITS) for place in gaps), default=None)
@@ -207,11 +208,11 @@ def _competes(cell: Cell) -> bool:
     return cell.complete and not cell.deviates
 
 
-def _conditions(results: Results, summary: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
+def _conditions(results: Results, measures: Iterable[str], summary: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
     """Role, number of videos and parts, and what ± is, of every measure; without kinds that no measure has."""
     derived = ("", "", "", "")
     lines = dict(iter(results.table.groupby("protocol", sort=False)))
-    own = [_conditions_of(lines[name], name, summary) if name in lines else derived for name in results.measures]
+    own = [_conditions_of(lines[name], name, summary) if name in lines else derived for name in measures]
     kinds = [kind for kind in zip(*own, strict=True) if any(kind)]
     return tuple(zip(*kinds, strict=True))
 
@@ -256,14 +257,16 @@ def _warnings(results: Results, resampled: Bootstrap) -> Iterator[str]:
         yield f"{resampled.draws} resamples, because the suite has very many results."
 
 
-def _caption(results: Results, facets: list[str], deviating: bool, tests: set[int]) -> str:
+def _caption(
+    results: Results, measures: Mapping[str, Measure], facets: list[str], deviating: bool, tests: set[int]
+) -> str:
     closed = results.of_role("closed-set")
     means = {
         "HM_ZS": "HM_ZS: harmonic mean of the zero-shot columns",
         "Trade-off": f"trade-off: harmonic mean of {closed[0] if len(closed) > 1 else 'closed-set'} and HM_ZS",
         "HM": "HM: harmonic mean of base and novel",
     }
-    titles = dict.fromkeys(measure.title.partition(" ")[0] for measure in results.measures.values() if measure.needs)
+    titles = dict.fromkeys(measure.title.partition(" ")[0] for measure in measures.values() if measure.needs)
     derived = "; ".join(means[title] for title in titles)
     within = f" within each {' and '.join(results.axes[axis] for axis in facets)}" if facets else ""
     sentences = [
@@ -300,7 +303,7 @@ def _hash(results: Results, measure: str) -> str:
 
 def _hashes(table: Table) -> list[str]:
     """The sentence that names the columns' protocols, if they can be named."""
-    named = [f"{title} {own}" for title, own in zip(table.measures, table.hashes, strict=True) if own]
+    named = [f"{title} {own}" for title, own in zip(table.measures.values(), table.hashes, strict=True) if own]
     return [f"Protocols: {', '.join(named)}."] if named else []
 
 

@@ -130,18 +130,18 @@ def test_a_protocol_that_a_row_never_had_is_not_missing() -> None:
 def test_one_seed_shows_the_spread_of_its_parts_and_says_so() -> None:
     results = synthetic.parts()
     table = tables.harmonic_mean_table(results)
-    ucf, mote = table.measures.index("UCF"), next(line for line in table.lines if line.names[0] == "MoTE")
+    ucf, mote = [*table.measures].index("UCF"), next(line for line in table.lines if line.names[0] == "MoTE")
     parts = results.table.query("row == 'mote' and protocol == 'UCF'")["top1"]
     assert mote.cells[ucf].text() == f"{parts.mean():.1f} ± {parts.std(ddof=0):.1f}"
     assert table.conditions[ucf] == ("zero-shot", "3 splits of 200 videos", "± over 3 splits", "population s.d.")
-    assert table.conditions[table.measures.index("HMDB")][2] == "± over 10 draws"
+    assert table.conditions[[*table.measures].index("HMDB")][2] == "± over 10 draws"
     assert "±" not in mote.cells[0].text()
 
 
 def test_several_seeds_show_the_spread_of_the_seeds() -> None:
     results = synthetic.parts(seeds=3)
     table = tables.harmonic_mean_table(results)
-    ucf, mote = table.measures.index("UCF"), next(line for line in table.lines if line.names[0] == "MoTE")
+    ucf, mote = [*table.measures].index("UCF"), next(line for line in table.lines if line.names[0] == "MoTE")
     assert mote.cells[ucf].std == results.scores().query("row == 'mote'")["UCF"].std(ddof=1)
     assert table.conditions[ucf][2] == "1 seed: ± over 3 splits"  # CLIP has one
 
@@ -176,3 +176,14 @@ if __name__ == "__main__":
         for kind, render in RENDERED.items():
             text = render(tables.harmonic_mean_table(getattr(synthetic, suite)()))
             (GOLDEN / f"table-{suite}.{kind}").write_text(text, encoding="utf-8")
+
+
+def test_columns_that_no_line_has_are_left_out() -> None:
+    rows, experts = synthetic.plain(), synthetic.experts()
+    halves = synthetic.halves().table.drop(columns="shots")
+    both = synthetic.suite(pd.concat([experts.table, halves], ignore_index=True), experts.axes)
+    assert "HM" in " ".join(tables.harmonic_mean_table(both).measures.values())
+    table = tables.harmonic_mean_table(both, experts=True)
+    assert table.measures == tables.harmonic_mean_table(rows).measures
+    assert "base" not in table.caption
+    assert all(len(line.cells) == len(table.measures) for line in table.lines)
