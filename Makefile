@@ -20,7 +20,7 @@ suites: $(VENV)/installed
 slurm: $(VENV)/installed
 	$(BIN)/python -m pytest -m slurm
 
-# All methods side by side, and the pictures of docs/methods_compared.md: about an hour on two cores.
+# All methods side by side, and the pictures of docs/methods_compared.md: forty minutes on two cores.
 methods: $(VENV)/installed
 	$(BIN)/python run_suite.py methods --jobs 2
 	cp $(REPORTS)/methods/tradeoff.png docs/images/methods_tradeoff.png

@@ -47,9 +47,9 @@ def marks(rows: Iterable[str], reference: str | None = None) -> dict[str, Mark]:
 
 
 def panels(count: int, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Any]]:
-    """A figure of `count` panels of `width` × `height` inches in rows of at most `columns`, without pyplot's state."""
-    columns = min(count, columns)
+    """A figure of `count` panels of `width` × `height` inches, in even rows of at most `columns`. Without pyplot."""
     rows = -(-count // columns)
+    columns = -(-count // rows)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for spare in axes[count:]:
