@@ -200,7 +200,7 @@ def _latency(lines: list[Part]) -> Table:
     table = _table("Latency", *heads)
     for line in lines:
         memory = "" if line["memory"] is None else f"{line['memory'] / 1e6:,.1f}"
-        numbers = (_milli(line["p50"]), _milli(line["p95"]), str(line["runs"]), f"{line['throughput']:,.3g}", memory)
+        numbers = (_milli(line["p50"]), _milli(line["p95"]), str(line["runs"]), _digits(line["throughput"]), memory)
         table.add_row(line["part"], line["precision"], str(line["batch"]), *numbers)
     return table
 
@@ -219,7 +219,7 @@ def _flops(found: Part) -> tuple[str, str, str]:
 
 
 def _giga(value: float) -> str:
-    return f"{value / 1e9:,.4g}"
+    return _digits(value / 1e9)
 
 
 def _millions(value: int) -> str:
@@ -227,4 +227,9 @@ def _millions(value: int) -> str:
 
 
 def _milli(seconds: float) -> str:
-    return f"{seconds * 1e3:,.4g}"
+    return _digits(seconds * 1e3)
+
+
+def _digits(value: float) -> str:
+    """Four significant digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
