@@ -9,8 +9,9 @@ REPORTS := $(or $(VTB_STORE),runs)/reports
 quickstart: $(VENV)/installed
 	$(BIN)/python run_suite.py quickstart
 
+# Two processes of one thread each; the tests of a file stay together and share what they have made.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The suites of papers, in the embedded world, with few epochs.
 suites: $(VENV)/installed

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
+LONGEST = "test_interruption"  # three minutes, which others can fill if it does not come last
+
+
+def pytest_configure() -> None:
+    """Interrupts reach what tests start, even if pytest itself was started where they are ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: "integration" in item.nodeid)
+    items.sort(key=lambda item: ("integration" in item.nodeid, LONGEST not in item.nodeid))
 
 
 @pytest.fixture

@@ -16,10 +16,22 @@ from bench.data.glyphs import class_names
 from bench.errors import UserError
 from bench.graph import Graph, build_graph
 from bench.suite import load_suite
-from tests.suites import SMALL, write_suite
+from tests.suites import write_suite
+from tests.videos import write_tiny_dataset
 
 D = 4
 NAMES = ["a star", "a heart", "a flag"]
+TINY = """\
+title: Tiny
+datasets:
+  tiny: {root: ., classes: classes.csv, splits: {train: train.txt, test: test.txt}}
+recipe: {source: tiny, templates: glyphs}
+protocol: {templates: glyphs, views: {frames: 2}}
+protocols:
+  closed-set: {role: closed-set, dataset: tiny}
+rows:
+  clip: {method: clip_mean}
+"""
 WITH = ("  epochs: 1\n", "  epochs: 1\n  class_features: $FEATURES\n")
 
 
@@ -85,18 +97,16 @@ def test_a_method_that_adapts_the_text_tower_is_refused(tmp_path: Path, capsys: 
 def test_the_text_towers_own_features_from_a_file_give_its_own_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = tmp_path / "runs"
-    head = f"{SMALL[: SMALL.index('rows:')]}rows:\n  clip: {{method: clip_mean}}\n"
+    write_tiny_dataset(tmp_path)
+    store, suite = tmp_path / "runs", tmp_path / "tiny.yaml"
     arguments = ["--store", str(store), "--jobs", "0", "--workers", "0", "--device", "cpu"]
-    assert main(["run", str(write_suite(tmp_path, text=head)), *arguments]) == 0
-    names: list[str] = []
-    features = []
-    for record in store.glob("records/texts/*/record.json"):
-        names += json.loads(record.read_text())["context"]["class_names"]
-        features.append(load_file(record.parent / "classes.safetensors")["classes"])
-    monkeypatch.setenv("FEATURES", str(write(tmp_path / "own.safetensors", names, 3 * np.concatenate(features))))
-    row = "  file: {method: clip_mean, recipe: {class_features: $FEATURES}}\n"
-    assert main(["run", str(write_suite(tmp_path, text=head + row)), *arguments]) == 0
-    table = pd.read_csv(store / "reports/small/table.csv").set_index("row")
-    for column in ("closed-set_mean", "new-verbs_mean"):
-        assert table[column]["clip"] == table[column]["file"]
+    suite.write_text(TINY)
+    assert main(["run", str(suite), *arguments]) == 0
+    (record,) = store.glob("records/texts/*/record.json")
+    names = json.loads(record.read_text())["context"]["class_names"]
+    rows_CD = 3 * load_file(record.parent / "classes.safetensors")["classes"]
+    monkeypatch.setenv("FEATURES", str(write(tmp_path / "own.safetensors", names[::-1], rows_CD[::-1].copy())))
+    suite.write_text(f"{TINY}  file: {{method: clip_mean, recipe: {{class_features: $FEATURES}}}}\n")
+    assert main(["run", str(suite), *arguments]) == 0
+    table = pd.read_csv(store / "reports/tiny/table.csv").set_index("row")
+    assert table["closed-set_mean"]["clip"] == table["closed-set_mean"]["file"]
