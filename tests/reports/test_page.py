@@ -163,12 +163,19 @@ def test_protocols_are_shown_with_what_differs(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_figures")
+def test_the_curve_comes_first_and_beside_it_what_it_says(folder: Path) -> None:
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    opening = text[text.index('<div class="opening">') : text.index('id="table"')]
+    assert text.index("<img") > text.index('<div class="opening">') and "tradeoff.png" in opening
+    assert opening.index("<img") < opening.index("Best trade-off:") and text.count("Best trade-off:") == 1
+
+
 def test_deviations_are_explained_on_the_page(tmp_path: Path) -> None:
     text = write_report(synthetic.deviating(), tmp_path / "out").read_text(encoding="utf-8")
     assert "2 cells are measured otherwise than the column says (†)" in text
     assert "<li>† MoTE (UCF): views.clips 1 instead of 3</li>" in text
     assert "not compared†: MoTE has views.clips 1 instead of 3" in text
-    assert "Best trade-off: R&amp;D" in text
+    assert "<strong>Best trade-off:</strong> R&amp;D" in text
     lines = pd.read_csv(tmp_path / "out" / "results.csv", keep_default_na=False)
     assert set(lines["deviation"]) == {"", "views.clips 1 instead of 3", "views.frames 2 instead of 8"}
 
@@ -176,19 +183,19 @@ def test_deviations_are_explained_on_the_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("results", "best"),
     [
-        (synthetic.without("closed-set"), "Best HM_ZS: MoTE, α 0.6 with"),
-        (synthetic.without("zero-shot"), "Best closed-set top-1, K400: Text4Vis, α 1 with"),
+        (synthetic.without("closed-set"), "<strong>Best HM_ZS:</strong> MoTE, α 0.6 with"),
+        (synthetic.without("zero-shot"), "<strong>Best closed-set top-1, K400:</strong> Text4Vis, α 1 with"),
     ],
 )
 def test_a_suite_of_one_side_has_no_trade_off(results: Results, best: str, tmp_path: Path) -> None:
     text = write_report(results, tmp_path / "out").read_text(encoding="utf-8")
-    assert best in text and "rade-off" not in text
+    assert text.count(best) == 1 and "rade-off" not in text
     assert not (tmp_path / "out" / "tradeoff.png").exists() and (tmp_path / "out" / "curve-alpha.png").exists()
 
 
 def test_base_and_novel_have_their_report(tmp_path: Path) -> None:
     text = write_report(synthetic.halves(), tmp_path / "out").read_text(encoding="utf-8")
-    assert "Best HM hmdb51:" in text and "Reference, HM hmdb51: Text4Vis" in text and "HM_ZS" not in text
+    assert "Best HM hmdb51:" in text and "Reference, HM hmdb51:</strong> Text4Vis" in text and "HM_ZS" not in text
     assert {"tradeoff-HM-hmdb51.png", "tradeoff-HM-ucf101.png"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
