@@ -15,7 +15,7 @@ test: $(VENV)/installed
 
 # The suites of papers, in the embedded world, with few epochs.
 suites: $(VENV)/installed
-	$(BIN)/python -m pytest -m suites
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m suites -n 2
 
 # Launches on the cluster that SLURM_CONF describes; without one these tests are skipped.
 slurm: $(VENV)/installed
