@@ -40,7 +40,7 @@ def class_features(source: str, names: Sequence[str], width: int) -> NDArray[np.
     try:
         with safe_open(file, framework="np") as opened:
             known, rows_CD = json.loads((opened.metadata() or {})["names"]), opened.get_tensor("classes")
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         hint = "a tensor `classes` [C, D] and metadata `names`, a JSON list of C names"
         raise UserError(f"no file of class features: {error}", where=file, hint=hint) from error
     if rows_CD.shape != (len(known), width):
@@ -51,6 +51,8 @@ def class_features(source: str, names: Sequence[str], width: int) -> NDArray[np.
             hint="the backbone's joint space is that wide; project other features, or take another backbone",
         )
     place = {name: row for row, name in enumerate(known)}
+    if len(place) < len(known):
+        raise UserError("`names` has a name twice", where=file)
     if absent := [name for name in names if name not in place]:
         more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
         raise UserError(f"has no features of {', '.join(map(repr, absent[:3]))}{more}", where=file)
@@ -63,7 +65,7 @@ def class_features(source: str, names: Sequence[str], width: int) -> NDArray[np.
 
 
 def content(features_CD: NDArray[np.float32]) -> str:
-    """What features are by, whatever file they come from."""
+    """What tells features apart, whatever file they come from."""
     return hashlib.sha256(features_CD.tobytes()).hexdigest()
 
 

@@ -282,7 +282,7 @@ def _check_report(suite: Suite, where: Where) -> None:
         if name is not None and name not in rows:
             raise unknown("row", name, rows, where=where(("report", key)))
     for row, own in rows.items():
-        for name in set(own.protocols) - set(suite.file.protocols):
+        for name in [name for name in own.protocols if name not in suite.file.protocols]:
             raise unknown("protocol", name, suite.file.protocols, where=where(("rows", row, "protocols")))
     for name in suite.file.protocols:
         if not any(name in own.protocols or not own.protocols for own in rows.values()):
