@@ -23,7 +23,7 @@ from bench.data.datasets import Dataset
 from bench.data.selection import Selection
 from bench.data.subsets import merged_vocabulary
 from bench.data.views import TestViews, TrainViews
-from bench.descriptions import descriptions, missing
+from bench.descriptions import descriptions, irregular, missing
 from bench.identity import digest
 from bench.imported import IMPORT_MODULES, identity_of, imported_spec
 from bench.parts import Hashing, Parts
@@ -76,7 +76,9 @@ class Graph:
     datasets: dict[str, Dataset] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)  # dataset -> why its data are not usable
     protocols: dict[str, Part] = field(default_factory=dict)  # what the columns of the tables are measured under
-    notes: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # (dataset, split) -> what is odd about it
+    notes: dict[tuple[str, str], list[str]] = field(
+        default_factory=dict
+    )  # (dataset, split or what else of it) -> what is odd
     uncached: dict[str, set[str]] = field(default_factory=dict)  # why features are not kept -> trainings
 
 
@@ -214,6 +216,8 @@ class _Builder(Parts):
             elif not self._missing(owner):
                 told = dict(zip(every, descriptions(recipe.descriptions, kind, owner.dataset, every), strict=True))
                 sentences = [told[name] for name in names]
+                if odd := irregular(recipe.descriptions, kind, owner.dataset):
+                    self.notes[owner.dataset, f"{kind} descriptions"] = [odd]
             count = sum(map(len, sentences))
             self.memo[memo] = self._stage(
                 "texts",

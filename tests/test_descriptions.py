@@ -11,6 +11,9 @@ from bench.data.glyphs import VERBS, WORLDS, class_names
 from bench.data.stills import WORDS
 from bench.descriptions import STEPS, descriptions, irregular, missing
 from bench.errors import UserError
+from bench.graph import build_graph
+from bench.suite import load_suite
+from tests.videos import write_tiny_dataset
 
 FOUR = ("brush hair", "kick", "kick ball", "sword")
 
@@ -60,6 +63,22 @@ def test_lists_of_any_length_are_taken_and_counted(tmp_path: Path) -> None:
         "2_t_description_ucf_101.json: 3 classes with other than 2 sentences, such as '1'"
     )
     assert irregular("glyphs", "temporal", "ucf101") == ""
+
+
+def test_the_plan_says_which_descriptions_are_irregular(tmp_path: Path) -> None:
+    write_tiny_dataset(tmp_path)
+    source = write(tmp_path, "2_s_description_tiny.json", numbered(["a", "b"], ["c"], ["d", "e"]))
+    write(tmp_path, "2_t_description_tiny.json", numbered(["a", "b"], ["c", "d"], ["e", "f"]))
+    suite = tmp_path / "tiny.yaml"
+    suite.write_text(
+        "title: Tiny\n"
+        "datasets: {tiny: {root: ., classes: classes.csv, splits: {train: train.txt, test: test.txt}}}\n"
+        f"recipe: {{source: tiny, templates: glyphs, descriptions: '{source}'}}\n"
+        "protocols: {closed-set: {role: closed-set, dataset: tiny, templates: glyphs}}\n"
+        "rows: {msta: {method: msta}}\n"
+    )
+    notes = [note for own in build_graph(load_suite(suite)).notes.values() for note in own]
+    assert "2_s_description_tiny.json: 1 classes with other than 2 sentences, such as '1'" in notes
 
 
 def test_exchanged_sentences_of_hmdb51_are_given_back_unless_the_published_order_is_asked_for(tmp_path: Path) -> None:
