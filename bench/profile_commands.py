@@ -98,8 +98,9 @@ def _stage(name: str, backbone_name: str, shown: Part, given: dict[str, Part], m
     try:
         config.check(inference)
         shape = backbone(backbone_name)
+        config.fits(shape, shown["frames"])
     except ValueError as error:
-        raise UserError(str(error), where=f"inference of {name}") from error
+        raise UserError(str(error), where=f"settings of {name}") from error
     except UserError as error:
         raise error.at("--backbone") from error
     training = {

@@ -297,6 +297,8 @@ class _Resolver:
         except ValueError as error:
             raise UserError(str(error), where=self.where(("rows", row_id, "inference"))) from error
         recipe = self._recipe(row_id, row, parts["recipe"])
+        if config.trains and not recipe.imported:
+            self._fits(row_id, config, recipe.backbone, recipe.views.frames)
         if config.texts_inside and recipe.class_features:
             raise UserError(
                 f"row '{row_id}' adapts the text tower, which recipe.class_features takes the place of",
@@ -377,6 +379,7 @@ class _Resolver:
         protocol: Protocol = self._one(Protocol, _with_size(data, recipe.backbone, 1.0, self.where(place)), place)
         for part in protocol.parts().values():
             self._known_data(part.dataset, part.split, part.labels, part.classes, place, "dataset")
+        self._fits(row_id, config, recipe.backbone, protocol.views.frames)
         for other in protocol.vocabulary:
             dataset(other, self.suite.datasets, where=self._place((*place, "vocabulary")))
         self._known_names(protocol.templates, protocol.views.decoder, place)
@@ -393,6 +396,12 @@ class _Resolver:
                 hint="base-to-novel trains with recipe.classes: base",
             )
         return protocol
+
+    def _fits(self, row_id: str, config: Config, backbone_name: str, frames: int) -> None:
+        try:
+            config.fits(backbone(backbone_name), frames)
+        except ValueError as error:
+            raise UserError(str(error), where=self.where(("rows", row_id))) from error
 
     def _known_data(self, name: str, split: str, labels: str, classes: str, place: KeyPath, key: str) -> None:
         if (name, split, labels, classes) in self.known_data:

@@ -15,7 +15,7 @@ from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from methods.contract import Prediction, Predictor, cosines
-from methods.temporal_costs import EXPANSION, POSITIONS
+from methods.temporal_costs import EXPANSION, POSITIONS, within_positions
 
 
 class FeedForward(nn.Module):
@@ -89,8 +89,7 @@ class TemporalTransformer(nn.Module):
     def positioned(self, frames_BTD: Tensor) -> Tensor:
         """What goes into the first layer, and is carried to the output by the residual stream."""
         frames = frames_BTD.shape[1]
-        if frames > POSITIONS:
-            raise ValueError(f"{frames} frames, but the temporal transformer has {POSITIONS} positions")
+        within_positions(frames)
         return frames_BTD + self.frame_position_embeddings.weight[:frames]
 
 

@@ -120,6 +120,9 @@ class Config(BaseModel):
     def check(self, inference: Inference) -> None:
         """Raises ValueError, naming what is allowed, for inference choices that this configuration cannot serve."""
 
+    def fits(self, backbone: Backbone, frames: int) -> None:
+        """Raises ValueError, naming what is allowed, for a backbone or a number of frames that this cannot have."""
+
     def head_parameters(self, backbone: Backbone, inference: Inference | None = None) -> Parameters:
         """Closed form; `active` is as deployed with these inference choices, by default the method's defaults."""
         return Parameters(0, 0)

@@ -5,6 +5,14 @@ from __future__ import annotations
 from bench.backbones import Backbone
 
 POSITIONS = 77  # rows of the position table; the official heads size it by CLIP's text context length
+
+
+def within_positions(frames: int) -> None:
+    """Raises ValueError for more frames than have a position."""
+    if frames > POSITIONS:
+        raise ValueError(f"{frames} frames, but there are {POSITIONS} positions in time; allowed: up to {POSITIONS}")
+
+
 EXPANSION = 4  # hidden width of a feed-forward network over D
 
 

@@ -64,6 +64,17 @@ MISTAKES = {
         ),
         ["small.yaml:16: protocols.new-verbs", "no row is measured under this protocol"],
     ),
+    "more frames than positions": (
+        (("views: {frames: 4}", "views: {frames: 78}"),),
+        ["small.yaml:19: rows.dense", "78 frames, but there are 77 positions in time", "allowed: up to 77"],
+    ),
+    "frames that do not fit the rates": (
+        (
+            ("method: dense_temporal", "method: vidprism"),
+            ("{layers: 1}}\n  mote", "{classifier: text, rates: [2, 4, 8], keep: 2}}\n  mote"),
+        ),
+        ["small.yaml:19: rows.dense", "4 frames at rates [2, 4, 8]", "allowed: frames that the slowest rate divides"],
+    ),
     "start from a row further down": (
         (("config: {layers: 1}}", "config: {layers: 1}, start: mote}"),),
         ["small.yaml:19: rows.dense.start", "unknown row further up 'mote'", "clip_mean"],

@@ -17,7 +17,7 @@ from bench.backbones import Backbone
 from methods import settings
 from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
 from methods.settings import Inference, Parameters
-from methods.temporal_costs import TEMPORAL_PATHS, temporal_modules, temporal_parameters
+from methods.temporal_costs import TEMPORAL_PATHS, temporal_modules, temporal_parameters, within_positions
 
 __all__ = ["Config", "Inference"]
 
@@ -32,6 +32,9 @@ class Config(settings.Config):
     layers: Layers = Field(
         default=4, description="temporal layers; 4 as MoTE with ViT-B/16. The published dense ViT-B/16 row has 6"
     )
+
+    def fits(self, backbone: Backbone, frames: int) -> None:
+        within_positions(frames)
 
     def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
         size = temporal_parameters(backbone.embed_dim, self.layers)

@@ -19,7 +19,13 @@ from bench.backbones import Backbone
 from methods import settings
 from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
 from methods.settings import Parameters
-from methods.temporal_costs import TEMPORAL_PATHS, half_feed_forward_flops, temporal_modules, temporal_parameters
+from methods.temporal_costs import (
+    TEMPORAL_PATHS,
+    half_feed_forward_flops,
+    temporal_modules,
+    temporal_parameters,
+    within_positions,
+)
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -221,6 +227,9 @@ class Config(settings.Config):
         """Without modulation, as the others."""
         changed = {**_PLAIN, "merge_temperature": None, "aggregation": "ensemble"}
         return {"ensemble": inference.model_copy(update=changed)} if self.experts else {}
+
+    def fits(self, backbone: Backbone, frames: int) -> None:
+        within_positions(frames)
 
     def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
         stored = temporal_parameters(backbone.embed_dim, self.layers, *self.pools)

@@ -23,6 +23,7 @@ from methods import settings
 from methods.dense_temporal import config as dense
 from methods.presets import CLEAN_TRAINING, Preset
 from methods.settings import Inference, Parameters
+from methods.temporal_costs import within_positions
 from methods.text4vis.costs import HEAD_PATHS, head_modules, head_parameters, inside_flops, inside_parameters
 
 __all__ = ["Config", "Inference"]
@@ -30,6 +31,7 @@ __all__ = ["Config", "Inference"]
 LAYERED = ("transf", "transf_cls")
 LEARNT = (*LAYERED, "conv1d", "lstm")
 TEXTS = ("clip_text", "coop")
+MARKS = 2  # tokens that start and end a text
 OF_COOP = ("context", "context_start", "context_of", "class_at")
 
 
@@ -136,6 +138,15 @@ class Config(dense.Config):
     def vectors(self) -> int:
         """Of a context of coop."""
         return len(self.context_start.split()) or self.context
+
+    def fits(self, backbone: Backbone, frames: int) -> None:
+        if self.head in LAYERED or self.inside == "joint_st":
+            within_positions(frames)
+        if self.classifier == "coop" and self.vectors >= (room := backbone.context_length - MARKS):
+            raise ValueError(
+                f"a context of {self.vectors} leaves no room for a class name in a text of {backbone.context_length} "
+                f"tokens; allowed: up to {room} less the tokens of the longest name"
+            )
 
     @property
     def looks_at_source(self) -> bool:

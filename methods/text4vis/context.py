@@ -19,8 +19,6 @@ from bench.clip import TEXTS_PER_BATCH, Clip, class_means
 from bench.errors import UserError
 from methods.text4vis.config import Config
 
-MARKS = 2  # tokens that start and end a text
-
 
 class Layout(NamedTuple):
     """Tokens of names; for every place of a text the token, or, behind those, the vector that stands there; its end."""
@@ -31,17 +29,11 @@ class Layout(NamedTuple):
 
 
 class Context(nn.Module):
-    """Vectors around a class name. Raises UserError where a text has no room for a name beside them."""
+    """Vectors around a class name."""
 
     def __init__(self, config: Config, clip: Clip, classes: int = 0) -> None:
         super().__init__()
-        length, self.count = clip.spec.context_length, config.vectors
-        if self.count > length - MARKS - 1:
-            raise UserError(
-                f"a context of {self.count} leaves no room for a class name in a text of {length} tokens",
-                where="config.context_start" if config.context_start else "config.context",
-                hint=f"allowed with backbone {clip.spec.name}: {length - MARKS} less the tokens of the longest name",
-            )
+        self.count = config.vectors
         self.bound, self.class_at = config.context_of == "class", config.class_at
         start_KMW = torch.empty(classes if self.bound else 1, self.count, clip.spec.text_width)
         if config.context_start:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bench.backbones import Backbone
 from methods.blocks import TemporalTransformer
-from methods.temporal_costs import POSITIONS, temporal_heads
+from methods.temporal_costs import POSITIONS, temporal_heads, within_positions
 from methods.text4vis.config import Config
 from methods.text4vis.costs import CLS_HEADS, CLS_INNER, KERNEL
 
@@ -139,8 +139,7 @@ class TransfCls(Head):
 
     def features(self, frames_BTD: Tensor, generator: torch.Generator | None = None) -> Features:
         batch, frames, _ = frames_BTD.shape
-        if frames > POSITIONS:
-            raise ValueError(f"{frames} frames, but the class token's transformer has {POSITIONS} positions")
+        within_positions(frames)
         tokens_BND = torch.cat([self.cls_token.expand(batch, -1, -1), frames_BTD], dim=1)
         tokens_BND = tokens_BND + self.pos_embed[:, : frames + 1]
         drop = partial(dropped, generator=generator if self.training else None)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bench.backbones import Backbone
-from methods.temporal_costs import POSITIONS
+from methods.temporal_costs import POSITIONS, within_positions
 from methods.text4vis.costs import KERNEL
 from methods.text4vis.heads import shifted
 
@@ -135,8 +135,7 @@ class JointSpaceTime(Inside):
     def encode(self, visual: Any, clips_BT3HW: Tensor) -> Tensor:
         """Frame features that are all alike: their mean is the clip's."""
         frames = clips_BT3HW.shape[1]
-        if frames > POSITIONS:
-            raise ValueError(f"{frames} frames, but there are {POSITIONS} places in time")
+        within_positions(frames)
         hidden_BPW = visual.ln_pre(self._tokens(visual, clips_BT3HW.flatten(0, 1), frames))
         for block in visual.transformer.resblocks:
             hidden_BPW = through(visual, block, hidden_BPW)

@@ -162,6 +162,9 @@ class Config(settings.Config):
         found = [(frames // rate, rate), (int(frames % rate > 0), frames % rate)]
         return [(count, length) for count, length in found if count]
 
+    def fits(self, backbone: Backbone, frames: int) -> None:
+        self.lengths(frames)
+
     def lengths(self, frames: int) -> tuple[int, ...]:
         """Tokens of each stream. Raises ValueError where a convolution would give a slow stream other numbers."""
         lengths = tuple(

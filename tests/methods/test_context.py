@@ -214,11 +214,13 @@ def test_a_training_is_planned_with_the_texts_of_every_step() -> None:
 
 
 def test_a_context_without_room_for_a_name_is_refused() -> None:
-    with pytest.raises(UserError, match="a context of 14 leaves no room for a class name in a text of 16 tokens"):
-        build(context=14)
+    shape = backbone("glyph-vit")
+    with pytest.raises(ValueError, match="a context of 14 leaves no room for a class name in a text of 16 tokens"):
+        Config(classifier="coop", context=14).fits(shape, 8)
+    Config(classifier="coop", context=13).fits(shape, 8)
     assert build(context=13).embed_classes(bare(GLYPHS)).isfinite().all()
-    with pytest.raises(UserError, match="no room"):
-        build(context_start="a " * 14)
+    with pytest.raises(ValueError, match="no room"):
+        Config(classifier="coop", context_start="a " * 14).fits(shape, 8)
 
 
 def test_words_that_are_several_tokens_are_refused() -> None:

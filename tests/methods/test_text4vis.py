@@ -94,7 +94,7 @@ def test_it_has_positions_for_other_clips_than_those_of_training(frames_BTD: Ten
     head = TransfCls(D, layers=1).eval()
     longer_BTD = torch.cat([frames_BTD, frames_BTD], dim=1)
     assert not torch.allclose(head.features(longer_BTD)["z"], head.features(frames_BTD)["z"], atol=1e-3)
-    with pytest.raises(ValueError, match="78 frames, but the class token's transformer has 77 positions"):
+    with pytest.raises(ValueError, match="78 frames, but there are 77 positions"):
         head.features(torch.zeros(1, 78, D))
 
 
