@@ -23,7 +23,7 @@ slurm: $(VENV)/installed
 
 # All methods side by side, and the pictures of docs/methods_compared.md: forty minutes on two cores.
 methods: $(VENV)/installed
-	$(BIN)/python run_suite.py methods --jobs 2
+	$(BIN)/python run_suite.py methods
 	cp $(REPORTS)/methods/tradeoff.png docs/images/methods_tradeoff.png
 	cp $(REPORTS)/methods/expert-similarity-vidprism.png docs/images/vidprism_similarity.png
 	cp $(REPORTS)/methods/curve-shots.png docs/images/methods_few_shot.png

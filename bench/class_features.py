@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from os.path import expanduser, expandvars
 from pathlib import Path
@@ -20,14 +19,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from bench.errors import UserError
-
-PLACE = "recipe.class_features"
+from bench.files import unset_variable
 
 
 def missing(source: str) -> str | None:
     """Why a file cannot be read, None if it is there or none is named: planning goes on without it."""
-    if unset := re.search(r"\$(\w+|\{\w+\})", expandvars(source)):
-        return f"class features: environment variable {unset[0]} is not set"
+    if variable := unset_variable(source):
+        return f"class features: environment variable {variable} is not set"
     return None if not source or _path(source).is_file() else f"class features are not there: {_path(source)}"
 
 

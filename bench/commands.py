@@ -119,6 +119,8 @@ def run(
     _show(plan, declared.name, len(declared.trials), graph)
     if plan.missing_data:
         name, reason = next(iter(plan.missing_data.items()))
+        if name not in graph.datasets:
+            raise UserError(reason, where="recipe")
         raise UserError(reason, where=f"dataset '{name}'", hint="see docs/add_a_dataset.md")
     refuse_unimported(graph.stages.values(), records)
     todo = [stage for stage in graph.stages.values() if not records.done(*stage.key)]

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from bench.data.glyphs import OBJECTS, VERBS
 from bench.data.lists import read_json
 from bench.errors import UserError, unknown
+from bench.files import unset_variable
 
 GLYPHS = "glyphs"
 KINDS = {"spatial": "s", "temporal": "t"}
@@ -80,8 +81,8 @@ def missing(source: str, kind: str, dataset: str) -> str | None:
     if source == GLYPHS:
         return None
     folder = _parsed(source).folder
-    if unset := re.search(r"\$(\w+|\{\w+\})", expandvars(folder)):
-        return f"descriptions: environment variable {unset[0]} is not set"
+    if variable := unset_variable(folder):
+        return f"descriptions: environment variable {variable} is not set"
     file = _file(source, kind, dataset)
     return None if file.is_file() else f"descriptions are not there: {file}"
 

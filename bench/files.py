@@ -1,10 +1,18 @@
-"""Writing files whole."""
+"""Paths as users write them, and files that are written whole."""
 
 from __future__ import annotations
 
 import os
+import re
 import uuid
+from os.path import expandvars
 from pathlib import Path
+
+
+def unset_variable(text: str) -> str:
+    """The first environment variable in a path that is not set, as written; "" if all are."""
+    unset = re.search(r"\$(\w+|\{\w+\})", expandvars(text))
+    return unset[0] if unset else ""
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:

@@ -74,10 +74,13 @@ def _graph(folder: Path, *changes: tuple[str, str]) -> Graph:
 
 
 def test_a_file_counts_by_content_and_one_that_is_not_there_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("FEATURES", raising=False)
     assert "environment variable $FEATURES is not set" in _graph(tmp_path, WITH).missing["$FEATURES"]
+    assert main(["run", str(tmp_path / "small.yaml"), "--store", str(tmp_path / "runs")]) == 2
+    error = capsys.readouterr().err
+    assert "recipe: class features: environment variable $FEATURES is not set" in error and "dataset" not in error
     names = [*class_names("narrow", "source"), *class_names("narrow", "verbs")]
     identities = []
     for number, width in enumerate((128, 128, 128)):

@@ -6,7 +6,6 @@ Torch-free. `content` takes part in identities, places do not. A mistake in a fi
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -24,6 +23,7 @@ from bench.data.lists import Entry, Listing, Split, read_classes, read_json, rea
 from bench.data.manifest import Manifest, Progress, cache_dir
 from bench.data.video import Source, inside
 from bench.errors import UserError, unknown
+from bench.files import unset_variable
 from bench.identity import digest
 
 EMBEDDED_PREFIX = "glyphs-"
@@ -162,7 +162,7 @@ class Dataset(BaseModel):
 
     def missing(self, split: str | None = None) -> str | None:
         """Why the videos (of a split) cannot be used, None if they can. Single videos are not looked at."""
-        if variable := _unset(self.root):
+        if variable := unset_variable(self.root):
             return f"root of dataset '{self.name}': environment variable {variable} is not set"
         if not self.location().is_dir():
             return f"root of dataset '{self.name}' is not there: {self.location()}"
@@ -198,7 +198,7 @@ class Dataset(BaseModel):
         """Why a split's list or the classes cannot be read, None if the files are there."""
         for text in (self.classes, *self._split(split).list):
             if not (file := self._files(text)[0]).is_file():
-                if variable := _unset(self.lists) or _unset(text):
+                if variable := unset_variable(self.lists) or unset_variable(text):
                     return f"lists of dataset '{self.name}': environment variable {variable} is not set"
                 return f"'{text}' of dataset '{self.name}' is not there: {file}"
         return None
@@ -354,12 +354,6 @@ def dataset(name: str, declared: Mapping[str, Dataset], *, where: str = "") -> D
     if name in _shipped():
         return Dataset.model_validate(declared_fields(name, "", {}))
     raise unknown("dataset", name, datasets(declared), where=where)
-
-
-def _unset(text: str) -> str:
-    """The first environment variable in a path that is not set, as written; "" if all are."""
-    unset = re.search(r"\$(\w+|\{\w+\})", expandvars(text))
-    return unset[0] if unset else ""
 
 
 def _files(text: str, lists: str, folder: str) -> list[Path]:
