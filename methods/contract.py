@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.clip import Clip
-from bench.seeds import seed_for
+from bench.core.seeds import seed_for
+from bench.models.clip import Clip
 from methods.settings import Config, Inference
 
 

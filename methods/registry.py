@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from bench.errors import UserError, unknown
+from bench.core.errors import UserError, unknown
 from methods.settings import Config, Inference
 
 if TYPE_CHECKING:

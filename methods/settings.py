@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field
 
-from bench.backbones import Backbone
+from bench.models.backbones import Backbone
 
 Fraction = Annotated[float, Ge(0), Le(1)]
 

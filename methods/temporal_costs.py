@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.backbones import Backbone
+from bench.models.backbones import Backbone
 
 POSITIONS = 77  # rows of the position table; the official heads size it by CLIP's text context length
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from bench.suite.pairing import OTHER_DATA, Pair
+from bench.suite.published import COMPARED
 from reports import tables
-from reports.pairing import OTHER_DATA, Pair
-from reports.published import COMPARED
 from reports.results import Results
 from reports.shown import Grid
 from reports.tables import Cell

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.seeds import seed_for
-from bench.statistics import (
+from bench.core.seeds import seed_for
+from bench.measure.statistics import (
     DRAWS,
     Estimates,
     Floats,
@@ -198,7 +198,7 @@ def _accuracies(
 
 
 def _harmonic_means(sides: list[Singles]) -> Singles:
-    """`bench.metrics.harmonic_mean` of arrays; a side without any right answer makes it 0."""
+    """`bench.measure.metrics.harmonic_mean` of arrays; a side without any right answer makes it 0."""
     with np.errstate(divide="ignore"):
         inverse = sum(1 / np.clip(side, 0, None) for side in sides)
     return np.asarray(len(sides) / inverse, np.float32)

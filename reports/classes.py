@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from bench.seeds import seed_for
-from bench.statistics import TAILS
+from bench.core.seeds import seed_for
+from bench.measure.statistics import TAILS
 from reports import style
 from reports.comparisons import interval_text, pairings, signed
 from reports.results import TRIAL, Results

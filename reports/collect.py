@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from bench.graph import Cell, Graph, ProbeCell
-from bench.records import Store
-from bench.suite import Suite, changes_protocols
+from bench.graph.build import Cell, Graph, ProbeCell
+from bench.store.records import Store
+from bench.suite.pairing import pairs
+from bench.suite.resolve import Suite, changes_protocols
 from reports.collect_costs import collect_costs, collect_trainings
 from reports.collect_experts import collect_distances, collect_maps, collect_routing
 from reports.failures import Failure
-from reports.pairing import pairs
 from reports.results import Probe, ReportSettings, Results
 from reports.shares import Shares
 from reports.snapshot import Evaluations

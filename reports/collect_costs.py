@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from bench.graph import Cell, ProbeCell
-from bench.records import Store
-from bench.stage import Stage
-from bench.suite import Trial
+from bench.graph.build import Cell, ProbeCell
+from bench.graph.stage import Stage
+from bench.store.records import Store
+from bench.suite.resolve import Trial
 from reports.costs import Cost, Training
 
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from safetensors.numpy import load_file
 
-from bench.graph import ProbeCell
-from bench.records import Store
-from bench.suite import Trial
+from bench.graph.build import ProbeCell
+from bench.store.records import Store
+from bench.suite.resolve import Trial
 from reports.maps import Clip, Maps
 from reports.routing import Routing
 from reports.weights import Distances

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.errors import unknown
-from bench.statistics import Floats, Tests, difference_tests, holm, mcnemar, paired_permutation_test
+from bench.core.errors import unknown
+from bench.measure.statistics import Floats, Tests, difference_tests, holm, mcnemar, paired_permutation_test
 from reports.bootstrap import Place, answers, bootstrap
 from reports.results import TRIAL, Results
 from reports.shown import Grid

@@ -13,9 +13,9 @@ from math import isnan, nan
 
 import pandas as pd
 
-from bench.statistics import spread
+from bench.measure.statistics import spread
+from bench.suite.published import Number, load
 from reports.costs import GIGA, MEBIBYTE, MEGA, Cost, Training, digits, flop_unit
-from reports.published import Number, load
 from reports.results import Results
 from reports.shown import Grid
 

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.metrics import harmonic_mean
-from bench.statistics import spread
+from bench.measure.metrics import harmonic_mean
+from bench.measure.statistics import spread
+from bench.suite.measures import ROLES, Measure, measures, of_role, trade_offs
+from bench.suite.pairing import Pair
 from reports.costs import Cost, Training
 from reports.failures import Failure
 from reports.maps import Maps
-from reports.measures import ROLES, Measure, measures, of_role, trade_offs
-from reports.pairing import Pair
 from reports.routing import Routing
 from reports.shares import Shares
 from reports.weights import Distances

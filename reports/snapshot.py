@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
-from bench.errors import UserError, unknown
-from bench.files import write_atomically
-from bench.records import Store
+from bench.core.errors import UserError, unknown
+from bench.core.files import write_atomically
+from bench.store.records import Store
 from reports.costs import Cost, Training
 from reports.failures import Failure
 from reports.results import COLUMNS, ReportSettings, Results

@@ -10,17 +10,17 @@ from typing import Any
 
 import pandas as pd
 
-from bench.statistics import DRAWS, ENOUGH
+from bench.measure.statistics import DRAWS, ENOUGH
+from bench.suite.measures import Measure
 from reports.bootstrap import Bootstrap, Place, bootstrap
 from reports.markup import LATEX, MARKDOWN, booktabs, escape, pipes
-from reports.measures import Measure
 from reports.results import Results, grouped, is_draw, value_text
 
 Facts = pd.Series | dict[Hashable, Any]  # a line of `Results.summary`
 DIGITS = 1
 DAGGER = "†"
 LEVEL = 0.05  # of significance
-# Seeds -> the least percent that plain percentile intervals over seeds and videos covered (`python -m bench.coverage`).
+# Seeds -> the least percent that plain percentile intervals over seeds and videos covered (`python -m tools.coverage`).
 PLAIN_COVERAGE = {2: 77, 3: 85, 5: 90}
 SHARED = {2: ", both per seed", 3: ", all per seed"}
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.launch.scenes import EVALUATE, OTHER, TEXTS, TRAIN, Scene
 
 LONGEST = "test_interruption"  # three minutes, which others can fill if it does not come last
 
@@ -29,3 +32,14 @@ def one_thread() -> Iterator[None]:
     yield
     torch.set_num_threads(before)
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """Texts in job 1, two trainings in an array 2, an evaluation in job 3, 9 to close; none is in the queue."""
+    scene = Scene(tmp_path, monkeypatch, TEXTS, TRAIN, OTHER, EVALUATE)
+    scene.submit("1", [0])
+    scene.submit("2", [1], [2])
+    scene.submit("3", [3])
+    scene.submit("9", [], closing=True)
+    return scene

@@ -14,7 +14,7 @@ from open_clip import factory
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench import backbones
+from bench.models import backbones
 
 NAME = "ViT-zoo-16"  # its config says GELU
 TAG = "openai"  # its weights were trained with QuickGELU

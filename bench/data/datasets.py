@@ -18,13 +18,13 @@ import yaml
 from annotated_types import MinLen
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from bench.data import glyphs
+from bench.core.errors import UserError, unknown
+from bench.core.files import unset_variable
+from bench.core.identity import digest
 from bench.data.lists import Entry, Listing, Split, read_classes, read_json, read_list, read_names
 from bench.data.manifest import Manifest, Progress, cache_dir
-from bench.data.video import Source, inside
-from bench.errors import UserError, unknown
-from bench.files import unset_variable
-from bench.identity import digest
+from bench.glyphs import world as glyphs
+from bench.video.reader import Source, inside
 
 EMBEDDED_PREFIX = "glyphs-"
 SHIPPED_PREFIX = "shipped:"

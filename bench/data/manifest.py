@@ -17,7 +17,7 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-from bench.identity import digest
+from bench.core.identity import digest
 
 THREADS = 4  # files hashed at once: enough to wait for a network disk, few enough for a spinning one
 

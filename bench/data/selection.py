@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any, NamedTuple
 
+from bench.core.errors import StageError, UserError
 from bench.data.datasets import Dataset, Entry, dataset
 from bench.data.subsets import base_and_novel, few_shot, of_classes
-from bench.data.video import Source
-from bench.errors import StageError, UserError
+from bench.video.reader import Source
 
 
 class Selection(NamedTuple):

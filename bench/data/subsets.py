@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from bench.core.errors import UserError
+from bench.core.seeds import seed_for
 from bench.data.datasets import Entry
-from bench.errors import UserError
-from bench.seeds import seed_for
 
 
 def few_shot(entries: Iterable[Entry], shots: int, seed: int) -> list[Entry]:

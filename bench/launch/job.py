@@ -16,12 +16,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 
-from bench.errors import Interrupted
+from bench.core.errors import Interrupted
 from bench.launch import scheduler
-from bench.launch.attempts import histories
 from bench.launch.launches import Launch, open_launch, release
-from bench.records import Store
-from bench.work import Compute, Order, assist, execute
+from bench.launch.work import Compute, Order, assist, execute
+from bench.store.attempts import histories
+from bench.store.records import Store
 
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # read by libraries when they are loaded
 KILLED_WITHIN = 900.0  # seconds after SIGTERM; Slurm's grace and kill times together are far shorter
@@ -74,7 +74,7 @@ def run_element(folder: str, numbers: list[int], since: float) -> None:
 
 def prepare(launch: Launch) -> None:
     """The environment of the launch, before anything heavy is imported."""
-    from bench.pretrained import offline
+    from bench.models.pretrained import offline
 
     os.environ.update(launch.about["environment"])
     threads = str(launch.about["compute"]["threads"])

@@ -21,10 +21,10 @@ from getpass import getuser
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError, unknown
-from bench.files import write_atomically
-from bench.records import Store
-from bench.work import Order
+from bench.core.errors import UserError, unknown
+from bench.core.files import write_atomically
+from bench.launch.work import Order
+from bench.store.records import Store
 
 Part = dict[str, Any]
 Key = tuple[str, str]  # kind and identity

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from multiprocessing import get_context
 
-from bench.records import Store
-from bench.stage import ALONE, KINDS, Stage
-from bench.work import Compute, Order, Part, execute
+from bench.graph.stage import ALONE, KINDS, Stage
+from bench.launch.work import Compute, Order, Part, execute
+from bench.store.records import Store
 
 ATTEMPTS = 3  # of a stage whose process dies; an error of the stage itself is not repeated
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from getpass import getuser
 from typing import NamedTuple
 
-from bench.errors import UserError
+from bench.core.errors import UserError
 
 # Of a job that will not run any more. REQUEUED and the like are not among them: such a job comes back.
 ENDED = {

@@ -28,10 +28,10 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
-from bench.errors import UserError
-from bench.named_protocols import merged
-from bench.stage import KINDS
-from bench.yaml_source import KeyPath, load_yaml, validate
+from bench.core.errors import UserError
+from bench.graph.stage import KINDS
+from bench.suite.named_protocols import merged
+from bench.suite.yaml_lines import KeyPath, load_yaml, validate
 
 # Options that the launcher sets itself, or that would keep it from learning the job's number.
 LAUNCHERS = frozenset(

@@ -2,7 +2,7 @@
 
 Stages of a kind that ask for the same resources, and that are equally deep in the graph, share an array; small ones
 share a job. Arrays wait for the jobs of their inputs by `afterany`: a job looks for records, not for how others ended.
-A round is what is submitted at once. The closing job (bench/launch/closing.py) runs when all others are gone; it
+A round is what is submitted at once. The closing job (bench/commands/finalizer.py) runs when all others are gone; it
 submits another round of what was lost, or writes the report.
 """
 
@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
-from bench.identity import source_fingerprint
+from bench.core.errors import UserError
+from bench.core.identity import source_fingerprint
+from bench.graph.stage import ALONE, Stage
 from bench.launch import scheduler
-from bench.launch.attempts import histories
 from bench.launch.launches import (
     Jobs,
     Launch,
@@ -33,10 +33,10 @@ from bench.launch.launches import (
     take,
 )
 from bench.launch.site import Resources, Site, resources_for, submitit_parameters
-from bench.records import Store
-from bench.stage import ALONE, Stage
-from bench.suite import Suite
-from bench.work import Order
+from bench.launch.work import Order
+from bench.store.attempts import histories
+from bench.store.records import Store
+from bench.suite.resolve import Suite
 
 Part = dict[str, Any]
 
@@ -83,7 +83,7 @@ def launch_slurm(about: Part, stages: list[Planned], todo: Sequence[Stage], stor
 
 def _with_local_weights(stages: Sequence[Stage]) -> list[Stage]:
     """Stages whose pretrained weights are files that nodes can read without a network, fetched here if need be."""
-    from bench.pretrained import resolved
+    from bench.models.pretrained import resolved
 
     found = {
         (backbone, pretrained): resolved(backbone, pretrained).value
@@ -291,7 +291,7 @@ def _submit(launch: Launch, batch: Batch, before: list[Jobs], number: int, since
     """Hand a batch to Slurm through submitit; its job number."""
     from submitit import SlurmExecutor
 
-    from bench.launch.closing import close
+    from bench.commands.finalizer import close
     from bench.launch.job import run_element
 
     executor = SlurmExecutor(folder=launch.folder / "jobs", python=launch.about["site"]["python"])

@@ -22,14 +22,14 @@ from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.errors import UserError
+from bench.core.errors import UserError
+from bench.graph.stage import KINDS
 from bench.launch import scheduler
-from bench.launch.attempts import History, collected
 from bench.launch.launches import Jobs, Key, Launch, Planned, holder, open_launch
 from bench.launch.local import ATTEMPTS
 from bench.launch.scheduler import Job
-from bench.records import Store
-from bench.stage import KINDS
+from bench.store.attempts import History, collected
+from bench.store.records import Store
 
 Part = dict[str, Any]
 

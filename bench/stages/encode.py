@@ -17,16 +17,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench.clip import load_clip
-from bench.data.loader import ViewBatch, copies_loader, test_loader
+from bench.core.errors import Interrupted, StageError
 from bench.data.selection import Videos, opened
-from bench.data.transforms import normalise, statistics
-from bench.data.views import TestViews, TrainViews
-from bench.errors import Interrupted, StageError
-from bench.trained import trained_model
+from bench.models.clip import load_clip
+from bench.stages.trained import trained_model
+from bench.video.loader import ViewBatch, copies_loader, test_loader
+from bench.video.transforms import normalise, statistics
+from bench.video.views import TestViews, TrainViews
 
 if TYPE_CHECKING:
-    from bench.work import Work
+    from bench.launch.work import Work
 
 SHARD = 256  # videos between two points of resumption
 BATCH = 32  # videos decoded together

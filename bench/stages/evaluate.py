@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench.errors import StageError
-from bench.metrics import accuracies, fuse, half_classes, subset_accuracies, top_k_correct
-from bench.trained import class_texts, deploy, trained_model
+from bench.core.errors import StageError
+from bench.measure.metrics import accuracies, fuse, half_classes, subset_accuracies, top_k_correct
+from bench.stages.trained import class_texts, deploy, trained_model
 from methods.contract import Predictor
 
 if TYPE_CHECKING:
-    from bench.work import Work
+    from bench.launch.work import Work
 
 Array = np.ndarray
 

@@ -18,18 +18,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.clip import load_clip
-from bench.data.loader import test_loader
+from bench.core.errors import StageError
+from bench.core.seeds import seed_for
 from bench.data.selection import Videos, opened
-from bench.data.transforms import normalise, statistics
-from bench.data.views import TestViews
-from bench.errors import StageError
-from bench.seeds import seed_for
-from bench.trained import class_texts, deploy, feature, trained_model
+from bench.models.clip import load_clip
+from bench.stages.trained import class_texts, deploy, feature, trained_model
+from bench.video.loader import test_loader
+from bench.video.transforms import normalise, statistics
+from bench.video.views import TestViews
 from methods.contract import Model, Predictor
 
 if TYPE_CHECKING:
-    from bench.work import Work
+    from bench.launch.work import Work
 
 
 class Clip(NamedTuple):

@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.seeds import seed_for
-from bench.trained import class_texts, deploy, feature, trained_model
+from bench.core.seeds import seed_for
+from bench.stages.trained import class_texts, deploy, feature, trained_model
 
 if TYPE_CHECKING:
-    from bench.work import Work
+    from bench.launch.work import Work
 
 
 @torch.no_grad()

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bench import counting
-from bench.backbones import Backbone, backbone
-from bench.clip import load_clip
-from bench.errors import Interrupted, StageError
-from bench.timing import Clock, machine
-from bench.training.precision import autocast, scaler
+from bench.core.errors import Interrupted, StageError
+from bench.measure import flops as counting
+from bench.measure.timing import Clock, machine
+from bench.models.backbones import Backbone, backbone
+from bench.models.clip import load_clip
+from bench.stages.training.precision import autocast, scaler
 from methods.contract import Model, Predictor, build_model
 from methods.registry import method
 from methods.settings import Config, Inference
 
 if TYPE_CHECKING:
-    from bench.work import Work
+    from bench.launch.work import Work
 
 Part = dict[str, Any]
 Call = Callable[[], object]

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from bench.class_features import class_features, content
-from bench.clip import load_clip
-from bench.errors import StageError
-from bench.prompts import prompts
+from bench.core.errors import StageError
+from bench.models.class_features import class_features, content
+from bench.models.clip import load_clip
+from bench.models.prompts import prompts
 
 if TYPE_CHECKING:
-    from bench.work import Work
+    from bench.launch.work import Work
 
 
 def run(work: Work) -> dict[str, Any]:

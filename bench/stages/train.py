@@ -21,22 +21,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench.clip import load_clip
-from bench.errors import Interrupted, StageError
-from bench.recipe import Recipe
-from bench.schedule import SCHEDULES
-from bench.seeds import seed_for
-from bench.trained import class_prompts
-from bench.training.batches import Batch, Clips, Features, Videos
-from bench.training.logs import Events, write_history
-from bench.training.precision import autocast, scaler
-from bench.training.ranks import Ranks, Seat, joined, start
-from bench.training.validation import Validation
+from bench.core.errors import Interrupted, StageError
+from bench.core.seeds import seed_for
+from bench.models.clip import load_clip
+from bench.stages.trained import class_prompts
+from bench.stages.training.batches import Batch, Clips, Features, Videos
+from bench.stages.training.logs import Events, write_history
+from bench.stages.training.precision import autocast, scaler
+from bench.stages.training.ranks import Ranks, Seat, joined, start
+from bench.stages.training.schedule import SCHEDULES
+from bench.stages.training.validation import Validation
+from bench.suite.recipe import Recipe
 from methods.contract import Model, build_model
 from methods.registry import method
 
 if TYPE_CHECKING:
-    from bench.work import Work
+    from bench.launch.work import Work
 
 Named = dict[str, Tensor]
 

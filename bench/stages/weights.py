@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.errors import StageError
-from bench.trained import trained_model
+from bench.core.errors import StageError
+from bench.stages.trained import trained_model
 
 if TYPE_CHECKING:
-    from bench.work import Work
+    from bench.launch.work import Work
 
 ALL = "all layers"
 Parameters = Mapping[str, Tensor]

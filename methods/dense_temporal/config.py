@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge
 from pydantic import Field
 
-from bench.backbones import Backbone
+from bench.models.backbones import Backbone
 from methods import settings
 from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
 from methods.settings import Inference, Parameters

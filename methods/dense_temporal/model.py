@@ -7,7 +7,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from bench.clip import Clip
+from bench.models.clip import Clip
 from methods import contract
 from methods.blocks import TemporalPredictor, TemporalTransformer
 from methods.dense_temporal.config import Config

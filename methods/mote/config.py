@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from annotated_types import Ge, Gt
 from pydantic import Field, model_validator
 
-from bench.backbones import Backbone
+from bench.models.backbones import Backbone
 from methods import settings
 from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
 from methods.settings import Parameters

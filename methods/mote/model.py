@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.clip import Clip
-from bench.seeds import seed_for
+from bench.core.seeds import seed_for
+from bench.models.clip import Clip
 from methods import contract, settings
 from methods.mote.choices import draw_routing, draw_temperatures
 from methods.mote.config import Config, Inference, merge_weights

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.backbones import Backbone, backbone
-from bench.clip import Clip
-from bench.errors import UserError
-from bench.state_dicts import (
+from bench.core.errors import UserError
+from bench.models.backbones import Backbone, backbone
+from bench.models.clip import Clip
+from bench.models.state_dicts import (
     HEAD,
     SOURCES,
     TOWER,

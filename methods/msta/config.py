@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from annotated_types import Ge, Le
 from pydantic import Field, model_validator
 
-from bench.backbones import Backbone
+from bench.models.backbones import Backbone
 from methods import settings
 from methods.presets import Preset
 from methods.settings import Inference, Parameters

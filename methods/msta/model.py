@@ -13,7 +13,7 @@ from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bench.clip import TEXTS_PER_BATCH, Clip, class_means
+from bench.models.clip import TEXTS_PER_BATCH, Clip, class_means
 from methods import contract
 from methods.clip_mean.model import MeanPredictor
 from methods.msta.adapters import AdaptedBlock, Pair

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.errors import UserError
+from bench.core.errors import UserError
 from methods.contract import cosines
 from methods.text4vis.discriminant import discriminant_rows
 

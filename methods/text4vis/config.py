@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from annotated_types import Ge
 from pydantic import Field, StringConstraints, model_validator
 
-from bench.backbones import Backbone
+from bench.models.backbones import Backbone
 from methods import settings
 from methods.dense_temporal import config as dense
 from methods.presets import CLEAN_TRAINING, Preset

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bench.clip import TEXTS_PER_BATCH, Clip, class_means
-from bench.errors import UserError
+from bench.core.errors import UserError
+from bench.models.clip import TEXTS_PER_BATCH, Clip, class_means
 from methods.text4vis.config import Config
 
 

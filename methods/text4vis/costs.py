@@ -5,7 +5,7 @@ FLOPs are 2 per multiply-add of matrix products and convolutions.
 
 from __future__ import annotations
 
-from bench.backbones import Backbone
+from bench.models.backbones import Backbone
 from methods.temporal_costs import POSITIONS, TEMPORAL_PATHS, temporal_modules, temporal_parameters
 
 CLS_HEADS, CLS_INNER = 8, 2048  # attention heads and inner width of a layer of `transf_cls`, whatever D (ActionCLIP)

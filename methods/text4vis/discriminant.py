@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.errors import UserError
+from bench.core.errors import UserError
 
 # Least shrinkage: what keeps a covariance invertible whose few residuals all lie in one direction.
 LEAST = 1e-6

@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bench.backbones import Backbone
+from bench.models.backbones import Backbone
 from methods.blocks import TemporalTransformer
 from methods.temporal_costs import POSITIONS, temporal_heads, within_positions
 from methods.text4vis.config import Config

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bench.backbones import Backbone
+from bench.models.backbones import Backbone
 from methods.temporal_costs import POSITIONS, within_positions
 from methods.text4vis.costs import KERNEL
 from methods.text4vis.heads import shifted

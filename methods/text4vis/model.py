@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.clip import Clip
+from bench.models.clip import Clip
 from methods import contract
 from methods.contract import Prediction, Predictor, cosines
 from methods.settings import Inference

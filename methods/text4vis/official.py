@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.errors import UserError
-from bench.state_dicts import HEAD, State, layers_in
+from bench.core.errors import UserError
+from bench.models.state_dicts import HEAD, State, layers_in
 
 INFERENCE: dict[str, float] = {}  # the official test does as the defaults
 HAS_SOURCES = False

@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 from annotated_types import Ge, Gt, MinLen
 from pydantic import Field, model_validator
 
-from bench.backbones import Backbone
+from bench.models.backbones import Backbone
 from methods import settings
 from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
 from methods.settings import Fraction, Parameters

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.clip import Clip
+from bench.models.clip import Clip
 from methods import contract, settings
 from methods.contract import cosines
 from methods.vidprism.config import Config, Inference

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from bench.errors import UserError
-from bench.state_dicts import HEAD, State, layers_in
+from bench.core.errors import UserError
+from bench.models.state_dicts import HEAD, State, layers_in
 from methods.vidprism.config import Config
 
 INFERENCE = {"clip_alpha": 0.99}  # of the official test programs; the evaluation inside training has 1

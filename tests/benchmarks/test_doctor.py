@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.data.video import Source, open_video
+from bench.video.reader import Source, open_video
 
 WORKERS = 2
 SUITE = """\
@@ -82,7 +82,7 @@ def write_many(folder: Path, count: int) -> dict[str, int]:
 def command(folder: Path, *arguments: str) -> tuple[float, float, float, str]:
     """Run a data command: (seconds, MB of all its processes at their peak, MB of the parent alone, what it printed)."""
     code = (
-        "import sys, typer; from bench import data_commands; app = typer.Typer(); "
+        "import sys, typer; from bench.commands import data as data_commands; app = typer.Typer(); "
         "app.command()(data_commands.doctor); app.command()(data_commands.prepare); app()"
     )
     fixed = ["--suite", str(folder / "many.yaml"), "--workers", str(WORKERS)]

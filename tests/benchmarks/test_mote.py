@@ -21,8 +21,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.backbones import backbone
-from bench.clip import Clip
+from bench.models.backbones import backbone
+from bench.models.clip import Clip
 from methods.blocks import FeedForward, layer_norm
 from methods.contract import build_model
 from methods.dense_temporal.config import Config as DenseConfig

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.graph import build_graph
-from bench.identity import source_fingerprint
-from bench.plan import make_plan
-from bench.records import Store
-from bench.stage import identify
-from bench.suite import load_suite
+from bench.core.identity import source_fingerprint
+from bench.graph.build import build_graph
+from bench.graph.plan import make_plan
+from bench.graph.stage import identify
+from bench.store.records import Store
+from bench.suite.resolve import load_suite
 from tests.suites import many_trials, write_suite
 
 # Processor time, whatever else the machine does; without garbage collection, as the command plans.
@@ -42,7 +42,7 @@ def test_identity_of_a_stage(benchmark: BenchmarkFixture, tmp_path: Path) -> Non
 
 @TIMED
 def test_fingerprint_of_a_training(benchmark: BenchmarkFixture) -> None:
-    from bench import identity
+    from bench.core import identity
 
     def fresh() -> str:
         for cached in (source_fingerprint, identity._file, identity._parse):

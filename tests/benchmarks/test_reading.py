@@ -27,15 +27,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from bench.care.prepare import Preparation, prepare_video
 from bench.data.datasets import Dataset
-from bench.data.loader import test_loader
-from bench.data.pool import Decoding
-from bench.data.prepare import Preparation, prepare_video
 from bench.data.selection import Videos
-from bench.data.video import Source
-from bench.data.views import TestViews
-from bench.recipe import Recipe
-from bench.training.batches import Features
+from bench.stages.training.batches import Features
+from bench.suite.recipe import Recipe
+from bench.video.loader import test_loader
+from bench.video.pool import Decoding
+from bench.video.reader import Source
+from bench.video.views import TestViews
 
 VIEWS = TestViews(frames=8, resize=224, size=224)
 REAL = Path(__file__).parents[3] / "shared" / "clips"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.records import Store
+from bench.store.records import Store
 from reports.collect import collect
 from reports.page import write_report
 from tests.reports import synthetic

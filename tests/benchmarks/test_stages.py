@@ -18,10 +18,10 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch.nn import functional as F
 
-from bench.backbones import backbone
-from bench.data.loader import test_loader
-from bench.data.pool import Decoding
-from methods.conformance.cases import BACKBONE, C, Case, cases
+from bench.models.backbones import backbone
+from bench.video.loader import test_loader
+from bench.video.pool import Decoding
+from conformance.cases import BACKBONE, C, Case, cases
 from tests.benchmarks.test_mote import in_turns
 from tests.benchmarks.test_reading import VIEWS, listed, write_natural
 

@@ -1,3 +1,3 @@
 """The contract that every registered method keeps."""
 
-from methods.conformance.test_contract import *  # noqa: F403
+from conformance.test_contract import *  # noqa: F403

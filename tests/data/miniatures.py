@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from tests.data.clips import write_clip
+from tests.video.clips import write_clip
 
 Settings = dict[str, Any]
 Layout = Literal["flat", "folders", "underscores"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from bench.data import glyphs
+from bench.core.errors import UserError
 from bench.data.datasets import (
     EMBEDDED,
     Dataset,
@@ -21,8 +21,8 @@ from bench.data.datasets import (
     declared_fields,
     shipped,
 )
-from bench.errors import UserError
-from bench.yaml_source import validate
+from bench.glyphs import world as glyphs
+from bench.suite.yaml_lines import validate
 from tests.data import miniatures
 
 CLASSES = 'id,name\n0,climb\n1,"push, slowly"\n2,jump\n'

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from bench.core.errors import UserError
 from bench.data.lists import Entry, Listing, Split, read_classes, read_json, read_list, read_names
-from bench.errors import UserError
 
 CLASSES = 'id,name\n0,climb\n1,"push, slowly"\n2,jump\n'
 NAMES = ("climb", "push, slowly", "jump")

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.core.errors import UserError
 from bench.data.datasets import Entry
 from bench.data.subsets import base_and_novel, few_shot, merged_vocabulary, of_classes
-from bench.errors import UserError
 
 
 def videos(counts: list[int]) -> list[Entry]:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from bench.data.sampling import test_indices
-from bench.data.views import TestViews
-from bench.metrics import fuse, half_class_accuracy
+from bench.measure.metrics import fuse, half_class_accuracy
+from bench.video.sampling import test_indices
+from bench.video.views import TestViews
 
 Deviations = dict[str, float]
 

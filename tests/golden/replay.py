@@ -24,10 +24,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.backbones import backbone
-from bench.clip import Clip
-from bench.errors import UserError, unknown
-from bench.schedule import lr_factor
+from bench.core.errors import UserError, unknown
+from bench.models.backbones import backbone
+from bench.models.clip import Clip
+from bench.stages.training.schedule import lr_factor
 from methods.clip_mean.config import Config as ClipMeanConfig
 from methods.clip_mean.model import Model as ClipMean
 from methods.contract import Prediction, cosines

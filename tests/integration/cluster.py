@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.launch.launches import Jobs, Launch, find_launch, launch_folders, submitted
-from bench.records import Store
+from bench.store.records import Store
 
 ROOT = Path(__file__).parent.parent.parent
 DEADLINE = 600.0  # seconds for whatever is waited for; a busy machine takes its time

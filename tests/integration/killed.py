@@ -21,11 +21,11 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from bench.graph import build_graph
+from bench.graph.build import build_graph
 from bench.launch.local import run_local
-from bench.records import Store
-from bench.suite import load_suite
-from bench.work import Compute
+from bench.launch.work import Compute
+from bench.store.records import Store
+from bench.suite.resolve import load_suite
 
 Events = list[str]
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.commands import main
-from bench.graph import build_graph
+from bench.commands.app import main
+from bench.graph.build import build_graph
+from bench.graph.stage import Stage
 from bench.launch.local import run_local
-from bench.records import Store
-from bench.stage import Stage
-from bench.suite import load_suite
-from bench.work import Compute
+from bench.launch.work import Compute
+from bench.store.records import Store
+from bench.suite.resolve import load_suite
 from tests.videos import write_tiny_dataset
 
 SUITE = """\

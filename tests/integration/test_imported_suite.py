@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
-from bench.commands import main
-from bench.records import Store
-from tests.checkpoints import mote_checkpoint
+from bench.commands.app import main
+from bench.store.records import Store
+from tests.official_files import mote_checkpoint
 from tests.videos import write_tiny_dataset
 
 SUITE = """\

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bench.commands import main
+from bench.commands.app import main
 from bench.data.datasets import shipped
-from bench.named_protocols import _file
-from bench.records import Store
+from bench.store.records import Store
+from bench.suite.named_protocols import _file
 from tests.data import miniatures
 
 SMALL: dict[str, Any] = {"templates": "name", "views": {"frames": 2, "resize": 64, "size": 64}}

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from bench.commands import main
-from bench.metrics import half_classes, subset_accuracies
-from bench.records import Store
-from tests.data.clips import write_clip
+from bench.commands.app import main
+from bench.measure.metrics import half_classes, subset_accuracies
+from bench.store.records import Store
+from tests.video.clips import write_clip
 
 CLASSES = 6
 

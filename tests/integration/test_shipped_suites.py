@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.commands import main
-from bench.suite import SUITES, load_suite
+from bench.commands.app import main
+from bench.suite.resolve import SUITES, load_suite
 
 PAPERS = ("mote-*", "vidprism-*", "text4vis-*", "msta-base-to-novel-hmdb51")
 NAMES = [path.stem for paper in PAPERS for path in sorted(SUITES.glob(f"{paper}.yaml"))]

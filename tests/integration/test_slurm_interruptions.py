@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench.launch.launches import Launch
-from bench.records import Store
+from bench.store.records import Store
 from tests.integration.cluster import (
     DEADLINE,
     HEAD,

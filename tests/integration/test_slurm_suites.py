@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load
 
 from bench.launch.launches import find_launch, launch_folders, open_launch
-from bench.records import Store
+from bench.store.records import Store
 from tests.integration.cluster import (
     HEAD,
     ROOT,

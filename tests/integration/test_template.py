@@ -50,7 +50,7 @@ def test_it_is_listed(python: Path, tmp_path: Path) -> None:
 
 
 def test_it_keeps_the_contract(python: Path, tmp_path: Path) -> None:
-    plugin = ("-p", "methods.conformance.plugin", "--method", "attention_pool", "--pyargs", "methods.conformance")
+    plugin = ("-p", "conformance.plugin", "--method", "attention_pool", "--pyargs", "conformance")
     told = run(python, tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin)
     assert " passed" in told
     assert "mote" not in told

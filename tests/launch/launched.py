@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bench.launch.launches import Launch, Planned, create
-from bench.records import Store
-from bench.work import Order
+from bench.launch.work import Order
+from bench.store.records import Store
 
 RESOURCES = {"time": 60, "cpus": 1}
 SITE = {"signal": 20, "pack": 10, "pack_most": 100, "attempts": 3, "max_array": 1000}

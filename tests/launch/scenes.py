@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from bench.errors import UserError
+from bench.core.errors import UserError
 from bench.launch import scheduler
 from bench.launch.launches import Jobs, Launch, Planned, create
 from bench.launch.scheduler import Job
 from bench.launch.states import Standing, Survey, survey
-from bench.records import Store
+from bench.store.records import Store
 
 
 def identity(name: str) -> str:

@@ -11,7 +11,7 @@ from bench.launch import failures
 from bench.launch.failures import TAIL, Outputs, cause, grouped, tail
 from bench.launch.scheduler import Job
 from bench.launch.states import Standing
-from bench.recipe import Recipe
+from bench.suite.recipe import Recipe
 from tests.launch.scenes import stage
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "bench/stages/train.py", line {line}, in run\n{error}\n'
@@ -28,7 +28,7 @@ SAID = {
     TRACEBACK.format(line=1, error="RuntimeError: CUDA error: uncorrectable ECC error encountered"): "node",
     TRACEBACK.format(line=1, error="torch.distributed.DistBackendError: NCCL error in: x"): "node",
     TRACEBACK.format(line=1, error="RuntimeError: [gloo/transport/tcp/pair.cc:534] Connection closed by peer"): "node",
-    TRACEBACK.format(line=1, error="bench.training.ranks.LostRank: another rank is gone or silent: x"): "node",
+    TRACEBACK.format(line=1, error="bench.stages.training.ranks.LostRank: another rank is gone or silent: x"): "node",
     TRACEBACK.format(line=1, error="KeyError: 'alpha'"): "error",
     TRACEBACK.format(line=1, error="RuntimeError: CUDA error: device-side assert triggered"): "error",
     "the loss is not finite at step 12: {'ce': nan}; try a lower recipe.lr": "not finite",

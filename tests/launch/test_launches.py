@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.errors import UserError
+from bench.core.errors import UserError
 from bench.launch.launches import (
     Jobs,
     find_launch,
@@ -16,7 +16,7 @@ from bench.launch.launches import (
     release,
     take,
 )
-from bench.records import Store
+from bench.store.records import Store
 from tests.launch.launched import finish, launched, stage
 
 KEY = ("train", "a")

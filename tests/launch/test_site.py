@@ -11,11 +11,11 @@ import pytest
 from pydantic import ValidationError
 from submitit.slurm.slurm import _make_sbatch_string
 
-from bench.errors import UserError
-from bench.graph import build_graph
+from bench.core.errors import UserError
+from bench.graph.build import build_graph
 from bench.launch.site import Resources, Site, load_site, resources_for, submitit_parameters
-from bench.suite import SUITES, load_suite
-from bench.yaml_source import load_value
+from bench.suite.resolve import SUITES, load_suite
+from bench.suite.yaml_lines import load_value
 from tests.suites import write_suite
 
 # as written without quotes -> minutes

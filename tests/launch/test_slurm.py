@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.errors import UserError
+from bench.commands.finalizer import _note_deaths, worth_repeating
+from bench.core.errors import UserError
 from bench.launch import scheduler, slurm
-from bench.launch.closing import _note_deaths, worth_repeating
 from bench.launch.launches import Jobs, holder, take
 from bench.launch.scheduler import Job
 from bench.launch.slurm import plan_round, resubmit, submit_round
-from bench.records import Store
+from bench.store.records import Store
 from tests.launch.launched import finish, launched, stage
 
 RUNNING, GONE = Job("RUNNING", ""), Job("FAILED", "")

@@ -13,13 +13,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from bench import counting
-from bench.backbones import backbone
-from bench.clip import Clip, load_clip, seeded
-from bench.data.glyphs import entries
-from bench.errors import UserError
-from bench.graph import build_graph
-from bench.suite import SUITES, load_suite
+from bench.core.errors import UserError
+from bench.glyphs.world import entries
+from bench.graph.build import build_graph
+from bench.measure import flops as counting
+from bench.models.backbones import backbone
+from bench.models.clip import Clip, load_clip, seeded
+from bench.suite.resolve import SUITES, load_suite
 from methods.contract import build_model
 from methods.registry import method
 from methods.text4vis.config import Config, Inference

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.errors import UserError
+from bench.core.errors import UserError
 from methods.text4vis.discriminant import LEAST, discriminant_rows, shrinkage, within_covariance
 
 D, C = 12, 5

@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.backbones import backbone
-from bench.clip import load_clip
-from bench.errors import UserError
+from bench.core.errors import UserError
+from bench.models.backbones import backbone
+from bench.models.clip import load_clip
 from methods.contract import build_model
 from methods.mote.choices import draw_routing, draw_temperatures, temperatures
 from methods.mote.config import Config, Inference, merge_weights

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.backbones import backbone
-from bench.clip import load_clip
+from bench.models.backbones import backbone
+from bench.models.clip import load_clip
 from methods.contract import Prediction, build_model
 from methods.dense_temporal.config import Config as DenseConfig
 from methods.dense_temporal.model import Model as Dense

@@ -14,15 +14,15 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.backbones import backbone
-from bench.clip import Clip, load_clip
-from bench.graph import build_graph
-from bench.suite import SUITES, load_suite
+from bench.graph.build import build_graph
+from bench.models.backbones import backbone
+from bench.models.clip import Clip, load_clip
+from bench.suite.pairing import pairs
+from bench.suite.resolve import SUITES, load_suite
 from methods.contract import build_model
 from methods.msta.adapters import Pair, TemporalUp, VideoUp, scaled
 from methods.msta.config import PRESETS, Config
 from methods.msta.model import Model
-from reports.pairing import pairs
 
 B, T, C = 2, 4, 4
 NAMES = ("flag rising", "king falling", "die growing", "flower shaking by the bottom of the moon")

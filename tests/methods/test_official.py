@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.backbones import supported_names
-from bench.errors import UserError
-from bench.official import _fitting, _model
-from bench.state_dicts import SOURCES, State, collapsed, official_names
+from bench.checkpoints.official import _fitting, _model
+from bench.core.errors import UserError
+from bench.models.backbones import supported_names
+from bench.models.state_dicts import SOURCES, State, collapsed, official_names
 from methods.mote import official as mote
 from methods.text4vis import official as text4vis
-from tests.checkpoints import golden, head_state
+from tests.official_files import golden, head_state
 
 
 def published(method: str, backbone: str, **choices: int) -> tuple[State, State]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.prompts import TEMPLATES
-from bench.recipe import Recipe
+from bench.models.prompts import TEMPLATES
+from bench.suite.recipe import Recipe
 from methods.registry import method, methods
 
 PRESETS: dict[tuple[str, str], Any] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.errors import UserError
+from bench.core.errors import UserError
 from methods import registry
 from methods.registry import BUILT_IN, PLUGINS, Method, method, methods
 from methods.settings import Config, Inference

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from bench.backbones import backbone
-from bench.clip import load_clip
+from bench.models.backbones import backbone
+from bench.models.clip import load_clip
 from methods.contract import Predictor, build_model
 from methods.mote.config import merge_weights
 from methods.registry import method

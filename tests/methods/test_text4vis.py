@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.backbones import backbone
-from bench.clip import load_clip
-from bench.errors import UserError
-from bench.graph import build_graph
-from bench.suite import SUITES, load_suite
+from bench.core.errors import UserError
+from bench.graph.build import build_graph
+from bench.models.backbones import backbone
+from bench.models.clip import load_clip
+from bench.suite.resolve import SUITES, load_suite
 from methods.contract import build_model
 from methods.dense_temporal.config import Config as DenseConfig
 from methods.dense_temporal.model import Model as Dense

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.backbones import backbone
-from bench.clip import load_clip
-from bench.commands import main
-from bench.errors import UserError
-from bench.records import Store
-from bench.state_dicts import HEAD, TOWER, official_names
+from bench.commands.app import main
+from bench.core.errors import UserError
+from bench.models.backbones import backbone
+from bench.models.clip import load_clip
+from bench.models.state_dicts import HEAD, TOWER, official_names
+from bench.store.records import Store
 from methods.contract import build_model
 from methods.vidprism import official
 from methods.vidprism.config import Config, Inference, Pair

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bench.graph import Graph, build_graph
-from bench.suite import SUITES, Suite, load_suite
-from reports.pairing import pairs
+from bench.graph.build import Graph, build_graph
+from bench.suite.pairing import pairs
+from bench.suite.resolve import SUITES, Suite, load_suite
 
 NAMES = sorted(path.stem for path in SUITES.glob("vidprism-*.yaml"))
 

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.data.lists import Entry
-from bench.graph import Cell, Graph, build_graph
-from bench.records import Store
-from bench.stage import Stage
-from bench.suite import Suite, load_suite
-from reports.pairing import Pair
-from reports.published import lookup
+from bench.graph.build import Cell, Graph, build_graph
+from bench.graph.stage import Stage
+from bench.store.records import Store
+from bench.suite.pairing import Pair
+from bench.suite.published import lookup
+from bench.suite.resolve import Suite, load_suite
 from reports.results import Probe, ReportSettings, Results
 
 PROTOCOLS = {"K400": "closed-set", "UCF": "zero-shot", "HMDB": "zero-shot", "K600": "zero-shot"}

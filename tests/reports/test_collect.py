@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.records import Store
+from bench.store.records import Store
 from reports.collect import _title, collect
 from reports.results import Results
 from reports.snapshot import Evaluations

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from bench.graph import ProbeCell
-from bench.records import Store
+from bench.graph.build import ProbeCell
+from bench.store.records import Store
 from reports.collect_costs import collect_costs, collect_trainings
 from reports.cost_figures import cost_figures
 from reports.cost_tables import cost_grids

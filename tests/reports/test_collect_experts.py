@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from bench.graph import ProbeCell
-from bench.records import Store
+from bench.graph.build import ProbeCell
+from bench.store.records import Store
 from reports.collect_experts import collect_distances, collect_maps, collect_routing
 
 CLASSES = ("star rising", "star falling")

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.commands import main
-from bench.compare_commands import compare
-from bench.records import Store
+from bench.commands.app import main
+from bench.commands.compare import compare
+from bench.store.records import Store
 from reports import bootstrap, regressions
 from reports.compare import merge, pairs
 from reports.comparisons import comparisons

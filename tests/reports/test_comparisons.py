@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from bench.errors import UserError
-from bench.statistics import mcnemar, paired_permutation_test
+from bench.core.errors import UserError
+from bench.measure.statistics import mcnemar, paired_permutation_test
 from reports.comparisons import comparison_grids, comparisons, p_text
 from reports.results import ReportSettings, Results
 from tests.reports import synthetic

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from bench.suite.pairing import Pair
+from bench.suite.published import lookup
 from reports.cost_tables import cost_grids
-from reports.pairing import Pair
-from reports.published import lookup
 from reports.results import Results
 from reports.shown import Grid, comma_separated, latex, markdown
 from tests.reports import costly, synthetic

@@ -102,7 +102,7 @@ def test_a_result_leads_to_its_record_in_the_store(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("without_figures")
 def test_failures_are_listed_with_their_last_words(tmp_path: Path) -> None:
-    said = "bench.errors.StageError: the loss is not finite <b>"
+    said = "bench.core.errors.StageError: the loss is not finite <b>"
     failures = (Failure("train mote seed 1", 2, 1, "it was killed", True), Failure("train b seed 0", 3, 3, said, False))
     text = write_report(replace(synthetic.plain(), failures=failures), tmp_path / "out").read_text(encoding="utf-8")
     own = text.split('id="sheet-failures"')[1].split("</figure>")[0]

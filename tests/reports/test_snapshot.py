@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.errors import UserError
-from bench.records import Store
+from bench.core.errors import UserError
+from bench.store.records import Store
 from reports.costs import Cost, Training
 from reports.failures import Failure
 from reports.results import Results

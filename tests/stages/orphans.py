@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.training.ranks import Seat, start
+from bench.stages.training.ranks import Seat, start
 from tests.stages import orphans
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.metrics import half_classes
+from bench.measure.metrics import half_classes
 from bench.stages.evaluate import DRAWS, _halves, _scores
 from methods.contract import Prediction, Predictor
 

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from bench.clip import load_clip
-from bench.data.transforms import normalise
-from bench.errors import StageError
-from bench.seeds import seed_for
+from bench.core.errors import StageError
+from bench.core.seeds import seed_for
+from bench.models.clip import load_clip
 from bench.stages import maps
+from bench.video.transforms import normalise
 from tests.stages.works import Experts, choices, tiny_selection, work
 
 VIEWS = {"frames": 4, "resize": 64, "size": 64}

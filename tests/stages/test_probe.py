@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bench.errors import StageError
-from bench.seeds import seed_for
+from bench.core.errors import StageError
+from bench.core.seeds import seed_for
 from bench.stages import probe
 from tests.stages.works import Experts, choices, work
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from bench.backbones import backbone
-from bench.errors import Interrupted, StageError
-from bench.profiled import Measurement, profile_stage
+from bench.core.errors import Interrupted, StageError
+from bench.graph.profiles import Measurement, profile_stage
+from bench.launch.work import Compute, Work
+from bench.measure.timing import Clock
+from bench.models.backbones import backbone
 from bench.stages.profile import named_choices, run
-from bench.timing import Clock
-from bench.work import Compute, Work
 from methods.registry import method
 
 SHOWN = {"frames": 2, "views": 2, "classes": 6}

@@ -17,13 +17,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bench.errors import Interrupted, StageError
-from bench.recipe import Recipe
+from bench.core.errors import Interrupted, StageError
+from bench.launch.work import Work
 from bench.stages import train
 from bench.stages.train import Trainer, run
-from bench.training.ranks import Ranks
-from bench.training.validation import Validation
-from bench.work import Work
+from bench.stages.training.ranks import Ranks
+from bench.stages.training.validation import Validation
+from bench.suite.recipe import Recipe
 from methods.text4vis.discriminant import discriminant_rows
 from tests.stages.trainings import LDA, MOTE, ROUTED, VIDEOS, again, files, prepare, training, weights
 from tests.videos import CLASSES

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bench.errors import StageError
+from bench.core.errors import StageError
 from bench.stages import weights
 from bench.stages.weights import compare
 from tests.stages.works import EXPERTS, Experts, work

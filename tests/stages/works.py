@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.clip import load_clip
+from bench.core.seeds import seed_for
 from bench.data.datasets import Dataset, declared_fields
-from bench.data.pool import Decoding
-from bench.seeds import seed_for
+from bench.models.clip import load_clip
+from bench.video.pool import Decoding
 from methods.contract import Model, Prediction, Predictor, cosines
 from methods.settings import Config
 from tests.videos import CLASSES, write_tiny_dataset

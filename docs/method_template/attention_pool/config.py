@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Gt
 from pydantic import Field
 
-from bench.backbones import Backbone
+from bench.models.backbones import Backbone
 from methods import settings
 from methods.settings import Inference, Parameters
 

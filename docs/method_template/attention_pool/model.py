@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from attention_pool.config import Config
-from bench.clip import Clip
+from bench.models.clip import Clip
 from methods import contract
 from methods.contract import Prediction, Predictor, cosines
 from methods.settings import Inference

@@ -1,0 +1,467 @@
+"""Finds what is wrong with a dataset before hours are spent on it: files, lists, and what tests share with training.
+
+Every file is looked at once, however many lists name it, in supervised processes. What is learnt about a file is kept
+in the dataset's manifest by size and modification time: a repeated or resumed examination looks only at what changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bench.core.errors import UserError
+from bench.data.datasets import Dataset
+from bench.data.lists import Entry
+from bench.data.manifest import Manifest
+from bench.video.pool import Lost, Pool
+from bench.video.reader import Source, Video, VideoError, known_decoder, open_video
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Kinds of findings. Those of files say that a video cannot be used; `known_bad` declares them, and nothing else.
+FILES = ("missing", "outside the root", "empty", "audio only", "no frames", "truncated", "undecodable", "stuck")
+LISTS = ("class mismatch", "span outside", "leak by path", "leak by content")
+WARNINGS = ("duplicate", "count", "needless known_bad")
+
+MEASURED = ("frames", "width", "height", "fps", "seconds", "codec")  # of a Check, for doctor.csv
+
+PLACES = 5  # frames that a light examination decodes, first and last among them
+STREAMING = "pyav"  # reads all frames of a video: decord decodes hundreds of them ahead, a gigabyte at 1280x720
+CHUNK_BYTES = 16 << 20  # of decoded frames held at once
+VERSION = 1  # of `examine`: after a change, every file is looked at again
+
+Progress = Callable[[int, int, int], None]  # (done, total, faulty)
+Listed = dict[str, list[tuple[str, Entry]]]  # file below the root -> its entries, each with the split that names it
+
+
+class Finding(NamedTuple):
+    """Something that is wrong with a listed file or, where `path` is empty, with a list."""
+
+    kind: str
+    path: str
+    reason: str
+    known: bool = False  # declared in `known_bad`
+
+    @property
+    def is_problem(self) -> bool:
+        return self.kind not in WARNINGS and not self.known
+
+
+class Check(NamedTuple):
+    """What an examination found out about a file. The manifest keeps it as a list, which is small."""
+
+    version: int = VERSION
+    decoder: str = ""
+    full: bool = False
+    problem: str = ""  # one of FILES; empty for a sound file
+    reason: str = ""
+    frames: int = 0
+    width: int = 0
+    height: int = 0
+    fps: float = 0.0
+    seconds: float = 0.0
+    codec: str = ""
+
+    def serves(self, decoder: str, full: bool) -> bool:
+        """Whether another examination of the same bytes would only repeat this one."""
+        return (self.version, self.decoder) == (VERSION, decoder) and self.full >= full
+
+
+# --- one file, in a worker --------------------------------------------------------------------------------------------
+
+
+class _Fault(Exception):
+    """What is wrong with a file: one of FILES, and a line that says more."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(kind, reason)
+        self.kind, self.reason = kind, reason
+
+
+class _Task(NamedTuple):
+    path: str
+    source: Source
+    decoder: str
+    full: bool
+
+
+def _carry_out(task: _Task) -> tuple[Check, str | None]:
+    return examine(task.source, task.decoder, task.full)
+
+
+def load_readers() -> None:
+    """Import what reads videos, so that the first one's time is its own."""
+    import av  # noqa: F401
+    import decord  # noqa: F401
+
+
+def examine(source: Source, decoder: str, full: bool) -> tuple[Check, str | None]:
+    """What a file holds and what is wrong with it, and the SHA-256 of its bytes (None for a folder of frames)."""
+    facts: dict[str, Any] = {}
+    sha256 = None
+    try:
+        if not source.frames:
+            with open(source.path, "rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            _look_into_container(source.path, facts)
+        _decode(source, decoder, full, facts)
+    except _Fault as fault:
+        facts |= {"problem": fault.kind, "reason": fault.reason}
+    except OSError as error:
+        facts |= {"problem": "undecodable", "reason": error.strerror or type(error).__name__}
+    return Check(decoder=decoder, full=full, **facts), sha256
+
+
+def _look_into_container(path: Path, facts: dict[str, Any]) -> None:
+    """Count the video's packets, without decoding them, and compare with what the header declares. Raises _Fault."""
+    import av
+
+    try:
+        # An edit list shows part of a stream whose header counts all of it; videos cut without encoding have one.
+        with av.open(str(path), options={"ignore_editlist": "1"}, metadata_errors="ignore") as container:
+            stream: Any = container.streams.best("video")
+            if stream is None:
+                raise _Fault("audio only" if container.streams.audio else "undecodable", "no video stream")
+            codec, rate = stream.codec_context, float(stream.average_rate or 0)
+            count, ticks = _packets(container.demux(stream))
+            seconds = float(ticks * (stream.time_base or 0)) or (count / rate if rate else 0.0)
+            facts |= {"codec": codec.name, "width": codec.width, "height": codec.height}
+            facts |= {"frames": count, "fps": round(rate, 3), "seconds": round(seconds, 3)}
+            declared_frames, declared_seconds = stream.frames, _declared_seconds(stream)
+    except (av.FFmpegError, AttributeError, ValueError) as error:  # an unknown codec has no context
+        if _ends_inside_a_box(path):
+            raise _Fault("truncated", "cut file: it ends before its index") from error
+        raise _Fault("undecodable", getattr(error, "strerror", None) or str(error)) from error
+    if count == 0:
+        raise _Fault("no frames", f"none where the header declares {declared_frames}")
+    # Five percent of grace: AVI counts dropped frames, and containers round durations.
+    if count < 0.95 * declared_frames - 1:
+        raise _Fault("truncated", f"{count} frames where the header declares {declared_frames}")
+    if seconds < 0.95 * declared_seconds - 0.5:
+        raise _Fault("truncated", f"{seconds:.1f} seconds where the header declares {declared_seconds:.1f}")
+
+
+def _ends_inside_a_box(path: Path) -> bool:
+    """Whether this is the start of an MP4 file (ISO 14496-12, 4.2), as interrupted downloads leave it."""
+    at, size = 0, path.stat().st_size
+    with open(path, "rb") as file:
+        while at < size:
+            file.seek(at)
+            head = file.read(16)
+            if at == 0 and head[4:8] != b"ftyp":
+                return False
+            length = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4], "big")
+            at += length or size  # 0: to the end of the file
+    return at > size
+
+
+def _packets(packets: Iterator[Any]) -> tuple[int, int]:
+    """(number of packets, ticks from the first one's start to the last one's end)."""
+    count, start, end = 0, None, 0
+    for packet in packets:
+        count += packet.size > 0
+        if packet.size and packet.pts is not None:
+            start = packet.pts if start is None else min(start, packet.pts)
+            end = max(end, packet.pts + (packet.duration or 0))
+    return count, end - (start or 0)
+
+
+def _declared_seconds(stream: Any) -> float:
+    """Length of a video stream by its header, 0 if unknown. Matroska's is a tag such as 00:00:02.400000000."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
+    return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) if tag else 0.0
+
+
+def _decode(source: Source, decoder: str, full: bool, facts: dict[str, Any]) -> None:
+    """Decode a few frames with the reader that trains and tests use, or all of them besides. Raises _Fault."""
+    import numpy as np
+
+    try:
+        video = open_video(source, decoder)
+        first = video.frames(np.array([0]))
+    except VideoError as error:
+        raise _Fault(_kind(error.reason), error.reason) from error
+    facts |= {"frames": len(video), "height": first.shape[1], "width": first.shape[2]}
+    if source.frames:
+        facts |= {"codec": "frame files", "fps": video.rate, "seconds": round(len(video) / video.rate, 3)}
+    last = len(video) - 1
+    for place in np.linspace(0, last, PLACES).astype(int)[1:]:
+        try:
+            video.frames(np.array([place]))
+        except VideoError as error:
+            kind = "truncated" if place == last else "undecodable"
+            raise _Fault(kind, f"frame {place} of {last + 1}: {error.reason}") from error
+    if full:
+        try:
+            for _ in all_frames(open_video(source, STREAMING)):
+                pass
+        except VideoError as error:
+            raise _Fault("undecodable", error.reason) from error
+
+
+def all_frames(video: Video) -> Iterator[np.ndarray]:
+    """All frames in order, [N,H,W,3] at a time. Raises VideoError."""
+    import numpy as np
+
+    chunk = max(1, CHUNK_BYTES // video.frames(np.array([0])).nbytes)
+    for start in range(0, len(video), chunk):
+        yield video.frames(np.arange(start, min(start + chunk, len(video))))
+
+
+def _kind(reason: str) -> str:
+    """The kind of a reader's complaint about a file that it cannot open."""
+    starts = {"cut file": "truncated", "empty file": "empty", "no frames": "no frames"}
+    return next((kind for start, kind in starts.items() if reason.startswith(start)), "undecodable")
+
+
+# --- all files --------------------------------------------------------------------------------------------------------
+
+
+def listed(dataset: Dataset, splits: Sequence[str]) -> Listed:
+    """The files of some splits, each once and where it lies, in the lists' order. Raises UserError."""
+    root, found = dataset.location(), Listed()
+    for split in splits:
+        for entry in dataset.entries(split):
+            try:
+                file = dataset.source(entry).path.relative_to(root).as_posix()
+            except UserError:  # it leads out of the root, as the examination will say
+                file = entry.path
+            found.setdefault(file, []).append((split, entry))
+    return found
+
+
+def whole_file(dataset: Dataset, entries: Sequence[tuple[str, Entry]]) -> Source:
+    """The file of some entries, also where they are parts of it. Raises UserError if it leads out of the root."""
+    return dataset.source(entries[0][1])._replace(span=None)
+
+
+def declared_bad(dataset: Dataset, files: Listed) -> set[str]:
+    """The files all of whose entries are in `known_bad`."""
+    declared = set(dataset.known_bad)
+    return {path for path, entries in files.items() if all(entry.name in declared for _, entry in entries)}
+
+
+class Examination:
+    """What is known about the files of a dataset; `look` learns it, `findings` and `rows` tell it.
+
+    Raises UserError for an unknown decoder.
+    """
+
+    def __init__(self, dataset: Dataset, files: Listed, decoder: str, full: bool) -> None:
+        self.dataset, self.files, self.decoder, self.full = dataset, files, known_decoder(decoder), full
+        self.manifest = Manifest(dataset.name, dataset.location())
+        # Never kept, always looked at again: absent files, and failures that may have been the machine's.
+        self.passing: dict[str, Check] = {}
+        self.faulty = 0  # files of the last look in which something is wrong
+
+    def check(self, path: str) -> Check | None:
+        """What is known about a file as it is now, None if it has to be looked at."""
+        if path in self.passing:
+            return self.passing[path]
+        kept = (self.manifest.facts(path) or {}).get("check")
+        check = Check(*kept) if kept and kept[0] == VERSION else None
+        return check if check and check.serves(self.decoder, self.full) else None
+
+    def look(self, workers: int, seconds: float, progress: Progress) -> int:
+        """Look at the files that are not known yet, and give their number. `progress` counts them.
+
+        What is found out is kept file by file, so an interruption loses nothing. Memory holds a few facts per file.
+        """
+        todo = [path for path in self.files if self.check(path) is None and not self._is_absent(path)]
+        tasks = (_Task(path, self._source(path), self.decoder, self.full) for path in todo)
+        progress(0, len(todo), 0)
+        pool = Pool(workers, seconds, note=lambda line: None)  # what is lost is a finding
+        for done, (task, result) in enumerate(
+            pool.run(_carry_out, tasks, ordered=False, prepare=load_readers), start=1
+        ):
+            if isinstance(result, Lost):
+                check = self.passing[task.path] = self._fault("stuck", result.reason)
+            else:
+                check, sha256 = result
+                self.manifest.learn(task.path, check=check, **({"sha256": sha256} if sha256 else {}))
+            self.faulty += bool(check.problem)
+            progress(done, len(todo), self.faulty)
+        return len(todo)
+
+    def _is_absent(self, path: str) -> bool:
+        """Whether there is nothing to decode: no file, an empty one, or one that is somewhere else."""
+        try:
+            file = self._source(path).path
+            if not file.exists():
+                self.passing[path] = self._fault("missing", "no such file")
+            elif file.stat().st_size == 0:
+                self.passing[path] = self._fault("empty", "0 bytes")
+        except UserError as error:
+            self.passing[path] = self._fault("outside the root", error.what)
+        except OSError as error:
+            self.passing[path] = self._fault("missing", error.strerror or type(error).__name__)
+        return path in self.passing
+
+    def _source(self, path: str) -> Source:
+        return whole_file(self.dataset, self.files[path])
+
+    def _fault(self, kind: str, reason: str) -> Check:
+        return Check(decoder=self.decoder, full=self.full, problem=kind, reason=reason)
+
+    def findings(self, progress: Progress) -> list[Finding]:
+        """All that is wrong, file by file and then list by list. `progress` counts folders of frames as they are read.
+
+        Raises UserError.
+        """
+        present = [path for path in self.files if path not in self.passing]
+        hashes = self.manifest.hashes(present, lambda done, total: progress(done, total, self.faulty))
+        same = _groups(hashes)
+        pairs = disjoint_pairs(self.dataset, self._splits())
+        return [
+            *self._of_files(),
+            *_class_mismatches(self.files, self.dataset.class_names()),
+            *_leaks_by_path(self.files, pairs),
+            *_leaks_by_content(self.files, same, pairs),
+            *_duplicates(same),
+            *(Finding("count", "", note) for split in self._splits() for note in self.dataset.notes(split)),
+        ]
+
+    def _splits(self) -> list[str]:
+        return list(dict.fromkeys(split for entries in self.files.values() for split, _ in entries))
+
+    def _of_files(self) -> Iterator[Finding]:
+        bad, names = declared_bad(self.dataset, self.files), set(self.dataset.known_bad)
+        for path, entries in self.files.items():
+            check = self.check(path)
+            if check is None:
+                yield Finding("undecodable", path, "changed while it was looked at")
+            elif check.problem:
+                yield Finding(check.problem, path, check.reason, path in bad)
+            else:
+                yield from _spans_outside(path, entries, check.seconds, names)
+                if path in bad:
+                    yield Finding("needless known_bad", path, "is declared undecodable and can be decoded")
+
+    def rows(self, findings: Sequence[Finding]) -> Iterator[dict[str, object]]:
+        """A row of `doctor.csv` for every file."""
+        found: dict[str, list[Finding]] = {}
+        for finding in findings:
+            found.setdefault(finding.path, []).append(finding)
+        for path, entries in self.files.items():
+            check, wrong = self.check(path) or Check(), found.get(path, [])
+            yield {
+                "path": _joined(entry.path for _, entry in entries),
+                "label": _joined(str(entry.label) for _, entry in entries),
+                "splits": _joined(split for split, _ in entries),
+                "problem": _joined(finding.kind for finding in wrong),
+                "reason": _joined(finding.reason for finding in wrong),
+                **{name: getattr(check, name) or "" for name in MEASURED},
+                "sha256": (self.manifest.facts(path) or {}).get("sha256", ""),
+            }
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+
+def disjoint_pairs(dataset: Dataset, splits: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of splits that must not share a video: the declared ones, else training against test lists.
+
+    Without a declaration, every split called train... is one side and every other split the other, as long as their
+    numbers at the end agree or one has none: train1 and test1, train and val, but not train1 and test2.
+    """
+    pairs = dataset.disjoint or [
+        pair
+        for pair in product(splits, splits)
+        if pair[0].startswith("train") > pair[1].startswith("train") and len(_numbers(pair)) < 2
+    ]
+    return [(one, other) for one, other in pairs if one in splits and other in splits]
+
+
+def _numbers(splits: Sequence[str]) -> set[str]:
+    return {found[0] for split in splits if (found := re.search(r"\d+$", split))}
+
+
+def _class_mismatches(files: Listed, names: Sequence[str]) -> Iterator[Finding]:
+    """Files whose labels contradict their paths, or each other."""
+    ids = {_plain(name): label for label, name in enumerate(names)}
+    for path, entries in files.items():
+        labels = sorted({entry.label for _, entry in entries})
+        told = _class_told_by(path, ids)
+        if told is not None and told not in labels:
+            reason = f"label {labels[0]} is '{names[labels[0]]}', the path says '{names[told]}'"
+            yield Finding("class mismatch", path, reason)
+        elif len(labels) > 1 and not any(entry.span for _, entry in entries):
+            yield Finding("class mismatch", path, f"has the labels {', '.join(map(str, labels))}")
+
+
+def _class_told_by(path: str, ids: Mapping[str, int]) -> int | None:
+    """The class that a path names: as UCF-101's v_CLASS_g01_c01, else as the nearest folder called like a class."""
+    *folders, file = PurePosixPath(path).parts
+    ucf = re.match(r"v_(.+)_g\d+_c\d+", file)
+    candidates = [ucf[1] if ucf else "", *reversed(folders)]
+    return next((ids[plain] for plain in map(_plain, candidates) if plain and plain in ids), None)
+
+
+def _plain(name: str) -> str:
+    """A class name without case, spaces and punctuation: HandStandPushups and Handstand Pushups are one class."""
+    return re.sub(r"[\W_]", "", name).casefold()
+
+
+def _leaks_by_path(files: Listed, pairs: Sequence[tuple[str, str]]) -> Iterator[Finding]:
+    for path, entries in files.items():
+        splits = {split for split, _ in entries}
+        for one, other in pairs:
+            if one in splits and other in splits:
+                yield Finding("leak by path", path, f"is in {one} and in {other}")
+
+
+def _groups(hashes: Mapping[str, str | None]) -> list[list[str]]:
+    """Paths of files with the same bytes, two or more each."""
+    first: dict[str, str] = {}
+    groups: dict[str, list[str]] = {}
+    for path, sha256 in hashes.items():
+        if sha256 is not None and (original := first.setdefault(sha256, path)) != path:
+            groups.setdefault(original, [original]).append(path)
+    return list(groups.values())
+
+
+def _duplicates(same: Sequence[Sequence[str]]) -> Iterator[Finding]:
+    for original, *copies in same:
+        yield from (Finding("duplicate", path, f"the same bytes as {original}") for path in copies)
+
+
+def _leaks_by_content(
+    files: Listed, same: Sequence[Sequence[str]], pairs: Sequence[tuple[str, str]]
+) -> Iterator[Finding]:
+    """Copies in splits that must not share a video, told once for every copy and pair of splits."""
+    for paths in same:
+        splits = {path: {split for split, _ in files[path]} for path in paths}
+        for one, other in pairs:
+            for path in (path for path in paths if other in splits[path]):
+                twin = next((twin for twin in paths if twin != path and one in splits[twin]), None)
+                if twin is not None:
+                    yield Finding("leak by content", path, f"in {other}, has the bytes of {twin} in {one}")
+
+
+def _spans_outside(
+    path: str, entries: Sequence[tuple[str, Entry]], seconds: float, declared: set[str]
+) -> Iterator[Finding]:
+    for entry in dict.fromkeys(entry for _, entry in entries):
+        if entry.span and seconds and entry.span[0] >= seconds:
+            reason = f"{entry.name} starts after the end at {seconds:g} s"
+            yield Finding("span outside", path, reason, entry.name in declared)
+
+
+# --- what is written --------------------------------------------------------------------------------------------------
+
+
+def known_bad(files: Listed, findings: Sequence[Finding]) -> list[str]:
+    """What a declaration's `known_bad` would have to name, in the lists' order, without repetition."""
+    bad = {finding.path for finding in findings if finding.kind in FILES}
+    return list(dict.fromkeys(entry.name for path in files if path in bad for _, entry in files[path]))
+
+
+def _joined(texts: Iterator[str]) -> str:
+    return "; ".join(dict.fromkeys(texts))

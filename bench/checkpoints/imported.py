@@ -1,0 +1,83 @@
+"""What identifies a training that an official checkpoint replaces, and how its record is found.
+
+Planning reads this module, so it imports no torch; reading and writing checkpoints is `bench.checkpoints.official`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.core.errors import UserError
+from bench.core.identity import digest, source_fingerprint
+from bench.store.records import Store
+
+if TYPE_CHECKING:
+    from bench.graph.stage import Stage
+
+Part = dict[str, Any]
+
+# What decides the tensors of a record. A method's source does not: an import outlives its changes, and a model that
+# the tensors no longer fit refuses them.
+IMPORT_MODULES = ("bench.models.state_dicts",)
+
+
+def file_digest(file: Path) -> str:
+    """The first 16 hex digits of a file's SHA-256, by which a recipe names an imported checkpoint."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
+def imported_spec(weights: Part, method: str, config: Part, digest: str) -> Part:
+    """The spec of the train stage; `weights` are `backbone` and `weights` of the CLIP that training started from."""
+    return {**weights, "method": method, "config": config, "imported": digest}
+
+
+def identity_of(spec: Part) -> str:
+    """The identity of that stage, which has no inputs."""
+    return digest(["train", spec, source_fingerprint(*IMPORT_MODULES)])
+
+
+def refuse_unimported(stages: Iterable[Stage], store: Store) -> None:
+    """Raises UserError for the first stage whose checkpoint was not imported, or as something else."""
+    for stage in stages:
+        if "imported" in stage.spec and not store.done(*stage.key):
+            raise UserError(
+                f"it is not in the store {store.root} as {_described(stage.spec)}"
+                + "".join(f"\n  there is: {other}" for other in _others(store, stage.spec["imported"])),
+                where=f"imported checkpoint {stage.spec['imported']}",
+                hint=f"python run_suite.py import FILE --method {stage.spec['method']} "
+                f"--backbone {stage.spec['backbone']} --pretrained {stage.context['pretrained']} --store {store.root}",
+            )
+
+
+def _others(store: Store, digest: str) -> list[str]:
+    records = (store.read("train", identity) for identity in sorted(store.known("train")))
+    return [_described(record["spec"]) for record in records if record["spec"].get("imported") == digest]
+
+
+def _described(spec: Part) -> str:
+    choices = ", ".join(f"{name}: {value}" for name, value in spec["config"].items())
+    return f"{spec['method']} {{{choices}}} on {spec['backbone']} from {spec['weights']}"
+
+
+def find_trained(store: Store, key: str) -> tuple[str, Part]:
+    """(identity, record) of the training that `key` names: the start of an identity or of an imported digest, the
+    folder of a record, or a training's name as `plan --stages` shows it.
+
+    Raises UserError where there is none, or more than one.
+    """
+    records = {identity: store.read("train", identity) for identity in sorted(store.known("train"))}
+    named = {
+        identity: record
+        for identity, record in records.items()
+        if key in (record["title"], record["title"].partition(" ")[2], str(store.folder("train", identity)))
+        or (len(key) >= 4 and (identity.startswith(key) or record["spec"].get("imported", "").startswith(key)))
+    }
+    if len(named) == 1:
+        return next(iter(named.items()))
+    what = f"'{key}' names {len(named)} trainings" if named else f"no training is called '{key}'"
+    shown = [f"{identity} ({record['title']})" for identity, record in (named or records).items()]
+    raise UserError(what, where=str(store.root), allowed=shown)

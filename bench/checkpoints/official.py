@@ -1,0 +1,331 @@
+"""Official checkpoints become training records, and training records official checkpoints.
+
+A method takes part by a module about its official head: `choices(head)`, the config that it was built with;
+`additions(head)`, what it holds beside parameters, and `refuse_skewed(head)`, which checks that; `INFERENCE`, what the
+official test sets apart from the defaults; `HAS_SOURCES`, whether it keeps the class features of its training set; and
+`bound_classes(head)`, where a part of it belongs to single classes, how many these are.
+
+Legend: S source classes, D joint CLIP width.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.checkpoints.imported import IMPORT_MODULES, file_digest, find_trained, identity_of, imported_spec
+from bench.core.errors import UserError
+from bench.core.identity import source_hashes
+from bench.models.backbones import backbone, model_config, supported_names, weights_identity
+from bench.models.clip import Clip, check_tag, load_clip
+from bench.models.prompts import prompts
+from bench.models.state_dicts import (
+    SOURCES,
+    Official,
+    State,
+    collapsed,
+    is_tower,
+    layers_in,
+    official_layout,
+    official_names,
+    read_official,
+    refuse_differences,
+    trained_names,
+)
+from bench.store.provenance import provenance
+from bench.store.records import Store
+from methods.contract import Model
+from methods.registry import method
+
+HEADS = {
+    "mote": "methods.mote.official",
+    "text4vis": "methods.text4vis.official",
+    "dense_temporal": "methods.text4vis.official",
+    "vidprism": "methods.vidprism.official",
+}
+ALIKE = 0.999  # least cosine of a stored class feature with the one computed from the class's name
+
+
+class Imported(NamedTuple):
+    """An imported checkpoint: its record, and what a suite has to say to use it."""
+
+    identity: str
+    digest: str
+    config: dict[str, Any]
+    inference: dict[str, Any]
+    fresh: bool  # False if the record was there already
+    notes: list[str]
+
+
+class Sources(NamedTuple):
+    """What stored class features are compared with."""
+
+    dataset: str
+    class_names: tuple[str, ...]
+    templates: str
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Import
+
+
+def import_official(
+    file: Path,
+    store: Store,
+    method_name: str,
+    backbone_name: str,
+    pretrained: str,
+    *,
+    name: str = "",
+    collapse: bool = False,
+    sources: Sources | None = None,
+) -> Imported:
+    """Puts a checkpoint into the store as a training on the CLIP that its own training started from.
+
+    Raises UserError, and writes nothing, where the file is no official checkpoint or fits neither method nor backbone.
+    """
+    started = time.time()
+    head_of, spec_of_clip = _head_of(method_name), backbone(backbone_name)
+    weights = {"backbone": backbone_name, "weights": weights_identity(backbone_name, pretrained)}
+    check_tag(backbone_name, pretrained)
+    official = read_official(file)
+    if collapse:
+        official = official._replace(head=_dense(official, backbone_name, file))
+    choices = {"tower": "tuned", **_at(file, head_of.choices, official.head)}
+    _refuse_misfits(official, method_name, backbone_name, choices, file)
+    config = method(method_name).config.model_validate(choices).model_dump(mode="json")
+    digest = file_digest(file)
+    spec = imported_spec(weights, method_name, config, digest)
+    identity = identity_of(spec)
+    imported = Imported(identity, digest, choices, head_of.INFERENCE, not store.done("train", identity), [])
+    if not spec_of_clip.quick_gelu and pretrained != "openai" and backbone_name != "glyph-vit":
+        imported.notes.append(f"official towers have QuickGELU, {backbone_name} has GELU with these weights")
+    if official.texts or sources:
+        clip = load_clip(backbone_name, pretrained)
+        _refuse_other_texts(clip, official.texts, file)
+        if sources:
+            imported.notes.append(_compare_sources(clip, official.head.get(SOURCES), sources, file))
+    if imported.fresh:
+        record = {
+            "title": f"import {name or file.name}",
+            "spec": spec,
+            "context": {"pretrained": pretrained},
+            "inputs": {},
+            "source": source_hashes(*IMPORT_MODULES),
+            "result": {
+                **{"file": file.name, "epoch": official.epoch, "in_one": official.in_one},
+                **({"classes": classes} if (classes := _bound_classes(head_of, official.head)) else {}),
+            },
+        }
+        _write(store, identity, record, official, head_of, started)
+    return imported
+
+
+def _head_of(method_name: str) -> ModuleType:
+    if method_name not in HEADS:
+        method(method_name)  # a misspelt name is another mistake
+        raise UserError(f"'{method_name}' has no official layout here", where="--method", allowed=HEADS)
+    return import_module(HEADS[method_name])
+
+
+def _bound_classes(head_of: ModuleType, head: State) -> int:
+    return head_of.bound_classes(head) if hasattr(head_of, "bound_classes") else 0
+
+
+def _dense(official: Official, backbone_name: str, file: Path) -> State:
+    """MoTE's head with its experts merged. Raises UserError where it is not MoTE's."""
+    choices = _at(file, _head_of("mote").choices, official.head)
+    _refuse_misfits(official, "mote", backbone_name, {"tower": "tuned", **choices}, file)
+    return collapsed(official.head)
+
+
+def _at(file: object, check: Any, head: State) -> Any:
+    try:
+        return check(head)
+    except UserError as error:
+        raise error.at(f"{file}: {error.where}") from None
+
+
+def _write(
+    store: Store, identity: str, record: dict[str, Any], official: Official, head_of: ModuleType, started: float
+) -> None:
+    """`weights.safetensors` and an empty `history.json` as trainings leave them; besides, class features and text tower
+    where the file has them, so that an export gives them back."""
+    apart = {SOURCES, *head_of.additions(official.head)}
+    head = {name: tensor for name, tensor in official.head.items() if name not in apart}
+    with store.writing("train", identity, record) as out:
+        _save(trained_names(official.tower, head), out / "weights.safetensors")
+        (out / "history.json").write_text("[]")
+        if SOURCES in official.head:
+            _save({SOURCES: official.head[SOURCES]}, out / "sources.safetensors")
+        if official.texts:
+            _save(official.texts, out / "texts.safetensors")
+        seconds = time.time() - started
+        record["cost"] = {"seconds": seconds, "flops": 0.0}
+        record["provenance"] = {
+            **provenance(),
+            "host": socket.gethostname(),
+            "device": "cpu",
+            "threads": torch.get_num_threads(),
+            "started": started,
+            "seconds": seconds,
+        }
+
+
+def _save(state: State, path: Path) -> None:
+    save_file({name: tensor.detach().clone().contiguous() for name, tensor in state.items()}, path)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What has to fit
+
+
+def _refuse_misfits(
+    official: Official, method_name: str, backbone_name: str, choices: dict[str, Any], where: object
+) -> None:
+    """Raises UserError where names or shapes are not those of the method's model on the backbone."""
+    model = _model(method_name, backbone_name, choices, _bound_classes(_head_of(method_name), official.head))
+    tower, head = official_names(model.trained_state())
+    texts = {name: tensor for name, tensor in model.clip.state_dict().items() if not is_tower(name)}
+    whole = {**tower, **texts} if texts.keys() & official.texts.keys() else tower
+    try:
+        refuse_differences(whole, {**official.tower, **official.texts}, f"not a tower of '{backbone_name}'", str(where))
+    except UserError as error:
+        fitting = _fitting(official.tower)
+        hint = f"the tower fits {', '.join(fitting) or 'no known backbone'}" if backbone_name not in fitting else ""
+        raise UserError(error.what, where=error.where, hint=hint) from None
+    additions = {**_head_of(method_name).additions(official.head), **_sources_like(official.head, backbone_name)}
+    present = {name: tensor for name, tensor in additions.items() if name in official.head}
+    refuse_differences({**head, **present}, official.head, f"not a head of '{method_name}'", str(where))
+    _at(where, _head_of(method_name).refuse_skewed, official.head)
+
+
+def _model(method_name: str, backbone_name: str, choices: dict[str, Any], classes: int = 0) -> Model:
+    """The model without memory, for its names and shapes."""
+    registered = method(method_name)
+    with torch.device("meta"):
+        clip = Clip(backbone(backbone_name), model_config(backbone_name))
+    clip.logit_scale = nn.Parameter(torch.zeros(()))  # models read its value
+    with torch.device("meta"):
+        model: Model = registered.model(registered.config.model_validate(choices), clip)
+        if classes:
+            model.bind(classes)
+        return model
+
+
+def _sources_like(head: State, backbone_name: str) -> State:
+    """Class features of the head's number of classes and the backbone's width."""
+    rows = len(head[SOURCES]) if SOURCES in head and head[SOURCES].ndim else 0
+    return {SOURCES: torch.empty(rows, backbone(backbone_name).embed_dim, device="meta")}
+
+
+def _fitting(tower: State) -> list[str]:
+    """Backbones with a tower of these shapes, those with OpenAI's activation first."""
+    layers = layers_in(tower, r"visual\.transformer\.resblocks\.(\d+)\.")
+    found = {name: tuple(tower[name].shape) for name in _SHAPES if name in tower}
+    fitting = []
+    for name in supported_names():
+        shape = backbone(name)
+        width, patch = shape.vision_width, shape.patch_size
+        sizes = ((width, 3, patch, patch), (shape.vision_tokens, width), (width, shape.embed_dim))
+        if layers == shape.vision_layers and found == dict(zip(_SHAPES, sizes, strict=True)):
+            fitting.append(name)
+    return sorted(fitting, key=lambda name: not backbone(name).quick_gelu)
+
+
+_SHAPES = ("visual.conv1.weight", "visual.positional_embedding", "visual.proj")  # the layers' number is told by names
+
+
+def _refuse_other_texts(clip: Clip, texts: State, file: Path) -> None:
+    """Class texts come from the CLIP that training started from, so a text tower in the file must be that one's."""
+    own = clip.state_dict()
+    tuned = [name for name, tensor in texts.items() if not torch.equal(tensor, own[name].to(tensor.dtype))]
+    if tuned:
+        raise UserError(
+            f"its text tower is not that of the pretrained weights: {len(tuned)} tensors differ, such as {tuned[0]}",
+            where=str(file),
+            hint="class texts are computed by the pretrained weights: name a CLIP with this text tower as --pretrained",
+        )
+
+
+@torch.no_grad()
+def _compare_sources(clip: Clip, sources_SD: Tensor | None, sources: Sources, file: Path) -> str:
+    """What the comparison of class features gave. Raises UserError where they are of other classes or texts."""
+    where, names = f"{file}: {SOURCES}", sources.class_names
+    if sources_SD is None:
+        return "the file has no class features to compare"
+    if len(sources_SD) != len(names):
+        raise UserError(f"{len(sources_SD)} classes, {sources.dataset} has {len(names)}", where=where)
+    own_SD = clip.embed_classes(prompts(sources.templates, names))
+    cosines_SS = F.normalize(sources_SD.float(), dim=-1) @ own_SD.T
+    cosines_S = cosines_SS.diagonal()
+    worst = int(cosines_S.argmin())
+    if cosines_S[worst] < ALIKE:
+        nearest = int(cosines_SS[worst].argmax())
+        raise UserError(
+            f"class {worst}, '{names[worst]}', has cosine {float(cosines_S[worst]):.4f} with the text of its name; "
+            f"{int((cosines_S < ALIKE).sum())} of {len(names)} classes are below {ALIKE}",
+            where=where,
+            hint=f"row {worst} is most like '{names[nearest]}' ({float(cosines_SS[worst, nearest]):.4f}): other order, "
+            "spelling, templates or CLIP; without --source nothing is compared",
+        )
+    return f"class features agree with {sources.dataset}: cosine at least {float(cosines_S[worst]):.5f}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Export
+
+
+def export_official(store: Store, key: str, target: Path) -> str:
+    """Writes a training as an official checkpoint and returns the training's title.
+
+    Raises UserError for trainings whose head is not an official one, and for a file that exists.
+    """
+    identity, record = find_trained(store, key)
+    folder, spec = store.folder("train", identity), record["spec"]
+    if target.exists():
+        raise UserError("the file exists", where=str(target), hint="name another file")
+    if not target.absolute().parent.is_dir():
+        raise UserError("there is no such folder", where=str(target.parent))
+    head_of = _head_of(spec["method"])
+    tower, head = official_names(load_file(folder / "weights.safetensors"))
+    if not tower:
+        clip = load_clip(spec["backbone"], record["context"]["pretrained"])
+        tower = {name: tensor for name, tensor in clip.state_dict().items() if is_tower(name)}
+    choices = {"tower": "tuned", **_at(folder, head_of.choices, head)}
+    if "imported" in spec:
+        epoch, in_one = record["result"]["epoch"], record["result"]["in_one"]
+    else:
+        epoch, in_one = int(spec["recipe"]["epochs"]), False
+    sources = _sources(store, folder, record, head_of)
+    texts = load_file(folder / "texts.safetensors") if (folder / "texts.safetensors").is_file() else {}
+    whole = {**head, **head_of.additions(head), **sources}
+    official = Official(tower, whole, texts, epoch, in_one)
+    _refuse_misfits(official, spec["method"], spec["backbone"], choices, folder)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(official_layout(official), partial)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return str(record["title"])
+
+
+def _sources(store: Store, folder: Path, record: dict[str, Any], head_of: ModuleType) -> State:
+    """Class features of the training set: those of the imported file, or those that the training itself used."""
+    if (folder / "sources.safetensors").is_file():
+        return load_file(folder / "sources.safetensors")
+    used = record["inputs"].get("source_texts") if head_of.HAS_SOURCES else None
+    if used is None or not store.done(*used):
+        return {}
+    return {SOURCES: load_file(store.folder(*used) / "classes.safetensors")["classes"]}

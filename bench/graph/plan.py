@@ -1,0 +1,96 @@
+"""What a suite would do: stages, what is there already, and about how long the rest takes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bench.graph.build import Graph
+from bench.graph.stage import KINDS, Stage
+from bench.store.records import Store
+
+ASSUMED_FLOPS_PER_SECOND = 1e10  # of a stage kind that has no record yet: one CPU core, roughly
+OVERHEAD_SECONDS = 0.3  # of any stage
+SAMPLED_RECORDS = 50
+MOST_JOBS = 8  # each slot is a process with its own torch, half a gigabyte and more
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of a suite by state; `seconds` estimates the stages to run, in one slot."""
+
+    cached: Counter[str]
+    to_run: Counter[str]
+    missing: Counter[str]
+    missing_data: dict[str, str]  # dataset -> why
+    frames: int  # bytes of decoded frames that are worth keeping
+    seconds: float
+    measured: bool  # whether earlier records gave the rates of every kind to run
+
+
+def make_plan(graph: Graph, store: Store) -> Plan:
+    """Compare the graph with the store. Reads directory listings and a sample of records, no data."""
+    known = {kind: store.known(kind) for kind in KINDS}
+    states: dict[str, list[Stage]] = {"cached": [], "to_run": [], "missing": []}
+    for stage in graph.stages.values():
+        state = "cached" if stage.identity in known[stage.kind] else "missing" if stage.missing else "to_run"
+        states[state].append(stage)
+    rates = measured_rates(store)
+    counts = {state: Counter(stage.kind for stage in stages) for state, stages in states.items()}
+    return Plan(
+        counts["cached"],
+        counts["to_run"],
+        counts["missing"],
+        graph.missing,
+        sum(_repeated(states["to_run"]).values()),
+        sum(estimate(states["to_run"], rates)),
+        set(counts["to_run"]) <= set(rates),
+    )
+
+
+def cache_frames(stages: Iterable[Stage], limit: int) -> int:
+    """Lets stages that read the same frames again keep them, what is read most often first; the bytes that are kept."""
+    stages = list(stages)
+    kept = 0
+    for key, size in _repeated(stages).items():
+        if kept + size <= limit:
+            kept += size
+            for stage in stages:
+                if stage.frames and stage.frames.key == key:
+                    stage.context["frame_cache"] = True
+    return kept
+
+
+def _repeated(stages: Iterable[Stage]) -> dict[str, int]:
+    """Bytes of the frames that are decoded more than once, the most often decoded first."""
+    passes: dict[str, float] = {}
+    sizes: dict[str, int] = {}
+    for frames in (stage.frames for stage in stages if stage.frames):
+        passes[frames.key] = passes.get(frames.key, 0) + frames.passes
+        sizes[frames.key] = frames.size
+    return {key: sizes[key] for key in sorted(passes, key=lambda key: -passes[key]) if passes[key] > 1}
+
+
+def measured_rates(store: Store) -> dict[str, float]:
+    """Seconds per FLOP of each kind, from earlier records of this store; large stages tell more than small ones."""
+    rates = {}
+    for kind in KINDS:
+        sample = sorted(store.known(kind))[:SAMPLED_RECORDS]
+        costs = [json.loads((store.folder(kind, identity) / "record.json").read_text())["cost"] for identity in sample]
+        if flops := sum(cost["flops"] for cost in costs):
+            rates[kind] = sum(cost["seconds"] for cost in costs if cost["flops"]) / flops
+    return rates
+
+
+def estimate(stages: Iterable[Stage], rates: dict[str, float]) -> list[float]:
+    """Seconds that each stage takes, from measured rates or the assumed one."""
+    return [OVERHEAD_SECONDS + stage.flops * rates.get(stage.kind, 1 / ASSUMED_FLOPS_PER_SECOND) for stage in stages]
+
+
+def default_jobs() -> int:
+    """Stages at once on this machine: one per core that this process may use, at most `MOST_JOBS`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST_JOBS, cores)

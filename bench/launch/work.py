@@ -1,0 +1,233 @@
+"""A stage at work: what it is given, and how it is carried out under any launcher."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from bench.core.errors import Interrupted, StageError
+from bench.core.identity import source_fingerprint, source_hashes
+from bench.graph.stage import Stage
+from bench.models.backbones import tagged
+from bench.store.records import Store
+
+if TYPE_CHECKING:
+    from bench.video.loader import Decoding
+
+Part = dict[str, Any]
+
+
+def never() -> bool:
+    """For a launcher that doesn't interrupt its stages."""
+    return False
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage function gets: settings, where its inputs' files lie, where to write, how to say how far it is."""
+
+    spec: Part
+    context: Part
+    inputs: dict[str, Path]  # name of the input -> folder of its record
+    out: Path  # files written here become the record's
+    checkpoint: Path  # survives an interruption; created by the stage when it needs it
+    compute: Compute
+    progress: Callable[[int, int, str], None]  # done, total, unit
+    note: Callable[[str], None]  # a line for the attempts' log
+    stopping: Callable[[], bool] = never  # whether the stage should save what it has done and raise Interrupted
+
+    @property
+    def decoding(self) -> Decoding:
+        """How videos are decoded; the frame cache is used where the plan says that it pays."""
+        from bench.video.loader import Decoding
+
+        compute = self.compute
+        cache = int(compute.frame_cache_gb * 1e9) if self.context.get("frame_cache") else 0
+        return Decoding(
+            compute.loader_workers,
+            compute.decode_seconds,
+            cache_bytes=cache,
+            content=self.spec["content"],
+            note=self.note,
+        )
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How to compute; never part of an identity. The thread count is set by the stage, alike under every launcher."""
+
+    device: str = "auto"  # auto: the first CUDA device if there is one, else the CPU
+    threads: int = 1
+    loader_workers: int = 1  # decoding processes; 0: videos are decoded in the stage's own process
+    decode_seconds: float = 60.0  # of one video, after which its decoder is killed
+    frame_cache_gb: float = 10.0
+    checkpoint_seconds: float = 60.0
+    tensorboard: str = ""  # folder for event files of trainings; none are written without it
+    wandb: str = ""  # project of Weights & Biases that trainings are logged to; none are without it
+
+
+@dataclass(frozen=True)
+class Order:
+    """A stage to carry out, in plain values that can be sent to another process."""
+
+    kind: str
+    identity: str
+    title: str
+    spec: Part
+    context: Part
+    inputs: dict[str, tuple[str, str]]  # name -> (kind, identity)
+    flops: float
+    modules: tuple[str, ...]
+    source: str  # fingerprint of the modules, which is part of the identity
+
+    @classmethod
+    def of(cls, stage: Stage) -> Order:
+        inputs = {name: (other.kind, other.identity) for name, other in stage.inputs.items()}
+        source = source_fingerprint(*stage.modules)
+        return cls(
+            *(stage.kind, stage.identity, stage.title, stage.spec, stage.context, inputs, stage.flops),
+            *(stage.modules, source),
+        )
+
+
+def execute(
+    order: Order, store: Store, compute: Compute, launch: Part, stopping: Callable[[], bool] = never
+) -> str | None:
+    """Carry out a stage and leave its record; None if all went well, else what went wrong.
+
+    A stage whose record exists is not repeated. Success and failure go to the attempts' log; only success leaves a
+    record. Raises Interrupted if `stopping` turned true and the stage has saved what it had done.
+    """
+    if store.done(order.kind, order.identity):
+        return None
+    started = time.time()
+    where = {"host": socket.gethostname(), "pid": os.getpid(), "job": launch.get("job"), "launch": launch.get("launch")}
+    store.log("start", order.kind, order.identity, title=order.title, **where)
+    try:
+        _carry_out(order, store, compute, launch, stopping, started)
+    except Interrupted as early:
+        store.log("interrupted", order.kind, order.identity, title=order.title, reason=str(early), done=early.done)
+        raise
+    except Exception as error:
+        final = getattr(error, "final", False)
+        reason = str(error) if final else traceback.format_exc()
+        store.log("failure", order.kind, order.identity, title=order.title, reason=reason, final=final)
+        return reason
+    finally:
+        store.report_progress(order.kind, order.identity, None)
+    store.log("end", order.kind, order.identity, seconds=time.time() - started)
+    return None
+
+
+def assist(order: Order, store: Store, compute: Compute, stopping: Callable[[], bool]) -> None:
+    """Take part in a stage as one of its further ranks: the first one keeps the log and writes the record."""
+    with TemporaryDirectory() as folder:
+        _run(order, store, _found(compute), Path(folder), _quiet, stopping)
+
+
+def _quiet(done: int, total: int, unit: str) -> None:
+    """The first rank tells how far all of them are."""
+
+
+def _found(compute: Compute) -> Compute:
+    """With the device that `auto` stands for here."""
+    import torch
+
+    if compute.device == "auto":
+        return replace(compute, device="cuda" if torch.cuda.is_available() else "cpu")
+    return compute
+
+
+def _run(
+    order: Order,
+    store: Store,
+    compute: Compute,
+    out: Path,
+    progress: Callable[[int, int, str], None],
+    stopping: Callable[[], bool],
+) -> Part:
+    """What the stage returns; its files are then in `out`."""
+    import torch
+
+    if source_fingerprint(*order.modules) != order.source:
+        raise StageError("the code has changed since the launch, and so has what this stage means; launch it again")
+    torch.set_num_threads(compute.threads)
+    inputs = {name: store.folder(kind, identity) for name, (kind, identity) in order.inputs.items()}
+    checkpoint, note = store.checkpoint(order.kind, order.identity), partial(_note, order, store)
+    work = Work(order.spec, order.context, inputs, out, checkpoint, compute, progress, note, stopping)
+    result: Part = import_module(f"bench.stages.{order.kind}").run(work)
+    return result
+
+
+def _carry_out(
+    order: Order, store: Store, compute: Compute, launch: Part, stopping: Callable[[], bool], started: float
+) -> None:
+    compute = _found(compute)
+    context = {**order.context, "pretrained": tagged(order.context["pretrained"])[0]}  # not where a tag's file lay
+    record: Part = {
+        "title": order.title,
+        "spec": order.spec,
+        "context": context,
+        "inputs": order.inputs,
+        "source": source_hashes(*order.modules),
+    }
+    with store.writing(order.kind, order.identity, record) as out:
+        record["result"] = _run(order, store, compute, out, _Reporter(order, store), stopping)
+        seconds = time.time() - started
+        record["cost"] = {"seconds": seconds, "flops": order.flops}
+        record["provenance"] = {
+            **launch,
+            "host": socket.gethostname(),
+            "device": _device_name(compute.device),
+            "threads": compute.threads,
+            "started": started,
+            "seconds": seconds,
+        }
+
+
+def _note(order: Order, store: Store, text: str) -> None:
+    store.log("note", order.kind, order.identity, title=order.title, text=text)
+
+
+class _Reporter:
+    """Passes progress on at most twice a second."""
+
+    def __init__(self, order: Order, store: Store) -> None:
+        self.order = order
+        self.store = store
+        self.started = time.time()
+        self.last = 0.0
+
+    def __call__(self, done: int, total: int, unit: str) -> None:
+        if time.time() - self.last > 0.5:
+            self.last = time.time()
+            self.store.report_progress(
+                self.order.kind,
+                self.order.identity,
+                {
+                    "title": self.order.title,
+                    "done": done,
+                    "total": total,
+                    "unit": unit,
+                    "started": self.started,
+                    "pid": os.getpid(),
+                    "host": socket.gethostname(),
+                },
+            )
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{device} ({torch.backends.cpu.get_cpu_capability()})"

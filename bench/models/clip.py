@@ -1,0 +1,215 @@
+"""Frozen CLIP: open_clip's towers with weights from the shipped file, a local file, an open_clip tag, or a random seed.
+
+State keys are OpenAI's (`visual.transformer.resblocks.0...`, `token_embedding.weight`, `logit_scale`), whatever the
+source, so that heads that start from text-tower weights find them under their official names.
+
+Legend: N frames or texts, H height, W width, D embedding width, C classes, L context length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import open_clip
+import torch
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.core.errors import UserError, unknown
+from bench.models.backbones import Backbone, backbone, model_config, random_seed, tagged, weights_file
+from bench.models.state_dicts import OPENAI_EXTRAS, State, read_torch, refuse_differences, tensors
+from tools.stills import WORDS
+
+Tokenizer = Callable[[list[str]], Tensor]
+TEXTS_PER_BATCH = 256  # bounds the memory of a large label set's prompts
+
+
+class WordTokenizer:
+    """Word-level tokens of the glyph captions: 0 pads, 1 is an unknown word, the last two ids start and end a text.
+
+    Case and punctuation are ignored. The end has the highest id because CLIP pools at the arg max of the ids.
+    """
+
+    PAD, UNKNOWN = 0, 1
+
+    def __init__(self, words: Iterable[str], vocab_size: int, context_length: int) -> None:
+        self.ids = {word: index for index, word in enumerate(words, start=2)}
+        self.start, self.end, self.context_length = vocab_size - 2, vocab_size - 1, context_length
+        if len(self.ids) + 4 > vocab_size:
+            raise ValueError(f"{len(self.ids)} words and four marks need more than {vocab_size} ids")
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Ids [N,L]; longer texts lose their last words."""
+        tokens_NL = torch.full((len(texts), self.context_length), self.PAD)
+        for row, text in enumerate(texts):
+            words = re.findall(r"<unk>|\w+", text.lower())[: self.context_length - 2]
+            ids = [self.start, *(self.ids.get(word, self.UNKNOWN) for word in words), self.end]
+            tokens_NL[row, : len(ids)] = torch.tensor(ids)
+        return tokens_NL
+
+
+class Clip(open_clip.CLIP):
+    """open_clip's CLIP with its tokenizer and the two embeddings that this project needs; `spec` holds its shapes."""
+
+    def __init__(self, spec: Backbone, config: dict[str, Any]) -> None:
+        super().__init__(config["embed_dim"], config["vision_cfg"], config["text_cfg"], spec.quick_gelu)
+        self.spec = spec
+        self.tokenizer = _tokenizer(spec)
+
+    def encode_frames(self, pixels_N3HW: Tensor) -> Tensor:
+        """Frames [N,3,H,W], already normalised by spec.mean and spec.std, to embeddings [N,D], not L2-normalised."""
+        embeddings_ND: Tensor = self.visual(pixels_N3HW)
+        return embeddings_ND
+
+    def encode_texts(self, texts: list[str]) -> Tensor:
+        """Texts to embeddings [N,D], not L2-normalised."""
+        tokens_NL = self.tokenizer(texts).to(self.token_embedding.weight.device)
+        return torch.cat([self.encode_text(part) for part in tokens_NL.split(TEXTS_PER_BATCH)])
+
+    def embed_classes(self, prompts: list[list[str]]) -> Tensor:
+        """Class embeddings [C,D] of unit norm."""
+        return class_means(self.encode_texts([prompt for own in prompts for prompt in own]), prompts)
+
+
+def class_means(texts_ND: Tensor, prompts: list[list[str]]) -> Tensor:
+    """Class embeddings [C,D] of unit norm: the normalised mean of the normalised embeddings of a class's prompts."""
+    own = F.normalize(texts_ND, dim=-1).split([len(texts) for texts in prompts])
+    return F.normalize(torch.stack([texts_PD.mean(dim=0) for texts_PD in own]), dim=-1)
+
+
+def _tokenizer(spec: Backbone) -> Tokenizer:
+    if spec.name == "glyph-vit":
+        return WordTokenizer(WORDS, spec.vocab_size, spec.context_length)
+    tokenizer: Tokenizer = open_clip.get_tokenizer(spec.name, context_length=spec.context_length)
+    return tokenizer
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, torch's CPU generator starts from `seed`; afterwards it is as it was. Others aren't touched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def new_clip(name: str, seed: int) -> Clip:
+    """A randomly initialised Clip, trainable, in training mode; no global random state is consumed or altered."""
+    with seeded(seed):
+        return Clip(backbone(name), model_config(name))
+
+
+def load_clip(name: str, pretrained: str) -> Clip:
+    """A frozen Clip in fp32 and evaluation mode; `pretrained` as in bench.models.backbones.weights_identity.
+
+    Raises UserError for unknown names and tags, missing or broken files, and weights of another model.
+    """
+    file, seed = weights_file(name, pretrained), random_seed(pretrained)
+    clip = _from_tag(name, pretrained) if file is None and seed is None else new_clip(name, seed or 0)
+    if file is not None:
+        _load(clip, _read_state(file), str(file))
+    clip.float().eval().requires_grad_(False)
+    return clip
+
+
+def _from_tag(name: str, pretrained: str) -> Clip:
+    """Weights of open_clip's zoo; activation, mean and std are what the tag was trained with.
+
+    open_clip's own loading leaves the activation as the model's config has it, and only warns.
+    """
+    file, trained = tag_file(name, pretrained), open_clip.get_pretrained_cfg(name, tagged(pretrained)[0])
+    quick_gelu = trained.get("quick_gelu", False)
+    spec = replace(backbone(name), quick_gelu=quick_gelu, mean=tuple(trained["mean"]), std=tuple(trained["std"]))
+    with seeded(0):
+        clip = Clip(spec, model_config(name))
+    _load(clip, _read_state(file), str(file))
+    return clip
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# open_clip's tags
+
+
+def check_tag(name: str, pretrained: str) -> None:
+    """Raises UserError for weights that are neither a file nor random nor a tag that open_clip knows for the model."""
+    allowed, tag = open_clip.list_pretrained_tags_by_model(name), tagged(pretrained)[0]
+    if weights_file(name, pretrained) is None and random_seed(pretrained) is None and tag not in allowed:
+        raise unknown(f"weights of '{name}'", tag, [*allowed, "random:<seed>"], where="pretrained")
+
+
+def tag_file(name: str, pretrained: str) -> Path:
+    """The weights file of `<tag>` or `<tag>@<file>`; that of a tag alone is fetched where the hub's cache lacks it.
+
+    Raises UserError for unknown tags, for a file that is not there, and where fetching fails.
+    """
+    check_tag(name, pretrained)
+    tag, file = tagged(pretrained)
+    file = file or _cached(name, tag) or _fetched(name, tag)
+    if not file.is_file():
+        hint = "every machine that runs stages must see the hub's cache (HF_HOME) under the same path"
+        raise UserError(f"the weights of '{name}' by the tag '{tag}' are not there", where=str(file), hint=hint)
+    return file
+
+
+def _cached(name: str, tag: str) -> Path | None:
+    """The file that open_clip would fetch, from the hub's cache. open_clip itself asks the hub for a newer one first,
+    which takes half a minute where there is no network."""
+    repository, _, stated = open_clip.get_pretrained_cfg(name, tag).get("hf_hub", "").rpartition("/")
+    names = (stated,) if stated else (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
+    found = (huggingface_hub.try_to_load_from_cache(repository, each) for each in names if repository)
+    return next((Path(file) for file in found if isinstance(file, str)), None)
+
+
+def _fetched(name: str, tag: str) -> Path:
+    try:
+        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, tag)))
+    except Exception as error:  # whatever network, hub and disk are up to
+        reason = str(error).rpartition("Last error: ")[2].strip() or type(error).__name__
+        fetch = f"open_clip.download_pretrained(open_clip.get_pretrained_cfg('{name}', '{tag}'))"
+        raise UserError(
+            f"the weights of '{name}' by the tag '{tag}' are not in the cache and cannot be fetched: "
+            + reason.splitlines()[0],
+            where="pretrained",
+            hint=f'run this once where there is a network, with the same HF_HOME: python -c "import open_clip; {fetch}"'
+            "; or give a local file as recipe.pretrained",
+        ) from error
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Weights files
+
+
+def _read_state(file: Path) -> State:
+    """Tensors of a safetensors file, or of a torch file of tensors; a nested or prefixed state is unwrapped."""
+    if file.suffix != ".safetensors":
+        loaded = read_torch(file)
+        return tensors(loaded.get("state_dict", loaded)) if isinstance(loaded, dict) else {}
+    try:
+        with safe_open(str(file), framework="pt") as stored:
+            _check_words((stored.metadata() or {}).get("words"), str(file))
+            return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"the weights cannot be read: {error}", where=str(file)) from error
+
+
+def _check_words(words: str | None, where: str) -> None:
+    """The embedding's rows mean nothing under other words than those the tokenizer knows."""
+    if words is not None and words.split() != list(WORDS):
+        raise UserError("the weights were trained with another vocabulary", where=where, hint="repeat the pre-training")
+
+
+def _load(clip: Clip, state: State, where: str) -> None:
+    """Copies a state into the Clip. Raises UserError with the first tensors that do not fit."""
+    state = {key: value for key, value in state.items() if key not in OPENAI_EXTRAS}
+    scale = state.get("logit_scale")
+    if scale is not None and scale.numel() == 1:  # some zoos store a vector of one
+        state["logit_scale"] = scale.reshape(clip.logit_scale.shape)
+    refuse_differences(clip.state_dict(), state, f"not the weights of '{clip.spec.name}'", where)
+    clip.load_state_dict(state)

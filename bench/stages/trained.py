@@ -1,0 +1,68 @@
+"""The model of a stage as its training left it, and what it becomes under inference choices."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bench.core.errors import StageError
+from bench.models.clip import load_clip
+from bench.stages.texts import texts_of
+from methods.contract import Model, Prediction, Predictor, build_model
+from methods.registry import method
+
+if TYPE_CHECKING:
+    from bench.launch.work import Work
+
+
+def trained_model(work: Work) -> Model:
+    """The model, with its trained weights if it has any; on the CPU, its tower not yet interpolated with CLIP's."""
+    registered = method(work.spec["method"])
+    clip = load_clip(work.spec["backbone"], work.context["pretrained"])
+    config = registered.config(**work.spec["config"])
+    model: Model = build_model(registered.model, config, clip, seed=0, classes=_bound_to(work))
+    if "train" in work.inputs:
+        model.load_trained(load_file(work.inputs["train"] / "weights.safetensors"))
+    return model.eval()
+
+
+def _bound_to(work: Work) -> int:
+    """The number of classes that the model was trained on; 0 if nothing of it depends on that."""
+    record = work.inputs["train"] / "record.json" if "train" in work.inputs else None
+    if record is None or not record.is_file():
+        return 0
+    return int(json.loads(record.read_text())["result"].get("classes", 0))
+
+
+def deploy(work: Work, model: Model, inference: dict[str, Any]) -> Predictor:
+    """The predictor of `model` under inference choices, on the stage's device."""
+    device = work.compute.device
+    chosen = method(work.spec["method"]).inference.model_validate(inference)
+    model = model.to(device)
+    return model.deploy(chosen, class_texts(work, "source_texts", model)).eval()
+
+
+@torch.no_grad()
+def class_texts(work: Work, name: str, model: Model) -> Tensor:
+    """Unit class features [C, D] of an input, on the stage's device, where the model has to be if it adapts texts."""
+    if model.config.texts_inside:
+        return model.embed_classes(class_prompts(work, name))
+    return load_file(work.inputs[name] / "classes.safetensors")["classes"].to(work.compute.device)
+
+
+def class_prompts(work: Work, name: str) -> list[list[str]]:
+    """The texts of each class, [C][P], that an input was made of."""
+    return texts_of(json.loads((work.inputs[name] / "record.json").read_text())["context"])
+
+
+def feature(work: Work, prediction: Prediction) -> Tensor:
+    """The feature that the stage looks at. Raises StageError, naming the method's own, if it has no such feature."""
+    wanted, offered = work.spec["feature"], prediction.features
+    if wanted not in offered:
+        has = ", ".join(offered) or "none"
+        raise StageError(f"method '{work.spec['method']}' has no feature '{wanted}'; its features: {has}")
+    return offered[wanted]

@@ -1,0 +1,279 @@
+"""Which published number belongs beside which measured one, and whether both are measured alike.
+
+Every number carries its protocol as far as it is known. A field that differs rules a comparison out; a field that the
+source does not state is listed, and counts neither way. What no source of the file states (prompt templates, fusion,
+resizing, spelling of class names, decoder) is no field.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.core.errors import UserError, unknown
+from bench.suite.measures import measures
+from bench.suite.named_protocols import named_protocol
+from bench.suite.protocol import Protocol
+from bench.suite.published import COMPARED, COSTS, Number, Published, lookup, one_value
+from bench.suite.yaml_lines import Where
+from bench.video.views import TestViews
+
+if TYPE_CHECKING:
+    from bench.suite.resolve import Suite, Trial
+
+Facts = dict[str, str]  # field -> what is known of it, "" for nothing
+
+DATASETS = {
+    **{"kinetics-400": "Kinetics-400", "ucf101": "UCF-101", "hmdb51": "HMDB-51", "ssv2": "SSv2"},
+    **{f"kinetics-600-split{i}": "Kinetics-600" for i in (1, 2, 3)},
+    "activitynet": "ActivityNet",
+}
+SHORT = {"K400": "Kinetics-400", "UCF": "UCF-101", "HMDB": "HMDB-51", "K600": "Kinetics-600"}
+SPLITS = {
+    "val": "validation",
+    **dict.fromkeys(("mean of 3 splits", "3 splits", "3 validation splits", "3-fold"), "mean of 3"),
+    **dict.fromkeys(("full-class", "full validation set"), "all videos"),
+    **dict.fromkeys(("half-class x10", "half-class (equals BIKE README)"), "halves of the classes"),
+    **{f"split{i}": str(i) for i in (1, 2, 3)},
+    "not stated (values equal Table 2 split1)": "1",
+}
+UNSEEN = {"UCF-101", "HMDB-51", "Kinetics-600"}
+# Zero-shot as these papers' code does it is no column of the file: after training on Kinetics-400, and on Kinetics-600
+# on these videos, which must not be mixed.
+K600_VIDEOS = {
+    **dict.fromkeys(("MoTE", "Text4Vis", "BIKE", "X-CLIP", "ViFi-CLIP"), "test"),
+    **dict.fromkeys(("Open-VCLIP", "Open-VCLIP++", "FROSTER"), "validation"),
+}
+REPRODUCED = re.compile("reproduced_by_MoTE=yes|zero-shot part reproduced|same method carries the dagger")
+OTHER_DATA = "other data"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A published number beside the `measure` of a row at a point; "" if nothing there is measured on its data.
+
+    `differs` says how the protocols differ, e.g. "views: 1x1 here, 4x3 published"; `unstated` names the fields that the
+    source leaves open.
+    """
+
+    row: str
+    point: str
+    measure: str
+    number: Number
+    differs: tuple[str, ...]
+    unstated: tuple[str, ...]
+
+    @property
+    def comparable(self) -> bool:
+        return bool(self.measure) and not self.differs and not self.number.second_hand
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A number of a row at a point: what it is, and how it is measured. `other`: on stand-ins for the real data."""
+
+    measure: str
+    metric: str
+    kinds: frozenset[str]
+    datasets: frozenset[str]
+    facts: Facts
+    other: bool
+
+
+def pairs(selectors: Sequence[Published], suite: Suite, where: Where = lambda key: "") -> tuple[Pair, ...]:
+    """Every published number that a suite selects, beside its measure. Raises UserError at the selector's key path."""
+    return tuple(
+        pair for i, own in enumerate(selectors) for pair in _pairs(own, suite, where(("report", "published", i)))
+    )
+
+
+def _pairs(selector: Published, suite: Suite, place: str) -> Iterator[Pair]:
+    if selector.row not in suite.file.rows:
+        raise unknown("row", selector.row, suite.file.rows, where=place)
+    if absent := [axis for axis in selector.point if axis not in suite.axes]:
+        raise unknown("axis", absent[0], suite.axes, where=place)
+    found = lookup(selector.where, place=place)
+    costs = [number for number in found if number.metric in COSTS]
+    point = ", ".join(f"{name} {value}" for name, value in selector.point.items())
+    yield from (Pair(selector.row, point, "", number, ("a cost",), ()) for number in costs)
+    numbers = [number for number in found if number.metric in COMPARED]
+    if not numbers and not costs:
+        allowed = " or ".join((*COMPARED, *COSTS))
+        raise UserError("no number that a report compares", where=place, hint=f"metric is {allowed}")
+    trials = {
+        t.point: t for t in suite.trials if t.row == selector.row and selector.point.items() <= dict(t.point).items()
+    }
+    placed: set[Number] = set()
+    measured: set[str] = set()
+    uses = {name: str(settings.get("use", "")) for name, settings in suite.file.protocols.items()}
+    for trial in trials.values():
+        for cell in _cells(trial, uses):
+            candidates = [number for number in numbers if _belongs(number, cell)]
+            placed.update(candidates)
+            measured |= cell.datasets
+            yield from _closest(candidates, cell, trial, place)
+    for number in numbers:
+        if number not in placed:
+            why = "not measured here" if _datasets(number) <= measured else OTHER_DATA
+            yield Pair(selector.row, point, "", number, (why,), ())
+
+
+def _closest(candidates: list[Number], cell: _Cell, trial: Trial, place: str) -> Iterator[Pair]:
+    """Of the numbers for a cell those whose protocols differ least from the cell's; one value where none differs."""
+    compared = {number: _compare(number, cell) for number in candidates}
+    point = ", ".join(f"{name} {value}" for name, value in trial.point)
+    for second_hand in (False, True):
+        alike = {number: of for number, of in compared.items() if number.second_hand == second_hand}
+        fewest = min((len(differs) for differs, _ in alike.values()), default=0)
+        best = sorted((n for n in alike if len(alike[n][0]) == fewest), key=lambda number: len(alike[number][1]))
+        if best and not fewest:
+            best = [one_value(best, f"{cell.measure} of row '{trial.row}'", place)]
+        for number in {number.text: number for number in reversed(best)}.values():
+            differs, unstated = ((OTHER_DATA,), ()) if cell.other else alike[number]
+            yield Pair(trial.row, point, cell.measure, number, differs, unstated)
+
+
+def _compare(number: Number, cell: _Cell) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The fields that differ, and those that the source does not state."""
+    stated = _stated(number)
+    own = {field: value for field, value in cell.facts.items() if value}
+    differing = {f: f"{f}: {own[f]} here, {stated[f]} published" for f in own if stated[f] and stated[f] != own[f]}
+    return tuple(differing.values()), tuple(field for field in own if not stated[field])
+
+
+# --- what is known of a published number -----------------------------------------------------------------------------
+
+
+def _stated(number: Number) -> Facts:
+    """Frames `8/32` leave open which were tested; a printed HM_ZS repeats the views of the closed-set number."""
+    split = "" if number.split == "val" and number.dataset in ("UCF-101", "HMDB-51") else SPLITS.get(number.split, "")
+    return {
+        "backbone": number.backbone,
+        "frames": number.frames if number.frames.isdigit() else "",
+        "views": "" if number.metric == "hm" and "+" in number.dataset else number.views,
+        "split": split,
+        "videos per class": number.shots or ("all" if number.protocol in ("closed-set", "zero-shot") else ""),
+        "training data": _trained_on(number),
+        "candidates": "own names",
+        "Kinetics-600 videos": K600_VIDEOS.get(_measured_by(number), ""),
+    }
+
+
+def _datasets(number: Number) -> frozenset[str]:
+    return frozenset(SHORT.get(name, name) for name in number.dataset.split("+"))
+
+
+def _trained_on(number: Number) -> str:
+    """The dataset itself, but for zero-shot numbers what the notes say, or else what is known of the paper."""
+    if number.protocol != "zero-shot":
+        return SHORT["K400"] if number.metric == "tradeoff" else number.dataset
+    if told := re.search(r"(?:^|; )trained on ([\w-]+)", number.notes):
+        return SHORT.get(told[1], told[1])
+    known = number.source.removesuffix(" repo") in K600_VIDEOS and _datasets(number) <= UNSEEN
+    return SHORT["K400"] if known else ""
+
+
+def _measured_by(number: Number) -> str:
+    """Whose code gave the number, if that is known."""
+    if REPRODUCED.search(number.notes):
+        return "MoTE"
+    return number.method if number.source.removesuffix(" repo") == number.method else ""
+
+
+def _kind(number: Number) -> str:
+    return number.split if number.protocol == "base-to-novel" else number.protocol
+
+
+# --- what is known of a measured number ------------------------------------------------------------------------------
+
+
+def _belongs(number: Number, cell: _Cell) -> bool:
+    kind = _kind(number)
+    return number.metric == cell.metric and _datasets(number) == cell.datasets and (not kind or kind in cell.kinds)
+
+
+def _cells(trial: Trial, uses: Mapping[str, str]) -> Iterator[_Cell]:
+    """The cells of a trial that are on data of the file, or stand for such data."""
+    own = dict(trial.protocols)
+    meant = {name: _meant(protocol, uses.get(name, "")) for name, protocol in own.items()}
+    for key, measure in measures(
+        {name: p.role for name, p in meant.items()}, {name: p.dataset for name, p in meant.items()}
+    ).items():
+        inputs = [meant[name] for name in measure.inputs]
+        if not all(protocol.dataset in DATASETS for protocol in inputs):
+            continue
+        closed, unseen = [p for p in inputs if p.role == "closed-set"], [p for p in inputs if p.role == "zero-shot"]
+        both = len(inputs) > 1 and closed and unseen
+        views, splits = (closed, unseen) if both else (inputs, inputs)
+        yield _Cell(
+            key,
+            "tradeoff" if key == "trade_off" else "hm" if measure.needs else "top1",
+            _kinds(inputs, trial, bool(measure.needs)),
+            frozenset(DATASETS[protocol.dataset] for protocol in inputs),
+            {
+                "backbone": _backbone(trial),
+                "frames": _joined(str(p.views.frames) for p in inputs),
+                "views": _joined(f"{p.views.clips}x{p.views.crops}" for p in views),
+                "split": _joined(map(_split, splits)),
+                **_training(inputs, trial),
+                "candidates": _joined("own names" if not p.vocabulary else "mixed with others" for p in inputs),
+                "Kinetics-600 videos": _joined(p.split for p in inputs if p.dataset.startswith("kinetics-600")),
+            },
+            other=any(own[name].dataset not in DATASETS for name in measure.inputs),
+        )
+
+
+def _meant(protocol: Protocol, use: str) -> Protocol:
+    """The protocol itself, but of stand-ins for real data the named protocol that they stand for."""
+    if protocol.dataset in DATASETS or not use:
+        return protocol
+    settings = named_protocol(use)
+    return Protocol.model_validate({**settings, "views": TestViews.model_validate(settings.get("views", {}))})
+
+
+def _kinds(inputs: list[Protocol], trial: Trial, derived: bool) -> frozenset[str]:
+    """The kinds of published numbers that a cell may be; what is not trained is the same under all of them."""
+    roles = [protocol.role for protocol in inputs]
+    if "base" in roles and derived:
+        return frozenset({"base+novel"})
+    if roles[0] in ("base", "novel"):
+        return frozenset(roles)
+    if not trial.config.trains:
+        return frozenset({"closed-set", "few-shot", "zero-shot"})
+    return frozenset({"few-shot" if roles[0] == "closed-set" and trial.recipe.shots else roles[0]})
+
+
+def _training(inputs: list[Protocol], trial: Trial) -> Facts:
+    """Training data count as far as there is a training."""
+    recipe, halves = trial.recipe, inputs[0].role in ("base", "novel")
+    if not trial.config.trains:
+        return {}
+    source = DATASETS.get(recipe.source, recipe.source)
+    part = ", base classes" if recipe.classes == "base" and not halves else ""
+    return {"videos per class": str(recipe.shots or "all"), "training data": source + part}
+
+
+def _backbone(trial: Trial) -> str:
+    """As papers print it. They mean OpenAI's weights, so others are named; what a local file holds is not known."""
+    recipe = trial.recipe
+    shape = re.sub(r"^(ViT-[A-Z])-(\d+)", r"\1/\2", recipe.backbone.removesuffix("-quickgelu"))
+    local = recipe.pretrained in ("openai", "builtin") or re.search(r"[/\\]|\.(pt|safetensors)$", recipe.pretrained)
+    return shape if local else f"{shape} ({recipe.pretrained})"
+
+
+def _split(protocol: Protocol) -> str:
+    parts = list(protocol.parts().values())
+    if protocol.half:
+        return "halves of the classes"
+    if len(parts) > 1:
+        return f"mean of {len(parts)}"
+    place = parts[0].dataset if parts[0].dataset.startswith("kinetics-600") else parts[0].split
+    if official := re.search(r"^(?:test|kinetics-600-split)(\d)$", place):
+        return official[1]
+    return "all videos" if place in ("full", "split1") else place
+
+
+def _joined(values: Iterator[str]) -> str:
+    return ", ".join(dict.fromkeys(filter(None, values)))

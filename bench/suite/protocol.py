@@ -1,0 +1,80 @@
+"""Protocol: how a number is measured. A value with a hash; a table has one protocol per column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bench.video.views import TestViews
+
+Role = Literal["closed-set", "zero-shot", "base", "novel"]
+Fusion = Literal["double_softmax", "cos_mean", "softmax_sum", "logit_sum", "feature_mean"]
+Generator = Literal["text4vis", "open-vclip"]
+
+
+class Part(BaseModel):
+    """One of several measurements whose mean is the number; what is not given is the protocol's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str | None = None
+    split: str | None = None
+
+
+class Protocol(BaseModel):
+    """Everything that decides an accuracy besides the model.
+
+    `closed-set` measures on classes that were trained on, `zero-shot` on classes that were not. `base` and `novel`
+    are the halves of one dataset's classes that have more and fewer training videos; each is its own vocabulary.
+    Accuracy is the percentage over videos (micro average); a video that cannot be decoded counts as wrong.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    role: Role
+    dataset: str
+    split: str = "test"
+    over: tuple[Part, ...] = Field(default=(), description="parts whose mean is the number, e.g. three official splits")
+    half: Generator | None = Field(default=None, description="mean over ten draws of half of the classes, drawn so")
+    labels: str = Field(default="", description="label variant: another spelling of the class names")
+    vocabulary: tuple[str, ...] = Field(default=(), description="datasets whose class names are candidates as well")
+    templates: str = Field(default="mote28", description="prompt templates of the candidate class texts")
+    views: TestViews = TestViews()
+    fusion: Fusion = Field(default="double_softmax", description="how the scores of the views become one")
+
+    @property
+    def classes(self) -> Literal["all", "base", "novel"]:
+        """Which of the dataset's classes are measured and candidates."""
+        return "all" if self.role in ("closed-set", "zero-shot") else self.role  # type: ignore[return-value]
+
+    def parts(self) -> dict[str, Protocol]:
+        """The measurements whose mean is the number, by name; a single one has the name ""."""
+        if not self.over:
+            return {"": self}
+        parts = [{name: value for name, value in part.model_dump().items() if value} for part in self.over]
+        return {"/".join(part.values()): self.model_copy(update={**part, "over": ()}) for part in parts}
+
+    def fields(self) -> dict[str, Any]:
+        """Every field that was given or has a default, flat: {"views.clips": 3, ...}."""
+        return dict(_flat(self.model_dump(mode="json")))
+
+    def differences(self, other: Protocol) -> str:
+        """What this protocol has instead of the other's values, e.g. "views.clips 1 instead of 3"; "" if nothing."""
+        own, others = self.fields(), other.fields()
+        return ", ".join(
+            f"{name} {_text(own[name])} instead of {_text(others[name])}" for name in own if own[name] != others[name]
+        )
+
+
+def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _text(value: object) -> str:
+    return "none" if value in (None, "", []) else str(value)

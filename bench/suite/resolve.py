@@ -1,0 +1,455 @@
+"""Suites: a YAML declaration of methods, axes, recipes, protocols, seeds and reports, expanded into trials.
+
+Everything is validated before anything runs; a mistake is a UserError with file and line. A protocol starts from the
+file's `protocol:` defaults, then from a named one (`use: mote/k400-4x3`), then come its own settings. Axes address any
+field by its path (`config.layers`, `inference.tfm`, `recipe.lr`, `protocol.views.frames`, `protocols.closed.split`); an
+axis whose values are named bundles of such settings moves several fields together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from bench.core.errors import UserError, unknown
+from bench.data.datasets import Dataset, dataset, declared_fields
+from bench.models.backbones import backbone
+from bench.models.prompts import TEMPLATES
+from bench.suite.file import Axis, Row, Settings, SuiteFile
+from bench.suite.named_protocols import merged, named_protocol
+from bench.suite.pairing import pairs
+from bench.suite.protocol import Protocol
+from bench.suite.recipe import Recipe
+from bench.suite.worlds import expanded
+from bench.suite.yaml_lines import KeyPath, Where, load_value, load_yaml, validate
+from bench.video.reader import known_decoder
+from methods.registry import method
+from methods.settings import Config, Inference
+
+SUITES = Path(__file__).parents[2] / "suites"
+PARTS = ("config", "inference", "recipe", "protocol", "protocols")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One method with all settings resolved, and one seed."""
+
+    row: str
+    label: str
+    method: str
+    config: Config
+    inference: Inference
+    recipe: Recipe
+    protocols: tuple[tuple[str, Protocol], ...]
+    point: tuple[tuple[str, Any], ...]  # axis name -> value
+    seed: int
+    columns: Mapping[str, Protocol]  # what the tables' columns are measured under, at this point of the suite's axes
+    start: Trial | None = None  # whose training its own begins with
+
+    @property
+    def deviations(self) -> dict[str, str]:
+        """Where this row is measured otherwise than its column says, with the differing fields."""
+        changed = [(name, own) for name, own in self.protocols if own is not self.columns[name]]
+        return {name: text for name, own in changed if (text := own.differences(self.columns[name]))}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A validated suite."""
+
+    name: str
+    file: SuiteFile
+    datasets: dict[str, Dataset]
+    axes: dict[str, str]  # name -> path or bundle name
+    trials: tuple[Trial, ...]
+
+    @property
+    def columns(self) -> dict[str, Protocol]:
+        """The protocol of every column, at the first point that is measured under it."""
+        first = {name: own for trial in reversed(self.trials) for name, own in trial.columns.items()}
+        return {name: first[name] for name in self.file.protocols}
+
+    def changes(self, name: str, protocol: Protocol) -> str:
+        """Where a protocol differs from the named one that it uses, "" if nowhere or if it uses none."""
+        use = self.file.protocols[name].get("use")
+        if not use:
+            return ""
+        settings = _with_size(named_protocol(use), self.trials[0].recipe.backbone, 1.0, "")
+        return protocol.differences(Protocol.model_validate(settings))
+
+
+def suite_path(name: str) -> Path:
+    """A suite by path, or by name among the shipped ones. Raises UserError with the closest name."""
+    for candidate in (Path(name), SUITES / f"{name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        raise UserError("no such suite file", where=name)
+    raise unknown("suite", name, (path.stem for path in SUITES.glob("*.yaml")))
+
+
+def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None = None) -> Suite:
+    """Read, override, validate and expand a suite. Raises UserError on the first mistake.
+
+    Paths in it are relative to `folder`, which is that of the file unless this is a copy.
+    """
+    data, lines = load_yaml(path)
+    changed: list[tuple[str, KeyPath]] = []
+
+    def where(key: KeyPath) -> str:
+        dotted = ".".join(map(str, key))
+        for given, at in changed:
+            if key and (key[: len(at)] == at or at[: len(key)] == key):
+                return f"override {given}: {dotted}"
+        known = next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), 1)
+        return f"{path}:{known}: {dotted}" if dotted else f"{path}:{known}"
+
+    # What is written out must not undo an override, so overrides that ask for it come first and all others last.
+    first = [text for text in overrides if text.partition("=")[0].rpartition(".")[2] in ("world", "fidelity")]
+    changed += [_override(data, text) for text in first]
+    if "world" in data or "fidelity" in data or any("fidelity" in row for row in _rows(data)):
+        validate(SuiteFile, data, where)
+        data = expanded(data, where)
+    changed += [_override(data, text) for text in overrides if text not in first]
+    file = validate(SuiteFile, data, where)
+    folder = folder or path.parent
+    declared = {name: _declared(name, folder, settings, where) for name, settings in file.datasets.items()}
+    suite = Suite(path.stem, file, declared, _axis_names(file, where), ())
+    _check_report(suite, where)
+    suite = replace(suite, trials=tuple(_trials(suite, where)))
+    pairs(file.report.published, suite, where)  # raises for a selector that finds nothing
+    return suite
+
+
+def _declared(name: str, folder: Path, settings: Settings, where: Where) -> Dataset:
+    fields = declared_fields(name, str(folder.resolve()), settings)
+    return validate(Dataset, fields, lambda key: where(("datasets", name, *key)))
+
+
+def _rows(data: Settings) -> list[Settings]:
+    """The rows as far as they are mappings; validation says what is wrong with others."""
+    rows = data.get("rows")
+    return [row for row in rows.values() if isinstance(row, dict)] if isinstance(rows, dict) else []
+
+
+def _override(data: Settings, text: str) -> tuple[str, KeyPath]:
+    """Apply one `dotted.path=value`; the value is YAML."""
+    dotted, equals, value = text.partition("=")
+    if not equals or not dotted:
+        raise UserError("an override is written key=value", where=f"override {text}", hint="e.g. recipe.epochs=5")
+    try:
+        parsed = load_value(value)
+    except yaml.YAMLError as error:
+        raise UserError("the value is not valid YAML", where=f"override {text}") from error
+    except UserError as error:
+        raise error.at(f"override {text}") from error
+    path = _set(data, dotted, parsed)
+    return text, path
+
+
+def _set(data: Settings, dotted: str, value: Any) -> KeyPath:
+    """Set a value in nested mappings; keys that contain dots are matched whole."""
+    for key in sorted(data, key=len, reverse=True):
+        if dotted == key:
+            data[key] = value
+            return (key,)
+        if dotted.startswith(f"{key}.") and isinstance(data[key], dict):
+            return (key, *_set(data[key], dotted[len(key) + 1 :], value))
+    key, _, rest = dotted.partition(".")
+    if not rest:
+        data[key] = value
+        return (key,)
+    data[key] = {} if not isinstance(data.get(key), dict) else data[key]
+    return (key, *_set(data[key], rest, value))
+
+
+def _axis_names(file: SuiteFile, where: Where) -> dict[str, str]:
+    """Short names of all axes: the last part of the path, or the bundle's name."""
+    names: dict[str, str] = {}
+    for path in (path for axes in (file.axes, *(row.axes for row in file.rows.values())) for path in axes):
+        name = path.rpartition(".")[2]
+        if names.setdefault(name, path) != path:
+            raise UserError(
+                f"axes '{names[name]}' and '{path}' have the same short name '{name}'", where=where(("axes",))
+            )
+    return names
+
+
+def _check_report(suite: Suite, where: Where) -> None:
+    report, rows = suite.file.report, suite.file.rows
+    named = [
+        ("reference", report.reference),
+        *(("experts", name) for name in report.experts),
+        *(("profile", name) for name in (report.profile.rows if report.profile else ())),
+        *(("compare", name) for pair in report.compare for name in pair),
+    ]
+    for key, name in named:
+        if name is not None and name not in rows:
+            raise unknown("row", name, rows, where=where(("report", key)))
+    for row, own in rows.items():
+        for name in [name for name in own.protocols if name not in suite.file.protocols]:
+            raise unknown("protocol", name, suite.file.protocols, where=where(("rows", row, "protocols")))
+    for name in suite.file.protocols:
+        if not any(name in own.protocols or not own.protocols for own in rows.values()):
+            raise UserError("no row is measured under this protocol", where=where(("protocols", name)))
+    if report.join is not None and report.join not in suite.axes:
+        raise unknown("axis", report.join, suite.axes, where=where(("report", "join")))
+    if report.experts_protocol is not None:
+        for measured in [rows[name].protocols for name in report.experts] or [[]]:
+            known = measured or list(suite.file.protocols)
+            if report.experts_protocol not in known:
+                raise unknown("protocol", report.experts_protocol, known, where=where(("report", "experts_protocol")))
+
+
+def _trials(suite: Suite, where: Where) -> Iterator[Trial]:
+    resolve = _Resolver(suite, where)
+    made: dict[str, list[Trial]] = {}
+    for row_id, row in suite.file.rows.items():
+        axes = {**suite.file.axes, **row.axes}
+        for chosen in product(*(_values(axis) for axis in axes.values())):
+            point = tuple((path.rpartition(".")[2], label) for path, (label, _) in zip(axes, chosen, strict=True))
+            changes = [(path, value) for path, (_, value) in zip(axes, chosen, strict=True)]
+            trial = resolve.trial(row_id, row, point, changes)
+            several = trial.config.trains and not trial.recipe.imported
+            seeds = suite.file.seeds if several else suite.file.seeds[:1]
+            for seed in seeds:
+                own = replace(trial, seed=seed)
+                if row.start:
+                    own = replace(own, start=_start(own, row.start, made, where(("rows", row_id, "start"))))
+                made.setdefault(row_id, []).append(own)
+                yield own
+
+
+def _start(trial: Trial, row: str, made: Mapping[str, list[Trial]], place: str) -> Trial:
+    """The trial of a row that another begins with. Raises UserError if there is none that fits, or more than one."""
+    if row not in made or row == trial.row:
+        raise unknown("row further up", row, (other for other in made if other != trial.row), where=place)
+    alone = len({other.seed for other in made[row]}) == 1  # an imported checkpoint has one seed
+    point = dict(trial.point)
+    found = [
+        other
+        for other in made[row]
+        if (alone or other.seed == trial.seed) and all(point.get(axis, value) == value for axis, value in other.point)
+    ]
+    if len(found) != 1:
+        raise UserError(f"row '{row}' has {len(found)} trainings that could be meant, and one is needed", where=place)
+    first, second = ((own.method, own.config, own.recipe.backbone, own.recipe.pretrained) for own in (found[0], trial))
+    if first != second or not trial.config.trains or trial.recipe.imported:
+        raise UserError(
+            f"row '{trial.row}' cannot begin with the training of row '{row}'",
+            where=place,
+            hint="both are trained, and have the same method, config, recipe.backbone and recipe.pretrained",
+        )
+    return found[0]
+
+
+def _values(axis: list[Any] | dict[str, Settings]) -> list[tuple[Any, Any]]:
+    """(label, value or bundle) of every point of an axis."""
+    return list(axis.items()) if isinstance(axis, dict) else [(value, value) for value in axis]
+
+
+class _Resolver:
+    """Turns a row at a point of its axes into a trial; equal settings are validated once."""
+
+    def __init__(self, suite: Suite, where: Where) -> None:
+        self.suite = suite
+        self.where = where
+        self.seen: dict[str, Any] = {}
+        self.axis_of: dict[str, KeyPath] = {}  # field changed by an axis -> where the axis is declared
+        self.protocols = {name: self._started(name, own) for name, own in suite.file.protocols.items()}
+        self.known_data: set[tuple[str, str, str, str]] = set()
+
+    def _started(self, name: str, own: Settings) -> Settings:
+        """The file's defaults, the named protocol that this one uses, its own settings."""
+        base = self.suite.file.protocol
+        if "use" in own:
+            base = merged(base, named_protocol(str(own["use"]), where=self.where(("protocols", name, "use"))))
+        return merged(base, {key: value for key, value in own.items() if key != "use"})
+
+    def trial(self, row_id: str, row: Row, point: tuple[tuple[str, Any], ...], changes: list[tuple[str, Any]]) -> Trial:
+        file = self.suite.file
+        parts: Settings = deepcopy(
+            {
+                "config": row.config,
+                "inference": row.inference,
+                "recipe": merged(file.recipe, row.recipe),
+                "protocol": row.protocol,
+                "protocols": self.protocols,
+            }
+        )
+        self.axis_of = {}
+        for path, value in changes:
+            self._change(row_id, parts, path, value)
+        kind = method(row.method, where=self.where(("rows", row_id, "method")))
+        config = self._one(kind.config, parts["config"], ("rows", row_id, "config"))
+        inference = self._one(kind.inference, parts["inference"], ("rows", row_id, "inference"))
+        try:
+            config.check(inference)
+        except ValueError as error:
+            raise UserError(str(error), where=self.where(("rows", row_id, "inference"))) from error
+        recipe = self._recipe(row_id, row, parts["recipe"])
+        if config.trains and not recipe.imported:
+            self._fits(row_id, config, recipe.backbone, recipe.views.frames)
+        if config.texts_inside and recipe.class_features:
+            raise UserError(
+                f"row '{row_id}' adapts the text tower, which recipe.class_features takes the place of",
+                where=self.where(("rows", row_id)),
+            )
+        if config.guidance and not recipe.descriptions:
+            raise UserError(
+                f"row '{row_id}' compares with descriptions of its classes, and recipe.descriptions names none",
+                where=self.where(("rows", row_id)),
+                hint="a folder of description files, or glyphs for the embedded world",
+            )
+        protocols = self._protocols(row_id, row, parts, recipe, config)
+        columns = protocols
+        if row.protocol or any(changes_protocols(path, value) for path, value in row.axes.items()):
+            columns = self._columns(row_id, row, changes, recipe, config)
+        label = row.label or row_id
+        return Trial(row_id, label, row.method, config, inference, recipe, tuple(protocols.items()), point, 0, columns)
+
+    def _columns(
+        self, row_id: str, row: Row, changes: list[tuple[str, Any]], recipe: Recipe, config: Config
+    ) -> dict[str, Protocol]:
+        """The protocols as the suite's own settings and axes make them, whatever the row changes."""
+        parts: Settings = deepcopy(
+            {"config": {}, "inference": {}, "recipe": {}, "protocol": {}, "protocols": self.protocols}
+        )
+        for path, value in changes:
+            if path not in row.axes:
+                self._change(row_id, parts, path, value)
+        return self._protocols(row_id, row, parts, recipe, config)
+
+    def _protocols(self, row_id: str, row: Row, parts: Settings, recipe: Recipe, config: Config) -> dict[str, Protocol]:
+        """The protocols that a row is measured under."""
+        return {
+            name: self._protocol(row_id, name, merged(settings, parts["protocol"]), recipe, config)
+            for name, settings in parts["protocols"].items()
+            if not row.protocols or name in row.protocols
+        }
+
+    def _change(self, row_id: str, parts: Settings, path: str, value: Any) -> None:
+        """Apply one axis value, a plain setting or a bundle of them."""
+        own = path in self.suite.file.rows[row_id].axes
+        place: KeyPath = ("rows", row_id, "axes", path) if own else ("axes", path)
+        bundle = value.items() if isinstance(value, dict) else [(path, value)]
+        for dotted, setting in bundle:
+            if dotted.partition(".")[0] not in PARTS or "." not in dotted:
+                raise unknown("axis", dotted, (f"{part}.<field>" for part in PARTS), where=self.where(place))
+            _set(parts, dotted, setting)
+            self.axis_of[dotted] = place
+
+    def _one(self, model: type[BaseModel], data: Settings, place: KeyPath) -> Any:
+        key = f"{model.__module__}:{place}:{json.dumps(data, sort_keys=True, default=str)}"
+        if key not in self.seen:
+            self.seen[key] = validate(model, data, lambda at: self._place((*place, *at)))
+        return self.seen[key]
+
+    def _place(self, key: KeyPath) -> str:
+        """Where a field got its value: at its axis, if one sets it."""
+        field = key[2:] if key[0] == "rows" else key
+        return self.where(self.axis_of.get(".".join(map(str, field)), key))
+
+    def _recipe(self, row_id: str, row: Row, data: Settings) -> Recipe:
+        place: KeyPath = ("rows", row_id, "recipe") if row.recipe else ("recipe",)
+        recipe: Recipe = self._one(
+            Recipe,
+            _with_size(
+                data, str(data.get("backbone", _DEFAULT_BACKBONE)), 256 / 224, self._place((*place, "backbone"))
+            ),
+            place,
+        )
+        self._known_data(recipe.source, recipe.split, recipe.labels, recipe.classes, place, "source")
+        if recipe.validation:
+            self._known_data(recipe.source, recipe.validation, recipe.labels, recipe.classes, place, "source")
+        self._known_names(recipe.templates, recipe.views.decoder, place)
+        return recipe
+
+    def _protocol(self, row_id: str, name: str, data: Settings, recipe: Recipe, config: Config) -> Protocol:
+        place: KeyPath = ("protocols", name)
+        protocol: Protocol = self._one(Protocol, _with_size(data, recipe.backbone, 1.0, self.where(place)), place)
+        for part in protocol.parts().values():
+            self._known_data(part.dataset, part.split, part.labels, part.classes, place, "dataset")
+        self._fits(row_id, config, recipe.backbone, protocol.views.frames)
+        for other in protocol.vocabulary:
+            dataset(other, self.suite.datasets, where=self._place((*place, "vocabulary")))
+        self._known_names(protocol.templates, protocol.views.decoder, place)
+        if protocol.role in ("zero-shot", "novel") and not config.open_vocabulary:
+            raise UserError(
+                f"row '{row_id}' has a head bound to its classes and cannot be measured on others",
+                where=self.where(place),
+                hint=f"rows.{row_id}.protocols names those that it is measured under",
+            )
+        if protocol.role == "novel" and config.trains and protocol.dataset == recipe.source and recipe.classes == "all":
+            raise UserError(
+                f"row '{row_id}' is trained on all classes of '{recipe.source}', so none is novel",
+                where=self.where(place),
+                hint="base-to-novel trains with recipe.classes: base",
+            )
+        return protocol
+
+    def _fits(self, row_id: str, config: Config, backbone_name: str, frames: int) -> None:
+        try:
+            config.fits(backbone(backbone_name), frames)
+        except ValueError as error:
+            raise UserError(str(error), where=self.where(("rows", row_id))) from error
+
+    def _known_data(self, name: str, split: str, labels: str, classes: str, place: KeyPath, key: str) -> None:
+        if (name, split, labels, classes) in self.known_data:
+            return
+        self.known_data.add((name, split, labels, classes))
+        data = dataset(name, self.suite.datasets, where=self._place((*place, key)))
+        if split not in data.splits:
+            raise unknown(f"split of dataset '{name}'", split, data.splits, where=self._place((*place, "split")))
+        if labels and labels not in data.variants:
+            raise unknown(
+                f"label variant of dataset '{name}'", labels, data.variants, where=self._place((*place, "labels"))
+            )
+        if classes != "all":
+            try:
+                data.ranked_by()
+            except UserError as error:
+                raise error.at(self._place((*place, key))) from error
+
+    def _known_names(self, templates: str, decoder: str, place: KeyPath) -> None:
+        if templates not in TEMPLATES:
+            raise unknown("templates", templates, TEMPLATES, where=self._place((*place, "templates")))
+        try:
+            known_decoder(decoder)
+        except UserError as error:
+            raise error.at(self._place((*place, "views", "decoder"))) from error
+
+
+def changes_protocols(path: str, axis: Axis) -> bool:
+    """Whether an axis changes how anything is measured."""
+    paths = [path] if isinstance(axis, list) else [dotted for bundle in axis.values() for dotted in bundle]
+    return any(dotted.startswith(("protocol.", "protocols.")) for dotted in paths)
+
+
+_DEFAULT_BACKBONE = Recipe.model_fields["backbone"].default
+
+
+@cache
+def _image_size(name: str, where: str) -> int:
+    try:
+        return backbone(name).image_size
+    except UserError as error:
+        raise error.at(where) from error
+
+
+def _with_size(data: Settings, backbone_name: str, short_side: float, where: str) -> Settings:
+    """Views without a size get the backbone's input size; the short side keeps MoTE's proportion to it."""
+    views = data.get("views", {})
+    if not isinstance(views, dict):
+        return data  # validation says what is wrong
+    size = _image_size(backbone_name, where)
+    return {**data, "views": {"size": size, "resize": round(size * short_side), **views}}

@@ -1,0 +1,186 @@
+"""Which frames of a video are looked at: zero-based indices, numpy only.
+
+Rules and names follow the code bases of the field: MoTE and Text4Vis (`segments_inclusive`, `segment_start`, `dense`),
+Text4Vis (`ticks`), ActionCLIP (`segment_centre`), X-CLIP and ViFi-CLIP (`mmaction`), ST-Adapter and Open-VCLIP
+(`strided`). Their frame-file offset of one is left out.
+
+Legend: K clips, N frames of a clip.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from bench.core.seeds import seed_for
+from bench.video.views import TestViews, TrainViews
+
+Indices = np.ndarray
+Spacing = Literal["step", "even"]
+
+DENSE_SPAN = 128  # frames that a dense clip covers in the official code, whatever the frame rate
+
+
+def train_indices(views: TrainViews, length: int, rng: np.random.Generator, rate: float = 30.0) -> Indices:
+    """Frames of one random training view of a video with `rate` frames per second, [N].
+
+    Raises ValueError for a video without frames.
+    """
+    _require_frames(length)
+    if views.sampler == "strided":
+        return random_strided(length, views.frames, _stride(views, rate), views.spacing, rng)
+    samplers = {
+        "segments_inclusive": segments_inclusive,
+        "ticks": ticks,
+        "dense": random_dense,
+        "mmaction": random_segments,
+    }
+    return samplers[views.sampler](length, views.frames, rng)
+
+
+def test_indices(views: TestViews, length: int, rate: float = 30.0, seed: int = 0) -> Indices:
+    """Frames of the clips of a test video with `rate` frames per second, [K,N].
+
+    Only `mmaction` with several clips is random and looks at `seed`. Raises ValueError for a video without frames.
+    """
+    _require_frames(length)
+    if views.sampler == "strided":
+        return strided(length, views.frames, views.clips, _stride(views, rate), views.spacing)
+    if views.sampler == "segment_start":
+        return segment_start(length, views.frames, views.clips, views.short_clip)
+    if views.sampler == "mmaction":
+        return mmaction(length, views.frames, views.clips, seed)
+    sampler = dense if views.sampler == "dense" else segment_centre
+    return sampler(length, views.frames, views.clips)
+
+
+test_indices.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it where it is imported
+
+
+# --- training: one random clip [N] of a video with at least one frame -------------------------------------------------
+
+
+def segments_inclusive(length: int, frames: int, rng: np.random.Generator) -> Indices:
+    """One random frame of each of N equal segments; borders belong to both neighbours, so frames can coincide."""
+    borders = np.rint((length - 1) / frames * np.arange(frames + 1)).astype(np.int64)
+    return rng.integers(borders[:-1], borders[1:], endpoint=True)  # type: ignore[no-any-return]
+
+
+def ticks(length: int, frames: int, rng: np.random.Generator) -> Indices:
+    """One random frame of each of N segments without common borders; short videos repeat random frames."""
+    if length <= frames:
+        return np.sort(np.concatenate([np.arange(length), rng.integers(0, length, frames - length)]))
+    borders = np.arange(frames + 1) * length // frames
+    return rng.integers(borders[:-1], borders[1:])
+
+
+def random_dense(length: int, frames: int, rng: np.random.Generator) -> Indices:
+    """N frames evenly over 128 consecutive ones from a random start, never the last possible one, as officially."""
+    return _dense(length, frames, int(rng.integers(max(1, length - DENSE_SPAN))))
+
+
+def random_segments(length: int, frames: int, rng: np.random.Generator) -> Indices:
+    """One random frame of each of N segments of floor(length / N) frames; the rest at the end is never reached.
+
+    A video with fewer frames than N is spread evenly without chance. Where that rounds up to the video's end it starts
+    over (mmaction's `loop`), so the last index can be 0.
+    """
+    segment = length // frames
+    if segment == 0:
+        return np.rint(np.arange(frames) * (length / frames)).astype(np.int64) % length  # type: ignore[no-any-return]
+    return np.arange(frames) * segment + rng.integers(segment, size=frames)
+
+
+def random_strided(length: int, frames: int, stride: float, spacing: Spacing, rng: np.random.Generator) -> Indices:
+    """N frames `stride` apart from a random start; in a short video the last frame is repeated."""
+    slack = max(0, int(length - frames * stride))
+    return _strided(length, frames, int(rng.integers(slack, endpoint=True)), stride, spacing)
+
+
+# --- test: K clips [K,N] of a video with at least one frame -----------------------------------------------------------
+
+
+def segment_start(length: int, frames: int, clips: int, short_clip: Literal["wrap", "clamp"]) -> Indices:
+    """The first frame of each of N segments; clip k is the same grid shifted within a segment.
+
+    With fewer frames than N the shifts are negative: `wrap` lets them reach the video's last frame, as the official
+    code does, `clamp` keeps the clips on the unshifted grid.
+    """
+    tick = length / frames
+    shifts_K1 = np.floor(np.linspace(0, tick - 1, clips))[:, None]
+    if short_clip == "clamp":
+        shifts_K1 = shifts_K1.clip(min=0)
+    return np.trunc(shifts_K1 + tick * np.arange(frames)).astype(np.int64) % length  # type: ignore[no-any-return]
+
+
+def dense(length: int, frames: int, clips: int) -> Indices:
+    """N frames evenly over 128 consecutive ones, clips evenly over the video; short videos start over.
+
+    The official code divides by zero for one clip; here a single clip lies in the middle.
+    """
+    return _dense(length, frames, _starts(max(0, length - DENSE_SPAN), clips))
+
+
+def segment_centre(length: int, frames: int, clips: int) -> Indices:
+    """The middle frame of each of N segments.
+
+    ActionCLIP knows one clip; K clips take the middles of K equal parts of every segment.
+    """
+    parts = frames * clips
+    if parts == 1:
+        return np.array([[length // 2]])
+    tick = length / parts
+    middles: Indices = np.trunc(np.arange(parts) * tick + (tick - 1) / 2).astype(np.int64)
+    return middles.reshape(frames, clips).T
+
+
+def mmaction(length: int, frames: int, clips: int, seed: int) -> Indices:
+    """One clip: the middle of each of N segments. Several: each a fresh random one by the training rule.
+
+    The latter is how X-CLIP and ViFi-CLIP measure 4 x 3 views; here a clip follows from `seed` and its number alone.
+    """
+    if clips == 1:
+        tick = length / frames
+        middles: Indices = np.trunc(np.arange(frames) * tick + tick / 2).astype(np.int64)
+        return middles[None]
+    generators = [np.random.default_rng(seed_for("clip", seed, clip)) for clip in range(clips)]
+    return np.stack([random_segments(length, frames, rng) for rng in generators])
+
+
+def strided(length: int, frames: int, clips: int, stride: float, spacing: Spacing) -> Indices:
+    """N frames `stride` apart, clips evenly over the video, one in the middle; short videos repeat the last frame.
+
+    A clip spans N * `stride` frames, as in PySlowFast. ST-Adapter's own ends with its last frame, so that its later
+    clips begin up to `stride` - 1 frames later.
+    """
+    return _strided(length, frames, _starts(max(0, length - frames * stride), clips), stride, spacing)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _starts(slack: float, clips: int) -> Indices:
+    """First frames of K clips, [K,1], when the last can begin at `slack`."""
+    starts_K = np.arange(clips) * (slack // (clips - 1)) if clips > 1 else np.array([slack // 2])
+    return starts_K[:, None].astype(np.int64)
+
+
+def _dense(length: int, frames: int, start_K1: Indices | int) -> Indices:
+    return (start_K1 + np.arange(frames) * max(1, DENSE_SPAN // frames)) % length
+
+
+def _strided(length: int, frames: int, start_K1: Indices | int, stride: float, spacing: Spacing) -> Indices:
+    span = frames * stride
+    offsets_N = np.arange(frames) * stride if spacing == "step" else np.linspace(0, max(0, span - 1), frames)
+    return np.floor(start_K1 + offsets_N).astype(np.int64).clip(max=length - 1)
+
+
+def _stride(views: TestViews | TrainViews, rate: float) -> float:
+    """Frames from one to the next in a video of `rate` frames per second."""
+    return views.stride if views.rate is None else views.stride * rate / views.rate
+
+
+def _require_frames(length: int) -> None:
+    if length < 1:
+        raise ValueError("a video without frames has no views")

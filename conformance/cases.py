@@ -1,0 +1,69 @@
+"""What the contract is checked under: each method with a frozen and with a tuned tower, and under its variants.
+
+The config.py of a method of another package may hold VARIANTS of its own, name -> (config, inference).
+Legend: C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from bench.models.clip import Clip, load_clip
+from conformance.variants import VARIANTS
+from methods.contract import Model, build_model
+from methods.registry import Method, method, methods
+from methods.settings import Config, Inference
+
+C = 5
+BACKBONE = "glyph-vit"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method under a config and inference choices; `variant` names what is not default."""
+
+    method: Method
+    config: Config
+    variant: str = ""
+    choices: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.method.name}-{self.config.tower}{self.variant and '-'}{self.variant}"
+
+    def build(self, seed: int = 0, source: int = 2, classes: int = C) -> Model:
+        """`source` is the seed of what stands in for descriptions of source classes and features of source videos."""
+        model: Model = build_model(self.method.model, self.config, pretrained(), seed, classes)
+        generator = torch.Generator().manual_seed(source)
+        for name in self.config.guidance:
+            model.guidance[name] = F.normalize(torch.randn(classes, model.width, generator=generator), dim=-1)
+        if self.config.looks_at_source:
+            features_ND = torch.randn(3 * classes, model.width, generator=generator)
+            model.learn_from(features_ND, torch.arange(3 * classes) % classes)
+        return model
+
+    def inference(self, **choices: Any) -> Inference:
+        return self.method.inference.model_validate({**dict(self.choices), **choices})
+
+
+def pretrained() -> Clip:
+    return load_clip(BACKBONE, "random:0")
+
+
+def cases(names: Iterable[str] = ()) -> list[Case]:
+    """Of the methods named, or of all that are registered. Raises UserError for an unknown name."""
+    return [case for name in names or methods() for case in _cases(method(name))]
+
+
+def _cases(each: Method) -> list[Case]:
+    own = dict(getattr(import_module(each.modules[0]), "VARIANTS", {}))
+    own |= {name: (config, inference) for name, (of, config, inference) in VARIANTS.items() if of == each.name}
+    return [Case(each, each.config.model_validate({"tower": tower})) for tower in ("frozen", "tuned")] + [
+        Case(each, each.config.model_validate(config), name, tuple(inference.items()))
+        for name, (config, inference) in own.items()
+    ]

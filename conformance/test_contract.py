@@ -1,0 +1,377 @@
+"""The contract that every registered method keeps, built-in or not, with a frozen and with a tuned tower.
+
+Registering a method is enough to have it tested here (plugin.py).
+Legend: B batch, T frames, D joint CLIP width, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.measure import flops as counting
+from bench.models.backbones import backbone
+from conformance.cases import BACKBONE, C, Case, pretrained
+from methods.contract import Model, Prediction, Predictor
+
+B, T = 3, 4
+PROMPTS = [[f"a photo of a {name}", name] for name in ("star", "heart", "flag", "king", "die")]  # one for each of C
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Equal bits are promised at equal thread counts only."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@dataclass
+class Batch:
+    """Random clips, labels and classes; `sources_CD` are other classes than `classes_CD`."""
+
+    clips_BT3HW: Tensor
+    labels_B: Tensor
+    classes_CD: Tensor
+    sources_CD: Tensor
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    spec, generator = backbone(BACKBONE), torch.Generator().manual_seed(1)
+    clips_BT3HW = torch.randn(B, T, 3, spec.image_size, spec.image_size, generator=generator)
+    classes_CD, sources_CD = (
+        F.normalize(torch.randn(C + extra, spec.embed_dim, generator=generator), dim=-1) for extra in (0, 2)
+    )
+    return Batch(clips_BT3HW, torch.randint(C, (B,), generator=generator), classes_CD, sources_CD)
+
+
+def loss(model: Model, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    classes_CD = model.embed_classes(PROMPTS) if model.config.texts_inside else batch.classes_CD
+    return model.loss(model.encode(batch.clips_BT3HW), batch.labels_B, classes_CD, generator)
+
+
+def train(model: Model, batch: Batch, steps: int = 2, seed: int = 0) -> Model:
+    model.train()
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        loss(model, batch, generator)["total"].backward()
+        optimiser.step()
+    return model
+
+
+@torch.no_grad()
+def predict(model: Model, predictor: Predictor, batch: Batch) -> Prediction:
+    prediction: Prediction = predictor(model.encode(batch.clips_BT3HW), batch.classes_CD)
+    return prediction
+
+
+def bits(tensors: dict[str, Tensor]) -> dict[str, bytes]:
+    return {name: tensor.detach().cpu().contiguous().numpy().tobytes() for name, tensor in tensors.items()}
+
+
+def memory(module: nn.Module) -> set[int]:
+    return {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
+
+
+def head_size(model: Model, besides: tuple[str, ...] = ()) -> int:
+    return sum(p.numel() for name, p in model.named_parameters() if not name.startswith(("clip.", *besides)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Shapes and declarations
+
+
+def test_shapes(case: Case, batch: Batch) -> None:
+    model, spec = case.build(), backbone(BACKBONE)
+    terms = loss(model, batch, torch.Generator())
+    prediction = predict(model, model.deploy(case.inference(), batch.sources_CD), batch)
+    assert {name: value.shape for name, value in terms.items()} == dict.fromkeys(terms, torch.Size([]))
+    assert terms["total"].isfinite()
+    assert prediction.cosines_BC.shape == (B, C)
+    assert {value.shape for value in prediction.features.values()} == {(B, spec.embed_dim)}
+    norms_B = torch.ones(B)
+    if case.config.open_vocabulary or case.config.texts_inside:
+        assert prediction.cosines_BC.abs().max() <= 1 + 1e-6
+        norms_B = prediction.features["z"].norm(dim=-1)
+    torch.testing.assert_close(prediction.norms_B, norms_B)
+
+
+def test_features_of_each_frame_are_given_when_asked_for(case: Case, batch: Batch) -> None:
+    model = case.build()
+    predictor = model.deploy(case.inference(), batch.sources_CD)
+    predictor.per_frame = True
+    asked = predict(model, predictor, batch).features
+    assert {name: value.shape[1:] for name, value in asked.items() if value.ndim > 2} in (
+        {},
+        {"t_frames": (T, backbone(BACKBONE).embed_dim)},
+    )
+    if "t_frames" in asked:
+        torch.testing.assert_close(asked["t_frames"].mean(dim=1), asked["t"])
+
+
+def test_experts_own_parameters(case: Case) -> None:
+    model = case.build()
+    experts, parameters = model.expert_parameters(), {id(p) for p in model.parameters() if p.requires_grad}
+    own = [id(tensor) for expert in experts for tensor in expert.values()]
+    assert len(experts) == case.config.experts
+    assert len(own) == len(set(own)) and set(own) <= parameters
+    assert all(expert.keys() == experts[0].keys() for expert in experts)
+
+
+def test_tallies_are_counts_beside_the_weights(case: Case, batch: Batch) -> None:
+    model = case.build()
+    loss(model, batch, torch.Generator().manual_seed(0))
+    assert {tally.dtype for tally in model.tallies.values()} <= {torch.int64}
+    assert not model.tallies.keys() & model.state_dict().keys()
+    assert all(tally.sum() > 0 for tally in model.tallies.values())
+    odds = case.config.routing_odds
+    assert bool(model.tallies) == bool(odds)
+    assert sum(odds) == pytest.approx(1 if odds else 0)
+
+
+def test_class_features_have_unit_norm(case: Case) -> None:
+    classes_CD = case.build().embed_classes(PROMPTS)
+    assert classes_CD.shape == (len(PROMPTS), backbone(BACKBONE).embed_dim)
+    torch.testing.assert_close(classes_CD.norm(dim=-1), torch.ones(len(PROMPTS)))
+
+
+def test_config_and_inference_survive_json(case: Case) -> None:
+    for value in (case.config, case.inference(clip_alpha=0.99)):
+        assert type(value).model_validate_json(value.model_dump_json()) == value
+        with pytest.raises(ValidationError):
+            type(value).model_validate({**value.model_dump(), "mistyped": 1})
+
+
+def test_parameters_in_closed_form(case: Case, batch: Batch) -> None:
+    model, declared = case.build(), case.config.head_parameters(backbone(BACKBONE), case.inference())
+    predictor = model.deploy(case.inference(), batch.sources_CD)
+    bound = case.config.bound_parameters(backbone(BACKBONE), C)
+    deployed = tuple(f"{name}." for name, _ in predictor.named_children())
+    inside = head_size(model, besides=deployed) if case.config.tower_inside or case.config.texts_inside else 0
+    assert declared.stored + bound == head_size(model)
+    assert declared.active + bound == sum(p.numel() for p in predictor.parameters()) + inside
+    assert case.config.has_head == (declared.stored + bound > 0)
+
+
+def test_flops_in_closed_form(case: Case, batch: Batch) -> None:
+    """Part by part; parts add up to the whole, and what is in none is less than a closed form may be wrong by."""
+    shape, predictor = backbone(BACKBONE), case.build().deploy(case.inference(), batch.sources_CD)
+    closed = case.config.head_modules(shape, T, case.inference())
+    counts = counting.head(predictor, case.config, closed, T, C, shape.embed_dim)
+    assert {part: counts.get(part, 0) for part in closed} == pytest.approx(closed, rel=0.01)
+    head = case.config.head_flops(shape, T, case.inference())
+    assert sum(counts.values()) - counts[counting.CLASSES] == pytest.approx(head, rel=0.01)
+    # Without a gradient, attention takes a fused path that the counter does not see.
+    frames_1TD = torch.randn(1, T, shape.embed_dim, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        predictor(frames_1TD, batch.classes_CD)
+    assert sum(counts.values()) == counter.get_total_flops()
+
+
+def test_shares_of_experts_add_up(case: Case, batch: Batch) -> None:
+    model, experts = case.build(), case.config.experts
+    frames_BTD = model.encode(batch.clips_BT3HW).detach()
+    choices = case.config.expert_choices(case.inference()) or {"own": case.inference()}
+    for name, choice in choices.items():
+        shares_BE = model.deploy(choice, batch.sources_CD).shares(frames_BTD, batch.classes_CD)
+        if shares_BE is None:
+            continue
+        assert shares_BE.shape == (B, experts)
+        torch.testing.assert_close(shares_BE.sum(dim=1), torch.ones(B))
+        if name.startswith("expert "):
+            assert (shares_BE[:, int(name.removeprefix("expert "))] == 1).all()
+
+
+def test_flops_of_towers_in_closed_form(case: Case) -> None:
+    """`encode` has to work on tensors without values, as all that is usual in a tower can."""
+    model, shape = case.build(), backbone(BACKBONE)
+    inside, text = case.config.inside_flops(shape, T), case.config.text_flops(shape)
+    if case.config.tower_inside or not case.variant:
+        counts = counting.tower(model, T)
+        assert sum(counts.values()) == pytest.approx(T * shape.tower_flops() + inside, rel=0.01)
+        assert counts.get(counting.INSIDE, inside) == pytest.approx(inside, rel=0.01)
+    assert case.config.tower_inside or inside == 0
+    assert text == shape.text_flops() or counting.text(model) == pytest.approx(text, rel=0.01)
+
+
+def test_flops_of_experts(case: Case) -> None:
+    """All experts have some, and an ensemble asks all of them."""
+    config, shape, inference = case.config, backbone(BACKBONE), case.inference()
+    assert len(config.expert_flops(shape, T)) == len(config.expert_passes) == config.experts
+    assert all(flops > 0 for flops in config.expert_flops(shape, T))
+    for choice in config.ensembles(inference).values():
+        config.check(choice)
+        single = config.head_flops(shape, T, config.expert_choices(inference)["expert 0"])
+        assert config.head_flops(shape, T, choice) >= single + sum(config.expert_flops(shape, T)[1:])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training
+
+
+def test_gradients_reach_what_is_trained_and_nothing_else(case: Case, batch: Batch) -> None:
+    model = case.build()
+    total = loss(model, batch, torch.Generator().manual_seed(0))["total"]
+    assert total.requires_grad == case.config.trains
+    if case.config.trains:
+        total.backward()
+    reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trainable - model.may_rest() <= reached <= trainable
+    assert model.may_rest() <= trainable
+    grouped = [p for group in model.parameter_groups().values() for p in group]
+    assert sum(p.numel() for p in grouped) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.trained
+def test_same_seed_same_bits(case: Case, batch: Batch) -> None:
+    first, second = (train(case.build(seed=3), batch, seed=4) for _ in range(2))
+    assert bits(first.trained_state()) == bits(second.trained_state())
+
+
+@pytest.mark.trained
+def test_another_seed_initialises_another_head(case: Case) -> None:
+    first, second = (case.build(seed) for seed in (3, 4))
+    assert (bits(first.trained_state()) != bits(second.trained_state())) == case.config.has_head
+
+
+@pytest.mark.trained
+def test_what_is_learnt_from_source_videos_is_saved(case: Case) -> None:
+    first, again, other = (bits(case.build(source=source).trained_state()) for source in (2, 2, 3))
+    assert first == again
+    assert (first != other) == case.config.looks_at_source
+
+
+def test_building_and_training_leave_the_global_generator_alone(case: Case, batch: Batch) -> None:
+    before = torch.get_rng_state()
+    model = case.build()
+    if case.config.trains:
+        train(model, batch)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.trained
+def test_trained_state_round_trip(case: Case, batch: Batch, tmp_path: Path) -> None:
+    model = train(case.build(seed=3), batch)
+    save_file(model.trained_state(), tmp_path / "weights.safetensors")
+    other = case.build(seed=4)
+    other.load_trained(load_file(tmp_path / "weights.safetensors"))
+    assert bits(other.state_dict()) == bits(model.state_dict())
+    assert set(other.trained_state()) >= {name for name, p in model.named_parameters() if p.requires_grad}
+    first, second = (
+        predict(each.eval(), each.deploy(case.inference(), batch.sources_CD), batch) for each in (model, other)
+    )
+    assert torch.equal(first.cosines_BC, second.cosines_BC)
+
+
+@pytest.mark.trained
+def test_a_training_may_begin_with_weights_that_know_other_classes(case: Case, batch: Batch) -> None:
+    trained, model = train(case.build(seed=3), batch).trained_state(), case.build(seed=4, classes=C + 2)
+    before = bits(model.trained_state())
+    model.start_from(trained)
+    expected = {name: before[name] if name in model.bound else own for name, own in bits(trained).items()}
+    assert bits(model.trained_state()) == expected
+    assert case.config.open_vocabulary <= (not model.bound)
+    name = next(iter(trained.keys() - model.bound), "")
+    if name:
+        with pytest.raises(KeyError, match=name):
+            model.start_from({key: value for key, value in trained.items() if key != name})
+
+
+@pytest.mark.trained
+def test_weights_of_another_model_are_refused(case: Case) -> None:
+    state = case.build().trained_state()
+    name = next(iter(state))
+    with pytest.raises(KeyError, match=name):
+        case.build().load_trained({key: value for key, value in state.items() if key != name})
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Evaluation
+
+
+def test_evaluation_leaves_no_trace(case: Case, batch: Batch) -> None:
+    model = case.build().train()
+
+    def trace() -> tuple[object, ...]:
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        flags = [(each.training, [p.requires_grad for p in each.parameters()]) for each in model.modules()]
+        return torch.get_rng_state().numpy().tobytes(), bits(model.state_dict()), bits(gradients), flags
+
+    before = trace()
+    predict(model, model.deploy(case.inference(), batch.sources_CD), batch)
+    assert trace() == before
+
+
+def test_a_predictor_is_frozen_and_shares_no_memory(case: Case, batch: Batch) -> None:
+    model = case.build()
+    predictor = model.deploy(case.inference(), batch.sources_CD)
+    assert not memory(predictor) & (memory(model) | {batch.sources_CD.untyped_storage().data_ptr()})
+    assert not any(p.requires_grad for p in predictor.parameters())
+    assert not any(module.training for module in predictor.modules())
+
+
+def test_a_video_is_judged_alone(case: Case, batch: Batch) -> None:
+    if case.config.depends_on_batch:
+        pytest.xfail("a declared quirk")
+    model = case.build()
+    predictor = model.deploy(case.inference(), batch.sources_CD)
+    together = predict(model, predictor, batch)
+    for i in range(B):
+        alone = predict(
+            model, predictor, Batch(batch.clips_BT3HW[i : i + 1], batch.labels_B, batch.classes_CD, batch.sources_CD)
+        )
+        torch.testing.assert_close(alone.cosines_BC[0], together.cosines_BC[i], atol=1e-6, rtol=0)
+        torch.testing.assert_close(alone.features["z"][0], together.features["z"][i], atol=1e-5, rtol=0)
+
+
+@pytest.mark.trained
+def test_weight_interpolation_goes_from_clip_to_the_tuned_tower(case: Case, batch: Batch) -> None:
+    model, clip = train(case.build(), batch), pretrained()
+    tuned = bits(model.clip.state_dict())
+    assert (tuned == bits(clip.state_dict())) == (case.config.tower == "frozen")
+    model.interpolate_tower(clip, 1.0)
+    assert bits(model.clip.state_dict()) == tuned
+    scales = [model.deployed_scale(case.inference(clip_alpha=alpha)) for alpha in (0, 1)]
+    assert scales == pytest.approx([float(each.logit_scale.detach().exp()) for each in (clip, model.clip)])
+    model.interpolate_tower(clip, 0.0)
+    torch.testing.assert_close(model.clip.state_dict(), clip.state_dict(), rtol=0, atol=0)
+
+
+def test_experts_are_inference_choices(case: Case, batch: Batch) -> None:
+    choices = case.config.expert_choices(case.inference())
+    assert list(choices) == (
+        ["merged", *(f"expert {i}" for i in range(case.config.experts))] if case.config.experts else []
+    )
+    # Experts may start alike, so they are trained: what is drawn is not alike.
+    model = train(case.build(), batch) if case.config.trains else case.build()
+    for choice in choices.values():
+        case.config.check(choice)
+    answers = [predict(model, model.deploy(choice, batch.sources_CD), batch).cosines_BC for choice in choices.values()]
+    assert all(not torch.equal(one, other) for i, one in enumerate(answers) for other in answers[:i])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_gpu_agrees_with_cpu(case: Case, batch: Batch) -> None:
+    def run(device: str) -> tuple[Tensor, Tensor]:
+        move: Callable[[Tensor], Tensor] = lambda tensor: tensor.to(device)  # noqa: E731
+        moved = Batch(*map(move, (batch.clips_BT3HW, batch.labels_B, batch.classes_CD, batch.sources_CD)))
+        model = case.build().to(device)
+        total = loss(model, moved, torch.Generator().manual_seed(0))["total"]
+        return total.cpu(), predict(model, model.deploy(case.inference(), moved.sources_CD), moved).cosines_BC.cpu()
+
+    torch.testing.assert_close(run("cuda"), run("cpu"), atol=1e-4, rtol=1e-4)

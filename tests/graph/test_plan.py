@@ -1,0 +1,126 @@
+"""Planning: fast, without torch, and honest about what is there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.graph.build import build_graph
+from bench.graph.plan import make_plan, measured_rates
+from bench.store.records import Store
+from bench.suite.resolve import load_suite
+from tests.suites import many_trials, write_suite
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_planning_10000_trials_imports_no_torch(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path, text=many_trials())
+    code = (
+        "import sys; from bench.commands.app import main; code = main(sys.argv[1:]); "
+        "bad = {'torch', 'torchvision', 'open_clip', 'decord', 'pandas'} & set(sys.modules); "
+        "assert not bad, bad; sys.exit(code)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, "plan", str(suite), "--store", str(tmp_path / "runs")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "10000 trials" in run.stdout
+
+
+def test_rows_that_differ_in_inference_share_a_training(tmp_path: Path) -> None:
+    graph = build_graph(load_suite(write_suite(tmp_path)))
+    trained = [stage.title for stage in graph.stages.values() if stage.kind == "train"]
+    assert sorted(trained) == ["train dense seed 0", "train dense seed 1", "train mote seed 0", "train mote seed 1"]
+    encoded = [stage.title for stage in graph.stages.values() if stage.kind == "encode"]
+    assert len(encoded) == 3  # training views, validation, one target: one frozen tower serves all
+
+
+def test_a_tuned_tower_is_encoded_once_per_alpha_and_not_at_0(tmp_path: Path) -> None:
+    tuned = "config: {layers: 1, tower: tuned}, axes: {inference.clip_alpha: [0, 0.5, 1]}}"
+    graph = build_graph(load_suite(write_suite(tmp_path, ("config: {layers: 1}}", tuned))))
+    own = [stage for stage in graph.stages.values() if stage.kind == "encode" and "train" in stage.inputs]
+    assert len([stage for stage in graph.stages.values() if stage.title.startswith("train dense")]) == 2
+    assert len(own) == 2 * 2 * 2  # seeds x alphas that leave something of the tower x protocols
+
+
+def test_alpha_means_nothing_to_a_frozen_tower(tmp_path: Path) -> None:
+    changed = write_suite(
+        tmp_path, ("config: {layers: 1}}", "config: {layers: 1}, axes: {inference.clip_alpha: [0.5, 1]}}")
+    )
+    stages = build_graph(load_suite(changed)).stages.values()
+    assert (
+        len([stage for stage in stages if stage.kind == "evaluate" and stage.spec["method"] == "dense_temporal"])
+        == 2 * 2
+    )
+
+
+def test_a_training_that_begins_with_another_needs_it_and_is_not_the_same_without(tmp_path: Path) -> None:
+    row = "{method: dense_temporal, config: {layers: 1}, recipe: {classes: base}"
+    rows = f"  alone: {row}}}\n  more: {row}, start: dense}}\n  mote:"
+    stages = build_graph(load_suite(write_suite(tmp_path, ("  mote:", rows)))).stages.values()
+    train = {stage.title: stage for stage in stages if stage.kind == "train"}
+    assert train["train more seed 1"].inputs["start"] is train["train dense seed 1"]
+    assert train["train more seed 1"].identity != train["train alone seed 1"].identity
+    assert "start" not in train["train alone seed 1"].inputs
+
+
+def test_inputs_come_before_what_needs_them(tmp_path: Path) -> None:
+    seen: set[str] = set()
+    for identity, stage in build_graph(load_suite(write_suite(tmp_path))).stages.items():
+        assert all(other.identity in seen for other in stage.inputs.values())
+        seen.add(identity)
+
+
+def test_data_that_are_not_there_are_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "classes.csv").write_text("id,name\n0,cat\n1,dog\n")
+    (tmp_path / "test.txt").write_text("a.mp4 0\nb.mp4 1\n")
+    suite = load_suite(
+        write_suite(
+            tmp_path,
+            ("rows:", "  mine: {role: zero-shot, dataset: mine}\nrows:"),
+            (
+                "title: Small",
+                ("title: Small\ndatasets:\n  mine: {root: nowhere, classes: classes.csv, splits: {test: test.txt}}"),
+            ),
+        )
+    )
+    plan = make_plan(build_graph(suite), Store(tmp_path / "runs"))
+    assert "nowhere" in plan.missing_data["mine"]
+    assert plan.missing["evaluate"] > 0
+    assert plan.to_run["train"] == 4
+
+
+def test_large_stages_say_more_about_rates_than_small_ones(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    for identity, seconds, flops in (("a" * 32, 10.0, 1e6), ("b" * 32, 990.0, 1e12), ("c" * 32, 5.0, 0.0)):
+        with store.writing("train", identity, {"cost": {"seconds": seconds, "flops": flops}}):
+            pass
+    assert measured_rates(store) == {"train": pytest.approx(1e-9, rel=1e-3)}
+
+
+def test_identities_are_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change here means that nobody's finished work is found again: it must be wanted, and said in the notes."""
+    monkeypatch.setattr("bench.graph.stage.source_fingerprint", lambda *modules: "-".join(modules))
+    monkeypatch.setattr("bench.graph.specs.weights_identity", lambda *name: "weights")
+    monkeypatch.setattr("bench.glyphs.world.recipe_digest", lambda world: world)
+    stages = build_graph(load_suite(write_suite(tmp_path))).stages.values()
+    found = {stage.title: stage.identity for stage in stages}
+    assert {title: found[title] for title in PINNED} == PINNED
+
+
+PINNED = {
+    "texts glyphs-narrow (32 classes)": "b62a753bbd1df5a6684006f266b34232",
+    "encode glyphs-narrow/train": "223b499991ed08e7cb6cadd10ab4a834",
+    "encode glyphs-narrow-verbs/test": "0384f36f4b2b99179b3c704733208a31",
+    "train mote seed 0": "3282c1079696a77c6bd24054e26b256a",
+    "evaluate clip_mean on closed-set": "2e71a69d9a0ebd2cf5e9ce2c38d1cb2a",
+    "evaluate mote seed 1, expert 0, on new-verbs": "de43fbd7bd35502c90aa53160122d890",
+    "probe mote seed 0": "02b1848cab0c32ef9537f5f855d5f928",
+}

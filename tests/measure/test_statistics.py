@@ -1,0 +1,201 @@
+"""Spread, intervals and tests against closed forms, scipy and statsmodels."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from bench.measure import statistics as own
+from bench.measure.statistics import (
+    Estimates,
+    bootstrap_means,
+    difference_tests,
+    estimate,
+    holm,
+    mcnemar,
+    nested_intervals,
+    paired_interval,
+    paired_permutation_test,
+    spread,
+)
+
+
+def test_spread_is_the_sample_standard_deviation() -> None:
+    values = [61.2, 60.1, 63.4]
+    assert spread(values) == pytest.approx((statistics.mean(values), statistics.stdev(values), 3))
+
+
+def test_spread_of_one_value_has_no_deviation() -> None:
+    mean, std, n = spread([61.2])
+    assert (mean, n) == (61.2, 1)
+    assert math.isnan(std)
+
+
+def test_spread_does_not_count_missing_seeds() -> None:
+    assert spread([60.0, math.nan, 62.0]) == pytest.approx((61.0, math.sqrt(2), 2))
+    assert spread([math.nan]).n == 0 and math.isnan(spread([math.nan]).mean)
+
+
+def test_identical_rows_do_not_differ() -> None:
+    correct_N = np.tile([1.0, 0.0, 1 / 3], 50)
+    assert paired_permutation_test(correct_N, correct_N) == (0.0, 1.0)
+
+
+def test_one_seed_is_the_exact_sign_test() -> None:
+    a_N, b_N = np.zeros(300), np.zeros(300)
+    a_N[:25], b_N[25:37] = 1, 1
+    difference, p = paired_permutation_test(a_N, b_N)
+    assert difference == pytest.approx(100 * 13 / 300)
+    assert p == pytest.approx(stats.binomtest(25, 37).pvalue, abs=0.006)
+
+
+def test_mean_over_seeds_agrees_with_scipy_over_all_sign_flips() -> None:
+    generator = np.random.default_rng(3)
+    a_N, b_N = generator.integers(0, 4, 14) / 3, generator.integers(0, 3, 14) / 3
+    exact = stats.permutation_test(
+        (a_N, b_N), lambda a, b: a.mean() - b.mean(), permutation_type="samples", n_resamples=np.inf
+    )
+    difference, p = paired_permutation_test(a_N, b_N)
+    assert difference == pytest.approx(100 * exact.statistic)
+    assert p == pytest.approx(exact.pvalue, abs=0.012)
+
+
+def test_direction_changes_the_sign_but_not_p() -> None:
+    a_N, b_N = np.random.default_rng(0).integers(0, 2, (2, 200))
+    (forth, p), (back, q) = paired_permutation_test(a_N, b_N), paired_permutation_test(b_N, a_N)
+    assert (forth, p) == (-back, q)
+
+
+def test_p_counts_the_observed_assignment() -> None:
+    assert paired_permutation_test(np.ones(100), np.zeros(100), permutations=99) == (100.0, 0.01)
+
+
+@pytest.mark.parametrize(("a", "b"), [([1, 0], [1]), ([], [])])
+def test_unequal_or_empty_lists_are_refused(a: list[int], b: list[int]) -> None:
+    with pytest.raises(ValueError, match="two equally long lists"):
+        paired_permutation_test(a, b)
+    with pytest.raises(ValueError, match="two equally long lists"):
+        mcnemar(a, b)
+
+
+def _runs(only_a: int, only_b: int, videos: int) -> tuple[np.ndarray, np.ndarray]:
+    """Correctness of two runs that differ on so many videos; the others are right and wrong in turn."""
+    a_N = np.arange(videos) % 2
+    b_N = a_N.copy()
+    a_N[:only_a], b_N[:only_a] = 1, 0
+    a_N[only_a : only_a + only_b], b_N[only_a : only_a + only_b] = 0, 1
+    return a_N, b_N
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(25, 12), (3, 9), (1, 0), (0, 0), (40, 40)])
+def test_mcnemar_agrees_with_statsmodels_and_with_sign_flips(only_a: int, only_b: int) -> None:
+    a_N, b_N = _runs(only_a, only_b, 300)
+    both = [[int(((a_N == x) & (b_N == y)).sum()) for y in (1, 0)] for x in (1, 0)]
+    difference, p = mcnemar(a_N, b_N)
+    assert difference == pytest.approx(100 * (only_a - only_b) / 300)
+    assert p == pytest.approx(reference_mcnemar(both, exact=True).pvalue)
+    assert p == pytest.approx(paired_permutation_test(a_N, b_N)[1], abs=0.01)
+
+
+def test_holm_agrees_with_statsmodels_and_leaves_what_is_no_test() -> None:
+    p_K = np.random.default_rng(0).beta(0.5, 3, 12)
+    assert holm(p_K) == pytest.approx(multipletests(p_K, method="holm")[1])
+    assert holm([0.01, math.nan, 0.04, 0.03]) == pytest.approx([0.03, math.nan, 0.06, 0.06], nan_ok=True)
+    assert holm([]).size == 0
+
+
+def test_resampled_means_have_the_spread_of_a_mean() -> None:
+    values_TN = np.random.default_rng(0).random((3, 400)) < [[0.2], [0.5], [0.9]]
+    means_TB = bootstrap_means(values_TN.astype(float), 4000, seed=1)
+    assert means_TB.mean(axis=1) == pytest.approx(values_TN.mean(axis=1), abs=0.002)
+    assert means_TB.std(axis=1) == pytest.approx(values_TN.std(axis=1) / 20, rel=0.05)
+
+
+def test_resamples_are_the_same_for_all_rows_and_whatever_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    values_TN = np.random.default_rng(0).random((2, 50))
+    whole = bootstrap_means(values_TN, 100, seed=1)
+    assert bootstrap_means(values_TN[1:], 100, seed=1) == pytest.approx(whole[1:], abs=1e-6)
+    monkeypatch.setattr(own, "CHUNK", 7 * 50)
+    assert bootstrap_means(values_TN, 100, seed=1) == pytest.approx(whole, abs=1e-6)
+
+
+def test_the_paired_interval_agrees_with_scipy() -> None:
+    a_N, b_N = _runs(60, 30, 400)
+    theirs = stats.bootstrap((100.0 * (a_N - b_N),), np.mean, method="percentile", rng=np.random.default_rng(0))
+    assert paired_interval(a_N, b_N) == pytest.approx(theirs.confidence_interval, abs=0.3)
+
+
+def _only_seeds(*rows: list[float]) -> Estimates:
+    """Rows whose numbers do not depend on the videos."""
+    values_T, row_T = np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+    draws_TB = np.tile(values_T[:, None], 1000).astype(np.float32)
+    return estimate(values_T, draws_TB, row_T, len(rows), 1000)
+
+
+def test_over_seeds_alone_it_is_welchs_test() -> None:
+    a, b = [61.0, 64.5, 62.0, 66.0], [58.0, 60.0, 63.5]
+    test = difference_tests(_only_seeds(a, b), [0], [1])
+    theirs = stats.ttest_ind(a, b, equal_var=False)
+    assert test.difference[0] == pytest.approx(np.mean(a) - np.mean(b)) and test.p[0] == pytest.approx(theirs.pvalue)
+    assert (test.low[0], test.high[0]) == pytest.approx(tuple(theirs.confidence_interval()), abs=1e-4)
+
+
+def _resampled(correct_TN: np.ndarray, row_T: list[int], draws: int = 4000) -> Estimates:
+    draws_TB = bootstrap_means(100 * correct_TN, draws, seed=5)
+    rows, videos = max(row_T) + 1, correct_TN.shape[1]
+    return estimate(100 * correct_TN.mean(axis=1), draws_TB, np.array(row_T), rows, videos)
+
+
+def test_of_one_run_each_it_is_the_paired_t_test() -> None:
+    a_N, b_N = _runs(30, 14, 300)
+    test = difference_tests(_resampled(np.array([a_N, b_N]), [0, 1]), [0, 1], [1, 0])
+    theirs = stats.ttest_rel(a_N, b_N)
+    assert test.p == pytest.approx([theirs.pvalue] * 2, rel=0.15)
+    interval = [100 * bound for bound in theirs.confidence_interval()]
+    assert (test.low[0], test.high[0]) == pytest.approx(interval, abs=0.2)
+    assert (test.low[1], test.high[1]) == pytest.approx((-test.high[0], -test.low[0]))
+
+
+def test_what_seeds_answer_differently_is_not_taken_for_their_level() -> None:
+    """Against the two-way analysis of variance: (MS of seeds - MS of the rest) / (N S)."""
+    generator = np.random.default_rng(2)
+    chance_SN = np.clip(generator.random(600) + np.array([[-0.1], [0.0], [0.1], [0.05]]), 0, 1)
+    correct_SN = (generator.random(chance_SN.shape) < chance_SN).astype(float)
+    rest_SN = correct_SN - correct_SN.mean(axis=0) - correct_SN.mean(axis=1, keepdims=True) + correct_SN.mean()
+    seeds, videos = correct_SN.shape
+    rest = (rest_SN**2).sum() / (seeds - 1) / (videos - 1)
+    between = videos * correct_SN.mean(axis=1).var(ddof=1)
+    found = _resampled(correct_SN, [0] * 4)
+    assert found.between_G[0] == pytest.approx(1e4 * between / videos / seeds)
+    assert found.excess_G[0] == pytest.approx(1e4 * (between - rest) / videos / seeds, rel=0.05)
+
+
+def test_one_seed_says_nothing_of_seeds() -> None:
+    found = _resampled(np.array(_runs(30, 14, 300), float), [0, 1])
+    assert list(found.between_G) == list(found.excess_G) == [0, 0]
+    low, high = nested_intervals(found)
+    assert (low[0], high[0]) == pytest.approx(np.quantile(found.draws_GB[0], own.TAILS))
+
+
+def test_the_nested_interval_of_many_seeds_is_that_of_their_mean() -> None:
+    values = list(np.random.default_rng(3).normal(60, 2, 30))
+    low, high = nested_intervals(_only_seeds(values))
+    assert (low[0], high[0]) == pytest.approx(stats.t.interval(0.95, 29, np.mean(values), stats.sem(values)), abs=0.12)
+
+
+def test_missing_trials_and_rows_without_any_are_left_out() -> None:
+    values_T, row_T = np.array([60.0, math.nan, 62.0, math.nan]), np.array([0, 0, 0, 1])
+    found = estimate(values_T, np.tile(values_T[:, None], 10).astype(np.float32), row_T, 2, 100)
+    assert list(found.seeds_G) == [2, 0] and found.mean_G == pytest.approx([61, math.nan], nan_ok=True)
+
+
+def test_equal_rows_do_not_differ_and_others_surely_may() -> None:
+    found = _resampled(np.array([[1.0, 0.0] * 50, [1.0, 0.0] * 50, [0.0, 1.0] * 50]), [0, 1, 2])
+    assert list(difference_tests(found, [0, 0], [1, 2]).p) == [1.0, 1.0]
+    assert difference_tests(_only_seeds([70.0], [60.0]), [0], [1]).p[0] == 0

@@ -1,0 +1,222 @@
+"""The store: a record is whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from bench.core.errors import UserError
+from bench.core.files import write_atomically
+from bench.store.records import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def write(store: Store, identity: str = "abc", text: str = "hello") -> None:
+    with store.writing("train", identity, record := {"result": None}) as folder:
+        (folder / "weights.bin").write_text(text)
+        record["result"] = {"loss": 1.0}  # type: ignore[assignment]
+
+
+def write_log(path: Path, *times: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"time": time, "event": "note", "identity": "abc"}) + "\n" for time in times))
+
+
+def log_many(store: Store, identity: str) -> None:
+    for n in range(100):
+        store.log("note", "train", identity, n=n)
+
+
+def test_a_record_holds_result_and_sizes(store: Store) -> None:
+    write(store)
+    record = store.read("train", "abc")
+    assert record["result"] == {"loss": 1.0}
+    assert record["bytes"] == {"weights.bin": 5}
+    assert store.known("train") == {"abc"}
+    assert not store.done("evaluate", "abc")
+
+
+def test_a_failing_writer_leaves_nothing(store: Store) -> None:
+    with pytest.raises(RuntimeError), store.writing("train", "abc", {}) as folder:
+        (folder / "weights.bin").write_text("half")
+        raise RuntimeError
+    assert not store.done("train", "abc")
+    assert not list((store.root / "writing").iterdir())
+
+
+def test_the_first_of_two_writers_wins(store: Store) -> None:
+    with store.writing("train", "abc", {"result": 1}) as folder:
+        (folder / "file").write_text("first to start")
+        write(store)
+    assert store.read("train", "abc")["result"] == {"loss": 1.0}
+
+
+def test_a_record_removes_its_checkpoint(store: Store) -> None:
+    store.checkpoint("train", "abc").mkdir(parents=True)
+    write(store)
+    assert not store.checkpoint("train", "abc").exists()
+
+
+def test_damage_is_noticed(store: Store) -> None:
+    write(store)
+    (store.folder("train", "abc") / "weights.bin").write_text("short")
+    (store.folder("train", "abc") / "weights.bin").write_text("longer")
+    with pytest.raises(UserError, match=r"weights\.bin: 6 bytes, recorded were 5"):
+        store.read("train", "abc")
+
+
+def test_a_record_under_the_wrong_identity_is_refused(store: Store) -> None:
+    write(store)
+    store.folder("train", "abc").rename(store.folder("train", "xyz"))
+    with pytest.raises(UserError, match="holds the record of train abc"):
+        store.read("train", "xyz")
+
+
+def test_the_log_appends(store: Store) -> None:
+    store.log("start", "train", "abc")
+    store.log("failure", "train", "abc", reason="two\nlines")
+    assert [(event["event"], event.get("reason")) for event in store.events()] == [
+        ("start", None),
+        ("failure", "two\nlines"),
+    ]
+
+
+def test_a_log_is_named_by_its_host_process_and_job(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    store.log("start", "train", "abc")
+    monkeypatch.setenv("SLURM_JOB_ID", "123")
+    store.log("start", "train", "abc")
+    own = f"{socket.gethostname()}-{os.getpid()}"
+    assert {path.name for path in (store.root / "attempts").iterdir()} == {f"{own}.jsonl", f"{own}-123.jsonl"}
+
+
+def test_a_store_without_a_log_has_no_events(store: Store) -> None:
+    assert store.events() == []
+
+
+def test_events_of_all_logs_come_by_time_and_the_older_common_log_counts(store: Store) -> None:
+    write_log(store.root / "attempts.jsonl", 2.0, 5.0)
+    write_log(store.root / "attempts" / "b-1.jsonl", 4.0, 1.0)
+    write_log(store.root / "attempts" / "a-1-77.jsonl", 3.0)
+    write_log(store.root / "attempts" / "a-1.jsonl.tmp", 6.0)
+    assert [event["time"] for event in store.events()] == [1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+def test_events_of_the_same_time_keep_the_order_of_their_log(store: Store) -> None:
+    log = store.root / "attempts" / "a-1.jsonl"
+    log.parent.mkdir(parents=True)
+    log.write_text("".join(json.dumps({"time": 1.0, "event": name}) + "\n" for name in ("start", "note", "end")))
+    assert [event["event"] for event in store.events()] == ["start", "note", "end"]
+
+
+@pytest.mark.parametrize(
+    "torn", [b'{"time": 1.5, "event": "sta', b'{"time": 1.5, "reason": "\xe2\x80', b"7", b"{}", b"\0\0\0"]
+)
+def test_a_line_that_is_cut_off_or_strange_is_passed_over(store: Store, torn: bytes) -> None:
+    log = store.root / "attempts" / "a-1.jsonl"
+    write_log(log, 1.0, 2.0)
+    with open(log, "ab") as file:
+        file.write(torn)
+    assert [event["time"] for event in store.events()] == [1.0, 2.0]
+
+
+def test_a_line_that_is_cut_off_spoils_none_that_follows(store: Store) -> None:
+    store.log("start", "train", "abc")
+    (log,) = (store.root / "attempts").iterdir()
+    with open(log, "ab") as file:
+        file.write(b'{"time": 1.0, "eve')
+    store.log("end", "train", "abc")
+    assert [event["event"] for event in store.events()] == ["start", "end"]
+
+
+def test_an_event_in_two_logs_counts_once(store: Store) -> None:
+    write_log(store.root / "attempts" / "a-1.jsonl", 1.0, 2.0)
+    write_log(store.root / "attempts" / "merged.jsonl", 1.0, 2.0, 3.0)
+    assert [event["time"] for event in store.events()] == [1.0, 2.0, 3.0]
+
+
+def test_a_log_that_is_merged_while_events_are_read_is_found_in_the_other(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, merged = store.root / "attempts" / "a-1.jsonl", store.root / "attempts" / "merged.jsonl"
+    write_log(first, 1.0)
+    listed = Store._log_files
+
+    def late(store: Store) -> list[str]:
+        files = listed(store)
+        if first.exists():
+            first.rename(merged)
+        return files
+
+    monkeypatch.setattr(Store, "_log_files", late)
+    assert [event["time"] for event in store.events()] == [1.0]
+
+
+def test_processes_that_log_at_once_lose_nothing(store: Store) -> None:
+    context = get_context("fork")
+    writers = [context.Process(target=log_many, args=(store, f"stage{n}")) for n in range(4)]
+    for writer in writers:
+        writer.start()
+    log_many(store, "own")
+    for writer in writers:
+        writer.join()
+    events = store.events()
+    assert len(list((store.root / "attempts").iterdir())) == 5
+    for identity in ("own", *(f"stage{n}" for n in range(4))):
+        assert [event["n"] for event in events if event["identity"] == identity] == list(range(100))
+
+
+def test_events_of_thousands_of_processes_are_read_in_well_under_a_second(store: Store) -> None:
+    for number in range(2000):
+        write_log(store.root / "attempts" / f"host-{number}.jsonl", *(number + n / 10 for n in range(10)))
+    started = time.perf_counter()
+    assert len(store.events()) == 20_000
+    assert time.perf_counter() - started < 1.0  # a tenth of that on an idle machine
+
+
+def test_write_atomically_replaces(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "file", b"old")
+    write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_atomically(tmp_path / "file", b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(tmp_path / "file", b"new")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"old"}
+
+
+def test_writers_of_one_number_on_two_machines_do_not_share_a_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other writes the whole file between this one's writing and its rename."""
+    rename = os.replace
+
+    def other_first(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "replace", rename)
+        write_atomically(tmp_path / "file", b"other")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", other_first)
+    write_atomically(tmp_path / "file", b"own")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"own"}

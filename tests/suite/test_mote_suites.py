@@ -1,0 +1,79 @@
+"""The suites of MoTE's tables and figures: they plan on the real declarations and in the embedded world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.graph.build import Graph, build_graph
+from bench.graph.plan import make_plan
+from bench.store.records import Store
+from bench.suite.resolve import SUITES, Suite, load_suite
+
+NAMES = sorted(path.stem for path in SUITES.glob("mote-*.yaml"))
+
+
+def planned(name: str, *overrides: str) -> tuple[Suite, Graph]:
+    suite = load_suite(SUITES / f"{name}.yaml", overrides)
+    return suite, build_graph(suite)
+
+
+def trainings(graph: Graph) -> int:
+    return sum(stage.kind == "train" for stage in graph.stages.values())
+
+
+def test_there_is_one_for_each_table_and_figure() -> None:
+    tables = ["1", "2a", "2b", "2c", "2d", "2e", "2f", "3", "4", "5", "7a", "7b", "7c", "7d", "7e", "7f"]
+    assert {*(f"mote-table{number}" for number in tables), "mote-fig1b", "mote-experts", "mote-merge"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_plans_on_real_declarations_and_in_the_embedded_world_with_the_same_rows(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VTB_DATA", raising=False)
+    (real, graph), (small, embedded) = planned(name), planned(name, "world=glyphs")
+    assert [(t.row, t.point, t.seed) for t in real.trials] == [(t.row, t.point, t.seed) for t in small.trials]
+    assert real.axes == small.axes
+    assert {data for data in graph.datasets if data.startswith("glyphs")} == set()
+    assert all(data.startswith("glyphs") for data in embedded.datasets)
+    assert not embedded.missing and graph.missing
+    assert trainings(graph) >= trainings(embedded) > 0
+    for a, b in zip(real.trials, small.trials, strict=True):
+        assert a.config.model_copy(update={"tower": b.config.tower}) == b.config
+        assert a.inference == b.inference
+        assert a.recipe.shots == b.recipe.shots
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "distinct"),
+    [
+        ("mote-table1", 5, 4),
+        ("mote-table2f", 5, 1),
+        ("mote-table2c", 3, 1),
+        ("mote-table7b", 3, 1),
+        ("mote-merge", 11, 1),
+    ],
+)
+def test_rows_that_differ_in_inference_cost_one_training(name: str, rows: int, distinct: int, tmp_path: Path) -> None:
+    suite, graph = planned(name, "seeds=[0]")
+    assert len(suite.trials) == rows
+    plan = make_plan(graph, Store(tmp_path))
+    assert plan.missing["train"] == trainings(graph) == distinct
+    assert len({(trial.method, trial.config.model_dump_json()) for trial in suite.trials}) == distinct
+
+
+def test_the_official_preset_is_written_out_before_hashing() -> None:
+    suite, _ = planned("mote-table1", "seeds=[0]")
+    by_row = {trial.row: trial for trial in suite.trials}
+    assert {trial.config.tower for trial in suite.trials} == {"tuned"}
+    assert {trial.inference.clip_alpha for trial in suite.trials} == {0.99}
+    clean, _ = planned("mote-table1", "seeds=[0]", "fidelity=clean")
+    assert {trial.inference.clip_alpha for trial in clean.trials} == {1.0}
+    assert by_row["tfm"].recipe.epochs == 20
+
+
+def test_overrides_win_over_the_world() -> None:
+    suite, _ = planned("mote-table2b", "world=glyphs", "recipe.epochs=2", "seeds=[0]")
+    assert {(trial.recipe.epochs, trial.recipe.source) for trial in suite.trials} == {(2, "glyphs-narrow")}

@@ -1,0 +1,174 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+
+from bench.video import transforms
+from bench.video.transforms import augmented, crop_views, normalise, resized, statistics, test_views, train_view
+from bench.video.views import TestViews, TrainViews
+
+RNG = np.random.default_rng(0)
+COORDINATES_1HW3 = np.stack(np.broadcast_arrays(*np.ogrid[:40, :90], 7), -1).astype(np.uint8)[None]  # (y, x, 7)
+
+
+def corners(views: TestViews) -> list[tuple[int, int]]:
+    """Where the crops' first pixels came from, as (x, y)."""
+    crops_VT3SS = test_views(COORDINATES_1HW3, views)
+    return [(int(crop[0, 1, 0, 0]), int(crop[0, 0, 0, 0])) for crop in crops_VT3SS]
+
+
+def test_crops_are_where_the_official_code_puts_them() -> None:
+    # dw = (90 - 30) // 4 = 15, dh = (40 - 30) // 4 = 2
+    views = {crops: TestViews(resize=40, size=30, crops=crops) for crops in (1, 3, 5, 10)}
+    assert corners(views[1]) == [(30, 5)]
+    assert corners(views[3]) == [(0, 4), (60, 4), (30, 4)]
+    assert corners(views[5]) == [(0, 0), (60, 0), (0, 8), (60, 8), (30, 4)]
+    assert corners(views[10])[::2] == corners(views[5])
+    ten_VT3SS = test_views(COORDINATES_1HW3, views[10])
+    assert torch.equal(ten_VT3SS[1::2], ten_VT3SS[::2].flip(-1))
+
+
+def test_three_crops_of_mmaction_lie_along_the_longer_side() -> None:
+    views = TestViews(resize=40, size=40, crops=3, three_crop="long_side")
+    assert corners(views) == [(0, 0), (50, 0), (25, 0)]  # the quarters rule gives (0, 0), (48, 0), (24, 0)
+    upright = np.ascontiguousarray(COORDINATES_1HW3.transpose(0, 2, 1, 3)[..., [1, 0, 2]])
+    assert [(int(crop[0, 1, 0, 0]), int(crop[0, 0, 0, 0])) for crop in test_views(upright, views)] == [
+        (0, 0),
+        (0, 50),
+        (0, 25),
+    ]
+
+
+def test_the_centre_crop_rounds_half_to_even() -> None:
+    assert corners(TestViews(resize=40, size=31)) == [(30, 4)]  # 29.5 and 4.5
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 100), (100, 60), (33, 200)])
+def test_resizing_agrees_with_pillow(height: int, width: int) -> None:
+    small = RNG.integers(0, 256, (9, 13, 3), np.uint8)
+    frame = np.array(Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR))
+    scale = 48 / min(height, width)
+    wanted = Image.fromarray(frame).resize((int(width * scale), int(height * scale)), Image.Resampling.BICUBIC)
+    x, y = round((wanted.width - 48) / 2), round((wanted.height - 48) / 2)
+    own = test_views(frame[None], TestViews(resize=48, size=48))[0, 0].permute(1, 2, 0).numpy()
+    assert np.abs(own.astype(int) - np.asarray(wanted.crop((x, y, x + 48, y + 48)))).max() <= 1
+
+
+def test_the_right_size_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transforms.F, "resize", None)
+    assert test_views(COORDINATES_1HW3, TestViews(resize=40, size=40)).shape == (1, 1, 3, 40, 40)
+
+
+@pytest.mark.parametrize("resize", [200, (240, 200), (200, 320)])
+def test_a_crop_beyond_the_resized_side_is_refused(resize: int | tuple[int, int]) -> None:
+    with pytest.raises(ValidationError, match="does not fit a short side resized to 200"):
+        TestViews(resize=resize, size=224)
+
+
+def test_both_sides_can_be_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames_THWC = RNG.integers(0, 256, (2, 50, 60, 3), np.uint8)
+    views = TestViews(resize=(24, 32), size=24, crops=3)
+    assert TestViews(**views.model_dump(mode="json")) == views  # a list in a suite file
+    small_T3HW = resized(frames_THWC, views.resize)
+    assert small_T3HW.shape == (2, 3, 24, 32) and small_T3HW.dtype == torch.uint8
+    assert test_views(frames_THWC, views).shape == (3, 2, 3, 24, 24)
+    wanted = Image.fromarray(frames_THWC[0]).resize((32, 24), Image.Resampling.BICUBIC)
+    assert np.abs(small_T3HW[0].permute(1, 2, 0).numpy().astype(int) - np.asarray(wanted)).max() <= 1
+    monkeypatch.setattr(transforms.F, "resize", None)
+    assert resized(frames_THWC, (50, 60)).shape == (2, 3, 50, 60)
+
+
+def test_plain_training_view_is_the_centre_crop() -> None:
+    frames_THWC = RNG.integers(0, 256, (3, 40, 60, 3), np.uint8)
+    own_T3SS = train_view(frames_THWC, TrainViews(resize=32, size=24), np.random.default_rng(0))
+    assert torch.equal(own_T3SS, test_views(frames_THWC, TestViews(resize=32, size=24))[0])
+
+
+MOTE = TrainViews(augmentation="mote", resize=40, size=16)
+
+
+def test_augmentation_is_shared_by_frames_and_follows_the_generator() -> None:
+    frames_THWC = np.repeat(RNG.integers(0, 256, (1, 40, 60, 3), np.uint8), 3, axis=0)
+    first, again, other = (train_view(frames_THWC, MOTE, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert first.shape == (3, 3, 16, 16) and first.dtype == torch.uint8
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(first[0], first[1]) and torch.equal(first[0], first[2])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_views_of_stored_resized_frames_have_the_same_bits(layout: torch.memory_format) -> None:
+    frames_THWC = RNG.integers(0, 256, (3, 70, 90, 3), np.uint8)
+    stored_T3HW = resized(frames_THWC, 40).contiguous(memory_format=layout)
+    five = TestViews(resize=40, size=16, crops=5)
+    assert torch.equal(crop_views(stored_T3HW, five), test_views(frames_THWC, five))
+    for seed in range(20):
+        fresh = train_view(frames_THWC, MOTE, np.random.default_rng(seed))
+        assert torch.equal(augmented(stored_T3HW, MOTE, np.random.default_rng(seed)), fresh)
+
+
+def test_without_flips_every_other_choice_stays() -> None:
+    frames_THWC = RNG.integers(0, 256, (2, 40, 60, 3), np.uint8)
+    unflipped, mirrored = MOTE.model_copy(update={"flip": False}), 0
+    for seed in range(20):
+        own, usual = (train_view(frames_THWC, views, np.random.default_rng(seed)) for views in (unflipped, MOTE))
+        assert torch.equal(own, usual) or torch.equal(own.flip(-1), usual)
+        mirrored += not torch.equal(own, usual)
+    assert 0 < mirrored < 20
+
+
+def test_augmentation_has_the_declared_frequencies() -> None:
+    """On a ramp of x in red, flips show as falling red; green is constant, so equal channels mean grayscale."""
+    flips, greys, trials = 0, 0, 600
+    for seed in range(trials):
+        red, green, _ = train_view(COORDINATES_1HW3[..., [1, 2, 2]], MOTE, np.random.default_rng(seed))[0].int()
+        grey = torch.equal(red, green)
+        greys += grey
+        flips += int(red[0, -1] < red[0, 0])
+    assert abs(flips / trials - 0.5) < 0.08 and abs(greys / trials - 0.2) < 0.07
+
+
+def test_crop_areas_and_aspects_follow_the_published_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes: list[tuple[int, int]] = []
+
+    def spy(frames: torch.Tensor, sides: list[int], *_: object) -> torch.Tensor:
+        boxes.append((frames.shape[-1], frames.shape[-2]))
+        return frames[..., : sides[0], : sides[-1]]
+
+    monkeypatch.setattr(transforms, "_resized", spy)
+    frames_THWC = np.zeros((1, 400, 400, 3), np.uint8)
+    views = TrainViews(augmentation="mote", resize=400, size=16)
+    for seed in range(1500):
+        train_view(frames_THWC, views, np.random.default_rng(seed))
+    width, height = np.array(boxes).T
+    area, aspect = width * height / 160_000, width / height
+    assert 0.078 < area.min() < 0.1 and 0.95 < area.max() <= 1
+    assert 0.74 < aspect.min() < 0.76 and 1.31 < aspect.max() < 1.35
+    small = area < 0.5  # always fit, so nothing is rejected and the aspect is r or 1/r, r uniform in [3/4, 4/3]
+    # P(aspect <= 1) = P(r <= 1) / 2 + P(r >= 1) / 2 = 1/2; E[aspect] = (E[r] + E[1/r]) / 2 = 1.0139
+    assert abs((aspect[small] <= 1).mean() - 0.5) < 0.06
+    assert abs(aspect[small].mean() - 1.0139) < 0.02
+
+
+def test_a_video_in_which_no_crop_fits_gets_a_random_square() -> None:
+    """At 40 x 4000 pixels the smallest area, 8 %, is already higher than the frame."""
+    frames_THWC = np.broadcast_to(np.linspace(0, 255, 4000, dtype=np.uint8)[:, None], (1, 40, 4000, 3)).copy()
+    views_3SS = [train_view(frames_THWC, MOTE, np.random.default_rng(seed))[0] for seed in range(6)]
+    assert all(view.shape == (3, 16, 16) for view in views_3SS)
+    assert len({int(view[0, 0, 0]) for view in views_3SS}) > 3
+
+
+def test_normalise() -> None:
+    pixels = torch.tensor([0, 128, 255], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 4, 4)
+    own = normalise(pixels, (0.1, 0.2, 0.3), (0.5, 0.25, 0.125))
+    wanted = torch.tensor([(0 - 0.1) / 0.5, (128 / 255 - 0.2) / 0.25, (1 - 0.3) / 0.125])
+    assert own.dtype == torch.float32 and own.shape == pixels.shape
+    assert torch.allclose(own[1, :, 2, 3], wanted)
+
+
+def test_statistics_are_those_of_the_weights_or_of_imagenet() -> None:
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    assert statistics(TestViews(), mean, std) == (mean, std)
+    own_mean, own_std = statistics(TrainViews(normalise="imagenet"), mean, std)
+    assert [255 * value for value in own_mean] == pytest.approx([123.675, 116.28, 103.53])
+    assert [255 * value for value in own_std] == pytest.approx([58.395, 57.12, 57.375])
