@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from multiprocessing import get_context
 
-from bench.graph.stage import ALONE, KINDS, Stage
-from bench.launch.work import Compute, Order, Part, execute
-from bench.store.records import Store
+from bench.graph.stage import ALONE, Stage
+from bench.launch.work import Order, Part, execute
+from bench.stages.work import Compute
+from bench.store.records import KINDS, Store
 
 ATTEMPTS = 3  # of a stage whose process dies; an error of the stage itself is not repeated
 

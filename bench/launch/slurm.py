@@ -32,11 +32,12 @@ from bench.launch.launches import (
     submitted,
     take,
 )
-from bench.launch.site import Resources, Site, resources_for, submitit_parameters
+from bench.launch.site import Site, resources_for, submitit_parameters
 from bench.launch.work import Order
 from bench.store.attempts import histories
 from bench.store.records import Store
 from bench.suite.resolve import Suite
+from bench.suite.resources import Resources
 
 Part = dict[str, Any]
 
@@ -83,7 +84,7 @@ def launch_slurm(about: Part, stages: list[Planned], todo: Sequence[Stage], stor
 
 def _with_local_weights(stages: Sequence[Stage]) -> list[Stage]:
     """Stages whose pretrained weights are files that nodes can read without a network, fetched here if need be."""
-    from bench.models.pretrained import resolved
+    from bench.models.weights import resolved
 
     found = {
         (backbone, pretrained): resolved(backbone, pretrained).value

@@ -23,13 +23,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.core.errors import UserError
-from bench.graph.stage import KINDS
 from bench.launch import scheduler
 from bench.launch.launches import Jobs, Key, Launch, Planned, holder, open_launch
 from bench.launch.local import ATTEMPTS
 from bench.launch.scheduler import Job
 from bench.store.attempts import History, collected
-from bench.store.records import Store
+from bench.store.records import KINDS, Store
 
 Part = dict[str, Any]
 

@@ -33,6 +33,7 @@ from bench.core.errors import UserError
 from bench.core.files import write_atomically
 
 SCHEMA = 1
+KINDS = ("texts", "encode", "train", "evaluate", "probe", "maps", "weights", "profile")  # of stages, inputs first
 LISTINGS = 5  # of the logs, before one that vanishes while they are read is passed over
 REDO = "delete the record's folder, and the next run makes it again"
 
