@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
-from bench.core.identity import source_fingerprint
-from bench.graph.stage import ALONE, Stage
+from bench.graph.stage import ALONE, Stage, stage_source
 from bench.launch import scheduler
 from bench.launch.launches import (
     Jobs,
@@ -108,7 +107,7 @@ def resubmit(launch: Launch) -> list[Jobs]:
     again = f"python run_suite.py {launch.about['suite']} --on slurm"
     if not (launch.folder / "orders.jsonl").is_file():
         raise UserError("`gc` has removed what its jobs need", where=launch.name, hint=again)
-    if any(source_fingerprint(*order.modules) != order.source for order in launch.orders(numbers).values()):
+    if any(stage_source(order.kind, order.modules) != order.source for order in launch.orders(numbers).values()):
         raise UserError("the code has changed since, and so has what its stages mean", where=launch.name, hint=again)
     launch.reopen()
     return submit_round(launch, numbers, 1 + max((jobs.round for jobs in launch.jobs()), default=0), time.time())

@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.core.errors import Interrupted, StageError
-from bench.core.identity import source_fingerprint, source_hashes
-from bench.graph.stage import Stage
+from bench.core.identity import source_hashes
+from bench.graph.stage import CARRIERS, Stage, as_json, stage_source
 from bench.models.weights import tagged
 from bench.stages.work import Compute, Work, never
 from bench.store.records import Store
@@ -41,9 +41,9 @@ class Order:
     @classmethod
     def of(cls, stage: Stage) -> Order:
         inputs = {name: (other.kind, other.identity) for name, other in stage.inputs.items()}
-        source = source_fingerprint(*stage.modules)
+        spec, context, source = as_json(stage.spec), as_json(stage.context), stage_source(stage.kind, stage.modules)
         return cls(
-            *(stage.kind, stage.identity, stage.title, stage.spec, stage.context, inputs, stage.flops),
+            *(stage.kind, stage.identity, stage.title, spec, context, inputs, stage.flops),
             *(stage.modules, source),
         )
 
@@ -107,7 +107,7 @@ def _run(
     """What the stage returns; its files are then in `out`."""
     import torch
 
-    if source_fingerprint(*order.modules) != order.source:
+    if stage_source(order.kind, order.modules) != order.source:
         raise StageError("the code has changed since the launch, and so has what this stage means; launch it again")
     torch.set_num_threads(compute.threads)
     inputs = {name: store.folder(kind, identity) for name, (kind, identity) in order.inputs.items()}
@@ -127,7 +127,7 @@ def _carry_out(
         "spec": order.spec,
         "context": context,
         "inputs": order.inputs,
-        "source": source_hashes(*order.modules),
+        "source": source_hashes(*order.modules, without=CARRIERS[order.kind]),
     }
     with store.writing(order.kind, order.identity, record) as out:
         record["result"] = _run(order, store, compute, out, _Reporter(order, store), stopping)

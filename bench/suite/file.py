@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Gt, MinLen
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from bench.graph.profiles import Measurement
+from bench.core.identity import Identified
 from bench.suite.published import Published
 from bench.suite.resources import JobResources, StageResources
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$")]
 Fidelity = Literal["official", "clean", "log", "paper"]
 Settings = dict[str, Any]
+Count = Annotated[int, Ge(1)]
 Axis = Annotated[list[Any], MinLen(1)] | Annotated[dict[str, Settings], MinLen(1)]
 
 
@@ -39,6 +40,20 @@ class Row(_Declared):
     protocols: list[Name] = Field(default=[], description="those that it is measured under; none: all of the suite's")
     axes: dict[str, Axis] = {}
     resources: StageResources = Field(default={}, description="what its Slurm jobs ask for, on top of the suite's")
+
+
+class Measurement(Identified):
+    """Settings of a profile's measurements."""
+
+    batches: tuple[Count, ...] = Field(default=(1,), description="videos at once; none: nothing is timed")
+    precisions: Annotated[tuple[Literal["fp32", "bf16", "fp16"], ...], MinLen(1)] = Field(
+        default=("fp32",), description="of matrix products, each measured"
+    )
+    device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field(
+        default="auto", description="cpu, cuda, cuda:1 ...; auto: that of the launch"
+    )
+    threads: Annotated[int, Ge(0)] = Field(default=0, description="CPU threads; 0: those of the launch")
+    seconds: Annotated[float, Gt(0)] = Field(default=0.5, description="of each measurement, about")
 
 
 class Profile(Measurement):

@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from bench.core.identity import Identified
 
 Positive = Annotated[int, Ge(1)]
 Resize = Positive | tuple[Positive, Positive]
 
 
-class _Views(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Views(Identified):
     frames: Positive = 8
     resize: Resize = Field(description="length of the short side, or [height, width] whatever the video's proportions")
     size: Positive = Field(description="side of the square that a tower sees")
@@ -77,3 +77,8 @@ class TrainViews(_Views):
     resize: Resize = 256
     size: Positive = 224
     copies: Annotated[int, Ge(0)] = 0
+
+    @property
+    def count(self) -> int:
+        """Number of fixed views V of one video, 0 if they are drawn afresh."""
+        return self.copies
