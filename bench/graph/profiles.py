@@ -25,12 +25,14 @@ class Measurement(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     batches: tuple[Count, ...] = Field(default=(1,), description="videos at once; none: nothing is timed")
-    precisions: Annotated[tuple[Literal["fp32", "bf16", "fp16"], ...], MinLen(1)] = ("fp32",)
-    device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field(
-        default="auto", description="cpu, cuda, cuda:1 ...; auto: that of the launch"
+    precisions: Annotated[tuple[Literal["fp32", "bf16", "fp16"], ...], MinLen(1)] = Field(
+        default=("fp32",), description="precisions of matrix products that are measured"
     )
-    threads: Annotated[int, Ge(0)] = Field(default=0, description="CPU threads; 0: those of the launch")
-    seconds: Annotated[float, Gt(0)] = Field(default=0.5, description="of each measurement, about")
+    device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field(
+        default="auto", description="device: `cpu`, `cuda`, `cuda:1` and so on; `auto`: the launch's"
+    )
+    threads: Annotated[int, Ge(0)] = Field(default=0, description="CPU threads; 0: the launch's")
+    seconds: Annotated[float, Gt(0)] = Field(default=0.5, description="length of each measurement, about")
 
 
 def profile_stage(
