@@ -38,6 +38,14 @@ with file, line, allowed values and a suggestion. For a whole suite see [first_c
 
 **required** marks a key without default; *none* is YAML's `null`. The last column names the source of a value or rule:
 a paper, its official code ("code"), or a file of this project. A method's paper stands above its tables.
+
+**Rows become trials.** A row is multiplied by its axes, the suite's axes and the seeds. An axis names any field of
+`config`, `inference`, `recipe`, `protocol` (all protocols) or `protocols.<name>` (one), with a list of values; or it
+has a name of its own and named bundles that move several fields together (suites/depth.yaml). Settings of a row go over
+those of the suite, an axis over both, and `fidelity` lies below all of them. Axes over `inference` alone train once.
+
+**A protocol is a value with a hash.** A table has one protocol in each column. A row that is measured otherwise is
+marked with the fields that differ, and takes part in no comparison, mean or bold.
 """
 ROOTS: dict[str, tuple[type[BaseModel], str]] = {
     "Suite": (SuiteFile, "The keys of a suite file, `suites/*.yaml` or your own."),
