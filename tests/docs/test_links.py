@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,9 +17,8 @@ PATH = re.compile(rf"(?<![\w./<-])((?:{ROOMS})/[\w./-]*\w/?)(?![\w*<]|/\*)")
 MODULE = re.compile(rf"(?<![\w./-])((?:{ROOMS})(?:\.[a-z_]\w*)+)")
 
 
-def names(pages: list[Path]) -> Iterator[object]:
-    for page in pages:
-        yield pytest.param(page, id=str(page.relative_to(ROOT)))
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
 def anchors(page: Path) -> set[str]:
@@ -29,7 +27,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", names(PAGES))
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page: Path) -> None:
     for place, anchor in LINK.findall(FENCED.sub("", page.read_text(encoding="utf-8"))):
         target = (page.parent / place).resolve() if place else page
@@ -37,7 +35,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{page.name} links {place}#{anchor}: no such heading"
 
 
-@pytest.mark.parametrize("page", names([*PAGES, *SUITES]))
+@pytest.mark.parametrize("page", [*PAGES, *SUITES], ids=name)
 def test_paths_and_modules_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     if page.suffix == ".yaml":
