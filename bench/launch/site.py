@@ -46,9 +46,11 @@ class Site(BaseModel):
         default=120, description="seconds before the end of its time at which a job is told to save"
     )
     attempts: Count = Field(
-        default=3, description="of a stage; one that got further than the one before is not counted"
+        default=3, description="attempts of a stage; one that got further than the one before is not counted"
     )
-    resources: JobResources = Field(default={}, description="of `all`, of a kind of stage, of the closing `report`")
+    resources: JobResources = Field(
+        default={}, description="what jobs ask for: `all`, a kind of stage, or the closing `report`"
+    )
 
 
 def load_site(path: Path | None) -> Site:

@@ -21,16 +21,22 @@ class Part(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dataset: str | None = None
-    split: str | None = None
+    dataset: str | None = Field(default=None, description="dataset of this part; none: the protocol's")
+    split: str | None = Field(default=None, description="split of this part; none: the protocol's")
 
 
 class Scoring(Identified):
     """The part of a protocol that an evaluation reads; the videos, names and prompts reach it as its inputs."""
 
-    half: Generator | None = Field(default=None, description="mean over ten draws of half of the classes, drawn so")
-    views: TestViews = TestViews()
-    fusion: Fusion = Field(default="double_softmax", description="how the scores of the views become one")
+    half: Generator | None = Field(
+        default=None, description="mean over ten draws of half of the classes, drawn as Text4Vis or Open-VCLIP do"
+    )
+    views: TestViews = Field(default=TestViews(), description="frames, clips and crops of a test video")
+    fusion: Fusion = Field(
+        default="double_softmax",
+        description="rule that makes one score of those of the views: `double_softmax` (MoTE, BIKE), `feature_mean` "
+        "(Text4Vis), `softmax_sum` (X-CLIP, ViFi-CLIP), `logit_sum` (Open-VCLIP), `cos_mean` (half-class routine)",
+    )
 
 
 class Protocol(Scoring):
@@ -41,13 +47,20 @@ class Protocol(Scoring):
     Accuracy is the percentage over videos (micro average); a video that cannot be decoded counts as wrong.
     """
 
-    role: Role
-    dataset: str
-    split: str = "test"
+    role: Role = Field(
+        description="classes that are measured: those of training (`closed-set`), others (`zero-shot`), or the half of "
+        "a dataset's classes with more (`base`) or fewer (`novel`) training videos"
+    )
+    dataset: str = Field(description="dataset that is measured")
+    split: str = Field(default="test", description="split that is measured")
     over: tuple[Part, ...] = Field(default=(), description="parts whose mean is the number, e.g. three official splits")
     labels: str = Field(default="", description="label variant: another spelling of the class names")
-    vocabulary: tuple[str, ...] = Field(default=(), description="datasets whose class names are candidates as well")
-    templates: str = Field(default="mote28", description="prompt templates of the candidate class texts")
+    vocabulary: tuple[str, ...] = Field(
+        default=(), description="other datasets whose class names are candidates as well (MoTE, Sec. 3.4)"
+    )
+    templates: str = Field(
+        default="mote28", description="set of prompt templates of the candidate class texts (bench/models/prompts.py)"
+    )
 
     @cached_property
     def scoring(self) -> Scoring:
