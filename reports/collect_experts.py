@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from bench.graph.build import ProbeCell
 from bench.store.records import Store
-from bench.suite.resolve import Trial
+from bench.suite.trial import Trial
 from reports.maps import Clip, Maps
 from reports.routing import Routing
 from reports.weights import Distances

@@ -37,7 +37,7 @@ from bench.graph.stage import Context, Stage
 from bench.models.backbones import backbone
 from bench.models.prompts import TEMPLATES
 from bench.suite.protocol import Protocol
-from bench.suite.resolve import Suite, Trial
+from bench.suite.trial import Suite, Trial
 from methods.settings import Inference
 
 

@@ -22,7 +22,7 @@ from bench.models.prompts import prompts
 from bench.suite import protocol as suite_protocol
 from bench.suite.file import Measurement
 from bench.suite.recipe import Recipe
-from bench.suite.resolve import Suite, Trial
+from bench.suite.trial import Suite, Trial
 from bench.video.views import TestViews, TrainViews
 from methods.registry import method
 from methods.settings import Config, Inference
@@ -212,13 +212,13 @@ class Encode:
 
 @dataclass(frozen=True)
 class Train:
-    """One method under one recipe with one seed; `start` is the training that it begins with."""
+    """One method under one recipe with one seed; `init_from` is the training whose weights it begins with."""
 
     method: str
     config: Config
     recipe: Recipe
     seed: int
-    start: Stage | None = None
+    init_from: Stage | None = None
     name: str = field(default="", compare=False)
 
     def plan(self, stages: Stages) -> Stage:
@@ -265,7 +265,7 @@ class Train:
         if cached:
             inputs["features"] = Encode(*clip, selection, recipe.views)
         planned = {name: stages.of(kind) for name, kind in inputs.items()}
-        return {**planned, "start": self.start} if self.start else planned
+        return {**planned, "init_from": self.init_from} if self.init_from else planned
 
     def _sample(self, stages: Stages) -> Selection:
         """About a tenth of the source's videos, equally many of each class, for models that look at them.
@@ -323,8 +323,8 @@ def train_stage(stages: Stages, trial: Trial) -> Stage | None:
         return None
     if recipe.imported:
         return stages.of(Imported(trial.method, config, recipe.backbone, recipe.pretrained, recipe.imported))
-    start = train_stage(stages, trial.start) if trial.start else None
-    return stages.of(Train(trial.method, config, recipe, trial.seed, start, _trained_name(stages.suite, trial)))
+    first = train_stage(stages, trial.init_from) if trial.init_from else None
+    return stages.of(Train(trial.method, config, recipe, trial.seed, first, _trained_name(stages.suite, trial)))
 
 
 def caches_features(config: Config, recipe: Recipe) -> bool:

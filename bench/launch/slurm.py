@@ -35,8 +35,8 @@ from bench.launch.site import Site, resources_for, submitit_parameters
 from bench.launch.work import Order
 from bench.store.attempts import histories
 from bench.store.records import Store
-from bench.suite.resolve import Suite
 from bench.suite.resources import Resources
+from bench.suite.trial import Suite
 
 Part = dict[str, Any]
 

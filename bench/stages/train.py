@@ -105,8 +105,8 @@ class Trainer:
         model: Model = build_model(registered.model, self.config, clip, self.seed, len(self.classes_CD))
         if self.config.looks_at_source:
             model.learn_from(*_source_videos(work.inputs["source_features"]))
-        if "start" in work.inputs:
-            model.start_from(load_file(work.inputs["start"] / "weights.safetensors"))
+        if "init_from" in work.inputs:
+            model.start_from(load_file(work.inputs["init_from"] / "weights.safetensors"))
         self.model = model.to(self.device)
         execution = _execution(work)
         self.model.guidance = {name: self._features(f"guidance_{name}") for name in self.config.guidance}

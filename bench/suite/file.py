@@ -28,7 +28,7 @@ class Row(_Declared):
     label: str | None = Field(default=None, description="name in tables and figures; none: the row's key")
     method: str = Field(description="method by name: `run_suite.py list methods`")
     fidelity: Fidelity | None = Field(default=None, description="preset below this row's settings; none: the suite's")
-    start: Name | None = Field(
+    init_from: Name | None = Field(
         default=None,
         description="row further up, of the same method, config and backbone. This row's training begins with the "
         "weights of that row's training of the same seed and the same values on common axes; class-bound weights "

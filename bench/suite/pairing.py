@@ -8,20 +8,16 @@ resizing, spelling of class names, decoder) is no field.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bench.core.errors import UserError, unknown
 from bench.suite.measures import measures
 from bench.suite.named_protocols import named_protocol
 from bench.suite.protocol import Protocol
 from bench.suite.published import COMPARED, COSTS, Number, Published, lookup, one_value
-from bench.suite.yaml_lines import Where
+from bench.suite.trial import Suite, Trial
 from bench.video.views import TestViews
-
-if TYPE_CHECKING:
-    from bench.suite.resolve import Suite, Trial
 
 Facts = dict[str, str]  # field -> what is known of it, "" for nothing
 
@@ -82,11 +78,10 @@ class _Cell:
     other: bool
 
 
-def pairs(selectors: Sequence[Published], suite: Suite, where: Where = lambda key: "") -> tuple[Pair, ...]:
+def pairs(suite: Suite) -> tuple[Pair, ...]:
     """Every published number that a suite selects, beside its measure. Raises UserError at the selector's key path."""
-    return tuple(
-        pair for i, own in enumerate(selectors) for pair in _pairs(own, suite, where(("report", "published", i)))
-    )
+    selectors = enumerate(suite.file.report.published)
+    return tuple(pair for i, own in selectors for pair in _pairs(own, suite, suite.where(("report", "published", i))))
 
 
 def _pairs(selector: Published, suite: Suite, place: str) -> Iterator[Pair]:

@@ -365,7 +365,7 @@ def test_its_suites_plan_in_the_embedded_world_with_the_rows_that_they_have(name
 
 def test_numbers_of_the_paper_are_shown_beside_another_backbone_and_not_compared() -> None:
     suite = load_suite(SUITES / "msta-kinetics.yaml")
-    shown = pairs(suite.file.report.published, suite)
+    shown = pairs(suite)
     assert {pair.measure for pair in shown} == {"K400", "UCF", "HMDB", "K600"}
     assert {pair.differs for pair in shown} == {("backbone: ViT-B/16 here, ViCLIP ViT-B/16 published",)}
     assert not any(pair.comparable for pair in shown)

@@ -21,7 +21,8 @@ from bench.graph.stage import Stage, as_json
 from bench.store.records import Store
 from bench.suite.pairing import Pair
 from bench.suite.published import lookup
-from bench.suite.resolve import Suite, load_suite
+from bench.suite.resolve import load_suite
+from bench.suite.trial import Suite
 from reports.results import Probe, ReportSettings, Results
 
 PROTOCOLS = {"K400": "closed-set", "UCF": "zero-shot", "HMDB": "zero-shot", "K600": "zero-shot"}
