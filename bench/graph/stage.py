@@ -21,7 +21,6 @@ _COMMON = (
     "bench.core.errors",  # texts of errors
     "bench.core.files",
     "bench.core.identity",
-    "bench.data.class_features",
     "bench.models.weights",  # weights enter by their hash
     "methods.presets",  # presets enter as settings
     "methods.registry",  # finds a method by its name; its modules count
