@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 
 from bench.core.identity import digest
 from bench.data.datasets import Dataset
@@ -29,7 +28,6 @@ from bench.graph.kinds import (
     caches_features,
     learnt,
     profile_stage,
-    row_name,
     train_stage,
 )
 from bench.graph.specs import Hashing
@@ -89,9 +87,9 @@ def build_graph(suite: Suite, hashing: Hashing = lambda name, done, total: None)
     stages = Stages(suite, hashing)
     graph = Graph(stages.planned, datasets=stages.datasets, missing=stages.absent, notes=stages.notes)
     for trial in suite.trials:
-        known = len(stages.planned)
+        known = len(stages.order)
         _add(graph, stages, trial)
-        for stage in islice(stages.planned.values(), known, None):
+        for stage in stages.order[known:]:
             stage.row = trial.row
     for name, protocol in suite.columns.items():
         graph.protocols[name] = _column(stages, name, protocol)
@@ -116,7 +114,7 @@ def _cells(
     stages: Stages, trial: Trial, name: str, protocol: Protocol, expert: str, inference: Inference
 ) -> Iterable[Cell]:
     for part, own in stages.once("parts", protocol, protocol.parts).items():
-        stage = stages.of(Evaluate(trial, f"{name} {part}".strip(), own, expert, inference))
+        stage = stages.add(Evaluate(trial, f"{name} {part}".strip(), own, expert, inference).plan(stages))
         yield Cell(trial, name, part, protocol.role, protocol.dataset, expert, stage)
 
 
@@ -156,7 +154,7 @@ def _profile(stages: Stages, trial: Trial) -> ProbeCell:
         "batch": recipe.batch,
     }
     settings = trial.method, trial.config, trial.inference, backbone(recipe.backbone), shown, training
-    title = f"profile {row_name(trial, (axis for axis, _ in trial.point))}"
+    title = f"profile {trial.row_at(dict(trial.point))}"
     stage = profile_stage(*settings, profile.measurement, title)
     stage.missing = stages.missing(source)  # the number of classes is the data's
     return ProbeCell(trial, name, stages.add(stage))

@@ -5,7 +5,7 @@ Two of these values that are equal are the same stage. `bench/stages/KIND.py` ca
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -50,6 +50,7 @@ class Stages(Specs):
         super().__init__(suite.datasets, hashing)
         self.suite = suite
         self.planned: dict[str, Stage] = {}  # by identity
+        self.order: list[Stage] = []  # as planned
 
     def of(self, kind: Kind) -> Stage:
         """The stage of this kind, planned when it is first asked for."""
@@ -57,8 +58,12 @@ class Stages(Specs):
 
     def add(self, stage: Stage) -> Stage:
         """The stage with this identity; it lacks what its inputs lack."""
-        stage.missing = stage.missing or next((each.missing for each in stage.inputs.values() if each.missing), None)
-        return self.planned.setdefault(stage.identity, stage)
+        known = self.planned.setdefault(stage.identity, stage)
+        if known is stage:
+            missing = (each.missing for each in stage.inputs.values() if each.missing)
+            stage.missing = stage.missing or next(missing, None)
+            self.order.append(stage)
+        return known
 
 
 # --- texts ------------------------------------------------------------------------------------------------------------
@@ -218,8 +223,8 @@ class Train:
     config: Config
     recipe: Recipe
     seed: int
-    init_from: Stage | None = None
-    name: str = field(default="", compare=False)
+    init_from: Stage | None
+    trial: Trial = field(compare=False)  # the first that needs it, for the title
 
     def plan(self, stages: Stages) -> Stage:
         config, recipe, selection = self.config, self.recipe, learnt(self.recipe, self.seed)
@@ -249,7 +254,7 @@ class Train:
                 "validation": list(validation) if validation else None,
                 "execution": recipe.execution.model_dump(),
             },
-            f"train {self.name}",
+            f"train {trained_title(stages.suite, self.trial)}",
             self._flops(stages, length or stages.count(selection), cached),
             stages.missing(selection) or (validation and stages.missing(validation)),
             None if cached else stages.frames(selection, recipe.views, recipe.epochs),
@@ -318,13 +323,17 @@ class Imported:
 
 def train_stage(stages: Stages, trial: Trial) -> Stage | None:
     """The training of a trial; None if there is nothing to train."""
+    return stages.once("training", trial, lambda: _train_stage(stages, trial))
+
+
+def _train_stage(stages: Stages, trial: Trial) -> Stage | None:
     config, recipe = trial.config, trial.recipe
     if not config.trains:
         return None
     if recipe.imported:
         return stages.of(Imported(trial.method, config, recipe.backbone, recipe.pretrained, recipe.imported))
     first = train_stage(stages, trial.init_from) if trial.init_from else None
-    return stages.of(Train(trial.method, config, recipe, trial.seed, first, _trained_name(stages.suite, trial)))
+    return stages.of(Train(trial.method, config, recipe, trial.seed, first, trial))
 
 
 def caches_features(config: Config, recipe: Recipe) -> bool:
@@ -374,7 +383,7 @@ class Evaluate:
             _model_inputs(stages, trial, protocol),
             ("bench.stages.evaluate", *method(trial.method).modules),
             {"pretrained": trial.recipe.pretrained, **stages.place(selection), "protocol": protocol},
-            f"evaluate {trial_name(trial)}{expert} on {self.name}",
+            f"evaluate {trial.title}{expert} on {self.name}",
             _head_flops(stages, trial, protocol),
             stages.missing(selection),
         )
@@ -406,7 +415,7 @@ class Probe:
             _model_inputs(stages, trial, protocol),
             ("bench.stages.probe", *method(trial.method).modules),
             {"pretrained": trial.recipe.pretrained},
-            f"probe {trial_name(trial)}",
+            f"probe {trial.title}",
             _head_flops(stages, trial, protocol),
             stages.missing(measured(protocol)),
         )
@@ -443,7 +452,7 @@ class Maps:
             {**inputs, "train": train} if train else inputs,
             ("bench.stages.maps", *method(trial.method).modules),
             {"pretrained": trial.recipe.pretrained, **stages.place(selection)},
-            f"maps {trial_name(trial)}",
+            f"maps {trial.title}",
             float(self.videos * views.frames * backbone(trial.recipe.backbone).tower_flops()),
             stages.missing(selection),
         )
@@ -464,7 +473,7 @@ class Weights:
             {"train": self.train},
             ("bench.stages.weights", *method(trial.method).modules),
             {"pretrained": trial.recipe.pretrained},
-            f"weights {_trained_name(stages.suite, trial)}",
+            f"weights {trained_title(stages.suite, trial)}",
             0.0,
         )
 
@@ -476,7 +485,8 @@ def measured(protocol: Measured) -> Selection:
 
 def effective(config: Config, inference: Inference) -> Inference:
     """Inference choices without effect set to 1: a tower that is not tuned has nothing to interpolate."""
-    return inference.model_copy(update={"clip_alpha": 1.0}) if config.tower == "frozen" else inference
+    without = config.tower == "frozen" and inference.clip_alpha != 1.0
+    return inference.model_copy(update={"clip_alpha": 1.0}) if without else inference
 
 
 def _effective(config: Config, choices: Choices) -> list[tuple[str, Inference]]:
@@ -497,7 +507,7 @@ def _model_inputs(stages: Stages, trial: Trial, protocol: Measured) -> dict[str,
         tower = Tower(train, trial.method, config, alpha)
     clip = recipe.backbone, recipe.pretrained
     inputs = {
-        "features": stages.of(Encode(*clip, measured(protocol), protocol.views, tower, trial_name(trial))),
+        "features": stages.of(Encode(*clip, measured(protocol), protocol.views, tower, trial.title)),
         "source_texts": stages.of(_source_texts(recipe, trial.seed)),
         "texts": stages.of(_candidates(recipe, protocol)),
     }
@@ -550,25 +560,7 @@ def profile_stage(
     return Stage("profile", spec, {}, modules, {"pretrained": ANY_WEIGHTS}, title, flops)
 
 
-# --- names of trials --------------------------------------------------------------------------------------------------
-
-
-def trial_name(trial: Trial) -> str:
-    """A trial in titles: row, axes with their values, seed."""
-    return _spelled(trial, (axis for axis, _ in trial.point))
-
-
-def row_name(trial: Trial, axes: Iterable[str]) -> str:
-    """A row in titles, with its values on these axes."""
-    kept = set(axes)
-    return " ".join([trial.row, *(f"{name}={value}" for name, value in trial.point if name in kept)])
-
-
-def _trained_name(suite: Suite, trial: Trial) -> str:
-    """Without axes that only change inference or protocols: their points share the training."""
+def trained_title(suite: Suite, trial: Trial) -> str:
+    """A trial's title without axes that only change inference or protocols: their points share the training."""
     later = ("inference.", "protocol.", "protocols.")
-    return _spelled(trial, (axis for axis, _ in trial.point if not suite.axes[axis].startswith(later)))
-
-
-def _spelled(trial: Trial, axes: Iterable[str]) -> str:
-    return " ".join([row_name(trial, axes), *([f"seed {trial.seed}"] if trial.config.trains else [])])
+    return trial.title_at([axis for axis, _ in trial.point if not suite.axes[axis].startswith(later)])

@@ -20,6 +20,7 @@ from bench.video.frame_cache import estimate
 from bench.video.views import TestViews, TrainViews
 
 Made = TypeVar("Made")
+ABSENT: Any = object()
 Hashing = Callable[[str, int, int], None]  # (dataset, files hashed, files to hash)
 
 
@@ -46,9 +47,10 @@ class Specs:
 
     def once(self, name: str, key: Hashable, make: Callable[[], Made]) -> Made:
         """The value that `make` returns, made once for this name and key."""
-        if (name, key) not in self._made:
-            self._made[name, key] = make()
-        return self._made[name, key]  # type: ignore[no-any-return]
+        found = self._made.get((name, key), ABSENT)
+        if found is ABSENT:
+            found = self._made[name, key] = make()
+        return found  # type: ignore[no-any-return]
 
     def clip(self, backbone: str, pretrained: str) -> Spec:
         """As `clip_spec`."""

@@ -13,6 +13,8 @@ from bench.store.records import KINDS
 
 ALONE = ("profile",)  # measure time: each gets a process of its own, and nothing runs beside it that can be avoided
 
+PLAIN = (str, int, float, type(None))
+
 Spec = dict[str, Any]  # setting -> JSON value, or settings that are identified by value; all of it is identity
 Context = dict[str, Any]  # what a stage needs to find its data, weights and texts; none of it is identity
 
@@ -94,7 +96,7 @@ def identify(stage: Stage) -> str:
 def _fingerprint(value: object) -> object:
     if isinstance(value, Identified):
         return value.fingerprint
-    return value if isinstance(value, str | int | float | None) else digest(identity_value(value))
+    return value if isinstance(value, PLAIN) else digest(identity_value(value))
 
 
 def as_json(value: object) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from bench.core.errors import UserError
@@ -35,6 +35,19 @@ class Trial:
     seed: int
     columns: Mapping[str, Protocol]  # protocols of the tables' columns, at this point of the suite's axes
     init_from: Trial | None = None  # its training begins with the weights of this trial's
+
+    @cached_property
+    def title(self) -> str:
+        """Row, values on its axes, and seed."""
+        return self.title_at([axis for axis, _ in self.point])
+
+    def title_at(self, axes: Container[str]) -> str:
+        """The title with these axes only."""
+        return " ".join([self.row_at(axes), *([f"seed {self.seed}"] if self.config.trains else [])])
+
+    def row_at(self, axes: Container[str]) -> str:
+        """The row with its values on these axes."""
+        return " ".join([self.row, *(f"{axis}={value}" for axis, value in self.point if axis in axes)])
 
     @property
     def deviations(self) -> dict[str, str]:
