@@ -63,7 +63,7 @@ class ProbeCell:
 
 @dataclass
 class Graph:
-    """The stages of a suite, inputs before the stages that need them, and what its reports are made of."""
+    """The stages of a suite, inputs first, and the parts of its reports."""
 
     stages: dict[str, Stage] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
@@ -80,9 +80,9 @@ class Graph:
 
 
 def build_graph(suite: Suite, hashing: Hashing = lambda name, done, total: None) -> Graph:
-    """The graph of a suite. Data that are not there leave their stages marked, not out.
+    """Build the graph of a suite. Stages whose data are missing stay in it, marked as missing.
 
-    `hashing` is told how far the reading of videos is whose content is not known yet.
+    `hashing` receives the progress of hashing videos whose content is not known yet.
     """
     stages = Stages(suite, hashing)
     graph = Graph(stages.planned, datasets=stages.datasets, missing=stages.absent, notes=stages.notes)
@@ -97,7 +97,7 @@ def build_graph(suite: Suite, hashing: Hashing = lambda name, done, total: None)
 
 
 def _add(graph: Graph, stages: Stages, trial: Trial) -> None:
-    """A trial's numbers, and whatever else its suite reports of it."""
+    """Add the stages behind a trial's numbers and behind everything else that its suite reports of it."""
     report = stages.suite.file.report
     for name, protocol in trial.protocols:
         graph.cells += _cells(stages, trial, name, protocol, "", trial.inference)
@@ -169,7 +169,7 @@ def _uncached(trial: Trial) -> Iterable[str]:
 
 
 def _column(stages: Stages, name: str, protocol: Protocol) -> Context:
-    """A report's account of a column: every field, its hash, where it differs from the protocol it names."""
+    """Description of a column for reports: its fields, their hash, and differences from the protocol that it names."""
     lists = [(part.dataset, part.split) for part in protocol.parts().values()]
     return {
         "hash": digest(protocol.model_dump(mode="json"))[:8],

@@ -157,7 +157,7 @@ class Sentences:
 
 
 def _texts(recipe: Recipe, templates: str, owner: Selection, labels: str, more: tuple[str, ...] = ()) -> Kind:
-    """Class features as a recipe gets them: from the text tower, or from its file."""
+    """Class features from the recipe's text tower, or from its file."""
     if recipe.class_features:
         return ListedTexts(recipe.backbone, recipe.pretrained, recipe.class_features, owner, labels, more)
     return Texts(recipe.backbone, recipe.pretrained, templates, owner, labels, more)
@@ -337,12 +337,12 @@ def _train_stage(stages: Stages, trial: Trial) -> Stage | None:
 
 
 def caches_features(config: Config, recipe: Recipe) -> bool:
-    """Whether trainings read frame features that were encoded once."""
+    """Tells whether trainings read frame features that were encoded once."""
     return config.shares_encodings and recipe.views.copies > 0
 
 
 def learnt(recipe: Recipe, seed: int) -> Selection:
-    """The videos that a trial is trained on."""
+    """Videos that a trial is trained on."""
     draw = _draw(recipe, seed) if recipe.shots else 0
     return Selection(recipe.source, recipe.split, recipe.classes, recipe.shots, draw)
 
@@ -353,7 +353,7 @@ def _draw(recipe: Recipe, seed: int) -> int:
 
 
 def _still(views: TrainViews) -> TestViews:
-    """One view without chance, of the pixels that training sees."""
+    """One deterministic view with the size and normalisation of the training views."""
     shared = {name: getattr(views, name) for name in ("frames", "resize", "size", "decoder", "normalise")}
     return TestViews(**shared)
 
@@ -423,7 +423,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Maps:
-    """Places in a few videos that a model's experts look at: all together, the first and the last, on one view."""
+    """Attention of a model's experts to places in a few videos: merged, the first and the last expert, on one view."""
 
     trial: Trial
     protocol: Measured
@@ -484,7 +484,7 @@ def measured(protocol: Measured) -> Selection:
 
 
 def effective(config: Config, inference: Inference) -> Inference:
-    """Inference choices without effect set to 1: a tower that is not tuned has nothing to interpolate."""
+    """Inference choices with `clip_alpha` at 1 where it has no effect: a frozen tower is CLIP's."""
     without = config.tower == "frozen" and inference.clip_alpha != 1.0
     return inference.model_copy(update={"clip_alpha": 1.0}) if without else inference
 

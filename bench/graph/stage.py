@@ -54,7 +54,7 @@ def stage_source(kind: str, modules: tuple[str, ...]) -> str:
 
 
 class Frames(NamedTuple):
-    """Decoded frames that a stage looks at, for the frame cache: which ones, how often, and their size in bytes."""
+    """Decoded frames that a stage reads, for the frame cache: a key, the number of passes, and their size in bytes."""
 
     key: str
     passes: float
@@ -100,7 +100,7 @@ def _fingerprint(value: object) -> object:
 
 
 def as_json(value: object) -> Any:
-    """A spec, or a value in it, as JSON values with all fields: what a stage is sent and what a record keeps."""
+    """A spec, or a value in it, as JSON values with all fields, as records keep it and as processes are sent it."""
     if isinstance(value, Identified):
         return value.model_dump(mode="json")
     if isinstance(value, dict):

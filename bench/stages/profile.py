@@ -1,4 +1,4 @@
-"""Profile: what a method costs. Parameters, FLOPs by counter and in closed form, seconds and memory on this device.
+"""Profile: costs of a method. Parameters, FLOPs by counter and in closed form, seconds and memory on this device.
 
 Costs do not depend on what was learnt: weights are random, and so are pixels and class features. FLOPs are 2 per
 multiply-add, matrix products only. Seconds are those of calls on inputs that lie on the device: nothing is decoded.
@@ -35,7 +35,7 @@ BACKWARD = 3  # a training step takes about three times its forward pass
 
 
 def run(work: Work) -> Part:
-    """No files: all is in the result, in FLOPs, seconds and bytes.
+    """Writes no files: everything is in the result, in FLOPs, seconds and bytes.
 
     `backbone`, `frames` of a view, `views` of a video, `classes`.
     `parameters`: total, towers {visual, text}, head, bound, trainable, active (what the answer to a video needs: visual
@@ -80,7 +80,7 @@ class _Subject:
             raise StageError(f"the device is '{self.device}', but torch sees no CUDA device here")
 
     def model(self, device: str, classes: int = 0) -> Model:
-        """With values, to be run; by default bound to the classes of an answer."""
+        """The model with values, ready to run; by default bound to the classes of an answer."""
         clip, classes = load_clip(self.shape.name, self.pretrained), classes or self.classes
         model: Model = build_model(self.method.model, self.config, clip, 0, classes)
         model.guidance = {name: self.class_features(device) for name in self.config.guidance}
@@ -88,13 +88,13 @@ class _Subject:
         return model.to(device).eval()
 
     def class_features(self, device: str) -> Tensor:
-        """[C, D]."""
+        """Class features [C, D]."""
         return counting.units(self.classes, self.shape.embed_dim).to(device)
 
     # --- by counter and in closed form --------------------------------------------------------------------------------
 
     def counted(self) -> Part:
-        """All that needs no clock."""
+        """Results that need no clock."""
         model = counting.shapes(self.method, self.config, self.shape.name, self.classes)
         modules = self._tower(model) + self._head(model, self.inference)
         return {
@@ -119,7 +119,7 @@ class _Subject:
         return self.config.bound_parameters(self.shape, self.classes)
 
     def _tower(self, model: Model) -> list[Part]:
-        """What frames that meet in the tower's own products add to it is the tower's."""
+        """FLOPs of the tower. Products in which its frames meet count as the tower's."""
         counts = counting.tower(model, self.frames)
         closed = {counting.TOWER: self.frames * self.shape.tower_flops()}
         own = counting.INSIDE if counting.INSIDE in counts else counting.TOWER
@@ -154,7 +154,7 @@ class _Subject:
         ]
 
     def _other_flops(self, model: Model) -> Part:
-        """Of a class text, and of a video in a training step with its share of the class texts."""
+        """FLOPs of a class text, and of a video in a training step with its share of the class texts."""
         training = self.spec["training"]
         step = counting.step(model, training["frames"], self.classes, training["cached"])
         if self.config.texts_inside:
@@ -226,7 +226,7 @@ def _timed(work: Work, subject: _Subject) -> tuple[list[Part], list[Part]]:
 
 
 class _Answer:
-    """What an answer to so many views at once is made of."""
+    """The calls that answer a number of views at once."""
 
     def __init__(self, subject: _Subject, model: Model, precision: str, views: int) -> None:
         self.device, self.precision, self.model = subject.device, precision, model
@@ -244,7 +244,7 @@ class _Answer:
         return self._alone(lambda: predictor(self.features_MTD, self.classes_CD))
 
     def _alone(self, call: Call) -> Call:
-        """Without gradients, in the precision."""
+        """The call without gradients, in the precision."""
 
         def answer() -> None:
             with torch.inference_mode(), autocast(self.device, self.precision):
@@ -281,12 +281,12 @@ def _training_step(subject: _Subject, model: Model, precision: str, batch: int) 
 
 
 def _pixels(subject: _Subject, views: int, frames: int) -> Tensor:
-    """[M, T, 3, S, S], as if normalised."""
+    """Random pixels [M, T, 3, S, S], as if normalised."""
     side, generator = subject.shape.image_size, torch.Generator().manual_seed(0)
     return torch.randn(views, frames, 3, side, side, generator=generator).to(subject.device)
 
 
 def _features(subject: _Subject, views: int, frames: int) -> Tensor:
-    """[M, T, D]."""
+    """Random frame features [M, T, D]."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(views, frames, subject.shape.embed_dim, generator=generator).to(subject.device)

@@ -44,7 +44,7 @@ Named = dict[str, Tensor]
 
 @dataclass
 class Position:
-    """Where a training is: optimiser steps done, mean loss terms of each epoch, videos replaced as undecodable."""
+    """Progress of a training: optimiser steps done, mean loss terms of each epoch, undecodable videos replaced."""
 
     step: int = 0
     epochs: list[dict[str, float]] = field(default_factory=list)
@@ -72,7 +72,7 @@ def run(work: Work) -> dict[str, Any]:
 
 
 def train(work: Work, info: RankInfo) -> dict[str, Any]:
-    """The whole training as one of its processes; all return the result, rank 0 writes files."""
+    """Run the training as one of its processes; all return the result, rank 0 writes files."""
     torch.set_num_threads(work.compute.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = info.device(work.compute.device)
@@ -147,7 +147,7 @@ class Trainer:
     # --- the loop -------------------------------------------------------------------------------------------------
 
     def fit(self) -> None:
-        """From the current position to the last step, with a checkpoint now and then."""
+        """Train from the current position to the last step, with a checkpoint now and then."""
         self.model.train()
         saved = clock = time.monotonic()
         while self.position.step < self.steps:
@@ -203,7 +203,7 @@ class Trainer:
         return terms
 
     def _backward(self, batch: Batch) -> ShareResult:
-        """The gradient of this rank's share of a batch, and what it says about it."""
+        """Backward pass of this rank's share of a batch; returns what other ranks need to know of it."""
         sizes = self.source.division.sizes(batch.videos)
         pieces = zip(self.source.division.shards, batch.frames_b.split(sizes), batch.labels_b.split(sizes), strict=True)
         terms: list[Named] = []
@@ -225,14 +225,14 @@ class Trainer:
         return ShareResult(values, _summed(tallies), batch.replaced, self.work.stopping())
 
     def _drawing(self, shard: int) -> torch.Generator:
-        """The source of a step's random choices: one for each part if processes draw for themselves, else the same."""
+        """Generator of a step's random choices: one for each part if processes draw for themselves, else one."""
         own = shard if self.config.depends_on_processes else 0
         return self.generator.manual_seed(seed_for("routing", self.seed, self.position.step, own))
 
     # --- epochs ---------------------------------------------------------------------------------------------------
 
     def _account(self, epoch: int, terms: dict[str, float]) -> None:
-        """Terms of the step just done; at the end of an epoch their means, and the accuracy if that is due."""
+        """Add the terms of a step; at the end of an epoch keep their means, and the accuracy if it is due."""
         sums = self.position.sums = _summed([self.position.sums, terms])
         done = self.position.step % self.steps_per_epoch
         if done and self.position.step < self.steps:
@@ -247,7 +247,7 @@ class Trainer:
         self.position.sums = {}
 
     def _compare(self, epoch: int, accuracy: float) -> None:
-        """Note the best epoch, and put its weights aside if they are to be kept."""
+        """Note the best epoch, and save its weights if they are to be kept."""
         best = self.position.best
         if best is not None and accuracy <= self.position.epochs[best]["validation"]:
             return
@@ -265,7 +265,7 @@ class Trainer:
     # --- the record -----------------------------------------------------------------------------------------------
 
     def write(self, out: Path) -> None:
-        """The files of the record."""
+        """Write the files of the record."""
         kept = load_file(self._best) if self.training.keep == "best" else self.model.trained_state()
         save_file(kept, out / "weights.safetensors")
         if self.model.tallies:
@@ -301,7 +301,7 @@ class Trainer:
         return self.work.checkpoint / "training.pt"
 
     def save(self) -> None:
-        """Everything the next step depends on, in one rename. All ranks hold the same, so one of them writes it."""
+        """Save everything that the next step depends on, in one rename. All ranks hold the same, so one writes it."""
         if self.ranks.rank > 0:
             return
         self.work.checkpoint.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The keys of a suite file, as they are written; `bench.suite.resolve` reads and expands them."""
+"""Keys of a suite file as users write them; `bench.suite.resolve` reads and expands them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Measurement(Identified):
 
 
 class Profile(Measurement):
-    """Profiles of rows: what their methods cost."""
+    """Profiles of rows: the costs of their methods."""
 
     frames: Annotated[int, Ge(1)] | None = Field(
         default=None, description="frames of a view; none: as under the first closed-set protocol"
@@ -80,7 +80,7 @@ class Profile(Measurement):
 
 
 class Report(_Declared):
-    """What the report shows besides the tables."""
+    """Contents of the report besides the tables."""
 
     join: str | None = Field(default=None, description="axis along which points of the trade-off plot are joined")
     reference: Name | None = Field(default=None, description="row drawn as the reference point")
@@ -103,7 +103,7 @@ class Report(_Declared):
     )
 
     def profiles(self, row: str) -> bool:
-        """Whether a row is profiled."""
+        """Tells whether a row is profiled."""
         return self.profile is not None and (not self.profile.rows or row in self.profile.rows)
 
 

@@ -1,4 +1,4 @@
-"""Which published number belongs beside which measured one, and whether both are measured alike.
+"""Pairing of published numbers with measured ones, and differences between their protocols.
 
 Every number carries its protocol as far as it is known. A field that differs rules a comparison out; a field that the
 source does not state is listed, and counts neither way. What no source of the file states (prompt templates, fusion,
@@ -68,7 +68,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class _Cell:
-    """A number of a row at a point: what it is, and how it is measured. `other`: on stand-ins for the real data."""
+    """A measured number of a row at a point, with its protocol. `other`: measured on stand-ins for the real data."""
 
     measure: str
     metric: str
@@ -116,7 +116,7 @@ def _pairs(selector: Published, suite: Suite, place: str) -> Iterator[Pair]:
 
 
 def _closest(candidates: list[Number], cell: _Cell, trial: Trial, place: str) -> Iterator[Pair]:
-    """Of the numbers for a cell those whose protocols differ least from the cell's; one value where none differs."""
+    """Numbers whose protocols differ least from the cell's; a single value where none differs."""
     compared = {number: _compare(number, cell) for number in candidates}
     point = ", ".join(f"{name} {value}" for name, value in trial.point)
     for second_hand in (False, True):
@@ -161,7 +161,7 @@ def _datasets(number: Number) -> frozenset[str]:
 
 
 def _trained_on(number: Number) -> str:
-    """The dataset itself, but for zero-shot numbers what the notes say, or else what is known of the paper."""
+    """Training dataset: the measured one; of zero-shot numbers the one in the notes, else the paper's."""
     if number.protocol != "zero-shot":
         return SHORT["K400"] if number.metric == "tradeoff" else number.dataset
     if told := re.search(r"(?:^|; )trained on ([\w-]+)", number.notes):
@@ -221,7 +221,7 @@ def _cells(trial: Trial, uses: Mapping[str, str]) -> Iterator[_Cell]:
 
 
 def _meant(protocol: Protocol, use: str) -> Protocol:
-    """The protocol itself, but of stand-ins for real data the named protocol that they stand for."""
+    """The protocol itself; for stand-ins of real data, the named protocol that they stand for."""
     if protocol.dataset in DATASETS or not use:
         return protocol
     settings = named_protocol(use)
@@ -229,7 +229,7 @@ def _meant(protocol: Protocol, use: str) -> Protocol:
 
 
 def _kinds(inputs: list[Protocol], trial: Trial, derived: bool) -> frozenset[str]:
-    """The kinds of published numbers that a cell may be; what is not trained is the same under all of them."""
+    """Kinds of published numbers that a cell may be paired with; an untrained method is the same under all of them."""
     roles = [protocol.role for protocol in inputs]
     if "base" in roles and derived:
         return frozenset({"base+novel"})
@@ -241,7 +241,7 @@ def _kinds(inputs: list[Protocol], trial: Trial, derived: bool) -> frozenset[str
 
 
 def _training(inputs: list[Protocol], trial: Trial) -> Facts:
-    """Training data count as far as there is a training."""
+    """Facts about the training data; none for a method without training."""
     recipe, halves = trial.recipe, inputs[0].role in ("base", "novel")
     if not trial.config.trains:
         return {}
@@ -251,7 +251,7 @@ def _training(inputs: list[Protocol], trial: Trial) -> Facts:
 
 
 def _backbone(trial: Trial) -> str:
-    """As papers print it. They mean OpenAI's weights, so others are named; what a local file holds is not known."""
+    """The backbone as papers print it. They mean OpenAI's weights, so other tags are named."""
     recipe = trial.recipe
     shape = re.sub(r"^(ViT-[A-Z])-(\d+)", r"\1/\2", recipe.backbone.removesuffix("-quickgelu"))
     local = recipe.pretrained in ("openai", "builtin") or re.search(r"[/\\]|\.(pt|safetensors)$", recipe.pretrained)

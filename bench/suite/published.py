@@ -1,4 +1,4 @@
-"""Numbers of papers and repositories (reports/published/results.csv), and how a suite names those of its rows.
+"""Numbers of papers and repositories (reports/published/results.csv), and the selectors by which suites name them.
 
 A suite's selectors choose lines of the file by its columns; bench/suite/pairing.py finds what they belong beside.
 """
@@ -58,7 +58,7 @@ class Number(NamedTuple):
 
     @property
     def second_hand(self) -> bool:
-        """Whether it was read in a listing or in notes, not in the source itself: shown, but never compared."""
+        """Tells whether the number comes from a listing or notes instead of its source: shown, never compared."""
         return "second-hand" in self.notes
 
     @property

@@ -100,7 +100,7 @@ def _rename(data: Settings, where: Where) -> Iterator[str]:
 
 
 def _rows(data: Settings) -> list[Settings]:
-    """The rows as far as they are mappings; validation says what is wrong with others."""
+    """Rows that are mappings; validation refuses the others."""
     rows = data.get("rows")
     return [row for row in rows.values() if isinstance(row, dict)] if isinstance(rows, dict) else []
 
@@ -285,7 +285,7 @@ class _Resolver:
     def _columns(
         self, row_id: str, row: Row, changes: list[tuple[str, Any]], recipe: Recipe, config: Config
     ) -> dict[str, Protocol]:
-        """The protocols as the suite's own settings and axes make them, whatever the row changes."""
+        """The protocols that the suite's own settings and axes make, without the row's changes."""
         parts: Settings = deepcopy(
             {"config": {}, "inference": {}, "recipe": {}, "protocol": {}, "protocols": self.protocols}
         )
@@ -320,7 +320,7 @@ class _Resolver:
         return self.seen[key]
 
     def _place(self, key: KeyPath) -> str:
-        """Where a field got its value: at its axis, if one sets it."""
+        """Place where a field got its value: its axis, if one sets it."""
         field = key[2:] if key[0] == "rows" else key
         return self.where(self.axis_of.get(".".join(map(str, field)), key))
 
@@ -393,6 +393,6 @@ class _Resolver:
 
 
 def changes_protocols(path: str, axis: Axis) -> bool:
-    """Whether an axis changes how anything is measured."""
+    """Tells whether an axis changes a protocol."""
     paths = [path] if isinstance(axis, list) else [dotted for bundle in axis.values() for dotted in bundle]
     return any(dotted.startswith(("protocol.", "protocols.")) for dotted in paths)

@@ -1,4 +1,4 @@
-"""Trials: a suite with everything resolved, as planning and reports see it."""
+"""Trials: a suite with all settings resolved, as planning and reports read it."""
 
 from __future__ import annotations
 
