@@ -24,10 +24,10 @@ from torch import Tensor
 from bench.core.errors import Interrupted, StageError
 from bench.core.seeds import seed_for
 from bench.models.clip import load_clip
+from bench.models.precision import autocast, scaler
 from bench.stages.trained import class_prompts
 from bench.stages.training.batches import Batch, Clips, Division, Features, Source
 from bench.stages.training.logs import Events, write_history
-from bench.stages.training.precision import autocast, scaler
 from bench.stages.training.processes import start
 from bench.stages.training.ranks import RankInfo, Ranks, process_group
 from bench.stages.training.schedule import SCHEDULES
