@@ -10,8 +10,8 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from bench.graph.build import Cell, Graph, ProbeCell
+from bench.published.pairing import pairs
 from bench.store.records import Store
-from bench.suite.pairing import pairs
 from bench.suite.resolve import changes_protocols
 from bench.suite.trial import Suite
 from reports.collect_costs import collect_costs, collect_trainings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from bench.suite.published import Published
+from bench.suite.file import Published
 from bench.suite.trial import Suite
 
 SMALL = """\

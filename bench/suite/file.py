@@ -8,7 +8,6 @@ from annotated_types import Ge, Gt, MinLen
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from bench.core.identity import Identified
-from bench.suite.published import Published
 from bench.suite.resources import JobResources, StageResources
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$")]
@@ -77,6 +76,18 @@ class Profile(Measurement):
     @property
     def measurement(self) -> Measurement:
         return Measurement.model_validate(self.model_dump(include=set(Measurement.model_fields)))
+
+
+class Published(_Declared):
+    """A selector: published numbers that belong to a row of a suite.
+
+    The lines of results.csv that agree with `where` go to the row's columns of the same dataset and role; where several
+    remain for a cell, the one whose protocol the cell has. `point` narrows to some of the row's points.
+    """
+
+    row: str = Field(description="row that the numbers belong to")
+    where: Annotated[dict[str, str | int], MinLen(1)] = Field(description="column of results.csv -> value, as printed")
+    point: dict[str, Any] = Field(default={}, description="axis -> value of the points that they belong to")
 
 
 class Report(_Declared):

@@ -53,7 +53,7 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
     """Read, override, validate and expand a suite. Raises UserError on the first mistake.
 
     Paths in it are relative to `folder`, which is that of the file unless this is a copy. Published numbers that it
-    selects are looked up by `bench.suite.pairing.pairs`.
+    selects are looked up by `bench.published.pairing.pairs`.
     """
     data, lines = load_yaml(path)
     changed: list[tuple[str, KeyPath]] = []

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from bench.graph.build import build_graph
 from bench.models.backbones import backbone
 from bench.models.clip import Clip, load_clip
-from bench.suite.pairing import pairs
+from bench.published.pairing import pairs
 from bench.suite.resolve import SUITES, load_suite
 from methods.contract import build_model
 from methods.msta.adapters import Pair, TemporalUp, VideoUp, scaled

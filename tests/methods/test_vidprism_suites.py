@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.graph.build import Graph, build_graph
-from bench.suite.pairing import pairs
+from bench.published.pairing import pairs
 from bench.suite.resolve import SUITES, load_suite
 from bench.suite.trial import Suite
 

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from bench.core.errors import UserError, unknown
+from bench.published.numbers import COMPARED, COSTS, Number, lookup, one_value
+from bench.suite.file import Published
 from bench.suite.measures import measures
 from bench.suite.named_protocols import named_protocol
 from bench.suite.protocol import Protocol
-from bench.suite.published import COMPARED, COSTS, Number, Published, lookup, one_value
 from bench.suite.trial import Suite, Trial
 from bench.video.views import TestViews
 

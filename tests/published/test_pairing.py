@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from bench.core.errors import UserError
-from bench.suite.pairing import Pair, pairs
-from bench.suite.published import Published
+from bench.published.pairing import Pair, pairs
+from bench.suite.file import Published
 from bench.suite.resolve import load_suite
 from bench.suite.trial import Suite
 from tests.suites import selecting
