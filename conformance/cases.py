@@ -40,8 +40,8 @@ class Case:
         """`source` is the seed of what stands in for descriptions of source classes and features of source videos."""
         model: Model = build_model(self.method.model, self.config, pretrained(), seed, classes)
         generator = torch.Generator().manual_seed(source)
-        for name in self.config.guidance:
-            model.guidance[name] = F.normalize(torch.randn(classes, model.width, generator=generator), dim=-1)
+        for name in self.config.description_sets:
+            model.descriptions[name] = F.normalize(torch.randn(classes, model.width, generator=generator), dim=-1)
         if self.config.looks_at_source:
             features_ND = torch.randn(3 * classes, model.width, generator=generator)
             model.learn_from(features_ND, torch.arange(3 * classes) % classes)

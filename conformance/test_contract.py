@@ -131,14 +131,14 @@ def test_experts_own_parameters(case: Case) -> None:
     assert all(expert.keys() == experts[0].keys() for expert in experts)
 
 
-def test_tallies_are_counts_beside_the_weights(case: Case, batch: Batch) -> None:
+def test_counts_are_kept_beside_the_weights(case: Case, batch: Batch) -> None:
     model = case.build()
     loss(model, batch, torch.Generator().manual_seed(0))
-    assert {tally.dtype for tally in model.tallies.values()} <= {torch.int64}
-    assert not model.tallies.keys() & model.state_dict().keys()
-    assert all(tally.sum() > 0 for tally in model.tallies.values())
+    assert {count.dtype for count in model.counts.values()} <= {torch.int64}
+    assert not model.counts.keys() & model.state_dict().keys()
+    assert all(count.sum() > 0 for count in model.counts.values())
     odds = case.config.routing_odds
-    assert bool(model.tallies) == bool(odds)
+    assert bool(model.counts) == bool(odds)
     assert sum(odds) == pytest.approx(1 if odds else 0)
 
 
@@ -158,7 +158,7 @@ def test_config_and_inference_survive_json(case: Case) -> None:
 def test_parameters_in_closed_form(case: Case, batch: Batch) -> None:
     model, declared = case.build(), case.config.head_parameters(backbone(BACKBONE), case.inference())
     predictor = model.deploy(case.inference(), batch.sources_CD)
-    bound = case.config.bound_parameters(backbone(BACKBONE), C)
+    bound = case.config.class_bound_parameters(backbone(BACKBONE), C)
     deployed = tuple(f"{name}." for name, _ in predictor.named_children())
     inside = head_size(model, besides=deployed) if case.config.tower_inside or case.config.texts_inside else 0
     assert declared.stored + bound == head_size(model)
@@ -230,8 +230,8 @@ def test_gradients_reach_what_is_trained_and_nothing_else(case: Case, batch: Bat
         total.backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert trainable - model.may_rest() <= reached <= trainable
-    assert model.may_rest() <= trainable
+    assert trainable - model.unused_parameters() <= reached <= trainable
+    assert model.unused_parameters() <= trainable
     grouped = [p for group in model.parameter_groups().values() for p in group]
     assert sum(p.numel() for p in grouped) == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
@@ -281,14 +281,14 @@ def test_trained_state_round_trip(case: Case, batch: Batch, tmp_path: Path) -> N
 def test_a_training_may_begin_with_weights_that_know_other_classes(case: Case, batch: Batch) -> None:
     trained, model = train(case.build(seed=3), batch).trained_state(), case.build(seed=4, classes=C + 2)
     before = bits(model.trained_state())
-    model.start_from(trained)
-    expected = {name: before[name] if name in model.bound else own for name, own in bits(trained).items()}
+    model.init_from(trained)
+    expected = {name: before[name] if name in model.class_bound else own for name, own in bits(trained).items()}
     assert bits(model.trained_state()) == expected
-    assert case.config.open_vocabulary <= (not model.bound)
-    name = next(iter(trained.keys() - model.bound), "")
+    assert case.config.open_vocabulary <= (not model.class_bound)
+    name = next(iter(trained.keys() - model.class_bound), "")
     if name:
         with pytest.raises(KeyError, match=name):
-            model.start_from({key: value for key, value in trained.items() if key != name})
+            model.init_from({key: value for key, value in trained.items() if key != name})
 
 
 @pytest.mark.trained

@@ -54,16 +54,18 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.clip = clip
-        self.bound: frozenset[str] = frozenset()  # state-dict names of what belongs to single source classes
-        self.tallies: dict[str, Tensor] = {}  # counts kept during training, no part of the weights
-        self.guidance: dict[str, Tensor] = {}  # of the sets in config.guidance: unit features [C, D], frozen CLIP's
+        self.class_bound: frozenset[str] = frozenset()  # state-dict names of what belongs to single source classes
+        self.counts: dict[str, Tensor] = {}  # counts kept during training, no part of the weights
+        self.descriptions: dict[
+            str, Tensor
+        ] = {}  # of the sets in config.description_sets: unit features [C, D], frozen CLIP's
         self.pretrained_scale = float(clip.logit_scale.detach())
         tuned = config.tower == "tuned"
         clip.requires_grad_(False)
         clip.visual.requires_grad_(tuned)
         clip.logit_scale.requires_grad_(tuned)
 
-    def bind(self, classes: int) -> None:
+    def bind_classes(self, classes: int) -> None:
         """Make what belongs to single source classes, of which there are so many. Called once, before training."""
 
     def learn_from(self, features_ND: Tensor, labels_N: Tensor) -> None:
@@ -115,7 +117,7 @@ class Model(nn.Module):
         head = [p for p in self.parameters() if p.requires_grad and id(p) not in inside]
         return {name: group for name, group in (("tower", tower), ("head", head)) if group}
 
-    def may_rest(self) -> set[str]:
+    def unused_parameters(self) -> set[str]:
         """Names of trainable parameters that a step may leave without a gradient, which optimisers then pass over."""
         return set()
 
@@ -134,15 +136,15 @@ class Model(nn.Module):
             raise KeyError(f"weights differ from the model: {sorted(expected ^ set(state))[:5]}")
         self.load_state_dict(state, strict=False)
 
-    def start_from(self, state: dict[str, Tensor]) -> None:
+    def init_from(self, state: dict[str, Tensor]) -> None:
         """Takes over the `trained_state` of another training of this configuration, but for what is `bound`.
 
         Raises KeyError when names are missing or left over.
         """
-        expected = self._trained_names() - self.bound
-        free = {name: tensor for name, tensor in state.items() if name not in self.bound}
+        expected = self._trained_names() - self.class_bound
+        free = {name: tensor for name, tensor in state.items() if name not in self.class_bound}
         if expected != set(free):
-            raise KeyError(f"weights to start from differ from the model: {sorted(expected ^ set(free))[:5]}")
+            raise KeyError(f"weights to init from differ from the model: {sorted(expected ^ set(free))[:5]}")
         self.load_state_dict(free, strict=False)
 
     def _trained_names(self) -> set[str]:
@@ -183,6 +185,6 @@ def build_model(model_class: type[Model], config: Config, clip: Clip, seed: int,
         model = model_class(config, clip)
         if classes:
             free = set(model.state_dict())
-            model.bind(classes)
-            model.bound = frozenset(set(model.state_dict()) - free)
+            model.bind_classes(classes)
+            model.class_bound = frozenset(set(model.state_dict()) - free)
         return model

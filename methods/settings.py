@@ -60,7 +60,7 @@ class Config(BaseModel):
         return False
 
     @property
-    def guidance(self) -> tuple[str, ...]:
+    def description_sets(self) -> tuple[str, ...]:
         """Sets of class descriptions that the loss compares with; `recipe.descriptions` says where they come from."""
         return ()
 
@@ -127,7 +127,7 @@ class Config(BaseModel):
         """Closed form; `active` is as deployed with these inference choices, by default the method's defaults."""
         return Parameters(0, 0)
 
-    def bound_parameters(self, backbone: Backbone, classes: int) -> int:
+    def class_bound_parameters(self, backbone: Backbone, classes: int) -> int:
         """Parameters that are bound to the source classes; closed form. The head's own do not include them."""
         return 0
 

@@ -219,7 +219,7 @@ def _model(method_name: str, backbone_name: str, choices: dict[str, Any], classe
     with torch.device("meta"):
         model: Model = registered.model(registered.config.model_validate(choices), clip)
         if classes:
-            model.bind(classes)
+            model.bind_classes(classes)
         return model
 
 

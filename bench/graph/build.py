@@ -203,10 +203,18 @@ class _Builder(Parts):
         others = [name for other in more for name in self._spelled(other)]
         return list(merged_vocabulary(names, others)) if more else list(names)
 
-    def _guidance(self, trial: Trial, kind: str) -> Stage:
+    def _descriptions(self, trial: Trial, kind: str) -> Stage:
         """Sentences of a kind about the classes that a trial is trained on."""
         recipe, owner = trial.recipe, _learnt(trial)
-        memo = ("guidance", recipe.backbone, recipe.pretrained, recipe.descriptions, kind, owner.dataset, owner.classes)
+        memo = (
+            "descriptions",
+            recipe.backbone,
+            recipe.pretrained,
+            recipe.descriptions,
+            kind,
+            owner.dataset,
+            owner.classes,
+        )
         if memo not in self.memo:
             names, every = self._class_names(owner, recipe.labels), self._spelled(owner.dataset, recipe.labels)
             reason = missing(recipe.descriptions, kind, owner.dataset)
@@ -266,7 +274,7 @@ class _Builder(Parts):
             selection = _learnt(trial)
             cached = config.shares_encodings and recipe.views.copies > 0
             inputs = {"source_texts": self._source_texts(trial)}
-            inputs |= {f"guidance_{kind}": self._guidance(trial, kind) for kind in config.guidance}
+            inputs |= {f"descriptions_{kind}": self._descriptions(trial, kind) for kind in config.description_sets}
             if config.looks_at_source:
                 inputs["source_features"] = self._encode(trial, self._sample(trial), _still(recipe.views), None)
             if start:

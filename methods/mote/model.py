@@ -64,11 +64,9 @@ class Model(contract.Model):
     def __init__(self, config: Config, clip: Clip) -> None:
         super().__init__(config, clip)
         self.head = MoteHead(self.width, temporal_heads(clip.spec), config)
-        self.tallies = {
-            router: torch.zeros(config.layers, config.built, dtype=torch.int64) for router in config.routers
-        }
+        self.counts = {router: torch.zeros(config.layers, config.built, dtype=torch.int64) for router in config.routers}
 
-    def may_rest(self) -> set[str]:
+    def unused_parameters(self) -> set[str]:
         """Experts that are neither drawn nor merged. A very cold temperature rounds weights to 0."""
         if not self.config.routers or (self.config.regularised and self.config.temperature == "discrete"):
             return set()
@@ -95,7 +93,7 @@ class Model(contract.Model):
         config = self.config
         routing = draw_routing(config, generator)
         for router, routing_L in routing.items():
-            self.tallies[router][range(config.layers), routing_L] += 1
+            self.counts[router][range(config.layers), routing_L] += 1
         temperatures_L = draw_temperatures(config, generator) if config.regularised else None
         up_L, down_L = routing.get("routing"), routing.get("routing_down")
         return self.objective(frames_BTD, labels_B, classes_CD, up_L, temperatures_L, down_L)

@@ -117,7 +117,7 @@ class Config(settings.Config):
         return self.branches != "video"
 
     @property
-    def guidance(self) -> tuple[str, ...]:
+    def description_sets(self) -> tuple[str, ...]:
         if not self.cc_weight:
             return ()
         return ("spatial", "temporal") if self.descriptions == "both" else (self.descriptions,)

@@ -34,7 +34,7 @@ class Model(contract.Model):
         self.adapters = nn.ModuleList(Pair(config, *widths) for _ in config.pairs(clip.spec))
         self._tokenised: tuple[list[str], Tensor] = [], torch.empty(0)  # the last texts: every step has the same
 
-    def may_rest(self) -> set[str]:
+    def unused_parameters(self) -> set[str]:
         """The temporal projection of the last block where the class token, all that is read there, has none of it."""
         if self.config.temporal_cls or self.config.pairs(self.clip.spec)[-1][1] < self.clip.spec.vision_layers - 1:
             return set()
@@ -106,7 +106,7 @@ class Model(contract.Model):
         self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
         ce = self.cross_entropy(frames_BTD.mean(dim=1), labels_B, classes_CD)
-        if not self.config.guidance:
+        if not self.config.description_sets:
             return {"ce": ce, "total": ce}
         cc = self.inconsistency(classes_CD)
         return {"ce": ce, "cc": cc, "total": ce + self.config.cc_weight * cc}
@@ -114,7 +114,9 @@ class Model(contract.Model):
     def inconsistency(self, classes_CD: Tensor) -> Tensor:
         """L_CC: mean over the classes of 1 - cos with each of their descriptions, summed over the kinds of these."""
         with torch.autocast(classes_CD.device.type, enabled=False):
-            described = [(classes_CD.float() * self.guidance[kind]).sum(dim=-1) for kind in self.config.guidance]
+            described = [
+                (classes_CD.float() * self.descriptions[kind]).sum(dim=-1) for kind in self.config.description_sets
+            ]
             return torch.stack([1 - cosines_C for cosines_C in described]).sum(dim=0).mean()
 
     def deploy(self, inference: Inference, source_classes_CD: Tensor) -> MeanPredictor:

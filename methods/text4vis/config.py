@@ -162,7 +162,7 @@ class Config(dense.Config):
             size += self.vectors * backbone.text_width
         return Parameters(size, size)
 
-    def bound_parameters(self, backbone: Backbone, classes: int) -> int:
+    def class_bound_parameters(self, backbone: Backbone, classes: int) -> int:
         if self.context_of == "class":
             return self.vectors * backbone.text_width * classes
         return (backbone.embed_dim + 1) * classes if self.classifier == "linear" else 0

@@ -34,8 +34,8 @@ class Context(nn.Module):
     def __init__(self, config: Config, clip: Clip, classes: int = 0) -> None:
         super().__init__()
         self.count = config.vectors
-        self.bound, self.class_at = config.context_of == "class", config.class_at
-        start_KMW = torch.empty(classes if self.bound else 1, self.count, clip.spec.text_width)
+        self.class_bound, self.class_at = config.context_of == "class", config.class_at
+        start_KMW = torch.empty(classes if self.class_bound else 1, self.count, clip.spec.text_width)
         if config.context_start:
             start_KMW = words(config.context_start, clip).expand_as(start_KMW).clone()
         else:
@@ -56,7 +56,7 @@ class Context(nn.Module):
 
     def _vectors(self, counts: list[int]) -> Tensor:
         """[N, M, W] for so many texts of each class."""
-        if not self.bound:
+        if not self.class_bound:
             return self.vectors_KMW.expand(sum(counts), -1, -1)
         if len(counts) != len(self.vectors_KMW):
             raise ValueError(f"{len(counts)} candidates, but contexts are bound to {len(self.vectors_KMW)} classes")

@@ -41,7 +41,7 @@ class Model(contract.Model):
         if config.classifier == "linear":
             clip.logit_scale.requires_grad_(False)  # its logits have no scale
 
-    def bind(self, classes: int) -> None:
+    def bind_classes(self, classes: int) -> None:
         if self.config.classifier in CLASSIFIERS:
             self.classifier = CLASSIFIERS[self.config.classifier](self.width, classes)
         if self.config.context_of == "class":

@@ -224,7 +224,7 @@ class Config(settings.Config):
         active += expert * (streams if _asked(inference) is None else 1)
         return Parameters(stored, active + (projection if self.classifier == "text" else 0))
 
-    def bound_parameters(self, backbone: Backbone, classes: int) -> int:
+    def class_bound_parameters(self, backbone: Backbone, classes: int) -> int:
         return classes * (backbone.embed_dim + 1) if self.classifier == "linear" else 0
 
     def head_modules(

@@ -28,7 +28,7 @@ class Trace(NamedTuple):
 
 
 class Head(nn.Module):
-    """Everything between the frame features and the logits. `bind` adds the linear classifier."""
+    """Everything between the frame features and the logits. `bind_classes` adds the linear classifier."""
 
     def __init__(self, width: int, config: Config) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Head(nn.Module):
         norm = [nn.LayerNorm(width)] if config.classifier == "text" else []
         self.projection_head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), *norm)
 
-    def bind(self, classes: int) -> None:
+    def bind_classes(self, classes: int) -> None:
         if self.config.classifier == "linear":
             self.head = nn.Linear(self.width, classes)
 
@@ -61,7 +61,7 @@ class Head(nn.Module):
     def logits(self, video_BD: Tensor) -> Tensor:
         """[B, C] of the linear classifier. Raises RuntimeError where the number of classes was never told."""
         if not hasattr(self, "head"):
-            raise RuntimeError("the linear classifier has no classes yet: Model.bind was not called")
+            raise RuntimeError("the linear classifier has no classes yet: Model.bind_classes was not called")
         logits_BC: Tensor = self.head(video_BD)
         return logits_BC
 

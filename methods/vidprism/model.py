@@ -35,10 +35,10 @@ class Model(contract.Model):
                 if any(part in name for part in FROZEN_BY_MISTAKE):
                     parameter.requires_grad_(False)
 
-    def bind(self, classes: int) -> None:
-        self.head.bind(classes)
+    def bind_classes(self, classes: int) -> None:
+        self.head.bind_classes(classes)
 
-    def may_rest(self) -> set[str]:
+    def unused_parameters(self) -> set[str]:
         """Scores of streams that never interact, pairs behind closed gates, terms without weight, and CLIP's scale.
 
         The scale is a weight of the official checkpoint, but its linear classifier has none and with class texts it

@@ -85,7 +85,7 @@ def test_forward_and_backward(benchmark: BenchmarkFixture) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         head = Head(D, Config())
-        head.bind(C)
+        head.bind_classes(C)
         frames_BTD = torch.randn(B, T, D)
 
     def step(by_hand: bool) -> Tensor:

@@ -158,7 +158,7 @@ def vidprism_head(path: Path) -> Deviations:
     frames_BTD, state = case["in.frames"], _under(case, "state.")
     config = VidPrismConfig.model_validate({"rates": case["in.sampling_rates"].tolist()})
     head = VidPrismHead(frames_BTD.shape[-1], config)
-    head.bind(len(state["head.weight"]))
+    head.bind_classes(len(state["head.weight"]))
     head.load_state_dict(state)
     with torch.no_grad():
         tested = _vidprism_outputs(head.eval(), "eval.", frames_BTD, ranked=False)

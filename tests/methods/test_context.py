@@ -191,7 +191,7 @@ def test_sizes_with_vit_b16(choices: dict[str, Any], single: int) -> None:
     config, shape = Config.model_validate({"classifier": "coop", **choices}), backbone("ViT-B-16")
     model = counting.shapes(method("text4vis"), config, "ViT-B-16", 400)
     size = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("clip."))
-    own, bound = config.head_parameters(shape), config.bound_parameters(shape, 400)
+    own, bound = config.head_parameters(shape), config.class_bound_parameters(shape, 400)
     without = Config(head=config.head).head_parameters(shape).stored
     assert own.stored + bound == size and own.active == own.stored
     expected = (without, 400 * single) if config.context_of == "class" else (without + single, 0)

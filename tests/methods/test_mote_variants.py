@@ -179,12 +179,12 @@ def test_what_was_drawn_is_counted() -> None:
             for name, routing_L in draw_routing(model.config, other).items():
                 expected[name][torch.arange(2), routing_L] += 1
             draw_temperatures(model.config, other)
-        assert list(model.tallies) == names
+        assert list(model.counts) == names
         for name, counts_LE in expected.items():
-            assert torch.equal(model.tallies[name], counts_LE)
+            assert torch.equal(model.counts[name], counts_LE)
             assert counts_LE.sum(dim=1).tolist() == [5, 5]
         assert not set(names) & set(model.state_dict())
-    assert build(data="all").tallies == {}
+    assert build(data="all").counts == {}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_experts_may_rest_where_nothing_merges_them() -> None:
         ({"data": "all", "wmr_weight": 0, "mse_weight": 0}, set()),
         ({"routing": "fixed"}, set()),
     ):
-        assert {name.split(".")[5] for name in build(**choices).may_rest()} == pools
+        assert {name.split(".")[5] for name in build(**choices).unused_parameters()} == pools
 
 
 # ---------------------------------------------------------------------------------------------------------------------

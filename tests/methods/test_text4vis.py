@@ -286,7 +286,7 @@ def test_a_linear_layer_has_a_bias_and_no_scale(frames_BTD: Tensor, classes_CD: 
     state = model.trained_state()
     assert state["classifier.weight"].shape == (C, D) and not state["classifier.bias"].any()
     assert "clip.logit_scale" not in state and "clip.visual.proj" in state
-    assert model.config.bound_parameters(backbone("glyph-vit"), C) == C * D + C
+    assert model.config.class_bound_parameters(backbone("glyph-vit"), C) == C * D + C
     video_BD = frames_BTD.mean(dim=1)
     logits_BC = model.deploy(Inference(), classes_CD)(frames_BTD, classes_CD).cosines_BC
     torch.testing.assert_close(logits_BC, video_BD @ state["classifier.weight"].T)
@@ -328,7 +328,7 @@ def test_rows_of_a_discriminant_analysis_come_from_the_source_and_are_saved(
     other.load_trained(state)
     predictions = [each.eval().deploy(Inference(), classes_CD)(frames_BTD, classes_CD) for each in (model, other)]
     assert torch.equal(predictions[0].cosines_BC, predictions[1].cosines_BC)
-    assert model.config.bound_parameters(backbone("glyph-vit"), C) == 0
+    assert model.config.class_bound_parameters(backbone("glyph-vit"), C) == 0
     assert [Config(classifier=name).looks_at_source for name in ("lda", "random", "clip_text")] == [True, False, False]
 
 

@@ -50,7 +50,7 @@ def head(width: int = D, **choices: Any) -> Head:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         made = Head(width, config(**choices))
-        made.bind(C)
+        made.bind_classes(C)
     return made
 
 
@@ -84,12 +84,12 @@ def loss(model: Model, **inputs: Tensor) -> dict[str, Tensor]:
 def test_parameters_are_the_official_ones(width: int, total: int, parts: tuple[int, ...]) -> None:
     with torch.device("meta"):
         made = Head(width, Config())
-        made.bind(400)
+        made.bind_classes(400)
     modules = (made.pooling_layers, made.dynamic_interaction, made.mote, made.head, made.projection_head)
     assert (size(made), tuple(map(size, modules))) == (total, parts)
     assert list(made.buffers()) == []
     shape = replace(backbone(GLYPHS), embed_dim=width)
-    assert Config().head_parameters(shape).stored + Config().bound_parameters(shape, 400) == total
+    assert Config().head_parameters(shape).stored + Config().class_bound_parameters(shape, 400) == total
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_flops_and_deployed_parameters_in_closed_form(frames: int, choices: dict
     with FlopCounterMode(display=False) as counter:
         predictor(frames_BTD, classes_CD)
     assert counter.get_total_flops() == B * (declared.head_flops(shape, frames, inference) + 2 * model.width * C)
-    bound = declared.bound_parameters(shape, C)
+    bound = declared.class_bound_parameters(shape, C)
     assert declared.head_parameters(shape, inference).active + bound == size(predictor)
 
 
@@ -424,7 +424,9 @@ def test_classification_alone_teaches_neither_scores_nor_projection() -> None:
     assert terms.keys() == {"ce", "total"}
     assert not any(p.grad is not None for name, p in model.named_parameters() if "score_head" in name)
     assert not any(p.grad is not None for p in model.head.projection_head.parameters())
-    assert {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None} <= model.may_rest()
+    assert {
+        name for name, p in model.named_parameters() if p.requires_grad and p.grad is None
+    } <= model.unused_parameters()
 
 
 def test_scores_are_learnt_from_the_rank_loss() -> None:
@@ -455,7 +457,7 @@ def test_the_linear_classifier_ignores_class_texts() -> None:
     shares_BE = predictor.shares(frames_BTD, random(C, model.width))
     assert shares_BE is not None
     torch.testing.assert_close(shares_BE.sum(dim=1), torch.ones(B))
-    with pytest.raises(RuntimeError, match=r"Model\.bind was not called"):
+    with pytest.raises(RuntimeError, match=r"Model\.bind_classes was not called"):
         Head(D, Config()).logits(random(B, D))
 
 
