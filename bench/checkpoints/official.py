@@ -49,8 +49,8 @@ from methods.registry import method
 
 HEADS = {
     "mote": "methods.mote.official",
-    "text4vis": "methods.text4vis.official",
-    "dense_temporal": "methods.text4vis.official",
+    "text4vis": "methods.dense_temporal.official",
+    "dense_temporal": "methods.dense_temporal.official",
     "vidprism": "methods.vidprism.official",
 }
 ALIKE = 0.999  # least cosine of a stored class feature with the one computed from the class's name

@@ -1,4 +1,4 @@
-"""Text4Vis: a head, a classifier, a loss (arXiv 2207.01297; official code).
+"""Text4Vis: temporal modules, a classifier, a loss (arXiv 2207.01297; official code).
 
 Legend: B batch, T frames, D joint CLIP width, C classes.
 """
@@ -13,20 +13,18 @@ from torch.nn import functional as F
 
 from bench.models.clip import Clip
 from methods import contract
-from methods.contract import Prediction, Predictor, cosines
+from methods.contract import Features, Prediction, Predictor, Terms
 from methods.settings import Inference
-from methods.text4vis.classifiers import CLASSIFIERS, Classifier, Discriminants
+from methods.text4vis.classifiers import CLASSIFIERS, Classifier, Context, Discriminants
 from methods.text4vis.config import TEXTS, Config
-from methods.text4vis.context import Context
-from methods.text4vis.heads import HEADS, Head
-from methods.text4vis.inside import INSIDE
+from methods.text4vis.temporal import HEADS, INSIDE, FrameHead
 
 SHARPNESS = 10.0  # targets of the contrastive losses are softmax(10 * same label)
 DUAL_TEMPERATURE = 1000.0
 
 
 class Model(contract.Model):
-    """The score of a class is that of the pooled output of the head with the classifier."""
+    """Classification of the head's pooled output."""
 
     config: Config
 
@@ -64,9 +62,7 @@ class Model(contract.Model):
             raise ValueError("context_of: class was not bound to classes before texts are embedded")
         return self.context.embed_classes(self.clip, prompts)
 
-    def loss(
-        self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    def loss(self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator) -> Terms:
         name, video_BD = self.config.loss, self.head.features(frames_BTD, generator)["z"]
         if name == "ce":
             term = F.cross_entropy(self._scores(video_BD, classes_CD), labels_B)
@@ -86,14 +82,14 @@ class Model(contract.Model):
             return TextPredictor(head, scale)
         if self.classifier is None:
             raise ValueError(f"classifier: {self.config.classifier} was not bound to classes before it is deployed")
-        return BoundPredictor(head, deepcopy(self.classifier), scale)
+        return ClassBoundPredictor(head, deepcopy(self.classifier), scale)
 
 
 def contrast(similarity_BB: Tensor, labels_B: Tensor, *, dual: bool) -> Tensor:
     """Mean over both directions of the divergence of softmaxed similarities from their targets.
 
-    `similarity_BB` is scaled, row i a video and column j the text of video j's label, so that a label that occurs twice
-    has two right columns. Text4Vis gathers both over its processes; here a batch's parts are compared each in itself.
+    `similarity_BB` is scaled; row i is a video and column j the text of video j's label, so that a label that occurs
+    twice has two right columns. Text4Vis gathers both over its processes; here each part of a batch is on its own.
     """
     same_BB = (labels_B[:, None] == labels_B).float()
     targets_BB = (SHARPNESS * same_BB).softmax(dim=-1)
@@ -105,16 +101,16 @@ def contrast(similarity_BB: Tensor, labels_B: Tensor, *, dual: bool) -> Tensor:
 
 
 class HeadPredictor(Predictor):
-    """A deployed head; classes decide nothing about the video embedding."""
+    """A deployed head. Video embeddings do not depend on classes."""
 
-    def __init__(self, head: Head, logit_scale: float) -> None:
+    def __init__(self, head: FrameHead, logit_scale: float) -> None:
         super().__init__()
         self.head = head
         self.logit_scale = logit_scale
         self.eval().requires_grad_(False)
 
-    def features(self, frames_BTD: Tensor) -> dict[str, Tensor]:
-        """Features as far as they are wanted."""
+    def features(self, frames_BTD: Tensor) -> Features:
+        """Features by name; those of each frame only if `per_frame` is set."""
         found = self.head.features(frames_BTD)
         return {name: value for name, value in found.items() if self.per_frame or name != "t_frames"}
 
@@ -124,13 +120,13 @@ class TextPredictor(HeadPredictor):
 
     def forward(self, frames_BTD: Tensor, classes_CD: Tensor) -> Prediction:
         features = self.features(frames_BTD)
-        return Prediction(cosines(features["z"], classes_CD), features["z"].norm(dim=-1), features)
+        return Prediction.of(features["z"], classes_CD, features)
 
 
-class BoundPredictor(HeadPredictor):
-    """Scores are the logits of a classifier that has its classes itself: a view counts by them, not by its length."""
+class ClassBoundPredictor(HeadPredictor):
+    """Scores are the logits of a class-bound classifier. All views have the norm 1: they weigh the same."""
 
-    def __init__(self, head: Head, classifier: Classifier, scale: float) -> None:
+    def __init__(self, head: FrameHead, classifier: Classifier, scale: float) -> None:
         super().__init__(head, 1.0)
         self.classifier, self.scale = classifier, scale
         self.eval().requires_grad_(False)

@@ -22,8 +22,8 @@ from bench.models.clip import Clip, load_clip, seeded
 from bench.suite.resolve import SUITES, load_suite
 from methods.contract import build_model
 from methods.registry import method
+from methods.text4vis.classifiers import Context
 from methods.text4vis.config import Config, Inference
-from methods.text4vis.context import Context
 from methods.text4vis.model import Model
 
 B, T, C, D = 4, 3, 4, 128

@@ -20,11 +20,20 @@ from bench.models.clip import load_clip
 from methods.contract import Prediction, build_model
 from methods.dense_temporal.config import Config as DenseConfig
 from methods.dense_temporal.model import Model as Dense
-from methods.mote.choices import COLDEST, DRAWS, draw_routing, draw_temperatures
 from methods.mote.config import Config, Inference, merge_weights
 from methods.mote.experts import ExpertFeedForward, MoteHead, one_expert
-from methods.mote.model import MEAN_SQUARES, REGULARISERS, Model, Pass
-from methods.mote.predictor import MotePredictor, modulation
+from methods.mote.model import (
+    COLDEST,
+    DRAWS,
+    MEAN_SQUARES,
+    REGULARISERS,
+    Model,
+    MotePredictor,
+    Pass,
+    draw_routing,
+    draw_temperatures,
+    modulation,
+)
 
 B, T, C, D = 4, 3, 6, 128
 BACKBONE = backbone("glyph-vit")

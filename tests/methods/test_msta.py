@@ -20,7 +20,7 @@ from bench.models.clip import Clip, load_clip
 from bench.suite.pairing import pairs
 from bench.suite.resolve import SUITES, load_suite
 from methods.contract import build_model
-from methods.msta.adapters import Pair, TemporalUp, VideoUp, scaled
+from methods.msta.adapters import AdapterPair, TemporalUp, VideoUp, scaled
 from methods.msta.config import PRESETS, Config
 from methods.msta.model import Model
 
@@ -71,7 +71,7 @@ def test_it_has_as_many_parameters_as_published(bottleneck: int, first: int, par
     shape, config = backbone("ViT-B-16"), Config(bottleneck=bottleneck, first_block=first)
     assert config.head_parameters(shape).stored == parameters
     with torch.device("meta"):
-        pairs = [Pair(config, shape.text_width, shape.vision_width) for _ in config.pairs(shape)]
+        pairs = [AdapterPair(config, shape.text_width, shape.vision_width) for _ in config.pairs(shape)]
     assert sum(map(size, pairs)) == parameters
 
 
@@ -95,7 +95,7 @@ def test_parameters_of_every_form_in_closed_form(bottleneck: int, choices: dict[
     shape = backbone("ViT-B-16")
     config = Config.model_validate({"bottleneck": bottleneck, "last_block": 1, **choices})
     with torch.device("meta"):
-        assert config.head_parameters(shape).stored == size(Pair(config, shape.text_width, shape.vision_width))
+        assert config.head_parameters(shape).stored == size(AdapterPair(config, shape.text_width, shape.vision_width))
 
 
 def test_both_temporal_layouts_fit_the_logged_number_of_parameters() -> None:
@@ -188,7 +188,7 @@ def test_adapters_start_near_the_backbone_but_not_on_it(clips_BT3HW: Tensor) -> 
 
 def test_weights_start_by_kaimings_rule_and_biases_at_zero() -> None:
     torch.manual_seed(0)
-    pair = Pair(Config(bottleneck=64), 128, 192)
+    pair = AdapterPair(Config(bottleneck=64), 128, 192)
     found = {name: float(p.detach().std()) for name, p in pair.named_parameters() if name.endswith("weight")}
     outputs = {"shared": 64, "text.down": 64, "text.up": 128, "video.down": 64}
     outputs |= {"video.up.spatial": 192, "video.up.temporal.conv": 192 * 3}

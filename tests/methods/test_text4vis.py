@@ -22,11 +22,10 @@ from bench.suite.resolve import SUITES, load_suite
 from methods.contract import build_model
 from methods.dense_temporal.config import Config as DenseConfig
 from methods.dense_temporal.model import Model as Dense
-from methods.text4vis.classifiers import orthogonal
+from methods.text4vis.classifiers import discriminant_rows, orthogonal
 from methods.text4vis.config import Config, Inference
-from methods.text4vis.discriminant import discriminant_rows
-from methods.text4vis.heads import HEADS, Conv1d, Lstm, Shift, TransfCls
 from methods.text4vis.model import Model, contrast
+from methods.text4vis.temporal import HEADS, Conv1d, Lstm, Shift, TransfCls
 
 B, T, C, D = 4, 3, 6, 128
 

@@ -24,7 +24,7 @@ from bench.stages.train import Trainer, run
 from bench.stages.training.ranks import Ranks
 from bench.stages.training.validation import Validation
 from bench.suite.recipe import Recipe
-from methods.text4vis.discriminant import discriminant_rows
+from methods.text4vis.classifiers import discriminant_rows
 from tests.stages.trainings import LDA, MOTE, ROUTED, VIDEOS, again, files, prepare, training, weights
 from tests.videos import CLASSES
 
