@@ -133,8 +133,7 @@ class TemporalPredictor(Predictor):
         return Prediction.of(video_BD, classes_CD, features)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# CLIP's towers, block by block
+# --- CLIP's towers, block by block ------------------------------------------------------------------------------------
 
 
 def through(visual: Any, block: Callable[..., Tensor], hidden_NPW: Tensor, **inputs: Any) -> Tensor:

@@ -55,12 +55,11 @@ class Config(BaseModel):
         default="frozen", description="frozen or trained visual tower of CLIP (this project)"
     )
 
-    def _refuse_idle(self, choice: str, *names: str) -> None:
-        """Raises ValueError where a field that `choice` leaves without effect is not at its default."""
+    def _refuse_idle(self, choice: str, *names: str, instead: str) -> None:
+        """Raises ValueError for a field that has no effect with `choice` and is not at its default."""
         for name in names:
-            default = type(self).model_fields[name].default
-            if getattr(self, name) != default:
-                raise ValueError(f"{name} has no effect with {choice}; allowed: leave it out, or {name}: {default}")
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect with {choice}; allowed: leave it out, or {instead}")
 
     @property
     def open_vocabulary(self) -> bool:

@@ -160,11 +160,11 @@ class Config(settings.Config):
     @model_validator(mode="after")
     def _every_choice_counts(self) -> Self:
         if self.data == "all":
-            self._refuse_idle("data: all", "routing", "kappa")
+            self._refuse_idle("data: all", "routing", "kappa", instead="data: routed")
         if self.routing != "multinomial":
-            self._refuse_idle(f"routing: {self.routing}", "kappa")
+            self._refuse_idle(f"routing: {self.routing}", "kappa", instead="routing: multinomial")
         if self.wmr_region == "point":
-            self._refuse_idle("wmr_region: point", "temperature")
+            self._refuse_idle("wmr_region: point", "temperature", instead="wmr_region: region")
         return self
 
     @property
@@ -230,7 +230,7 @@ class Config(settings.Config):
         return each_expert(inference.model_copy(update=_PLAIN), self.experts, merge_temperature=None)
 
     def ensembles(self, inference: settings.Inference) -> dict[str, settings.Inference]:
-        """The ensemble without modulation, as in `expert_choices`."""
+        """Ensemble without modulation, as in `expert_choices`."""
         changed = {**_PLAIN, "merge_temperature": None, "aggregation": "ensemble"}
         return {"ensemble": inference.model_copy(update=changed)} if self.experts else {}
 

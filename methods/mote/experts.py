@@ -69,7 +69,7 @@ class ExpertFeedForward(nn.Module):
         dense.load_state_dict(own, assign=True)
         return dense
 
-    def start_alike(self) -> None:
+    def copy_first(self) -> None:
         """Make every expert a copy of the first."""
         for linears in (self.fc_up, self.fc_dn):
             for other in linears[1:]:
@@ -96,7 +96,7 @@ class MoteHead(TemporalTransformer):
         super().__init__(width, heads, config.layers, partial(ExpertFeedForward, pools=config.pools))
         if config.init == "same":
             for mlp in self.mixtures:
-                mlp.start_alike()
+                mlp.copy_first()
 
     @property
     def mixtures(self) -> list[ExpertFeedForward]:

@@ -26,8 +26,7 @@ from methods.mote.experts import LayerWeights, MoteHead, one_expert
 
 COLDEST = 1e-3  # smallest size of a drawn temperature; the merge is that of one expert long before
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Random choices of a training step, from the generator of the step, layer by layer
+# --- Random choices of a training step, from the generator of the step, layer by layer --------------------------------
 
 
 def draw_routing(config: Config, generator: torch.Generator) -> dict[str, list[int]]:
@@ -75,8 +74,7 @@ DRAWS: dict[str, Callable[[float, torch.Generator], float]] = {
 }
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Training
+# --- Training ---------------------------------------------------------------------------------------------------------
 
 
 class Pass(NamedTuple):
@@ -190,7 +188,7 @@ class Model(contract.Model):
         if inference.aggregation == "ensemble":
             passes = self._weights([i] * self.config.layers for i in range(self.config.built))
             return MotePredictor(deepcopy(self.head), scale, source_classes_CD, inference, passes, self._shares(passes))
-        weights = {"merge": self._alike, "random_routing": self._drawn}[inference.aggregation](inference)
+        weights = {"merge": self._equal, "random_routing": self._drawn}[inference.aggregation](inference)
         head = self.head.merged(*weights)
         return MotePredictor(head, scale, source_classes_CD, inference, shares_E=self._shares(weights))
 
@@ -199,7 +197,7 @@ class Model(contract.Model):
         layers = [weights_E for weights_LE in weights for weights_E in weights_LE]
         return [fmean(column) for column in zip(*layers, strict=True)] if self.config.experts else []
 
-    def _alike(self, inference: Inference) -> list[LayerWeights]:
+    def _equal(self, inference: Inference) -> list[LayerWeights]:
         """Equal weights in all layers: those of one expert, or of a temperature."""
         experts, expert, tau = self.config.built, inference.expert, inference.merge_temperature
         weights_E = merge_weights(experts, tau or inf) if expert is None else one_expert(experts, expert)
@@ -215,8 +213,7 @@ class Model(contract.Model):
         return self._weights(draw_routing(self.config, generator).values())
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Test
+# --- Test -------------------------------------------------------------------------------------------------------------
 
 
 def modulation(frames_BTD: Tensor, classes_CD: Tensor, sources_SD: Tensor, gamma: float, k: int) -> Tensor:

@@ -69,13 +69,6 @@ class VideoUp(nn.Module):
         return terms[0] + terms[1] if self.config.up == "both" else terms[-1]
 
 
-class TextUp(nn.Linear):
-    """R -> W."""
-
-    def forward(self, inner_NPR: Tensor, frames: int = 0) -> Tensor:
-        return super().forward(inner_NPR)
-
-
 class Branch(nn.Module):
     """Adapter of one tower's block. The middle projection comes from the pair unless the branch has its own."""
 
@@ -90,7 +83,7 @@ class Branch(nn.Module):
         middle = self.middle if shared is None else shared
         if middle is not None:
             inner_NPR = F.relu(middle(inner_NPR))
-        output_NPW: Tensor = self.up(inner_NPR, frames)
+        output_NPW: Tensor = self.up(inner_NPR, frames) if isinstance(self.up, VideoUp) else self.up(inner_NPR)
         return output_NPW
 
 
@@ -101,7 +94,7 @@ class AdapterPair(nn.Module):
         super().__init__()
         inner = config.bottleneck
         self.shared = nn.Linear(inner, inner) if config.middle == "shared" else None
-        self.text = Branch(config, text_width, TextUp(inner, text_width)) if config.texts_inside else None
+        self.text = Branch(config, text_width, nn.Linear(inner, text_width)) if config.texts_inside else None
         self.video = Branch(config, video_width, VideoUp(config, video_width)) if config.adapts_video else None
         self.apply(_initialise)
 

@@ -99,15 +99,17 @@ class Config(settings.Config):
         if self.middle == "own" and self.branches != "both":
             raise ValueError(f"middle: own equals shared with branches: {self.branches}; allowed: shared, none")
         if self.branches == "text":
-            self._refuse_idle("branches: text", "up", "temporal_layout", "temporal_cls")
+            self._refuse_idle(
+                "branches: text", "up", "temporal_layout", "temporal_cls", instead="branches: both or video"
+            )
         if self.up == "spatial":
-            self._refuse_idle("up: spatial", "temporal_layout", "temporal_cls")
+            self._refuse_idle("up: spatial", "temporal_layout", "temporal_cls", instead="up: both or temporal")
         if self.up == "temporal" and not self.temporal_cls:
             raise ValueError("up: temporal without temporal_cls has no effect in the last block; allowed: up: both")
         if self.branches == "video" and self.cc_weight:
             raise ValueError("branches: video adapts no texts, so cc_weight has no effect; allowed: cc_weight: 0")
         if not self.cc_weight:
-            self._refuse_idle("cc_weight: 0", "descriptions")
+            self._refuse_idle("cc_weight: 0", "descriptions", instead="a cc_weight above 0")
         return self
 
     # --- derived choices ----------------------------------------------------------------------------------------------
@@ -185,8 +187,8 @@ class Config(settings.Config):
         return 2 * len(self.pairs(backbone)) * macs
 
 
-# Optimiser, schedule and views are alike in paper and logs: those of ViFi-CLIP's program. What depends on the task is
-# left to suites: epochs (50; 11 in the paper's base-to-novel; unknown for Kinetics-400, 10 and 30 as ViFi-CLIP), batch
+# Optimiser, schedule and views are alike in paper and logs: those of ViFi-CLIP's program. Suites set what depends on
+# the task: epochs (50; 11 in the paper's base-to-novel; unknown for Kinetics-400, 10 and 30 as ViFi-CLIP), batch
 # and rate (32 at 1e-3; 256 at 8e-3 on Kinetics-400). Of ViFi-CLIP's augmentation the crops and the jitter of colours,
 # redrawn for every frame, are replaced by MoTE's random resized crop.
 _CLEAN: dict[str, Any] = {

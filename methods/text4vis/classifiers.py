@@ -42,10 +42,6 @@ class FrozenRows(nn.Module):
         super().__init__()
         self.register_buffer("rows_CD", F.normalize(rows_CD, dim=-1).contiguous())
 
-    @property
-    def classes(self) -> int:
-        return len(self.rows_CD)
-
     def logits(self, video_BD: Tensor, scale: Tensor | float) -> Tensor:
         """Logits [B, C]: scale * cosine."""
         return scale * cosines(video_BD, self.rows_CD)
@@ -56,15 +52,11 @@ class Discriminants(FrozenRows):
 
     def learn_from(self, features_ND: Tensor, labels_N: Tensor) -> None:
         """Set the rows from source videos. Raises UserError where a class has none."""
-        self.rows_CD.copy_(discriminant_rows(features_ND, labels_N, self.classes))
+        self.rows_CD.copy_(discriminant_rows(features_ND, labels_N, len(self.rows_CD)))
 
 
 class Linear(nn.Linear):
     """A layer on un-normalised video embeddings, without a scale."""
-
-    @property
-    def classes(self) -> int:
-        return self.out_features
 
     def logits(self, video_BD: Tensor, scale: Tensor | float) -> Tensor:
         """Logits [B, C]; never in half precision, like cosines."""
@@ -83,11 +75,6 @@ def linear(width: int, classes: int) -> Linear:
     return layer
 
 
-def random(width: int, classes: int) -> FrozenRows:
-    """Rows of normal draws."""
-    return FrozenRows(torch.randn(classes, width))
-
-
 def orthogonal(width: int, classes: int) -> FrozenRows:
     """First rows of a random orthogonal matrix. Raises UserError for more classes than rows."""
     if classes > width:
@@ -100,21 +87,15 @@ def orthogonal(width: int, classes: int) -> FrozenRows:
     return FrozenRows(square_DD[:classes])
 
 
-def lda(width: int, classes: int) -> Discriminants:
-    """Rows without values, to be set from source videos."""
-    return Discriminants(torch.full((classes, width), torch.nan))
-
-
 CLASSIFIERS: dict[str, Callable[[int, int], Classifier]] = {
     "linear": linear,
-    "random": random,
+    "random": lambda width, classes: FrozenRows(torch.randn(classes, width)),
     "orthogonal": orthogonal,
-    "lda": lda,
+    "lda": lambda width, classes: Discriminants(torch.full((classes, width), torch.nan)),
 }
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Linear discriminant analysis
+# --- Linear discriminant analysis -------------------------------------------------------------------------------------
 
 
 def discriminant_rows(features_ND: Tensor, labels_N: Tensor, classes: int) -> Tensor:
@@ -168,8 +149,7 @@ def shrinkage(scaled_ND: Tensor, covariance_DD: Tensor, target_DD: Tensor, freed
     return max(LEAST, min(1.0, spread / freedom / distance)) if distance else 1.0
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Class texts with a learnt context
+# --- Class texts with a learnt context --------------------------------------------------------------------------------
 
 
 class Layout(NamedTuple):

@@ -30,7 +30,7 @@ from methods.costs import (
     temporal_parameters,
 )
 from methods.dense_temporal import config as dense
-from methods.presets import CLEAN_TRAINING, Preset
+from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
 from methods.settings import Count, Flops, Inference, Parameters
 
 __all__ = ["Config", "Inference"]
@@ -117,13 +117,13 @@ class Config(dense.Config):
     @model_validator(mode="after")
     def _every_choice_counts(self) -> Self:
         if self.head not in LAYERED:
-            self._refuse_idle(f"head: {self.head}", "layers")
+            self._refuse_idle(f"head: {self.head}", "layers", instead=f"head: {' or '.join(LAYERED)}")
         if self.head != "conv1d":
-            self._refuse_idle(f"head: {self.head}", "conv_axes")
+            self._refuse_idle(f"head: {self.head}", "conv_axes", instead="head: conv1d")
         if self.classifier != "coop":
-            self._refuse_idle(f"classifier: {self.classifier}", *OF_COOP)
+            self._refuse_idle(f"classifier: {self.classifier}", *OF_COOP, instead="classifier: coop")
         if self.context_start:
-            self._refuse_idle("context_start", "context")
+            self._refuse_idle("context_start, whose words are counted", "context", instead="no context_start")
         if self.loss != "ce" and self.classifier not in TEXTS:
             raise ValueError(
                 f"loss: {self.loss} compares with texts, not with classifier: {self.classifier}; allowed: ce"
@@ -237,17 +237,12 @@ PRESETS: dict[str, Preset] = {
         "config": {"tower": "tuned"},
         "inference": {"clip_alpha": 1.0},
         "recipe": {
+            **MOTE_TRAINING,
             "templates": "text4vis",
-            "views": {"frames": 8, "sampler": "ticks", "augmentation": "mote", "copies": 0},
+            "views": {**MOTE_TRAINING["views"], "sampler": "ticks"},
             "batch": 256,
             "epochs": 30,
-            "warmup_epochs": 5,
-            "lr": 5e-5,
             "tower_lr_ratio": 0.1,
-            "weight_decay": 0.2,
-            "betas": [0.9, 0.999],
-            "eps": 1e-8,
-            "precision": "fp16",
         },
     },
     "clean": {

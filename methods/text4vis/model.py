@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from bench.models.clip import Clip
 from methods import contract
-from methods.contract import Features, Prediction, Predictor, Terms
+from methods.contract import Prediction, Terms
 from methods.settings import Inference
 from methods.text4vis.classifiers import CLASSIFIERS, Classifier, Context, Discriminants
 from methods.text4vis.config import TEXTS, Config
@@ -76,13 +76,10 @@ class Model(contract.Model):
             return self.logits(video_BD, classes_CD)
         return self.classifier.logits(video_BD, self.clip.logit_scale.exp())
 
-    def deploy(self, inference: Inference, source_classes_CD: Tensor) -> Predictor:
-        head, scale = deepcopy(self.head), self.deployed_scale(inference)
-        if self.config.classifier in TEXTS:
-            return TextPredictor(head, scale)
-        if self.classifier is None:
+    def deploy(self, inference: Inference, source_classes_CD: Tensor) -> HeadPredictor:
+        if self.classifier is None and self.config.classifier not in TEXTS:
             raise ValueError(f"classifier: {self.config.classifier} was not bound to classes before it is deployed")
-        return ClassBoundPredictor(head, deepcopy(self.classifier), scale)
+        return HeadPredictor(deepcopy(self.head), self.deployed_scale(inference), deepcopy(self.classifier))
 
 
 def contrast(similarity_BB: Tensor, labels_B: Tensor, *, dual: bool) -> Tensor:
@@ -100,42 +97,25 @@ def contrast(similarity_BB: Tensor, labels_B: Tensor, *, dual: bool) -> Tensor:
     return torch.stack(divergences).mean()
 
 
-class HeadPredictor(Predictor):
-    """A deployed head. Video embeddings do not depend on classes."""
+class HeadPredictor(contract.Predictor):
+    """A deployed head: cosines with class texts, or the logits of a class-bound classifier.
 
-    def __init__(self, head: FrameHead, logit_scale: float) -> None:
+    With a class-bound classifier all views have the norm 1, so that they weigh the same, and exp(s) is in the logits.
+    """
+
+    def __init__(self, head: FrameHead, scale: float, classifier: Classifier | None) -> None:
         super().__init__()
-        self.head = head
-        self.logit_scale = logit_scale
-        self.eval().requires_grad_(False)
-
-    def features(self, frames_BTD: Tensor) -> Features:
-        """Features by name; those of each frame only if `per_frame` is set."""
-        found = self.head.features(frames_BTD)
-        return {name: value for name, value in found.items() if self.per_frame or name != "t_frames"}
-
-
-class TextPredictor(HeadPredictor):
-    """Scores are cosines with class texts."""
-
-    def forward(self, frames_BTD: Tensor, classes_CD: Tensor) -> Prediction:
-        features = self.features(frames_BTD)
-        return Prediction.of(features["z"], classes_CD, features)
-
-
-class ClassBoundPredictor(HeadPredictor):
-    """Scores are the logits of a class-bound classifier. All views have the norm 1: they weigh the same."""
-
-    def __init__(self, head: FrameHead, classifier: Classifier, scale: float) -> None:
-        super().__init__(head, 1.0)
-        self.classifier, self.scale = classifier, scale
+        self.head, self.scale, self.classifier = head, scale, classifier
+        self.logit_scale = scale if classifier is None else 1.0
         self.eval().requires_grad_(False)
 
     def forward(self, frames_BTD: Tensor, classes_CD: Tensor) -> Prediction:
-        if len(classes_CD) != self.classifier.classes:
-            raise ValueError(
-                f"{len(classes_CD)} candidates, but the head is bound to {self.classifier.classes} classes"
-            )
-        features = self.features(frames_BTD)
+        features = self.head.features(frames_BTD)
+        if not self.per_frame:
+            features.pop("t_frames", None)
+        if self.classifier is None:
+            return Prediction.of(features["z"], classes_CD, features)
         logits_BC = self.classifier.logits(features["z"], self.scale)
+        if len(classes_CD) != (own := logits_BC.shape[1]):
+            raise ValueError(f"{len(classes_CD)} candidates, but the head is bound to {own} classes")
         return Prediction(logits_BC, torch.ones_like(logits_BC[:, 0]), features)

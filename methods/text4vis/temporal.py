@@ -27,7 +27,7 @@ from methods.contract import Features
 from methods.costs import POSITIONS, refuse_frames_without_position, temporal_heads
 from methods.text4vis.config import CLS_HEADS, CLS_INNER, KERNEL, Config
 
-SHIFTED = 8  # one of so many channels comes from the next frame, one of so many from the one before
+SHIFTED = 8  # an eighth of the channels comes from the next frame, an eighth from the one before
 DROPOUT = 0.1  # of `transf_cls`, in training
 
 
@@ -53,7 +53,7 @@ class NoHead(FrameHead):
 
 
 class Transf(TemporalTransformer, FrameHead):
-    """The temporal transformer."""
+    """Temporal transformer as a head."""
 
     def features(self, frames_BTD: Tensor, generator: torch.Generator | None = None) -> Features:
         temporal_BTD, branch_BTD = self.trace(frames_BTD)
@@ -81,18 +81,24 @@ def shifted(frames: Tensor, fold: int) -> Tensor:
     return moved
 
 
+def shift_convolution(width: int, before: slice, own: slice, behind: slice) -> nn.Conv1d:
+    """Depth-wise convolution over three frames; at first, channels read the frame before, their own or the next one."""
+    convolution = nn.Conv1d(width, width, KERNEL, padding=1, groups=width, bias=False)
+    with torch.no_grad():
+        convolution.weight.zero_()
+        for place, channels in enumerate((before, own, behind)):
+            convolution.weight[channels, 0, place] = 1
+    return convolution
+
+
 class Conv1d(FrameHead):
     """A convolution over three frames, channel by channel, that starts as a shift of two quarters of the channels."""
 
     def __init__(self, width: int, axes: str) -> None:
         super().__init__()
         self.axes = axes
-        self.shift = nn.Conv1d(width, width, KERNEL, padding=1, groups=width, bias=False)
-        with torch.no_grad():
-            # The first quarter reads the frame before, the last one the frame behind, the half between its own.
-            self.shift.weight.zero_()
-            for place, channels in enumerate(torch.arange(width).tensor_split((width // 4, width - width // 4))):
-                self.shift.weight[channels, 0, place] = 1
+        quarter, rest = width // 4, width - width // 4
+        self.shift = shift_convolution(width, slice(quarter), slice(quarter, rest), slice(rest, None))
 
     def features(self, frames_BTD: Tensor, generator: torch.Generator | None = None) -> Features:
         # The official view is no transpose: neighbours in "time" are neighbouring channels of a frame.
@@ -217,40 +223,35 @@ HEADS: dict[str, Callable[[Config, Backbone], FrameHead]] = {
 }
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Inside the tower
-
-Moved = Callable[[Tensor], Tensor]  # (hidden [N, P, W]) -> hidden
+# --- Inside the tower -------------------------------------------------------------------------------------------------
 
 
 class Inside(nn.Module):
     """Clips [B, T, 3, H, W] -> frame features [B, T, D], through the blocks of a visual tower."""
 
+    twice = False  # True: frames see each other before the feed-forward network of a block as well
+
     def encode(self, visual: Any, clips_BT3HW: Tensor) -> Tensor:
-        """Frame features, with `moves` of the stream in every block."""
+        """Frame features, with `mix` before the attention of every block."""
         batch, frames = clips_BT3HW.shape[:2]
         hidden_NPW = visual._embeds(clips_BT3HW.flatten(0, 1))
         for layer, block in enumerate(visual.transformer.resblocks):
-            step = partial(_step, block, *self.moves(layer, frames))
+            step = partial(self._step, block, layer=layer, frames=frames)
             hidden_NPW = through(visual, step, hidden_NPW)
         return class_tokens(visual, hidden_NPW).reshape(batch, frames, -1)
 
-    def moves(self, layer: int, frames: int) -> tuple[Moved, Moved]:
-        """Changes of the residual stream of a block before its attention and before its feed-forward network."""
+    def _step(self, block: Any, hidden_NPW: Tensor, layer: int, frames: int) -> Tensor:
+        """A residual block of CLIP with the stream mixed before its attention, or before both of its halves."""
+        hidden_NPW = self.mix(hidden_NPW, layer, frames)
+        hidden_NPW = hidden_NPW + block.ls_1(block.attention(block.ln_1(hidden_NPW)))
+        if self.twice:
+            hidden_NPW = self.mix(hidden_NPW, layer, frames)
+        stepped_NPW: Tensor = hidden_NPW + block.ls_2(block.mlp(block.ln_2(hidden_NPW)))
+        return stepped_NPW
+
+    def mix(self, hidden_NPW: Tensor, layer: int, frames: int) -> Tensor:
+        """Residual stream of a layer, mixed over the frames of each clip."""
         raise NotImplementedError
-
-
-def _step(block: Any, first: Moved, second: Moved, hidden_NPW: Tensor) -> Tensor:
-    """A residual block of CLIP with a move of the stream before each of its halves."""
-    hidden_NPW = first(hidden_NPW)
-    hidden_NPW = hidden_NPW + block.ls_1(block.attention(block.ln_1(hidden_NPW)))
-    hidden_NPW = second(hidden_NPW)
-    stepped_NPW: Tensor = hidden_NPW + block.ls_2(block.mlp(block.ln_2(hidden_NPW)))
-    return stepped_NPW
-
-
-def _unmoved(hidden_NPW: Tensor) -> Tensor:
-    return hidden_NPW
 
 
 class PatchShift(Inside):
@@ -259,27 +260,18 @@ class PatchShift(Inside):
     The residual stream itself is shifted, not a branch of it; the class token is not shifted.
     """
 
-    fold_of = 8
-
-    def moves(self, layer: int, frames: int) -> tuple[Moved, Moved]:
-        return partial(self._move, frames=frames), _unmoved
-
-    def _move(self, hidden_NPW: Tensor, frames: int) -> Tensor:
+    def mix(self, hidden_NPW: Tensor, layer: int, frames: int) -> Tensor:
         patches_BTGW = hidden_NPW[:, 1:].unflatten(0, (-1, frames))
-        moved_BTGW = shifted(patches_BTGW, hidden_NPW.shape[-1] // self.fold_of)
+        moved_BTGW = shifted(patches_BTGW, hidden_NPW.shape[-1] // SHIFTED)
         return torch.cat([hidden_NPW[:, :1], moved_BTGW.flatten(0, 1)], dim=1)
 
 
 class TokenShift(Inside):
     """Class tokens take a quarter of their channels from either neighbour in time, twice in every block."""
 
-    fold_of = 4
+    fold_of, twice = 4, True
 
-    def moves(self, layer: int, frames: int) -> tuple[Moved, Moved]:
-        move = partial(self._move, layer=layer, frames=frames)
-        return move, move
-
-    def _move(self, hidden_NPW: Tensor, layer: int, frames: int) -> Tensor:
+    def mix(self, hidden_NPW: Tensor, layer: int, frames: int) -> Tensor:
         tokens_BTW = self.mixed(layer, hidden_NPW[:, 0].unflatten(0, (-1, frames)))
         return torch.cat([tokens_BTW.flatten(0, 1)[:, None], hidden_NPW[:, 1:]], dim=1)
 
@@ -293,14 +285,9 @@ class TokenConv(TokenShift):
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(
-            nn.Conv1d(width, width, KERNEL, padding=1, groups=width, bias=False) for _ in range(layers)
-        )
         fold = width // self.fold_of
-        with torch.no_grad():
-            for weight_W1K in self.convs.parameters():
-                weight_W1K.zero_()
-                weight_W1K[:fold, 0, 2] = weight_W1K[fold : 2 * fold, 0, 0] = weight_W1K[2 * fold :, 0, 1] = 1
+        channels = slice(fold, 2 * fold), slice(2 * fold, None), slice(fold)
+        self.convs = nn.ModuleList(shift_convolution(width, *channels) for _ in range(layers))
 
     def mixed(self, layer: int, tokens_BTW: Tensor) -> Tensor:
         mixed_BTW: Tensor = self.convs[layer](tokens_BTW.mT).mT

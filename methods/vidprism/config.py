@@ -91,8 +91,8 @@ class Config(settings.Config):
     gate: Literal["batch", "sample"] = Field(
         default="batch",
         description="score compared with the threshold: the mean over the batch, at the test too, so that an answer "
-        "depends on the batch's other videos (batch: VidPrism, official code); or the video's own (sample: notes on "
-        "the paper)",
+        "depends on the batch's other videos (batch), or the video's own (sample) (batch: VidPrism, official code; "
+        "sample: notes on the paper)",
     )
     gate_threshold: Fraction = Field(
         default=0.3, description="score below which a pair is skipped (VidPrism, official code)"
@@ -102,8 +102,8 @@ class Config(settings.Config):
     )
     sources: Literal["last", "sum"] = Field(
         default="last",
-        description="input of a stream for which several pairs pass: the last source (last: VidPrism, official code), "
-        "or the sum of all (sum: notes on the paper)",
+        description="input of a stream for which several pairs pass: the last source (last), "
+        "or the sum of all (sum) (last: VidPrism, official code; sum: notes on the paper)",
     )
     kernel: Count = Field(
         default=5,
@@ -137,9 +137,9 @@ class Config(settings.Config):
     )
     diversity: Literal["batch", "experts", "off"] = Field(
         default="batch",
-        description="diversity loss: mean of 1 - cosine over pairs of videos, which draws videos together (batch: "
-        "VidPrism, official code); mean cosine over pairs of experts, which drives experts apart (experts: notes on "
-        "the paper); none",
+        description="diversity loss: mean of 1 - cosine over pairs of videos, which draws them together (batch); mean "
+        "cosine over pairs of experts, which drives them apart (experts); or none (off) (batch: VidPrism, official "
+        "code; experts: notes on the paper)",
     )
     diversity_weight: Weight = Field(
         default=0.005, description="weight of the diversity loss (VidPrism, official code)"
@@ -162,9 +162,9 @@ class Config(settings.Config):
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel {self.kernel} has no middle; allowed: odd numbers")
         if self.tower == "frozen":
-            self._refuse_idle("tower: frozen", "freeze_blocks")
+            self._refuse_idle("tower: frozen", "freeze_blocks", instead="tower: tuned")
         if self.aggregation != "guided":
-            self._refuse_idle(f"aggregation: {self.aggregation}", "keep")
+            self._refuse_idle(f"aggregation: {self.aggregation}", "keep", instead="aggregation: guided")
         if self.keep > self.rates[0]:
             raise ValueError(f"keep: {self.keep} is more than a window of {self.rates[0]} has; allowed: at most that")
         for source, target in self.pairs:
@@ -262,7 +262,7 @@ class Config(settings.Config):
         return Parameters(stored, active + (projection if self.classifier == "text" else 0))
 
     def _interaction_parameters(self, width: int, *, deployed: bool = False) -> int:
-        """As stored, a scoring network for any two streams and a shared projection, needed or not (official code)."""
+        """Stored are a scoring network for any two streams and a shared projection, needed or not (official code)."""
         if self.interaction == "none":
             return 0
         to_slow = sum(self.is_slow(pair.target) for pair in self.pairs)

@@ -28,8 +28,7 @@ from methods.vidprism.config import Config, StreamPair
 TINY_WEIGHT = 1e-6  # added to sums that weights are divided by (code)
 TINY_SHARE = 1e-9  # logarithms of shares start here (code)
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Merging of windows
+# --- Merging of windows -----------------------------------------------------------------------------------------------
 
 
 class MergedStream(NamedTuple):
@@ -133,8 +132,7 @@ class PlainMerging(nn.Module):
         return MergedStream(torch.cat(tokens, dim=1), frames_BTD.new_zeros(()))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Interaction of streams
+# --- Interaction of streams -------------------------------------------------------------------------------------------
 
 
 class Interaction(nn.Module):
@@ -207,14 +205,13 @@ class Interaction(nn.Module):
         projected_BSD = projected[pair.source]
         return interpolation(projected_BSD, streams[pair.target].shape[1]).mT @ projected_BSD
 
-    def without_idle_parts(self) -> Interaction:
+    def drop_idle_modules(self) -> None:
         """Drop, in place, the modules that no pair of streams needs."""
         needed = {self._number(pair) for pair in self.pairs}
         for name in [name for name in self.score_mlps if name not in needed]:
             del self.score_mlps[name]
         if all(self.config.is_slow(pair.target) for pair in self.pairs) and hasattr(self, "slow2fast"):
             del self.slow2fast
-        return self
 
 
 def _score_mlp(width: int, inner: int) -> nn.Sequential:
@@ -237,8 +234,7 @@ def interpolation(source_BSD: Tensor, length: int) -> Tensor:
     return F.interpolate(unit_SS[None], size=length, mode="linear", align_corners=False)[0]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Experts and read-out
+# --- Experts and read-out ---------------------------------------------------------------------------------------------
 
 
 class Expert(nn.Module):
@@ -282,18 +278,19 @@ class WeightedReadout(nn.Module):
     def __init__(self, width: int, config: Config) -> None:
         super().__init__()
         inner = config.score_width(width)
+        self.score: nn.Module | None = None
         if config.readout == "linear":
             self.score = nn.Linear(width, 1)
         elif config.readout == "mlp":
-            self.score = nn.Sequential(nn.Linear(width, inner), nn.ReLU(), nn.Linear(inner, 1))  # type: ignore[assignment]
+            self.score = nn.Sequential(nn.Linear(width, inner), nn.ReLU(), nn.Linear(inner, 1))
         self.ln = nn.LayerNorm(width)
 
     def forward(self, tokens_BLD: Tensor) -> tuple[Tensor, Tensor]:
         """Vector [B, D] and the weight [B, L] of every token."""
-        scores_BL = (
-            self.score(tokens_BLD).squeeze(-1) if hasattr(self, "score") else tokens_BLD.new_zeros(tokens_BLD.shape[:2])
+        scored = (
+            tokens_BLD.new_zeros(tokens_BLD.shape[:2]) if self.score is None else self.score(tokens_BLD).squeeze(-1)
         )
-        weights_BL = scores_BL.softmax(dim=-1)
+        weights_BL = scored.softmax(dim=-1)
         return self.ln((weights_BL[:, None] @ tokens_BLD).squeeze(1)), weights_BL
 
 
@@ -332,8 +329,7 @@ class Experts(nn.Module):
         )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Head
+# --- Head -------------------------------------------------------------------------------------------------------------
 
 
 class Trace(NamedTuple):
@@ -387,7 +383,7 @@ class VidPrismHead(nn.Module):
         """Copy of the modules that the test needs, with all experts or a single one."""
         deployed = deepcopy(self)
         if self.config.interaction != "none":
-            deployed.dynamic_interaction.without_idle_parts()
+            deployed.dynamic_interaction.drop_idle_modules()
         if self.config.classifier == "linear":
             del deployed.projection_head
         if expert is not None:

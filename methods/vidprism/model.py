@@ -19,8 +19,7 @@ from methods.vidprism.head import Readout, VidPrismHead
 
 FROZEN_BY_MISTAKE = ("transformer", "positional_embedding")  # parts of names that the official `fix_text` freezes
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Auxiliary losses of a batch; the rank loss is computed where windows are merged
+# --- Auxiliary losses of a batch; the rank loss is computed where windows are merged ----------------------------------
 
 
 def balance(shares_BE: Tensor) -> Tensor:
@@ -52,8 +51,7 @@ DIVERSITY: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Training
+# --- Training ---------------------------------------------------------------------------------------------------------
 
 
 class Model(contract.Model):
@@ -125,8 +123,7 @@ class Model(contract.Model):
         return VidPrismPredictor(self.head, self.deployed_scale(inference), inference)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Test
+# --- Test -------------------------------------------------------------------------------------------------------------
 
 
 class VidPrismPredictor(Predictor):
