@@ -263,8 +263,8 @@ class Train:
     def _inputs(self, stages: Stages, selection: Selection, cached: bool) -> dict[str, Stage]:
         recipe, clip = self.recipe, (self.recipe.backbone, self.recipe.pretrained)
         inputs: dict[str, Kind] = {"source_texts": _source_texts(recipe, self.seed)}
-        for sort in self.config.guidance:
-            inputs[f"guidance_{sort}"] = Sentences(*clip, recipe.descriptions, sort, selection, recipe.labels)
+        for sort in self.config.description_sets:
+            inputs[f"descriptions_{sort}"] = Sentences(*clip, recipe.descriptions, sort, selection, recipe.labels)
         if self.config.looks_at_source:
             inputs["source_features"] = Encode(*clip, self._sample(stages), _still(recipe.views))
         if cached:

@@ -52,7 +52,7 @@ class Subject:
         """The model with values, ready to run; by default bound to the classes of an answer."""
         clip, classes = load_clip(self.shape.name, self.pretrained), classes or self.classes
         model: Model = build_model(self.method.model, self.config, clip, 0, classes)
-        model.guidance = {name: self.class_features(device) for name in self.config.guidance}
+        model.descriptions = {name: self.class_features(device) for name in self.config.description_sets}
         counting.show_source(model, classes)
         return model.to(device).eval()
 
@@ -85,7 +85,7 @@ class Subject:
 
     @property
     def _bound(self) -> int:
-        return self.config.bound_parameters(self.shape, self.classes)
+        return self.config.class_bound_parameters(self.shape, self.classes)
 
     def _tower(self, model: Model) -> list[Part]:
         """FLOPs of the tower. Products in which its frames meet count as the tower's."""

@@ -58,7 +58,7 @@ def run(work: Work) -> dict[str, Any]:
     """Writes the trained state and the course of the training.
 
     `weights.safetensors`: the trained state. `history.json` and `history.csv`: mean loss terms of every epoch.
-    `tallies.safetensors`: what the method counted, if it counts anything.
+    `counts.safetensors`: what the method counted, if it counts anything.
 
     With recipe.processes > 1 the processes are started here, unless a launcher has started this one as one of them.
     """
@@ -106,10 +106,12 @@ class Trainer:
         if self.config.looks_at_source:
             model.learn_from(*_source_videos(work.inputs["source_features"]))
         if "init_from" in work.inputs:
-            model.start_from(load_file(work.inputs["init_from"] / "weights.safetensors"))
+            model.init_from(load_file(work.inputs["init_from"] / "weights.safetensors"))
         self.model = model.to(self.device)
         execution = _execution(work)
-        self.model.guidance = {name: self._features(f"guidance_{name}") for name in self.config.guidance}
+        self.model.descriptions = {
+            name: self._features(f"descriptions_{name}") for name in self.config.description_sets
+        }
         self.prompts = class_prompts(work, "source_texts") if self.config.texts_inside else None
         if execution.checkpointing:
             self.model.clip.visual.set_grad_checkpointing(True)
@@ -198,8 +200,8 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.position.resampled += sum(part.replaced for part in parts)
-        for name, count in _summed([part.tallies for part in parts]).items():
-            self.model.tallies[name] += count
+        for name, count in _summed([part.counts for part in parts]).items():
+            self.model.counts[name] += count
         return terms
 
     def _backward(self, batch: Batch) -> ShareResult:
@@ -207,11 +209,11 @@ class Trainer:
         sizes = self.source.division.sizes(batch.videos)
         pieces = zip(self.source.division.shards, batch.frames_b.split(sizes), batch.labels_b.split(sizes), strict=True)
         terms: list[Named] = []
-        tallies: list[Named] = []
+        counts: list[Named] = []
         for shard, frames_b, labels_b in pieces:
             if not len(labels_b):
                 continue
-            before = {name: count.clone() for name, count in self.model.tallies.items()}
+            before = {name: count.clone() for name, count in self.model.counts.items()}
             with autocast(self.device, self.training.precision):
                 frames_bTD = self.source.features(self.model, frames_b.to(self.device))
                 own = self.model.loss(frames_bTD, labels_b.to(self.device), self._classes(), self._drawing(shard))
@@ -219,10 +221,10 @@ class Trainer:
             self.scaler.scale(own["total"] * share).backward()
             terms.append({name: term.detach() * share for name, term in own.items()})
             if shard == 0 or self.config.depends_on_processes:  # else all parts have the draws of the first
-                tallies.append({name: count - before[name] for name, count in self.model.tallies.items()})
-            self.model.tallies.update(before)
+                counts.append({name: count - before[name] for name, count in self.model.counts.items()})
+            self.model.counts.update(before)
         values = {name: float(term) for name, term in _summed(terms).items()}
-        return ShareResult(values, _summed(tallies), batch.replaced, self.work.stopping())
+        return ShareResult(values, _summed(counts), batch.replaced, self.work.stopping())
 
     def _drawing(self, shard: int) -> torch.Generator:
         """Generator of a step's random choices: one for each part if processes draw for themselves, else one."""
@@ -268,8 +270,8 @@ class Trainer:
         """Write the files of the record."""
         kept = load_file(self._best) if self.training.keep == "best" else self.model.trained_state()
         save_file(kept, out / "weights.safetensors")
-        if self.model.tallies:
-            save_file(self.model.tallies, out / "tallies.safetensors")
+        if self.model.counts:
+            save_file(self.model.counts, out / "counts.safetensors")
         epochs = self.position.epochs
         (out / "history.json").write_text(json.dumps(epochs))
         last = [min((epoch + 1) * self.steps_per_epoch, self.steps) - 1 for epoch in range(len(epochs))]
@@ -311,7 +313,7 @@ class Trainer:
                 "model": self.model.trained_state(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
-                "tallies": self.model.tallies,
+                "counts": self.model.counts,
                 "position": vars(self.position),
             },
             partial,
@@ -327,7 +329,7 @@ class Trainer:
             self.model.load_trained(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.scaler.load_state_dict(saved["scaler"])
-            self.model.tallies.update(saved["tallies"])
+            self.model.counts.update(saved["counts"])
             self.position = Position(**saved["position"])
         steps = self.ranks.gather(self.position.step)
         if len(set(steps)) > 1:
@@ -346,7 +348,7 @@ class ShareResult(NamedTuple):
     """A rank's share of a batch: weighted loss terms, the method's counts, videos replaced, whether it is to stop."""
 
     terms: dict[str, float]
-    tallies: Named
+    counts: Named
     replaced: int
     stopping: bool
 

@@ -269,7 +269,7 @@ class _Resolver:
                 f"row '{row_id}' adapts the text tower, which recipe.class_features takes the place of",
                 where=self.where(("rows", row_id)),
             )
-        if config.guidance and not recipe.descriptions:
+        if config.description_sets and not recipe.descriptions:
             raise UserError(
                 f"row '{row_id}' compares with descriptions of its classes, and recipe.descriptions names none",
                 where=self.where(("rows", row_id)),
