@@ -41,7 +41,7 @@ def edited(folder: Path, edit: Edit) -> dict[str, str]:
     name, old, new = edit
     file = folder / name
     before = file.read_text(encoding="utf-8") if file.is_file() else None
-    assert before is None or not old or before.count(old) == 1, f"{name}: {old!r} stands {before.count(old)} times"
+    assert not old or (before and old in before), f"{name} does not contain {old!r}"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text((before or "").replace(old, new) if old else (before or "") + new, encoding="utf-8")
     try:
