@@ -38,6 +38,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 # torch and torchvision are installed by one command, so that their builds match.
 $(VENV)/installed: pyproject.toml constraints.txt
