@@ -26,11 +26,10 @@ from bench.measure.statistics import (
     holm,
     nested_intervals,
 )
-from reports.results import TRIAL, Results
+from reports.results import TRIAL, Place, Results
 
 FEW_DRAWS, MANY = 500, 4000  # resamples for more than so many numbers of trials
-Place = tuple[str, str, str]  # row, point, expert
-Trial = tuple[str, str, str, int]  # and seed
+TrialKey = tuple[str, str, str, int]  # a place and a seed
 
 
 class Interval(NamedTuple):
@@ -123,14 +122,14 @@ def _made(results: Results, experts: bool) -> Bootstrap:
     return Bootstrap(draws, places, fixed, columns, intervals)
 
 
-def answers(results: Results, lines: pd.DataFrame) -> dict[Trial, NDArray[np.float32]]:
+def answers(results: Results, lines: pd.DataFrame) -> dict[TrialKey, NDArray[np.float32]]:
     """What each video adds to a trial's accuracy, [N] times N so that the mean is the accuracy, by `TRIAL`.
 
     `lines` are those of one protocol; trials that lack a part are left out. A video of several splits is one unit: its
     answers are not independent. Videos that no draw of classes has are left out. Evaluations of a list have its order,
     so the names of videos are only read to join splits, once for all trials.
     """
-    parts: dict[Trial, dict[str, str]] = {}  # -> identity of each part, equal for draws of classes
+    parts: dict[TrialKey, dict[str, str]] = {}  # -> identity of each part, equal for draws of classes
     columns = (lines[name] for name in (*TRIAL, "dataset", "part", "identity"))
     for row, point, expert, seed, dataset, part, identity in zip(*columns, strict=True):
         parts.setdefault((row, point, expert, seed), {})[identity] = f"{dataset} {part}"
@@ -182,7 +181,7 @@ def _resampled(results: Results, trials: pd.DataFrame, draws: int, experts: bool
 
 
 def _accuracies(
-    results: Results, protocol: str, lines: pd.DataFrame, trial: dict[Trial, int], draws: int
+    results: Results, protocol: str, lines: pd.DataFrame, trial: dict[TrialKey, int], draws: int
 ) -> tuple[Singles, int]:
     """By how much one protocol's accuracies change: rows whose data and number of videos are alike see the same."""
     dataset = dict(zip(zip(*(lines[name] for name in TRIAL), strict=True), lines["dataset"], strict=True))

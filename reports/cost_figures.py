@@ -1,4 +1,4 @@
-"""What accuracy costs: FLOPs, latency and trainable parameters, with Pareto fronts; and what each expert costs."""
+"""Figures of costs: accuracy against FLOPs, latency and trainable parameters, with Pareto fronts; costs of experts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from reports import labels, scatter, style
-from reports.costs import GIGA, MEGA, Cost, digits, flop_unit, pareto_front
+from reports.costs import GIGA, MEGA, Values, cost_values, digits, expert_values, flop_unit, pareto_front
+from reports.facts import Cost
 from reports.results import Results
-from reports.shown import Picture
+from reports.style import Picture
 
 WIDE = 10.0  # from here on, largest over smallest price, the axis is logarithmic
 ROOM = 0.18  # around the points, of their range
@@ -25,7 +26,7 @@ LETTERS = 19  # of the small print, an inch
 
 @dataclass(frozen=True)
 class Price:
-    """What a point is set against: `of` a cost, nan where it was not measured."""
+    """A price that points are drawn against: `of` a cost, nan where it was not measured."""
 
     title: str
     of: Callable[[Cost], float]
@@ -40,7 +41,7 @@ def cost_figures(results: Results) -> Iterator[Picture]:
         if figure := _price_figure(results, measure):
             words = results.words(measure)
             caption = (
-                f"{words[:1].upper()}{words[1:]}, against what it costs; the steps are the Pareto front, whose members "
+                f"{style.sentence(words)}, against what it costs; the steps are the Pareto front, whose members "
                 "are named. Prices are in the tables of this section."
             )
             stem = "costs" if len(derived) < 2 else f"costs-{measure.replace('/', '-')}"
@@ -55,7 +56,7 @@ def cost_figures(results: Results) -> Iterator[Picture]:
 
 def _price_figure(results: Results, measure: str) -> Figure | None:
     """A row of panels for each facet, a panel for each price; None where nothing has both accuracy and cost."""
-    summary, costs = results.summary(alike=True), {(cost.row, cost.point): cost for cost in results.costs}
+    summary, costs = results.summary(alike=True), {cost.setting: cost for cost in results.costs}
     summary = summary[summary[f"{measure}_planned"]]
     known = np.array([key in costs for key in summary[["row", "point"]].itertuples(index=False, name=None)])
     present = summary[f"{measure}_n"] > 0
@@ -89,16 +90,18 @@ def _price_figure(results: Results, measure: str) -> Figure | None:
 def _prices(costs: tuple[Cost, ...]) -> list[Price]:
     """Latencies are of the device and the setting that most rows were measured on."""
     settings = [setting for cost in costs if (setting := _setting(cost))]
-    found = [
-        Price("GFLOPs per video (2 per multiply-add)", lambda cost: cost.result["flops"]["video"]["counted"] / GIGA)
-    ]
+    found = [_counted("GFLOPs per video (2 per multiply-add)", "flops_video_counted", GIGA)]
     if settings:
         common = max(settings, key=settings.count)
         device, precision, batch = common
         found.append(
             Price(f"Median ms per video\n({device}, {precision}, batch {batch})", lambda cost: _ms(cost, common))
         )
-    return [*found, Price("Trainable parameters (M)", lambda cost: cost.result["parameters"]["trainable"] / MEGA)]
+    return [*found, _counted("Trainable parameters (M)", "parameters_trainable", MEGA)]
+
+
+def _counted(title: str, key: str, unit: float) -> Price:
+    return Price(title, lambda cost: cost_values(cost.result)[key] / unit)
 
 
 def _setting(cost: Cost) -> tuple[str, str, int] | None:
@@ -205,7 +208,7 @@ def _wrapped(text: str, inches: float) -> str:
 
 def _expert_figure(costs: tuple[Cost, ...]) -> Figure | None:
     """Two panels for each profile with experts: a training step, and every way to answer."""
-    profiles = {(cost.row, cost.identity): cost for cost in reversed(costs) if cost.result["experts"]}
+    profiles = {(own.subject.row, own.subject.identity): own for own in reversed(costs) if own.result["experts"]}
     if not profiles:
         return None
     with style.look():
@@ -223,19 +226,24 @@ def _expert_figure(costs: tuple[Cost, ...]) -> Figure | None:
 
 
 def _training_bars(axes: Axes, cost: Cost) -> None:
-    values = [expert["training"] for expert in cost.result["experts"]]
-    _bars(axes, list(map(str, range(len(values)))), values, [_colour(i) for i in range(len(values))])
-    axes.set_title(f"{_title(cost)}\ntraining step, through each expert", fontsize=7.5, parse_math=False)
+    numbers = _by_expert(cost)
+    values = [numbers[expert["name"]]["training_flops"] for expert in cost.result["experts"]]
+    _bars(axes, list(map(str, range(len(values)))), values, [style.colour(i) for i in range(len(values))])
+    axes.set_title(f"{cost.subject.name}\ntraining step, through each expert", fontsize=7.5, parse_math=False)
     axes.set_xlabel("expert, counted from 0")
 
 
 def _test_bars(axes: Axes, cost: Cost) -> None:
-    choices = {choice["name"]: choice["flops"]["counted"] for choice in cost.result["choices"]}
+    numbers, choices = _by_expert(cost), [choice["name"] for choice in cost.result["choices"]]
     names = [name.removeprefix("expert ") for name in choices]
-    colours = [_colour(int(name)) if name.isdigit() else style.INK for name in names]
-    _bars(axes, names, list(choices.values()), colours)
-    axes.set_title(f"{_title(cost)}\ntest, head for one view", fontsize=7.5, parse_math=False)
+    colours = [style.colour(int(name)) if name.isdigit() else style.INK for name in names]
+    _bars(axes, names, [numbers[choice]["head_flops"] for choice in choices], colours)
+    axes.set_title(f"{cost.subject.name}\ntest, head for one view", fontsize=7.5, parse_math=False)
     axes.set_xlabel("an expert alone, or all of them")
+
+
+def _by_expert(cost: Cost) -> dict[str, Values]:
+    return {values["expert"]: values for values, _ in expert_values(cost.result)}
 
 
 def _bars(axes: Axes, names: list[str], values: list[float], colours: list[str]) -> None:
@@ -251,11 +259,3 @@ def _bars(axes: Axes, names: list[str], values: list[float], colours: list[str])
     axes.set_xticks(places, names)
     axes.set_ylabel(word)
     axes.margins(y=0.15)
-
-
-def _colour(expert: int) -> str:
-    return style.PALETTE[expert % len(style.PALETTE)]
-
-
-def _title(cost: Cost) -> str:
-    return ", ".join(filter(None, [cost.label, cost.point]))

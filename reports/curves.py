@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import labels, scatter, style
 from reports.results import Results, is_set
+from reports.style import READS, Picture
 
 TICKS = 24  # of an axis; of more values, every second or third has one
+
+
+def curve_figures(results: Results) -> Iterator[Picture]:
+    """A figure for every numeric axis."""
+    measured = style.sentence("; ".join(map(results.words, curve_measures(results))))
+    for axis in curve_axes(results):
+        if figure := curve_figure(results, axis):
+            caption = f"{measured} against {results.axes[axis]}; {READS}."
+            yield Picture("curves", f"curve-{style.slug(axis)}", caption, figure)
 
 
 def curve_axes(results: Results) -> list[str]:

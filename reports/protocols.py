@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reports.results import Results, value_text
-from reports.shown import Grid
+from reports.table import Table, cells, columns
 
 CHANGES = {"starts from": "use", "with the changes": "changes"}  # row -> what of a protocol is in it
 
 
-def protocol_grids(results: Results) -> Iterator[Grid]:
+def protocol_tables(results: Results) -> Iterator[Table]:
     """Fields as rows, the suite's protocols as columns; with what is known of their data as notes."""
     names, differing = tuple(results.roles), _fields(results)
     shared = shared_fields(results)
@@ -21,7 +21,9 @@ def protocol_grids(results: Results) -> Iterator[Grid]:
     first = f" Fields that {axes} changes are shown as at its first value." if axes else ""
     caption = f"How each column is measured: {which}. “–”: none.{first}"
     heads = dict.fromkeys(("Field", *names), False)
-    yield Grid("protocols", "protocols", caption, heads, tuple(rows), tuple(_notes(results)))
+    yield Table(
+        "protocols", "protocols", caption, columns(heads), tuple(cells(*row) for row in rows), tuple(_notes(results))
+    )
 
 
 def shared_fields(results: Results) -> dict[str, str]:

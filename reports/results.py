@@ -1,12 +1,12 @@
-"""What a report reads: the tidy table of a suite, its predictions and probes. Nothing here knows the store."""
+"""The results of a suite: its tidy table of accuracies, its predictions, and facts about its rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,9 @@ from bench.measure.metrics import harmonic_mean
 from bench.measure.statistics import spread
 from bench.suite.measures import ROLES, Measure, measures, of_role, trade_offs
 from bench.suite.pairing import Pair
-from reports.costs import Cost, Training
-from reports.failures import Failure
-from reports.maps import Maps
-from reports.routing import Routing
-from reports.shares import Shares
-from reports.weights import Distances
+from reports.facts import Cost, Distances, FailedStage, Maps, Probe, Routing, Shares, TrainingCost
 
+Place = tuple[str, str, str]  # row, point, expert
 TRIAL = ["row", "point", "expert", "seed"]
 COLUMNS = {
     *("row", "label", "method", "point", "seed", "expert", "role", "protocol", "dataset", "part", "deviation"),
@@ -40,20 +36,12 @@ class ReportSettings:
     compare: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class Probe:
-    """Cosine similarity [E+1,E+1] between the features of E experts and their merge, averaged over `videos`."""
+class SideRow(NamedTuple):
+    """The side of a comparison that a row is of, and the row's id and label there."""
 
+    side: str
     row: str
     label: str
-    point: str
-    seed: int
-    protocol: str
-    feature: str
-    names: tuple[str, ...]
-    similarity: NDArray[np.float64]
-    videos: int
-    identity: str
 
 
 @dataclass(frozen=True, eq=False)  # a table has no truth value; what is made of one is kept by identity
@@ -68,7 +56,8 @@ class Results:
     `predictions(identity)` gives `video`, `label`, `prediction`, `correct` of one evaluation; draws of classes share
     one, in which `correct` is a video's mean over its draws, nan without any. `protocols` maps a protocol to its
     `hash`, the named protocol that it starts from (`use`), its `changes` to that one, its `fields` and `notes`.
-    `published` are numbers of papers beside the measures that they belong to.
+    `published` are numbers of papers beside the measures that they belong to. `sides` has every row of a comparison
+    and is empty for a single suite.
     Raises ValueError on missing columns or a trial that has two results for one part.
     """
 
@@ -88,9 +77,10 @@ class Results:
     distances: tuple[Distances, ...] = ()
     routing: tuple[Routing, ...] = ()
     costs: tuple[Cost, ...] = ()
-    trainings: tuple[Training, ...] = ()
+    trainings: tuple[TrainingCost, ...] = ()
     shares: tuple[Shares, ...] = ()
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[FailedStage, ...] = ()
+    sides: Mapping[str, SideRow] = field(default_factory=dict)
     class_names: Callable[[str], Sequence[str]] = lambda identity: ()  # candidates of an evaluation, by its identity
     answers: Callable[[str], NDArray[np.float32]] | None = None  # a quicker way to `correct` than all of `predictions`
 
@@ -293,6 +283,11 @@ class Results:
 
     def _rows_through(self, axis: str) -> int:
         return int(self.table.loc[[is_set(value) for value in self.table[axis]], "row"].nunique())
+
+
+def place_of(line: pd.Series | Mapping[Hashable, Any]) -> Place:
+    """The row, point and expert of a line of the summary."""
+    return line["row"], line["point"], line["expert"]
 
 
 def grouped(lines: pd.DataFrame, axes: list[str]) -> list[pd.DataFrame]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 INK, FAINT, GRID = "#222222", "#767676", "#d4d4d4"
 HM_ZS = r"HM$_{\mathrm{ZS}}$"
 SMALL = 6.5  # points; the smallest text that survives a paper's column
+READS = "its numbers are in the table of this page"
 # Okabe & Ito (2008) without its yellow; the others are darkened where they are too light for text on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#B8578F", "#B27B00", "#2F86B8", "#7A4FA3", "#555555")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
@@ -25,6 +27,15 @@ LOOK: Any = {
     **{"axes.spines.top": False, "axes.spines.right": False, "xtick.major.width": 0.6, "ytick.major.width": 0.6},
     **{"xtick.major.size": 3, "ytick.major.size": 3, "lines.linewidth": 1.2, "lines.markersize": 5},
 }
+
+
+class Picture(NamedTuple):
+    """A figure for a section of the page; its files have the stem `name`, and the caption says what it shows."""
+
+    section: str
+    name: str
+    caption: str
+    figure: Figure
 
 
 class Mark(NamedTuple):
@@ -44,6 +55,25 @@ def marks(rows: Iterable[str], reference: str | None = None) -> dict[str, Mark]:
     others = [row for row in rows if row != reference]
     marks = {row: Mark(PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]) for i, row in enumerate(others)}
     return marks | ({reference: Mark(INK, "*")} if reference else {})
+
+
+def colour(place: int) -> str:
+    """The colour of the expert that is counted so."""
+    return PALETTE[place % len(PALETTE)]
+
+
+def slug(text: str) -> str:
+    """`text` within a file's name."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-")
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital."""
+    return text[:1].upper() + text[1:]
+
+
+def shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def panels(count: int, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Any]]:

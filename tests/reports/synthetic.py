@@ -22,7 +22,8 @@ from bench.store.records import Store
 from bench.suite.pairing import Pair
 from bench.suite.published import lookup
 from bench.suite.resolve import Suite, load_suite
-from reports.results import Probe, ReportSettings, Results
+from reports.facts import Probe, Subject
+from reports.results import ReportSettings, Results
 
 PROTOCOLS = {"K400": "closed-set", "UCF": "zero-shot", "HMDB": "zero-shot", "K600": "zero-shot"}
 HALVES = {f"{data}-{half}": half for half in ("base", "novel") for data in ("hmdb51", "ucf101")}
@@ -154,7 +155,14 @@ def experts() -> Results:
     similarity = 0.6 + 0.4 * np.eye(5)
     similarity[0, 1:] = similarity[1:, 0] = 0.85
     probes = tuple(
-        Probe("mote", "MoTE", "", seed, "K600", "temporal feature", ("merged", *names), similarity, 100, f"p{seed}")
+        Probe(
+            Subject("mote", "MoTE", "", f"p{seed}", seed),
+            "K600",
+            "temporal feature",
+            ("merged", *names),
+            similarity,
+            100,
+        )
         for seed in range(3)
     )
     return suite(pd.concat([base.table, pd.DataFrame(lines)]), {}, probes, compare=base.settings.compare)

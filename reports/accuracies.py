@@ -12,200 +12,163 @@ import pandas as pd
 
 from bench.measure.statistics import DRAWS, ENOUGH
 from bench.suite.measures import Measure
-from reports.bootstrap import Bootstrap, Place, bootstrap
-from reports.markup import LATEX, MARKDOWN, booktabs, escape, pipes
-from reports.results import Results, grouped, is_draw, value_text
+from reports.bootstrap import Bootstrap, bootstrap
+from reports.results import Place, Results, grouped, is_draw, place_of, value_text
+from reports.table import Column, Table, TableCell, cells
 
-Facts = pd.Series | dict[Hashable, Any]  # a line of `Results.summary`
+SummaryLine = pd.Series | dict[Hashable, Any]  # of `Results.summary`
 DIGITS = 1
 DAGGER = "†"
 LEVEL = 0.05  # of significance
 # Seeds -> the least percent that plain percentile intervals over seeds and videos covered (`python -m tools.coverage`).
 PLAIN_COVERAGE = {2: 77, 3: 85, 5: 90}
 SHARED = {2: ", both per seed", 3: ", all per seed"}
+LEGEND = (
+    "“missing”: no result yet, which leaves its harmonic means blank; “–”: the row has no such protocol. "
+    "A number leads to the results that it is made of."
+)
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One number: `n` of `planned` seeds are in `mean` and `std`; planned 0 means that the row has no such protocol.
+class Score:
+    """A number of the table: `n` of `planned` seeds are in `mean` and `std`; 0 planned: the row lacks the protocol.
 
-    `std` is that over seeds, or over the parts of a protocol where one seed is planned.
+    `std` is over seeds, or over the parts of a protocol where one seed is planned.
     """
 
     mean: float
     std: float
     n: int
     planned: int
-    best: bool = False  # of its column, or not significantly below the best
-    top: bool = False  # the best mean itself
-    derived: bool = False  # a harmonic mean: blank where an input is missing, which is said in the input's cell
+    derived: bool = False  # a harmonic mean: blank where an input is missing, because the input's cell says so
     deviates: bool = False  # measured otherwise than the column says, or made of such a number
     parts: int = 1  # of the protocol, for each seed
     parts_missing: int = 0  # over all seeds
-    interval_text: str = ""  # e.g. "95 % interval 73.1–75.4 over 512 videos and 3 seeds"
 
     @property
     def complete(self) -> bool:
         return 0 < self.planned == self.n
 
     @property
+    def competes(self) -> bool:
+        """Whether it may be the best of its column."""
+        return self.complete and not self.deviates
+
+    @property
     def lacking(self) -> bool:
-        """Whether a result is missing, rather than left out for what its inputs are."""
+        """Whether a result is missing, rather than left out because of its inputs."""
         return self.n < self.planned and not (self.derived and self.deviates)
 
-    def text(self, plus_minus: str = " ± ", absent: str = "–", dagger: str = DAGGER) -> str:
+    @property
+    def text(self) -> str:
         """E.g. "74.2 ± 0.3", "74.2 ± 0.3 (2 of 3)" seeds, "74.2†", "2 of 3 parts", "missing" (blank if derived).
 
-        `absent` where none was planned.
+        "–" where none was planned.
         """
         if not self.planned:
-            return absent
-        mark = dagger if self.deviates else ""
+            return "–"
+        mark = DAGGER if self.deviates else ""
         if not self.n:
             present = self.planned * self.parts - self.parts_missing
             lacking = f"{present} of {self.planned * self.parts} parts" if self.parts_missing and present else "missing"
             return mark if self.derived else lacking + mark
-        std = "" if math.isnan(self.std) else f"{plus_minus}{self.std:.{DIGITS}f}"
+        std = "" if math.isnan(self.std) else f" ± {self.std:.{DIGITS}f}"
         part = "" if self.complete else f" ({self.n} of {self.planned})"
         return f"{self.mean:.{DIGITS}f}{std}{part}{mark}"
 
 
-@dataclass(frozen=True)
-class Line:
-    """`names`: the row's label, its value on each axis, its expert if any and its seeds; then a cell per measure."""
-
-    names: tuple[str, ...]
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """What every rendering shows.
-
-    `names` heads the text, `measures` the cells, by the keys of `Results.measures`; those that no line has are left
-    out. Each measure has `conditions`, which say its role, n and what ± is, and the `hash` of its protocol ("" for a
-    harmonic mean). `notes`: the differing fields of the marked cells.
-    """
-
-    names: tuple[str, ...]
-    measures: dict[str, str]
-    conditions: tuple[tuple[str, ...], ...]
-    hashes: tuple[str, ...]
-    lines: tuple[Line, ...]
-    caption: str
-    notes: tuple[str, ...]
+def accuracy_tables(results: Results) -> Iterator[Table]:
+    """The table of rows, and of expert choices if there are any."""
+    yield accuracy_table(results)
+    if (results.table["expert"] != "").any():
+        yield accuracy_table(results, experts=True)
 
 
-def harmonic_mean_table(results: Results, *, experts: bool = False) -> Table:
+def accuracy_table(results: Results, *, experts: bool = False) -> Table:
     """Rows × (every protocol, then harmonic means); with `experts`, expert choices instead of rows."""
-    summary = results.summary(experts=experts)
-    facets = results.facet_axes(None)
+    summary, facets = results.summary(experts=experts), results.facet_axes(None)
     measures = {name: own for name, own in results.measures.items() if summary[f"{name}_planned"].any()}
     resampled, tests = bootstrap(results, experts), set[int]()
-    lines = []
+    names = ["label", *results.axes, *(["expert"] if experts else []), "seeds"]
+    rows = []
     for group in grouped(summary, facets):
-        records = group.to_dict("records")
-        own = {_place(line): _line(line, results, measures, experts, resampled) for line in records}
-        lines.append(_mark_best(own, measures, resampled, tests))
+        lines = group.to_dict("records")
+        scores = [_column(results, measure, lines, resampled, tests) for measure in measures]
+        for line, *numbers in zip(lines, *scores, strict=True):
+            rows.append((*cells(*(_name(line, name, results) for name in names)), *numbers))
     notes = _notes(results, summary)
+    caption = [_caption(results, measures, facets, bool(notes), tests), *_warnings(results, resampled)]
+    name = "experts" if experts else "table"
     return Table(
-        ("Method", *results.axes.values(), *(["Expert"] if experts else []), "Seeds"),
-        {name: measure.title for name, measure in measures.items()},
-        _conditions(results, measures, summary),
-        tuple(_hash(results, name) for name in measures),
-        tuple(line for group in lines for line in group),
-        " ".join([_caption(results, measures, facets, bool(notes), tests), *_warnings(results, resampled)]),
-        notes,
+        name,
+        name,
+        " ".join(caption),
+        (*_heads(results, experts), *_number_heads(results, measures, summary)),
+        tuple(rows),
+        tuple(f"{DAGGER} {note}" for note in notes),
+        _values(summary, resampled),
+        LEGEND,
+        _protocols(results, measures),
     )
 
 
-def markdown(table: Table) -> str:
-    """The table in GitHub's Markdown, caption first; text is escaped, so a label can't become markup."""
-    heads = zip(table.measures.values(), table.conditions, strict=True)
-    measures = [f"{title} ({', '.join(filter(None, parts))})" if any(parts) else title for title, parts in heads]
-    rows = [[escape(text, MARKDOWN) for text in [*table.names, *measures]]]
-    for line in table.lines:
-        marks = [
-            ("**<ins>", "</ins>**") if cell.top else ("**", "**") if cell.best else ("", "") for cell in line.cells
-        ]
-        numbers = [f"{start}{cell.text()}{end}" for (start, end), cell in zip(marks, line.cells, strict=True)]
-        rows.append([*(escape(text, MARKDOWN) for text in line.names), *numbers])
-    below = [f"\n{escape(text, MARKDOWN)}" for text in (*(f"{DAGGER} {note}" for note in table.notes), *_hashes(table))]
-    return "\n".join([escape(table.caption, MARKDOWN), "", *pipes(rows, _numeric(table)), *below, ""])
-
-
-def latex(table: Table) -> str:
-    """A booktabs `tabular` with the caption as a comment, notes below; needs \\usepackage{booktabs}."""
-    rows = [[*table.names, *table.measures.values()]]
-    rows += [[*[""] * len(table.names), *conditions] for conditions in zip(*table.conditions, strict=True)]
-    rows = [[escape(text, LATEX) for text in row] for row in rows]
-    head = len(rows)
-    for line in table.lines:
-        numbers = [cell.text(r" $\pm$ ", "--", r"$^\dagger$") for cell in line.cells]
-        bold = [rf"\textbf{{{text}}}" if c.best else text for text, c in zip(numbers, line.cells, strict=True)]
-        lined = [rf"\underline{{{text}}}" if c.top else text for text, c in zip(bold, line.cells, strict=True)]
-        rows.append([*(escape(text, LATEX) for text in line.names), *lined])
-    comments = [f"% {' '.join(text.split())}" for text in (table.caption, *_hashes(table))]
-    notes = [rf"\par{{\footnotesize $^\dagger$ {escape(note, LATEX)}\par}}" for note in table.notes]
-    return "\n".join([*comments, *booktabs(rows, head, _numeric(table)), *notes, ""])
-
-
-def csv(results: Results, *, experts: bool = False) -> str:
-    """The numbers behind the table, unrounded: `Results.summary`, and `_low`, `_high` of 95 % intervals, as CSV."""
-    summary, intervals = results.summary(experts=experts), bootstrap(results, experts).intervals
-    for measure, bounds in intervals.items():
-        place = list(summary.columns).index(f"{measure}_n") + 1
-        for name, values in zip(("high", "low"), reversed(bounds), strict=True):
-            summary.insert(place, f"{measure}_{name}", values)
-    return summary.to_csv(index=False, lineterminator="\n")
-
-
-def cell(line: Facts, measure: str, results: Results) -> Cell:
+def score(line: SummaryLine, measure: str, results: Results) -> Score:
     """The number that a line of `Results.summary` has for `measure`."""
     protocol = measure in results.roles
     mean, std, n, deviation = (line[f"{measure}_{fact}"] for fact in ("mean", "std", "n", "deviation"))
     planned = int(line["seeds"]) if line[f"{measure}_planned"] else 0
-    own = Cell(mean, std, int(n), planned, derived=not protocol, deviates=bool(deviation))
+    own = Score(mean, std, int(n), planned, derived=not protocol, deviates=bool(deviation))
     if not protocol:
         return own
     parts, parts_std, missing = (line[f"{measure}_{fact}"] for fact in ("parts", "parts_std", "parts_missing"))
     return replace(own, std=parts_std if line["seeds"] == 1 else std, parts=int(parts), parts_missing=int(missing))
 
 
-def _place(line: Facts) -> Place:
-    return line["row"], line["point"], line["expert"]
+def _column(
+    results: Results, measure: str, lines: list[dict[Hashable, Any]], resampled: Bootstrap, tests: set[int]
+) -> list[TableCell]:
+    """The cells of one measure, with the best of them marked if two or more compete, and what ties with it.
 
-
-def _line(line: Facts, results: Results, measures: Iterable[str], experts: bool, resampled: Bootstrap) -> Line:
-    names = [line["label"], *(value_text(line[axis]) for axis in results.axes), *([line["expert"]] if experts else [])]
-    cells = []
-    for measure in measures:
-        interval = resampled.interval(_place(line), measure)
-        cells.append(replace(cell(line, measure, results), interval_text=interval.text if interval else ""))
-    return Line((*map(str, names), str(line["seeds"])), tuple(cells))
-
-
-def _mark_best(lines: dict[Place, Line], measures: Iterable[str], resampled: Bootstrap, tests: set[int]) -> list[Line]:
-    """Marks each column's best among complete cells that are as the column says, if there are two, and what ties.
-
-    A tie is not significantly below the best, or equal to it after rounding. Adds the columns' numbers of tests.
+    A tie is not significantly below the best, or equal to it after rounding. Adds the number of tests to `tests`.
     """
-    columns = []
-    for measure, column in zip(measures, zip(*(line.cells for line in lines.values()), strict=True), strict=True):
-        competing = {place: cell for place, cell in zip(lines, column, strict=True) if _competes(cell)}
-        gaps = resampled.gaps(measure, list(competing)) if len(competing) > 1 else {}
-        top = max((round(competing[place].mean, DIGITS) for place in gaps), default=None)
-        tests |= {len(gaps) - 1} if gaps else set()
-        columns.append([
-            replace(cell, top=place in gaps and (shown := round(cell.mean, DIGITS)) == top,
-                    best=place in gaps and (shown == top or gaps[place].p >= LEVEL))
-            for place, cell in zip(lines, column, strict=True)
-        ])  # fmt: skip
-    return [replace(line, cells=cells) for line, cells in zip(lines.values(), zip(*columns, strict=True), strict=True)]
+    scores = {place_of(line): score(line, measure, results) for line in lines}
+    competing = [place for place, own in scores.items() if own.competes]
+    gaps = resampled.gaps(measure, competing) if len(competing) > 1 else {}
+    best = max((round(scores[place].mean, DIGITS) for place in gaps), default=None)
+    tests |= {len(gaps) - 1} if gaps else set()
+
+    def cell(place: Place, own: Score) -> TableCell:
+        top = place in gaps and round(own.mean, DIGITS) == best
+        bold = top or (place in gaps and gaps[place].p >= LEVEL)
+        interval = resampled.interval(place, measure)
+        return TableCell(own.text, bold, top, own.lacking, interval.text if interval else "", (*place, measure))
+
+    return [cell(place, own) for place, own in scores.items()]
 
 
-def _competes(cell: Cell) -> bool:
-    return cell.complete and not cell.deviates
+def _name(line: SummaryLine, name: str, results: Results) -> str:
+    return value_text(line[name]) if name in results.axes else str(line[name])
+
+
+def _heads(results: Results, experts: bool) -> list[Column]:
+    names = ["Method", *results.axes.values(), *(["Expert"] if experts else [])]
+    return [*map(Column, names), Column("Seeds", number=True)]
+
+
+def _number_heads(results: Results, measures: Mapping[str, Measure], summary: pd.DataFrame) -> Iterator[Column]:
+    for (name, measure), below in zip(measures.items(), _conditions(results, measures, summary), strict=True):
+        own = _hash(results, name)
+        yield Column(measure.title, True, below, f"protocol {own}, see Protocols" if own else "")
+
+
+def _values(summary: pd.DataFrame, resampled: Bootstrap) -> pd.DataFrame:
+    """The numbers behind the table, unrounded: the summary, and `_low`, `_high` of 95 % intervals."""
+    values = summary.copy()
+    for measure, bounds in resampled.intervals.items():
+        place = list(values.columns).index(f"{measure}_n") + 1
+        for name, own in zip(("high", "low"), reversed(bounds), strict=True):
+            values.insert(place, f"{measure}_{name}", own)
+    return values
 
 
 def _conditions(results: Results, measures: Iterable[str], summary: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
@@ -301,12 +264,7 @@ def _hash(results: Results, measure: str) -> str:
     return results.protocols[measure]["hash"] if measure in results.roles and not results.protocol_axes else ""
 
 
-def _hashes(table: Table) -> list[str]:
+def _protocols(results: Results, measures: Mapping[str, Measure]) -> str:
     """The sentence that names the columns' protocols, if they can be named."""
-    named = [f"{title} {own}" for title, own in zip(table.measures.values(), table.hashes, strict=True) if own]
-    return [f"Protocols: {', '.join(named)}."] if named else []
-
-
-def _numeric(table: Table) -> list[bool]:
-    """Of every column: the number of seeds and the measures are numbers."""
-    return [False] * (len(table.names) - 1) + [True] * (1 + len(table.measures))
+    named = [f"{measure.title} {own}" for name, measure in measures.items() if (own := _hash(results, name))]
+    return f"Protocols: {', '.join(named)}." if named else ""
