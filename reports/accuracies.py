@@ -202,7 +202,7 @@ def _span(counts: pd.Series) -> str:
 
 def _warnings(results: Results, resampled: Bootstrap) -> Iterator[str]:
     """What the intervals are worth: from how few seeds some are, and which rows have a single run."""
-    yield "95 % intervals are in the CSV file and under the pointer."
+    yield "95 % intervals are in the CSV file and shown on hover."
     seeds = {int(count) for own in resampled.columns.values() for count in own.seeds_G}
     if few := sorted(count for count in seeds if 1 < count < ENOUGH):
         span = f"{few[0]}–{few[-1]}" if len(few) > 1 else f"{few[0]}"

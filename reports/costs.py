@@ -27,7 +27,7 @@ GIGA, MEGA, MEBIBYTE, MILLI = 1e9, 1e6, 2**20, 1e-3
 EACH = "2 per multiply-add"
 GPU_DAYS = "gpu_days"
 DAY = 24  # hours
-PAGE_DIGITS, TERMINAL_DIGITS = 3, 4  # significant ones
+DIGITS = {"page": 3, "terminal": 4}  # significant ones
 REPRODUCED = re.compile("reproduced_by_MoTE=")
 SIZES = ("total", "trainable", "active", "head", "expert")
 CALLS = ("view", "video", "text", "training")  # FLOPs of which a profile counts
@@ -46,15 +46,12 @@ class CostLine(NamedTuple):
 
 
 class CostColumn(NamedTuple):
-    """A column of a grid: its head, and its text for a line with so many significant digits.
-
-    `detail`: shown in the terminal, but not on the page.
-    """
+    """A column of a grid: its head, its text for a line with so many significant digits, and the media that show it."""
 
     head: str
     text: Callable[[Values, int], str]
     number: bool = True
-    detail: bool = False
+    media: tuple[str, ...] = ("page", "terminal")
 
 
 class CostGrid(NamedTuple):
@@ -66,13 +63,12 @@ class CostGrid(NamedTuple):
     lines: list[CostLine]
     notes: tuple[str, ...] = ()
 
-    def table(self, *, details: bool = False) -> Table:
-        """The grid in print. Columns of text that are empty are left out; those from the first number on are linked."""
+    def table(self, medium: str) -> Table:
+        """The grid for the page or the terminal. Columns of text that are empty are left out; those from the first number on are linked."""
         names = [CostColumn("Method", _plain("label"), False), CostColumn("Setting", _plain("setting"), False)]
-        columns = [*names, *(column for column in self.columns if details or not column.detail)]
+        columns = [*names, *(column for column in self.columns if medium in column.media)]
         first = next(place for place, column in enumerate(columns) if column.number)
-        digits = TERMINAL_DIGITS if details else PAGE_DIGITS
-        rows = [[column.text(_facts(line), digits) for column in columns] for line in self.lines]
+        rows = [[column.text(_facts(line), DIGITS[medium]) for column in columns] for line in self.lines]
         shown = [place for place, own in enumerate(columns) if own.number or any(row[place] for row in rows)]
         return Table(
             "costs",
@@ -92,14 +88,14 @@ def cost_tables(results: Results) -> Iterator[Table]:
     """The tables that there are numbers for."""
     profiles = list(_profiles(results))
     grids = [grid(profiles) for grid in (cost_grid, latency_grid, module_grid, expert_grid)]
-    yield from (grid.table() for grid in (*grids, training_grid(results)) if grid.lines)
+    yield from (grid.table("page") for grid in (*grids, training_grid(results)) if grid.lines)
 
 
 def profile_tables(identity: str, result: dict[str, Any]) -> Iterator[Table]:
     """A record of the kind `profile` as tables with all their details."""
     profiles = [Profile(Cost(Subject("", "", "", identity), result, result["machine"]))]
     grids = [grid(profiles) for grid in (cost_grid, latency_grid, module_grid, expert_grid)]
-    yield from (grid.table(details=True) for grid in grids if grid.lines)
+    yield from (grid.table("terminal") for grid in grids if grid.lines)
 
 
 class Profile(NamedTuple):
@@ -157,9 +153,12 @@ def cost_grid(profiles: Iterable[Profile]) -> CostGrid:
         CostColumn("Parameters (M)", millions("parameters_total")),
         CostColumn("Trainable (M)", millions("parameters_trainable")),
         CostColumn("Active (M)", millions("parameters_active")),
-        *(CostColumn(f"{name.capitalize()} (M)", millions(f"parameters_{name}"), True, True) for name in SIZES[3:]),
         *(
-            CostColumn(f"{name} (M)", millions(name), True, True)
+            CostColumn(f"{name.capitalize()} (M)", millions(f"parameters_{name}"), media=("terminal",))
+            for name in SIZES[3:]
+        ),
+        *(
+            CostColumn(f"{name} (M)", millions(name), media=("terminal",))
             for name in ("Class-bound", "Visual tower", "Text tower")
         ),
         CostColumn("GFLOPs a view", giga("flops_view_counted")),
@@ -167,11 +166,17 @@ def cost_grid(profiles: Iterable[Profile]) -> CostGrid:
         CostColumn("Δ closed form (%)", lambda own, _: _percent(own["view_difference_percent"])),
         CostColumn("GFLOPs a class text", giga("flops_text_counted")),
         CostColumn("GFLOPs training, a video", giga("flops_training_counted")),
-        *(CostColumn(f"GFLOPs a {name}, closed form", giga(f"flops_{name}_closed"), True, True) for name in CALLS[:2]),
-        *(CostColumn(f"GMACs a {name}", _scaled(f"flops_{name}_counted", 2 * GIGA), True, True) for name in CALLS[:2]),
-        CostColumn("GFLOPs a class text, closed form", giga("flops_text_closed"), True, True),
-        CostColumn("GMACs a class text", _scaled("flops_text_counted", 2 * GIGA), True, True),
-        CostColumn("GMACs training, a video", _scaled("flops_training_counted", 2 * GIGA), True, True),
+        *(
+            CostColumn(f"GFLOPs a {name}, closed form", giga(f"flops_{name}_closed"), media=("terminal",))
+            for name in CALLS[:2]
+        ),
+        *(
+            CostColumn(f"GMACs a {name}", _scaled(f"flops_{name}_counted", 2 * GIGA), media=("terminal",))
+            for name in CALLS[:2]
+        ),
+        CostColumn("GFLOPs a class text, closed form", giga("flops_text_closed"), media=("terminal",)),
+        CostColumn("GMACs a class text", _scaled("flops_text_counted", 2 * GIGA), media=("terminal",)),
+        CostColumn("GMACs training, a video", _scaled("flops_training_counted", 2 * GIGA), media=("terminal",)),
     )
     caption = (
         f"Parameters in millions and GFLOPs ({EACH}) of matrix products, counted. Active: visual tower and head as "
@@ -196,10 +201,10 @@ def latency_grid(profiles: Iterable[Profile]) -> CostGrid:
         CostColumn("Batch", _plain("batch")),
         CostColumn("p50 (ms)", _scaled("p50", MILLI)),
         CostColumn("p95 (ms)", _scaled("p95", MILLI)),
-        CostColumn("Runs", _plain("runs"), True, True),
+        CostColumn("Runs", _plain("runs"), media=("terminal",)),
         CostColumn("Videos/s", _scaled("throughput", 1)),
         CostColumn("Memory (MiB)", _scaled("memory", MEBIBYTE)),
-        CostColumn("Device", _plain("Device"), False),
+        CostColumn("Device", _plain("Device"), False, ("page",)),
     )
     caption = (
         "Latency of a whole batch, median and 95th percentile, throughput, and peak memory above what was held before, "
@@ -228,7 +233,7 @@ def module_grid(profiles: Iterable[Profile]) -> CostGrid:
         CostColumn("Module", _plain("module"), False),
         CostColumn(f"{word} counted", _scaled("counted", unit)),
         CostColumn(f"{word} closed form", _scaled("closed", unit)),
-        CostColumn(f"{word[0]}MACs counted", _scaled("counted", 2 * unit), True, True),
+        CostColumn(f"{word[0]}MACs counted", _scaled("counted", 2 * unit), media=("terminal",)),
         CostColumn("Δ (%)", lambda own, _: _percent(_difference(own))),
         CostColumn("Share (%)", lambda own, _: f"{own['share_percent']:.1f}"),
     )
@@ -264,11 +269,11 @@ def expert_grid(profiles: Iterable[Profile]) -> CostGrid:
     columns = (
         CostColumn("Expert", _plain("expert"), False),
         CostColumn("Parameters (M)", _scaled("parameters", MEGA)),
-        CostColumn("Head (M)", _scaled("head_parameters", MEGA), True, True),
+        CostColumn("Head (M)", _scaled("head_parameters", MEGA), media=("terminal",)),
         CostColumn(f"Training step ({word})", _scaled("training_flops", unit)),
         CostColumn(f"Head, a view ({word})", _scaled("head_flops", unit)),
-        CostColumn(f"closed form ({word})", _scaled("head_closed", unit), True, True),
-        CostColumn(f"counted ({word[0]}MACs)", _scaled("head_flops", 2 * unit), True, True),
+        CostColumn(f"closed form ({word})", _scaled("head_closed", unit), media=("terminal",)),
+        CostColumn(f"counted ({word[0]}MACs)", _scaled("head_flops", 2 * unit), media=("terminal",)),
         CostColumn("p50 (ms)", _scaled("p50_seconds", MILLI)),
         CostColumn("p95 (ms)", _scaled("p95_seconds", MILLI)),
     )
@@ -375,7 +380,7 @@ def flop_unit(largest: float) -> tuple[float, str]:
     return (GIGA, "GFLOPs") if largest >= GIGA else (MEGA, "MFLOPs")
 
 
-def digits(value: float, like: float | None = None, significant: int = PAGE_DIGITS) -> str:
+def digits(value: float, like: float | None = None, significant: int = DIGITS["page"]) -> str:
     """Significant digits, at least one after the point: "649.3", "98.8", "0.0123", "1,299.0"; "–" for nan.
 
     With `like`, as many digits after the point as that number has.

@@ -24,6 +24,7 @@ from bench.suite.published import lookup
 from bench.suite.resolve import Suite, load_suite
 from reports.facts import Probe, Subject
 from reports.results import ReportSettings, Results
+from reports.table import Table
 
 PROTOCOLS = {"K400": "closed-set", "UCF": "zero-shot", "HMDB": "zero-shot", "K600": "zero-shot"}
 HALVES = {f"{data}-{half}": half for half in ("base", "novel") for data in ("hmdb51", "ucf101")}
@@ -45,6 +46,15 @@ PROVENANCE = {
     "host": "example",
     "threads": 2,
 }
+
+
+def texts(table: Table) -> list[tuple[str, ...]]:
+    """The rows of a table as texts."""
+    return [tuple(cell.text for cell in row) for row in table.rows]
+
+
+def heads(table: Table) -> list[str]:
+    return [column.head for column in table.columns]
 
 
 def predictions(identity: str) -> pd.DataFrame:
