@@ -243,7 +243,7 @@ def _test_bars(axes: Axes, cost: Cost) -> None:
 
 
 def _by_expert(cost: Cost) -> dict[str, Values]:
-    return {values["expert"]: values for values, _ in expert_values(cost.result)}
+    return {values["expert"]: values for values in expert_values(cost.result)}
 
 
 def _bars(axes: Axes, names: list[str], values: list[float], colours: list[str]) -> None:
