@@ -51,12 +51,12 @@ class Score:
 
     @property
     def competes(self) -> bool:
-        """Whether it may be the best of its column."""
+        """True if the score may be the best of its column."""
         return self.complete and not self.deviates
 
     @property
     def lacking(self) -> bool:
-        """Whether a result is missing, rather than left out because of its inputs."""
+        """True if a result is missing; a mean that is left out because of its inputs is not."""
         return self.n < self.planned and not (self.derived and self.deviates)
 
     @property
@@ -172,7 +172,7 @@ def _values(summary: pd.DataFrame, resampled: Bootstrap) -> pd.DataFrame:
 
 
 def _conditions(results: Results, measures: Iterable[str], summary: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
-    """Role, number of videos and parts, and what ± is, of every measure; without kinds that no measure has."""
+    """Role, number of videos and parts, and meaning of ± of every measure; kinds that no measure has are left out."""
     derived = ("", "", "", "")
     lines = dict(iter(results.table.groupby("protocol", sort=False)))
     own = [_conditions_of(lines[name], name, summary) if name in lines else derived for name in measures]
@@ -201,7 +201,7 @@ def _span(counts: pd.Series) -> str:
 
 
 def _warnings(results: Results, resampled: Bootstrap) -> Iterator[str]:
-    """What the intervals are worth: from how few seeds some are, and which rows have a single run."""
+    """Warnings about the intervals: few seeds, rows of a single run, few resamples."""
     yield "95 % intervals are in the CSV file and shown on hover."
     seeds = {int(count) for own in resampled.columns.values() for count in own.seeds_G}
     if few := sorted(count for count in seeds if 1 < count < ENOUGH):
@@ -245,7 +245,7 @@ def _caption(
 
 
 def _notes(results: Results, summary: pd.DataFrame) -> tuple[str, ...]:
-    """What differs in the marked cells, e.g. "MoTE, layers 4 (UCF, HMDB): views.clips 1 instead of 3"."""
+    """Notes on the marked cells, e.g. "MoTE, layers 4 (UCF, HMDB): views.clips 1 instead of 3"."""
     found: dict[tuple[str, str, str], dict[str, None]] = {}  # label, protocols, text -> points, in order
     for _, line in summary.iterrows():
         texts = [line[f"{protocol}_deviation"] for protocol in results.roles]
@@ -260,7 +260,7 @@ def _notes(results: Results, summary: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _hash(results: Results, measure: str) -> str:
-    """None where the protocol depends on the point, because a column has several then."""
+    """The hash of a column's protocol; empty if the protocol depends on the point, since there are several then."""
     return results.protocols[measure]["hash"] if measure in results.roles and not results.protocol_axes else ""
 
 

@@ -59,7 +59,7 @@ def _row(pair: Pair, line: pd.Series | None, measured: Score | None, results: Re
 
 
 def _values(pair: Pair, measured: Score | None) -> dict[str, object]:
-    """The numbers of a line, unrounded, with every column of results.csv."""
+    """The numbers of a line, unrounded, with every column of the file of published numbers."""
     facts = {"mean": measured.mean, "std": measured.std, "n": measured.n} if measured else {}
     return {
         "row": pair.row,
@@ -109,7 +109,7 @@ def _same(pair: Pair) -> str:
 
 
 def _described(pair: Pair) -> str:
-    """What was published; on which data, where the column does not say it."""
+    """Method and backbone of a published number, and its data where the column does not name them."""
     number = pair.number
     method = f"{number.method} ({number.variant})" if number.variant else number.method
     shots = f"{number.shots} shots" if number.shots else ""

@@ -115,7 +115,7 @@ def _category_figure(lines: pd.DataFrame) -> Figure:
 
 
 def _draw_class(axes: Axes, place: int, lines: pd.DataFrame, choices: Sequence[str]) -> None:
-    """The choices of one class below each other, with one standard deviation over seeds."""
+    """Draw the choices of one class below each other, with one standard deviation over seeds."""
     marks = style.marks(choices, choices[0])
     axes.plot([lines["mean"].min(), lines["mean"].max()], [place, place], color=style.GRID, linewidth=4, zorder=1)
     for _, line in lines.iterrows():

@@ -1,4 +1,4 @@
-"""From the store to a report's results: the tidy table of a suite, and what else is known of its rows."""
+"""Collecting a report's results from the store: the tidy table of a suite, and facts about its rows."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
 
 
 def _title(suite: Suite) -> str:
-    """With the world's data in the places of those that the columns are named after."""
+    """The suite's title; in a world, with the dataset that each column stands for."""
     if not suite.file.world:
         return suite.file.title
     stands = ", ".join(f"{name} is {protocol.dataset}" for name, protocol in suite.columns.items())
@@ -99,7 +99,7 @@ def _lines(
 
 
 def _failures(graph: Graph, store: Store) -> Iterator[FailedStage]:
-    """The stages of the graph of which an attempt failed, in its order."""
+    """The stages that failed in at least one attempt, in the order of the graph."""
     attempts, reasons = Counter[str](), dict[str, list[str]]()
     for event in store.events():
         if event["event"] == "start":

@@ -19,7 +19,7 @@ Known = TypeVar("Known", bound=Fact)
 
 
 def merge(a: Results, b: Results, names: tuple[str, str]) -> Results:
-    """Both in one; every row that both have is a pair of `settings.compare`, B first.
+    """Merge both into one; every row that both have is a pair of `settings.compare`, B first.
 
     Two columns are one if their protocols have the same hash and were measured on the same videos. Otherwise they are
     kept apart, as "closed-set (A)" and "closed-set (B)". What is drawn of experts is left out.
@@ -64,7 +64,7 @@ def merge(a: Results, b: Results, names: tuple[str, str]) -> Results:
 
 
 def _side(results: Results, side: str, apart: Sequence[str]) -> Results:
-    """One of the two, with its rows and the columns that are kept apart renamed."""
+    """One side, with its rows and the columns in `apart` renamed."""
     columns = {name: f"{name} ({side})" if name in apart else name for name in results.protocols}
 
     def named(text: str) -> str:
@@ -95,7 +95,7 @@ def _named(side: str, text: str) -> str:
 
 
 def _alike(a: Results, b: Results, protocol: str) -> bool:
-    """Whether a column means the same on both sides; that of an axis over protocols, only if both have the axis."""
+    """True if a column means the same on both sides; an axis over protocols must be one of both."""
     hashes = [results.protocols[protocol]["hash"] for results in (a, b)]
     if hashes[0] != hashes[1] or a.protocol_axes != b.protocol_axes:
         return False

@@ -95,7 +95,7 @@ def _base(results: Results, summary: pd.DataFrame) -> str:
 
 
 def comparisons(results: Results) -> list[Comparison]:
-    """Every measure that both rows of a pair have, of all `pairings`.
+    """Tests of every measure that both rows of a pair have, for all `pairings`.
 
     Each video's correctness is averaged over seeds for `p`, which speaks of these videos and seeds. Splits of one
     protocol are one test, in which a video counts as often as in their mean. A side that is measured otherwise than
@@ -130,7 +130,7 @@ def comparison_tables(results: Results) -> Iterator[Table]:
 
 
 class _Sides:
-    """What the tests need of compared rows: their estimates, and correctness by video as a mean over seeds."""
+    """The inputs of the tests between rows: estimates, and each video's correctness as a mean over seeds."""
 
     def __init__(self, results: Results, pairs: Sequence[Pairing]) -> None:
         self.results, self.resampled, self.pairs = results, bootstrap(results), pairs
@@ -150,12 +150,12 @@ class _Sides:
         self.listed = cache(self._listed)
 
     def comparable(self, a: Place, b: Place, protocol: str) -> bool:
-        """Whether both have a protocol, on the same data."""
+        """True if both have a protocol, on the same data."""
         return self.datasets.get((a, protocol), set()) == self.datasets.get((b, protocol)) != set()
 
     @cached_property
     def tests(self) -> dict[str, Tests]:
-        """Over videos and seeds, of all pairs, by measure."""
+        """The tests of all pairs over videos and seeds, by measure."""
         first_P, second_P = np.transpose([[self.resampled.places[place] for place in both] for both in self.places])
         return {name: difference_tests(own, first_P, second_P) for name, own in self.resampled.columns.items()}
 

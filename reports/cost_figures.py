@@ -26,14 +26,14 @@ LETTERS = 19  # of the small print, an inch
 
 @dataclass(frozen=True)
 class Price:
-    """A price that points are drawn against: `of` a cost, nan where it was not measured."""
+    """A quantity that accuracy is drawn against: `of` a cost, nan where it was not measured."""
 
     title: str
     of: Callable[[Cost], float]
 
 
 def cost_figures(results: Results) -> Iterator[Picture]:
-    """Accuracy against what it costs, for the measures that sum the suite up, and what experts cost."""
+    """Accuracy against costs, for the measures that summarize the suite, and costs of experts."""
     if not results.costs:
         return
     derived = [measure for measure in results.headlines if results.measures[measure].needs]
@@ -189,7 +189,7 @@ def _obstacles(axes: Axes, lines: pd.DataFrame) -> np.ndarray:
 
 
 def _note(summary: pd.DataFrame, measure: str, known: np.ndarray, present: pd.Series, costs: tuple[Cost, ...]) -> str:
-    """What bars and steps are, and what could not be drawn."""
+    """The small print: meaning of bars and steps, and rows that could not be drawn."""
     front = "Steps: Pareto front of the means, which nothing beats in both; differences may be chance."
     names = dict.fromkeys(", ".join(filter(None, own)) for own in summary[~known][["label", "point"]].to_numpy())
     unprofiled = f"\nNot drawn, no profile: {'; '.join(names)}." if names else ""

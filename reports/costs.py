@@ -1,4 +1,4 @@
-"""Costs of methods as one set of grids: profiles, latencies, modules, experts, trainings; and how their numbers print.
+"""Costs of methods as one set of grids: profiles, latencies, modules, experts, trainings.
 
 Page tables, the terminal tables of `profile` and the figures of costs take their numbers from these grids. GFLOPs count
 2 per multiply-add, matrix products only; a GPU-day of a paper is 24 hours of one device.
@@ -343,7 +343,7 @@ def _training_line(
 
 
 def _conditions(results: Results, selected: list[Number]) -> Iterator[str]:
-    """Where published numbers come from: those selected, or else all of the suite's methods."""
+    """Notes on the sources of published numbers: of those selected, or else of all of the suite's methods."""
     methods = results.table["method"].map(_simplified).unique()
     known = [number for number in load() if number.metric == GPU_DAYS and _simplified(number.method) in methods]
     origins: dict[str, list[str]] = {}

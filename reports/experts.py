@@ -84,7 +84,7 @@ def _fit(
 
 
 def _draw_levels(axes: Axes, levels: pd.DataFrame) -> None:
-    """Accuracies on the target as dashed lines, for which the axis is widened; in training they lie off the axis."""
+    """Accuracies on the target as dashed lines, for which the axis is widened; on the trained classes they lie off it."""
     for height in levels["y"]:
         low, high = axes.get_ylim()
         room = 0.12 * (max(high, height) - min(low, height))

@@ -22,7 +22,7 @@ FAILURES = (
 
 
 def findings(results: Results) -> list[str]:
-    """Which row is best on balance in each facet, by how much, whether that is significant, what it costs; then n."""
+    """Sentences on the best row of each facet, its lead, significance and cost; then the number of results."""
     table, summary = results.evaluations(), results.summary(alike=True)
     sentences = []
     for title, lines in results.facets(summary, None).items():
@@ -53,7 +53,7 @@ def undecodable(results: Results) -> list[str]:
 
 
 def missing(results: Results) -> list[str]:
-    """One entry per row, point, expert, protocol and part without all its results, with the seeds that lack."""
+    """An entry for every row, point, expert, protocol and part that lacks results, with the seeds."""
     lines = results.table[results.table["top1"].isna()]
     groups = lines.groupby(["label", "point", "expert", "protocol", "part"], sort=False)
     return [
@@ -73,7 +73,7 @@ def failure_tables(results: Results) -> Iterator[Table]:
 
 
 def _of_videos(lines: pd.DataFrame) -> str:
-    """Out of how many; not for draws of classes, which have fewer videos than were decoded."""
+    """The number of all videos; empty for draws of classes, which have fewer videos than were decoded."""
     return "" if is_draw(lines["part"]).any() else f" of {lines['videos'].max():.0f}"
 
 
@@ -104,7 +104,7 @@ def _facet(results: Results, measure: str, where: str, lines: pd.DataFrame) -> l
 
 
 class _Named(NamedTuple):
-    """How lines of a facet are called: by the axes that its title does not have."""
+    """Names of lines within a facet, by the axes that its title does not have."""
 
     results: Results
     where: str
@@ -127,7 +127,7 @@ def _behind(gap: Gap, tests: int, alone: bool) -> str:
 
 
 def _costs(results: Results, lines: list[pd.Series], own: _Named) -> list[str]:
-    """What the named rows cost, where profiles exist: GFLOPs of a video's answer, and what is trained."""
+    """Costs of the named rows that have a profile: GFLOPs per video, and trainable parameters."""
     profiles = {cost.setting: cost_values(cost.result) for cost in results.costs}
     found = {own.name(line): profiles.get((line["row"], line["point"])) for line in lines}
     texts = [

@@ -36,7 +36,7 @@ class Label:
 
 
 def along(x_K: ArrayLike, y_K: ArrayLike) -> Floats:
-    """Points [K*STEPS,2] along the polyline (x, y), in data units: what labels must keep off."""
+    """Points [K*STEPS,2] along the polyline (x, y), in data units, as obstacles for labels."""
     vertices = np.column_stack([np.asarray(x_K, dtype=float), np.asarray(y_K, dtype=float)])
     vertices = vertices[~np.isnan(vertices).any(axis=1)]
     shares = np.linspace(0, 1, STEPS)[:, None]
@@ -45,7 +45,7 @@ def along(x_K: ArrayLike, y_K: ArrayLike) -> Floats:
 
 
 def place(axes: Axes, labels: Sequence[Label], obstacles_K2: Floats) -> None:
-    """Draws `labels` inside `axes`, whose limits and layout must be final, at the least crowded positions.
+    """Draw `labels` inside `axes`, whose limits and layout must be final, at the least crowded positions.
 
     A label that had to move away from its point gets a thin leader.
     """
@@ -74,7 +74,7 @@ def place(axes: Axes, labels: Sequence[Label], obstacles_K2: Floats) -> None:
 
 
 def stack(axes: Axes, labels: Sequence[Label]) -> None:
-    """Draws `labels` right of `axes`, each at the height of its point, pushed apart where they would touch."""
+    """Draw `labels` right of `axes`, each at the height of its point, pushed apart where they would touch."""
     if not labels:
         return
     height = max(label.size for label in labels) * 1.25 * axes.figure.dpi / 72

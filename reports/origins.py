@@ -19,7 +19,7 @@ PERCENT = ("top1", "top5", "mean_class")
 
 
 class ResultLine(NamedTuple):
-    """A result in print. `cell`: what the results of one cell share; `first`: whether it is the first of them."""
+    """A result in print. `cell`: the number of its cell in the table of accuracies; `first`: the first of the cell."""
 
     cell: int
     first: bool

@@ -72,7 +72,7 @@ class Image(NamedTuple):
 
 
 def write_report(results: Results, out: Path) -> Path:
-    """Writes figures (PNG, PDF), tables (CSV, MD, TEX), snapshot and page into `out`; returns the page's path.
+    """Write figures (PNG, PDF), tables (CSV, MD, TEX), snapshot and page into `out`; return the page's path.
 
     Everything is made in a folder beside `out` first and moved in file by file, the page last: a report that fails
     leaves the former one as it was. Files of other names stay untouched.
@@ -100,7 +100,7 @@ def _check_sections(shown: Sequence[Picture | Table]) -> None:
 
 
 def _files(results: Results, shown: list[Table]) -> dict[str, str]:
-    """Name -> content of every file beside the page that holds text."""
+    """The text files beside the page: name -> content."""
     frames = {"expert-classes": category_table(results), "expert-weights": distance_table(results.distances)}
     texts = {
         f"{name}.csv": frame.to_csv(index=False, lineterminator="\n") for name, frame in frames.items() if len(frame)
@@ -147,5 +147,5 @@ def _page(results: Results, images: list[Image], shown: list[Table], origins: Or
 
 
 def _hash(text: str) -> str:
-    """A text as the page's policy names the only style and the only script that a browser may apply."""
+    """The hash by which the page's content security policy allows its style or script."""
     return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -155,7 +155,7 @@ def _name(results: Results, fact: Fact) -> str:
 
 
 def _other(a: str, b: str) -> str:
-    """Why measurements on two machines are not compared; empty if they are."""
+    """The reason why measurements on two machines are not compared; empty if they are."""
     return "" if a == b else f"other device ({a} in A, {b} in B)"
 
 

@@ -59,7 +59,7 @@ def save(results: Results, folder: Path) -> None:
 
 
 def load(folder: Path, store: Path | None = None) -> Results:
-    """The results of a snapshot. Predictions come from `store`, or else from where they came from when it was made.
+    """The results of a snapshot, with predictions from `store`, or else from the store of the report.
 
     Raises UserError if there is no snapshot in the folder, or one of another version.
     """

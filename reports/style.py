@@ -39,7 +39,7 @@ class Picture(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """How a row is drawn in every figure of a report."""
+    """The colour and marker of a row in every figure of a report."""
 
     colour: str
     marker: str
@@ -58,17 +58,17 @@ def marks(rows: Iterable[str], reference: str | None = None) -> dict[str, Mark]:
 
 
 def colour(place: int) -> str:
-    """The colour of the expert that is counted so."""
+    """The colour of an expert, by its number."""
     return PALETTE[place % len(PALETTE)]
 
 
 def slug(text: str) -> str:
-    """`text` within a file's name."""
+    """`text` as part of a file's name."""
     return re.sub(r"[^\w.]+", "-", text).strip("-")
 
 
 def sentence(text: str) -> str:
-    """`text` with a capital."""
+    """`text` with a capital letter at its start."""
     return text[:1].upper() + text[1:]
 
 
@@ -88,12 +88,12 @@ def panels(count: int, width: float, height: float, columns: int = 3) -> tuple[F
 
 
 def note(figure: Figure, text: str) -> None:
-    """Small print under the figure: what the bars are, n, and what could not be drawn."""
+    """Add small print under the figure: the meaning of bars, n, and rows that could not be drawn."""
     figure.supxlabel(text, x=0.01, ha="left", fontsize=SMALL, color=FAINT)
 
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Writes `stem`.png (200 dpi) and `stem`.pdf, each in one rename; without dates, so that files compare."""
+    """Write `stem`.png (200 dpi) and `stem`.pdf, each in one rename; without dates, so that files compare."""
     undated = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
     for kind, metadata in undated.items():
         unfinished = stem.with_name(f".{stem.name}.{os.getpid()}.{kind}")

@@ -34,7 +34,7 @@ Origin = str | tuple[str, str, str, str]  # a record's identity, or row, point, 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its head, whether it holds numbers, the small print below the head, and the head's tooltip."""
+    """A column: its head, True if it holds numbers, the small print below the head, and the head's tooltip."""
 
     head: str
     number: bool = False
@@ -90,7 +90,7 @@ class Table:
 
 
 def columns(heads: Mapping[str, bool]) -> tuple[Column, ...]:
-    """Columns from heads, each with whether it holds numbers."""
+    """Columns from heads; True: the column holds numbers."""
     return tuple(Column(head, number) for head, number in heads.items())
 
 
@@ -100,7 +100,7 @@ def cells(*texts: str, origin: Origin = "") -> Row:
 
 
 def frame(lines: Iterable[Mapping[str, object]]) -> pd.DataFrame:
-    """Values line by line, for a CSV file that keeps whole numbers whole beside gaps."""
+    """Lines of values as a frame; whole numbers stay whole beside gaps."""
     return pd.DataFrame(list(map(dict, lines)), dtype=object)
 
 

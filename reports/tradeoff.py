@@ -21,7 +21,7 @@ MOST = 40  # labels of a panel; of more points, only the best of each row are na
 
 
 def tradeoff_figures(results: Results) -> Iterator[Picture]:
-    """A figure for every measure that weighs two sides."""
+    """A figure for every trade-off: closed-set against HM_ZS, base against novel."""
     for name, measure in results.trade_offs.items():
         if figure := tradeoff_figure(results, name):
             x, y = map(results.words, measure.needs)

@@ -1,4 +1,4 @@
-"""What rows of the synthetic suites would cost, in the format of a profile's record; numbers of no experiment."""
+"""Costs of rows of the synthetic suites, in the format of a profile's record; numbers of no experiment."""
 
 from __future__ import annotations
 

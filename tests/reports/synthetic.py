@@ -102,7 +102,7 @@ def missing(table: pd.DataFrame, **cell: object) -> pd.DataFrame:
 
 
 def card(name: str, role: str, number: int) -> dict[str, object]:
-    """What a report knows of the protocol `name`, the `number`th of its suite."""
+    """The fields of the protocol `name`, the `number`th of its suite."""
     fields: dict[str, object] = {
         "role": role,
         "dataset": name.lower(),

@@ -144,7 +144,7 @@ def training(
 
 @pytest.fixture(scope="module")
 def times() -> dict[tuple[str, str], Change]:
-    """What is said of times, by row and quantity; accuracies are left out."""
+    """Changes of times, by row and quantity; accuracies are left out."""
     rows = dict.fromkeys(synthetic.ROWS, 80.0)
     a = of(
         rows,

@@ -1,4 +1,4 @@
-"""What the figures show: the right numbers at the right places, and missing ones by name."""
+"""Figures show the right numbers at the right places, and missing ones by name."""
 
 from __future__ import annotations
 

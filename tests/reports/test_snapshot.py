@@ -1,4 +1,4 @@
-"""What a report leaves for later comparisons: it comes back as it was, also after reports of other revisions."""
+"""Snapshots for later comparisons come back as they were, also after reports of other revisions."""
 
 from __future__ import annotations
 
