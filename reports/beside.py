@@ -10,7 +10,7 @@ from bench.suite.pairing import OTHER_DATA, Pair
 from bench.suite.published import COMPARED
 from reports.accuracies import DIGITS, Score, score
 from reports.results import Results
-from reports.table import Row, Table, TableCell, cells, columns, frame
+from reports.table import Table, TableCell, TableRow, cells, columns, frame
 
 HEADS = {  # -> whether numbers are below
     **{"Method": False, "Column": False, "Measured": True, "Published": True, "Δ": True, "Same protocol": False},
@@ -40,7 +40,7 @@ def published_tables(results: Results) -> Iterator[Table]:
         yield Table("published", "published", caption, columns(HEADS), tuple(rows), numbered, frame(values))
 
 
-def _row(pair: Pair, line: pd.Series | None, measured: Score | None, results: Results, marks: list[int]) -> Row:
+def _row(pair: Pair, line: pd.Series | None, measured: Score | None, results: Results, marks: list[int]) -> TableRow:
     number = pair.number
     text = measured.text or "missing" if measured else "–"
     origin = _identity(pair, results) if pair.measure in results.roles else ""

@@ -21,7 +21,7 @@ from bench.measure.statistics import TAILS
 from reports import style
 from reports.comparisons import interval_text, pairings, signed
 from reports.results import TRIAL, Results
-from reports.style import Picture
+from reports.style import Picture, expert_picture
 from reports.table import Table, cells, columns, frame
 
 SETTING = ["row", "label", "point", "protocol"]
@@ -69,8 +69,7 @@ def category_figures(results: Results) -> Iterator[Picture]:
     for (row, point, protocol), lines in category_table(results).groupby(["row", "point", "protocol"], sort=False):
         name = ", ".join(filter(None, [results.labels()[str(row)], str(point)]))
         caption = f"Accuracy by class on {protocol}, where the experts of {name} differ most."
-        stem = f"expert-classes-{style.slug(f'{row} {point} {protocol}')}"
-        yield Picture("experts", stem, caption, _category_figure(lines))
+        yield expert_picture("classes", (str(row), str(point), str(protocol)), caption, _category_figure(lines))
 
 
 def _accuracies(line: pd.Series, results: Results) -> pd.DataFrame:
@@ -96,12 +95,8 @@ def _category_figure(lines: pd.DataFrame) -> Figure:
         figure, (axes,) = style.panels(1, 3.6, max(2.2, 0.95 + 0.25 * len(drawn)))
         for place, (_, own) in enumerate(drawn.iterrows()):
             _draw_class(axes, place, lines[lines["class"] == own["class"]], choices)
-        axes.set_yticks(
-            range(len(drawn)), [_class_label(own, LONGEST_OF_EXPERTS) for _, own in drawn.iterrows()], parse_math=False
-        )
-        axes.set_ylim(len(drawn) - 0.4, -0.6)
+        _name_classes(axes, drawn, LONGEST_OF_EXPERTS)
         axes.set_xlim(-3, 103)
-        axes.grid(axis="x", color=style.GRID, linewidth=0.5)
         axes.set_xlabel(f"top-1 of the class, {first['protocol']} (%)", parse_math=False)
         title = ", ".join(filter(None, [first["label"], first["point"]]))
         handles = axes.get_legend_handles_labels()
@@ -127,8 +122,12 @@ def _draw_class(axes: Axes, place: int, lines: pd.DataFrame, choices: Sequence[s
         )  # fmt: skip
 
 
-def _class_label(line: pd.Series, longest: int) -> str:
-    return f"{style.shortened(str(line['class']), longest)} ({line['videos']})"
+def _name_classes(axes: Axes, lines: pd.DataFrame, longest: int) -> None:
+    """Name the classes of `lines` on the vertical axis, with their numbers of videos."""
+    names = [f"{style.shortened(str(line['class']), longest)} ({line['videos']})" for _, line in lines.iterrows()]
+    axes.set_yticks(range(len(lines)), names, parse_math=False)
+    axes.set_ylim(len(lines) - 0.4, -0.6)
+    axes.grid(axis="x", color=style.GRID, linewidth=0.5)
 
 
 def _category_note(lines: pd.DataFrame, drawn: int, classes: int) -> str:
@@ -278,6 +277,4 @@ def _draw(axes: Axes, lines: pd.DataFrame) -> None:
         if not np.isnan(line["low"]):
             axes.plot([line["low"], line["high"]], [place, place], color=colour, linewidth=0.9)
         axes.plot([middle], [place], color=colour, marker="o", markersize=4, linestyle="none")
-    axes.set_yticks(range(len(lines)), [_class_label(line, LONGEST) for _, line in lines.iterrows()], parse_math=False)
-    axes.set_ylim(len(lines) - 0.4, -0.6)
-    axes.grid(axis="x", color=style.GRID, linewidth=0.5)
+    _name_classes(axes, lines, LONGEST)

@@ -16,7 +16,7 @@ from bench.core.errors import unknown
 from bench.measure.statistics import Floats, Tests, difference_tests, holm, mcnemar, paired_permutation_test
 from reports.bootstrap import answers, bootstrap
 from reports.results import TRIAL, Place, Results, place_of
-from reports.table import Row, Table, TableCell, cells, columns, frame
+from reports.table import Table, TableCell, TableRow, cells, columns, frame
 
 LEVEL = 0.05
 PERMUTATIONS, FEW_PERMUTATIONS, MANY_TESTS = 20_000, 2_000, 200
@@ -37,7 +37,7 @@ class Pairing(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Row `a` minus row `b` on one measure, titled `protocol`; role "" for a harmonic mean of several protocols.
+    """TableRow `a` minus row `b` on one measure, titled `protocol`; role "" for a harmonic mean of several protocols.
 
     `difference` in points with its 95 % interval from `low` to `high` over videos and seeds. `p`: over videos, given
     the seeds, nan for a derived measure. `p_seeds`: over videos and seeds, or over videos alone if a side is one run of
@@ -215,7 +215,7 @@ def _p_over_videos(a_N: Floats, b_N: Floats, seeds: tuple[int, int], permutation
     return paired_permutation_test(a_N, b_N, permutations)[1]
 
 
-def _row(own: Comparison) -> Row:
+def _row(own: Comparison) -> TableRow:
     seeds = " / ".join(map(str, own.seeds)) + (" *" if own.alone else "")
     names = (own.a, own.b, own.protocol)
     if not own.videos:

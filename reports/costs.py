@@ -94,7 +94,7 @@ class CostGrid(NamedTuple):
         )
 
 
-class Profile(NamedTuple):
+class ProfiledRow(NamedTuple):
     """The profile of a row; `setting`: the axis values of all points that share it."""
 
     cost: Cost
@@ -114,21 +114,21 @@ def cost_tables(results: Results) -> Iterator[Table]:
 
 def profile_tables(identity: str, result: dict[str, Any]) -> Iterator[Table]:
     """A record of the kind `profile` as tables with all their details."""
-    profile = Profile(Cost(Subject("", "", "", identity), result, result["machine"]))
+    profile = ProfiledRow(Cost(Subject("", "", "", identity), result, result["machine"]))
     yield from (grid.table(TERMINAL) for grid in profile_grids([profile]) if grid.lines)
 
 
-def profile_grids(profiles: list[Profile]) -> Iterator[CostGrid]:
+def profile_grids(profiles: list[ProfiledRow]) -> Iterator[CostGrid]:
     yield from (grid(profiles) for grid in (cost_grid, latency_grid, module_grid, expert_grid))
 
 
-def _profiles(results: Results) -> Iterator[Profile]:
+def _profiles(results: Results) -> Iterator[ProfiledRow]:
     """Each profile of a row once, however many points share it."""
     shared: dict[tuple[str, str], list[Cost]] = {}
     for cost in results.costs:
         shared.setdefault((cost.subject.row, cost.subject.identity), []).append(cost)
     for costs in shared.values():
-        yield Profile(costs[0], _agreed(results, costs))
+        yield ProfiledRow(costs[0], _agreed(results, costs))
 
 
 def _agreed(results: Results, costs: list[Cost]) -> str:
@@ -155,7 +155,7 @@ def cost_values(result: dict[str, Any]) -> Values:
     }
 
 
-def cost_grid(profiles: list[Profile]) -> CostGrid:
+def cost_grid(profiles: list[ProfiledRow]) -> CostGrid:
     """Parameters and FLOPs."""
     columns = (
         named("Backbone"),
@@ -195,7 +195,7 @@ def cost_grid(profiles: list[Profile]) -> CostGrid:
     return CostGrid("costs", caption, columns, lines)
 
 
-def latency_grid(profiles: list[Profile]) -> CostGrid:
+def latency_grid(profiles: list[ProfiledRow]) -> CostGrid:
     """Seconds and memory of every part, precision and batch size."""
     columns = (
         named("Part"),
@@ -221,7 +221,7 @@ def latency_grid(profiles: list[Profile]) -> CostGrid:
     return CostGrid("cost-latency", caption, columns, lines)
 
 
-def module_grid(profiles: list[Profile]) -> CostGrid:
+def module_grid(profiles: list[ProfiledRow]) -> CostGrid:
     """FLOPs of every module of a view."""
     views = [float(own.cost.result["flops"]["view"]["counted"]) for own in profiles]
     unit, word = flop_unit(max(views, default=0))
@@ -246,7 +246,7 @@ def module_grid(profiles: list[Profile]) -> CostGrid:
     return CostGrid("cost-modules", caption, columns, lines)
 
 
-def expert_grid(profiles: list[Profile]) -> CostGrid:
+def expert_grid(profiles: list[ProfiledRow]) -> CostGrid:
     """The experts of each profile, then the choices that are made of several."""
     having = [own for own in profiles if own.cost.result["experts"]]
     largest = (choice["flops"]["counted"] for own in having for choice in own.cost.result["choices"])

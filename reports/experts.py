@@ -12,7 +12,7 @@ from matplotlib.text import Annotation
 
 from reports import labels, scatter, style
 from reports.results import Results
-from reports.style import READS, Picture
+from reports.style import READS, Picture, expert_picture
 
 REACH = 2.0  # how far from the experts a reference may lie to be a point, in widths of their range
 
@@ -36,9 +36,8 @@ def accuracy_figures(results: Results) -> Iterator[Picture]:
             caption = ", ".join(
                 filter(None, [f"What each expert of {results.labels()[str(row)]} can do alone", str(point)])
             )
-            stem = f"expert-accuracy-{style.slug(f'{row} {point}')}"
             figure = _accuracy_figure(results, str(row), lines, drawn, references)
-            yield Picture("experts", stem, f"{caption}; {READS}.", figure)
+            yield expert_picture("accuracy", (str(row), str(point)), f"{caption}; {READS}.", figure)
 
 
 def _pairs(results: Results) -> list[tuple[str, str]]:
@@ -84,7 +83,7 @@ def _fit(
 
 
 def _draw_levels(axes: Axes, levels: pd.DataFrame) -> None:
-    """Accuracies on the target as dashed lines, for which the axis is widened; on the trained classes they lie off it."""
+    """Accuracies on the target as dashed lines, for which the axis is widened. Their training accuracy lies off it."""
     for height in levels["y"]:
         low, high = axes.get_ylim()
         room = 0.12 * (max(high, height) - min(low, height))

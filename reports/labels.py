@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+from scipy.optimize import isotonic_regression
 
+from bench.measure.statistics import Floats
 from reports import style
 
-Floats = NDArray[np.float64]
 DISTANCES = (6.0, 9.5, 15.0, 24.0)  # points between a mark and its label, nearest first
 ANGLES = np.radians([0, 45, 90, 315, 180, 135, 270, 225, 22, 338, 67, 293, 158, 202, 113, 247])
 STEPS = 24  # obstacles per segment of a curve or bar: closer together than a label is high
@@ -80,14 +81,9 @@ def stack(axes: Axes, labels: Sequence[Label]) -> None:
     height = max(label.size for label in labels) * 1.25 * axes.figure.dpi / 72
     labels = sorted(labels, key=lambda label: label.y)
     wanted = axes.transData.transform([(label.x, label.y) for label in labels])[:, 1]
-    # Least squares under y[i+1] - y[i] >= height is isotonic regression of y - i * height: pool what violates it.
+    # Least squares under y[i+1] - y[i] >= height is isotonic regression of y - i * height.
     steps = np.arange(len(labels)) * height
-    pools: list[list[float]] = []
-    for value in wanted - steps:
-        pools.append([value])
-        while len(pools) > 1 and np.mean(pools[-2]) >= np.mean(pools[-1]):
-            pools[-2:] = [pools[-2] + pools[-1]]
-    heights = np.concatenate([[np.mean(pool)] * len(pool) for pool in pools]) + steps
+    heights = isotonic_regression(wanted - steps).x + steps
     shares = axes.transAxes.inverted().transform(np.column_stack([heights, heights]))[:, 1]
     for label, y in zip(labels, shares, strict=True):
         axes.annotate(

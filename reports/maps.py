@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from reports import style
 from reports.facts import MappedClip, Maps
 from reports.results import Results
-from reports.style import Picture
+from reports.style import Picture, expert_picture
 
 COLUMNS = 8  # frames that fit across a page
 TILE = 0.8  # inches
@@ -23,14 +23,13 @@ WIDTH = 20  # characters of a class name in a line beside them
 
 def map_figures(results: Results) -> Iterator[Picture]:
     """Per row, point and clip, a line for each choice and a column for each frame; the first seed."""
-    drawn = set()
+    first: dict[tuple[str, ...], tuple[Maps, MappedClip]] = {}
     for maps in sorted(results.maps, key=lambda maps: maps.subject.seed):
         for number, clip in enumerate(maps.clips, start=1):
-            subject, stem = maps.subject, style.slug(f"{maps.subject.row} {maps.subject.point} {number}")
-            if stem not in drawn:
-                drawn.add(stem)
-                caption = f"What the temporal feature of {subject.name} is like in each frame, video {number}."
-                yield Picture("experts", f"expert-maps-{stem}", caption, _figure(maps, clip))
+            first.setdefault((*maps.setting, str(number)), (maps, clip))
+    for key, (maps, clip) in first.items():
+        caption = f"What the temporal feature of {maps.subject.name} is like in each frame, video {key[-1]}."
+        yield expert_picture("maps", key, caption, _figure(maps, clip))
 
 
 def scaled(cosines_TGG: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -49,15 +49,15 @@ class Results:
     """The results of one suite.
 
     `table` has one line per trial × protocol × part (× expert choice) with the columns `COLUMNS` and one per axis;
-    accuracies are percent, nan where no record exists yet. `expert` is empty for the row itself. `part` names a
-    split or draw ("test2", "draw 7") of a protocol that is a mean of several; else it is empty. `deviation` says how a cell is measured
-    otherwise than its column, empty where it is not: such a cell is shown, but compared and combined with nothing.
+    accuracies are percent, nan where no record exists yet. `expert` is empty for the row itself. `part` names a split
+    or draw ("test2", "draw 7") of a protocol that is a mean of several; else it is empty. `deviation` says how a cell
+    is measured otherwise than its column: such a cell is shown, but not compared or combined.
     `axes` maps an axis to its display name; each value of one of the `protocol_axes` has its own protocols.
     `predictions(identity)` gives `video`, `label`, `prediction`, `correct` of one evaluation; draws of classes share
     one, in which `correct` is a video's mean over its draws, nan without any. `protocols` maps a protocol to its
     `hash`, the named protocol that it starts from (`use`), its `changes` to that one, its `fields` and `notes`.
-    `published` are numbers of papers beside the measures that they belong to. `sides` has every row of a comparison
-    and is empty for a single suite.
+    `published` are numbers of papers beside the measures that they belong to. `sides` has the side of every row of a
+    comparison by row id, and is empty for a single suite.
     Raises ValueError on missing columns or a trial that has two results for one part.
     """
 
@@ -218,7 +218,7 @@ class Results:
         return [value for value in self.table[axis].unique() if is_set(value)]
 
     def facet_axes(self, along: str | None) -> list[str]:
-        """The axes that split a figure into panels: protocol axes, and those of text that more than one row goes through.
+        """The axes that split a figure into panels: protocol axes, and text axes of more than one row.
 
         `along` does not split its own figure. A text axis of a single row names its points instead, because panels
         of one point compare nothing.

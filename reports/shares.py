@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from reports import style
 from reports.facts import Routing, Shares, by_setting
 from reports.results import Results
-from reports.style import Picture
+from reports.style import Picture, expert_picture
 
 CHANCE = 1.96  # standard deviations that hold 95 of 100 draws
 
@@ -23,10 +23,9 @@ CHANCE = 1.96  # standard deviations that hold 95 of 100 draws
 def routing_figures(results: Results) -> Iterator[Picture]:
     """Per row and point, the share of draws of every expert, a bar for each layer; a panel for each pool."""
     for routings in by_setting(results.routing):
-        subject = routings[0].subject
-        caption = f"How often each expert of {subject.name} was drawn in training."
-        stem = f"expert-routing-{style.slug(f'{subject.row} {subject.point}')}"
-        yield Picture("experts", stem, caption, _routing_figure(by_setting(routings, "pool")))
+        caption = f"How often each expert of {routings[0].subject.name} was drawn in training."
+        figure = _routing_figure(by_setting(routings, "pool"))
+        yield expert_picture("routing", routings[0].setting, caption, figure)
 
 
 def _routing_figure(pools: list[list[Routing]]) -> Figure:

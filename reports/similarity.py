@@ -13,10 +13,11 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.measure.statistics import Floats
 from reports import style
-from reports.facts import Distances, Floats, Probe, by_setting
+from reports.facts import Distances, Probe, by_setting
 from reports.results import Results
-from reports.style import Picture
+from reports.style import Picture, expert_picture
 
 FEATURES = {"t": "temporal feature", "z": "video embedding", "last_ffn_branch": "last feed-forward branch"}
 RIGHT = 2**0.5  # relative distance of orthogonal vectors of one length
@@ -30,7 +31,7 @@ def similarity_figures(results: Results) -> Iterator[Picture]:
         if probes := [probe for probe in results.probes if probe.subject.row == row]:
             caption = f"Mean cosine similarity between the features of the experts of {name}, printed in the cells."
             figure = _similarity_figure(by_setting(probes, "protocol", "feature", "names"))
-            yield Picture("experts", f"expert-similarity-{style.slug(row)}", caption, figure)
+            yield expert_picture("similarity", (row,), caption, figure)
 
 
 def _similarity_figure(settings: list[list[Probe]]) -> Figure:
@@ -47,13 +48,11 @@ def _similarity_figure(settings: list[list[Probe]]) -> Figure:
 
 def _feature_heatmap(axes: Axes, probes: list[Probe], mean: np.ndarray, low: float) -> None:
     first = probes[0]
-    seaborn.heatmap(
-        mean, ax=axes, vmin=low, vmax=1.0, cmap="viridis", square=True, annot=True, fmt=".2f", annot_kws={"size": 7},
-        linewidths=0.5, xticklabels=first.names, yticklabels=first.names, cbar_kws={"label": "cosine similarity"},
+    _heatmap(
+        axes, mean, (low, 1.0), "viridis", 7, xticklabels=first.names, yticklabels=first.names,
+        cbar_kws={"label": "cosine similarity"},
     )  # fmt: skip
-    axes.tick_params(length=0)
     axes.set_xticklabels(axes.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticklabels(axes.get_yticklabels(), rotation=0)
     setting = ", ".join(filter(None, [first.subject.point, FEATURES.get(first.feature, first.feature), first.protocol]))
     spread = np.std([probe.similarity for probe in probes], axis=0, ddof=1).max() if len(probes) > 1 else 0
     seeds = f"{len(probes)} seeds, s.d. ≤ {spread:.3f}" if len(probes) > 1 else "1 seed"
@@ -66,10 +65,8 @@ def _feature_heatmap(axes: Axes, probes: list[Probe], mean: np.ndarray, low: flo
 def distance_figures(results: Results) -> Iterator[Picture]:
     """Per row and point, heatmaps [E,E]: distance and cosine over all layers, then the distance in each layer."""
     for seeds in by_setting(results.distances):
-        subject = seeds[0].subject
-        caption = f"How far the experts of {subject.name} lie from each other in weight space."
-        stem = f"expert-weights-{style.slug(f'{subject.row} {subject.point}')}"
-        yield Picture("experts", stem, caption, _distance_figure(seeds))
+        caption = f"How far the experts of {seeds[0].subject.name} lie from each other in weight space."
+        yield expert_picture("weights", seeds[0].setting, caption, _distance_figure(seeds))
 
 
 def distance_table(found: Sequence[Distances]) -> pd.DataFrame:
@@ -111,12 +108,7 @@ def _distance_figure(seeds: list[Distances]) -> Figure:
 
 
 def _weight_heatmap(axes: Axes, matrix_EE: Floats, top: float, title: str) -> None:
-    seaborn.heatmap(
-        matrix_EE, ax=axes, vmin=0, vmax=top, cmap="Blues", square=True, annot=True, fmt=".2f",
-        annot_kws={"size": style.SMALL}, linewidths=0.5, cbar=False,
-    )  # fmt: skip
-    axes.tick_params(length=0)
-    axes.set_yticklabels(axes.get_yticklabels(), rotation=0)
+    _heatmap(axes, matrix_EE, (0, top), "Blues", style.SMALL, cbar=False)
     axes.set_title(title, fontsize=7.5, parse_math=False)
     axes.set_xlabel("expert")
     axes.set_ylabel("expert")
@@ -130,3 +122,15 @@ def _note(first: Distances, distance_SGEE: Floats, cosine_SGEE: Floats) -> str:
         return f"One seed, {many}.\n{scale}"
     spread = max(float(np.nanmax(values.std(axis=0, ddof=1))) for values in (distance_SGEE, cosine_SGEE))
     return f"Means over {seeds} seeds, s.d. at most {spread:.3f}; {many}.\n{scale}"
+
+
+def _heatmap(
+    axes: Axes, matrix: Floats, limits: tuple[float, float], colours: str, size: float, **more: object
+) -> None:
+    """Draw a matrix with its numbers in the cells."""
+    seaborn.heatmap(
+        matrix, ax=axes, vmin=limits[0], vmax=limits[1], cmap=colours, square=True, annot=True, fmt=".2f",
+        annot_kws={"size": size}, linewidths=0.5, **more,
+    )  # fmt: skip
+    axes.tick_params(length=0)
+    axes.set_yticklabels(axes.get_yticklabels(), rotation=0)

@@ -38,6 +38,11 @@ class Picture(NamedTuple):
     figure: Figure
 
 
+def expert_picture(kind: str, key: tuple[str, ...], caption: str, figure: Figure) -> Picture:
+    """A picture of experts; `key` are the row, the point and what else tells it from others of its kind."""
+    return Picture("experts", f"expert-{kind}-{slug(' '.join(key))}", caption, figure)
+
+
 class Mark(NamedTuple):
     """The colour and marker of a row in every figure of a report."""
 

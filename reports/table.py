@@ -57,7 +57,7 @@ class TableCell:
     origin: Origin = ""
 
 
-Row = tuple[TableCell, ...]
+TableRow = tuple[TableCell, ...]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Table:
     name: str
     caption: str
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     notes: tuple[str, ...] = ()
     values: pd.DataFrame | None = None
     legend: str = ""
@@ -94,7 +94,7 @@ def columns(heads: Mapping[str, bool]) -> tuple[Column, ...]:
     return tuple(Column(head, number) for head, number in heads.items())
 
 
-def cells(*texts: str, origin: Origin = "") -> Row:
+def cells(*texts: str, origin: Origin = "") -> TableRow:
     """Plain cells."""
     return tuple(TableCell(text, missing=text.startswith("missing"), origin=origin) for text in texts)
 
