@@ -37,7 +37,7 @@ class Pairing(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """TableRow `a` minus row `b` on one measure, titled `protocol`; role "" for a harmonic mean of several protocols.
+    """Row `a` minus row `b` on one measure, titled `protocol`; role "" for a harmonic mean of several protocols.
 
     `difference` in points with its 95 % interval from `low` to `high` over videos and seeds. `p`: over videos, given
     the seeds, nan for a derived measure. `p_seeds`: over videos and seeds, or over videos alone if a side is one run of

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from itertools import product
 from math import ceil, floor, log10, nan
 
 import numpy as np
@@ -21,15 +21,8 @@ from reports.style import Picture
 
 WIDE = 10.0  # from here on, largest over smallest price, the axis is logarithmic
 ROOM = 0.18  # around the points, of their range
+KEY = ["row", "point"]
 LETTERS = 19  # of the small print, an inch
-
-
-@dataclass(frozen=True)
-class Price:
-    """A quantity that accuracy is drawn against: `of` a cost, nan where it was not measured."""
-
-    title: str
-    of: Callable[[Cost], float]
 
 
 def cost_figures(results: Results) -> Iterator[Picture]:
@@ -56,25 +49,24 @@ def cost_figures(results: Results) -> Iterator[Picture]:
 
 def _price_figure(results: Results, measure: str) -> Figure | None:
     """A row of panels for each facet, a panel for each price; None where nothing has both accuracy and cost."""
-    summary, costs = results.summary(alike=True), {cost.setting: cost for cost in results.costs}
+    summary, prices = results.summary(alike=True), _prices(results.costs)
     summary = summary[summary[f"{measure}_planned"]]
-    known = np.array([key in costs for key in summary[["row", "point"]].itertuples(index=False, name=None)])
+    known = np.array([key in prices.index for key in summary[KEY].itertuples(index=False, name=None)])
     present = summary[f"{measure}_n"] > 0
-    located = scatter.heights(summary[known & present], measure)
-    prices = [price for price in _prices(results.costs) if _column(located, costs, price).gt(0).any()]
-    if located.empty or not prices:
+    located = scatter.heights(summary[known & present], measure).join(prices, on=KEY)
+    titles = [title for title in prices if located[title].gt(0).any()]
+    if located.empty or not titles:
         return None
     facets = results.facets(located, results.settings.join)
     marks = style.marks(results.labels(), results.settings.reference)
     with style.look():
-        figure, panels = style.panels(len(facets) * len(prices), 3.5, 3.3, columns=len(prices))
+        figure, panels = style.panels(len(facets) * len(titles), 3.5, 3.3, columns=len(titles))
         drawn = []
-        for place, axes in enumerate(panels):
-            (title, lines), price = list(facets.items())[place // len(prices)], prices[place % len(prices)]
-            lines = lines.assign(x=_column(lines, costs, price), dx=0.0).dropna(subset=["x"])
-            axes.set_title(title, parse_math=False)
-            axes.set_xlabel(price.title, parse_math=False)
-            axes.set_ylabel(scatter.axis_title(results, measure) if place % len(prices) == 0 else "")
+        for axes, ((facet, lines), title) in zip(panels, product(facets.items(), titles), strict=True):
+            lines = lines.assign(x=lines[title], dx=0.0).dropna(subset=["x"])
+            axes.set_title(facet, parse_math=False)
+            axes.set_xlabel(title, parse_math=False)
+            axes.set_ylabel(scatter.axis_title(results, measure) if title == titles[0] else "")
             _fit(axes, lines["x"], located)
             _draw(axes, lines, marks)
             drawn.append((axes, lines))
@@ -87,21 +79,20 @@ def _price_figure(results: Results, measure: str) -> Figure | None:
     return figure
 
 
-def _prices(costs: tuple[Cost, ...]) -> list[Price]:
-    """Latencies are of the device and the setting that most rows were measured on."""
-    settings = [setting for cost in costs if (setting := _setting(cost))]
-    found = [_counted("GFLOPs per video (2 per multiply-add)", "flops_video_counted", GIGA)]
-    if settings:
+def _prices(costs: tuple[Cost, ...]) -> pd.DataFrame:
+    """The prices of every row and point, with the titles of their axes as columns.
+
+    Latencies are of the device and the setting that most rows were measured on, nan for others.
+    """
+    values = [cost_values(cost.result) for cost in costs]
+    prices = {"GFLOPs per video (2 per multiply-add)": [own["flops_video_counted"] / GIGA for own in values]}
+    if settings := [setting for cost in costs if (setting := _setting(cost))]:
         common = max(settings, key=settings.count)
-        device, precision, batch = common
-        found.append(
-            Price(f"Median ms per video\n({device}, {precision}, batch {batch})", lambda cost: _ms(cost, common))
-        )
-    return [*found, _counted("Trainable parameters (M)", "parameters_trainable", MEGA)]
-
-
-def _counted(title: str, key: str, unit: float) -> Price:
-    return Price(title, lambda cost: cost_values(cost.result)[key] / unit)
+        title = "Median ms per video\n({}, {}, batch {})".format(*common)
+        prices[title] = [_ms(cost, common) for cost in costs]
+    prices["Trainable parameters (M)"] = [own["parameters_trainable"] / MEGA for own in values]
+    found = pd.DataFrame(prices, pd.MultiIndex.from_tuples([cost.setting for cost in costs], names=KEY))
+    return found[~found.index.duplicated(keep="last")]
 
 
 def _setting(cost: Cost) -> tuple[str, str, int] | None:
@@ -112,12 +103,6 @@ def _setting(cost: Cost) -> tuple[str, str, int] | None:
 def _ms(cost: Cost, setting: tuple[str, str, int]) -> float:
     entry = cost.latency()
     return 1000 * entry["p50"] / entry["batch"] if entry and _setting(cost) == setting else nan
-
-
-def _column(lines: pd.DataFrame, costs: Mapping[tuple[str, str], Cost], price: Price) -> pd.Series:
-    """The price of every line of a summary."""
-    keys = lines[["row", "point"]].itertuples(index=False, name=None)
-    return pd.Series([price.of(costs[key]) for key in keys], lines.index, dtype=float)
 
 
 def _fit(axes: Axes, x: pd.Series, everything: pd.DataFrame) -> None:
