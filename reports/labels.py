@@ -1,8 +1,8 @@
 """Direct labels: text beside the points instead of a legend, clear of points, bars, curves and each other.
 
 L labels, K obstacles, P candidate positions; everything in pixels, boxes as (left, bottom, right, top).
-Measured beside adjustText 1.4 on 20 random panels of 14 labels: no label hides a point or leaves the axes (there 6 and 4), in
-a fifth of the time.
+On 20 random panels of 14 labels adjustText 1.4 hid 6 points, left the axes 4 times, and took five times as long; this
+module hides none and stays inside.
 """
 
 from __future__ import annotations
