@@ -8,12 +8,9 @@ import pandas as pd
 
 from bench.published.numbers import COMPARED
 from bench.published.pairing import OTHER_DATA, Pair
-from reports import tables
+from reports.accuracies import DIGITS, Score, score
 from reports.results import Results
-from reports.shown import Grid
-from reports.tables import Cell
-
-Row = tuple[str, ...]
+from reports.table import Table, TableCell, TableRow, cells, columns, frame
 
 HEADS = {  # -> whether numbers are below
     **{"Method": False, "Column": False, "Measured": True, "Published": True, "Δ": True, "Same protocol": False},
@@ -28,41 +25,41 @@ CAPTION = (
 )
 
 
-def beside_grids(results: Results) -> Iterator[Grid]:
+def published_tables(results: Results) -> Iterator[Table]:
     """The table of a suite that selects published numbers; lines cite the sources' caveats by number."""
     notes: dict[str, int] = {}
-    rows: list[Row] = []
-    values, links = [], {}
+    rows, values = [], []
     for pair, line in _measured(results):
-        measured = _cell(pair, line, results)
+        measured = None if line is None else score(line, pair.measure, results)
         marks = sorted(notes.setdefault(note, len(notes) + 1) for note in _caveats(pair))
-        if pair.measure in results.roles and (identity := _identity(pair, results)):
-            links[len(rows), list(HEADS).index("Measured")] = identity
         rows.append(_row(pair, line, measured, results, marks))
         values.append(_values(pair, measured))
     if rows:
         caption = f"{results.title}: published beside measured, in percent. {CAPTION}"
         numbered = tuple(f"[{mark}] {note}" for note, mark in notes.items())
-        yield Grid("published", "published", caption, HEADS, tuple(rows), numbered, links=links, values=tuple(values))
+        yield Table("published", "published", caption, columns(HEADS), tuple(rows), numbered, frame(values))
 
 
-def _row(pair: Pair, line: pd.Series | None, measured: Cell | None, results: Results, marks: list[int]) -> Row:
+def _row(pair: Pair, line: pd.Series | None, measured: Score | None, results: Results, marks: list[int]) -> TableRow:
     number = pair.number
+    text = measured.text or "missing" if measured else "–"
+    origin = _identity(pair, results) if pair.measure in results.roles else ""
     return (
-        _name(pair, line, results),
-        results.measures[pair.measure].title if pair.measure else "–",
-        measured.text() or "missing" if measured else "–",
-        number.text,
-        _difference(pair, measured),
-        _same(pair),
-        ", ".join(pair.unstated),
-        _described(pair),
-        f"{number.source}, {number.table.partition(' (')[0]}" + (f" {marks}" if marks else ""),
+        *cells(_name(pair, line, results), results.measures[pair.measure].title if pair.measure else "–"),
+        TableCell(text, missing=text.startswith("missing"), origin=origin),
+        *cells(
+            number.text,
+            _difference(pair, measured),
+            _same(pair),
+            ", ".join(pair.unstated),
+            _described(pair),
+            f"{number.source}, {number.table.partition(' (')[0]}" + (f" {marks}" if marks else ""),
+        ),
     )
 
 
-def _values(pair: Pair, measured: Cell | None) -> dict[str, object]:
-    """The numbers of a line, unrounded, with every column of results.csv."""
+def _values(pair: Pair, measured: Score | None) -> dict[str, object]:
+    """The numbers of a line, unrounded, with every column of the file of published numbers."""
     facts = {"mean": measured.mean, "std": measured.std, "n": measured.n} if measured else {}
     return {
         "row": pair.row,
@@ -89,22 +86,17 @@ def _measured(results: Results) -> list[tuple[Pair, pd.Series | None]]:
     return [(pair, lines.get((pair.row, pair.point)) if pair.measure else None) for pair in pairs]
 
 
-def _cell(pair: Pair, line: pd.Series | None, results: Results) -> Cell | None:
-    return None if line is None else tables.cell(line, pair.measure, results)
-
-
 def _name(pair: Pair, line: pd.Series | None, results: Results) -> str:
     if line is not None:
         return results.name(line, list(results.axes))
     return ", ".join(filter(None, [results.labels()[pair.row], pair.point]))
 
 
-def _difference(pair: Pair, measured: Cell | None) -> str:
+def _difference(pair: Pair, measured: Score | None) -> str:
     if measured is None or not measured.complete or not pair.comparable:
         return ""
-    return f"{round(measured.mean - float(pair.number.value), tables.DIGITS) + 0.0:+.{tables.DIGITS}f}".replace(
-        "-", "−"
-    )
+    difference = round(measured.mean - float(pair.number.value), DIGITS) + 0.0
+    return f"{difference:+.{DIGITS}f}".replace("-", "−")
 
 
 def _same(pair: Pair) -> str:
@@ -117,7 +109,7 @@ def _same(pair: Pair) -> str:
 
 
 def _described(pair: Pair) -> str:
-    """What was published; on which data, where the column does not say it."""
+    """Method and backbone of a published number, and its data where the column does not name them."""
     number = pair.number
     method = f"{number.method} ({number.variant})" if number.variant else number.method
     shots = f"{number.shots} shots" if number.shots else ""

@@ -26,11 +26,10 @@ from bench.measure.statistics import (
     holm,
     nested_intervals,
 )
-from reports.results import TRIAL, Results
+from reports.results import TRIAL, Place, Results
 
 FEW_DRAWS, MANY = 500, 4000  # resamples for more than so many numbers of trials
-Place = tuple[str, str, str]  # row, point, expert
-Trial = tuple[str, str, str, int]  # and seed
+TrialKey = tuple[str, str, str, int]  # a place and a seed
 
 
 class Interval(NamedTuple):
@@ -46,7 +45,7 @@ class Interval(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """By how many points a row is below the best, its 95 % interval, and p after Holm's correction over the column."""
+    """A row's distance from the best in points, its 95 % interval, and p after Holm's correction over the column."""
 
     points: float
     low: float
@@ -58,7 +57,7 @@ class Gap(NamedTuple):
 class Bootstrap:
     """The estimates of every measure, of the rows at `places`; accuracies in percent.
 
-    `fixed` are rows that a suite of several seeds runs once, because nothing of theirs is left to chance.
+    `fixed` are rows that a suite of several seeds runs once, because they involve no chance.
     """
 
     draws: int
@@ -68,7 +67,7 @@ class Bootstrap:
     intervals: dict[str, tuple[Floats, Floats]]
 
     def interval(self, place: Place, measure: str) -> Interval | None:
-        """Over videos and seeds; None where there is no number."""
+        """The interval of a number over videos and seeds; None where there is no number."""
         own, row = self.columns[measure], self.places[place]
         if not own.seeds_G[row]:
             return None
@@ -76,7 +75,7 @@ class Bootstrap:
         return Interval(low, high, f"{own.videos} videos{self._seeds(place, int(own.seeds_G[row]))}")
 
     def gaps(self, measure: str, competing: Sequence[Place]) -> dict[Place, Gap]:
-        """How far the `competing` rows are below the best of them, which comes first with no gap."""
+        """The distances of the `competing` rows from the best of them, which comes first with no gap."""
         own = self.columns[measure]
         rows = np.array([self.places[place] for place in competing])
         best = int(own.mean_G[rows].argmax())
@@ -86,7 +85,7 @@ class Bootstrap:
         return {competing[best]: Gap(0.0, 0.0, 0.0, 1.0), **dict(zip(others, map(Gap, *columns), strict=True))}
 
     def alone(self, place: Place, measure: str) -> bool:
-        """Whether a single run stands for a row of which more could be made, so that nothing is known of others."""
+        """True if a row has a single run although another seed could give another result."""
         return bool(self.columns[measure].seeds_G[self.places[place]] == 1) and place not in self.fixed
 
     def _seeds(self, place: Place, seeds: int) -> str:
@@ -96,11 +95,11 @@ class Bootstrap:
 
 
 def bootstrap(results: Results, experts: bool = False) -> Bootstrap:
-    """The `Bootstrap` of rows, or of expert choices.
+    """Resample the videos behind all rows, or behind all expert choices.
 
     Videos of different protocols are resampled independently. Every trial's harmonic means are computed anew in each
-    resample, from its own accuracies there, so that what one training does to all protocols stays together. Made once
-    for a report.
+    resample, from its own accuracies there, so that effects of one training on several protocols stay together. Made
+    once for a report.
     """
     return _made(results, experts)
 
@@ -123,14 +122,14 @@ def _made(results: Results, experts: bool) -> Bootstrap:
     return Bootstrap(draws, places, fixed, columns, intervals)
 
 
-def answers(results: Results, lines: pd.DataFrame) -> dict[Trial, NDArray[np.float32]]:
-    """What each video adds to a trial's accuracy, [N] times N so that the mean is the accuracy, by `TRIAL`.
+def answers(results: Results, lines: pd.DataFrame) -> dict[TrialKey, NDArray[np.float32]]:
+    """Each video's contribution to a trial's accuracy, by `TRIAL`: [N], scaled so that the mean is the accuracy.
 
     `lines` are those of one protocol; trials that lack a part are left out. A video of several splits is one unit: its
     answers are not independent. Videos that no draw of classes has are left out. Evaluations of a list have its order,
     so the names of videos are only read to join splits, once for all trials.
     """
-    parts: dict[Trial, dict[str, str]] = {}  # -> identity of each part, equal for draws of classes
+    parts: dict[TrialKey, dict[str, str]] = {}  # -> identity of each part, equal for draws of classes
     columns = (lines[name] for name in (*TRIAL, "dataset", "part", "identity"))
     for row, point, expert, seed, dataset, part, identity in zip(*columns, strict=True):
         parts.setdefault((row, point, expert, seed), {})[identity] = f"{dataset} {part}"
@@ -182,9 +181,9 @@ def _resampled(results: Results, trials: pd.DataFrame, draws: int, experts: bool
 
 
 def _accuracies(
-    results: Results, protocol: str, lines: pd.DataFrame, trial: dict[Trial, int], draws: int
+    results: Results, protocol: str, lines: pd.DataFrame, trial: dict[TrialKey, int], draws: int
 ) -> tuple[Singles, int]:
-    """By how much one protocol's accuracies change: rows whose data and number of videos are alike see the same."""
+    """Changes of one protocol's accuracies in each resample, which rows on the same data and videos share."""
     dataset = dict(zip(zip(*(lines[name] for name in TRIAL), strict=True), lines["dataset"], strict=True))
     lists: dict[tuple[str, int], dict[int, NDArray[np.float32]]] = {}
     for key, correct_N in answers(results, lines).items():

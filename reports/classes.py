@@ -1,8 +1,11 @@
-"""Class by class: where one row of a compared pair gains on the other and where it loses, on the same videos."""
+"""Accuracy class by class: of each choice of experts (MoTE, Fig. 4), and of compared rows, on the same videos.
+
+B resamples, C classes, N videos.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -18,11 +21,14 @@ from bench.measure.statistics import TAILS
 from reports import style
 from reports.comparisons import interval_text, pairings, signed
 from reports.results import TRIAL, Results
-from reports.shown import Grid, Picture
+from reports.style import Picture, expert_picture
+from reports.table import Table, cells, columns, frame
 
+SETTING = ["row", "label", "point", "protocol"]
+SHOWN = 12  # classes of a figure of experts
 PICTURES, CASES = 6, 12  # compared pairs × protocols that are drawn, and that are in the table's file
 SIDE = 6  # classes of a figure that gain, and that lose
-LONGEST = 30  # characters of a class name that a column has room for
+LONGEST_OF_EXPERTS, LONGEST = 26, 30  # characters of a class name that a column has room for
 FEWEST = 5  # videos of a class from which an interval is given
 DRAWS = 500
 HEADS = {
@@ -30,9 +36,116 @@ HEADS = {
     **{"Difference": True, "95 % interval": True},
 }
 
+# --- choices of experts ----------------------------------------------------------------------------------------------
+
+
+def category_table(results: Results) -> pd.DataFrame:
+    """A line per row, point, protocol, class and choice of experts: top-1 in percent, mean and s.d. over seeds.
+
+    Zero-shot protocols, or all where there is none. A class has the mean of the parts that have it, and is known by its
+    name because parts may number classes otherwise; `videos` counts those of all parts. A seed that lacks a part is
+    left out. `spread` is the largest difference between two choices. No lines without expert choices.
+    """
+    lines = results.evaluations().query("expert != ''")
+    lines = lines[lines["protocol"].isin(results.of_role("zero-shot") or results.roles)]
+    complete = lines.groupby([*SETTING, "expert", "seed"], sort=False)["identity"].transform("min") != ""
+    parts = [_accuracies(line, results) for _, line in lines[complete].iterrows()]
+    if not parts:
+        return pd.DataFrame(columns=[*SETTING, "class", "videos", "expert", "mean", "std", "seeds", "spread"])
+    keys = [*SETTING, "class", "expert"]
+    per_seed = (
+        pd.concat(parts).groupby([*keys, "seed"], sort=False).agg(top1=("top1", "mean"), videos=("videos", "sum"))
+    )
+    over_seeds = per_seed.groupby(keys, sort=False).agg(
+        videos=("videos", "first"), mean=("top1", "mean"), std=("top1", "std"), seeds=("top1", "size")
+    )
+    found = over_seeds.reset_index()
+    means = found.groupby([*SETTING, "class"], sort=False)["mean"]
+    return found.assign(spread=means.transform("max") - means.transform("min"))
+
+
+def category_figures(results: Results) -> Iterator[Picture]:
+    """Per row, point and protocol, the classes in which the choices of experts differ most."""
+    for (row, point, protocol), lines in category_table(results).groupby(["row", "point", "protocol"], sort=False):
+        name = ", ".join(filter(None, [results.labels()[str(row)], str(point)]))
+        caption = f"Accuracy by class on {protocol}, where the experts of {name} differ most."
+        yield expert_picture("classes", (str(row), str(point), str(protocol)), caption, _category_figure(lines))
+
+
+def _accuracies(line: pd.Series, results: Results) -> pd.DataFrame:
+    """Accuracy of every class that one evaluation has videos of; half-class draws measure some videos never."""
+    predictions = results.predictions(line["identity"]).dropna(subset="correct")
+    classes = predictions.assign(correct=100 * predictions["correct"].astype(float)).groupby("label")["correct"]
+    found = classes.agg(top1="mean", videos="size").reset_index()
+    found["class"] = _names(results, line["identity"], found["label"])
+    return found.assign(**{name: line[name] for name in (*SETTING, "expert", "seed")})
+
+
+def _names(results: Results, identity: str, labels: pd.Series) -> list[str]:
+    """The class names of labels in one evaluation."""
+    names = results.class_names(identity)
+    return [names[label] if label < len(names) else f"class {label}" for label in labels]
+
+
+def _category_figure(lines: pd.DataFrame) -> Figure:
+    first, choices = lines.iloc[0], list(lines["expert"].unique())
+    classes = lines.drop_duplicates("class").sort_values("spread", ascending=False, kind="stable")
+    drawn = classes.head(SHOWN)
+    with style.look():
+        figure, (axes,) = style.panels(1, 3.6, max(2.2, 0.95 + 0.25 * len(drawn)))
+        for place, (_, own) in enumerate(drawn.iterrows()):
+            _draw_class(axes, place, lines[lines["class"] == own["class"]], choices)
+        _name_classes(axes, drawn, LONGEST_OF_EXPERTS)
+        axes.set_xlim(-3, 103)
+        axes.set_xlabel(f"top-1 of the class, {first['protocol']} (%)", parse_math=False)
+        title = ", ".join(filter(None, [first["label"], first["point"]]))
+        handles = axes.get_legend_handles_labels()
+        unique = dict(zip(reversed(handles[1]), reversed(handles[0]), strict=True))
+        figure.legend(
+            [unique[name] for name in choices], choices, loc="outside upper center", ncols=min(5, len(choices)),
+            fontsize=style.SMALL, frameon=False, handletextpad=0.1, columnspacing=0.8, title=title, title_fontsize=8,
+        )  # fmt: skip
+        style.note(figure, _category_note(lines, len(drawn), len(classes)))
+    return figure
+
+
+def _draw_class(axes: Axes, place: int, lines: pd.DataFrame, choices: Sequence[str]) -> None:
+    """Draw the choices of one class below each other, with one standard deviation over seeds."""
+    marks = style.marks(choices, choices[0])
+    axes.plot([lines["mean"].min(), lines["mean"].max()], [place, place], color=style.GRID, linewidth=4, zorder=1)
+    for _, line in lines.iterrows():
+        mark, shift = marks[line["expert"]], np.linspace(-0.3, 0.3, len(choices))[choices.index(line["expert"])]
+        axes.errorbar(
+            line["mean"], place + shift, xerr=np.nan_to_num(line["std"]), color=mark.colour, marker=mark.marker,
+            markersize=7 if mark.marker == "*" else 4, markeredgecolor="white", markeredgewidth=0.4, elinewidth=0.8,
+            linestyle="none", label=line["expert"], zorder=3,
+        )  # fmt: skip
+
+
+def _name_classes(axes: Axes, lines: pd.DataFrame, longest: int) -> None:
+    """Name the classes of `lines` on the vertical axis, with their numbers of videos."""
+    names = [f"{style.shortened(str(line['class']), longest)} ({line['videos']})" for _, line in lines.iterrows()]
+    axes.set_yticks(range(len(lines)), names, parse_math=False)
+    axes.set_ylim(len(lines) - 0.4, -0.6)
+    axes.grid(axis="x", color=style.GRID, linewidth=0.5)
+
+
+def _category_note(lines: pd.DataFrame, drawn: int, classes: int) -> str:
+    seeds = int(lines["seeds"].min())
+    which = (
+        f"The {drawn} of {classes} classes in which choices differ most"
+        if drawn < classes
+        else f"All {classes} classes"
+    )
+    bars = f"Means ±1 s.d. over {seeds} seeds" if seeds > 1 else "One seed"
+    return f"{which}, with numbers of videos.\n{bars}.\nClasses chosen by these numbers overstate differences."
+
+
+# --- compared rows ---------------------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
-class Changes:
+class ClassDifferences:
     """Row `a` minus row `b` on a protocol: a line per class with `videos`, `difference`, `low`, `high` in points.
 
     Sorted from the largest gain to the largest loss; the interval is nan for classes of fewer than `FEWEST` videos.
@@ -54,40 +167,40 @@ class Changes:
 
 def class_figures(results: Results) -> Iterator[Picture]:
     """The classes of the largest gains and losses of the first compared pairs, for `PICTURES` pairs × protocols."""
-    drawn = [own for own in class_changes(results) if len(own.extremes)]
+    drawn = [own for own in class_differences(results) if len(own.extremes)]
     for number, own in enumerate(drawn[:PICTURES], start=1):
         caption = f"{own.a} minus {own.b} by class on {own.protocol}: the largest gains and losses."
         yield Picture("classes", f"classes-{number}", caption, _figure(own))
 
 
-def class_grids(results: Results) -> Iterator[Grid]:
+def class_tables(results: Results) -> Iterator[Table]:
     """The classes that the figures show as a table, and all classes in its file."""
-    found = class_changes(results)
+    found = class_differences(results)
     shown = [own for own in found if len(own.extremes)][:PICTURES]
     if not shown:
         return
-    rows = [_row(own, line) for own in shown for _, line in own.extremes.iterrows()]
-    values = [
-        {"a": own.a, "b": own.b, "protocol": own.protocol, **{str(name): value for name, value in line.items()}}
+    rows = [cells(*_row(own, line)) for own in shown for _, line in own.extremes.iterrows()]
+    values = frame(
+        {"a": own.a, "b": own.b, "protocol": own.protocol} | {str(name): value for name, value in line.items()}
         for own in found
         for _, line in own.classes.iterrows()
-    ]
+    )
     caption = (
         f"{results.title}: the {SIDE} classes of the largest gains and losses in top-1, in points, mean over seeds, "
         f"with bootstrap intervals over the class's videos given the seeds, for the first {len(shown)} of the compared "
         f"pairs and protocols. The CSV file has every class of the first {len(found)}. Classes chosen by these numbers "
         "overstate differences, and the intervals are not corrected for their number."
     )
-    yield Grid("classes", "classes", caption, HEADS, tuple(rows), values=tuple(values))
+    yield Table("classes", "classes", caption, columns(HEADS), tuple(rows), values=values)
 
 
 @lru_cache(maxsize=2)
-def class_changes(results: Results) -> tuple[Changes, ...]:
+def class_differences(results: Results) -> tuple[ClassDifferences, ...]:
     """The first `CASES` compared pairs × protocols that both sides have results of and measure as the column says."""
-    return tuple(islice(_changes(results), CASES))
+    return tuple(islice(_differences(results), CASES))
 
 
-def _changes(results: Results) -> Iterator[Changes]:
+def _differences(results: Results) -> Iterator[ClassDifferences]:
     cells = results.table.groupby([*TRIAL[:3], "protocol"], sort=False).indices
     for a, b in pairings(results):
         names = [results.name(side, list(results.axes)) for side in (a, b)]
@@ -100,7 +213,7 @@ def _changes(results: Results) -> Iterator[Changes]:
             if difference.index.get_level_values("class").nunique() > 1:
                 seeds = (int(a[f"{protocol}_n"]), int(b[f"{protocol}_n"]))
                 seed = seed_for("bootstrap classes", protocol)
-                yield Changes(names[0], names[1], protocol, seeds, _by_class(difference, seed))
+                yield ClassDifferences(names[0], names[1], protocol, seeds, _by_class(difference, seed))
 
 
 def _by_video(results: Results, lines: pd.DataFrame) -> pd.Series:
@@ -111,8 +224,8 @@ def _by_video(results: Results, lines: pd.DataFrame) -> pd.Series:
 
 
 def _part(results: Results, identities: list[str]) -> pd.DataFrame:
-    first, names = results.predictions(identities[0]), results.class_names(identities[0])
-    labels = [names[label] if label < len(names) else f"class {label}" for label in first["label"]]
+    first = results.predictions(identities[0])
+    labels = _names(results, identities[0], first["label"])
     correct_N = np.mean([results.correct(identity) for identity in identities], axis=0)
     return pd.DataFrame({"video": first["video"], "class": labels, "correct": correct_N}).dropna()
 
@@ -136,12 +249,12 @@ def _resample_classes(values_N: NDArray[np.float64], videos_C: NDArray[np.intp],
     return means_BC
 
 
-def _row(own: Changes, line: pd.Series) -> tuple[str, ...]:
+def _row(own: ClassDifferences, line: pd.Series) -> tuple[str, ...]:
     interval = "–" if np.isnan(line["low"]) else interval_text(line["low"], line["high"])
     return own.a, own.b, own.protocol, str(line["class"]), str(line["videos"]), signed(line["difference"]), interval
 
 
-def _figure(own: Changes) -> Figure:
+def _figure(own: ClassDifferences) -> Figure:
     lines = own.extremes
     with style.look():
         figure, (axes,) = style.panels(1, 3.6, max(2.2, 1.1 + 0.22 * len(lines)))
@@ -164,11 +277,4 @@ def _draw(axes: Axes, lines: pd.DataFrame) -> None:
         if not np.isnan(line["low"]):
             axes.plot([line["low"], line["high"]], [place, place], color=colour, linewidth=0.9)
         axes.plot([middle], [place], color=colour, marker="o", markersize=4, linestyle="none")
-    names = [_shortened(str(line["class"])) + f" ({line['videos']})" for _, line in lines.iterrows()]
-    axes.set_yticks(range(len(lines)), names, parse_math=False)
-    axes.set_ylim(len(lines) - 0.4, -0.6)
-    axes.grid(axis="x", color=style.GRID, linewidth=0.5)
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+    _name_classes(axes, lines, LONGEST)

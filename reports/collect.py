@@ -1,8 +1,10 @@
-"""From the store to a report's results: the tidy table of a suite, a line per trial, protocol, part and experts."""
+"""Collecting a report's results from the store: the tidy table of a suite, and facts about its rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,22 +12,22 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from bench.graph.build import Cell, Graph, ProbeCell
+from bench.graph.stage import Stage
 from bench.published.pairing import pairs
 from bench.store.records import Store
 from bench.suite.resolve import changes_protocols
-from bench.suite.trial import Suite
-from reports.collect_costs import collect_costs, collect_trainings
-from reports.collect_experts import collect_distances, collect_maps, collect_routing
-from reports.failures import Failure
-from reports.results import Probe, ReportSettings, Results
-from reports.shares import Shares
+from bench.suite.trial import Suite, Trial
+from reports.facts import Cost, Distances, FailedStage, MappedClip, Maps, Probe, Routing, Shares, Subject, TrainingCost
+from reports.results import ReportSettings, Results
 from reports.snapshot import Evaluations
 
 MEASURES = ("top1", "top5", "mean_class", "videos", "undecodable")
+ORIGINS = ("revision", "dirty", "command", "host", "device", "threads", "python")  # fields of a record's provenance
+Record = dict[str, Any]
 
 
 def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, object]) -> Results:
-    """The results of a suite as far as its records stand; what is missing has NaN and an empty identity."""
+    """The results of a suite as far as its records stand; a missing one has NaN and an empty identity."""
     stages = [cell.stage for cell in graph.cells] + [probe.stage for probe in graph.probes]
     known = {kind: store.known(kind) for kind in ("evaluate", "probe")}
     records = {stage.identity: store.read(*stage.key) for stage in stages if stage.identity in known[stage.kind]}
@@ -34,7 +36,6 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
         path.rpartition(".")[2] for path, axis in suite.file.axes.items() if changes_protocols(path, axis)
     )
     join = None if report.join in protocol_axes else report.join  # each of its values has its own panel
-    settings = ReportSettings(join=join, reference=report.reference, compare=tuple(report.compare))
     deviations = {key: trial.deviations for key, trial in {id(cell.trial): cell.trial for cell in graph.cells}.items()}
     lines = [line for cell in graph.cells for line in _lines(cell, suite, records, deviations[id(cell.trial)])]
     probed = [probe for probe in graph.probes if probe.stage.identity in records]
@@ -44,17 +45,17 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
         description=suite.file.description,
         table=pd.DataFrame(lines),
         predictions=evaluations.predictions,
-        probes=tuple(_probe(probe, store, records[probe.stage.identity]) for probe in probed),
-        settings=settings,
+        probes=tuple(_probe(probe, store, records[probe.stage.identity]["result"]) for probe in probed),
+        settings=ReportSettings(join=join, reference=report.reference, compare=tuple(report.compare)),
         axes={name: name.replace("_", " ") for name in suite.axes},
         protocol_axes=protocol_axes,
         protocols=graph.protocols,
         maps=tuple(collect_maps(graph.maps, store)),
         distances=tuple(collect_distances(graph.weights, store)),
-        routing=tuple(collect_routing(((cell.trial, cell.stage) for cell in graph.trainings), store)),
+        routing=tuple(collect_routing(graph.trainings, store)),
         costs=tuple(collect_costs(graph.profiles, store)),
         trainings=tuple(collect_trainings(graph.cells, store)),
-        shares=tuple(share for probe in probed for share in _shares(probe, records[probe.stage.identity])),
+        shares=tuple(own for probe in probed for own in _shares(probe, records[probe.stage.identity]["result"])),
         failures=tuple(_failures(graph, store)),
         answers=evaluations.correct,
         class_names=lambda identity: graph.stages[identity].inputs["texts"].context["class_names"],
@@ -64,7 +65,7 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
 
 
 def _title(suite: Suite) -> str:
-    """With the world's data in the places of those that the columns are named after."""
+    """The suite's title; in a world, with the dataset that each column stands for."""
     if not suite.file.world:
         return suite.file.title
     stands = ", ".join(f"{name} is {protocol.dataset}" for name, protocol in suite.columns.items())
@@ -72,7 +73,7 @@ def _title(suite: Suite) -> str:
 
 
 def _lines(
-    cell: Cell, suite: Suite, records: dict[str, dict[str, Any]], deviations: dict[str, str]
+    cell: Cell, suite: Suite, records: dict[str, Record], deviations: dict[str, str]
 ) -> Iterator[dict[str, object]]:
     """The line of a cell, or a line for each draw of classes that its evaluation re-scored."""
     trial, record = cell.trial, records.get(cell.stage.identity)
@@ -85,7 +86,7 @@ def _lines(
             "label": trial.label,
             "method": trial.method,
             **axes,
-            "point": ", ".join(f"{name} {value}" for name, value in trial.point),
+            "point": _text(trial.point),
             "seed": trial.seed,
             "expert": cell.expert,
             "role": cell.role,
@@ -98,54 +99,146 @@ def _lines(
         }
 
 
-def _failures(graph: Graph, store: Store) -> Iterator[Failure]:
-    """The stages of the graph of which an attempt failed, in its order."""
-    attempts: dict[str, int] = {}
-    reasons: dict[str, list[str]] = {}
+def _failures(graph: Graph, store: Store) -> Iterator[FailedStage]:
+    """The stages that failed in at least one attempt, in the order of the graph."""
+    attempts, reasons = Counter[str](), dict[str, list[str]]()
     for event in store.events():
         if event["event"] == "start":
-            attempts[event["identity"]] = attempts.get(event["identity"], 0) + 1
+            attempts[event["identity"]] += 1
         elif event["event"] in ("failure", "death"):
             reasons.setdefault(event["identity"], []).append(str(event.get("reason") or "its process died"))
     for stage in graph.stages.values():
         if found := reasons.get(stage.identity):
             last = found[-1].strip().splitlines()[-1]
-            tried = max(attempts.get(stage.identity, 0), len(found))
-            yield Failure(stage.title, tried, len(found), last, store.done(*stage.key))
+            tried = max(attempts[stage.identity], len(found))
+            yield FailedStage(stage.title, tried, len(found), last, store.done(*stage.key))
 
 
-def _probe(probe: ProbeCell, store: Store, record: dict[str, Any]) -> Probe:
-    similarity = load_file(store.folder(*probe.stage.key) / "similarity.safetensors")["similarity"]
-    return Probe(
-        *_names(probe),
-        probe.stage.spec["feature"],
-        tuple(record["result"]["names"]),
-        similarity,
-        record["result"]["videos"],
-        probe.stage.identity,
-    )
-
-
-def _shares(probe: ProbeCell, record: dict[str, Any]) -> Iterator[Shares]:
-    """What a probe says about its experts' shares of the answer; nothing if the method does not tell them."""
-    if shares := record["result"].get("shares"):
-        mean, std = np.array(shares["mean"]), np.array(shares["std"])
-        yield Shares(*_names(probe), mean, std, record["result"]["videos"], probe.stage.identity)
-
-
-def _names(probe: ProbeCell) -> tuple[str, str, str, int, str]:
-    trial = probe.trial
-    point = ", ".join(f"{name} {value}" for name, value in trial.point)
-    return trial.row, trial.label, point, trial.seed, probe.protocol
-
-
-def _origins(records: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
-    """What the records' provenance says, each distinct value once."""
+def _origins(records: dict[str, Record]) -> dict[str, list[str]]:
+    """The provenance of the records, each distinct value once."""
     found: dict[str, set[str]] = {}
     for record in records.values():
         origin = record["provenance"]
-        for name in ("revision", "dirty", "command", "host", "device", "threads", "python"):
+        for name in ORIGINS:
             found.setdefault(name, set()).add(str(origin.get(name)))
         for package, version in origin["versions"].items():
             found.setdefault(f"{package} version", set()).add(version)
     return {name: sorted(values) for name, values in found.items()}
+
+
+# --- facts besides accuracies ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Shared:
+    """A finished stage, with the cells of the trials that share it."""
+
+    stage: Stage
+    cells: list[Cell | ProbeCell] = field(default_factory=list)
+
+    @property
+    def trials(self) -> list[Trial]:
+        return list({id(cell.trial): cell.trial for cell in self.cells}.values())
+
+    @property
+    def subject(self) -> Subject:
+        """The first trial, at the axis values that all trials agree on."""
+        first, *others = self.trials
+        return _subject(first, self.stage, [own for own in first.point if all(own in trial.point for trial in others)])
+
+
+def collect_costs(cells: Iterable[ProbeCell], store: Store) -> Iterator[Cost]:
+    """A cost for each row and point of which a profile is done; it does not depend on the seed."""
+    found: set[tuple[str, str]] = set()
+    for cell in cells:
+        key = (cell.trial.row, _text(cell.trial.point))
+        if key not in found and store.done(*cell.stage.key):
+            found.add(key)
+            result = store.read(*cell.stage.key)["result"]
+            yield Cost(_subject(cell.trial, cell.stage, cell.trial.point), result, result["machine"])
+
+
+def collect_trainings(cells: Iterable[Cell | ProbeCell], store: Store) -> Iterator[TrainingCost]:
+    """Each finished training behind the cells once, whatever shares it; imported checkpoints were not trained here."""
+    for own in _finished(cells, store, "train"):
+        if "imported" not in own.stage.spec:
+            record, subject = store.read(*own.stage.key), own.subject
+            yield TrainingCost(
+                subject,
+                seconds=record["result"].get("seconds", record["cost"]["seconds"]),
+                devices=record["context"]["execution"]["processes"],
+                device=record["provenance"]["device"],
+                sharing=tuple(dict.fromkeys(trial.row for trial in own.trials if trial.row != subject.row)),
+            )
+
+
+def collect_maps(cells: Iterable[ProbeCell], store: Store) -> Iterator[Maps]:
+    """The maps of every finished stage of the kind `maps`."""
+    for own in _finished(cells, store, "maps"):
+        result, tensors = _result(own.stage, store), _tensors(own.stage, store, "maps")
+        classes: Sequence[str] = own.stage.inputs["texts"].context["class_names"]
+        shown = [classes[label] for label in result["labels"]]
+        predicted = [tuple(classes[label] for label in labels) for labels in result["predictions"]]
+        clips = zip(result["videos"], shown, predicted, tensors["pixels"], tensors["cosines"], strict=True)
+        feature, names = own.stage.spec["feature"], tuple(result["names"])
+        yield Maps(own.subject, own.cells[0].protocol, feature, names, tuple(MappedClip(*clip) for clip in clips))
+
+
+def collect_distances(cells: Iterable[ProbeCell], store: Store) -> Iterator[Distances]:
+    """The distances of every finished stage of the kind `weights`."""
+    for own in _finished(cells, store, "weights"):
+        result, tensors = _result(own.stage, store), _tensors(own.stage, store, "weights")
+        groups, parameters = tuple(result["groups"]), tuple(result["parameters"])
+        yield Distances(own.subject, groups, parameters, tensors["distance"], tensors["cosine"])
+
+
+def collect_routing(cells: Iterable[ProbeCell], store: Store) -> Iterator[Routing]:
+    """The counts of draws of every finished training of trials with experts."""
+    for own in _finished(cells, store, "train"):
+        odds = tuple(own.trials[0].config.routing_odds)
+        for pool, counts_LE in sorted(_tensors(own.stage, store, "counts").items()):
+            if pool.startswith("routing") and counts_LE.sum(axis=1).all():
+                yield Routing(own.subject, pool, counts_LE, odds)
+
+
+def _probe(probe: ProbeCell, store: Store, result: dict[str, Any]) -> Probe:
+    similarity = _tensors(probe.stage, store, "similarity")["similarity"]
+    subject = _subject(probe.trial, probe.stage, probe.trial.point)
+    feature, names = probe.stage.spec["feature"], tuple(result["names"])
+    return Probe(subject, probe.protocol, feature, names, similarity, result["videos"])
+
+
+def _shares(probe: ProbeCell, result: dict[str, Any]) -> Iterator[Shares]:
+    """The experts' shares of the answer; nothing if the method does not tell them."""
+    if shares := result.get("shares"):
+        subject = _subject(probe.trial, probe.stage, probe.trial.point)
+        yield Shares(subject, probe.protocol, np.array(shares["mean"]), np.array(shares["std"]), result["videos"])
+
+
+def _finished(cells: Iterable[Cell | ProbeCell], store: Store, kind: str) -> Iterator[_Shared]:
+    """Each finished stage of a kind once, in the order of the suite: a cell's stage, or that among its inputs."""
+    found: dict[str, _Shared] = {}
+    for cell in cells:
+        stage = cell.stage if cell.stage.kind == kind else cell.stage.inputs.get(kind)
+        if stage is not None:
+            found.setdefault(stage.identity, _Shared(stage)).cells.append(cell)
+    yield from (own for own in found.values() if store.done(*own.stage.key))
+
+
+def _subject(trial: Trial, stage: Stage, point: Iterable[tuple[str, object]]) -> Subject:
+    return Subject(trial.row, trial.label, _text(point), stage.identity, trial.seed)
+
+
+def _text(point: Iterable[tuple[str, object]]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in point)
+
+
+def _result(stage: Stage, store: Store) -> dict[str, Any]:
+    result: dict[str, Any] = store.read(*stage.key)["result"]
+    return result
+
+
+def _tensors(stage: Stage, store: Store, name: str) -> dict[str, np.ndarray]:
+    """The arrays of a record's file; none if it has no such file."""
+    file = store.folder(*stage.key) / f"{name}.safetensors"
+    return load_file(file) if file.is_file() else {}

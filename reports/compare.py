@@ -1,23 +1,25 @@
-"""Two suites, or two revisions of one, as one: what a page shows of both, with their rows tested against each other.
+"""Merging two suites, or two revisions of one, into one, whose page tests the rows of both against each other.
 
-A is what is compared with, B what is new. Rows are told apart by "A: " and "B: ", in ids and labels.
+A is the former one, B the new one. Ids and labels of rows start with their side; `Results.sides` has them without it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from typing import TypeVar
 
 import pandas as pd
 
-from reports.results import ReportSettings, Results
+from reports.facts import Fact
+from reports.results import ReportSettings, Results, SideRow
 
 SIDES = ("A", "B")
+Known = TypeVar("Known", bound=Fact)
 
 
 def merge(a: Results, b: Results, names: tuple[str, str]) -> Results:
-    """Both in one; every row that both have is a pair of `settings.compare`, B first.
+    """Merge both into one; every row that both have is a pair of `settings.compare`, B first.
 
     Two columns are one if their protocols have the same hash and were measured on the same videos. Otherwise they are
     kept apart, as "closed-set (A)" and "closed-set (B)". What is drawn of experts is left out.
@@ -26,7 +28,7 @@ def merge(a: Results, b: Results, names: tuple[str, str]) -> Results:
     sides = [_side(results, side, apart) for side, results in zip(SIDES, (a, b), strict=True)]
     tables = {row: own for side in sides for row, own in side.table.groupby("row", sort=False)}
     both = [row for row in a.labels() if row in b.labels()]
-    order = [f"{side}: {row}" for row in {**a.labels(), **b.labels()} for side in SIDES]
+    order = [_named(side, row) for row in {**a.labels(), **b.labels()} for side in SIDES]
     known, (first, second) = frozenset(a.table["identity"]), sides
 
     def origin(identity: str) -> Results:
@@ -44,8 +46,8 @@ def merge(a: Results, b: Results, names: tuple[str, str]) -> Results:
         probes=(),
         settings=ReportSettings(
             join=a.settings.join if a.settings.join == b.settings.join else None,
-            reference=a.settings.reference and f"A: {a.settings.reference}",
-            compare=tuple((f"B: {row}", f"A: {row}") for row in both),
+            reference=a.settings.reference and _named("A", a.settings.reference),
+            compare=tuple((_named("B", row), _named("A", row)) for row in both),
         ),
         provenance={
             **({"store": store} if store else {}),
@@ -57,18 +59,21 @@ def merge(a: Results, b: Results, names: tuple[str, str]) -> Results:
         costs=(*first.costs, *second.costs),
         trainings=(*first.trainings, *second.trainings),
         failures=(*first.failures, *second.failures),
+        sides={**first.sides, **second.sides},
     )
 
 
-def pairs(results: Results) -> list[str]:
-    """The rows that merged results have of both sides, without the letters; none of other results."""
-    return [b[3:] for b, a in results.settings.compare if (b[:3], a) == ("B: ", f"A: {b[3:]}")]
-
-
 def _side(results: Results, side: str, apart: Sequence[str]) -> Results:
-    """One of the two, its rows and what is kept apart renamed."""
+    """One side, with its rows and the columns in `apart` renamed."""
     columns = {name: f"{name} ({side})" if name in apart else name for name in results.protocols}
-    named = partial("{}: {}".format, side)
+
+    def named(text: str) -> str:
+        return _named(side, text)
+
+    def renamed(fact: Known) -> Known:
+        subject = fact.subject
+        return replace(fact, subject=replace(subject, row=named(subject.row), label=named(subject.label)))
+
     table = results.table.assign(
         row=results.table["row"].map(named),
         label=results.table["label"].map(named),
@@ -78,17 +83,19 @@ def _side(results: Results, side: str, apart: Sequence[str]) -> Results:
         results,
         table=table,
         protocols={columns[name]: protocol for name, protocol in results.protocols.items()},
-        costs=tuple(replace(cost, row=named(cost.row), label=named(cost.label)) for cost in results.costs),
-        trainings=tuple(
-            replace(own, row=named(own.row), label=named(own.label), sharing=tuple(map(named, own.sharing)))
-            for own in results.trainings
-        ),
+        costs=tuple(map(renamed, results.costs)),
+        trainings=tuple(replace(renamed(own), sharing=tuple(map(named, own.sharing))) for own in results.trainings),
         failures=tuple(replace(own, title=named(own.title)) for own in results.failures),
+        sides={named(row): SideRow(side, row, label) for row, label in results.labels().items()},
     )
 
 
+def _named(side: str, text: str) -> str:
+    return f"{side}: {text}"
+
+
 def _alike(a: Results, b: Results, protocol: str) -> bool:
-    """Whether a column means the same on both sides; that of an axis over protocols, only if both have the axis."""
+    """True if a column means the same on both sides; an axis over protocols must be one of both."""
     hashes = [results.protocols[protocol]["hash"] for results in (a, b)]
     if hashes[0] != hashes[1] or a.protocol_axes != b.protocol_axes:
         return False

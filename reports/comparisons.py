@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
 from itertools import product
 from typing import NamedTuple
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from bench.core.errors import unknown
 from bench.measure.statistics import Floats, Tests, difference_tests, holm, mcnemar, paired_permutation_test
-from reports.bootstrap import Place, answers, bootstrap
-from reports.results import TRIAL, Results
-from reports.shown import Grid
+from reports.bootstrap import answers, bootstrap
+from reports.results import TRIAL, Place, Results, place_of
+from reports.table import Table, TableCell, TableRow, cells, columns, frame
 
 LEVEL = 0.05
 PERMUTATIONS, FEW_PERMUTATIONS, MANY_TESTS = 20_000, 2_000, 200
@@ -37,7 +37,7 @@ class Pairing(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Row `a` minus row `b` on one measure, a protocol or what is derived from several; role "" if derived.
+    """Row `a` minus row `b` on one measure, titled `protocol`; role "" for a harmonic mean of several protocols.
 
     `difference` in points with its 95 % interval from `low` to `high` over videos and seeds. `p`: over videos, given
     the seeds, nan for a derived measure. `p_seeds`: over videos and seeds, or over videos alone if a side is one run of
@@ -47,13 +47,15 @@ class Comparison:
 
     a: str
     b: str
+    lines: Pairing = field(compare=False)
+    measure: str
     protocol: str
     role: str
-    difference: float
-    p: float
-    videos: int
     seeds: tuple[int, int]
     skipped: str = ""
+    difference: float = NAN
+    p: float = NAN
+    videos: int = 0
     low: float = NAN
     high: float = NAN
     p_seeds: float = NAN
@@ -93,7 +95,7 @@ def _base(results: Results, summary: pd.DataFrame) -> str:
 
 
 def comparisons(results: Results) -> list[Comparison]:
-    """Every measure that both rows of a pair have, of all `pairings`.
+    """Tests of every measure that both rows of a pair have, for all `pairings`.
 
     Each video's correctness is averaged over seeds for `p`, which speaks of these videos and seeds. Splits of one
     protocol are one test, in which a video counts as often as in their mean. A side that is measured otherwise than
@@ -112,32 +114,27 @@ def comparisons(results: Results) -> list[Comparison]:
     return [replace(own, corrected=float(p)) for own, p in zip(found, corrected, strict=True)]
 
 
-def comparison_grids(results: Results) -> Iterator[Grid]:
+def comparison_tables(results: Results) -> Iterator[Table]:
     """The table of all `comparisons`, significant ones in bold; nothing where there are none."""
-    found = comparisons(results)
-    if not found:
-        return
-    significant = [number for number, own in enumerate(found) if own.corrected < LEVEL]
-    place = list(HEADS).index("p, Holm")
-    skipped = dict.fromkeys(f"not compared†: {own.skipped}" for own in found if own.skipped)
-    yield Grid(
-        "significance",
-        "significance",
-        _caption(results, found),
-        HEADS,
-        tuple(_row(own) for own in found),
-        (*skipped, *_notes(results, found)),
-        frozenset((number, place) for number in significant),
-        values=tuple(_values(own) for own in found),
-    )
+    if found := comparisons(results):
+        skipped = dict.fromkeys(f"not compared†: {own.skipped}" for own in found if own.skipped)
+        yield Table(
+            "significance",
+            "significance",
+            _caption(results, found),
+            columns(HEADS),
+            tuple(_row(own) for own in found),
+            (*skipped, *_notes(results, found)),
+            frame(_values(own) for own in found),
+        )
 
 
 class _Sides:
-    """What the tests need of compared rows: their estimates, and correctness by video as a mean over seeds."""
+    """The inputs of the tests between rows: estimates, and each video's correctness as a mean over seeds."""
 
     def __init__(self, results: Results, pairs: Sequence[Pairing]) -> None:
         self.results, self.resampled, self.pairs = results, bootstrap(results), pairs
-        self.places = [(_place(pair.a), _place(pair.b)) for pair in pairs]
+        self.places = [(place_of(pair.a), place_of(pair.b)) for pair in pairs]
         self.names = [[results.name(side, list(results.axes)) for side in pair] for pair in pairs]
         few = len(pairs) * len(results.roles) <= MANY_TESTS
         self.permutations = PERMUTATIONS if few else FEW_PERMUTATIONS
@@ -153,12 +150,12 @@ class _Sides:
         self.listed = cache(self._listed)
 
     def comparable(self, a: Place, b: Place, protocol: str) -> bool:
-        """Whether both have a protocol, on the same data."""
+        """True if both have a protocol, on the same data."""
         return self.datasets.get((a, protocol), set()) == self.datasets.get((b, protocol)) != set()
 
     @cached_property
     def tests(self) -> dict[str, Tests]:
-        """Over videos and seeds, of all pairs, by measure."""
+        """The tests of all pairs over videos and seeds, by measure."""
         first_P, second_P = np.transpose([[self.resampled.places[place] for place in both] for both in self.places])
         return {name: difference_tests(own, first_P, second_P) for name, own in self.resampled.columns.items()}
 
@@ -185,17 +182,13 @@ class _Sides:
         return [video for identity in parts for video in self.results.predictions(identity)["video"]]
 
 
-def _place(line: pd.Series) -> Place:
-    return line["row"], line["point"], line["expert"]
-
-
 def _compare(number: int, measure: str, sides: _Sides) -> Comparison:
     results, own, (a, b) = sides.results, sides.resampled.columns[measure], sides.places[number]
     name_a, name_b = sides.names[number]
     seeds = tuple(int(own.seeds_G[sides.resampled.places[place]]) for place in (a, b))
     skipped = _skipped(sides.pairs[number], (name_a, name_b), measure, results)
     title, role = results.measures[measure].title, results.roles.get(measure, "")
-    blank = Comparison(name_a, name_b, title, role, NAN, NAN, 0, (seeds[0], seeds[1]), skipped)
+    blank = Comparison(name_a, name_b, sides.pairs[number], measure, title, role, (seeds[0], seeds[1]), skipped)
     if skipped or not all(seeds):
         return blank
     difference, low, high, p_seeds = (float(column[number]) for column in sides.tests[measure])
@@ -222,17 +215,17 @@ def _p_over_videos(a_N: Floats, b_N: Floats, seeds: tuple[int, int], permutation
     return paired_permutation_test(a_N, b_N, permutations)[1]
 
 
-def _row(own: Comparison) -> tuple[str, ...]:
+def _row(own: Comparison) -> TableRow:
     seeds = " / ".join(map(str, own.seeds)) + (" *" if own.alone else "")
-    missing = ("not compared†" if own.skipped else "missing", *["–"] * 5, seeds)
-    numbers = (
-        signed(own.difference),
-        interval_text(own.low, own.high),
-        *map(p_text, (own.p, own.p_seeds, own.corrected)),
-        str(own.videos),
-        seeds,
+    names = (own.a, own.b, own.protocol)
+    if not own.videos:
+        return cells(*names, "not compared†" if own.skipped else "missing", *["–"] * 5, seeds)
+    tests = map(p_text, (own.p, own.p_seeds, own.corrected))
+    texts = (*names, signed(own.difference), interval_text(own.low, own.high), *tests, str(own.videos), seeds)
+    return tuple(
+        TableCell(text, bold=head == "p, Holm" and own.corrected < LEVEL)
+        for head, text in zip(HEADS, texts, strict=True)
     )
-    return own.a, own.b, own.protocol, *(numbers if own.videos else missing)
 
 
 def _values(own: Comparison) -> dict[str, object]:

@@ -1,10 +1,10 @@
-"""What accuracy costs: FLOPs, latency and trainable parameters, with Pareto fronts; and what each expert costs."""
+"""Figures of costs: accuracy against FLOPs, latency and trainable parameters, with Pareto fronts; costs of experts."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from itertools import product
 from math import ceil, floor, log10, nan
 
 import numpy as np
@@ -14,25 +14,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from reports import labels, scatter, style
-from reports.costs import GIGA, MEGA, Cost, digits, flop_unit, pareto_front
+from reports.costs import GIGA, MEGA, Values, cost_values, digits, expert_values, flop_unit, pareto_front
+from reports.facts import Cost
 from reports.results import Results
-from reports.shown import Picture
+from reports.style import Picture
 
 WIDE = 10.0  # from here on, largest over smallest price, the axis is logarithmic
 ROOM = 0.18  # around the points, of their range
+KEY = ["row", "point"]
 LETTERS = 19  # of the small print, an inch
 
 
-@dataclass(frozen=True)
-class Price:
-    """What a point is set against: `of` a cost, nan where it was not measured."""
-
-    title: str
-    of: Callable[[Cost], float]
-
-
 def cost_figures(results: Results) -> Iterator[Picture]:
-    """Accuracy against what it costs, for the measures that sum the suite up, and what experts cost."""
+    """Accuracy against costs, for the measures that summarize the suite, and costs of experts."""
     if not results.costs:
         return
     derived = [measure for measure in results.headlines if results.measures[measure].needs]
@@ -40,7 +34,7 @@ def cost_figures(results: Results) -> Iterator[Picture]:
         if figure := _price_figure(results, measure):
             words = results.words(measure)
             caption = (
-                f"{words[:1].upper()}{words[1:]}, against what it costs; the steps are the Pareto front, whose members "
+                f"{style.sentence(words)}, against what it costs; the steps are the Pareto front, whose members "
                 "are named. Prices are in the tables of this section."
             )
             stem = "costs" if len(derived) < 2 else f"costs-{measure.replace('/', '-')}"
@@ -55,25 +49,24 @@ def cost_figures(results: Results) -> Iterator[Picture]:
 
 def _price_figure(results: Results, measure: str) -> Figure | None:
     """A row of panels for each facet, a panel for each price; None where nothing has both accuracy and cost."""
-    summary, costs = results.summary(alike=True), {(cost.row, cost.point): cost for cost in results.costs}
+    summary, prices = results.summary(alike=True), _prices(results.costs)
     summary = summary[summary[f"{measure}_planned"]]
-    known = np.array([key in costs for key in summary[["row", "point"]].itertuples(index=False, name=None)])
+    known = np.array([key in prices.index for key in summary[KEY].itertuples(index=False, name=None)])
     present = summary[f"{measure}_n"] > 0
-    located = scatter.heights(summary[known & present], measure)
-    prices = [price for price in _prices(results.costs) if _column(located, costs, price).gt(0).any()]
-    if located.empty or not prices:
+    located = scatter.heights(summary[known & present], measure).join(prices, on=KEY)
+    titles = [title for title in prices if located[title].gt(0).any()]
+    if located.empty or not titles:
         return None
     facets = results.facets(located, results.settings.join)
     marks = style.marks(results.labels(), results.settings.reference)
     with style.look():
-        figure, panels = style.panels(len(facets) * len(prices), 3.5, 3.3, columns=len(prices))
+        figure, panels = style.panels(len(facets) * len(titles), 3.5, 3.3, columns=len(titles))
         drawn = []
-        for place, axes in enumerate(panels):
-            (title, lines), price = list(facets.items())[place // len(prices)], prices[place % len(prices)]
-            lines = lines.assign(x=_column(lines, costs, price), dx=0.0).dropna(subset=["x"])
-            axes.set_title(title, parse_math=False)
-            axes.set_xlabel(price.title, parse_math=False)
-            axes.set_ylabel(scatter.axis_title(results, measure) if place % len(prices) == 0 else "")
+        for axes, ((facet, lines), title) in zip(panels, product(facets.items(), titles), strict=True):
+            lines = lines.assign(x=lines[title], dx=0.0).dropna(subset=["x"])
+            axes.set_title(facet, parse_math=False)
+            axes.set_xlabel(title, parse_math=False)
+            axes.set_ylabel(scatter.axis_title(results, measure) if title == titles[0] else "")
             _fit(axes, lines["x"], located)
             _draw(axes, lines, marks)
             drawn.append((axes, lines))
@@ -86,19 +79,20 @@ def _price_figure(results: Results, measure: str) -> Figure | None:
     return figure
 
 
-def _prices(costs: tuple[Cost, ...]) -> list[Price]:
-    """Latencies are of the device and the setting that most rows were measured on."""
-    settings = [setting for cost in costs if (setting := _setting(cost))]
-    found = [
-        Price("GFLOPs per video (2 per multiply-add)", lambda cost: cost.result["flops"]["video"]["counted"] / GIGA)
-    ]
-    if settings:
+def _prices(costs: tuple[Cost, ...]) -> pd.DataFrame:
+    """The prices of every row and point, with the titles of their axes as columns.
+
+    Latencies are of the device and the setting that most rows were measured on, nan for others.
+    """
+    values = [cost_values(cost.result) for cost in costs]
+    prices = {"GFLOPs per video (2 per multiply-add)": [own["flops_video_counted"] / GIGA for own in values]}
+    if settings := [setting for cost in costs if (setting := _setting(cost))]:
         common = max(settings, key=settings.count)
-        device, precision, batch = common
-        found.append(
-            Price(f"Median ms per video\n({device}, {precision}, batch {batch})", lambda cost: _ms(cost, common))
-        )
-    return [*found, Price("Trainable parameters (M)", lambda cost: cost.result["parameters"]["trainable"] / MEGA)]
+        title = "Median ms per video\n({}, {}, batch {})".format(*common)
+        prices[title] = [_ms(cost, common) for cost in costs]
+    prices["Trainable parameters (M)"] = [own["parameters_trainable"] / MEGA for own in values]
+    found = pd.DataFrame(prices, pd.MultiIndex.from_tuples([cost.setting for cost in costs], names=KEY))
+    return found[~found.index.duplicated(keep="last")]
 
 
 def _setting(cost: Cost) -> tuple[str, str, int] | None:
@@ -109,12 +103,6 @@ def _setting(cost: Cost) -> tuple[str, str, int] | None:
 def _ms(cost: Cost, setting: tuple[str, str, int]) -> float:
     entry = cost.latency()
     return 1000 * entry["p50"] / entry["batch"] if entry and _setting(cost) == setting else nan
-
-
-def _column(lines: pd.DataFrame, costs: Mapping[tuple[str, str], Cost], price: Price) -> pd.Series:
-    """The price of every line of a summary."""
-    keys = lines[["row", "point"]].itertuples(index=False, name=None)
-    return pd.Series([price.of(costs[key]) for key in keys], lines.index, dtype=float)
 
 
 def _fit(axes: Axes, x: pd.Series, everything: pd.DataFrame) -> None:
@@ -186,7 +174,7 @@ def _obstacles(axes: Axes, lines: pd.DataFrame) -> np.ndarray:
 
 
 def _note(summary: pd.DataFrame, measure: str, known: np.ndarray, present: pd.Series, costs: tuple[Cost, ...]) -> str:
-    """What bars and steps are, and what could not be drawn."""
+    """The small print: meaning of bars and steps, and rows that could not be drawn."""
     front = "Steps: Pareto front of the means, which nothing beats in both; differences may be chance."
     names = dict.fromkeys(", ".join(filter(None, own)) for own in summary[~known][["label", "point"]].to_numpy())
     unprofiled = f"\nNot drawn, no profile: {'; '.join(names)}." if names else ""
@@ -205,7 +193,7 @@ def _wrapped(text: str, inches: float) -> str:
 
 def _expert_figure(costs: tuple[Cost, ...]) -> Figure | None:
     """Two panels for each profile with experts: a training step, and every way to answer."""
-    profiles = {(cost.row, cost.identity): cost for cost in reversed(costs) if cost.result["experts"]}
+    profiles = {(own.subject.row, own.subject.identity): own for own in reversed(costs) if own.result["experts"]}
     if not profiles:
         return None
     with style.look():
@@ -223,19 +211,24 @@ def _expert_figure(costs: tuple[Cost, ...]) -> Figure | None:
 
 
 def _training_bars(axes: Axes, cost: Cost) -> None:
-    values = [expert["training"] for expert in cost.result["experts"]]
-    _bars(axes, list(map(str, range(len(values)))), values, [_colour(i) for i in range(len(values))])
-    axes.set_title(f"{_title(cost)}\ntraining step, through each expert", fontsize=7.5, parse_math=False)
+    numbers = _by_expert(cost)
+    values = [numbers[expert["name"]]["training_flops"] for expert in cost.result["experts"]]
+    _bars(axes, list(map(str, range(len(values)))), values, [style.colour(i) for i in range(len(values))])
+    axes.set_title(f"{cost.subject.name}\ntraining step, through each expert", fontsize=7.5, parse_math=False)
     axes.set_xlabel("expert, counted from 0")
 
 
 def _test_bars(axes: Axes, cost: Cost) -> None:
-    choices = {choice["name"]: choice["flops"]["counted"] for choice in cost.result["choices"]}
+    numbers, choices = _by_expert(cost), [choice["name"] for choice in cost.result["choices"]]
     names = [name.removeprefix("expert ") for name in choices]
-    colours = [_colour(int(name)) if name.isdigit() else style.INK for name in names]
-    _bars(axes, names, list(choices.values()), colours)
-    axes.set_title(f"{_title(cost)}\ntest, head for one view", fontsize=7.5, parse_math=False)
+    colours = [style.colour(int(name)) if name.isdigit() else style.INK for name in names]
+    _bars(axes, names, [numbers[choice]["head_flops"] for choice in choices], colours)
+    axes.set_title(f"{cost.subject.name}\ntest, head for one view", fontsize=7.5, parse_math=False)
     axes.set_xlabel("an expert alone, or all of them")
+
+
+def _by_expert(cost: Cost) -> dict[str, Values]:
+    return {values["expert"]: values for values in expert_values(cost.result)}
 
 
 def _bars(axes: Axes, names: list[str], values: list[float], colours: list[str]) -> None:
@@ -251,11 +244,3 @@ def _bars(axes: Axes, names: list[str], values: list[float], colours: list[str])
     axes.set_xticks(places, names)
     axes.set_ylabel(word)
     axes.margins(y=0.15)
-
-
-def _colour(expert: int) -> str:
-    return style.PALETTE[expert % len(style.PALETTE)]
-
-
-def _title(cost: Cost) -> str:
-    return ", ".join(filter(None, [cost.label, cost.point]))

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import labels, scatter, style
 from reports.results import Results, is_set
+from reports.style import READS, Picture
 
 TICKS = 24  # of an axis; of more values, every second or third has one
 
 
+def curve_figures(results: Results) -> Iterator[Picture]:
+    """A figure for every numeric axis."""
+    measured = style.sentence("; ".join(map(results.words, curve_measures(results))))
+    for axis in curve_axes(results):
+        if figure := curve_figure(results, axis):
+            caption = f"{measured} against {results.axes[axis]}; {READS}."
+            yield Picture("curves", f"curve-{style.slug(axis)}", caption, figure)
+
+
 def curve_axes(results: Results) -> list[str]:
-    """The axes that deserve a curve: numeric, with at least two values, and the same protocols at each."""
+    """The axes that have a curve: numeric, with at least two values, and the same protocols at each."""
     alike = [axis for axis in results.axes if axis not in results.protocol_axes]
     return [axis for axis in alike if results.is_numeric(axis) and len(results.values(axis)) > 1]
 
 
 def curve_measures(results: Results) -> list[str]:
-    """The sides of each trade-off, or whatever else sums the suite up."""
+    """The sides of each trade-off, or the other measures that summarize the suite."""
     return [side for measure in results.headlines for side in _sides(results, measure)]
 
 
@@ -100,7 +112,7 @@ def _panel(axes: Axes, lines: pd.DataFrame, results: Results, axis: str) -> None
 
 
 def _logarithmic(results: Results, axis: str) -> bool:
-    """Whether the axis spans more than three doublings and has no zero, where a curve over both signs is broken."""
+    """True if the axis spans more than three doublings and has no zero; a curve over both signs is then broken."""
     sizes = [abs(float(str(value))) for value in results.values(axis)]
     return min(sizes) > 0 and max(sizes) > 8 * min(sizes)
 

@@ -1,41 +1,31 @@
-"""Experts: how alike their features are, and what each can do alone (MoTE, NeurIPS 2024, Figs. 7 and 3). E experts."""
+"""Figures of the accuracy of each expert alone (MoTE, NeurIPS 2024, Fig. 3)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from reports import labels, scatter, style
-from reports.results import Probe, Results
+from reports.results import Results
+from reports.style import READS, Picture, expert_picture
 
-FEATURES = {"t": "temporal feature", "z": "video embedding", "last_ffn_branch": "last feed-forward branch"}
 REACH = 2.0  # how far from the experts a reference may lie to be a point, in widths of their range
 
 
-def similarity_figures(results: Results) -> dict[str, Figure]:
-    """Per probed row id, a heatmap [E+1,E+1] for every point, protocol and feature; the mean over seeds."""
-    figures = {}
-    for row in results.labels():
-        probes = [probe for probe in results.probes if probe.row == row]
-        if probes:
-            figures[row] = _similarity_figure(_by_setting(probes))
-    return figures
-
-
-def accuracy_figures(results: Results) -> dict[tuple[str, str], Figure]:
-    """Per (row id, point) with expert choices: what was trained on against what was not, for each trade-off.
+def accuracy_figures(results: Results) -> Iterator[Picture]:
+    """Per row and point with expert choices: trained classes against untrained ones, for each trade-off.
 
     Closed-set against each zero-shot target and HM_ZS; base against novel. Rows of other methods are references: points
     too, or levels where their accuracy in training lies too far away to tell the experts apart.
     """
     if (results.table["expert"] == "").all():
-        return {}
+        return
     experts, rows = results.summary(experts=True, alike=True), results.summary(alike=True)
-    figures = {}
     for (row, point), lines in experts.groupby(["row", "point"], sort=False):
         drawn = [
             pair for pair in _pairs(results) if not scatter.points(lines, *pair)[["x", "y"]].isna().any(axis=1).all()
@@ -43,48 +33,17 @@ def accuracy_figures(results: Results) -> dict[tuple[str, str], Figure]:
         if drawn:
             others = [results.comparable(x, lines.iloc[0]) for _, x in rows.iterrows()]
             references = rows[np.array(others) & (rows["method"] != lines["method"].iloc[0])]
-            figures[str(row), str(point)] = _accuracy_figure(results, str(row), lines, drawn, references)
-    return figures
+            caption = ", ".join(
+                filter(None, [f"What each expert of {results.labels()[str(row)]} can do alone", str(point)])
+            )
+            figure = _accuracy_figure(results, str(row), lines, drawn, references)
+            yield expert_picture("accuracy", (str(row), str(point)), f"{caption}; {READS}.", figure)
 
 
 def _pairs(results: Results) -> list[tuple[str, str]]:
     """The measures (x, y) of a panel each: y is a side of a trade-off or one of what it is a mean of."""
     sides = [measure.needs for measure in results.trade_offs.values()]
     return [(x, target) for x, y in sides for target in (*results.measures[y].needs, y)]
-
-
-def _by_setting(probes: list[Probe]) -> list[list[Probe]]:
-    settings: dict[tuple[str, str, str, tuple[str, ...]], list[Probe]] = {}
-    for probe in probes:
-        settings.setdefault((probe.point, probe.protocol, probe.feature, probe.names), []).append(probe)
-    return list(settings.values())
-
-
-def _similarity_figure(settings: list[list[Probe]]) -> Figure:
-    means = [np.mean([probe.similarity for probe in probes], axis=0) for probes in settings]
-    low = min(0.5, *(mean.min() for mean in means))  # the paper's colour bar starts at 0.5
-    side = 1.6 + 0.42 * max(len(mean) for mean in means)
-    with style.look():
-        figure, panels = style.panels(len(settings), side + 0.5, side)
-        for axes, probes, mean in zip(panels, settings, means, strict=True):
-            _heatmap(axes, probes, mean, float(low))
-        figure.suptitle(f"{settings[0][0].label}: similarity of experts", fontsize=9, parse_math=False)
-    return figure
-
-
-def _heatmap(axes: Axes, probes: list[Probe], mean: np.ndarray, low: float) -> None:
-    first = probes[0]
-    seaborn.heatmap(
-        mean, ax=axes, vmin=low, vmax=1.0, cmap="viridis", square=True, annot=True, fmt=".2f", annot_kws={"size": 7},
-        linewidths=0.5, xticklabels=first.names, yticklabels=first.names, cbar_kws={"label": "cosine similarity"},
-    )  # fmt: skip
-    axes.tick_params(length=0)
-    axes.set_xticklabels(axes.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticklabels(axes.get_yticklabels(), rotation=0)
-    setting = ", ".join(filter(None, [first.point, FEATURES.get(first.feature, first.feature), first.protocol]))
-    spread = np.std([probe.similarity for probe in probes], axis=0, ddof=1).max() if len(probes) > 1 else 0
-    seeds = f"{len(probes)} seeds, s.d. ≤ {spread:.3f}" if len(probes) > 1 else "1 seed"
-    axes.set_title(f"{setting}\n{first.videos} videos × {seeds}", fontsize=7.5, parse_math=False)
 
 
 def _accuracy_figure(
@@ -124,7 +83,7 @@ def _fit(
 
 
 def _draw_levels(axes: Axes, levels: pd.DataFrame) -> None:
-    """Accuracies on the target as dashed lines, for which the axis is widened; in training they lie off the axis."""
+    """Accuracies on the target as dashed lines, for which the axis is widened. Their training accuracy lies off it."""
     for height in levels["y"]:
         low, high = axes.get_ylim()
         room = 0.12 * (max(high, height) - min(low, height))

@@ -1,20 +1,28 @@
-"""What the numbers say, in sentences made from the numbers."""
+"""The findings of a report in sentences made from its numbers, and what failed or is missing."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pandas as pd
 
-from reports.bootstrap import Gap, Place, bootstrap
+from reports.accuracies import score
+from reports.bootstrap import Gap, bootstrap
 from reports.comparisons import LEVEL, interval_text, p_text
-from reports.costs import GIGA, MEGA, digits
-from reports.results import Results, is_draw
-from reports.tables import cell
+from reports.costs import GIGA, MEGA, cost_values, digits
+from reports.results import Results, is_draw, place_of
+from reports.table import Table, cells, columns
+
+FAILURE_HEADS = {"Stage": False, "Attempts": True, "Failed": True, "Now": False, "Last reason": False}
+FAILURES = (
+    "Stages of this suite that failed at least once, from the store's log of attempts, with the last line of what the "
+    "last failure said."
+)
 
 
 def findings(results: Results) -> list[str]:
-    """Which row is best on balance in each facet, by how much, whether that is significant, what it costs; then n."""
+    """Sentences on the best row of each facet, its lead, significance and cost; then the number of results."""
     table, summary = results.evaluations(), results.summary(alike=True)
     sentences = []
     for title, lines in results.facets(summary, None).items():
@@ -45,7 +53,7 @@ def undecodable(results: Results) -> list[str]:
 
 
 def missing(results: Results) -> list[str]:
-    """One entry per row, point, expert, protocol and part without all its results, with the seeds that lack."""
+    """An entry for every row, point, expert, protocol and part that lacks results, with the seeds."""
     lines = results.table[results.table["top1"].isna()]
     groups = lines.groupby(["label", "point", "expert", "protocol", "part"], sort=False)
     return [
@@ -54,8 +62,18 @@ def missing(results: Results) -> list[str]:
     ]
 
 
+def failure_tables(results: Results) -> Iterator[Table]:
+    """The failed stages, those without a record first; nothing if there are none."""
+    rows = tuple(
+        cells(own.title, str(own.attempts), str(own.failures), "done" if own.done else "no record", own.reason)
+        for own in sorted(results.failures, key=lambda own: own.done)
+    )
+    if rows:
+        yield Table("missing", "failures", FAILURES, columns(FAILURE_HEADS), rows)
+
+
 def _of_videos(lines: pd.DataFrame) -> str:
-    """Out of how many; not for draws of classes, which have fewer videos than were decoded."""
+    """The number of all videos; empty for draws of classes, which have fewer videos than were decoded."""
     return "" if is_draw(lines["part"]).any() else f" of {lines['videos'].max():.0f}"
 
 
@@ -68,7 +86,7 @@ def _facet(results: Results, measure: str, where: str, lines: pd.DataFrame) -> l
     best, rest = complete.iloc[0], complete.iloc[1:]
     resampled, own = bootstrap(results), _Named(results, where)
     sentences = [f"Best {title}{where}: {own.name(best)} with {_numbers(results, measure, best)}."]
-    gaps = resampled.gaps(measure, [_place(line) for _, line in complete.iterrows()]) if len(rest) else {}
+    gaps = resampled.gaps(measure, [place_of(line) for _, line in complete.iterrows()]) if len(rest) else {}
     others = rest[rest["row"] != best["row"]]
     reference = complete[complete["row"] == results.settings.reference].index[:1]
     shown = dict.fromkeys(others.index[:1], "Next") | dict.fromkeys(
@@ -77,7 +95,7 @@ def _facet(results: Results, measure: str, where: str, lines: pd.DataFrame) -> l
     of = f", {title}" if len(results.headlines) > 1 else ""
     for index, what in shown.items():
         line = complete.loc[index]
-        pair = [_place(side) for side in (best, line)]
+        pair = [place_of(side) for side in (best, line)]
         alone = any(resampled.alone(place, measure) for place in pair)
         numbers = _numbers(results, measure, line) if what == "Reference" else f"{line[mean]:.1f} %"
         behind = _behind(gaps[pair[1]], len(gaps) - 1, alone)
@@ -86,7 +104,7 @@ def _facet(results: Results, measure: str, where: str, lines: pd.DataFrame) -> l
 
 
 class _Named(NamedTuple):
-    """How lines of a facet are called: by the axes that its title does not have."""
+    """Names of lines within a facet, by the axes that its title does not have."""
 
     results: Results
     where: str
@@ -94,10 +112,6 @@ class _Named(NamedTuple):
     def name(self, line: pd.Series) -> str:
         facets = self.results.facet_axes(None)
         return self.results.name(line, [axis for axis in self.results.axes if axis not in facets])
-
-
-def _place(line: pd.Series) -> Place:
-    return line["row"], line["point"], line["expert"]
 
 
 def _behind(gap: Gap, tests: int, alone: bool) -> str:
@@ -113,12 +127,12 @@ def _behind(gap: Gap, tests: int, alone: bool) -> str:
 
 
 def _costs(results: Results, lines: list[pd.Series], own: _Named) -> list[str]:
-    """What the named rows cost, where profiles exist: GFLOPs of a video's answer, and what is trained."""
-    profiles = {(cost.row, cost.point): cost.result for cost in results.costs}
+    """Costs of the named rows that have a profile: GFLOPs per video, and trainable parameters."""
+    profiles = {cost.setting: cost_values(cost.result) for cost in results.costs}
     found = {own.name(line): profiles.get((line["row"], line["point"])) for line in lines}
     texts = [
-        f"{name} {digits(profile['flops']['video']['counted'] / GIGA)} GFLOPs per video, "
-        f"{digits(profile['parameters']['trainable'] / MEGA)} M trainable parameters"
+        f"{name} {digits(profile['flops_video_counted'] / GIGA)} GFLOPs per video, "
+        f"{digits(profile['parameters_trainable'] / MEGA)} M trainable parameters"
         for name, profile in found.items()
         if profile
     ]
@@ -127,7 +141,7 @@ def _costs(results: Results, lines: list[pd.Series], own: _Named) -> list[str]:
 
 def _numbers(results: Results, measure: str, line: pd.Series) -> str:
     def percent(name: str) -> str:
-        return f"{cell(line, name, results).text()} %"
+        return f"{score(line, name, results).text} %"
 
     sides = [f"{results.measures[need].title} {percent(need)}" for need in results.measures[measure].needs]
     seeds = "1 seed" if line["seeds"] == 1 else f"n = {line['seeds']} seeds"

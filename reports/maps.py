@@ -1,9 +1,8 @@
-"""Maps: the patches of each frame that are like a model's temporal feature, merged and by expert (MoTE, Fig. 6)."""
+"""Figures of the patches in each frame that are like the temporal feature, merged and by expert (MoTE, Fig. 6)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from textwrap import fill
 
 import numpy as np
@@ -13,46 +12,24 @@ from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from reports import style
+from reports.facts import MappedClip, Maps
+from reports.results import Results
+from reports.style import Picture, expert_picture
 
 COLUMNS = 8  # frames that fit across a page
 TILE = 0.8  # inches
 WIDTH = 20  # characters of a class name in a line beside them
 
 
-@dataclass(frozen=True)
-class Clip:
-    """One video: `pixels` uint8 [T,3,S,S], `cosines` [E,T,G,G] of its patches; what it shows and what is predicted."""
-
-    video: str
-    shown: str
-    predicted: tuple[str, ...]
-    pixels: NDArray[np.uint8]
-    cosines: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Maps:
-    """The clips that one model was looked at with, by E choices of experts."""
-
-    row: str
-    label: str
-    point: str
-    seed: int
-    protocol: str
-    feature: str
-    names: tuple[str, ...]
-    clips: tuple[Clip, ...]
-    identity: str
-
-
-def map_figures(found: Sequence[Maps]) -> dict[tuple[str, str, str], Figure]:
-    """Per (row id, point, clip counted from 1), a line for each choice and a column for each frame; the first seed."""
-    figures: dict[tuple[str, str, str], Figure] = {}
-    for maps in sorted(found, key=lambda maps: maps.seed):
+def map_figures(results: Results) -> Iterator[Picture]:
+    """Per row, point and clip, a line for each choice and a column for each frame; the first seed."""
+    first: dict[tuple[str, ...], tuple[Maps, MappedClip]] = {}
+    for maps in sorted(results.maps, key=lambda maps: maps.subject.seed):
         for number, clip in enumerate(maps.clips, start=1):
-            if (maps.row, maps.point, str(number)) not in figures:
-                figures[maps.row, maps.point, str(number)] = _figure(maps, clip)
-    return figures
+            first.setdefault((*maps.setting, str(number)), (maps, clip))
+    for key, (maps, clip) in first.items():
+        caption = f"What the temporal feature of {maps.subject.name} is like in each frame, video {key[-1]}."
+        yield expert_picture("maps", key, caption, _figure(maps, clip))
 
 
 def scaled(cosines_TGG: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -62,7 +39,7 @@ def scaled(cosines_TGG: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.divide(cosines_TGG - low, span, out=np.zeros_like(cosines_TGG), where=span > 0))
 
 
-def _figure(maps: Maps, clip: Clip) -> Figure:
+def _figure(maps: Maps, clip: MappedClip) -> Figure:
     frames = len(clip.pixels)
     shown = np.linspace(0, frames - 1, min(COLUMNS, frames)).round().astype(int)
     rows = len(maps.names) + 1
@@ -81,7 +58,7 @@ def _figure(maps: Maps, clip: Clip) -> Figure:
         bar = figure.colorbar(image, ax=grid[1:], ticks=[0, 1], aspect=30, shrink=0.8, pad=0.01)
         bar.set_ticklabels(["least", "most"])
         bar.set_label("cosine, scaled in each frame")
-        title = ", ".join(filter(None, [maps.label, maps.point, maps.protocol, f"seed {maps.seed}"]))
+        title = ", ".join([maps.subject.name, maps.protocol, f"seed {maps.subject.seed}"])
         figure.suptitle(f"{title}\n{clip.video}: {clip.shown}", fontsize=8, parse_math=False)
         some = f", {len(shown)} of {frames} frames" if frames > len(shown) else ""
         style.note(figure, f"Left: choice of experts, class it predicts, range of its cosines. 1 clip{some}.")

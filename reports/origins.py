@@ -1,4 +1,4 @@
-"""Where the numbers of a page come from: the results behind a cell, and the record behind a result."""
+"""The origins of a page's numbers: the results behind a cell, and the record behind a result."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from reports.facts import Fact
 from reports.results import Results, value_text
+from reports.table import Origin
 
 CELL = ["row", "point", "expert", "protocol"]
 PERCENT = ("top1", "top5", "mean_class")
 
 
-class Line(NamedTuple):
-    """A result in print. `cell`: what the results of one cell share; `first`: whether it is the first of them."""
+class ResultLine(NamedTuple):
+    """A result in print. `cell`: the number of its cell in the table of accuracies; `first`: the first of the cell."""
 
     cell: int
     first: bool
@@ -39,22 +41,19 @@ class Origins:
         store = results.provenance.get("store")
         self.records = os.path.relpath(Path(str(store)).resolve() / "records", folder) if store else ""
 
-    def of_cell(self, row: str, point: str, expert: str, measure: str) -> str:
-        """The anchor of a cell's results, "" for a measure that is not measured itself."""
-        number = self.cells.get((row, point, expert, measure))
-        return "" if number is None else f"#cell-{number}"
-
-    def of_record(self, identity: str) -> str:
-        """The anchor of an evaluation's results, else the file of a record, "" where neither is known."""
-        number = self._cell_of.get(identity)
-        return f"#cell-{number}" if number is not None else self._file(self._kinds.get(identity, ""), identity)
+    def link(self, origin: Origin) -> str:
+        """The anchor of the results of a cell or an evaluation, else the file of a record; "" where none is known."""
+        number = self._cell_of.get(origin) if isinstance(origin, str) else self.cells.get(origin)
+        if number is None:
+            return self._file(self._kinds.get(origin, ""), origin) if isinstance(origin, str) else ""
+        return f"#cell-{number}"
 
     def heads(self) -> tuple[list[str], list[str]]:
         """The heads of names and of numbers."""
         names = ["Method", *self.results.axes.values(), "Expert", "Protocol", "Part"]
         return names, ["Seed", "Top-1", "Top-5", "Class mean", "Videos"]
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[ResultLine]:
         """Every result, those of a cell below each other."""
         columns = ["label", *self.results.axes, "expert", "protocol", "part"]
         names = zip(*(self.table[column].map(value_text) for column in columns), strict=True)
@@ -63,10 +62,10 @@ class Origins:
         first = ~self.table["cell"].duplicated()
         records = zip(self.table["cell"], first, names, numbers, self.table["identity"], strict=True)
         for cell, is_first, own_names, own_numbers, identity in records:
-            yield Line(cell, is_first, own_names, own_numbers, identity, self._file("evaluate", identity))
+            yield ResultLine(cell, is_first, own_names, own_numbers, identity, self._file("evaluate", identity))
 
     def others(self) -> list[tuple[str, str, str]]:
-        """What else the page is made of: kind, identity and file of every record that is not an evaluation."""
+        """Kind, identity and file of every record behind the page that is not an evaluation."""
         return [(kind, identity, self._file(kind, identity)) for identity, kind in sorted(self._kinds.items())]
 
     def _percent(self, column: str) -> pd.Series:
@@ -96,13 +95,11 @@ class Origins:
     def _kinds(self) -> dict[str, str]:
         """Identity -> kind, of the records that are not evaluations."""
         results = self.results
-        kinds = {
-            **{
-                "probe": (*results.probes, *results.shares),
-                "maps": results.maps,
-                "weights": results.distances,
-                "profile": results.costs,
-            },
+        kinds: dict[str, tuple[Fact, ...]] = {
+            "probe": (*results.probes, *results.shares),
+            "maps": results.maps,
+            "weights": results.distances,
+            "profile": results.costs,
             "train": (*results.routing, *results.trainings),
         }
-        return {own.identity: kind for kind, found in kinds.items() for own in found}  # type: ignore[attr-defined]
+        return {own.subject.identity: kind for kind, found in kinds.items() for own in found}

@@ -12,22 +12,26 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from reports import findings, pictures, sheets, snapshot, style
-from reports.beside import beside_grids
-from reports.categories import category_table
-from reports.classes import class_figures, class_grids
-from reports.comparisons import comparison_grids
+from reports import findings, snapshot, style
+from reports.accuracies import accuracy_tables
+from reports.beside import published_tables
+from reports.classes import category_figures, category_table, class_figures, class_tables
+from reports.comparisons import comparison_tables
 from reports.cost_figures import cost_figures
-from reports.cost_tables import cost_grids
-from reports.failures import failure_grids
+from reports.costs import cost_tables
+from reports.curves import curve_figures
+from reports.experts import accuracy_figures
+from reports.findings import failure_tables
+from reports.maps import map_figures
 from reports.origins import Origins
-from reports.protocols import protocol_grids, shared_fields
-from reports.regressions import regression_grids, sentences
+from reports.protocols import protocol_tables, shared_fields
+from reports.regressions import regression_tables, sentences
 from reports.results import Results
-from reports.shares import share_figures
-from reports.sheets import Sheet
-from reports.shown import Grid, Picture
-from reports.weights import distance_table
+from reports.shares import routing_figures, share_figures
+from reports.similarity import distance_figures, distance_table, similarity_figures
+from reports.style import Picture
+from reports.table import Table
+from reports.tradeoff import tradeoff_figures
 
 PAGE = "report.html"
 PIXELS_PER_INCH = 118  # of a figure's width on the page
@@ -49,13 +53,12 @@ SECTIONS = {
 }
 # Every kind of figure and of table, in the order of the page within its section.
 FIGURES: tuple[Callable[[Results], Iterator[Picture]], ...] = (
-    *(pictures.trade_offs, pictures.curves, pictures.similarities, pictures.accuracies),
-    *(pictures.categories, pictures.maps, pictures.distances, pictures.routings),
-    *(share_figures, cost_figures, class_figures),
+    *(tradeoff_figures, curve_figures, similarity_figures, accuracy_figures, category_figures, map_figures),
+    *(distance_figures, routing_figures, share_figures, cost_figures, class_figures),
 )
-GRIDS: tuple[Callable[[Results], Iterator[Grid]], ...] = (
-    *(cost_grids, regression_grids, comparison_grids, class_grids),
-    *(beside_grids, failure_grids, protocol_grids),
+TABLES: tuple[Callable[[Results], Iterator[Table]], ...] = (
+    *(accuracy_tables, cost_tables, regression_tables, comparison_tables, class_tables),
+    *(published_tables, failure_tables, protocol_tables),
 )
 
 
@@ -69,7 +72,7 @@ class Image(NamedTuple):
 
 
 def write_report(results: Results, out: Path) -> Path:
-    """Writes figures (PNG, PDF), tables (CSV, MD, TEX), snapshot and page into `out`; returns the page's path.
+    """Write figures (PNG, PDF), tables (CSV, MD, TEX), snapshot and page into `out`; return the page's path.
 
     Everything is made in a folder beside `out` first and moved in file by file, the page last: a report that fails
     leaves the former one as it was. Files of other names stay untouched.
@@ -78,7 +81,7 @@ def write_report(results: Results, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
         folder, origins = Path(name), Origins(results, out)
-        shown = list(_sheets(results, origins))
+        shown = [table for tables in TABLES for table in tables(results)]
         images = [_image(picture, folder) for figures in FIGURES for picture in figures(results)]
         _check_sections([*(image.picture for image in images), *shown])
         for file, text in _files(results, shown).items():
@@ -90,39 +93,29 @@ def write_report(results: Results, out: Path) -> Path:
     return out / PAGE
 
 
-def _check_sections(shown: Sequence[Picture | Sheet]) -> None:
+def _check_sections(shown: Sequence[Picture | Table]) -> None:
     for own in shown:
         if own.section not in SECTIONS:
             raise ValueError(f"'{own.name}' is for the section '{own.section}', there are {', '.join(SECTIONS)}")
 
 
-def _sheets(results: Results, origins: Origins) -> Iterator[Sheet]:
-    yield sheets.of_table(results, origins)
-    if (results.table["expert"] != "").any():
-        yield sheets.of_table(results, origins, experts=True)
-    for grids in GRIDS:
-        for grid in grids(results):
-            yield sheets.of_grid(grid, origins)
-
-
-def _files(results: Results, shown: list[Sheet]) -> dict[str, str]:
-    """Name -> content of every file beside the page that holds text."""
-    classes, weights = category_table(results, results.class_names), distance_table(results.distances)
-    frames = {"expert-classes": classes, "expert-weights": weights}
+def _files(results: Results, shown: list[Table]) -> dict[str, str]:
+    """The text files beside the page: name -> content."""
+    frames = {"expert-classes": category_table(results), "expert-weights": distance_table(results.distances)}
     texts = {
         f"{name}.csv": frame.to_csv(index=False, lineterminator="\n") for name, frame in frames.items() if len(frame)
     }
-    return {**texts, **{file: text for sheet in shown for file, text in sheet.files.items()}}
+    return {**texts, **{file: text for table in shown for file, text in table.files.items()}}
 
 
 def _image(picture: Picture, folder: Path) -> Image:
-    """What the page shows of a picture, after writing its files."""
+    """Write the files of a picture, and give what the page shows of it."""
     png, pdf = style.save(picture.figure, folder / picture.name)
     width = round(picture.figure.get_figwidth() * PIXELS_PER_INCH)
     return Image(picture, (png.name, pdf.name), width, b64encode(png.read_bytes()).decode())
 
 
-def _page(results: Results, images: list[Image], shown: list[Sheet], origins: Origins) -> str:
+def _page(results: Results, images: list[Image], shown: list[Table], origins: Origins) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -134,7 +127,7 @@ def _page(results: Results, images: list[Image], shown: list[Sheet], origins: Or
         "missing",
         "provenance",
         *(image.picture.section for image in images),
-        *(sheet.section for sheet in shown),
+        *(table.section for table in shown),
     }
     inline = {kind: (TEMPLATES / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")}
     return environment.get_template("report.html.j2").render(
@@ -142,7 +135,7 @@ def _page(results: Results, images: list[Image], shown: list[Sheet], origins: Or
         findings=[*sentences(results), *findings.findings(results)],
         sections={name: title for name, title in SECTIONS.items() if name in placed},
         images=images,
-        sheets=shown,
+        tables=shown,
         missing=findings.missing(results),
         undecodable=findings.undecodable(results),
         shared=shared_fields(results),
@@ -154,5 +147,5 @@ def _page(results: Results, images: list[Image], shown: list[Sheet], origins: Or
 
 
 def _hash(text: str) -> str:
-    """As the page's policy names the only style and the only script that a browser may apply."""
+    """The hash by which the page's content security policy allows its style or script."""
     return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

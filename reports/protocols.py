@@ -1,17 +1,17 @@
-"""The protocols of a suite side by side: where its columns differ, what they share, what to know of their data."""
+"""The protocols of a suite side by side: differing fields, shared fields, and notes on their data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from reports.results import Results, value_text
-from reports.shown import Grid
+from reports.table import Table, cells, columns
 
 CHANGES = {"starts from": "use", "with the changes": "changes"}  # row -> what of a protocol is in it
 
 
-def protocol_grids(results: Results) -> Iterator[Grid]:
-    """Fields as rows, the suite's protocols as columns; with what is known of their data as notes."""
+def protocol_tables(results: Results) -> Iterator[Table]:
+    """Fields as rows, the suite's protocols as columns, notes on their data below."""
     names, differing = tuple(results.roles), _fields(results)
     shared = shared_fields(results)
     rows = [("hash", *(results.protocols[name]["hash"] for name in names))]
@@ -21,7 +21,9 @@ def protocol_grids(results: Results) -> Iterator[Grid]:
     first = f" Fields that {axes} changes are shown as at its first value." if axes else ""
     caption = f"How each column is measured: {which}. “–”: none.{first}"
     heads = dict.fromkeys(("Field", *names), False)
-    yield Grid("protocols", "protocols", caption, heads, tuple(rows), tuple(_notes(results)))
+    yield Table(
+        "protocols", "protocols", caption, columns(heads), tuple(cells(*row) for row in rows), tuple(_notes(results))
+    )
 
 
 def shared_fields(results: Results) -> dict[str, str]:
@@ -41,7 +43,7 @@ def _fields(results: Results) -> dict[str, list[str]]:
 
 
 def _notes(results: Results) -> list[str]:
-    """What to know of the data, e.g. "UCF, HMDB: the list has 6,766 videos"."""
+    """Notes on the data, e.g. "UCF, HMDB: the list has 6,766 videos"."""
     notes: dict[str, list[str]] = {}
     for name in results.roles:
         for note in dict.fromkeys(results.protocols[name]["notes"]):
@@ -50,7 +52,7 @@ def _notes(results: Results) -> list[str]:
 
 
 def _text(value: object) -> str:
-    """A field in print; parts by what they change, e.g. "test1, test2, test3"."""
+    """A field in print; a part is named by its changes, e.g. "test1, test2, test3"."""
     if isinstance(value, dict):
         return "/".join(filter(None, map(_text, value.values())))
     if isinstance(value, list | tuple):

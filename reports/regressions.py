@@ -1,4 +1,4 @@
-"""What became worse from A to B: accuracies that fell significantly, and what takes more than a tenth more time.
+"""Regressions from A to B: accuracies that fell significantly, and times that grew by more than a tenth.
 
 Times are compared where both sides were measured on devices of the same name, with as many of them or as many threads.
 """
@@ -11,11 +11,11 @@ from functools import lru_cache
 from statistics import mean
 from typing import Any
 
-from reports.compare import pairs
 from reports.comparisons import LEVEL, comparisons, p_text, signed
-from reports.costs import Cost, Training, digits
+from reports.costs import digits
+from reports.facts import Cost, Fact, TrainingCost, by_setting
 from reports.results import Results
-from reports.shown import Grid
+from reports.table import Table, cells, columns, frame
 
 SLOWER = 1.1  # times as long
 SHOWN = 6  # regressions that are named on top
@@ -40,7 +40,7 @@ class Change:
     skipped: str = ""
 
     def texts(self) -> tuple[str, ...]:
-        """A line of the grid."""
+        """A line of the table."""
         if self.skipped:
             return (self.row, self.what, "–", "–", "–", f"not compared: {self.skipped}")
         if self.unit == "%":
@@ -53,27 +53,27 @@ class Change:
 
 @lru_cache(maxsize=1)
 def changes(results: Results) -> tuple[Change, ...]:
-    """Everything that both sides of merged results have; nothing of other results."""
-    if not pairs(results):
+    """Everything that both sides of a comparison have; nothing of a single suite."""
+    if not results.sides:
         return ()
     return (*_accuracies(results), *_latencies(results), *_trainings(results))
 
 
-def regression_grids(results: Results) -> Iterator[Grid]:
-    """What became worse, and what could not be compared."""
+def regression_tables(results: Results) -> Iterator[Table]:
+    """The table of everything that became worse or could not be compared."""
     shown = [change for change in changes(results) if change.worse or change.skipped]
     if shown:
-        values = tuple(
+        values = frame(
             {"method": own.row, "what": own.what, "a": own.a, "b": own.b, "unit": own.unit, "worse": own.worse}
             | {"remark": own.remark or own.skipped}
             for own in shown
         )
-        rows = tuple(change.texts() for change in shown)
-        yield Grid("significance", "regressions", CAPTION, HEADS, rows, values=values)
+        rows = tuple(cells(*change.texts()) for change in shown)
+        yield Table("significance", "regressions", CAPTION, columns(HEADS), rows, values=values)
 
 
 def sentences(results: Results) -> list[str]:
-    """What a reader of the page has to know first; none for results that are no comparison."""
+    """The sentences that open the page of a comparison; none for a single suite."""
     found = changes(results)
     if not found:
         return []
@@ -92,26 +92,25 @@ def sentences(results: Results) -> list[str]:
 
 def _accuracies(results: Results) -> Iterator[Change]:
     """Tests of B's rows against A's over videos and seeds, in which a point of an axis meets itself."""
-    means = {results.name(line, list(results.axes)): line for _, line in results.summary(alike=True).iterrows()}
-    keys = {measure.title: key for key, measure in results.measures.items()}
     for test in comparisons(results):
-        row, what = test.a.removeprefix("B: "), results.words(keys[test.protocol])
+        new, old = test.lines
+        label, words = results.sides[new["row"]].label, results.words(test.measure)
+        row = ", ".join(filter(None, [label, results.axis_text(new, list(results.axes))]))
         if test.skipped or not test.videos:
-            yield _skipped(row, what, test.skipped or "results are missing")
+            yield _skipped(row, words, test.skipped or "results are missing")
             continue
-        a, b = (float(means[side][f"{keys[test.protocol]}_mean"]) for side in (test.b, test.a))
+        a, b = (float(line[f"{test.measure}_mean"]) for line in (old, new))
         worse = test.difference < 0 and test.corrected < LEVEL
-        yield Change(row, what, a, b, "%", worse, f"p = {p_text(test.corrected)}")
+        yield Change(row, words, a, b, "%", worse, f"p = {p_text(test.corrected)}")
 
 
 def _latencies(results: Results) -> Iterator[Change]:
-    found = {(cost.row, cost.point): cost for cost in results.costs}
-    for row, (point, b) in ((key[0], (key[1], cost)) for key, cost in found.items() if key[0].startswith("B: ")):
-        if a := found.get((f"A: {row[3:]}", point)):
-            name, why = (
-                _name(b),
-                _other(*(f"{own.machine['device']}, {own.machine['threads']} threads" for own in (a, b))),
-            )
+    found, former = {cost.setting: cost for cost in results.costs}, dict(results.settings.compare)
+    for (row, point), b in found.items():
+        if a := found.get((former.get(row, ""), point)):
+            name = _name(results, b)
+            machines = (f"{own.machine['device']}, {own.machine['threads']} threads" for own in (a, b))
+            why = _other(*machines)
             yield from [_skipped(name, "latency and throughput", why)] if why else _measured(name, a, b)
 
 
@@ -131,31 +130,32 @@ def _setting(entry: dict[str, Any]) -> str:
 
 
 def _trainings(results: Results) -> Iterator[Change]:
-    """Means over the seeds that both sides have trained."""
-    sides: dict[str, dict[tuple[str, str], dict[int, Training]]] = {"A": {}, "B": {}}
+    """Means over the seeds that both sides have trained; a row of A may share another row's training."""
+    former, before = dict(results.settings.compare), dict[tuple[str, str, int], TrainingCost]()
     for own in results.trainings:
-        for row in (own.row, *own.sharing) if own.row.startswith("A: ") else (own.row,):
-            sides[row[0]].setdefault((row[3:], own.point), {})[own.seed] = own
-    for key, new in sides["B"].items():
-        old = sides["A"].get(key, {})
-        if seeds := [seed for seed in new if seed in old]:
-            yield _trained([old[seed] for seed in seeds], [new[seed] for seed in seeds])
+        before |= {(row, own.subject.point, own.subject.seed): own for row in (own.subject.row, *own.sharing)}
+    for new in by_setting(own for own in results.trainings if own.subject.row in former):
+        keys = [(former[own.subject.row], own.subject.point, own.subject.seed) for own in new]
+        if pairs := [(before[key], own) for key, own in zip(keys, new, strict=True) if key in before]:
+            yield _trained(results, *map(list, zip(*pairs, strict=True)))
 
 
-def _trained(a: list[Training], b: list[Training]) -> Change:
-    name, machines = _name(b[0]), [sorted({f"{own.devices} × {own.device}" for own in side}) for side in (a, b)]
+def _trained(results: Results, a: list[TrainingCost], b: list[TrainingCost]) -> Change:
+    machines = [sorted({f"{own.devices} × {own.device}" for own in side}) for side in (a, b)]
+    name = _name(results, b[0])
     if why := _other(*(" and ".join(side) for side in machines)):
         return _skipped(name, "training", why)
     old, new = (mean(own.seconds for own in side) for side in (a, b))
     return Change(name, "training", old, new, "s", new > SLOWER * old, f"mean of {len(b)} seeds" if len(b) > 1 else "")
 
 
-def _name(own: Cost | Training) -> str:
-    return ", ".join(filter(None, [own.label[3:], own.point]))
+def _name(results: Results, fact: Fact) -> str:
+    """A subject's name without its side."""
+    return ", ".join(filter(None, [results.sides[fact.subject.row].label, fact.subject.point]))
 
 
 def _other(a: str, b: str) -> str:
-    """Why measurements on two machines are not compared; empty if they are."""
+    """The reason why measurements on two machines are not compared; empty if they are."""
     return "" if a == b else f"other device ({a} in A, {b} in B)"
 
 

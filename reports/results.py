@@ -1,12 +1,12 @@
-"""What a report reads: the tidy table of a suite, its predictions and probes. Nothing here knows the store."""
+"""The results of a suite: its tidy table of accuracies, its predictions, and facts about its rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,9 @@ from bench.measure.metrics import harmonic_mean
 from bench.measure.statistics import spread
 from bench.published.pairing import Pair
 from bench.suite.measures import ROLES, Measure, measures, of_role, trade_offs
-from reports.costs import Cost, Training
-from reports.failures import Failure
-from reports.maps import Maps
-from reports.routing import Routing
-from reports.shares import Shares
-from reports.weights import Distances
+from reports.facts import Cost, Distances, FailedStage, Maps, Probe, Routing, Shares, TrainingCost
 
+Place = tuple[str, str, str]  # row, point, expert
 TRIAL = ["row", "point", "expert", "seed"]
 COLUMNS = {
     *("row", "label", "method", "point", "seed", "expert", "role", "protocol", "dataset", "part", "deviation"),
@@ -40,20 +36,12 @@ class ReportSettings:
     compare: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class Probe:
-    """Cosine similarity [E+1,E+1] between the features of E experts and their merge, averaged over `videos`."""
+class SideRow(NamedTuple):
+    """The side of a comparison that a row is of, and the row's id and label there."""
 
+    side: str
     row: str
     label: str
-    point: str
-    seed: int
-    protocol: str
-    feature: str
-    names: tuple[str, ...]
-    similarity: NDArray[np.float64]
-    videos: int
-    identity: str
 
 
 @dataclass(frozen=True, eq=False)  # a table has no truth value; what is made of one is kept by identity
@@ -61,14 +49,15 @@ class Results:
     """The results of one suite.
 
     `table` has one line per trial × protocol × part (× expert choice) with the columns `COLUMNS` and one per axis;
-    accuracies are percent, nan where no record exists yet. `expert` is empty for the row itself. `part` names what a
-    protocol takes the mean of ("test2", "draw 7"), empty if it has one part. `deviation` says how a cell is measured
-    otherwise than its column, empty where it is not: such a cell is shown, but compared and combined with nothing.
+    accuracies are percent, nan where no record exists yet. `expert` is empty for the row itself. `part` names a split
+    or draw ("test2", "draw 7") of a protocol that is a mean of several; else it is empty. `deviation` says how a cell
+    is measured otherwise than its column: such a cell is shown, but not compared or combined.
     `axes` maps an axis to its display name; each value of one of the `protocol_axes` has its own protocols.
     `predictions(identity)` gives `video`, `label`, `prediction`, `correct` of one evaluation; draws of classes share
     one, in which `correct` is a video's mean over its draws, nan without any. `protocols` maps a protocol to its
     `hash`, the named protocol that it starts from (`use`), its `changes` to that one, its `fields` and `notes`.
-    `published` are numbers of papers beside the measures that they belong to.
+    `published` are numbers of papers beside the measures that they belong to. `sides` has the side of every row of a
+    comparison by row id, and is empty for a single suite.
     Raises ValueError on missing columns or a trial that has two results for one part.
     """
 
@@ -88,9 +77,10 @@ class Results:
     distances: tuple[Distances, ...] = ()
     routing: tuple[Routing, ...] = ()
     costs: tuple[Cost, ...] = ()
-    trainings: tuple[Training, ...] = ()
+    trainings: tuple[TrainingCost, ...] = ()
     shares: tuple[Shares, ...] = ()
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[FailedStage, ...] = ()
+    sides: Mapping[str, SideRow] = field(default_factory=dict)
     class_names: Callable[[str], Sequence[str]] = lambda identity: ()  # candidates of an evaluation, by its identity
     answers: Callable[[str], NDArray[np.float32]] | None = None  # a quicker way to `correct` than all of `predictions`
 
@@ -125,12 +115,12 @@ class Results:
 
     @cached_property
     def trade_offs(self) -> dict[str, Measure]:
-        """The measures that weigh two sides."""
+        """The harmonic means of two sides: closed-set and HM_ZS, base and novel."""
         return trade_offs(self.roles, self.datasets)
 
     @cached_property
     def headlines(self) -> list[str]:
-        """The measures that sum the suite up: harmonic means that no other one needs, else top-1 as measured."""
+        """The measures that summarize the suite: harmonic means that no other one needs, else all top-1 accuracies."""
         needed = {need for measure in self.measures.values() for need in measure.needs}
         return [key for key, own in self.measures.items() if own.needs and key not in needed] or list(self.measures)
 
@@ -215,12 +205,12 @@ class Results:
         return pd.DataFrame(lines)
 
     def evaluations(self) -> pd.DataFrame:
-        """The lines of `table`, but one for all draws of classes that an evaluation re-scores."""
+        """The lines of `table`, where all draws of classes that an evaluation re-scores are a single line."""
         again = self.table.duplicated([*TRIAL, "protocol", "identity"]) & (self.table["identity"] != "")
         return self.table[~again]
 
     def is_numeric(self, axis: str) -> bool:
-        """Whether all values of `axis` are numbers, so that a curve can be drawn along it."""
+        """True if all values of `axis` are numbers, so that a curve can be drawn along it."""
         return all(map(_is_number, self.values(axis)))
 
     def values(self, axis: str) -> list[object]:
@@ -228,9 +218,9 @@ class Results:
         return [value for value in self.table[axis].unique() if is_set(value)]
 
     def facet_axes(self, along: str | None) -> list[str]:
-        """The axes that split a picture: protocol axes, and those of text that more than one row goes through.
+        """The axes that split a figure into panels: protocol axes, and text axes of more than one row.
 
-        `along` does not split its own picture. A text axis of a single row names its points instead, because panels
+        `along` does not split its own figure. A text axis of a single row names its points instead, because panels
         of one point compare nothing.
         """
         text = [a for a in self.axes if a != along and not self.is_numeric(a) and self._rows_through(a) > 1]
@@ -259,7 +249,7 @@ class Results:
         return ", ".join(filter(None, [str(line["label"]), self.axis_text(line, axes)]))
 
     def comparable(self, a: pd.Series, b: pd.Series) -> bool:
-        """Whether two lines agree on every axis that both of them have, so that only their rows differ."""
+        """True if two lines agree on every axis that both of them have, so that only their rows differ."""
         return all(a[axis] == b[axis] for axis in self.axes if is_set(a[axis]) and is_set(b[axis]))
 
     @cached_property
@@ -271,13 +261,13 @@ class Results:
         return {}
 
     def _once(self, key: tuple[object, ...], make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """What every figure and table asks for is made once; a copy, so that none of them changes another's."""
+        """A copy of a frame that is made once and kept, so that no figure or table changes another's."""
         if key not in self._frames:
             self._frames[key] = make()
         return self._frames[key].copy()
 
     def _cells(self, experts: bool) -> pd.DataFrame:
-        """Per trial × protocol: `top1`, the mean of its parts (nan where one is missing), and what they are."""
+        """Per trial × protocol: `top1`, the mean of its parts (nan where one is missing), and facts about the parts."""
         lines = self.table[(self.table["expert"] != "") == experts]
         groups = lines.groupby([*TRIAL, "protocol"], sort=False)
         parts, present = groups.size(), groups["top1"].count()
@@ -295,6 +285,11 @@ class Results:
         return int(self.table.loc[[is_set(value) for value in self.table[axis]], "row"].nunique())
 
 
+def place_of(line: pd.Series | Mapping[Hashable, Any]) -> Place:
+    """The row, point and expert of a line of the summary."""
+    return line["row"], line["point"], line["expert"]
+
+
 def grouped(lines: pd.DataFrame, axes: list[str]) -> list[pd.DataFrame]:
     """`lines` split by their values on `axes`, gaps included; none of no lines."""
     if lines.empty or not axes:
@@ -303,17 +298,17 @@ def grouped(lines: pd.DataFrame, axes: list[str]) -> list[pd.DataFrame]:
 
 
 def is_draw(parts: pd.Series) -> pd.Series:
-    """Whether parts are draws of classes, which one evaluation re-scores, rather than splits."""
+    """True for parts that are draws of classes, which one evaluation re-scores; False for splits."""
     return parts.str.startswith("draw ")
 
 
 def is_set(value: object) -> bool:
-    """Whether an axis value is one: a row that does not go through the axis has nan, None or an empty text."""
+    """True if an axis value is set: a row that does not go through the axis has nan, None or an empty text."""
     return bool(pd.notna(value)) and value != ""  # type: ignore[call-overload]
 
 
 def value_text(value: object) -> str:
-    """An axis value in print; a column with gaps has made floats of whole numbers."""
+    """An axis value in print; whole numbers stay whole, although a column with gaps stores them as floats."""
     if not is_set(value):
         return ""
     return f"{value:g}" if _is_number(value) else str(value)

@@ -1,4 +1,4 @@
-"""Lines of `Results.summary` as points with error bars in both directions, and what the bars mean in words."""
+"""Points with error bars in both directions from lines of `Results.summary`, and notes on the bars."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def axis_title(results: Results, measure: str) -> str:
 
 
 def seed_note(lines: pd.DataFrame, *measures: str) -> str:
-    """What bars and n are, for lines of `Results.summary` of which these measures are drawn."""
+    """The meaning of bars and n, for lines of `Results.summary` of which these measures are drawn."""
     n = lines[[f"{measure}_n" for measure in measures]].min(axis=1)
     repeated = sorted({int(count) for count in n if count > 1})
     single = list(lines.loc[n == 1, "label"].unique())
@@ -27,7 +27,7 @@ def seed_note(lines: pd.DataFrame, *measures: str) -> str:
 
 
 def missing_note(lines: pd.DataFrame, *measures: str) -> str:
-    """Names the lines of a summary of which a figure could not draw these measures, which they should have, and why."""
+    """Names of the lines that have these measures but could not be drawn, with the reason."""
     lacking = [lines[f"{measure}_planned"] & lines[f"{measure}_mean"].isna() for measure in measures]
     lines = lines[np.logical_or.reduce(lacking)]
     deviating = (lines[[f"{measure}_deviation" for measure in measures]] != "").any(axis=1)
@@ -61,7 +61,7 @@ def bars(axes: Axes, lines: pd.DataFrame, mark: style.Mark) -> None:
 
 
 def crosses(lines: pd.DataFrame) -> np.ndarray:
-    """The pixels-to-be of points and their bars as obstacles [K,2] for labels, in data units."""
+    """Points and their bars as obstacles [K,2] for labels, in data units."""
     arms = [
         labels.along([x - dx, x + dx, x, x], [y, y, y - dy, y + dy])
         for x, y, dx, dy in lines[["x", "y", "dx", "dy"]].to_numpy(float)
@@ -78,7 +78,7 @@ def fit(axes: Axes, lines: pd.DataFrame, margin: float = 0.12) -> None:
 
 
 def share_scale(panels: list[Axes]) -> None:
-    """Gives panels side by side the same y limits, so that heights compare across them."""
+    """Give panels side by side the same y limits, so that heights compare across them."""
     limits = [axes.get_ylim() for axes in panels]
     for axes in panels:
         axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))

@@ -1,4 +1,4 @@
-"""What a report leaves beside its page so that others can be compared with it, also after another revision's report.
+"""Snapshots of reports: files beside the page with which other reports can be compared, also of other revisions.
 
     results.csv       the table of results
     results.json      all else of `Results` that a comparison needs; what is drawn of experts is left out
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from bench.core.errors import UserError, unknown
 from bench.core.files import write_atomically
 from bench.store.records import Store
-from reports.costs import Cost, Training
-from reports.failures import Failure
+from reports.facts import Cost, Fact, FailedStage, Known, Subject, TrainingCost
 from reports.results import COLUMNS, ReportSettings, Results
 
 TABLE, REST = "results.csv", "results.json"
@@ -43,8 +42,8 @@ def save(results: Results, folder: Path) -> None:
     rest: dict[str, Any] = {"schema": SCHEMA, **{name: getattr(results, name) for name in PLAIN}}
     rest |= {
         "settings": asdict(results.settings),
-        "costs": [asdict(cost) for cost in results.costs],
-        "trainings": [asdict(training) for training in results.trainings],
+        "costs": [_flat(cost) for cost in results.costs],
+        "trainings": [_flat(training) for training in results.trainings],
         "failures": [asdict(failure) for failure in results.failures],
         "store": str(Path(str(store)).resolve()) if store else None,
     }
@@ -60,7 +59,7 @@ def save(results: Results, folder: Path) -> None:
 
 
 def load(folder: Path, store: Path | None = None) -> Results:
-    """The results of a snapshot. Predictions come from `store`, or else from where they came from when it was made.
+    """The results of a snapshot, with predictions from `store`, or else from the store of the report.
 
     Raises UserError if there is no snapshot in the folder, or one of another version.
     """
@@ -82,10 +81,21 @@ def load(folder: Path, store: Path | None = None) -> Results:
         class_names=evaluations.class_names,
         probes=(),
         settings=ReportSettings(**{**settings, "compare": pairs}),
-        costs=tuple(Cost(**cost) for cost in rest["costs"]),
-        trainings=tuple(Training(**{**made, "sharing": tuple(made["sharing"])}) for made in rest["trainings"]),
-        failures=tuple(Failure(**failure) for failure in rest["failures"]),
+        costs=tuple(_fact(Cost, cost) for cost in rest["costs"]),
+        trainings=tuple(_fact(TrainingCost, {**own, "sharing": tuple(own["sharing"])}) for own in rest["trainings"]),
+        failures=tuple(FailedStage(**failure) for failure in rest["failures"]),
     )
+
+
+def _flat(fact: Fact) -> dict[str, Any]:
+    """A fact as JSON values, with those of its subject among them."""
+    own = asdict(fact)
+    return {**own.pop("subject"), **own}
+
+
+def _fact(kind: type[Known], saved: dict[str, Any]) -> Known:
+    subject = {field.name: saved[field.name] for field in fields(Subject) if field.name in saved}
+    return kind(Subject(**subject), **{name: value for name, value in saved.items() if name not in subject})
 
 
 def find(name: str, store: Path) -> Results:
@@ -117,7 +127,7 @@ def is_snapshot(folder: Path) -> bool:
 
 
 def revision(provenance: dict[str, Any]) -> str:
-    """How the revision of a report is called: "1cdf40b", "1cdf40b-dirty"; empty outside of a checkout."""
+    """The name of a report's revision: "1cdf40b", "1cdf40b-dirty"; empty outside of a checkout."""
     known = provenance.get("revision")
     return f"{known[:DIGITS]}{DIRTY if provenance.get('dirty') else ''}" if known else ""
 
@@ -134,7 +144,7 @@ def _table(file: Path) -> pd.DataFrame:
 
 
 class Evaluations:
-    """What lies in the store of evaluations, by their identities: answers to videos, and names of candidate classes."""
+    """The store's answers of evaluations to their videos, and names of their candidate classes, by identity."""
 
     def __init__(self, store: Store) -> None:
         self.store = store

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 INK, FAINT, GRID = "#222222", "#767676", "#d4d4d4"
 HM_ZS = r"HM$_{\mathrm{ZS}}$"
 SMALL = 6.5  # points; the smallest text that survives a paper's column
+READS = "its numbers are in the table of this page"
 # Okabe & Ito (2008) without its yellow; the others are darkened where they are too light for text on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#B8578F", "#B27B00", "#2F86B8", "#7A4FA3", "#555555")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
@@ -27,8 +29,22 @@ LOOK: Any = {
 }
 
 
+class Picture(NamedTuple):
+    """A figure for a section of the page; its files have the stem `name`, and the caption says what it shows."""
+
+    section: str
+    name: str
+    caption: str
+    figure: Figure
+
+
+def expert_picture(kind: str, key: tuple[str, ...], caption: str, figure: Figure) -> Picture:
+    """A picture of experts; `key` are the row, the point and what else tells it from others of its kind."""
+    return Picture("experts", f"expert-{kind}-{slug(' '.join(key))}", caption, figure)
+
+
 class Mark(NamedTuple):
-    """How a row is drawn in every figure of a report."""
+    """The colour and marker of a row in every figure of a report."""
 
     colour: str
     marker: str
@@ -46,6 +62,25 @@ def marks(rows: Iterable[str], reference: str | None = None) -> dict[str, Mark]:
     return marks | ({reference: Mark(INK, "*")} if reference else {})
 
 
+def colour(place: int) -> str:
+    """The colour of an expert, by its number."""
+    return PALETTE[place % len(PALETTE)]
+
+
+def slug(text: str) -> str:
+    """`text` as part of a file's name."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-")
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital letter at its start."""
+    return text[:1].upper() + text[1:]
+
+
+def shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 def panels(count: int, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Any]]:
     """A figure of `count` panels of `width` × `height` inches, in even rows of at most `columns`. Without pyplot."""
     rows = -(-count // columns)
@@ -58,12 +93,12 @@ def panels(count: int, width: float, height: float, columns: int = 3) -> tuple[F
 
 
 def note(figure: Figure, text: str) -> None:
-    """Small print under the figure: what the bars are, n, and what could not be drawn."""
+    """Add small print under the figure: the meaning of bars, n, and rows that could not be drawn."""
     figure.supxlabel(text, x=0.01, ha="left", fontsize=SMALL, color=FAINT)
 
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Writes `stem`.png (200 dpi) and `stem`.pdf, each in one rename; without dates, so that files compare."""
+    """Write `stem`.png (200 dpi) and `stem`.pdf, each in one rename; without dates, so that files compare."""
     undated = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
     for kind, metadata in undated.items():
         unfinished = stem.with_name(f".{stem.name}.{os.getpid()}.{kind}")

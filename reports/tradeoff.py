@@ -5,7 +5,7 @@ Base against novel top-1 is drawn alike: both are two sides of a harmonic mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,19 @@ from matplotlib.ticker import MaxNLocator
 
 from reports import labels, scatter, style
 from reports.results import Results, is_set, value_text
+from reports.style import READS, Picture
 
 MOST = 40  # labels of a panel; of more points, only the best of each row are named
+
+
+def tradeoff_figures(results: Results) -> Iterator[Picture]:
+    """A figure for every trade-off: closed-set against HM_ZS, base against novel."""
+    for name, measure in results.trade_offs.items():
+        if figure := tradeoff_figure(results, name):
+            x, y = map(results.words, measure.needs)
+            caption = f"{style.sentence(x)}, against {y}, with lines of equal {results.words(name)}; {READS}."
+            stem = "tradeoff" if name == "trade_off" else f"tradeoff-{style.slug(measure.title)}"
+            yield Picture("tradeoff", stem, caption, figure)
 
 
 def tradeoff_figure(results: Results, measure: str = "trade_off") -> Figure | None:

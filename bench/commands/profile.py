@@ -1,4 +1,4 @@
-"""The command that says what methods cost: `profile`."""
+"""The command that measures the costs of methods: `profile`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
 from bench.core.errors import UserError
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from bench.store.records import Store
     from bench.suite.file import Measurement
 
-Part = dict[str, Any]
+Settings = dict[str, Any]
 
 console = Console(stderr=True)
 out = Console()
@@ -70,11 +69,11 @@ _OPTIONS = {"batches": "--batch", "precisions": "--precision", "device": "--devi
 PARTS = ("config", "inference")
 
 
-def _given(settings: Iterable[str]) -> dict[str, Part]:
+def _given(settings: Iterable[str]) -> dict[str, Settings]:
     """Settings by part. Raises UserError for what is not written as one."""
     from bench.suite.yaml_lines import load_value
 
-    given: dict[str, Part] = {part: {} for part in PARTS}
+    given: dict[str, Settings] = {part: {} for part in PARTS}
     for text in settings:
         dotted, equals, value = text.partition("=")
         part, _, field = dotted.partition(".")
@@ -84,7 +83,9 @@ def _given(settings: Iterable[str]) -> dict[str, Part]:
     return given
 
 
-def _stage(name: str, backbone_name: str, shown: Part, given: dict[str, Part], measurement: Measurement) -> Stage:
+def _stage(
+    name: str, backbone_name: str, shown: Settings, given: dict[str, Settings], measurement: Measurement
+) -> Stage:
     """The profile of a method with class texts encoded and batches as its recipe has them by default."""
     from bench.graph.kinds import profile_stage
     from bench.models.backbones import backbone
@@ -134,103 +135,14 @@ def _carry_out(stages: list[Stage], store: Store, threads: int) -> int:
     return len(outcome.failed)
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------
+def _tables(stage: Stage, store: Store) -> Iterator[RenderableType]:
+    """The tables of a record."""
+    from reports.costs import profile_tables
+    from reports.table import terminal
 
-
-def _tables(stage: Stage, store: Store) -> Iterator[Table | str]:
-    """A record as tables."""
     record = store.read(*stage.key)
     result, spec = record["result"], record["spec"]
-    yield ""
-    yield f"{spec['method']}, {result['backbone']}, {result['frames']} frames, {result['classes']} classes"
-    yield _parameters(result["parameters"])
-    yield _modules(result)
-    if result["experts"]:
-        yield _experts(result["experts"])
-        yield _choices(result["choices"])
-    if result["latency"]:
-        yield _latency(result["latency"])
-    machine = result["machine"]
-    known = ", ".join(f"{name} {value}" for name, value in machine.items() if value is not None)
+    yield f"\n{spec['method']}, {result['backbone']}, {result['frames']} frames, {result['classes']} classes"
+    yield from map(terminal, profile_tables(stage.identity, result))
+    known = ", ".join(f"{name} {value}" for name, value in result["machine"].items() if value is not None)
     yield f"{known}; record {stage.identity}"
-
-
-def _parameters(found: Part) -> Table:
-    towers = {f"{name} tower": size for name, size in found["towers"].items()}
-    sizes = {**{name: size for name, size in found.items() if name != "towers"}, **towers}
-    table = _table("Parameters, millions", *sizes)
-    table.add_row(*(_millions(size) for size in sizes.values()))
-    return table
-
-
-def _modules(result: Part) -> Table:
-    """FLOPs by part, then sums."""
-    title = "Matrix products, forward: 1 MAC = 2 FLOPs"
-    table = _table(title, "of one view", "GFLOPs counted", "in closed form", "GMACs counted")
-    for line in result["modules"]:
-        table.add_row(line["name"], *_flops(line))
-    table.add_section()
-    flops = result["flops"]
-    table.add_row("a view", *_flops(flops["view"]))
-    table.add_row(f"a video, {result['views']} x", *_flops(flops["video"]))
-    table.add_row("a class text", *_flops(flops["text"]))
-    table.add_row("a video in training, with backward", *_flops(flops["training"]))
-    return table
-
-
-def _experts(experts: list[Part]) -> Table:
-    heads = ("expert", "M parameters", "GFLOPs of a video in training, expected")
-    table = _table("Experts as trained", *heads)
-    for expert in experts:
-        table.add_row(expert["name"], _millions(expert["parameters"]), _giga(expert["training"]))
-    return table
-
-
-def _choices(choices: list[Part]) -> Table:
-    heads = ("head", "M parameters", "GFLOPs counted", "in closed form", "GMACs counted", "p50 ms", "p95 ms")
-    table = _table("Experts as asked, one view", *heads)
-    for choice in choices:
-        found = choice["latency"]
-        latency = (_milli(found[name]) for name in ("p50", "p95")) if found else ()
-        table.add_row(choice["name"], _millions(choice["parameters"]), *_flops(choice["flops"]), *latency)
-    return table
-
-
-def _latency(lines: list[Part]) -> Table:
-    heads = ("part", "precision", "batch", "p50 ms", "p95 ms", "runs", "videos/s", "peak MB")
-    table = _table("Latency", *heads)
-    for line in lines:
-        memory = "" if line["memory"] is None else f"{line['memory'] / 1e6:,.1f}"
-        numbers = (_milli(line["p50"]), _milli(line["p95"]), str(line["runs"]), _digits(line["throughput"]), memory)
-        table.add_row(line["part"], line["precision"], str(line["batch"]), *numbers)
-    return table
-
-
-def _table(title: str, first: str, *heads: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column(first)
-    for head in heads:
-        table.add_column(head, justify="right")
-    return table
-
-
-def _flops(found: Part) -> tuple[str, str, str]:
-    closed = _giga(found["closed"]) if "closed" in found else ""
-    return _giga(found["counted"]), closed, _giga(found["counted"] / 2)
-
-
-def _giga(value: float) -> str:
-    return _digits(value / 1e9)
-
-
-def _millions(value: int) -> str:
-    return f"{value / 1e6:,.3f}"
-
-
-def _milli(seconds: float) -> str:
-    return _digits(seconds * 1e3)
-
-
-def _digits(value: float) -> str:
-    """Four significant digits, or all before the point."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -18,7 +18,7 @@ def test_methods_are_measured_once_each_in_a_process_of_its_own(
     store = ["--store", str(tmp_path)]
     assert main(["profile", "dense_temporal", "clip_mean", *TINY, *store]) == 0
     printed = capsys.readouterr().out
-    for expected in ("dense_temporal, glyph-vit", "clip_mean, glyph-vit", "feed-forward", "GMACs", "videos/s"):
+    for expected in ("dense_temporal, glyph-vit", "clip_mean, glyph-vit", "feed-forward", "GMACs", "Videos/s"):
         assert expected in printed
     events = [json.loads(line) for log in (tmp_path / "attempts").iterdir() for line in log.read_text().splitlines()]
     assert len({event["pid"] for event in events if event["event"] == "start"}) == 2

@@ -21,7 +21,7 @@ import pytest
 
 import reports.page
 from reports.page import write_report
-from reports.sheets import KINDS
+from reports.table import FILES
 from tests.reports import synthetic
 
 FLAGS = [
@@ -176,7 +176,7 @@ def test_tables_can_be_copied(page: Path, clipboard: str, tmp_path: Path) -> Non
     assert {"sheet-table LaTeX", "sheet-published CSV", "sheet-protocols Markdown"} <= set(found.told)
     for name, (text, said) in found.told.items():
         sheet, kind = name.removeprefix("sheet-").split()
-        assert text == (page.parent / f"{sheet}.{KINDS[kind]}").read_text(encoding="utf-8") and said == status
+        assert text == (page.parent / f"{sheet}.{FILES[kind][0]}").read_text(encoding="utf-8") and said == status
     assert found.console == []
 
 

@@ -1,4 +1,4 @@
-"""What rows of the synthetic suites would cost, in the format of a profile's record; numbers of no experiment."""
+"""Costs of rows of the synthetic suites, in the format of a profile's record; numbers of no experiment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from reports.costs import Cost, Training
+from reports.facts import Cost, Subject, TrainingCost
 from reports.results import Results
 from tests.reports import synthetic
 
@@ -63,12 +63,13 @@ def profile(gflops: float = 141.0, ms: float = 230.0, trainable: float = 98.8, e
 def cost(row: str, point: str = "", label: str = "", **prices: Any) -> Cost:
     """A cost of a row; what is not given is that of a plain one."""
     result = profile(**prices)
-    return Cost(row, label or synthetic.ROWS[row][0], point, result, result["machine"], f"profile-{row}-{point}")
+    subject = Subject(row, label or synthetic.ROWS[row][0], point, f"profile-{row}-{point}")
+    return Cost(subject, result, result["machine"])
 
 
-def training(row: str, seed: int = 0, hours: float = 2.0, point: str = "", sharing: Sequence[str] = ()) -> Training:
-    label = synthetic.ROWS[row][0]
-    return Training(row, label, point, seed, 3600 * hours, 3, "RTX 4090", f"{row}-{point}-{seed}", tuple(sharing))
+def training(row: str, seed: int = 0, hours: float = 2.0, point: str = "", sharing: Sequence[str] = ()) -> TrainingCost:
+    subject = Subject(row, synthetic.ROWS[row][0], point, f"{row}-{point}-{seed}", seed)
+    return TrainingCost(subject, 3600 * hours, 3, "RTX 4090", tuple(sharing))
 
 
 def costly() -> Results:

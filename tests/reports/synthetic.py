@@ -23,7 +23,9 @@ from bench.published.pairing import Pair
 from bench.store.records import Store
 from bench.suite.resolve import load_suite
 from bench.suite.trial import Suite
-from reports.results import Probe, ReportSettings, Results
+from reports.facts import Probe, Subject
+from reports.results import ReportSettings, Results
+from reports.table import Table
 
 PROTOCOLS = {"K400": "closed-set", "UCF": "zero-shot", "HMDB": "zero-shot", "K600": "zero-shot"}
 HALVES = {f"{data}-{half}": half for half in ("base", "novel") for data in ("hmdb51", "ucf101")}
@@ -45,6 +47,15 @@ PROVENANCE = {
     "host": "example",
     "threads": 2,
 }
+
+
+def texts(table: Table) -> list[tuple[str, ...]]:
+    """The rows of a table as texts."""
+    return [tuple(cell.text for cell in row) for row in table.rows]
+
+
+def heads(table: Table) -> list[str]:
+    return [column.head for column in table.columns]
 
 
 def predictions(identity: str) -> pd.DataFrame:
@@ -92,7 +103,7 @@ def missing(table: pd.DataFrame, **cell: object) -> pd.DataFrame:
 
 
 def card(name: str, role: str, number: int) -> dict[str, object]:
-    """What a report knows of the protocol `name`, the `number`th of its suite."""
+    """The fields of the protocol `name`, the `number`th of its suite."""
     fields: dict[str, object] = {
         "role": role,
         "dataset": name.lower(),
@@ -155,7 +166,14 @@ def experts() -> Results:
     similarity = 0.6 + 0.4 * np.eye(5)
     similarity[0, 1:] = similarity[1:, 0] = 0.85
     probes = tuple(
-        Probe("mote", "MoTE", "", seed, "K600", "temporal feature", ("merged", *names), similarity, 100, f"p{seed}")
+        Probe(
+            Subject("mote", "MoTE", "", f"p{seed}", seed),
+            "K600",
+            "temporal feature",
+            ("merged", *names),
+            similarity,
+            100,
+        )
         for seed in range(3)
     )
     return suite(pd.concat([base.table, pd.DataFrame(lines)]), {}, probes, compare=base.settings.compare)

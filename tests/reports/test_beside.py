@@ -12,23 +12,23 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from reports import beside, shown
+from reports import beside, table
 from reports.page import write_report
 from reports.results import Results
-from reports.shown import Grid
+from reports.table import Table
 from tests.reports import synthetic
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-RENDERED = {"md": shown.markdown, "tex": shown.latex}
+RENDERED = {"md": table.markdown, "tex": table.latex}
 
 
-def _table(results: Results | None = None) -> Grid:
-    (table,) = beside.beside_grids(results or synthetic.published())
-    return table
+def _table(results: Results | None = None) -> Table:
+    (found,) = beside.published_tables(results or synthetic.published())
+    return found
 
 
 def _column(head: str) -> list[str]:
-    return [row[list(beside.HEADS).index(head)] for row in _table().rows]
+    return [row[list(beside.HEADS).index(head)] for row in synthetic.texts(_table())]
 
 
 @pytest.mark.parametrize("kind", RENDERED)
@@ -55,7 +55,7 @@ def test_caveats_are_notes_that_lines_share() -> None:
 
 
 def test_csv_has_every_column_of_the_file() -> None:
-    lines = pd.read_csv(io.StringIO(shown.comma_separated(_table())), dtype=str, keep_default_na=False)
+    lines = pd.read_csv(io.StringIO(table.comma_separated(_table())), dtype=str, keep_default_na=False)
     assert lines["published_value"].to_list() == [
         *("86.8", "88.7", "87.5", "61.4", "78.4", "80.1", "85.8", "51.5", "2.9"),
     ]
@@ -64,13 +64,13 @@ def test_csv_has_every_column_of_the_file() -> None:
 
 
 def test_a_suite_without_selectors_has_no_such_table() -> None:
-    assert list(beside.beside_grids(synthetic.plain())) == []
+    assert list(beside.published_tables(synthetic.plain())) == []
 
 
 def test_a_harmonic_mean_that_is_not_there_is_missing() -> None:
     results = synthetic.published()
     results = replace(results, table=synthetic.missing(results.table, row="mote", protocol="UCF"))
-    rows = _table(results).rows
+    rows = synthetic.texts(_table(results))
     assert [row[2] for row in rows[:6]].count("missing") == 3
     assert rows[5][1:5] == ("Trade-off", "missing", "80.1", "")
 
@@ -90,13 +90,21 @@ def test_the_page_shows_it_and_its_files_are_there(tmp_path: Path) -> None:
 def test_a_line_of_an_axis_has_its_values() -> None:
     pair = replace(synthetic.published().published[0], row="mote", point="layers=4, world=narrow")
     table = _table(replace(synthetic.layered(), published=(pair,)))
-    assert table.rows[0][0] == "MoTE, temporal layers 4, world narrow"
+    assert table.rows[0][0].text == "MoTE, temporal layers 4, world narrow"
 
 
 def test_a_measured_number_leads_to_one_of_its_records() -> None:
-    links = _table().links
-    assert {row for row, _ in links} == {0, 1, 2, 3, 4, 6, 7}  # not the harmonic mean, nor what is not here
-    assert links[1, 2].startswith("mote:::0:UCF")
+    origins = [row[2].origin for row in _table().rows]
+    assert {n for n, origin in enumerate(origins) if origin} == {
+        0,
+        1,
+        2,
+        3,
+        4,
+        6,
+        7,
+    }  # no harmonic mean, nor what is not here
+    assert str(origins[1]).startswith("mote:::0:UCF")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
+from bench.graph.build import ProbeCell
 from bench.store.records import Store
-from reports.collect import _title, collect
+from reports.collect import (
+    _title,
+    collect,
+    collect_costs,
+    collect_distances,
+    collect_maps,
+    collect_routing,
+    collect_trainings,
+)
+from reports.cost_figures import cost_figures
+from reports.costs import cost_tables
 from reports.results import Results
 from reports.snapshot import Evaluations
+from tests.reports import costly, synthetic
 
 RESULT = {"top1": 70.0, "top5": None, "mean_class": 69.0, "videos": 40, "undecodable": 1}
 DRAWS = [{"top1": 65.0 + i, "top5": None, "mean_class": 60.0, "videos": 20, "classes": 2} for i in range(10)]
@@ -147,3 +160,138 @@ def test_a_title_says_what_stands_for_the_data_of_the_columns() -> None:
     columns = {"UCF": SimpleNamespace(dataset="glyphs-narrow-objects")}
     suite: Any = SimpleNamespace(file=SimpleNamespace(title="Table 1", world="glyphs"), columns=columns)
     assert _title(suite) == "Table 1, in world glyphs (UCF is glyphs-narrow-objects)"
+
+
+# --- costs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "runs")
+
+
+def _row_trial(row: str = "mote", seed: int = 0, **point: object) -> Any:
+    return SimpleNamespace(row=row, label=synthetic.ROWS[row][0], point=tuple(point.items()), seed=seed)
+
+
+def _cost_stage(kind: str, identity: str, **inputs: Any) -> Any:
+    spec = {"imported": identity} if identity.startswith("imported") else {}
+    return SimpleNamespace(kind=kind, identity=identity, key=(kind, identity), spec=spec, inputs=inputs)
+
+
+def _write(store: Store, stage: Any, result: dict[str, Any], processes: int = 1) -> None:
+    about = {
+        **{"result": result, "cost": {"seconds": 90.0}, "provenance": {"device": "NVIDIA H200"}},
+        "context": {"execution": {"processes": processes}},
+    }
+    with store.writing(stage.kind, stage.identity, about):
+        pass
+
+
+def test_a_profile_is_a_cost_at_every_point_and_once_for_all_seeds(store: Store) -> None:
+    shared, absent = _cost_stage("profile", "p0"), _cost_stage("profile", "p1")
+    _write(store, shared, costly.profile(gflops=7))
+    cells = [
+        ProbeCell(_row_trial(seed=seed, layers=2, alpha=alpha), "", shared) for seed in (0, 1) for alpha in (0.5, 1.0)
+    ]
+    found = list(collect_costs([*cells, ProbeCell(_row_trial("dense"), "", absent)], store))
+    assert [own.setting for own in found] == [("mote", "layers 2, alpha 0.5"), ("mote", "layers 2, alpha 1.0")]
+    assert {own.subject.identity for own in found} == {"p0"} and found[0].machine == costly.MACHINE
+    assert found[0].result["flops"]["view"]["counted"] == 7e9
+
+
+def test_each_training_counts_once_with_the_rows_that_share_it(store: Store) -> None:
+    train = _cost_stage("train", "t0")
+    _write(store, train, {"seconds": 60.0}, processes=2)
+    evaluations = [_cost_stage("evaluate", f"e{number}", train=train) for number in range(3)]
+    trials = [
+        _row_trial("mote", layers=2, tfm=True),
+        _row_trial("mote", layers=2, tfm=False),
+        _row_trial("dense", layers=2),
+    ]
+    cells = [ProbeCell(trial, "", stage) for trial in trials for stage in evaluations]
+    (found,) = collect_trainings([*cells, ProbeCell(trials[0], "", train)], store)
+    assert (*found.setting, found.subject.seed, found.sharing) == ("mote", "layers 2", 0, ("dense",))
+    assert (found.seconds, found.devices, found.device) == (60.0, 2, "NVIDIA H200")
+    assert found.device_hours == pytest.approx(2 / 60)
+
+
+def test_what_was_not_trained_here_has_no_training_cost(store: Store) -> None:
+    plain, old, imported, absent = (_cost_stage("train", name) for name in ("t0", "t1", "imported0", "t2"))
+    for stage in (plain, old, imported):
+        _write(store, stage, {"seconds": 60.0} if stage is plain else {})
+    cells = [ProbeCell(_row_trial(seed=seed), "", stage) for seed, stage in enumerate((plain, old, imported, absent))]
+    untrained = ProbeCell(_row_trial("clip"), "", _cost_stage("evaluate", "e0"))
+    found = collect_trainings([*cells, untrained], store)
+    assert [(own.subject.identity, own.seconds) for own in found] == [("t0", 60.0), ("t1", 90.0)]
+
+
+def test_from_a_store_to_pictures_and_tables(store: Store) -> None:
+    profile, train = _cost_stage("profile", "p0"), _cost_stage("train", "t0")
+    _write(store, profile, costly.profile(experts=4))
+    _write(store, train, {"seconds": 7200.0}, processes=3)
+    cells = [ProbeCell(_row_trial(), "", stage) for stage in (profile, train)]
+    costs, trainings = collect_costs(cells[:1], store), collect_trainings(cells, store)
+    results = replace(synthetic.plain(), costs=tuple(costs), trainings=tuple(trainings))
+    assert [picture.name for picture in cost_figures(results)] == ["costs", "costs-experts"]
+    *tables, training = cost_tables(results)
+    assert {cell.origin for table in tables for row in table.rows for cell in row} == {"", "p0"}
+    assert "6.00" in synthetic.texts(training)[0] and training.rows[0][-1].origin == "t0"
+
+
+# --- experts ---------------------------------------------------------------------------------------------------------
+
+CLASSES = ("star rising", "star falling")
+
+
+def _expert_trial(seed: int = 0, **point: object) -> Any:
+    config = SimpleNamespace(routing_odds=(0.25, 0.75))
+    return SimpleNamespace(row="mote", label="MoTE", point=tuple(point.items()), seed=seed, config=config)
+
+
+def _expert_stage(kind: str, identity: str) -> Any:
+    texts = SimpleNamespace(context={"class_names": CLASSES})
+    named = {"kind": kind, "identity": identity, "key": (kind, identity)}
+    return SimpleNamespace(**named, spec={"feature": "t_frames"}, inputs={"texts": texts})
+
+
+def _record(store: Store, stage: Any, result: dict[str, Any], **tensors: np.ndarray) -> None:
+    with store.writing(stage.kind, stage.identity, {"result": result}) as out:
+        save_file(tensors, out / f"{'counts' if stage.kind == 'train' else stage.kind}.safetensors")
+
+
+def test_maps_have_class_names(store: Store) -> None:
+    stage = _expert_stage("maps", "m0")
+    result = {"names": ["merged", "expert 0"], "videos": ["a.mp4"], "labels": [1], "predictions": [[1, 0]]}
+    pixels, cosines = np.zeros((1, 4, 3, 8, 8), np.uint8), np.zeros((1, 2, 4, 2, 2), np.float32)
+    _record(store, stage, result, pixels=pixels, cosines=cosines)
+    (maps,) = collect_maps(
+        [ProbeCell(_expert_trial(), "K600", stage), ProbeCell(_expert_trial(), "K600", _expert_stage("maps", "m1"))],
+        store,
+    )
+    assert (maps.subject.row, maps.subject.seed, maps.protocol, maps.feature) == ("mote", 0, "K600", "t_frames")
+    (clip,) = maps.clips
+    assert (clip.video, clip.shown, clip.predicted) == ("a.mp4", "star falling", ("star falling", "star rising"))
+    assert clip.pixels.shape == (4, 3, 8, 8) and clip.cosines.shape == (2, 4, 2, 2)
+
+
+def test_points_that_share_a_training_are_one_named_by_what_they_share(store: Store) -> None:
+    shared, other = _expert_stage("weights", "w0"), _expert_stage("weights", "w1")
+    for stage in (shared, other):
+        result = {"groups": ["all layers"], "parameters": [10], "experts": 2}
+        _record(store, stage, result, distance=np.zeros((1, 2, 2)), cosine=np.ones((1, 2, 2)))
+    cells = [ProbeCell(_expert_trial(layers=4, alpha=alpha), "", shared) for alpha in (0.5, 1.0)]
+    found = list(collect_distances([*cells, ProbeCell(_expert_trial(layers=6, alpha=1.0), "", other)], store))
+    assert [own.subject.point for own in found] == ["layers 4", "layers 6, alpha 1.0"]
+    assert found[0].groups == ("all layers",) and found[0].cosine.shape == (1, 2, 2)
+
+
+def test_routing_is_every_pool_that_was_drawn_from(store: Store) -> None:
+    stage, imported = _expert_stage("train", "t0"), _expert_stage("train", "t1")
+    counts = np.array([[1, 3]])
+    _record(store, stage, {}, routing=counts, routing_down=2 * counts, routing_never=0 * counts, clipped=counts)
+    with store.writing(imported.kind, imported.identity, {"result": {}}):
+        pass
+    found = list(collect_routing([ProbeCell(_expert_trial(), "", own) for own in (stage, stage, imported)], store))
+    assert [own.pool for own in found] == ["routing", "routing_down"]
+    assert found[1].counts.tolist() == [[2, 6]] and found[0].odds == (0.25, 0.75)

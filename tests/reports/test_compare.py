@@ -15,10 +15,10 @@ from bench.commands.app import main
 from bench.commands.compare import compare
 from bench.store.records import Store
 from reports import bootstrap, regressions
-from reports.compare import merge, pairs
+from reports.compare import merge
 from reports.comparisons import comparisons
-from reports.costs import Cost, Training
-from reports.regressions import Change, changes, regression_grids, sentences
+from reports.facts import Cost, Subject, TrainingCost
+from reports.regressions import Change, changes, regression_tables, sentences
 from reports.results import Results
 from reports.snapshot import save
 from tests.reports import synthetic
@@ -50,7 +50,8 @@ def with_protocol(results: Results, name: str, **fields: Any) -> Results:
 def test_rows_of_both_are_pairs_and_the_first_is_what_is_compared_with() -> None:
     merged = merge(of({"mean": 70, "dense": 80}), of({"dense": 81, "mote": 82}), NAMES)
     assert list(merged.labels().values()) == ["A: Mean pooling", "A: Text4Vis", "B: Text4Vis", "B: MoTE"]
-    assert merged.settings.compare == (("B: dense", "A: dense"),) and pairs(merged) == ["dense"]
+    assert merged.settings.compare == (("B: dense", "A: dense"),)
+    assert merged.sides["B: dense"] == ("B", "dense", "Text4Vis") and merged.sides["A: mean"].side == "A"
     assert merged.settings.reference == "A: mean" and merged.title == "before against after"
     assert merged.description.split(". ")[1:] == ["Only A has Mean pooling", "Only B has MoTE."]
     (test, *_) = [test for test in comparisons(merged) if test.role == "closed-set"]
@@ -131,16 +132,19 @@ def test_missing_results_are_not_compared() -> None:
 
 def profile(row: str, p50: float, device: str = "Xeon", threads: int = 1, batch: int = 1) -> Cost:
     entry = {"part": "video", "precision": "fp32", "batch": batch, "p50": p50, "throughput": batch / p50}
-    return Cost(row, synthetic.ROWS[row][0], "", {"latency": [entry]}, {"device": device, "threads": threads}, "c")
+    subject = Subject(row, synthetic.ROWS[row][0], "", "c")
+    return Cost(subject, {"latency": [entry]}, {"device": device, "threads": threads})
 
 
-def training(row: str, seconds: float, seed: int = 0, device: str = "Xeon", sharing: tuple[str, ...] = ()) -> Training:
-    return Training(row, synthetic.ROWS[row][0], "", seed, seconds, 1, device, f"t{row}{seed}", sharing)
+def training(
+    row: str, seconds: float, seed: int = 0, device: str = "Xeon", sharing: tuple[str, ...] = ()
+) -> TrainingCost:
+    return TrainingCost(Subject(row, synthetic.ROWS[row][0], "", f"t{row}{seed}", seed), seconds, 1, device, sharing)
 
 
 @pytest.fixture(scope="module")
 def times() -> dict[tuple[str, str], Change]:
-    """What is said of times, by row and quantity; accuracies are left out."""
+    """Changes of times, by row and quantity; accuracies are left out."""
     rows = dict.fromkeys(synthetic.ROWS, 80.0)
     a = of(
         rows,
@@ -211,15 +215,16 @@ def test_what_is_worse_is_told_and_listed() -> None:
         of({"mote": 60, "dense": 70}, costs=(profile("mote", 0.4),), trainings=(training("mote", 10, device="H200"),)),
         NAMES,
     )
-    (grid,) = regression_grids(merged)
-    assert [row[:2] for row in grid.rows[-3:]] == [
+    (table,) = regression_tables(merged)
+    rows = synthetic.texts(table)
+    assert [row[:2] for row in rows[-3:]] == [
         ("MoTE", "latency of video, fp32, batch 1"),
         ("MoTE", "throughput of video, fp32, batch 1"),
         ("MoTE", "training"),
     ]
-    assert ("MoTE", "closed-set top-1, K400", "80.0 %", "60.0 %", "−20.0 points") in [row[:5] for row in grid.rows]
-    assert grid.rows[-3][2:5] == ("200.0 ms", "400.0 ms", "+100.0 %") and grid.section == "significance"
-    assert len(grid.values) == len(grid.rows) and grid.values[-3]["a"] == pytest.approx(200)
+    assert ("MoTE", "closed-set top-1, K400", "80.0 %", "60.0 %", "−20.0 points") in [row[:5] for row in rows]
+    assert rows[-3][2:5] == ("200.0 ms", "400.0 ms", "+100.0 %") and table.section == "significance"
+    assert table.values is not None and table.values["a"].to_list()[-3] == pytest.approx(200)
     told = sentences(merged)
     assert (
         told[0].startswith("Regressions from A to B: ")
@@ -229,7 +234,7 @@ def test_what_is_worse_is_told_and_listed() -> None:
 
 
 def test_other_results_have_no_regressions() -> None:
-    assert (list(regression_grids(synthetic.plain())), sentences(synthetic.plain())) == ([], [])
+    assert (list(regression_tables(synthetic.plain())), sentences(synthetic.plain())) == ([], [])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 
 from bench.core.errors import UserError
 from bench.measure.statistics import mcnemar, paired_permutation_test
-from reports.comparisons import comparison_grids, comparisons, p_text
+from reports.comparisons import comparison_tables, comparisons, p_text
 from reports.results import ReportSettings, Results
 from tests.reports import synthetic
 
@@ -65,24 +65,28 @@ def test_without_named_pairs_every_row_is_compared_with_the_reference_or_the_bes
     assert {test.b for test in comparisons(alone)} == {"CLIP (frozen)"} and len(comparisons(alone)) == 5 * 6
     best = replace(results, settings=ReportSettings())
     assert {test.b for test in comparisons(best)} == {"MoTE"}
-    assert "report.compare" in next(comparison_grids(best)).notes[-1]
+    assert "report.compare" in next(comparison_tables(best)).notes[-1]
 
 
-def test_the_grid_has_every_test_and_marks_what_is_significant() -> None:
-    (grid,) = comparison_grids(synthetic.deviating())
+def test_the_table_has_every_test_and_marks_what_is_significant() -> None:
+    (table,) = comparison_tables(synthetic.deviating())
+    assert table.values is not None
     found = comparisons(synthetic.deviating())
-    assert [row[2] for row in grid.rows] == [test.protocol for test in found]
-    assert {number for number, _ in grid.bold} == {n for n, test in enumerate(found) if test.corrected < 0.05}
-    assert grid.rows[1][3:] == ("not compared†", "–", "–", "–", "–", "–", "3 / 3")
-    assert grid.notes[0] == "not compared†: MoTE has views.clips 1 instead of 3"
-    assert grid.values[0]["low"] == found[0].low and f"all {sum(not t.skipped for t in found)} tests" in grid.caption
+    assert [row[2] for row in synthetic.texts(table)] == [test.protocol for test in found]
+    assert {n for n, row in enumerate(table.rows) if any(cell.bold for cell in row)} == {
+        n for n, test in enumerate(found) if test.corrected < 0.05
+    }
+    assert synthetic.texts(table)[1][3:] == ("not compared†", "–", "–", "–", "–", "–", "3 / 3")
+    assert table.notes[0] == "not compared†: MoTE has views.clips 1 instead of 3"
+    assert table.values["low"][0] == found[0].low and f"all {sum(not t.skipped for t in found)} tests" in table.caption
 
 
 def test_a_page_of_very_many_tests_has_fewer_permutations_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reports.comparisons.MANY_TESTS", 3)
-    (grid,) = comparison_grids(synthetic.plain())
-    assert "2,000 permutations" in grid.caption
-    assert min(float(str(line["p"])) for line in grid.values) == pytest.approx(1 / 2001)
+    (table,) = comparison_tables(synthetic.plain())
+    assert table.values is not None
+    assert "2,000 permutations" in table.caption
+    assert min(float(str(line["p"])) for line in table.values.to_dict("records")) == pytest.approx(1 / 2001)
 
 
 @pytest.mark.parametrize(

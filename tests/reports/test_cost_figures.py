@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 
 from reports.cost_figures import cost_figures
 from reports.costs import digits, pareto_front
+from reports.facts import Cost
 from reports.results import Results
 from tests.reports import costly, synthetic
 
@@ -115,14 +116,16 @@ def test_wide_prices_are_logarithmic_and_nothing_trained_stands_at_zero(plain: d
     flops, _, trained = plain["costs"].axes
     assert flops.get_xscale() == "linear" and trained.get_xscale() == "symlog"
     assert trained.get_xlim()[0] < 0 and 0 in trained.get_xticks()
-    costs = [own for own in costly.costly().costs if own.row != "clip"]
+    costs = [own for own in costly.costly().costs if own.subject.row != "clip"]
     assert pictures(replace(costly.costly(), costs=tuple(costs)))["costs"].axes[2].get_xscale() == "log"
 
 
 def test_rows_without_profile_or_accuracy_are_named_not_drawn() -> None:
     base = costly.costly()
     table = synthetic.missing(base.table, row="mean", protocol="K400")
-    figure = pictures(replace(base, table=table, costs=tuple(own for own in base.costs if own.row != "dense")))["costs"]
+    figure = pictures(replace(base, table=table, costs=tuple(own for own in base.costs if own.subject.row != "dense")))[
+        "costs"
+    ]
     assert (
         "no profile: Text4Vis" in figure.get_supxlabel() and "results missing: Mean pooling" in figure.get_supxlabel()
     )
@@ -172,17 +175,21 @@ def test_several_harmonic_means_have_a_picture_each() -> None:
 def test_bars_of_experts_are_what_they_cost(plain: dict[str, Figure]) -> None:
     figure = plain["costs-experts"]
     training, test = figure.axes
-    (own,) = (own.result for own in costly.costly().costs if own.row == "mote")
+    (own,) = (own.result for own in costly.costly().costs if own.subject.row == "mote")
     heights = [[bar.get_height() for bar in axes.patches if isinstance(bar, Rectangle)] for axes in (training, test)]
     assert heights[0] == pytest.approx([expert["training"] / 1e9 for expert in own["experts"]])
     assert heights[1] == pytest.approx([choice["flops"]["counted"] / 1e9 for choice in own["choices"]])
     assert [tick.get_text() for tick in test.get_xticklabels()] == ["merged", "0", "1", "2", "3", "ensemble"]
 
 
+def _identified(own: Cost, identity: str) -> Cost:
+    return replace(own, subject=replace(own.subject, identity=identity))
+
+
 def test_points_that_share_a_profile_have_its_experts_once() -> None:
     base = synthetic.joined()
     shared = [
-        replace(costly.cost("mote", point, experts=experts), identity=f"p{experts}")
+        _identified(costly.cost("mote", point, experts=experts), f"p{experts}")
         for experts, point in product((2, 3), base.table.loc[base.table["row"] == "mote", "point"].unique())
     ]
     assert len(pictures(replace(base, costs=tuple(shared)))["costs-experts"].axes) == 2 * 2

@@ -1,4 +1,4 @@
-"""What the figures show: the right numbers at the right places, and missing ones by name."""
+"""Figures show the right numbers at the right places, and missing ones by name."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from reports import style
 from reports.curves import curve_axes, curve_figure, curve_measures
-from reports.experts import accuracy_figures, similarity_figures
+from reports.experts import accuracy_figures
 from reports.results import Results
+from reports.similarity import similarity_figures
 from reports.tradeoff import tradeoff_figure
 from tests.reports import synthetic
 
@@ -73,7 +74,7 @@ def test_without_results_there_is_no_figure() -> None:
     results = _nothing_measured(synthetic.layered())
     assert tradeoff_figure(results) is None
     assert curve_figure(results, "layers") is None
-    assert accuracy_figures(_nothing_measured(synthetic.experts())) == {}
+    assert list(accuracy_figures(_nothing_measured(synthetic.experts()))) == []
 
 
 def test_curves_only_along_numeric_axes() -> None:
@@ -97,7 +98,7 @@ def test_deviating_numbers_are_left_out_by_name() -> None:
     assert "measured otherwise than the column says: Mean pooling; MoTE" in _texts(figure)
     experts = synthetic.experts()
     table = experts.table.assign(deviation=(experts.table["protocol"] == "UCF").map({True: "x", False: ""}))
-    figure = accuracy_figures(replace(experts, table=table))["mote", ""]
+    figure = next(accuracy_figures(replace(experts, table=table))).figure
     assert [axes.get_ylabel() for axes in figure.axes] == ["Zero-shot top-1, HMDB (%)", "Zero-shot top-1, K600 (%)"]
 
 
@@ -131,9 +132,9 @@ def test_values_of_a_protocol_axis_are_never_joined() -> None:
 def test_similarity_is_the_mean_over_seeds() -> None:
     results = synthetic.experts()
     first = replace(results.probes[0], similarity=results.probes[0].similarity - 0.3)
-    figures = similarity_figures(replace(results, probes=(first, *results.probes[1:])))
-    assert list(figures) == ["mote"]
-    axes = figures["mote"].axes[0]
+    (picture,) = similarity_figures(replace(results, probes=(first, *results.probes[1:])))
+    assert picture.name == "expert-similarity-mote"
+    axes = picture.figure.axes[0]
     assert [text.get_text() for text in axes.texts][:2] == ["0.90", "0.75"]
     assert "100 videos × 3 seeds" in axes.get_title()
     assert [label.get_text() for label in axes.get_yticklabels()][:2] == ["merged", "expert 0"]
@@ -141,9 +142,9 @@ def test_similarity_is_the_mean_over_seeds() -> None:
 
 
 def test_expert_accuracy_shows_every_expert_against_every_target() -> None:
-    figures = accuracy_figures(synthetic.experts())
-    assert list(figures) == [("mote", "")]
-    figure = figures["mote", ""]
+    (picture,) = accuracy_figures(synthetic.experts())
+    assert picture.name == "expert-accuracy-mote"
+    figure = picture.figure
     assert len(figure.axes) == 4
     experts = synthetic.experts().summary(experts=True)[["K400_mean", "HMDB_mean"]].to_numpy(float).round(3)
     assert {tuple(point) for point in experts.tolist()} <= _drawn(figure)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reports.costs import Cost, digits
+from reports.costs import digits
 from reports.findings import findings
-from tests.reports import synthetic
+from tests.reports import costly, synthetic
 
 
 def test_the_first_sentences_are_the_answer() -> None:
@@ -32,14 +32,11 @@ def test_the_next_best_is_another_row_and_the_reference_is_not_compared_with_its
     assert len(ucf) == 2  # Text4Vis is the reference
 
 
-def _cost(row: str, gigaflops: float, trainable: float) -> Cost:
-    flops = {"video": {"counted": gigaflops * 1e9, "closed": gigaflops * 1e9}}
-    result = {"flops": flops, "parameters": {"trainable": trainable}}
-    return Cost(row, row, "", result, {}, f"profile-{row}")
-
-
 def test_costs_of_the_named_rows_follow() -> None:
-    costs = (_cost("mote", 649, 88_100_000), _cost("clip", 611.2, 0), _cost("adapter", 700, 1))
+    costs = tuple(
+        costly.cost(row, gflops=gflops, trainable=trainable)
+        for row, gflops, trainable in (("mote", 649, 88.1), ("clip", 611.2, 0), ("adapter", 700, 1e-6))
+    )
     sentence = findings(replace(synthetic.plain(), costs=costs))[3]
     texts = [f"MoTE {digits(649)} GFLOPs per video, {digits(88.1)} M trainable parameters"]
     texts += [f"CLIP (frozen) {digits(611.2)} GFLOPs per video, {digits(0)} M trainable parameters"]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from reports.maps import COLUMNS, Clip, Maps, map_figures, scaled
+from reports.facts import MappedClip, Maps, Subject
+from reports.maps import COLUMNS, map_figures, scaled
+from tests.reports import synthetic
 
 NAMES = ("merged", "expert 0", "expert 2")
 
@@ -13,7 +18,7 @@ NAMES = ("merged", "expert 0", "expert 2")
 def _maps(seed: int = 0, frames: int = 4, clips: int = 1) -> Maps:
     rng = np.random.default_rng(seed)
     made = tuple(
-        Clip(
+        MappedClip(
             video=f"v{n}.mp4",
             shown="star rising",
             predicted=("star rising", "star falling", "moon rising"),
@@ -22,7 +27,11 @@ def _maps(seed: int = 0, frames: int = 4, clips: int = 1) -> Maps:
         )
         for n in range(clips)
     )
-    return Maps("mote", "MoTE", "", seed, "K600", "t_frames", NAMES, made, f"m{seed}")
+    return Maps(Subject("mote", "MoTE", "", f"m{seed}", seed), "K600", "t_frames", NAMES, made)
+
+
+def _figures(*found: Maps) -> dict[str, Figure]:
+    return {own.name: own.figure for own in map_figures(replace(synthetic.plain(), maps=found))}
 
 
 def test_each_frame_has_its_own_scale() -> None:
@@ -31,9 +40,9 @@ def test_each_frame_has_its_own_scale() -> None:
 
 
 def test_rows_are_frames_and_choices_and_columns_are_frames() -> None:
-    figures = map_figures([_maps(clips=2)])
-    assert list(figures) == [("mote", "", "1"), ("mote", "", "2")]
-    figure = figures["mote", "", "1"]
+    figures = _figures(_maps(clips=2))
+    assert list(figures) == ["expert-maps-mote-1", "expert-maps-mote-2"]
+    figure = figures["expert-maps-mote-1"]
     tiles, bar = figure.axes[:-1], figure.axes[-1]
     assert len(tiles) == (1 + len(NAMES)) * 4 and bar.get_ylabel() == "cosine, scaled in each frame"
     maps = [axes.images[1] for axes in tiles[4:]]
@@ -47,12 +56,12 @@ def test_rows_are_frames_and_choices_and_columns_are_frames() -> None:
 
 
 def test_long_clips_are_thinned_out_evenly() -> None:
-    (figure,) = map_figures([_maps(frames=16)]).values()
+    (figure,) = _figures(_maps(frames=16)).values()
     titles = [axes.get_title() for axes in figure.axes[:COLUMNS]]
     assert titles[0] == "frame 0" and titles[-1] == "frame 15" and len(figure.axes) == COLUMNS * (1 + len(NAMES)) + 1
     assert f"{COLUMNS} of 16 frames" in figure.get_supxlabel()
 
 
 def test_only_the_first_seed_is_drawn() -> None:
-    (figure,) = map_figures([_maps(seed=3), _maps(seed=1)]).values()
+    (figure,) = _figures(_maps(seed=3), _maps(seed=1)).values()
     assert "seed 1" in figure.get_suptitle()

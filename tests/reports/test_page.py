@@ -17,12 +17,11 @@ import pandas as pd
 import pytest
 
 from reports import page
-from reports.failures import Failure
+from reports.facts import FailedStage
 from reports.findings import findings, missing, undecodable
 from reports.page import SECTIONS, write_report
 from reports.results import Results
-from reports.sheets import KINDS
-from reports.shown import Grid
+from reports.table import FILES, Column, Table, cells
 from tests.reports import synthetic
 
 
@@ -74,8 +73,8 @@ def test_the_contents_lead_to_every_section_in_order(folder: Path) -> None:
 
 
 def test_what_belongs_to_no_section_is_not_dropped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    stray = Grid("nowhere", "stray", "", {"A": True}, (("1",),))
-    monkeypatch.setattr(page, "GRIDS", (lambda results: iter([stray]),))
+    stray = Table("nowhere", "stray", "", (Column("A", True),), (cells("1"),))
+    monkeypatch.setattr(page, "TABLES", (lambda results: iter([stray]),))
     with pytest.raises(ValueError, match="nowhere"):
         write_report(synthetic.plain(), tmp_path / "out")
 
@@ -103,7 +102,10 @@ def test_a_result_leads_to_its_record_in_the_store(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("without_figures")
 def test_failures_are_listed_with_their_last_words(tmp_path: Path) -> None:
     said = "bench.core.errors.StageError: the loss is not finite <b>"
-    failures = (Failure("train mote seed 1", 2, 1, "it was killed", True), Failure("train b seed 0", 3, 3, said, False))
+    failures = (
+        FailedStage("train mote seed 1", 2, 1, "it was killed", True),
+        FailedStage("train b seed 0", 3, 3, said, False),
+    )
     text = write_report(replace(synthetic.plain(), failures=failures), tmp_path / "out").read_text(encoding="utf-8")
     own = text.split('id="sheet-failures"')[1].split("</figure>")[0]
     assert re.findall(r"<td>(train [^<]*)</td>", own) == ["train b seed 0", "train mote seed 1"]
@@ -117,7 +119,7 @@ def test_what_can_be_copied_is_what_the_files_hold(folder: Path) -> None:
     for name in found:
         sheet = text.split(f'id="sheet-{name}"')[1].split("</figure>")[0]
         texts = dict(re.findall(r'<template data-kind="(\w+)">(.*?)</template>', sheet, re.DOTALL))
-        assert {kind: (folder / f"{name}.{KINDS[kind]}").read_text() for kind in KINDS} == {
+        assert {kind: (folder / f"{name}.{FILES[kind][0]}").read_text() for kind in FILES} == {
             kind: unescape(text) for kind, text in texts.items()
         }
 

@@ -1,20 +1,25 @@
-"""Bars of shares: means over seeds with their spread, one panel for each row and point."""
+"""Bars of experts' shares: of the answer, and of the draws in training with the odds that they are measured against."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from reports.shares import Shares, share_figures
+from reports.facts import Routing, Shares, Subject
+from reports.shares import routing_figures, share_figures
+from tests.reports import synthetic
 
 
 def _shares(row: str, seed: int, *mean: float, std: float = 0.0) -> Shares:
-    return Shares(row, row.upper(), "", seed, "K600", np.array(mean), np.full(len(mean), std), 100, f"{row}{seed}")
+    subject = Subject(row, row.upper(), "", f"{row}{seed}", seed)
+    return Shares(subject, "K600", np.array(mean), np.full(len(mean), std), 100)
 
 
 def _results(*found: Shares) -> Any:
@@ -44,3 +49,49 @@ def test_shares_that_are_alike_for_all_videos_say_so() -> None:
 
 def test_nothing_is_drawn_where_no_method_tells_them() -> None:
     assert list(share_figures(_results())) == []
+
+
+# --- in training -----------------------------------------------------------------------------------------------------
+
+COUNTS_LE = np.array([[10, 30, 60], [20, 20, 60]])
+
+
+def _routing(seed: int, odds: tuple[float, ...] = (0.1, 0.3, 0.6), pool: str = "routing") -> Routing:
+    subject = Subject("mote", "MoTE", "", f"r{seed}{pool}", seed)
+    return Routing(subject, pool, COUNTS_LE + seed * np.array([0, 10, -10]), odds)
+
+
+def _routing_figure(*found: Routing) -> Figure:
+    (picture,) = routing_figures(replace(synthetic.plain(), routing=found))
+    assert picture.name == "expert-routing-mote"
+    return picture.figure
+
+
+def test_bars_are_mean_shares_over_seeds() -> None:
+    figure = _routing_figure(_routing(0), _routing(1))
+    (axes,) = figure.axes
+    heights = [patch.get_height() for patch in axes.patches if isinstance(patch, Rectangle)]
+    assert heights == pytest.approx([10, 35, 55, 20, 25, 55])
+    assert "100 draws per layer in each of 2 seeds" in figure.get_supxlabel()
+
+
+def test_nominal_odds_have_the_width_of_chance() -> None:
+    figure = _routing_figure(_routing(0))
+    (axes,) = figure.axes
+    ends = [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines]
+    levels = {round(float(height[0]), 6) for height in ends if len(height) == 2}
+    assert {10.0, 30.0, 60.0} <= levels
+    low, high = axes.collections[-1].get_paths()[0].get_extents().intervaly
+    assert (high - low) / 2 == pytest.approx(196 * np.sqrt(0.6 * 0.4 / 100))
+    assert "95 %" in figure.get_supxlabel() and "1 seed" in figure.get_supxlabel()
+
+
+def test_without_odds_there_are_bars_alone() -> None:
+    figure = _routing_figure(_routing(0, ()))
+    assert not figure.axes[0].collections and "nominal" not in figure.get_supxlabel()
+
+
+def test_every_pool_has_its_panel() -> None:
+    figure = _routing_figure(_routing(0), _routing(0, pool="routing_down"))
+    assert [axes.get_title() for axes in figure.axes] == ["routing", "routing_down"]
+    assert len({axes.get_ylim() for axes in figure.axes}) == 1

@@ -1,4 +1,4 @@
-"""What a report leaves for later comparisons: it comes back as it was, also after reports of other revisions."""
+"""Snapshots for later comparisons come back as they were, also after reports of other revisions."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ import pytest
 
 from bench.core.errors import UserError
 from bench.store.records import Store
-from reports.costs import Cost, Training
-from reports.failures import Failure
+from reports.facts import Cost, FailedStage, Subject, TrainingCost
 from reports.results import Results
 from reports.snapshot import Evaluations, find, load, save
 from tests.reports import synthetic
 
-COST = Cost("mote", "MoTE", "", {"latency": []}, {"device": "cpu", "threads": 1}, "c0")
-TRAINING = Training("mote", "MoTE", "", 0, 12.5, 1, "cpu", "t0", ("adapter",))
-FAILURE = Failure("train mote seed 0", 2, 1, "KeyError: 'x'", True)
+COST = Cost(Subject("mote", "MoTE", "", "c0"), {"latency": []}, {"device": "cpu", "threads": 1})
+TRAINING = TrainingCost(Subject("mote", "MoTE", "", "t0", 1), 12.5, 1, "cpu", ("adapter",))
+FAILURE = FailedStage("train mote seed 0", 2, 1, "KeyError: 'x'", True)
 
 
 def of_revision(revision: str, dirty: bool = False, top1: float = 50.0) -> Results:

@@ -1,7 +1,8 @@
-"""Every table's LaTeX: compiled where there is a TeX, else read by a parser that knows what such tables may hold."""
+"""Renderings of tables: the terminal's; LaTeX compiled where there is a TeX, else read by a strict parser."""
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import subprocess
@@ -11,11 +12,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from reports.origins import Origins
-from reports.page import _sheets
+from reports.page import TABLES
 from reports.results import Results
-from reports.shown import Grid, latex
+from reports.table import Column, Table, cells, latex, terminal
 from tests.reports import synthetic
 
 TEX = next((name for name in ("tectonic", "pdflatex") if shutil.which(name)), None)
@@ -32,10 +33,10 @@ TEXT = re.compile(r"[\x20-\x7e\xa0-\xff‘’“”„†–—…\n]*")  # what
 def suites() -> dict[str, Results]:
     made = {name: getattr(synthetic, name)() for name in ("experts", "layered", "joined", "parts", "halves")}
     made |= {name: getattr(synthetic, name)() for name in ("deviating", "published")}
-    hostile = synthetic.deviating()
-    labels = {label: f"{HOSTILE} {label}" for label in hostile.labels().values()}
-    table = hostile.table.assign(label=hostile.table["label"].map(labels))
-    return made | {"hostile": replace(hostile, table=table, title=HOSTILE)}
+    base = synthetic.deviating()
+    labels = {label: f"{HOSTILE} {label}" for label in base.labels().values()}
+    table = base.table.assign(label=base.table["label"].map(labels))
+    return made | {"hostile": replace(base, table=table, title=HOSTILE)}
 
 
 @cache
@@ -45,14 +46,14 @@ def texts() -> dict[str, str]:
 
 def _texts() -> Iterator[tuple[str, str]]:
     for suite, results in suites().items():
-        for sheet in _sheets(results, Origins(results, Path("."))):
-            yield f"{suite}/{sheet.name}", sheet.texts["LaTeX"]
-    yield "grid", grid()
+        for table in (table for tables in TABLES for table in tables(results)):
+            yield f"{suite}/{table.name}", table.texts["LaTeX"]
+    yield "hostile", latex(hostile())
 
 
-def grid() -> str:
-    rows = ((HOSTILE, "1"), ("\\", "−1"))
-    return latex(Grid("costs", "grid", HOSTILE, {HOSTILE: False, "Δ μs": True}, rows, (HOSTILE,)))
+def hostile() -> Table:
+    columns = (Column(HOSTILE), Column("Δ μs", number=True))
+    return Table("costs", "hostile", HOSTILE, columns, (cells(HOSTILE, "1"), cells("\\", "−1")), (HOSTILE,))
 
 
 def check(text: str) -> None:
@@ -78,7 +79,7 @@ def check(text: str) -> None:
 
 def test_the_parser_accepts_every_table() -> None:
     found = texts()
-    assert {"hostile/table", "published/published", "experts/experts", "layered/protocols", "grid"} <= set(found)
+    assert {"hostile/table", "published/published", "experts/experts", "layered/protocols", "hostile"} <= set(found)
     for name, text in found.items():
         try:
             check(text)
@@ -94,7 +95,7 @@ def test_the_parser_accepts_every_table() -> None:
     ],
 )  # fmt: skip
 def test_the_parser_refuses_what_does_not_compile(old: str, new: str) -> None:
-    _, body = grid().split("\n", 1)
+    _, body = latex(hostile()).split("\n", 1)
     check(body)
     assert old in body
     with pytest.raises(AssertionError):
@@ -109,3 +110,15 @@ def test_every_table_compiles(tmp_path: Path) -> None:
     command = [str(TEX), *(["-halt-on-error", "-interaction=nonstopmode"] if TEX == "pdflatex" else []), "tables.tex"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:]
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(1, ("head", "Δ (%)", "text")), (2, ("head", "text"))])
+def test_the_terminal_has_every_text_and_one_row_stands_upright(rows: int, expected: tuple[str, ...]) -> None:
+    console = Console(file=io.StringIO(), width=60)
+    columns = (Column("head"), Column("Δ (%)", number=True))
+    console.print(terminal(Table("costs", "own", "Caption", columns, (cells("text", "+0.1"),) * rows)))
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Caption" in printed and all(text in printed for text in expected)
+    assert (len({line.find("head") for line in printed.splitlines() if "text" in line}) == 1) and (
+        any("head" in line and "text" in line for line in printed.splitlines()) == (rows == 1)
+    )

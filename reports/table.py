@@ -1,0 +1,175 @@
+"""Tables of a report: one type, with a rendering for Markdown, LaTeX, CSV and the terminal; the page has a template.
+
+A table is texts; the same numbers unrounded go into its CSV file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import zip_longest
+
+import pandas as pd
+from rich.console import Group
+from rich.table import Table as TerminalTable
+
+GREEK = {
+    **{"α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "varepsilon", "η": "eta", "θ": "theta"},
+    **{"κ": "kappa", "λ": "lambda", "μ": "mu", "π": "pi", "ρ": "rho", "σ": "sigma", "τ": "tau", "φ": "varphi"},
+    **{"χ": "chi", "ψ": "psi", "ω": "omega", "Δ": "Delta", "Σ": "Sigma", "Ω": "Omega"},
+}
+LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
+    **{letter: f"$\\{name}$" for letter, name in GREEK.items()},
+    **{"−": "$-$", "≥": r"$\ge$", "≤": r"$\le$", "→": r"$\to$"},
+}
+SIGNS = {"±": r"$\pm$", "–": "--", "†": r"$^\dagger$", "×": r"$\times$"}  # in cells and notes
+MARKDOWN = {**{character: f"\\{character}" for character in "\\|*_`[]#"}, "&": "&amp;", "<": "&lt;", ">": "&gt;"}
+
+Origin = str | tuple[str, str, str, str]  # a record's identity, or row, point, expert and measure of its results
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its head, True if it holds numbers, the small print below the head, and the head's tooltip."""
+
+    head: str
+    number: bool = False
+    below: tuple[str, ...] = ()
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """A text in a table; `top` is the best of its column, `bold` ties with it.
+
+    `title` is its tooltip, `origin` the results that a number comes from.
+    """
+
+    text: str
+    bold: bool = False
+    top: bool = False
+    missing: bool = False
+    title: str = ""
+    origin: Origin = ""
+
+
+TableRow = tuple[TableCell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for a section of the page; its files have the stem `name`.
+
+    `legend` follows the caption on the page, `protocols` stands in the files, where heads have no tooltips. `values`
+    are the unrounded numbers for the CSV file, which else has the texts.
+    """
+
+    section: str
+    name: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[TableRow, ...]
+    notes: tuple[str, ...] = ()
+    values: pd.DataFrame | None = None
+    legend: str = ""
+    protocols: str = ""
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """The contents of the files, by kind."""
+        return {kind: render(self) for kind, (_, render) in FILES.items()}
+
+    @property
+    def files(self) -> dict[str, str]:
+        """File name -> content."""
+        return {f"{self.name}.{FILES[kind][0]}": text for kind, text in self.texts.items()}
+
+
+def columns(heads: Mapping[str, bool]) -> tuple[Column, ...]:
+    """Columns from heads; True: the column holds numbers."""
+    return tuple(Column(head, number) for head, number in heads.items())
+
+
+def cells(*texts: str, origin: Origin = "") -> TableRow:
+    """Plain cells."""
+    return tuple(TableCell(text, missing=text.startswith("missing"), origin=origin) for text in texts)
+
+
+def frame(lines: Iterable[Mapping[str, object]]) -> pd.DataFrame:
+    """Lines of values as a frame; whole numbers stay whole beside gaps."""
+    return pd.DataFrame(list(map(dict, lines)), dtype=object)
+
+
+def markdown(table: Table) -> str:
+    """The table in GitHub's Markdown, caption first; text is escaped, so a label can't become markup."""
+    heads = [
+        f"{own.head} ({', '.join(filter(None, own.below))})" if any(own.below) else own.head for own in table.columns
+    ]
+    rows = [[escape(head, MARKDOWN) for head in heads]]
+    for row in table.rows:
+        marks = [("**<ins>", "</ins>**") if cell.top else ("**", "**") if cell.bold else ("", "") for cell in row]
+        rows.append([f"{start}{escape(own.text, MARKDOWN)}{end}" for own, (start, end) in zip(row, marks, strict=True)])
+    head, *body = [f"| {' | '.join(row)} |" for row in rows]
+    rule = f"| {' | '.join('---:' if own.number else '---' for own in table.columns)} |"
+    below = [f"\n{escape(text, MARKDOWN)}" for text in filter(None, (*table.notes, table.protocols))]
+    return "\n".join([escape(table.caption, MARKDOWN), "", head, rule, *body, *below, ""])
+
+
+def latex(table: Table) -> str:
+    """A booktabs `tabular` with the caption as a comment, notes below; needs \\usepackage{booktabs}."""
+    signs = LATEX | SIGNS
+    small = zip_longest(*(own.below for own in table.columns), fillvalue="")
+    heads = [[escape(text, LATEX) for text in row] for row in ([own.head for own in table.columns], *small)]
+    body = []
+    for row in table.rows:
+        bold = [(rf"\textbf{{{escape(own.text, signs)}}}" if own.bold else escape(own.text, signs)) for own in row]
+        body.append([rf"\underline{{{text}}}" if own.top else text for text, own in zip(bold, row, strict=True)])
+    comments = [f"% {' '.join(text.split())}" for text in (table.caption, table.protocols) if text]
+    shape = "".join("r" if own.number else "l" for own in table.columns)
+    ruled = [r"\toprule", *map(_tex_row, heads), r"\midrule", *map(_tex_row, body), r"\bottomrule"]
+    notes = [rf"\par{{\footnotesize {escape(note, signs)}\par}}" for note in table.notes]
+    return "\n".join([*comments, rf"\begin{{tabular}}{{{shape}}}", *ruled, r"\end{tabular}", *notes, ""])
+
+
+def comma_separated(table: Table) -> str:
+    """The table's values, or its texts, as CSV with a line of names; gaps are empty."""
+    texts = pd.DataFrame([[own.text for own in row] for row in table.rows], columns=[own.head for own in table.columns])
+    return (texts if table.values is None else table.values).to_csv(index=False, lineterminator="\n")
+
+
+def terminal(table: Table) -> Group:
+    """The table for a terminal, caption first; one of a single row stands upright, a line for each column."""
+    upright = len(table.rows) == 1
+    shown = TerminalTable(show_header=not upright)
+    if upright:
+        shown.add_column()
+        shown.add_column(justify="right")
+        for column, own in zip(table.columns, table.rows[0], strict=True):
+            shown.add_row(column.head, own.text)
+    else:
+        for column in table.columns:
+            shown.add_column(column.head, justify="right" if column.number else "left")
+        for row in table.rows:
+            shown.add_row(*(own.text for own in row))
+    return Group(table.caption, shown)
+
+
+def escape(text: str, characters: Mapping[str, str]) -> str:
+    """`text` with each of the `characters` replaced."""
+    return "".join(characters.get(character, character) for character in text)
+
+
+def _tex_row(texts: Sequence[str]) -> str:
+    return " & ".join(texts) + r" \\"
+
+
+# What a table is copied as -> how its file's name ends, and the rendering.
+FILES: dict[str, tuple[str, Callable[[Table], str]]] = {
+    "LaTeX": ("tex", latex),
+    "Markdown": ("md", markdown),
+    "CSV": ("csv", comma_separated),
+}
