@@ -32,8 +32,8 @@ def register(folder: Path, monkeypatch: pytest.MonkeyPatch, **source: Any) -> No
     configs = folder / "configs"
     configs.mkdir()
     (configs / f"{NAME}.json").write_text(json.dumps(CONFIG))
-    monkeypatch.setattr(backbones, "_open_clip_folder", lambda: configs)
-    monkeypatch.setattr(backbones, "backbone_names", lambda: ("glyph-vit", NAME))
+    known = {"glyph-vit": backbones.OWN / "glyph-vit.json", NAME: configs / f"{NAME}.json"}
+    monkeypatch.setattr(backbones, "config_files", lambda: known)
     monkeypatch.setitem(factory._MODEL_CONFIGS, NAME, CONFIG)
     trained = {"mean": MEAN, "std": STD, "quick_gelu": True, **source}
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, NAME, {TAG: trained})

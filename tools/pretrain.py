@@ -43,7 +43,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from bench.core.errors import UserError
 from bench.core.seeds import seed_for
 from bench.glyphs import world as glyphs
-from bench.models.backbones import GLYPH_VIT, backbone
+from bench.models.backbones import backbone, model_config
 from bench.models.clip import Clip, WordTokenizer, load_clip, new_clip, seeded
 from tools.stills import TEMPLATES, WORDS, Stills, other_verb, still_batch
 
@@ -245,7 +245,8 @@ class Run:
 def new_teacher(seed: int) -> open_clip.CLIP:
     """A small ModifiedResNet with the text tower of glyph-vit, random weights."""
     with seeded(seed):
-        teacher = open_clip.CLIP(GLYPH_VIT["embed_dim"], TEACHER_TOWER, GLYPH_VIT["text_cfg"])
+        config = model_config("glyph-vit")
+        teacher = open_clip.CLIP(config["embed_dim"], TEACHER_TOWER, config["text_cfg"])
     teacher.visual.to(memory_format=torch.channels_last)
     return teacher
 

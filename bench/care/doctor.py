@@ -17,8 +17,10 @@ from bench.core.errors import UserError
 from bench.data.datasets import Dataset
 from bench.data.lists import Entry
 from bench.data.manifest import Manifest
+from bench.video.decoders import known_decoder
 from bench.video.pool import Lost, Pool
-from bench.video.reader import Source, Video, VideoError, known_decoder, open_video
+from bench.video.reader import Video, open_video
+from bench.video.source import Source, VideoError
 
 if TYPE_CHECKING:
     import numpy as np

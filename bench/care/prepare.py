@@ -31,7 +31,8 @@ from bench.core.errors import UserError
 from bench.core.files import write_atomically
 from bench.data.datasets import PREPARED, Dataset
 from bench.video.pool import Lost, Pool
-from bench.video.reader import Source, VideoError, open_video
+from bench.video.reader import open_video
+from bench.video.source import Source, VideoError
 
 if TYPE_CHECKING:
     import av

@@ -26,8 +26,8 @@ from torch.nn import functional as F
 from bench.checkpoints.imported import IMPORT_MODULES, file_digest, find_trained, identity_of, imported_spec
 from bench.core.errors import UserError
 from bench.core.identity import source_hashes
-from bench.models.backbones import backbone, model_config, supported_names, weights_identity
-from bench.models.clip import Clip, check_tag, load_clip
+from bench.models.backbones import backbone, model_config, supported_names
+from bench.models.clip import Clip, load_clip
 from bench.models.prompts import prompts
 from bench.models.state_dicts import (
     SOURCES,
@@ -42,6 +42,7 @@ from bench.models.state_dicts import (
     refuse_differences,
     trained_names,
 )
+from bench.models.weights import check_tag, weights_identity
 from bench.store.provenance import provenance
 from bench.store.records import Store
 from methods.contract import Model

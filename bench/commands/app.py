@@ -105,7 +105,7 @@ def run(
     """Do what a suite still needs, then write its report. On Slurm, submit it and return."""
     from bench.checkpoints.imported import refuse_unimported
     from bench.graph.plan import cache_frames, default_jobs, estimate, make_plan, measured_rates
-    from bench.launch.work import Compute
+    from bench.stages.work import Compute
     from bench.store.provenance import provenance
     from bench.store.records import Store
     from bench.suite.resolve import suite_path
@@ -337,7 +337,7 @@ def _graph(name: str, overrides: list[str] | None, cache: Path | None, plugins: 
 
 def _show(plan: Any, name: str, trials: int, graph: Any) -> None:
     from bench.commands.display import clock
-    from bench.graph.stage import KINDS
+    from bench.store.records import KINDS
 
     table = Table(title=f"{name}: {trials} trials", title_justify="left")
     for title in ("stage", "cached", "to run", "data missing"):

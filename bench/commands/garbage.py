@@ -34,7 +34,7 @@ def gc(
     paths: Annotated[bool, typer.Option("--paths", help="name every file and folder")] = False,
 ) -> None:
     """Remove what nobody needs any more: leftovers of ended work, decoded frames long unread. Records stay."""
-    from bench.data.manifest import cache_dir
+    from bench.core.files import cache_dir
     from bench.store.garbage import find, remove
     from bench.store.records import Store
 

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.commands.display import clock
-from bench.graph.stage import KINDS
 from bench.launch.failures import Group, grouped
 from bench.launch.states import STATES, Standing, Survey
+from bench.store.records import KINDS
 
 RUNNING_SHOWN = 20  # stages; --stages lists all
 NAMED = 5  # stages that are named where many are alike

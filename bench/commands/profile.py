@@ -119,7 +119,7 @@ def _carry_out(stages: list[Stage], store: Store, threads: int) -> int:
     from bench.commands.display import watching
     from bench.graph.plan import estimate, measured_rates
     from bench.launch.local import run_local
-    from bench.launch.work import Compute
+    from bench.stages.work import Compute
     from bench.store.provenance import provenance
 
     todo = list({stage.identity: stage for stage in stages if not store.done(*stage.key)}.values())

@@ -1,4 +1,4 @@
-"""Paths as users write them, and files that are written whole."""
+"""Paths as users write them, the cache folder, and files that are written whole."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ import re
 import uuid
 from os.path import expandvars
 from pathlib import Path
+
+from platformdirs import user_cache_path
+
+
+def cache_dir() -> Path:
+    """Folder of everything that can be made again: $VTB_CACHE, else the user's cache folder."""
+    chosen = os.environ.get("VTB_CACHE")
+    return Path(chosen).expanduser() if chosen else user_cache_path("video-transfer-bench")
 
 
 def unset_variable(text: str) -> str:

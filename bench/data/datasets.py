@@ -1,4 +1,4 @@
-"""Datasets: classes, lists of videos and where they lie; shipped declarations, a suite's own, and the glyph world.
+"""Datasets: classes, lists of videos and where they lie; shipped declarations, a suite's own, and embedded ones.
 
 Torch-free. `content` takes part in identities, places do not. A mistake in a file is a UserError with file and line.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from importlib import import_module
 from itertools import chain
 from os.path import expanduser, expandvars
 from pathlib import Path
@@ -22,11 +23,10 @@ from bench.core.errors import UserError, unknown
 from bench.core.files import unset_variable
 from bench.core.identity import digest
 from bench.data.lists import Entry, Listing, Split, read_classes, read_json, read_list, read_names
-from bench.data.manifest import Manifest, Progress, cache_dir
-from bench.glyphs import world as glyphs
-from bench.video.reader import Source, inside
+from bench.data.manifest import Manifest, Progress
+from bench.video.source import Source, inside
 
-EMBEDDED_PREFIX = "glyphs-"
+EMBEDDED = {"glyphs-": "bench.glyphs.datasets"}  # how names of embedded datasets begin -> module with `datasets()`
 SHIPPED_PREFIX = "shipped:"
 ASSETS = Path(__file__).parent.parent / "assets"
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")  # what `.*` in a place stands for
@@ -63,8 +63,8 @@ class Dataset(BaseModel):
     @field_validator("name")
     @classmethod
     def _is_free(cls, name: str) -> str:
-        if cls is Dataset and name.startswith(EMBEDDED_PREFIX):
-            raise ValueError(f"names that begin with '{EMBEDDED_PREFIX}' belong to the embedded world")
+        if cls is Dataset and name.startswith(tuple(EMBEDDED)):
+            raise ValueError(f"names that begin with '{' or '.join(EMBEDDED)}' belong to embedded datasets")
         return name
 
     @field_validator("like")
@@ -259,52 +259,6 @@ class Dataset(BaseModel):
         return found
 
 
-class Glyphs(Dataset):
-    """A set of the embedded glyph world, built into the cache folder."""
-
-    buildable = True
-
-    root: str = ""
-    classes: str = ""
-    world: str
-    subset: str
-
-    def location(self) -> Path:
-        return glyphs.folder(self.world, cache_dir())
-
-    def missing(self, split: str | None = None) -> str | None:
-        return None if glyphs.is_built(self.world, cache_dir()) else f"the videos of '{self.name}' are not built yet"
-
-    def content(self, entries: Sequence[Entry], progress: Progress | None = None) -> str:
-        """Hash of the entries and of the recipe that renders them, so that plans need no videos."""
-        return digest([glyphs.recipe_digest(self.world), entries])
-
-    def build(self, progress: Callable[[int, int], None], workers: int) -> Path:
-        """Render all videos of the world, which its sets share; `progress(done, total)` counts videos."""
-        return glyphs.build(self.world, cache_dir(), progress, workers)
-
-    def _absent(self, split: str) -> str | None:
-        self._split(split)
-        return None
-
-    def _read_names(self, variant: str) -> tuple[str, ...]:
-        return glyphs.class_names(self.world, self.subset)
-
-    def _read_listing(self, split: str, chosen: Split) -> Listing:
-        return Listing(tuple(Entry(*entry) for entry in glyphs.entries(self.world, self.subset, split)), ())
-
-
-def _embedded() -> Iterator[Glyphs]:
-    for world in glyphs.WORLDS:
-        for subset, splits in glyphs.SPLITS.items():
-            name = f"{EMBEDDED_PREFIX}{world}" if subset == "source" else f"{EMBEDDED_PREFIX}{world}-{subset}"
-            lists = {split: Split(list=(world,)) for split in splits}
-            yield Glyphs(name=name, splits=lists, world=world, subset=subset)
-
-
-EMBEDDED: dict[str, Dataset] = {embedded.name: embedded for embedded in _embedded()}
-
-
 @cache
 def _shipped() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = yaml.safe_load((ASSETS / "datasets.yaml").read_text(encoding="utf-8"))
@@ -342,15 +296,23 @@ def shipped() -> dict[str, Dataset]:
     return {name: Dataset.model_validate(declared_fields(name, "", {})) for name in _shipped()}
 
 
+@cache
+def embedded() -> dict[str, Dataset]:
+    """The embedded datasets by name; their modules are imported when this is called and not before."""
+    return {name: own for module in EMBEDDED.values() for name, own in import_module(module).datasets().items()}
+
+
 def datasets(declared: Mapping[str, Dataset]) -> dict[str, Dataset]:
     """All datasets by name: the embedded ones, the shipped ones and a suite's own."""
-    return {**EMBEDDED, **shipped(), **declared}
+    return {**embedded(), **shipped(), **declared}
 
 
 def dataset(name: str, declared: Mapping[str, Dataset], *, where: str = "") -> Dataset:
     """A dataset by name. Raises UserError with the closest name."""
-    if found := declared.get(name) or EMBEDDED.get(name):
-        return found
+    if name in declared:
+        return declared[name]
+    if name.startswith(tuple(EMBEDDED)) and name in embedded():
+        return embedded()[name]
     if name in _shipped():
         return Dataset.model_validate(declared_fields(name, "", {}))
     raise unknown("dataset", name, datasets(declared), where=where)

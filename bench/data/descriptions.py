@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from importlib import import_module
 from os.path import expanduser, expandvars
 from pathlib import Path
 from typing import NamedTuple
@@ -21,9 +22,8 @@ from typing import NamedTuple
 from bench.core.errors import UserError, unknown
 from bench.core.files import unset_variable
 from bench.data.lists import read_json
-from bench.glyphs.world import OBJECTS, VERBS
 
-GLYPHS = "glyphs"
+GLYPHS = "glyphs"  # its sentences are those of bench.glyphs.descriptions, imported when they are asked for
 KINDS = {"spatial": "s", "temporal": "t"}
 FILES = {  # what the files call a dataset; any other by its own name
     "hmdb51": "hmdb",
@@ -35,33 +35,6 @@ EXCHANGED = (("kick", "kick ball"), ("sword", "sword exercise"))
 BUG = "hmdb_label_bug"
 PLACE = "recipe.descriptions"
 
-# What the embedded world says of its classes, in words that the tiny CLIP knows; a text has room for 14 of them.
-LOOKS = ("a photo of a {}", "a picture of a {} in the middle")
-STEPS: dict[str, str] = {
-    "rising": "a {} at the bottom, a {} at the top",
-    "falling": "a {} at the top, a {} at the bottom",
-    "sliding left": "a {} at the right, a {} at the left",
-    "sliding right": "a {} at the left, a {} at the right",
-    "growing": "a small {}, a big {}",
-    "shrinking": "a big {}, a small {}",
-    "turning clockwise": "a {} tilted left, a {} tilted right",
-    "turning counterclockwise": "a {} tilted right, a {} tilted left",
-    "appearing": "a faint {}, a {}",
-    "vanishing": "a {}, a faint {}",
-    "bouncing": "a {} at the bottom, at the top, at the bottom",
-    "swinging": "a {} tilted left, tilted right, tilted left",
-    "blinking": "a {}, a faint {}, a {}",
-    "shaking": "a {} at the left, at the right, at the left",
-    "climbing": "a {} at the bottom left, a {} at the top right",
-    "diving": "a {} at the top left, upside down at the bottom right",
-    "pulsing": "a small {}, a big {}, a small {}",
-    "orbiting": "a {} at the right, bottom, left, top",
-    "zigzagging": "a {} at the left, top, bottom, top, right",
-    "flattening": "a big {}, a flat {} at the bottom",
-    "stretching": "a small {}, a big {} at the top",
-    "tipping": "a {} in the middle, a {} tilted right",
-}
-
 
 def descriptions(source: str, kind: str, dataset: str, class_names: Sequence[str]) -> list[list[str]]:
     """The sentences of a kind about each class of a dataset's full list, [C][any number].
@@ -71,7 +44,7 @@ def descriptions(source: str, kind: str, dataset: str, class_names: Sequence[str
     if kind not in KINDS:
         raise unknown("kind of descriptions", kind, KINDS, where=PLACE)
     if source == GLYPHS:
-        return [_of_glyph(kind, name) for name in class_names]
+        return [import_module("bench.glyphs.descriptions").sentences(kind, name) for name in class_names]
     told = _read(_file(source, kind, dataset), len(class_names))
     return told if dataset != "hmdb51" or _parsed(source).as_published else _put_right(told, class_names)
 
@@ -152,17 +125,3 @@ def _put_right(told: list[list[str]], class_names: Sequence[str]) -> list[list[s
             a, b = places[one], places[other]
             right[a], right[b] = told[b], told[a]
     return right
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Glyphs
-
-
-def _of_glyph(kind: str, name: str) -> list[str]:
-    thing, _, verb = name.partition(" ")
-    if thing not in OBJECTS or verb not in VERBS:
-        raise UserError(
-            f"'{name}' is no class of the embedded world", where=PLACE, hint="real classes need a folder of files"
-        )
-    sentences = LOOKS if kind == "spatial" else ("a video of a {} " + verb, STEPS[verb])
-    return [sentence.replace("{}", thing) for sentence in sentences]

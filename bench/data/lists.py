@@ -27,7 +27,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bench.core.errors import UserError
-from bench.video.reader import refuse_escape
+from bench.video.source import refuse_escape
 
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 

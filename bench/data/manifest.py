@@ -15,19 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
+from bench.core.files import cache_dir
 from bench.core.identity import digest
 
 THREADS = 4  # files hashed at once: enough to wait for a network disk, few enough for a spinning one
 
 Progress = Callable[[int, int], None]
-
-
-def cache_dir() -> Path:
-    """Folder of everything that can be made again: $VTB_CACHE, else the user's cache folder."""
-    chosen = os.environ.get("VTB_CACHE")
-    return Path(chosen).expanduser() if chosen else user_cache_path("video-transfer-bench")
 
 
 class Manifest:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from bench.core.errors import StageError, UserError
 from bench.data.datasets import Dataset, Entry, dataset
 from bench.data.subsets import base_and_novel, few_shot, of_classes
-from bench.video.reader import Source
+from bench.video.source import Sample
 
 
 class Selection(NamedTuple):
@@ -28,7 +28,7 @@ class Selection(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Videos:
+class Videos(Sequence[Sample]):
     """Videos of a dataset; labels count within the chosen classes."""
 
     dataset: Dataset
@@ -37,9 +37,17 @@ class Videos:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def source(self, entry: Entry) -> Source:
-        """Where the reader finds a video."""
-        return self.dataset.source(entry)
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Videos: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | Videos:
+        if isinstance(index, slice):
+            return Videos(self.dataset, self.entries[index])
+        entry = self.entries[index]
+        return Sample(entry.name, self.dataset.source(entry), entry.label)
 
 
 def class_ids(data: Dataset, classes: str) -> tuple[int, ...]:

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bench.graph.build import Graph
-from bench.graph.stage import KINDS, Stage
-from bench.store.records import Store
+from bench.graph.stage import Stage
+from bench.store.records import KINDS, Store
 
 ASSUMED_FLOPS_PER_SECOND = 1e10  # of a stage kind that has no record yet: one CPU core, roughly
 OVERHEAD_SECONDS = 0.3  # of any stage

@@ -14,7 +14,7 @@ from bench.core.identity import digest
 from bench.data.datasets import Dataset, dataset
 from bench.data.selection import Selection, class_ids, select
 from bench.graph.stage import Frames, Part
-from bench.models.backbones import weights_identity
+from bench.models.weights import weights_identity
 from bench.suite.protocol import Protocol
 from bench.suite.recipe import EXECUTION, Recipe
 from bench.suite.resolve import Suite, Trial

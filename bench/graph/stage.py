@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from bench.core.identity import source_fingerprint
 
-KINDS = ("texts", "encode", "train", "evaluate", "probe", "maps", "weights", "profile")
 ALONE = ("profile",)  # measure time: each gets a process of its own, and nothing runs beside it that can be avoided
 
 Part = dict[str, Any]

@@ -19,7 +19,8 @@ from types import FrameType
 from bench.core.errors import Interrupted
 from bench.launch import scheduler
 from bench.launch.launches import Launch, open_launch, release
-from bench.launch.work import Compute, Order, assist, execute
+from bench.launch.work import Order, assist, execute
+from bench.stages.work import Compute
 from bench.store.attempts import attempts_since
 from bench.store.records import Store
 
@@ -74,7 +75,7 @@ def run_array_task(folder: str, numbers: list[int], since: float) -> None:
 
 def set_environment(launch: Launch) -> None:
     """Set the environment variables of the launch, before libraries that read them are imported."""
-    from bench.models.pretrained import offline
+    from bench.models.weights import offline
 
     os.environ.update(launch.about["environment"])
     threads = str(launch.about["compute"]["threads"])

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from multiprocessing import get_context
 
-from bench.graph.stage import ALONE, KINDS, Stage
-from bench.launch.work import Compute, Order, execute
+from bench.graph.stage import ALONE, Stage
+from bench.launch.work import Order, execute
+from bench.stages.work import Compute
 from bench.store.provenance import Provenance
-from bench.store.records import Store
+from bench.store.records import KINDS, Store
 
 ATTEMPTS = 3  # at a stage whose process dies; a stage that raises an error is not tried again
 

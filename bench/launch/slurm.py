@@ -35,11 +35,12 @@ from bench.launch.launches import (
     submitted,
     take,
 )
-from bench.launch.site import Resources, Site, resources_for, submitit_parameters
+from bench.launch.site import Site, resources_for, submitit_parameters
 from bench.launch.work import Order
 from bench.store.attempts import attempts_since
 from bench.store.records import Store
 from bench.suite.resolve import Suite
+from bench.suite.resources import Resources
 
 SUBMITTING = 600.0  # seconds for which a launch without jobs counts as still submitting
 OTHERS = 10  # most jobs of other launches that a finalizer waits for; it looks at the rest later
@@ -88,7 +89,7 @@ def launch_slurm(
 
 def _with_local_weights(stages: Sequence[Stage]) -> list[Stage]:
     """Replace tags of pretrained weights by files, downloaded now if need be, because nodes may have no network."""
-    from bench.models.pretrained import resolved
+    from bench.models.weights import resolved
 
     files = {
         (backbone, pretrained): resolved(backbone, pretrained).value

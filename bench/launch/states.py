@@ -24,13 +24,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.core.errors import UserError
-from bench.graph.stage import KINDS
 from bench.launch import scheduler
 from bench.launch.launches import JobArray, Launch, LaunchData, PlannedStage, StageKey, holder, open_launch
 from bench.launch.local import ATTEMPTS
 from bench.launch.scheduler import QueuedJob
 from bench.store.attempts import Attempts, attempts_from
-from bench.store.records import Event, Store
+from bench.store.records import KINDS, Event, Store
 
 STATES = ("done", "running", "queued", "failed", "blocked", "lost")
 FRESH = 120.0  # seconds for which a sign of life shows that a process on another machine lives

@@ -1,4 +1,4 @@
-"""A stage at work: what it is given, and how it is carried out under any launcher."""
+"""Orders: a stage in plain values that can be sent to another process, and how any launcher carries it out."""
 
 from __future__ import annotations
 
@@ -12,67 +12,16 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.core.errors import Interrupted, StageError
 from bench.core.identity import source_fingerprint, source_hashes
 from bench.graph.stage import Stage
-from bench.models.backbones import tagged
+from bench.models.weights import tagged
+from bench.stages.work import Compute, Work, never
 from bench.store.records import Store
 
-if TYPE_CHECKING:
-    from bench.video.loader import Decoding
-
 Part = dict[str, Any]
-
-
-def never() -> bool:
-    """For a launcher that doesn't interrupt its stages."""
-    return False
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a stage function gets: settings, where its inputs' files lie, where to write, how to say how far it is."""
-
-    spec: Part
-    context: Part
-    inputs: dict[str, Path]  # name of the input -> folder of its record
-    out: Path  # files written here become the record's
-    checkpoint: Path  # survives an interruption; created by the stage when it needs it
-    compute: Compute
-    progress: Callable[[int, int, str], None]  # done, total, unit
-    note: Callable[[str], None]  # a line for the attempts' log
-    stopping: Callable[[], bool] = never  # whether the stage should save what it has done and raise Interrupted
-
-    @property
-    def decoding(self) -> Decoding:
-        """How videos are decoded; the frame cache is used where the plan says that it pays."""
-        from bench.video.loader import Decoding
-
-        compute = self.compute
-        cache = int(compute.frame_cache_gb * 1e9) if self.context.get("frame_cache") else 0
-        return Decoding(
-            compute.loader_workers,
-            compute.decode_seconds,
-            cache_bytes=cache,
-            content=self.spec["content"],
-            note=self.note,
-        )
-
-
-@dataclass(frozen=True)
-class Compute:
-    """How to compute; never part of an identity. The thread count is set by the stage, alike under every launcher."""
-
-    device: str = "auto"  # auto: the first CUDA device if there is one, else the CPU
-    threads: int = 1
-    loader_workers: int = 1  # decoding processes; 0: videos are decoded in the stage's own process
-    decode_seconds: float = 60.0  # of one video, after which its decoder is killed
-    frame_cache_gb: float = 10.0
-    checkpoint_seconds: float = 60.0
-    tensorboard: str = ""  # folder for event files of trainings; none are written without it
-    wandb: str = ""  # project of Weights & Biases that trainings are logged to; none are without it
 
 
 @dataclass(frozen=True)

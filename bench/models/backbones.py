@@ -1,7 +1,8 @@
-"""CLIP backbones by name: shapes, parameters and FLOPs in closed form, and what identifies a backbone's weights.
+"""CLIP backbones by name: shapes, parameters and FLOPs in closed form.
 
 Planning reads this module, so it imports no torch: the shapes of open_clip's models come from the JSON files that
-open_clip ships, found without importing it. `glyph-vit` is the tiny CLIP of the embedded default (docs/glyph_world.md).
+open_clip ships, found without importing it, and from those in bench/assets/backbones: `glyph-vit` is the tiny CLIP of
+the embedded default (docs/glyph_world.md).
 
 1 FLOP is one multiplication or addition, 1 MAC is 2 FLOPs. Only matrix products count (convolution, projections,
 attention), as in torch's FlopCounterMode; norms, activations and softmax are left out.
@@ -9,9 +10,7 @@ attention), as in torch's FlopCounterMode; norms, activations and softmax are le
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -20,20 +19,14 @@ from typing import Any
 
 from bench.core.errors import UserError, unknown
 
-# open_clip's model-config format, see its docs and src/open_clip/model_configs.
-GLYPH_VIT: dict[str, Any] = {
-    "embed_dim": 128,
-    "vision_cfg": {"image_size": 64, "layers": 4, "width": 128, "head_width": 32, "patch_size": 8},
-    "text_cfg": {"context_length": 16, "vocab_size": 128, "width": 128, "heads": 4, "layers": 2},
-}
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)  # open_clip/constants.py
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
-GLYPH_MEAN, GLYPH_STD = (0.27, 0.27, 0.27), (0.2, 0.2, 0.2)  # of the pre-training stills, two digits
-BUILTIN_FILE = Path(__file__).parents[1] / "assets" / "glyph_clip.safetensors"
+OWN = Path(__file__).parents[1] / "assets" / "backbones"  # configs as open_clip's, and what those leave to its code
 
 # What a Backbone's closed forms know. A config with any other key has a tower of another shape.
 _VISION_KEYS = {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio", "ls_init_value"}
 _TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers"}
+_KEYS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "mean", "std", "tokenizer"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +50,7 @@ class Backbone:
     std: tuple[float, float, float]
     vision_mlp_ratio: float = 4.0
     layer_scale: bool = False
+    word_tokens: bool = False  # texts are cut into words, with the word list of the weights
 
     @property
     def vision_tokens(self) -> int:
@@ -113,18 +107,22 @@ def _open_clip_folder() -> Path:
 
 
 @cache
+def config_files() -> dict[str, Path]:
+    """The config file of every backbone: this project's own, then those that open_clip ships, ViT or not."""
+    own, shipped = (sorted(folder.glob("*.json")) for folder in (OWN, _open_clip_folder()))
+    return {file.stem: file for file in (*own, *shipped)}
+
+
 def backbone_names() -> tuple[str, ...]:
-    """`glyph-vit` and every config that open_clip ships, ViT or not."""
-    return ("glyph-vit", *sorted(file.stem for file in _open_clip_folder().glob("*.json")))
+    """The names of all backbones, this project's own first."""
+    return tuple(config_files())
 
 
 def model_config(name: str) -> dict[str, Any]:
     """The open_clip model config of a backbone. Raises UserError for an unknown name."""
-    if name == "glyph-vit":
-        return GLYPH_VIT
-    if name not in backbone_names():
+    if name not in config_files():
         raise unknown("backbone", name, supported_names())
-    config: dict[str, Any] = json.loads((_open_clip_folder() / f"{name}.json").read_text(encoding="utf-8"))
+    config: dict[str, Any] = json.loads(config_files()[name].read_text(encoding="utf-8"))
     return config
 
 
@@ -139,7 +137,7 @@ def _other_tower(name: str, config: dict[str, Any]) -> str:
     if "timm_model_name" in vision or not isinstance(vision.get("layers"), int):
         return f"backbone '{name}' has no ViT tower"
     other = sorted(set(vision) - _VISION_KEYS) + sorted(set(text) - _TEXT_KEYS)
-    other += sorted(set(config) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"})
+    other += sorted(set(config) - _KEYS)
     return f"backbone '{name}' is not a plain CLIP: its config sets {', '.join(other)}" if other else ""
 
 
@@ -150,7 +148,6 @@ def backbone(name: str) -> Backbone:
     if other := _other_tower(name, config):
         raise UserError(other, hint="use a plain ViT config, such as ViT-B-16")
     vision, text = config["vision_cfg"], config["text_cfg"]
-    own = name == "glyph-vit"
     return Backbone(
         name=name,
         image_size=vision["image_size"],
@@ -165,85 +162,9 @@ def backbone(name: str) -> Backbone:
         context_length=text["context_length"],
         vocab_size=text["vocab_size"],
         quick_gelu=config.get("quick_gelu", False),
-        mean=GLYPH_MEAN if own else OPENAI_MEAN,
-        std=GLYPH_STD if own else OPENAI_STD,
+        mean=tuple(config.get("mean", OPENAI_MEAN)),
+        std=tuple(config.get("std", OPENAI_STD)),
         vision_mlp_ratio=vision.get("mlp_ratio", 4.0),
         layer_scale="ls_init_value" in vision,
+        word_tokens=config.get("tokenizer") == "words",
     )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Weights
-
-RANDOM = "random:"
-TAGGED = re.compile(r"([\w-]+)@(/.+)")  # open_clip's tags are of letters, digits, `_` and `-`
-
-
-def random_seed(pretrained: str) -> int | None:
-    """The seed of `random:<seed>`, None for other weights. Raises UserError where the seed is no number."""
-    if not pretrained.startswith(RANDOM):
-        return None
-    seed = pretrained.removeprefix(RANDOM)
-    if not seed.isdecimal():
-        raise UserError(f"'{pretrained}' needs a whole number after the colon, such as random:0", where="pretrained")
-    return int(seed)
-
-
-def tagged(pretrained: str) -> tuple[str, Path | None]:
-    """The two parts of `<tag>@<absolute path>`, an open_clip tag and the file that holds its weights here.
-
-    Any other value is the first part. A relative path into a folder such as `a@` needs a leading `./`.
-    """
-    match = TAGGED.fullmatch(pretrained)
-    return (match[1], Path(match[2])) if match else (pretrained, None)
-
-
-def weights_file(name: str, pretrained: str) -> Path | None:
-    """The local file of `builtin` or a path; None where the weights are open_clip's or random.
-
-    A value with a suffix or a separator is a path, anything else is one of open_clip's tags, with or without its file.
-    Raises UserError where the file of a path is missing.
-    """
-    if pretrained == "builtin":
-        if name != "glyph-vit":
-            raise UserError(f"no weights of '{name}' are built in", where="pretrained", hint="use a file or a tag")
-        return _existing(BUILTIN_FILE)
-    if random_seed(pretrained) is not None or tagged(pretrained)[1] is not None:
-        return None
-    looks_like_path = "/" in pretrained or "\\" in pretrained or Path(pretrained).suffix in {".pt", ".safetensors"}
-    return _existing(Path(pretrained).expanduser()) if looks_like_path else None
-
-
-def _existing(file: Path) -> Path:
-    if not file.is_file():
-        raise UserError("the weights file does not exist", where=str(file))
-    return file
-
-
-def weights_identity(name: str, pretrained: str) -> str:
-    """What identifies a backbone's weights: a file's sha256, or the declaration where there is no file to hash.
-
-    open_clip's tags are declared, `open_clip:<name>/<tag>`, wherever their file lies: planning downloads nothing, so
-    weights that the publisher replaces under the same tag would not be noticed. `random:<seed>` is declared too; it
-    depends on torch's generator.
-    """
-    backbone(name)
-    file = weights_file(name, pretrained)
-    if file is not None:
-        return f"sha256:{file_sha256(file)}"
-    if random_seed(pretrained) is not None:
-        return f"{name}/{pretrained}"
-    return f"open_clip:{name}/{tagged(pretrained)[0]}"
-
-
-def file_sha256(file: Path) -> str:
-    """The hash of a file's content, computed once for as long as its size and time stay."""
-    status = file.stat()
-    return _sha256(file.resolve(), status.st_size, status.st_mtime_ns)
-
-
-@cache
-def _sha256(file: Path, size: int, modified_ns: int) -> str:
-    """Size and time are arguments only to be part of the cache's key: a changed file is hashed anew."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

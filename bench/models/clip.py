@@ -15,18 +15,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import open_clip
 import torch
-from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.core.errors import UserError, unknown
-from bench.models.backbones import Backbone, backbone, model_config, random_seed, tagged, weights_file
+from bench.core.errors import UserError
+from bench.models.backbones import Backbone, backbone, model_config
 from bench.models.state_dicts import OPENAI_EXTRAS, State, read_torch, refuse_differences, tensors
-from tools.stills import WORDS
+from bench.models.weights import BUILTIN_FILE, random_seed, tag_file, tagged, weights_file
 
 Tokenizer = Callable[[list[str]], Tensor]
 TEXTS_PER_BATCH = 256  # bounds the memory of a large label set's prompts
@@ -86,8 +84,8 @@ def class_means(texts_ND: Tensor, prompts: list[list[str]]) -> Tensor:
 
 
 def _tokenizer(spec: Backbone) -> Tokenizer:
-    if spec.name == "glyph-vit":
-        return WordTokenizer(WORDS, spec.vocab_size, spec.context_length)
+    if spec.word_tokens:
+        return WordTokenizer(_words(BUILTIN_FILE), spec.vocab_size, spec.context_length)
     tokenizer: Tokenizer = open_clip.get_tokenizer(spec.name, context_length=spec.context_length)
     return tokenizer
 
@@ -115,6 +113,8 @@ def load_clip(name: str, pretrained: str) -> Clip:
     clip = _from_tag(name, pretrained) if file is None and seed is None else new_clip(name, seed or 0)
     if file is not None:
         _load(clip, _read_state(file), str(file))
+        if clip.spec.word_tokens and (words := _words(file)):
+            clip.tokenizer = WordTokenizer(words, clip.spec.vocab_size, clip.spec.context_length)
     clip.float().eval().requires_grad_(False)
     return clip
 
@@ -134,55 +134,6 @@ def _from_tag(name: str, pretrained: str) -> Clip:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# open_clip's tags
-
-
-def check_tag(name: str, pretrained: str) -> None:
-    """Raises UserError for weights that are neither a file nor random nor a tag that open_clip knows for the model."""
-    allowed, tag = open_clip.list_pretrained_tags_by_model(name), tagged(pretrained)[0]
-    if weights_file(name, pretrained) is None and random_seed(pretrained) is None and tag not in allowed:
-        raise unknown(f"weights of '{name}'", tag, [*allowed, "random:<seed>"], where="pretrained")
-
-
-def tag_file(name: str, pretrained: str) -> Path:
-    """The weights file of `<tag>` or `<tag>@<file>`; that of a tag alone is fetched where the hub's cache lacks it.
-
-    Raises UserError for unknown tags, for a file that is not there, and where fetching fails.
-    """
-    check_tag(name, pretrained)
-    tag, file = tagged(pretrained)
-    file = file or _cached(name, tag) or _fetched(name, tag)
-    if not file.is_file():
-        hint = "every machine that runs stages must see the hub's cache (HF_HOME) under the same path"
-        raise UserError(f"the weights of '{name}' by the tag '{tag}' are not there", where=str(file), hint=hint)
-    return file
-
-
-def _cached(name: str, tag: str) -> Path | None:
-    """The file that open_clip would fetch, from the hub's cache. open_clip itself asks the hub for a newer one first,
-    which takes half a minute where there is no network."""
-    repository, _, stated = open_clip.get_pretrained_cfg(name, tag).get("hf_hub", "").rpartition("/")
-    names = (stated,) if stated else (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
-    found = (huggingface_hub.try_to_load_from_cache(repository, each) for each in names if repository)
-    return next((Path(file) for file in found if isinstance(file, str)), None)
-
-
-def _fetched(name: str, tag: str) -> Path:
-    try:
-        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, tag)))
-    except Exception as error:  # whatever network, hub and disk are up to
-        reason = str(error).rpartition("Last error: ")[2].strip() or type(error).__name__
-        fetch = f"open_clip.download_pretrained(open_clip.get_pretrained_cfg('{name}', '{tag}'))"
-        raise UserError(
-            f"the weights of '{name}' by the tag '{tag}' are not in the cache and cannot be fetched: "
-            + reason.splitlines()[0],
-            where="pretrained",
-            hint=f'run this once where there is a network, with the same HF_HOME: python -c "import open_clip; {fetch}"'
-            "; or give a local file as recipe.pretrained",
-        ) from error
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Weights files
 
 
@@ -193,16 +144,18 @@ def _read_state(file: Path) -> State:
         return tensors(loaded.get("state_dict", loaded)) if isinstance(loaded, dict) else {}
     try:
         with safe_open(str(file), framework="pt") as stored:
-            _check_words((stored.metadata() or {}).get("words"), str(file))
             return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
         raise UserError(f"the weights cannot be read: {error}", where=str(file)) from error
 
 
-def _check_words(words: str | None, where: str) -> None:
-    """The embedding's rows mean nothing under other words than those the tokenizer knows."""
-    if words is not None and words.split() != list(WORDS):
-        raise UserError("the weights were trained with another vocabulary", where=where, hint="repeat the pre-training")
+def _words(file: Path) -> list[str]:
+    """The words that the rows of the text embedding stand for, from a weights file's metadata; none if it has none."""
+    if file.suffix != ".safetensors":
+        return []
+    with safe_open(str(file), framework="pt") as stored:
+        words: str = (stored.metadata() or {}).get("words", "")
+    return words.split()
 
 
 def _load(clip: Clip, state: State, where: str) -> None:

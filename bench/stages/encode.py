@@ -26,7 +26,7 @@ from bench.video.transforms import normalise, statistics
 from bench.video.views import TestViews, TrainViews
 
 if TYPE_CHECKING:
-    from bench.launch.work import Work
+    from bench.stages.work import Work
 
 SHARD = 256  # videos between two points of resumption
 BATCH = 32  # videos decoded together

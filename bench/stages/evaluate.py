@@ -20,7 +20,7 @@ from bench.stages.trained import class_texts, deploy, trained_model
 from methods.contract import Predictor
 
 if TYPE_CHECKING:
-    from bench.launch.work import Work
+    from bench.stages.work import Work
 
 Array = np.ndarray
 

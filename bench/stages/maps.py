@@ -29,7 +29,7 @@ from bench.video.views import TestViews
 from methods.contract import Model, Predictor
 
 if TYPE_CHECKING:
-    from bench.launch.work import Work
+    from bench.stages.work import Work
 
 
 class Clip(NamedTuple):

@@ -22,7 +22,7 @@ from bench.core.seeds import seed_for
 from bench.stages.trained import class_texts, deploy, feature, trained_model
 
 if TYPE_CHECKING:
-    from bench.launch.work import Work
+    from bench.stages.work import Work
 
 
 @torch.no_grad()

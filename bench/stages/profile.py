@@ -26,7 +26,7 @@ from methods.registry import method
 from methods.settings import Config, Inference
 
 if TYPE_CHECKING:
-    from bench.launch.work import Work
+    from bench.stages.work import Work
 
 Part = dict[str, Any]
 Call = Callable[[], object]

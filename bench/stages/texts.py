@@ -13,7 +13,7 @@ from bench.models.clip import load_clip
 from bench.models.prompts import prompts
 
 if TYPE_CHECKING:
-    from bench.launch.work import Work
+    from bench.stages.work import Work
 
 
 def run(work: Work) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from methods.contract import Model, build_model
 from methods.registry import method
 
 if TYPE_CHECKING:
-    from bench.launch.work import Work
+    from bench.stages.work import Work
 
 Named = dict[str, Tensor]
 

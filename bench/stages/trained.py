@@ -16,7 +16,7 @@ from methods.contract import Model, Prediction, Predictor, build_model
 from methods.registry import method
 
 if TYPE_CHECKING:
-    from bench.launch.work import Work
+    from bench.stages.work import Work
 
 
 def trained_model(work: Work) -> Model:

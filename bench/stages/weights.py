@@ -16,7 +16,7 @@ from bench.core.errors import StageError
 from bench.stages.trained import trained_model
 
 if TYPE_CHECKING:
-    from bench.launch.work import Work
+    from bench.stages.work import Work
 
 ALL = "all layers"
 Parameters = Mapping[str, Tensor]

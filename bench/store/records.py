@@ -33,6 +33,7 @@ from bench.core.errors import UserError
 from bench.core.files import write_atomically
 
 SCHEMA = 1
+KINDS = ("texts", "encode", "train", "evaluate", "probe", "maps", "weights", "profile")  # of stages, inputs first
 LISTINGS = 5  # attempts to read all logs; a log that vanishes in each of them is skipped
 REDO = "delete the record's folder; the next run makes it again"
 

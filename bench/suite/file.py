@@ -8,8 +8,8 @@ from annotated_types import Ge, MinLen
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from bench.graph.profiles import Measurement
-from bench.launch.site import JobResources, StageResources
 from bench.suite.published import Published
+from bench.suite.resources import JobResources, StageResources
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$")]
 Fidelity = Literal["official", "clean", "log", "paper"]

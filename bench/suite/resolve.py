@@ -31,7 +31,7 @@ from bench.suite.protocol import Protocol
 from bench.suite.recipe import Recipe
 from bench.suite.worlds import expanded
 from bench.suite.yaml_lines import KeyPath, Where, load_value, load_yaml, validate
-from bench.video.reader import known_decoder
+from bench.video.decoders import known_decoder
 from methods.registry import method
 from methods.settings import Config, Inference
 

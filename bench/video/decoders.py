@@ -22,7 +22,7 @@ from bench.core.errors import UserError, unknown
 if TYPE_CHECKING:
     import numpy as np
 
-    from bench.video.reader import Source
+    from bench.video.source import Source
 
 TIMED = ("mov", "matroska", "flv")  # containers that give every packet its presentation time; AVI makes it up
 RATE = 30.0  # frames per second where a file names no rate, and of folders of extracted frames

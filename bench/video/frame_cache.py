@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bench.core.files import cache_dir
 from bench.core.identity import digest, source_fingerprint
-from bench.data.datasets import cache_dir
-from bench.video.reader import Video, VideoError
+from bench.video.reader import Video
+from bench.video.source import VideoError
 from bench.video.views import TestViews, TrainViews
 
 if TYPE_CHECKING:

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from bench.core.errors import StageError
 from bench.core.seeds import seed_for
-from bench.data.selection import Videos
 from bench.video.frame_cache import FrameCache, KeptVideo, frame_cache
 from bench.video.pool import Decoding, Done, Lost, Pool
-from bench.video.reader import Source, Video, VideoError, open_video
+from bench.video.reader import Video, open_video
 from bench.video.sampling import test_indices, train_indices
+from bench.video.source import Sample, Samples, VideoError
 from bench.video.transforms import augmented, crop_views, resized
 from bench.video.views import TestViews, TrainViews
 
@@ -51,7 +51,7 @@ class TrainBatch(NamedTuple):
 
 
 def test_loader(
-    videos: Videos, views: TestViews, decoding: Decoding, batch: int, indices: Sequence[int] | None = None
+    videos: Samples, views: TestViews, decoding: Decoding, batch: int, indices: Sequence[int] | None = None
 ) -> Iterator[ViewBatch]:
     """Batches of the test views of all videos, or of the videos `indices`, in order. Failing videos are tried twice."""
     return _view_batches(videos, _TestDraw(views), decoding, batch, indices)
@@ -61,14 +61,20 @@ test_loader.__test__ = False  # type: ignore[attr-defined]  # pytest would colle
 
 
 def copies_loader(
-    videos: Videos, views: TrainViews, decoding: Decoding, batch: int, indices: Sequence[int] | None = None
+    videos: Samples, views: TrainViews, decoding: Decoding, batch: int, indices: Sequence[int] | None = None
 ) -> Iterator[ViewBatch]:
     """As `test_loader`, of all fixed copies of training videos; they are the same for every trial seed."""
     return _view_batches(videos, _CopiesDraw(views), decoding, batch, indices)
 
 
 def train_loader(
-    videos: Videos, views: TrainViews, seed: int, epoch: int, order: Sequence[int], batch: int, decoding: Decoding
+    videos: Samples,
+    views: TrainViews,
+    seed: int,
+    epoch: int,
+    order: Sequence[int],
+    batch: int,
+    decoding: Decoding,
 ) -> Iterator[TrainBatch]:
     """Batches of the training videos `order`, the rest of an epoch, whose views depend on seed, epoch and index alone.
 
@@ -80,9 +86,9 @@ def train_loader(
         if isinstance(result, np.ndarray):
             return None
         if job.attempt + 1 == TRIES:
-            reason = f"{job.source.path}: {result.reason}"
+            reason = f"{job.sample.source.path}: {result.reason}"
             raise StageError(f"{TRIES} training videos in a row cannot be decoded, the last is {reason}")
-        other = seed_for("replacement", seed, epoch, job.asked, job.attempt) % len(videos.entries)
+        other = seed_for("replacement", seed, epoch, job.asked, job.attempt) % len(videos)
         return replace(_job(videos, other), asked=job.asked, attempt=job.attempt + 1)
 
     for part in _read(videos, _TrainDraw(views, seed, epoch), decoding, batch, order, instead):
@@ -90,7 +96,7 @@ def train_loader(
         yield TrainBatch(
             [job.index for job in jobs],
             torch.from_numpy(np.stack([read for _, read in part if isinstance(read, np.ndarray)])),
-            torch.tensor([videos.entries[job.index].label for job in jobs]),
+            torch.tensor([job.sample.label for job in jobs]),
             [job.asked for job in jobs if job.asked != job.index],
         )
 
@@ -144,8 +150,7 @@ def _drawn(video: Video | KeptVideo, views: TrainViews, seeds: list[int]) -> Ten
 class _Job:
     """One video to read. `asked` is the index for which it stands in, after so many attempts with others."""
 
-    source: Source
-    name: str
+    sample: Sample
     index: int
     asked: int
     attempt: int = 0
@@ -174,13 +179,12 @@ class _Reader:
         return _Failure(reason)
 
     def _video(self, job: _Job) -> Video | KeptVideo:
-        opened = partial(open_video, job.source, self.draw.views.decoder)
-        return opened() if self.cache is None else self.cache.video(job.name, opened)
+        opened = partial(open_video, job.sample.source, self.draw.views.decoder)
+        return opened() if self.cache is None else self.cache.video(job.sample.name, opened)
 
 
-def _job(videos: Videos, index: int) -> _Job:
-    entry = videos.entries[index]
-    return _Job(videos.source(entry), entry.name, index, index)
+def _job(videos: Samples, index: int) -> _Job:
+    return _Job(videos[index], index, index)
 
 
 def _one_thread() -> None:
@@ -188,7 +192,7 @@ def _one_thread() -> None:
 
 
 def _read(
-    videos: Videos,
+    videos: Samples,
     draw: _TestDraw | _CopiesDraw | _TrainDraw,
     decoding: Decoding,
     batch: int,
@@ -200,7 +204,7 @@ def _read(
         _Reader(draw, frame_cache(draw.views, decoding)),
         (_job(videos, index) for index in order),
         ahead=batch,
-        name=attrgetter("name"),
+        name=attrgetter("sample.name"),
         instead=instead,
         prepare=_one_thread,
     )
@@ -210,11 +214,15 @@ def _read(
 
 
 def _view_batches(
-    videos: Videos, draw: _TestDraw | _CopiesDraw, decoding: Decoding, batch: int, indices: Iterable[int] | None
+    videos: Samples,
+    draw: _TestDraw | _CopiesDraw,
+    decoding: Decoding,
+    batch: int,
+    indices: Iterable[int] | None,
 ) -> Iterator[ViewBatch]:
     count = draw.views.count if isinstance(draw.views, TestViews) else draw.views.copies
     shape = count, draw.views.frames, 3, draw.views.size, draw.views.size
-    for part in _read(videos, draw, decoding, batch, range(len(videos.entries)) if indices is None else indices):
+    for part in _read(videos, draw, decoding, batch, range(len(videos)) if indices is None else indices):
         pixels_bVT3SS = np.zeros((len(part), *shape), np.uint8)  # by numpy, whose huge pages are ready much sooner
         failures: list[tuple[int, str]] = []
         for place, (job, read) in enumerate(part):

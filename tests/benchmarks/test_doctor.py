@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.video.reader import Source, open_video
+from bench.video.reader import open_video
+from bench.video.source import Source
 
 WORKERS = 2
 SUITE = """\

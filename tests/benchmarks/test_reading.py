@@ -34,7 +34,7 @@ from bench.stages.training.batches import Features
 from bench.suite.recipe import Recipe
 from bench.video.loader import test_loader
 from bench.video.pool import Decoding
-from bench.video.reader import Source
+from bench.video.source import Source
 from bench.video.views import TestViews
 
 VIEWS = TestViews(frames=8, resize=224, size=224)

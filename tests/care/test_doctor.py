@@ -19,7 +19,7 @@ from bench.care.doctor import disjoint_pairs, examine
 from bench.commands.app import main
 from bench.data.datasets import Dataset
 from bench.video.decoders import DECODERS, Pyav
-from bench.video.reader import Source
+from bench.video.source import Source
 from tests.video.clips import write_clip
 
 SUITE = """\

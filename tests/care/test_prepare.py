@@ -21,7 +21,8 @@ from bench.commands.app import main
 from bench.core.errors import UserError
 from bench.data.datasets import Dataset, dataset
 from bench.suite.resolve import load_suite
-from bench.video.reader import Source, VideoError, open_video
+from bench.video.reader import open_video
+from bench.video.source import Source, VideoError
 from tests.video.clips import STEP, shown, write_clip
 
 SUITE = """\

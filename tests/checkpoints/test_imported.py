@@ -20,10 +20,10 @@ from bench.checkpoints.imported import file_digest, find_trained, identity_of, i
 from bench.commands.app import main
 from bench.core.errors import UserError
 from bench.data.datasets import dataset
-from bench.models.backbones import weights_identity
 from bench.models.clip import load_clip
 from bench.models.prompts import prompts
 from bench.models.state_dicts import HEAD, SOURCES, TOWER
+from bench.models.weights import weights_identity
 from bench.store.records import Store
 from methods.contract import Model, build_model
 from methods.registry import method

@@ -10,21 +10,22 @@ import pytest
 from pydantic import ValidationError
 
 from bench.core.errors import UserError
+from bench.core.files import cache_dir
 from bench.data.datasets import (
-    EMBEDDED,
     Dataset,
     Entry,
-    Glyphs,
-    cache_dir,
     dataset,
     datasets,
     declared_fields,
+    embedded,
     shipped,
 )
 from bench.glyphs import world as glyphs
+from bench.glyphs.datasets import Glyphs
 from bench.suite.yaml_lines import validate
 from tests.data import miniatures
 
+EMBEDDED = embedded()
 CLASSES = 'id,name\n0,climb\n1,"push, slowly"\n2,jump\n'
 
 
@@ -59,7 +60,7 @@ def test_unknown_names_say_what_was_meant(tmp_path: Path) -> None:
         dataset("glyphs-narow", {}, where="suite.yaml:3")
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         Dataset.model_validate({**mine.model_dump(), "calsses": "x"})
-    with pytest.raises(ValidationError, match="belong to the embedded world"):
+    with pytest.raises(ValidationError, match="belong to embedded datasets"):
         Dataset.model_validate({**mine.model_dump(), "name": "glyphs-mine"})
     assert dataset("mine", {"mine": mine}) is mine
     assert set(datasets({"mine": mine})) == {*EMBEDDED, *shipped(), "mine"}
@@ -149,7 +150,7 @@ def test_the_cache_folder_can_be_chosen(cache: Path, monkeypatch: pytest.MonkeyP
 
 def test_lists_are_read_without_torch_or_decoders() -> None:
     code = (
-        "import sys; from bench.data.datasets import EMBEDDED; EMBEDDED['glyphs-narrow'].entries('train'); "
+        "import sys; from bench.data.datasets import embedded; embedded()['glyphs-narrow'].entries('train'); "
         "print([m for m in ('torch', 'decord', 'numpy', 'av', 'pandas') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench.core.errors import UserError
-from bench.data.descriptions import STEPS, descriptions, irregular, missing
+from bench.data.descriptions import descriptions, irregular, missing
+from bench.glyphs.descriptions import STEPS
 from bench.glyphs.world import VERBS, WORLDS, class_names
 from bench.graph.build import build_graph
 from bench.suite.resolve import load_suite

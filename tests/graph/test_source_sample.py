@@ -15,7 +15,7 @@ from bench.graph.build import build_graph
 from bench.graph.plan import make_plan
 from bench.graph.stage import Stage
 from bench.launch.local import run_local
-from bench.launch.work import Compute
+from bench.stages.work import Compute
 from bench.store.records import Store
 from bench.suite.resolve import load_suite
 from methods.text4vis.discriminant import discriminant_rows

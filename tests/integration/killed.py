@@ -23,7 +23,7 @@ import torch
 
 from bench.graph.build import build_graph
 from bench.launch.local import run_local
-from bench.launch.work import Compute
+from bench.stages.work import Compute
 from bench.store.records import Store
 from bench.suite.resolve import load_suite
 

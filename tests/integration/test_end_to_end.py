@@ -13,7 +13,7 @@ from bench.commands.app import main
 from bench.graph.build import build_graph
 from bench.graph.stage import Stage
 from bench.launch.local import run_local
-from bench.launch.work import Compute
+from bench.stages.work import Compute
 from bench.store.records import Store
 from bench.suite.resolve import load_suite
 from tests.videos import write_tiny_dataset

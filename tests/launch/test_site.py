@@ -13,8 +13,9 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from bench.core.errors import UserError
 from bench.graph.build import build_graph
-from bench.launch.site import Resources, Site, load_site, resources_for, submitit_parameters
+from bench.launch.site import Site, load_site, resources_for, submitit_parameters
 from bench.suite.resolve import SUITES, load_suite
+from bench.suite.resources import Resources
 from bench.suite.yaml_lines import load_value
 from tests.suites import write_suite
 

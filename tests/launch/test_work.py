@@ -13,7 +13,8 @@ import pytest
 
 from bench.core.errors import Interrupted, StageError
 from bench.core.identity import digest, source_fingerprint
-from bench.launch.work import Compute, Order, Work, assist, execute
+from bench.launch.work import Order, assist, execute
+from bench.stages.work import Compute, Work
 from bench.store.records import Store
 
 MODULES = ("bench.core.seeds",)

@@ -15,8 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.core.errors import UserError
 from bench.models import backbones
-from bench.models.backbones import Backbone, backbone, weights_identity
+from bench.models.backbones import Backbone, backbone
 from bench.models.clip import Clip
+from bench.models.weights import BUILTIN_FILE, weights_identity
 
 # Layer scale, unusual MLP ratios and head widths: each of these differs from ViT-B-16 in one such way.
 SHAPES = ("glyph-vit", "ViT-B-16", "ViT-L-14-336-quickgelu", "ViT-S-32-alt", "ViT-bigG-14")
@@ -86,9 +87,9 @@ def test_other_towers_are_refused_with_a_reason(name: str, message: str) -> None
 
 def test_planning_imports_no_torch() -> None:
     code = (
-        "import sys; from bench.models import backbones as b\n"
+        "import sys; from bench.models import backbones as b, weights as w\n"
         "for name in ('glyph-vit', 'ViT-B-16'): b.backbone(name).tower_flops()\n"
-        "b.weights_identity('glyph-vit', 'builtin')\n"
+        "w.weights_identity('glyph-vit', 'builtin')\n"
         "assert not {'torch', 'open_clip', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -108,7 +109,7 @@ def test_identity_of_a_file_follows_its_content(tmp_path: Path) -> None:
 def test_identity_of_declared_weights() -> None:
     assert weights_identity("ViT-B-16", "openai") == "open_clip:ViT-B-16/openai"
     assert weights_identity("glyph-vit", "random:3") != weights_identity("glyph-vit", "random:4")
-    assert weights_identity("glyph-vit", "builtin") == weights_identity("glyph-vit", str(backbones.BUILTIN_FILE))
+    assert weights_identity("glyph-vit", "builtin") == weights_identity("glyph-vit", str(BUILTIN_FILE))
 
 
 def test_where_the_file_of_a_tag_lies_is_no_identity() -> None:

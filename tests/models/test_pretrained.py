@@ -14,9 +14,9 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from bench.core.errors import UserError
-from bench.models.backbones import BUILTIN_FILE, TAGGED, backbone, supported_names, weights_identity
+from bench.models.backbones import backbone, supported_names
 from bench.models.clip import load_clip
-from bench.models.pretrained import resolved
+from bench.models.weights import BUILTIN_FILE, TAGGED, resolved, weights_identity
 from tests import zoo
 
 
@@ -100,7 +100,7 @@ def test_a_file_that_a_node_does_not_see_is_named(zoo_file: Path) -> None:
 
 def test_weights_without_a_tag_need_no_torch() -> None:
     code = (
-        "import sys; from bench.models.pretrained import offline, resolved\n"
+        "import sys; from bench.models.weights import offline, resolved\n"
         "resolved('glyph-vit', 'builtin'); resolved('glyph-vit', 'random:0'); offline()\n"
         "assert not {'torch', 'open_clip', 'numpy', 'huggingface_hub'} & set(sys.modules)"
     )
@@ -110,7 +110,7 @@ def test_weights_without_a_tag_need_no_torch() -> None:
 @pytest.mark.parametrize("order", ["offline(); import huggingface_hub", "import huggingface_hub.constants; offline()"])
 def test_an_offline_process_does_not_reach_for_the_hub(order: str, tmp_path: Path) -> None:
     code = (
-        "import os, socket; from bench.models.pretrained import offline\n"
+        "import os, socket; from bench.models.weights import offline\n"
         f"{order}\n"
         "import huggingface_hub\n"
         "def refuse(*_): os._exit(3)\n"

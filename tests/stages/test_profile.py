@@ -10,10 +10,10 @@ import torch
 
 from bench.core.errors import Interrupted, StageError
 from bench.graph.profiles import Measurement, profile_stage
-from bench.launch.work import Compute, Work
 from bench.measure.timing import Clock
 from bench.models.backbones import backbone
 from bench.stages.profile import named_choices, run
+from bench.stages.work import Compute, Work
 from methods.registry import method
 
 SHOWN = {"frames": 2, "views": 2, "classes": 6}

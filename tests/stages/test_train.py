@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.core.errors import Interrupted, StageError
-from bench.launch.work import Work
 from bench.stages import train
 from bench.stages.train import Trainer, run
 from bench.stages.training.ranks import Ranks
 from bench.stages.training.validation import Validation
+from bench.stages.work import Work
 from bench.suite.recipe import Recipe
 from methods.text4vis.discriminant import discriminant_rows
 from tests.stages.trainings import LDA, MOTE, ROUTED, VIDEOS, again, files, prepare, training, weights

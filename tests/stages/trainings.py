@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.launch.work import Compute, Work
+from bench.stages.work import Compute, Work
 from tests.videos import CLASSES, write_tiny_dataset
 
 VIDEOS, FRAMES, WIDTH = 12, 2, 128

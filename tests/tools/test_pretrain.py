@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from bench.core.errors import UserError
 from bench.glyphs import world as glyphs
-from bench.models.backbones import BUILTIN_FILE, backbone
+from bench.models.backbones import backbone
 from bench.models.clip import load_clip
+from bench.models.weights import BUILTIN_FILE
 from tools import pretrain, stills
 
 TINY: dict[str, Any] = {

@@ -14,7 +14,8 @@ from bench.video import frame_cache as module
 from bench.video.frame_cache import estimate, frame_cache
 from bench.video.loader import copies_loader, test_loader, train_loader
 from bench.video.pool import Decoding
-from bench.video.reader import Video, VideoError
+from bench.video.reader import Video
+from bench.video.source import VideoError
 from bench.video.views import TestViews, TrainViews
 from tests.video.clips import small_dataset
 

@@ -14,7 +14,8 @@ from bench.video import loader
 from bench.video.decoders import Pyav
 from bench.video.loader import TrainBatch, ViewBatch, copies_loader, test_loader, train_loader
 from bench.video.pool import Decoding
-from bench.video.reader import Source, Video, VideoError, open_video
+from bench.video.reader import Video, open_video
+from bench.video.source import Source, VideoError
 from bench.video.views import TestViews, TrainViews
 from tests.video.clips import shown, small_dataset
 

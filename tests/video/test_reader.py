@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from bench.core.errors import UserError
-from bench.video.reader import Source, Video, VideoError, inside, known_decoder, open_video
+from bench.video.decoders import known_decoder
+from bench.video.reader import Video, open_video
+from bench.video.source import Source, VideoError, inside
 from tests.video.clips import STEP, shown, write_clip
 
 # 2 to 72: widths whose rows decord hands over with padding, or nearly; then sizes of real datasets, and odd ones.

@@ -20,7 +20,8 @@ from bench.data.selection import Videos
 from bench.video.decoders import Pyav
 from bench.video.loader import test_loader
 from bench.video.pool import Decoding
-from bench.video.reader import Source, VideoError, open_video
+from bench.video.reader import open_video
+from bench.video.source import Source, VideoError
 from bench.video.views import TestViews
 from tests.video.clips import STEP, shown, write_clip
 

@@ -27,7 +27,7 @@ from bench.video.transforms import normalise, statistics
 from methods.contract import Model
 
 if TYPE_CHECKING:
-    from bench.launch.work import Work
+    from bench.stages.work import Work
 
 
 @dataclass(frozen=True)

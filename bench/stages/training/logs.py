@@ -12,7 +12,7 @@ from bench.core.errors import StageError
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from bench.launch.work import Work
+    from bench.stages.work import Work
 
 
 def write_history(path: Path, epochs: list[dict[str, float]], rates: list[float]) -> None:

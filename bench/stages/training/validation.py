@@ -21,7 +21,7 @@ from methods.contract import Model
 from methods.settings import Inference
 
 if TYPE_CHECKING:
-    from bench.launch.work import Work
+    from bench.stages.work import Work
 
 BATCH = 16
 

@@ -23,9 +23,9 @@ from torch import Tensor
 from bench.core.errors import Interrupted, StageError
 from bench.graph.build import build_graph
 from bench.launch.local import run_local
-from bench.launch.work import Compute, Work
 from bench.stages.train import Trainer, run
 from bench.stages.training.ranks import Ranks, Seat, joined, start
+from bench.stages.work import Compute, Work
 from bench.store.records import Store
 from bench.suite.resolve import load_suite
 from tests.stages.trainings import LDA, MOTE, ROUTED, again, files, training, weights

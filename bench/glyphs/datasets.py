@@ -1,0 +1,63 @@
+"""Datasets of the embedded world; `bench.data.datasets` finds this module by the prefix `glyphs-` of their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from bench.core.files import cache_dir
+from bench.core.identity import digest
+from bench.data.datasets import Dataset
+from bench.data.lists import Entry, Listing, Split
+from bench.data.manifest import Progress
+from bench.glyphs import world
+
+
+class Glyphs(Dataset):
+    """A set of the embedded glyph world, built into the cache folder."""
+
+    buildable = True
+
+    root: str = ""
+    classes: str = ""
+    world: str
+    subset: str
+
+    def location(self) -> Path:
+        return world.folder(self.world, cache_dir())
+
+    def missing(self, split: str | None = None) -> str | None:
+        return None if world.is_built(self.world, cache_dir()) else f"the videos of '{self.name}' are not built yet"
+
+    def content(self, entries: Sequence[Entry], progress: Progress | None = None) -> str:
+        """Hash of the entries and of the recipe that renders them, so that plans need no videos."""
+        return digest([world.recipe_digest(self.world), entries])
+
+    def build(self, progress: Callable[[int, int], None], workers: int) -> Path:
+        """Render all videos of the world, which its sets share; `progress(done, total)` counts videos."""
+        return world.build(self.world, cache_dir(), progress, workers)
+
+    def _absent(self, split: str) -> str | None:
+        self._split(split)
+        return None
+
+    def _read_names(self, variant: str) -> tuple[str, ...]:
+        return world.class_names(self.world, self.subset)
+
+    def _read_listing(self, split: str, chosen: Split) -> Listing:
+        return Listing(tuple(Entry(*entry) for entry in world.entries(self.world, self.subset, split)), ())
+
+
+@cache
+def datasets() -> dict[str, Glyphs]:
+    """All sets of all worlds by name: `glyphs-WORLD` for the source, `glyphs-WORLD-SUBSET` for a target."""
+    return {own.name: own for own in _sets()}
+
+
+def _sets() -> Iterator[Glyphs]:
+    for name in world.WORLDS:
+        for subset, splits in world.SPLITS.items():
+            lists = {split: Split(list=(name,)) for split in splits}
+            full = f"glyphs-{name}" if subset == "source" else f"glyphs-{name}-{subset}"
+            yield Glyphs(name=full, splits=lists, world=name, subset=subset)

@@ -1,0 +1,144 @@
+"""Resources that jobs ask Slurm for, as a site, a suite and a row state them. None of it enters an identity."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated
+
+from annotated_types import Ge
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    PlainValidator,
+    StringConstraints,
+)
+from pydantic_core import core_schema
+
+from bench.store.records import KINDS
+
+# Options that the launcher sets itself, or that would keep it from learning the job's number.
+LAUNCHERS = frozenset(
+    (
+        *("array", "dependency", "job-name", "ntasks", "ntasks-per-node", "signal", "requeue", "no-requeue"),
+        *("output", "error", "open-mode", "chdir", "wrap", "export-file"),
+        *("clusters", "parsable", "quiet", "wait", "test-only", "help", "usage", "version"),
+    )
+)
+# Options with a key of their own. Said twice, Slurm would silently follow one of the two.
+OWN_KEYS = {
+    "account": "account",
+    "constraint": "constraint",
+    "cpus-per-task": "cpus",
+    "exclude": "exclude",
+    "gpus": "gpus",
+    "gpus-per-node": "gpus",
+    "gpus-per-task": "gpus",
+    "mem": "memory",
+    "nodes": "nodes",
+    "partition": "partition",
+    "qos": "qos",
+    "reservation": "reservation",
+    "time": "time",
+}
+
+_CLOCK = re.compile(r"(?:(\d+)-)?(\d+)(?::([0-5]?\d))?(?::([0-5]?\d))?")
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT])B?", re.IGNORECASE)
+_IN_MEGABYTES = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
+
+
+def _minutes(value: object) -> int:
+    """A time as Slurm writes it, in whole minutes, rounded up; a number is minutes."""
+    if _is_number(value):
+        return math.ceil(float(str(value)))
+    match = _CLOCK.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"'{value}' is not a time: H:MM:SS, D-HH:MM:SS, D-HH, MM:SS, or a number of minutes")
+    days, first, second, third = (int(part or 0) for part in match.groups())
+    if match[1] or match[4]:
+        return math.ceil((days * 24 + first) * 60 + second + third / 60)
+    return math.ceil(first + second / 60)  # MM or MM:SS, as in Slurm
+
+
+def _megabytes(value: object) -> int:
+    """An amount of memory as Slurm writes it, in units of 1024 x 1024 bytes, rounded up; so is a number."""
+    if _is_number(value):
+        return math.ceil(float(str(value)))
+    match = _MEMORY.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"'{value}' is not an amount of memory: such as 512M, 16G, 1.5T, or a number of megabytes")
+    return math.ceil(float(match[1]) * _IN_MEGABYTES[match[2].upper()])
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _option(name: str) -> str:
+    """The name of an sbatch option that is the user's to say."""
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
+        raise ValueError(f"'{name}' is not the long name of an sbatch option, without its dashes: such as mail-type")
+    if name in LAUNCHERS:
+        raise ValueError(f"the launcher decides on --{name} itself")
+    if name in OWN_KEYS:
+        raise ValueError(f"--{name} has a key of its own: {OWN_KEYS[name]}, beside `extra`")
+    return name
+
+
+def _option_value(value: object) -> str | int | bool:
+    if not isinstance(value, str | int) or (isinstance(value, str) and not value.isprintable()):
+        raise ValueError(f"{value!r} is not text of one line, a whole number, true (no value) or false (leave it out)")
+    return value
+
+
+def _sorted(options: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+    return dict(sorted(options.items()))
+
+
+def _one_of(*names: str) -> GetPydanticSchema:
+    return GetPydanticSchema(lambda source, handler: core_schema.literal_schema(list(names)))
+
+
+Word = Annotated[str, StringConstraints(pattern=r"^\S+$")]
+Line = Annotated[str, StringConstraints(pattern=r"^[^\r\n]+$")]
+Count = Annotated[int, Ge(1)]
+Minutes = Annotated[int, BeforeValidator(_minutes), Ge(0)]
+Megabytes = Annotated[int, BeforeValidator(_megabytes), Ge(1)]
+Option = Annotated[str, AfterValidator(_option)]
+OptionValue = Annotated[str | int | bool, PlainValidator(_option_value)]
+
+
+class Resources(BaseModel):
+    """What a job asks for. None: not said here, so another layer says it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    partition: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    constraint: Word | None = Field(default=None, description="features that a node must have: a100|h100")
+    gpus: Annotated[int, Ge(0)] | None = Field(
+        default=None, description="of a task; a training has recipe.processes tasks, all else one"
+    )
+    cpus: Count | None = Field(default=None, description="of a task")
+    memory: Megabytes | None = Field(default=None, description="of a node: 512M, 16G, 1.5T, or a number of megabytes")
+    time: Annotated[Minutes, Ge(1)] | None = Field(
+        default=None, description="limit of a job: H:MM:SS, D-HH:MM:SS, D-HH, MM:SS, or a number of minutes"
+    )
+    nodes: Count | None = Field(default=None, description="over which the tasks of a job are divided evenly")
+    exclude: Word | None = Field(default=None, description="nodes to stay away from: node[1-3]")
+    reservation: Word | None = None
+    extra: Annotated[dict[Option, OptionValue], AfterValidator(_sorted)] = Field(
+        default={}, description="other options of sbatch by their long names; true: without value, false: left out"
+    )
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # `extra` is sorted, so what is equal hashes alike
+
+
+StageResources = dict[Annotated[str, _one_of("all", *KINDS)], Resources]
+JobResources = dict[Annotated[str, _one_of("all", *KINDS, "report")], Resources]  # report: the job that closes a launch

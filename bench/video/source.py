@@ -1,0 +1,68 @@
+"""Where a video lies, and the error that names one: a path below a dataset's root, or a part of what lies there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from bench.core.errors import UserError
+
+
+class VideoError(Exception):
+    """A video that cannot be decoded: `path` and a one-line `reason`."""
+
+    def __init__(self, path: str | PathLike[str], reason: str) -> None:
+        super().__init__(str(path), reason)
+        self.path = Path(path)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class Source(NamedTuple):
+    """What an entry of a list names: a video file, a part of one, or a folder of extracted frames."""
+
+    path: Path
+    span: tuple[float, float] | None = None  # seconds from the first frame; frames outside do not exist for the reader
+    frames: str = ""  # name of the frame files such as "img_{:05d}.jpg", where `path` is a folder
+    first: int = 1  # number of the first frame file
+
+
+class Sample(NamedTuple):
+    """A video of a list: its name there, where it lies, and its class id."""
+
+    name: str
+    source: Source
+    label: int
+
+
+Samples = Sequence[Sample]
+
+
+def refuse_escape(relative: str, where: str) -> None:
+    """Raises UserError, naming `where`, for a listed path that is absolute or climbs with `..`; touches no disk."""
+    path = PurePosixPath(relative)
+    if path.is_absolute() or ".." in path.parts:
+        raise UserError(
+            f"path '{relative}' leads out of the dataset's root",
+            where=where,
+            hint="paths are relative to the root and stay inside it",
+        )
+
+
+def inside(root: Path, relative: str, where: str = "") -> Path:
+    """The file `relative` under `root`, which may itself be a symbolic link.
+
+    Raises UserError, naming `where` (list file and line), for a path that leaves the root, also through a link in it.
+    """
+    refuse_escape(relative, where)
+    if not (root / relative).resolve().is_relative_to(root.resolve()):
+        raise UserError(
+            f"path '{relative}' leads out of the dataset's root through a symbolic link",
+            where=where,
+            hint="make the root the link, or copy the videos",
+        )
+    return root / relative
