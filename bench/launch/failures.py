@@ -72,7 +72,7 @@ TIMEOUT = Cause(
     "out of time",
     "raise resources.{kind}.time; if the job was preempted before it had saved, lower --checkpoint-seconds; "
     "then launch again, or `retry` with the time as it was",
-    ("DUE TO TIME LIMIT", "ended: TIMEOUT", "times without progress"),
+    ("DUE TO TIME LIMIT", "ended: TIMEOUT", "times without progress", "times without getting further"),
 )
 NODE = Cause(
     "node",

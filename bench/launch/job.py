@@ -2,8 +2,9 @@
 
 Slurm tells a job to stop by SIGUSR2, some time before its limit or its preemption, and by SIGTERM when it is requeued
 or cancelled from outside. The handlers only note the signal. A training looks at each step, its ranks agree, it saves,
-and the job requeues itself under the same id, so that jobs that depend on it keep waiting. submitit's own handlers would
-interrupt one rank between any two instructions, and count a signal as a timeout if the limit is under ten minutes.
+and the job requeues itself under the same id, so that jobs that depend on it keep waiting. submitit's own handlers
+would interrupt one rank between any two instructions, and count any signal as a timeout if the limit is under ten
+minutes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Orders: a stage in plain values that can be sent to another process, and how any launcher carries it out."""
+"""Orders (stages in plain values that can be sent to another process), and their execution under any launcher."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from bench.core.identity import source_fingerprint, source_hashes
 from bench.graph.stage import Stage
 from bench.models.weights import tagged
 from bench.stages.work import Compute, Work, never
-from bench.store.records import Store
-
-Part = dict[str, Any]
+from bench.store.provenance import Provenance
+from bench.store.records import RecordData, Store
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,8 @@ class Order:
     kind: str
     identity: str
     title: str
-    spec: Part
-    context: Part
+    spec: dict[str, Any]
+    context: dict[str, Any]
     inputs: dict[str, tuple[str, str]]  # name -> (kind, identity)
     flops: float
     modules: tuple[str, ...]
@@ -49,20 +48,21 @@ class Order:
 
 
 def execute(
-    order: Order, store: Store, compute: Compute, launch: Part, stopping: Callable[[], bool] = never
+    order: Order, store: Store, compute: Compute, origin: Provenance, stopping: Callable[[], bool] = never
 ) -> str | None:
-    """Carry out a stage and leave its record; None if all went well, else what went wrong.
+    """Carry out a stage and write its record. Returns None for success, else the error.
 
-    A stage whose record exists is not repeated. Success and failure go to the attempts' log; only success leaves a
-    record. Raises Interrupted if `stopping` turned true and the stage has saved what it had done.
+    A stage with a record is not repeated. Success and failure go to the log of attempts; only success leaves a record.
+    `origin` is the provenance that all stages of the launch share. Raises Interrupted if `stopping` returned True and
+    the stage has saved its state.
     """
     if store.done(order.kind, order.identity):
         return None
     started = time.time()
-    where = {"host": socket.gethostname(), "pid": os.getpid(), "job": launch.get("job"), "launch": launch.get("launch")}
+    where = {"host": socket.gethostname(), "pid": os.getpid(), "job": origin.get("job"), "launch": origin.get("launch")}
     store.log("start", order.kind, order.identity, title=order.title, **where)
     try:
-        _carry_out(order, store, compute, launch, stopping, started)
+        _carry_out(order, store, compute, origin, stopping, started)
     except Interrupted as early:
         store.log("interrupted", order.kind, order.identity, title=order.title, reason=str(early), done=early.done)
         raise
@@ -78,17 +78,13 @@ def execute(
 
 
 def assist(order: Order, store: Store, compute: Compute, stopping: Callable[[], bool]) -> None:
-    """Take part in a stage as one of its further ranks: the first one keeps the log and writes the record."""
+    """Take part in a stage as a rank other than 0, which keeps the log and writes the record."""
     with TemporaryDirectory() as folder:
-        _run(order, store, _found(compute), Path(folder), _quiet, stopping)
+        _run(order, store, _with_device(compute), Path(folder), lambda done, total, unit: None, stopping)
 
 
-def _quiet(done: int, total: int, unit: str) -> None:
-    """The first rank tells how far all of them are."""
-
-
-def _found(compute: Compute) -> Compute:
-    """With the device that `auto` stands for here."""
+def _with_device(compute: Compute) -> Compute:
+    """Replace the device `auto` by the first CUDA device if there is one, else by the CPU."""
     import torch
 
     if compute.device == "auto":
@@ -103,26 +99,26 @@ def _run(
     out: Path,
     progress: Callable[[int, int, str], None],
     stopping: Callable[[], bool],
-) -> Part:
-    """What the stage returns; its files are then in `out`."""
+) -> dict[str, Any]:
+    """Run the stage function. Returns its result; its files are in `out`."""
     import torch
 
     if source_fingerprint(*order.modules) != order.source:
-        raise StageError("the code has changed since the launch, and so has what this stage means; launch it again")
+        raise StageError("the code has changed since the launch, so the stage has another identity; launch it again")
     torch.set_num_threads(compute.threads)
     inputs = {name: store.folder(kind, identity) for name, (kind, identity) in order.inputs.items()}
     checkpoint, note = store.checkpoint(order.kind, order.identity), partial(_note, order, store)
     work = Work(order.spec, order.context, inputs, out, checkpoint, compute, progress, note, stopping)
-    result: Part = import_module(f"bench.stages.{order.kind}").run(work)
+    result: dict[str, Any] = import_module(f"bench.stages.{order.kind}").run(work)
     return result
 
 
 def _carry_out(
-    order: Order, store: Store, compute: Compute, launch: Part, stopping: Callable[[], bool], started: float
+    order: Order, store: Store, compute: Compute, origin: Provenance, stopping: Callable[[], bool], started: float
 ) -> None:
-    compute = _found(compute)
-    context = {**order.context, "pretrained": tagged(order.context["pretrained"])[0]}  # not where a tag's file lay
-    record: Part = {
+    compute = _with_device(compute)
+    context = {**order.context, "pretrained": tagged(order.context["pretrained"])[0]}  # the tag without its file
+    record: RecordData = {
         "title": order.title,
         "spec": order.spec,
         "context": context,
@@ -134,7 +130,7 @@ def _carry_out(
         seconds = time.time() - started
         record["cost"] = {"seconds": seconds, "flops": order.flops}
         record["provenance"] = {
-            **launch,
+            **origin,
             "host": socket.gethostname(),
             "device": _device_name(compute.device),
             "threads": compute.threads,
@@ -148,7 +144,7 @@ def _note(order: Order, store: Store, text: str) -> None:
 
 
 class _Reporter:
-    """Passes progress on at most twice a second."""
+    """Report progress to the store, at most twice a second."""
 
     def __init__(self, order: Order, store: Store) -> None:
         self.order = order

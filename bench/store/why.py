@@ -6,7 +6,6 @@ A hash of data or texts is shown with a description of its content, which the re
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 
 from bench.core.errors import UserError
 from bench.data.selection import Selection
-from bench.store.records import RecordData, Store
+from bench.store.records import KINDS, RecordData, Store
 
 SHORTEST = 4  # characters of an identity that name a record
 SHOWN = 10  # candidates for an unknown or ambiguous name
@@ -92,7 +91,7 @@ def find_record(store: Store, key: str) -> StoredRecord:
         kind, identity = folder.resolve().parts[-2:]
         own = Store(folder.resolve().parents[2])
         return StoredRecord(own, own.read(kind, identity))
-    kinds = {identity: kind for kind in _kinds(store) for identity in sorted(store.known(kind))}
+    kinds = {identity: kind for kind in sorted(KINDS) for identity in sorted(store.known(kind))}
     named = [identity for identity in kinds if identity.startswith(key)]
     if len(named) == 1 and len(key) >= SHORTEST:
         return StoredRecord(store, store.read(kinds[named[0]], named[0]))
@@ -112,11 +111,6 @@ def differences(a: StoredRecord, b: StoredRecord) -> Differences:
         sides = " and ".join(sorted(found.older))
         found.notes.append(f"Records of {sides} do not say which code they ran: more of it may differ.")
     return found
-
-
-def _kinds(store: Store) -> list[str]:
-    folder = store.root / "records"
-    return sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
 
 
 def _titled(store: Store, kind: str, identity: str) -> str:

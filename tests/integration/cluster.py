@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.launch.launches import Jobs, Launch, find_launch, launch_folders, submitted
+from bench.launch.launches import JobArray, Launch, find_launch, launch_folders, submitted
 from bench.store.records import Store
 
 ROOT = Path(__file__).parent.parent.parent
@@ -125,17 +125,17 @@ def asked(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def arrays(launch: Launch, round: int = 1) -> list[Jobs]:
-    """What was submitted in a round, without the closing job."""
-    return [jobs for jobs in launch.jobs() if jobs.round == round and not jobs.closing]
+def arrays(launch: Launch, round: int = 1) -> list[JobArray]:
+    """The arrays of a round, without the finalizer."""
+    return [array for array in launch.arrays() if array.round == round and not array.finalizer]
 
 
 def events(store: Store, event: str) -> dict[str, list[Part]]:
-    """The events of one sort, by the stage's title or, where they have none, its identity."""
+    """The events of one sort, by the title of the stage, or by its identity."""
     found: dict[str, list[Part]] = {}
     for each in store.events():
         if each["event"] == event:
-            found.setdefault(each.get("title", each["identity"]), []).append(each)
+            found.setdefault(each.get("title") or each["identity"], []).append(each)
     return found
 
 

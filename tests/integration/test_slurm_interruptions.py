@@ -185,4 +185,4 @@ def test_a_killed_training_resumes_from_its_checkpoint_in_another_round(interrup
 
 
 def _jobs(launch: Launch, round: int) -> list[str]:
-    return [job for jobs in arrays(launch, round) for job in jobs.ids()]
+    return [job for array in arrays(launch, round) for job in array.jobs()]
