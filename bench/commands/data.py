@@ -48,12 +48,15 @@ def doctor(
 ) -> None:
     """Examine a dataset: undecodable files, contradictions in its lists, test videos that are also in training."""
     from bench.care.doctor import Examination, known_bad, listed
+    from bench.graph.plan import default_jobs
 
     data = _dataset(dataset, suite)
     files = listed(data, _splits(data, split))
     examination = Examination(data, files, decoder, full)
     with _progress(f"examining {dataset}", "faulty") as progress:
-        looked = examination.look(_workers(workers), seconds or (600.0 if full else 60.0), progress)
+        looked = examination.look(
+            default_jobs() if workers is None else workers, seconds or (600.0 if full else 60.0), progress
+        )
         findings = examination.findings(progress)
     folder = folder or Path("doctor", dataset)
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,6 +86,7 @@ def prepare(
     """Make a copy of a dataset that decodes fast: small H.264 videos with many key frames, under the same paths."""
     from bench.care.doctor import declared_bad, listed
     from bench.care.prepare import Preparation, Target, declaration, refuse
+    from bench.graph.plan import default_jobs
 
     data, how = _dataset(dataset, suite), Preparation(short_side, gop, crf)
     refuse(data, target)
@@ -93,7 +97,7 @@ def prepare(
         if warning := copy.space_warning(todo):
             console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
         with _progress(f"preparing {dataset}", "failed") as progress:
-            failed |= copy.make(todo, _workers(workers), seconds, progress)
+            failed |= copy.make(todo, default_jobs() if workers is None else workers, seconds, progress)
     say(f"{dataset}: {len(files) - kept - len(failed):,} videos made, {kept:,} existed already")
     bad = declared_bad(data, files)
     for path, reason in failed.items():
@@ -129,14 +133,6 @@ def _splits(data: Dataset, named: Sequence[str] | None) -> list[str]:
     if not chosen:
         raise UserError("no split has a list", where=f"dataset '{data.name}'", hint=SEE)
     return chosen
-
-
-def _workers(asked: int | None) -> int:
-    if asked is not None:
-        return asked
-    from bench.graph.plan import default_jobs
-
-    return default_jobs()
 
 
 @contextmanager

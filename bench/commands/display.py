@@ -47,23 +47,23 @@ def watching(console: Console, estimates: dict[str, float], slots: int) -> Itera
         with Live(console=console, refresh_per_second=4) as live:
             yield lambda run: live.update(_bars_of(run, estimates, slots))
     else:
-        yield _Lines(console, estimates, slots)
+        yield _lines(console, estimates, slots)
 
 
-class _Lines:
-    """Prints a line every few seconds, and one at the end."""
+def _lines(console: Console, estimates: dict[str, float], slots: int) -> Watch:
+    """A function that prints a line every few seconds, and one at the end."""
+    last = 0.0
 
-    def __init__(self, console: Console, estimates: dict[str, float], slots: int) -> None:
-        self.console, self.estimates, self.slots = console, estimates, slots
-        self.last = 0.0
-
-    def __call__(self, run: LocalRun) -> None:
+    def show(run: LocalRun) -> None:
+        nonlocal last
         ended = not run.todo and not run.running
-        if ended or time.monotonic() - self.last >= LINE_SECONDS:
-            self.last = time.monotonic()
+        if ended or time.monotonic() - last >= LINE_SECONDS:
+            last = time.monotonic()
             titles = ", ".join(stage.title for stage in run.running.values())
-            text = f"{_summary(run, self.estimates, self.slots)}{'  ' + titles if titles else ''}"
-            self.console.print(text, highlight=False, soft_wrap=True)
+            text = f"{_summary(run, estimates, slots)}{'  ' + titles if titles else ''}"
+            console.print(text, highlight=False, soft_wrap=True)
+
+    return show
 
 
 def _bars_of(run: LocalRun, estimates: dict[str, float], slots: int) -> Group:

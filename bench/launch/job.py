@@ -103,7 +103,7 @@ class _Job:
 
     def carry_out(self, order: Order, rank: int) -> None:
         """Carry out a stage, unless it is done, has no attempts left or misses an input. Raises Interrupted."""
-        if self.store.done(order.kind, order.identity):
+        if self.store.done(*order.key):
             return
         attempts = self.before.get(order.identity)
         if attempts and attempts.over(self.most_attempts):
@@ -112,7 +112,7 @@ class _Job:
             if rank == 0:
                 _say(f"{order.title}: blocked, {len(missing)} inputs have no record")
                 details = {"title": order.title, "lacking": missing, "job": self.origin["job"]}
-                self.store.log("blocked", order.kind, order.identity, **details)
+                self.store.log("blocked", *order.key, **details)
             return
         if rank > 0:
             assist(order, self.store, self.compute, self.stop)
@@ -121,13 +121,13 @@ class _Job:
         reason = execute(order, self.store, self.compute, self.origin, self.stop)
         _say(f"{order.title}: {reason or 'done'}")
         if reason is None:
-            release(self.store, (order.kind, order.identity))
+            release(self.store, order.key)
 
     def has_work(self, orders: Iterable[Order]) -> bool:
         """True if any of these stages is neither done nor out of attempts."""
         found = attempts_since(self.store, self.since)
         over = {identity for identity, attempts in found.items() if attempts.over(self.most_attempts)}
-        return any(order.identity not in over and not self.store.done(order.kind, order.identity) for order in orders)
+        return any(order.identity not in over and not self.store.done(*order.key) for order in orders)
 
     def may_go_on(self, order: Order) -> bool:
         """True if an interrupted stage has attempts left; if not, log a failure."""
@@ -135,7 +135,7 @@ class _Job:
         if spent < self.most_attempts:
             return True
         reason = f"interrupted {spent} times without progress; give its jobs more time: resources.{order.kind}.time"
-        self.store.log("failure", order.kind, order.identity, title=order.title, reason=reason, final=True)
+        self.store.log("failure", *order.key, title=order.title, reason=reason, final=True)
         return False
 
 

@@ -214,16 +214,12 @@ def take(store: Store, key: StageKey, launch: str, alive: Container[str]) -> str
     while True:
         path = _claim(store, key, number)
         mine = _create(path, {"launch": launch, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
-        if mine and not _claim(store, key, number + 1).exists():
-            return None
-        if mine:  # a hole below the claim that counts: a process died while it released its claims
-            path.unlink()
-            number += 1
-            continue
         if _claim(store, key, number + 1).exists():
+            if mine:  # it filled a hole below the claim that counts, left by a process that died during a release
+                path.unlink()
             number += 1
             continue
-        holder = _holder(path)
+        holder = launch if mine else _holder(path)
         if holder == launch:
             return None
         if holder is not None and holder in alive:

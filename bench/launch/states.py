@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -241,17 +242,13 @@ class LaunchStatus:
     @cached_property
     def _corrections(self) -> dict[str, float]:
         """Actual over estimated seconds, by kind; "" for all kinds."""
-        pairs = [
-            (stage.kind, event["seconds"], stage.seconds)
-            for stage in self.launch.stages
-            if (event := self._ends.get(stage.identity)) and stage.identity in self.seen.done[stage.kind]
-        ]
-        found = {}
-        for kind in {"", *(kind for kind, _, _ in pairs)}:
-            estimated = sum(estimate for of, _, estimate in pairs if kind in ("", of))
-            if estimated:
-                found[kind] = sum(seconds for of, seconds, _ in pairs if kind in ("", of)) / estimated
-        return found
+        actual, estimated = defaultdict[str, float](float), defaultdict[str, float](float)
+        for stage in self.launch.stages:
+            if (end := self._ends.get(stage.identity)) and stage.identity in self.seen.done[stage.kind]:
+                for kind in (stage.kind, ""):
+                    actual[kind] += end["seconds"]
+                    estimated[kind] += stage.seconds
+        return {kind: actual[kind] / seconds for kind, seconds in estimated.items() if seconds}
 
     # --- a stage ------------------------------------------------------------------------------------------------------
 

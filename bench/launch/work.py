@@ -39,12 +39,13 @@ class Order:
 
     @classmethod
     def of(cls, stage: Stage) -> Order:
-        inputs = {name: (other.kind, other.identity) for name, other in stage.inputs.items()}
+        inputs = {name: other.key for name, other in stage.inputs.items()}
         source = source_fingerprint(*stage.modules)
-        return cls(
-            *(stage.kind, stage.identity, stage.title, stage.spec, stage.context, inputs, stage.flops),
-            *(stage.modules, source),
-        )
+        return cls(*(*stage.key, stage.title, stage.spec, stage.context, inputs, stage.flops, stage.modules, source))
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.kind, self.identity
 
 
 def execute(
@@ -56,31 +57,36 @@ def execute(
     `origin` is the provenance that all stages of the launch share. Raises Interrupted if `stopping` returned True and
     the stage has saved its state.
     """
-    if store.done(order.kind, order.identity):
+    if store.done(*order.key):
         return None
     started = time.time()
-    where = {"host": socket.gethostname(), "pid": os.getpid(), "job": origin.get("job"), "launch": origin.get("launch")}
-    store.log("start", order.kind, order.identity, title=order.title, **where)
+    where: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
+    where |= {name: origin.get(name) for name in ("job", "launch")}
+    store.log("start", *order.key, title=order.title, **where)
     try:
         _carry_out(order, store, compute, origin, stopping, started)
     except Interrupted as early:
-        store.log("interrupted", order.kind, order.identity, title=order.title, reason=str(early), done=early.done)
+        store.log("interrupted", *order.key, title=order.title, reason=str(early), done=early.done)
         raise
     except Exception as error:
         final = getattr(error, "final", False)
         reason = str(error) if final else traceback.format_exc()
-        store.log("failure", order.kind, order.identity, title=order.title, reason=reason, final=final)
+        store.log("failure", *order.key, title=order.title, reason=reason, final=final)
         return reason
     finally:
-        store.report_progress(order.kind, order.identity, None)
-    store.log("end", order.kind, order.identity, seconds=time.time() - started)
+        store.report_progress(*order.key, None)
+    store.log("end", *order.key, seconds=time.time() - started)
     return None
 
 
 def assist(order: Order, store: Store, compute: Compute, stopping: Callable[[], bool]) -> None:
     """Take part in a stage as a rank other than 0, which keeps the log and writes the record."""
     with TemporaryDirectory() as folder:
-        _run(order, store, _with_device(compute), Path(folder), lambda done, total, unit: None, stopping)
+        _run(order, store, _with_device(compute), Path(folder), _quiet, stopping)
+
+
+def _quiet(done: int, total: int, unit: str) -> None:
+    """Report nothing: rank 0 reports the progress of all ranks."""
 
 
 def _with_device(compute: Compute) -> Compute:
@@ -107,7 +113,7 @@ def _run(
         raise StageError("the code has changed since the launch, so the stage has another identity; launch it again")
     torch.set_num_threads(compute.threads)
     inputs = {name: store.folder(kind, identity) for name, (kind, identity) in order.inputs.items()}
-    checkpoint, note = store.checkpoint(order.kind, order.identity), partial(_note, order, store)
+    checkpoint, note = store.checkpoint(*order.key), partial(_note, order, store)
     work = Work(order.spec, order.context, inputs, out, checkpoint, compute, progress, note, stopping)
     result: dict[str, Any] = import_module(f"bench.stages.{order.kind}").run(work)
     return result
@@ -125,7 +131,7 @@ def _carry_out(
         "inputs": order.inputs,
         "source": source_hashes(*order.modules),
     }
-    with store.writing(order.kind, order.identity, record) as out:
+    with store.writing(*order.key, record) as out:
         record["result"] = _run(order, store, compute, out, _Reporter(order, store), stopping)
         seconds = time.time() - started
         record["cost"] = {"seconds": seconds, "flops": order.flops}
@@ -140,34 +146,21 @@ def _carry_out(
 
 
 def _note(order: Order, store: Store, text: str) -> None:
-    store.log("note", order.kind, order.identity, title=order.title, text=text)
+    store.log("note", *order.key, title=order.title, text=text)
 
 
 class _Reporter:
-    """Report progress to the store, at most twice a second."""
+    """Reports progress to the store, at most twice a second. It is pickled for trainings of several processes."""
 
     def __init__(self, order: Order, store: Store) -> None:
-        self.order = order
-        self.store = store
-        self.started = time.time()
+        self.order, self.store = order, store
+        self.about = {"title": order.title, "started": time.time(), "pid": os.getpid(), "host": socket.gethostname()}
         self.last = 0.0
 
     def __call__(self, done: int, total: int, unit: str) -> None:
         if time.time() - self.last > 0.5:
             self.last = time.time()
-            self.store.report_progress(
-                self.order.kind,
-                self.order.identity,
-                {
-                    "title": self.order.title,
-                    "done": done,
-                    "total": total,
-                    "unit": unit,
-                    "started": self.started,
-                    "pid": os.getpid(),
-                    "host": socket.gethostname(),
-                },
-            )
+            self.store.report_progress(*self.order.key, {**self.about, "done": done, "total": total, "unit": unit})
 
 
 def _device_name(device: str) -> str:
