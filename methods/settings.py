@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from annotated_types import Ge, Le
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from bench.core.identity import Identified
 from bench.models.backbones import Backbone
 
 Fraction = Annotated[float, Ge(0), Le(1)]
@@ -24,10 +25,8 @@ class Parameters(NamedTuple):
     active: int  # at inference, after experts are merged or one is chosen
 
 
-class Inference(BaseModel):
+class Inference(Identified):
     """Choices made after training. Methods extend it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     clip_alpha: Fraction = Field(
         default=1.0,
@@ -36,10 +35,8 @@ class Inference(BaseModel):
     )
 
 
-class Config(BaseModel):
+class Config(Identified):
     """Choices that change training. Methods extend it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     tower_inside: ClassVar[bool] = False  # True: adapters, prompts, attention inside the tower: an `encode` of its own
 

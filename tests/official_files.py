@@ -42,8 +42,8 @@ def register_tiny(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Makes `TINY` a known backbone and returns the file of the weights that the golden training started from."""
     folder.mkdir()
     (folder / f"{TINY}.json").write_text(json.dumps(TINY_CONFIG))
-    monkeypatch.setattr(backbones, "_open_clip_folder", lambda: folder)
-    monkeypatch.setattr(backbones, "backbone_names", lambda: ("glyph-vit", TINY))
+    known = {"glyph-vit": backbones.OWN / "glyph-vit.json", TINY: folder / f"{TINY}.json"}
+    monkeypatch.setattr(backbones, "config_files", lambda: known)
     monkeypatch.setattr(clip, "_tokenizer", lambda spec: WordTokenizer(WORDS, spec.vocab_size, spec.context_length))
     pretrained = new_clip(TINY, 0)
     pretrained.load_state_dict(golden("pretrained."), strict=False)

@@ -1,4 +1,4 @@
-"""What identifies a training that an official checkpoint replaces, and how its record is found.
+"""Trainings that official checkpoints replace: how a file is named, and how its record is found.
 
 Planning reads this module, so it imports no torch; reading and writing checkpoints is `bench.checkpoints.official`.
 """
@@ -8,20 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.core.errors import UserError
-from bench.core.identity import digest, source_fingerprint
+from bench.graph.stage import Stage, as_json
 from bench.store.records import Store
 
-if TYPE_CHECKING:
-    from bench.graph.stage import Stage
-
 Part = dict[str, Any]
-
-# What decides the tensors of a record. A method's source does not: an import outlives its changes, and a model that
-# the tensors no longer fit refuses them.
-IMPORT_MODULES = ("bench.models.state_dicts",)
 
 
 def file_digest(file: Path) -> str:
@@ -30,22 +23,12 @@ def file_digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
-def imported_spec(weights: Part, method: str, config: Part, digest: str) -> Part:
-    """The spec of the train stage; `weights` are `backbone` and `weights` of the CLIP that training started from."""
-    return {**weights, "method": method, "config": config, "imported": digest}
-
-
-def identity_of(spec: Part) -> str:
-    """The identity of that stage, which has no inputs."""
-    return digest(["train", spec, source_fingerprint(*IMPORT_MODULES)])
-
-
 def refuse_unimported(stages: Iterable[Stage], store: Store) -> None:
     """Raises UserError for the first stage whose checkpoint was not imported, or as something else."""
     for stage in stages:
         if "imported" in stage.spec and not store.done(*stage.key):
             raise UserError(
-                f"it is not in the store {store.root} as {_described(stage.spec)}"
+                f"it is not in the store {store.root} as {_described(as_json(stage.spec))}"
                 + "".join(f"\n  there is: {other}" for other in _others(store, stage.spec["imported"])),
                 where=f"imported checkpoint {stage.spec['imported']}",
                 hint=f"python run_suite.py import FILE --method {stage.spec['method']} "

@@ -23,9 +23,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.checkpoints.imported import IMPORT_MODULES, file_digest, find_trained, identity_of, imported_spec
+from bench.checkpoints.imported import file_digest, find_trained
 from bench.core.errors import UserError
 from bench.core.identity import source_hashes
+from bench.graph.kinds import Imported as ImportedTraining
+from bench.graph.stage import CARRIERS, as_json
 from bench.models.backbones import backbone, model_config, supported_names
 from bench.models.clip import Clip, load_clip
 from bench.models.prompts import prompts
@@ -42,7 +44,7 @@ from bench.models.state_dicts import (
     refuse_differences,
     trained_names,
 )
-from bench.models.weights import check_tag, weights_identity
+from bench.models.weights import check_tag
 from bench.store.provenance import provenance
 from bench.store.records import Store
 from methods.contract import Model
@@ -97,17 +99,15 @@ def import_official(
     """
     started = time.time()
     head_of, spec_of_clip = _head_of(method_name), backbone(backbone_name)
-    weights = {"backbone": backbone_name, "weights": weights_identity(backbone_name, pretrained)}
     check_tag(backbone_name, pretrained)
     official = read_official(file)
     if collapse:
         official = official._replace(head=_dense(official, backbone_name, file))
     choices = {"tower": "tuned", **_at(file, head_of.choices, official.head)}
     _refuse_misfits(official, method_name, backbone_name, choices, file)
-    config = method(method_name).config.model_validate(choices).model_dump(mode="json")
-    digest = file_digest(file)
-    spec = imported_spec(weights, method_name, config, digest)
-    identity = identity_of(spec)
+    config, digest = method(method_name).config.model_validate(choices), file_digest(file)
+    stage = ImportedTraining(method_name, config, backbone_name, pretrained, digest).plan()
+    identity = stage.identity
     imported = Imported(identity, digest, choices, head_of.INFERENCE, not store.done("train", identity), [])
     if not spec_of_clip.quick_gelu and pretrained != "openai" and backbone_name != "glyph-vit":
         imported.notes.append(f"official towers have QuickGELU, {backbone_name} has GELU with these weights")
@@ -119,10 +119,10 @@ def import_official(
     if imported.fresh:
         record = {
             "title": f"import {name or file.name}",
-            "spec": spec,
-            "context": {"pretrained": pretrained},
+            "spec": as_json(stage.spec),
+            "context": stage.context,
             "inputs": {},
-            "source": source_hashes(*IMPORT_MODULES),
+            "source": source_hashes(*stage.modules, without=CARRIERS["train"]),
             "result": {
                 **{"file": file.name, "epoch": official.epoch, "in_one": official.in_one},
                 **({"classes": classes} if (classes := _bound_classes(head_of, official.head)) else {}),

@@ -13,9 +13,9 @@ from rich.table import Table
 from bench.core.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.graph.profiles import Measurement
     from bench.graph.stage import Stage
     from bench.store.records import Store
+    from bench.suite.file import Measurement
 
 Part = dict[str, Any]
 
@@ -42,8 +42,8 @@ def profile(
     plugin: Annotated[list[str] | None, typer.Option("--plugin", metavar="PACKAGE", help="as for a suite")] = None,
 ) -> None:
     """Measure what methods cost: parameters, FLOPs by part and by expert, seconds and memory. Weights are random."""
-    from bench.graph.profiles import Measurement
     from bench.store.records import Store
+    from bench.suite.file import Measurement
     from bench.suite.yaml_lines import validate
     from methods.registry import use_plugins
 
@@ -86,7 +86,7 @@ def _given(settings: Iterable[str]) -> dict[str, Part]:
 
 def _stage(name: str, backbone_name: str, shown: Part, given: dict[str, Part], measurement: Measurement) -> Stage:
     """The profile of a method with class texts encoded and batches as its recipe has them by default."""
-    from bench.graph.profiles import profile_stage
+    from bench.graph.kinds import profile_stage
     from bench.models.backbones import backbone
     from bench.suite.recipe import Recipe
     from bench.suite.yaml_lines import validate

@@ -1,8 +1,13 @@
-"""Identities: what makes two pieces of work the same.
+"""Identities: when two pieces of work are the same.
 
-An identity is a hash of a stage's kind, fully resolved settings, the source it runs and the identities of its inputs.
-The source enters as the syntax trees of every project module that the stage's modules import, so comments, docstrings
-and formatting do not change it, and a change of anything that is executed does.
+An identity hashes a stage's kind, its settings, the source that it runs and the identities of its inputs.
+
+Source enters as the syntax trees of the project modules that the stage's modules import, without what cannot change a
+number: comments, docstrings, formatting, type-checking blocks, the arguments of `raise`, field declarations of settings
+and the tables `PRESETS` and `VARIANTS` (their values enter as settings), and whole modules that only carry work out.
+
+Settings enter by value. A field that has its neutral value, the default that it had when it was first recorded
+(bench/assets/neutral.json), is left out: a new field at its default changes no identity, a changed default does.
 """
 
 from __future__ import annotations
@@ -10,12 +15,17 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
 
 PROJECT = ("bench", "methods")
+NEUTRAL_FILE = Path(__file__).parents[1] / "assets" / "neutral.json"
+BY_VALUE = frozenset({"PRESETS", "VARIANTS"})  # module-level tables whose entries reach a stage as its settings
 
 
 def digest(value: object) -> str:
@@ -24,23 +34,92 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+class Identified(BaseModel):
+    """Settings that take part in identities by value."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the fields that do not have their neutral values."""
+        return digest(identity_value(self))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy without what was computed from the fields, which pydantic would take over although they change."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in set(copied.__dict__) - set(type(self).model_fields):
+            del copied.__dict__[name]
+        return copied
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+
+def identity_value(value: object) -> Any:
+    """A setting as it enters identities: a JSON value, of models without the fields that have their neutral values."""
+    if isinstance(value, BaseModel):
+        neutral = neutral_values(type(value))
+        fields = {name: identity_value(getattr(value, name)) for name in type(value).model_fields}
+        return {name: own for name, own in fields.items() if name not in neutral or own != neutral[name]}
+    if isinstance(value, Mapping):
+        return {name: identity_value(own) for name, own in value.items()}
+    return [identity_value(own) for own in value] if isinstance(value, list | tuple) else value
+
+
 @cache
-def source_fingerprint(*modules: str) -> str:
-    """Hash of the code of these modules and of every project module they import, directly or not."""
-    return digest(source_hashes(*modules))
+def neutral_values(model: type[BaseModel]) -> dict[str, Any]:
+    """Field -> the value at which it leaves identities alone: as recorded, for a newer field its default.
+
+    Empty for a model that is not recorded, such as one of another package: all its fields count.
+    """
+    known = recorded().get(model_name(model))
+    return {} if known is None else {**default_values(model), **known}
 
 
-def source_hashes(*modules: str) -> dict[str, str]:
-    """What the fingerprint is made of: the hash of each of these modules, and of each that they import."""
+def default_values(model: type[BaseModel]) -> dict[str, Any]:
+    """Field -> its default as it enters identities, of the fields that have one."""
+    fields = {name: field for name, field in model.model_fields.items() if not field.is_required()}
+    return {name: identity_value(field.get_default(call_default_factory=True)) for name, field in fields.items()}
+
+
+def model_name(model: type[BaseModel]) -> str:
+    """The name under which a model's neutral values are recorded."""
+    return f"{model.__module__}.{model.__qualname__}"
+
+
+@cache
+def recorded() -> dict[str, dict[str, Any]]:
+    """Model -> field -> recorded neutral value (`python -m tools.neutral` adds what is new)."""
+    found: dict[str, dict[str, Any]] = json.loads(NEUTRAL_FILE.read_text(encoding="utf-8"))
+    return found
+
+
+# --- source -----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def source_fingerprint(*modules: str, without: frozenset[str] = frozenset()) -> str:
+    """Hash of the code of these modules and of every project module they import, directly or not.
+
+    `without` names the modules that only carry the work out; neither they nor what only they import counts.
+    """
+    return digest(source_hashes(*modules, without=without))
+
+
+def source_hashes(*modules: str, without: frozenset[str] = frozenset()) -> dict[str, str]:
+    """The parts of `source_fingerprint`: a hash for each module that counts and is not empty."""
     packages = frozenset(PROJECT) | {module.partition(".")[0] for module in modules}
     found: dict[str, str] = {}
     todo = list(modules)
     while todo:
         name = todo.pop()
-        if name not in found and (file := _file(name)) is not None:
+        if name not in found and name not in without and (file := _file(name)) is not None:
             found[name], imported = _parse(file)
             todo += [*_parents(name), *(other for other in imported if other.partition(".")[0] in packages)]
-    return found
+    return {name: own for name, own in found.items() if own}
 
 
 def _parents(name: str) -> Iterator[str]:
@@ -66,30 +145,66 @@ def _file(module: str) -> Path | None:
 
 @cache
 def _parse(file: Path) -> tuple[str, tuple[str, ...]]:
-    """(hash of the code without comments and docstrings, names of imported modules)."""
-    tree = _Executed().visit(ast.parse(file.read_bytes(), filename=str(file)))
-    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest(), tuple(_imports(ast.walk(tree)))
+    """(hash of the code that can change a number, names of imported modules); the hash of no code is ""."""
+    tree = _syntax(file)
+    counted = _Counted(_models(file)).visit(ast.parse(file.read_bytes(), filename=str(file)))
+    imported = tuple(_imports(ast.walk(_Counted(frozenset()).visit(tree))))
+    code = ast.unparse(counted)
+    return hashlib.sha256(code.encode()).hexdigest() if code else "", imported
 
 
-class _Executed(ast.NodeTransformer):
-    """Removes what never runs: docstrings and blocks for type checkers."""
+def _syntax(file: Path) -> ast.Module:
+    return ast.parse(file.read_bytes(), filename=str(file))
 
-    def generic_visit(self, node: ast.AST) -> ast.AST:
-        super().generic_visit(node)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:] or [ast.Pass()]
-        return node
+
+class _Counted(ast.NodeTransformer):
+    """Leaves the code that can change a number. `models`: classes of the module whose fields are settings."""
+
+    def __init__(self, models: frozenset[str]) -> None:
+        self.models = models
+
+    def visit_Module(self, node: ast.Module) -> ast.AST:
+        node.body = [each for each in _without_docstring(node.body) if not _is_table(each)]
+        return self.generic_visit(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        node.body = _without_docstring(node.body)
+        if node.name in self.models:
+            node.body = [each for each in node.body if not _is_field(each)] or [ast.Pass()]
+        return self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.body = _without_docstring(node.body)
+        return self.generic_visit(node)
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             return None
         return self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        """An error's text changes no number."""
+        if isinstance(node.exc, ast.Call):
+            return ast.Raise(exc=node.exc.func, cause=None)
+        return node
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    match body:
+        case [ast.Expr(ast.Constant(str())), *rest]:
+            return rest or [ast.Pass()]
+    return body
+
+
+def _is_table(node: ast.stmt) -> bool:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return any(isinstance(target, ast.Name) and target.id in BY_VALUE for target in targets)
+
+
+def _is_field(node: ast.stmt) -> bool:
+    return isinstance(node, ast.AnnAssign) and not ast.unparse(node.annotation).startswith("ClassVar")
 
 
 def _imports(nodes: Iterable[ast.AST]) -> Iterator[str]:
@@ -99,3 +214,39 @@ def _imports(nodes: Iterable[ast.AST]) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+# --- which classes are settings ---------------------------------------------------------------------------------------
+
+
+@cache
+def _models(file: Path) -> frozenset[str]:
+    """The classes of a module that derive from pydantic's BaseModel, also through other project modules."""
+    tree = _syntax(file)
+    known = {"BaseModel", "Identified"} | {name for name, module, own in _names(tree) if _is_model(module, own)}
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    for node in classes:
+        if any(ast.unparse(base) in known for base in node.bases):
+            known.add(node.name)
+    return frozenset(node.name for node in classes if node.name in known)
+
+
+def _names(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
+    """(name here, module, name there) of imported classes, `settings.Config` after `from methods import settings`."""
+    modules = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in PROJECT:
+            for alias in node.names:
+                yield alias.asname or alias.name, node.module, alias.name
+                modules[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    for each in ast.walk(tree):
+        if isinstance(each, ast.ClassDef):
+            for base in each.bases:
+                here, dot, name = ast.unparse(base).partition(".")
+                if dot and here in modules:
+                    yield ast.unparse(base), modules[here], name
+
+
+def _is_model(module: str, name: str) -> bool:
+    file = _file(module)
+    return file is not None and name in _models(file)

@@ -40,7 +40,7 @@ class Dataset(BaseModel):
 
     buildable: ClassVar[bool] = False  # whether `build` can make videos that are missing
 
-    name: str
+    name: str = Field(description="name of the dataset; the suite fills it in")
     folder: str = Field(default="", description="folder of the declaring file; the suite fills it in")
     like: str = Field(default="", description="shipped dataset whose settings are the defaults")
     root: str = Field(description="folder of the videos")

@@ -51,7 +51,9 @@ class Split(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     list: tuple[str, ...] = Field(min_length=1, description="list files; `*` stands for any characters")
-    format: Literal["labelled", "ucf", "hmdb", "kinetics", "ssv2", "activitynet", "activitynet-instances"] = "labelled"
+    format: Literal["labelled", "ucf", "hmdb", "kinetics", "ssv2", "activitynet", "activitynet-instances"] = Field(
+        default="labelled", description="format of the list files (docs/add_a_dataset.md)"
+    )
     select: str = Field(
         default="", description="rows to keep: hmdb 1, 2 or 12, kinetics' split column, activitynet's subset"
     )

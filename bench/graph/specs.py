@@ -1,164 +1,141 @@
-"""What stages are made of: settings, data and weights as they enter identities, each worked out and hashed once."""
+"""Datasets, lists, weights and class names as they enter specs and contexts, each worked out once for a suite."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Any, TypeVar
-
-from pydantic import BaseModel
 
 from bench.core.errors import UserError
 from bench.core.identity import digest
 from bench.data.datasets import Dataset, dataset
 from bench.data.selection import Selection, class_ids, select
-from bench.graph.stage import Frames, Part
+from bench.data.subsets import merged_vocabulary
+from bench.graph.stage import Context, Frames, Spec
+from bench.models.backbones import model_config
 from bench.models.weights import weights_identity
 from bench.suite.protocol import Protocol
-from bench.suite.recipe import EXECUTION, Recipe
-from bench.suite.resolve import Suite, Trial
 from bench.video.frame_cache import estimate
 from bench.video.views import TestViews, TrainViews
-from methods.settings import Inference
-
-# Fields that only name what an identity takes by content: lists, videos, prompts, weights.
-BY_CONTENT = {
-    *("role", "source", "dataset", "split", "over", "classes", "shots", "draw", "repeat"),
-    *("labels", "vocabulary", "templates", "descriptions", "class_features", "backbone", "pretrained", "imported"),
-}
 
 Made = TypeVar("Made")
 Hashing = Callable[[str, int, int], None]  # (dataset, files hashed, files to hash)
 
 
-class Parts:
-    """Parts of the stages of one suite. Of data that are not there it notes why, and goes on without them."""
+def clip_spec(backbone: str, pretrained: str) -> Spec:
+    """The CLIP that a stage starts from: name, shapes and weights."""
+    return {**shape_spec(backbone), "weights": weights_identity(backbone, pretrained)}
 
-    def __init__(self, suite: Suite, hashing: Hashing) -> None:
-        self.suite = suite
+
+def shape_spec(backbone: str) -> Spec:
+    """The shapes of a backbone, by content: its config is a file of open_clip or of this project."""
+    return {"backbone": backbone, "shape": digest(model_config(backbone))}
+
+
+class Specs:
+    """Parts of the stages of one suite. Data that are not there are noted with the reason, and planning goes on."""
+
+    def __init__(self, declared: Mapping[str, Dataset], hashing: Hashing) -> None:
+        self.declared = declared
         self.hashing = hashing
         self.datasets: dict[str, Dataset] = {}
-        self.missing: dict[str, str] = {}  # dataset -> why its data are not usable
-        self.notes: dict[tuple[str, str], list[str]] = {}  # (dataset, split) -> what is odd about it
-        self.memo: dict[tuple[object, ...], Any] = {}
-        self.hashes: dict[int, str] = {}  # of parts, by their id; the parts live in the memo
+        self.absent: dict[str, str] = {}  # dataset, or file of a recipe -> why it is not usable
+        self.notes: dict[tuple[str, str], list[str]] = {}  # (dataset, split or what else of it) -> what is odd about it
+        self._made: dict[tuple[str, Hashable], Any] = {}
 
-    def _once(self, key: tuple[object, ...], make: Callable[[], Made]) -> Made:
-        """What `make` makes, made once for this key."""
-        if key not in self.memo:
-            self.memo[key] = make()
-        return self.memo[key]  # type: ignore[no-any-return]
+    def once(self, name: str, key: Hashable, make: Callable[[], Made]) -> Made:
+        """The value that `make` returns, made once for this name and key."""
+        if (name, key) not in self._made:
+            self._made[name, key] = make()
+        return self._made[name, key]  # type: ignore[no-any-return]
 
-    def _dump(self, model: BaseModel) -> Part:
-        return self._part(model, lambda: model.model_dump(mode="json"))
+    def clip(self, backbone: str, pretrained: str) -> Spec:
+        """As `clip_spec`."""
+        return self.once("clip", (backbone, pretrained), lambda: clip_spec(backbone, pretrained))
 
-    def _recipe(self, recipe: Recipe) -> Part:
-        """Without what only says which videos, names and weights: they enter by content."""
-        return self._part(recipe, lambda: recipe.model_dump(mode="json", exclude={*BY_CONTENT, *EXECUTION}))
-
-    def _protocol(self, protocol: Protocol) -> Part:
-        return self._part(protocol, lambda: protocol.model_dump(mode="json", exclude=BY_CONTENT))
-
-    def _inference(self, trial: Trial, inference: Inference) -> Part:
-        """A tower that is not tuned has nothing to interpolate, so rows that differ in alpha alone are one."""
-        if trial.config.tower == "frozen":
-            return self._part(inference, lambda: {**inference.model_dump(mode="json"), "clip_alpha": 1.0}, "frozen")
-        return self._dump(inference)
-
-    def _part(self, owner: object, make: Callable[[], Part], variant: str = "") -> Part:
-        """A part of a spec, made and hashed once for an object that many stages share."""
-        key = ("part", variant, id(owner))
-        if key not in self.memo:
-            part = make()
-            self.memo[key] = (owner, part)  # the owner stays alive, so its id stays its own
-            self.hashes[id(part)] = digest(part)
-        return self.memo[key][1]  # type: ignore[no-any-return]
-
-    def _method(self, trial: Trial) -> Part:
-        return {**self._weights(trial.recipe), "method": trial.method, "config": self._dump(trial.config)}
-
-    def _weights(self, recipe: Recipe) -> Part:
-        name, pretrained = recipe.backbone, recipe.pretrained
-        return self._once(
-            ("weights", name, pretrained), lambda: {"backbone": name, "weights": weights_identity(name, pretrained)}
-        )
-
-    def _dataset(self, name: str) -> Dataset:
+    def dataset(self, name: str) -> Dataset:
         if name not in self.datasets:
-            self.datasets[name] = dataset(name, self.suite.datasets)
+            self.datasets[name] = dataset(name, self.declared)
         return self.datasets[name]
 
-    def _missing(self, selection: Selection | Protocol) -> str | None:
+    # --- videos -------------------------------------------------------------------------------------------------------
+
+    def missing(self, selection: Selection | Protocol) -> str | None:
         """Why a list or its videos are not usable, None if they are."""
-        name, split = selection.dataset, selection.split
-        memo = ("missing", name, split, selection.classes)
-        if memo not in self.memo:
-            data = self._dataset(name)
-            reason = None if data.buildable else data.missing(split)
-            if reason is None and selection.classes != "all":
-                reason = data.missing(data.ranked_by())
-            if reason:
-                self.missing[name] = reason
-            else:
-                self.notes[name, split] = data.notes(split)
-            self.memo[memo] = reason
-        return self.memo[memo]  # type: ignore[no-any-return]
+        key = selection.dataset, selection.split, selection.classes
+        return self.once("missing", key, lambda: self._missing(*key))
 
-    def _data(self, selection: Selection) -> Part:
+    def _missing(self, name: str, split: str, classes: str) -> str | None:
+        data = self.dataset(name)
+        reason = None if data.buildable else data.missing(split)
+        if reason is None and classes != "all":
+            reason = data.missing(data.ranked_by())
+        if reason:
+            self.absent[name] = reason
+        else:
+            self.notes[name, split] = data.notes(split)
+        return reason
+
+    def content(self, selection: Selection) -> Spec:
         """Content of the selected videos; a placeholder that matches no record while the data are not there."""
-        if ("data", selection) not in self.memo:
-            data = self._dataset(selection.dataset)
-            content = f"missing: {selection}"
-            if not self._missing(selection):
-                content = data.content(select(data, selection), partial(self.hashing, selection.dataset))
-            self.memo["data", selection] = content
-        return {"content": self.memo["data", selection]}
+        return {"content": self.once("content", selection, lambda: self._content(selection))}
 
-    def _place(self, selection: Selection) -> Part:
-        return {"dataset": selection.dataset, "selection": list(selection), "declared": self._declaration(selection)}
+    def _content(self, selection: Selection) -> str:
+        if self.missing(selection):
+            return f"missing: {selection}"
+        data = self.dataset(selection.dataset)
+        return data.content(select(data, selection), partial(self.hashing, selection.dataset))
 
-    def _declaration(self, selection: Selection) -> dict[str, Part]:
-        """What another process needs to open the dataset: nothing if it is embedded."""
-        data = self._dataset(selection.dataset)
-        make = lambda: {} if data.buildable else {data.name: data.model_dump(mode="json")}  # noqa: E731
-        return self._once(("declaration", data.name), make)
+    def place(self, selection: Selection) -> Context:
+        """What another process needs to open the selected videos; of an embedded dataset its name is enough."""
+        data = self.dataset(selection.dataset)
+        fields: Callable[[], Context] = lambda: {} if data.buildable else {data.name: data.model_dump(mode="json")}  # noqa: E731
+        declared = self.once("declared", data.name, fields)
+        return {"dataset": selection.dataset, "selection": list(selection), "declared": declared}
+
+    def count(self, selection: Selection) -> int:
+        """Number of selected videos, or about how many they are while the list is not there."""
+        return self.once("count", selection, lambda: self._count(selection))
 
     def _count(self, selection: Selection) -> int:
-        """Number of selected videos, or about how many they are while the list is not there."""
-        if ("count", selection) not in self.memo:
-            data = self._dataset(selection.dataset)
-            if not self._missing(selection):
-                count = len(select(data, selection))
-            else:
-                classes = len(self._spelled(data.name)) // (1 if selection.classes == "all" else 2)
-                count = selection.shots * classes if selection.shots else data.count(selection.split)
-            self.memo["count", selection] = count
-        return self.memo["count", selection]  # type: ignore[no-any-return]
+        data = self.dataset(selection.dataset)
+        if not self.missing(selection):
+            return len(select(data, selection))
+        classes = len(self.all_class_names(data.name)) // (1 if selection.classes == "all" else 2)
+        return selection.shots * classes if selection.shots else data.count(selection.split)
 
-    def _fewest(self, selection: Selection) -> int:
+    def fewest(self, selection: Selection) -> int:
         """Number of selected videos of the class that has the fewest; the data have to be there."""
-        return self._once(
-            ("fewest", selection),
-            lambda: min(Counter(entry.label for entry in select(self._dataset(selection.dataset), selection)).values()),
-        )
+        entries = partial(select, self.dataset(selection.dataset), selection)
+        return self.once("fewest", selection, lambda: min(Counter(entry.label for entry in entries()).values()))
 
-    def _frames(self, selection: Selection, views: TestViews | TrainViews, passes: float) -> Frames:
-        key = digest([self._data(selection), self._dump(views)])
-        return Frames(key, passes, estimate(views, self._count(selection)))
+    def frames(self, selection: Selection, views: TestViews | TrainViews, passes: float) -> Frames:
+        """The decoded frames of so many passes over the selected videos."""
+        key = digest([self.content(selection), views.fingerprint])
+        return Frames(key, passes, estimate(views, self.count(selection)))
 
-    def _class_names(self, owner: Selection, labels: str) -> tuple[str, ...]:
-        data, names = self._dataset(owner.dataset), self._spelled(owner.dataset, labels)
-        if owner.classes == "all" or self._missing(owner):
+    # --- class names --------------------------------------------------------------------------------------------------
+
+    def vocabulary(self, owner: Selection, labels: str, more: tuple[str, ...]) -> list[str]:
+        """The class names of a selection, and those of the datasets `more` that are not among them."""
+        names = self.class_names(owner, labels)
+        others = [name for other in more for name in self.all_class_names(other)]
+        return list(merged_vocabulary(names, others)) if more else list(names)
+
+    def class_names(self, owner: Selection, labels: str) -> tuple[str, ...]:
+        """The names of a selection's classes."""
+        data, names = self.dataset(owner.dataset), self.all_class_names(owner.dataset, labels)
+        if owner.classes == "all" or self.missing(owner):
             return names
         return tuple(names[index] for index in class_ids(data, owner.classes))
 
-    def _spelled(self, name: str, labels: str = "") -> tuple[str, ...]:
+    def all_class_names(self, name: str, labels: str = "") -> tuple[str, ...]:
         """All class names of a dataset; one unknown if their file is not there, so that all else can be planned."""
-        data = self._dataset(name)
-        if any(data.missing(split) for split in data.splits) and not data.buildable:
-            try:
-                return data.class_names(labels)
-            except UserError:
-                return ("?",)
-        return data.class_names(labels)
+        data = self.dataset(name)
+        try:
+            return data.class_names(labels)
+        except UserError:
+            if data.buildable or not any(data.missing(split) for split in data.splits):
+                raise
+            return ("?",)

@@ -6,14 +6,50 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from bench.core.identity import source_fingerprint
+from bench.core.identity import Identified, digest, identity_value, source_fingerprint
+from bench.store.records import KINDS
 
 ALONE = ("profile",)  # measure time: each gets a process of its own, and nothing runs beside it that can be avoided
 
-Part = dict[str, Any]
+Spec = dict[str, Any]  # setting -> JSON value, or settings that are identified by value; all of it is identity
+Context = dict[str, Any]  # what a stage needs to find its data, weights and texts; none of it is identity
+
+# Modules that only carry stages out. An edit of them changes no number, so it changes no identity.
+_COMMON = (
+    "bench.core.errors",  # texts of errors
+    "bench.core.files",
+    "bench.core.identity",
+    "bench.data.class_features",
+    "bench.models.weights",  # weights enter by their hash
+    "methods.presets",  # presets enter as settings
+    "methods.registry",  # finds a method by its name; its modules count
+)
+_READING = (
+    "bench.data.datasets",  # lists and videos enter by content
+    "bench.data.lists",
+    "bench.data.manifest",
+    "bench.data.selection",
+    "bench.data.subsets",
+    "bench.video.pool",  # watches decoding processes
+)
+_TEXTS = ("bench.models.class_features", "bench.models.prompts")  # texts and class features enter by content
+CARRIERS: Mapping[str, frozenset[str]] = {
+    "texts": frozenset({*_COMMON, *_TEXTS}),
+    "encode": frozenset({*_COMMON, *_READING, *_TEXTS}),
+    "train": frozenset({*_COMMON, *_READING, *_TEXTS, "bench.stages.training.logs", "bench.stages.training.processes"}),
+    "evaluate": frozenset({*_COMMON, *_TEXTS}),
+    "probe": frozenset({*_COMMON, *_TEXTS}),
+    "maps": frozenset({*_COMMON, *_READING, *_TEXTS}),
+    "weights": frozenset({*_COMMON, *_TEXTS}),
+    "profile": frozenset({*_COMMON, *_TEXTS}),
+}
+
+
+def stage_source(kind: str, modules: tuple[str, ...]) -> str:
+    """Hash of the source that decides the result of a stage of this kind with these modules."""
+    return source_fingerprint(*modules, without=CARRIERS[kind])
 
 
 class Frames(NamedTuple):
@@ -29,25 +65,46 @@ class Stage:
     """A unit of work. `spec` and `inputs` make its identity; `context` says where data lie and does not."""
 
     kind: str
-    spec: Part
+    spec: Spec
     inputs: dict[str, Stage]
     modules: tuple[str, ...]
-    context: Part
+    context: Context
     title: str
     flops: float
     missing: str | None = None  # why its data are not usable, if they are not
     frames: Frames | None = None  # what it decodes
     row: str = ""  # the first row that needs it, whose resources it gets
-    identity: str = field(default="", init=False)
+    identity: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.identity = identify(self)
 
     @cached_property
     def key(self) -> tuple[str, str]:
         return self.kind, self.identity
 
 
-def identify(stage: Stage, hashes: Mapping[int, str] = MappingProxyType({})) -> str:
-    """Hash of kind, settings, source and inputs. Parts that many stages share have hashes already, by their id."""
-    parts = sorted((name, hashes.get(id(value)) or value) for name, value in stage.spec.items())
+def identify(stage: Stage) -> str:
+    """Hash of kind, settings, source and inputs."""
+    settings = sorted((name, _fingerprint(value)) for name, value in stage.spec.items())
     inputs = sorted((name, other.identity) for name, other in stage.inputs.items())
-    text = repr((stage.kind, parts, source_fingerprint(*stage.modules), inputs))
+    text = repr((stage.kind, settings, stage_source(stage.kind, stage.modules), inputs))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _fingerprint(value: object) -> object:
+    if isinstance(value, Identified):
+        return value.fingerprint
+    return value if isinstance(value, str | int | float | None) else digest(identity_value(value))
+
+
+def as_json(value: object) -> Any:
+    """A spec, or a value in it, as JSON values with all fields: what a stage is sent and what a record keeps."""
+    if isinstance(value, Identified):
+        return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {name: as_json(own) for name, own in value.items()}
+    return [as_json(own) for own in value] if isinstance(value, list | tuple) else value
+
+
+assert set(CARRIERS) == set(KINDS)

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
-from bench.core.identity import source_fingerprint
-from bench.graph.stage import ALONE, Stage
+from bench.graph.stage import ALONE, Stage, stage_source
 from bench.launch import scheduler
 from bench.launch.launches import (
     JobArray,
@@ -110,7 +109,7 @@ def resubmit(launch: Launch, finalizer: Finalizer) -> list[JobArray]:
     again = f"python run_suite.py {launch.about['suite']} --on slurm"
     if not (launch.folder / "orders.jsonl").is_file():
         raise UserError("`gc` has removed files that its jobs need", where=launch.name, hint=again)
-    if any(source_fingerprint(*order.modules) != order.source for order in launch.orders(numbers).values()):
+    if any(stage_source(order.kind, order.modules) != order.source for order in launch.orders(numbers).values()):
         raise UserError("the code has changed since the launch", where=launch.name, hint=again)
     launch.reopen()
     round = 1 + max((array.round for array in launch.arrays()), default=0)

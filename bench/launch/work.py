@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.core.errors import Interrupted, StageError
-from bench.core.identity import source_fingerprint, source_hashes
-from bench.graph.stage import Stage
+from bench.core.identity import source_hashes
+from bench.graph.stage import CARRIERS, Stage, as_json, stage_source
 from bench.models.weights import tagged
 from bench.stages.work import Compute, Work, never
 from bench.store.provenance import Provenance
@@ -40,8 +40,8 @@ class Order:
     @classmethod
     def of(cls, stage: Stage) -> Order:
         inputs = {name: other.key for name, other in stage.inputs.items()}
-        source = source_fingerprint(*stage.modules)
-        return cls(*(*stage.key, stage.title, stage.spec, stage.context, inputs, stage.flops, stage.modules, source))
+        spec, context, source = as_json(stage.spec), as_json(stage.context), stage_source(stage.kind, stage.modules)
+        return cls(*(*stage.key, stage.title, spec, context, inputs, stage.flops, stage.modules, source))
 
     @property
     def key(self) -> tuple[str, str]:
@@ -109,7 +109,7 @@ def _run(
     """Run the stage function. Returns its result; its files are in `out`."""
     import torch
 
-    if source_fingerprint(*order.modules) != order.source:
+    if stage_source(order.kind, order.modules) != order.source:
         raise StageError("the code has changed since the launch, so the stage has another identity; launch it again")
     torch.set_num_threads(compute.threads)
     inputs = {name: store.folder(kind, identity) for name, (kind, identity) in order.inputs.items()}
@@ -129,7 +129,7 @@ def _carry_out(
         "spec": order.spec,
         "context": context,
         "inputs": order.inputs,
-        "source": source_hashes(*order.modules),
+        "source": source_hashes(*order.modules, without=CARRIERS[order.kind]),
     }
     with store.writing(*order.key, record) as out:
         record["result"] = _run(order, store, compute, out, _Reporter(order, store), stopping)

@@ -6,7 +6,8 @@ their embeddings, and FROSTER adds descriptions that a language model wrote: nei
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bench.core.errors import unknown
 
@@ -100,3 +101,8 @@ def prompts(template: str, class_names: Sequence[str]) -> list[list[str]]:
     if template == "vifi":
         class_names = [name.replace("_", " ") for name in class_names]
     return [[pattern.format(name) for pattern in TEMPLATES[template]] for name in class_names]
+
+
+def texts_of(context: Mapping[str, Any]) -> list[list[str]]:
+    """The texts of each class that a stage's context states: sentences, or the class's name in every template."""
+    return context.get("sentences") or prompts(context["templates"], context["class_names"])

@@ -52,7 +52,7 @@ def run(work: Work) -> Part:
     """
     subject = _Subject(work)
     counted, latency = subject.counted(), list[Part]()
-    if work.spec["batches"]:
+    if work.spec["measurement"]["batches"]:
         choices, latency = _timed(work, subject)
         for choice, found in zip(counted["choices"], choices, strict=True):
             choice["latency"] = {name: found[name] for name in ("p50", "p95")}
@@ -71,8 +71,10 @@ class _Subject:
         self.shape: Backbone = backbone(spec["backbone"])
         self.pretrained: str = work.context["pretrained"]
         self.frames, self.views, self.classes = (int(spec[name]) for name in ("frames", "views", "classes"))
-        self.device: str = work.compute.device if spec["device"] == "auto" else spec["device"]
-        self.threads: int = spec["threads"] or work.compute.threads
+        self.device: str = (
+            work.compute.device if spec["measurement"]["device"] == "auto" else spec["measurement"]["device"]
+        )
+        self.threads: int = spec["measurement"]["threads"] or work.compute.threads
         torch.set_num_threads(self.threads)
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             raise StageError(f"the device is '{self.device}', but torch sees no CUDA device here")
@@ -193,10 +195,10 @@ def _size(parameters: Iterable[Tensor]) -> int:
 
 def _timed(work: Work, subject: _Subject) -> tuple[list[Part], list[Part]]:
     """Latencies of the choices' heads, then of all parts."""
-    spec, model = work.spec, subject.model(subject.device)
-    clock, classes_CD = Clock(subject.device, spec["seconds"]), subject.class_features(subject.device)
+    measurement, model = work.spec["measurement"], subject.model(subject.device)
+    clock, classes_CD = Clock(subject.device, measurement["seconds"]), subject.class_features(subject.device)
     predictors = [model.deploy(choice, classes_CD).eval() for choice in subject.choices.values()]
-    cells = [(precision, batch) for precision in spec["precisions"] for batch in spec["batches"]]
+    cells = [(precision, batch) for precision in measurement["precisions"] for batch in measurement["batches"]]
     total, ended = len(predictors) + (3 + subject.config.trains) * len(cells), itertools.count(1)
 
     def measured(call: Call) -> Part:
@@ -206,7 +208,7 @@ def _timed(work: Work, subject: _Subject) -> tuple[list[Part], list[Part]]:
         work.progress(next(ended), total, "measurements")
         return found
 
-    one_view = _Answer(subject, model, spec["precisions"][0], 1)
+    one_view = _Answer(subject, model, measurement["precisions"][0], 1)
     choices = [measured(one_view.head(predictor)) for predictor in predictors]
     latency = []
     for precision, batch in cells:

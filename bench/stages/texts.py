@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from bench.core.errors import StageError
+from bench.core.identity import digest
 from bench.models.class_features import class_features, content
 from bench.models.clip import load_clip
-from bench.models.prompts import prompts
+from bench.models.prompts import texts_of
 
 if TYPE_CHECKING:
     from bench.stages.work import Work
@@ -22,6 +23,8 @@ def run(work: Work) -> dict[str, Any]:
         return _listed(work, source)
     clip = load_clip(work.spec["backbone"], work.context["pretrained"]).to(work.compute.device)
     texts = texts_of(work.context)
+    if digest(texts) != work.spec["prompts"]:
+        raise StageError("the prompts have changed since they were planned with; launch again")
     with torch.no_grad():
         classes_CD = torch.cat([clip.embed_classes(texts[i : i + 32]) for i in range(0, len(texts), 32)])
     save_file({"classes": classes_CD.float().cpu().contiguous()}, work.out / "classes.safetensors")
@@ -36,8 +39,3 @@ def _listed(work: Work, source: str) -> dict[str, Any]:
         raise StageError(f"{source} has changed since it was planned with")
     save_file({"classes": torch.from_numpy(classes_CD)}, work.out / "classes.safetensors")
     return {"classes": len(names), "prompts_per_class": 0}
-
-
-def texts_of(context: dict[str, Any]) -> list[list[str]]:
-    """What is said of each class: sentences as they are written down, or its name in every template."""
-    return context.get("sentences") or prompts(context["templates"], context["class_names"])

@@ -25,13 +25,14 @@ from bench.core.errors import Interrupted, StageError
 from bench.core.seeds import seed_for
 from bench.models.clip import load_clip
 from bench.stages.trained import class_prompts
-from bench.stages.training.batches import Batch, Clips, Features, Videos
+from bench.stages.training.batches import Batch, Clips, Division, Features, Source
 from bench.stages.training.logs import Events, write_history
 from bench.stages.training.precision import autocast, scaler
-from bench.stages.training.ranks import Ranks, Seat, joined, start
+from bench.stages.training.processes import start
+from bench.stages.training.ranks import RankInfo, Ranks, process_group
 from bench.stages.training.schedule import SCHEDULES
 from bench.stages.training.validation import Validation
-from bench.suite.recipe import Recipe
+from bench.suite.recipe import Execution, Training
 from methods.contract import Model, build_model
 from methods.registry import method
 
@@ -54,28 +55,28 @@ class Position:
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Writes what training changed and how it went.
+    """Writes the trained state and the course of the training.
 
     `weights.safetensors`: the trained state. `history.json` and `history.csv`: mean loss terms of every epoch.
     `tallies.safetensors`: what the method counted, if it counts anything.
 
     With recipe.processes > 1 the processes are started here, unless a launcher has started this one as one of them.
     """
-    processes = _recipe(work).processes
-    seat = Seat() if processes == 1 else Seat.of_environment()
-    if seat is None:
+    processes = _execution(work).processes
+    info = RankInfo() if processes == 1 else RankInfo.of_environment()
+    if info is None:
         return start(train, work, processes)
-    if seat.size != processes:
-        raise StageError(f"the launcher started {seat.size} processes, but recipe.processes is {processes}")
-    return train(work, seat)
+    if info.size != processes:
+        raise StageError(f"the launcher started {info.size} processes, but recipe.processes is {processes}")
+    return train(work, info)
 
 
-def train(work: Work, seat: Seat) -> dict[str, Any]:
+def train(work: Work, info: RankInfo) -> dict[str, Any]:
     """The whole training as one of its processes; all return the result, rank 0 writes files."""
     torch.set_num_threads(work.compute.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    device = seat.device(work.compute.device)
-    with joined(seat, device) as ranks:
+    device = info.device(work.compute.device)
+    with process_group(info, device) as ranks:
         trainer = Trainer(replace(work, compute=replace(work.compute, device=device)), ranks)
         trainer.resume()
         trainer.fit()
@@ -84,10 +85,8 @@ def train(work: Work, seat: Seat) -> dict[str, Any]:
         return trainer.result()
 
 
-def _recipe(work: Work) -> Recipe:
-    """The recipe without the names of what entered by content; how it is carried out may stand in the context."""
-    execution = work.context.get("execution", {})
-    return Recipe.model_validate({**work.spec["recipe"], **execution, "backbone": work.spec["backbone"]})
+def _execution(work: Work) -> Execution:
+    return Execution.model_validate(work.context.get("execution", {}))
 
 
 class Trainer:
@@ -95,7 +94,7 @@ class Trainer:
 
     def __init__(self, work: Work, ranks: Ranks) -> None:
         self.work, self.ranks, self.device = work, ranks, work.compute.device
-        self.recipe = _recipe(work)
+        self.training = Training.model_validate(work.spec["recipe"])
         self.seed: int = work.spec["seed"]
         self.position = Position()
         self.stopping = False  # whether any rank is asked to stop
@@ -109,20 +108,22 @@ class Trainer:
         if "start" in work.inputs:
             model.start_from(load_file(work.inputs["start"] / "weights.safetensors"))
         self.model = model.to(self.device)
+        execution = _execution(work)
         self.model.guidance = {name: self._features(f"guidance_{name}") for name in self.config.guidance}
         self.prompts = class_prompts(work, "source_texts") if self.config.texts_inside else None
-        if self.recipe.checkpointing:
+        if execution.checkpointing:
             self.model.clip.visual.set_grad_checkpointing(True)
         self.generator = torch.Generator()
         self.optimizer = self._optimizer()
-        self.scaler = scaler(self.device, self.recipe.precision)
-        self.videos: Videos = (Features if "features" in work.inputs else Clips)(work, self.recipe, ranks.rank)
+        self.scaler = scaler(self.device, self.training.precision)
+        division = Division(execution, ranks.rank)
+        self.source: Source = (Features if "features" in work.inputs else Clips)(work, self.training, division)
         self.validation: Validation | None = None
-        if self.recipe.validation:
-            self.validation = Validation(work, self.recipe, ranks, registered.inference())
+        if "validation" in work.spec:
+            self.validation = Validation(work, self.training, ranks, registered.inference())
         self.events = Events(work, ranks.rank == 0)
-        self.steps_per_epoch = math.ceil(len(self.videos) / self.recipe.batch)
-        self.steps = max(1, round(self.recipe.epochs * self.steps_per_epoch))
+        self.steps_per_epoch = math.ceil(len(self.source) / self.training.batch)
+        self.steps = max(1, round(self.training.epochs * self.steps_per_epoch))
 
     def _features(self, name: str) -> Tensor:
         """Unit class features [C, D] of an input."""
@@ -133,7 +134,7 @@ class Trainer:
         return self.classes_CD if self.prompts is None else self.model.embed_classes(self.prompts)
 
     def _optimizer(self) -> torch.optim.AdamW:
-        recipe = self.recipe
+        recipe = self.training
         ratio = {"tower": recipe.tower_lr_ratio, "head": 1.0}
         groups = [
             {"params": parameters, "base_lr": recipe.lr * ratio[name]}
@@ -151,7 +152,7 @@ class Trainer:
         saved = clock = time.monotonic()
         while self.position.step < self.steps:
             epoch, iteration = divmod(self.position.step, self.steps_per_epoch)
-            for batch in self.videos.batches(epoch, iteration, self.seed):
+            for batch in self.source.batches(epoch, iteration, self.seed):
                 self._step(epoch, batch)
                 now = time.monotonic()
                 self.position.seconds[epoch:] = [sum(self.position.seconds[epoch:]) + now - clock]
@@ -169,13 +170,13 @@ class Trainer:
 
     def _factor(self, epoch: int, iteration: int) -> float:
         """Fraction of the rates in force at an iteration."""
-        factor = SCHEDULES[self.recipe.schedule]
-        return factor(epoch, iteration, self.steps_per_epoch, self.recipe.epochs, self.recipe.warmup_epochs)
+        factor = SCHEDULES[self.training.schedule]
+        return factor(epoch, iteration, self.steps_per_epoch, self.training.epochs, self.training.warmup_epochs)
 
     def _step(self, epoch: int, batch: Batch) -> None:
         factor = self._factor(epoch, self.position.step % self.steps_per_epoch)
         terms = self._update(factor, batch)
-        self.events.add(self.position.step, {"lr": self.recipe.lr * factor, **terms})
+        self.events.add(self.position.step, {"lr": self.training.lr * factor, **terms})
         self._account(epoch, terms)
 
     def _update(self, factor: float, batch: Batch) -> dict[str, float]:
@@ -191,9 +192,9 @@ class Trainer:
             raise StageError(f"the loss is not finite at step {self.position.step}: {terms}; try a lower recipe.lr")
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.ranks.sum_gradients(parameters)
-        if self.recipe.clip_grad:
+        if self.training.clip_grad:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip_grad)
+            torch.nn.utils.clip_grad_norm_(parameters, self.training.clip_grad)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.position.resampled += sum(part.replaced for part in parts)
@@ -201,18 +202,18 @@ class Trainer:
             self.model.tallies[name] += count
         return terms
 
-    def _backward(self, batch: Batch) -> Part:
+    def _backward(self, batch: Batch) -> ShareResult:
         """The gradient of this rank's share of a batch, and what it says about it."""
-        sizes = self.videos.division.sizes(batch.videos)
-        pieces = zip(self.videos.division.shards, batch.frames_b.split(sizes), batch.labels_b.split(sizes), strict=True)
+        sizes = self.source.division.sizes(batch.videos)
+        pieces = zip(self.source.division.shards, batch.frames_b.split(sizes), batch.labels_b.split(sizes), strict=True)
         terms: list[Named] = []
         tallies: list[Named] = []
         for shard, frames_b, labels_b in pieces:
             if not len(labels_b):
                 continue
             before = {name: count.clone() for name, count in self.model.tallies.items()}
-            with autocast(self.device, self.recipe.precision):
-                frames_bTD = self.videos.features(self.model, frames_b.to(self.device))
+            with autocast(self.device, self.training.precision):
+                frames_bTD = self.source.features(self.model, frames_b.to(self.device))
                 own = self.model.loss(frames_bTD, labels_b.to(self.device), self._classes(), self._drawing(shard))
             share = len(labels_b) / batch.videos
             self.scaler.scale(own["total"] * share).backward()
@@ -221,7 +222,7 @@ class Trainer:
                 tallies.append({name: count - before[name] for name, count in self.model.tallies.items()})
             self.model.tallies.update(before)
         values = {name: float(term) for name, term in _summed(terms).items()}
-        return Part(values, _summed(tallies), batch.replaced, self.work.stopping())
+        return ShareResult(values, _summed(tallies), batch.replaced, self.work.stopping())
 
     def _drawing(self, shard: int) -> torch.Generator:
         """The source of a step's random choices: one for each part if processes draw for themselves, else the same."""
@@ -237,7 +238,7 @@ class Trainer:
         if done and self.position.step < self.steps:
             return
         means = {name: total / (done or self.steps_per_epoch) for name, total in sums.items()}
-        if self.validation and ((epoch + 1) % self.recipe.validate_every == 0 or self.position.step == self.steps):
+        if self.validation and ((epoch + 1) % self.training.validate_every == 0 or self.position.step == self.steps):
             with torch.no_grad():
                 means["validation"] = self.validation.accuracy(self.model, self._classes())
             self.events.add(self.position.step, {"top1": means["validation"]}, "validation")
@@ -251,7 +252,7 @@ class Trainer:
         if best is not None and accuracy <= self.position.epochs[best]["validation"]:
             return
         self.position.best = epoch
-        if self.recipe.keep == "best" and self.ranks.rank == 0:
+        if self.training.keep == "best" and self.ranks.rank == 0:
             self.work.checkpoint.mkdir(parents=True, exist_ok=True)
             partial = self._best.with_suffix(".tmp")
             save_file(self.model.trained_state(), partial)
@@ -265,14 +266,14 @@ class Trainer:
 
     def write(self, out: Path) -> None:
         """The files of the record."""
-        kept = load_file(self._best) if self.recipe.keep == "best" else self.model.trained_state()
+        kept = load_file(self._best) if self.training.keep == "best" else self.model.trained_state()
         save_file(kept, out / "weights.safetensors")
         if self.model.tallies:
             save_file(self.model.tallies, out / "tallies.safetensors")
         epochs = self.position.epochs
         (out / "history.json").write_text(json.dumps(epochs))
         last = [min((epoch + 1) * self.steps_per_epoch, self.steps) - 1 for epoch in range(len(epochs))]
-        rates = [self.recipe.lr * self._factor(*divmod(step, self.steps_per_epoch)) for step in last]
+        rates = [self.training.lr * self._factor(*divmod(step, self.steps_per_epoch)) for step in last]
         write_history(out / "history.csv", epochs, rates)
 
     def result(self) -> dict[str, Any]:
@@ -281,7 +282,7 @@ class Trainer:
         `seconds` are those of all attempts, as far as their work was saved.
         """
         position = self.position
-        kept = {"kept_epoch": (position.best or 0) + 1} if self.recipe.keep == "best" else {}
+        kept = {"kept_epoch": (position.best or 0) + 1} if self.training.keep == "best" else {}
         return {
             "steps": position.step,
             "resampled": position.resampled,
@@ -341,7 +342,7 @@ def _source_videos(folder: Path) -> tuple[Tensor, Tensor]:
     return features_N1TD.mean(dim=(1, 2))[decoded], torch.tensor(table["label"].to_numpy())[decoded]
 
 
-class Part(NamedTuple):
+class ShareResult(NamedTuple):
     """A rank's share of a batch: weighted loss terms, the method's counts, videos replaced, whether it is to stop."""
 
     terms: dict[str, float]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.core.errors import StageError
 from bench.models.clip import load_clip
-from bench.stages.texts import texts_of
+from bench.models.prompts import texts_of
 from methods.contract import Model, Prediction, Predictor, build_model
 from methods.registry import method
 

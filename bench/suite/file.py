@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Gt, MinLen
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from bench.graph.profiles import Measurement
+from bench.core.identity import Identified
 from bench.suite.published import Published
 from bench.suite.resources import JobResources, StageResources
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$")]
 Fidelity = Literal["official", "clean", "log", "paper"]
 Settings = dict[str, Any]
+Count = Annotated[int, Ge(1)]
 Axis = Annotated[list[Any], MinLen(1)] | Annotated[dict[str, Settings], MinLen(1)]
 
 
@@ -24,30 +25,53 @@ class _Declared(BaseModel):
 class Row(_Declared):
     """One line of the tables: a method with its settings, multiplied by its axes."""
 
-    label: str | None = None
-    method: str
-    fidelity: Fidelity | None = None
+    label: str | None = Field(default=None, description="name in tables and figures; none: the row's key")
+    method: str = Field(description="method by name: `run_suite.py list methods`")
+    fidelity: Fidelity | None = Field(default=None, description="preset below this row's settings; none: the suite's")
     start: Name | None = Field(
         default=None,
-        description="row further up, of the same method, config and backbone: its training, with the same seed and the "
-        "same values on the axes of both, is what this one's begins with, but for what is bound to its classes",
+        description="row further up, of the same method, config and backbone. This row's training begins with the "
+        "weights of that row's training of the same seed and the same values on common axes; class-bound weights "
+        "begin anew",
     )
-    config: Settings = {}
-    inference: Settings = {}
-    recipe: Settings = {}
-    protocol: Settings = {}
-    protocols: list[Name] = Field(default=[], description="those that it is measured under; none: all of the suite's")
-    axes: dict[str, Axis] = {}
-    resources: StageResources = Field(default={}, description="what its Slurm jobs ask for, on top of the suite's")
+    config: Settings = Field(default={}, description="method settings that change training: the method's Config")
+    inference: Settings = Field(default={}, description="method settings of the test alone: the method's Inference")
+    recipe: Settings = Field(default={}, description="recipe keys of this row, on top of the suite's")
+    protocol: Settings = Field(default={}, description="protocol keys of this row, on top of every protocol's")
+    protocols: list[Name] = Field(default=[], description="protocols that measure this row; none: all of the suite's")
+    axes: dict[str, Axis] = Field(
+        default={},
+        description="axes of this row: a field (`config.layers`, `recipe.lr`, `inference.tfm`, `protocol.templates`, "
+        "`protocols.<name>.views.frames`) and its values, or a name and named bundles of fields",
+    )
+    resources: StageResources = Field(
+        default={}, description="what this row's jobs ask of Slurm, on top of the suite's"
+    )
+
+
+class Measurement(Identified):
+    """Settings of a profile's measurements."""
+
+    batches: tuple[Count, ...] = Field(default=(1,), description="videos at once; none: nothing is timed")
+    precisions: Annotated[tuple[Literal["fp32", "bf16", "fp16"], ...], MinLen(1)] = Field(
+        default=("fp32",), description="of matrix products, each measured"
+    )
+    device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field(
+        default="auto", description="cpu, cuda, cuda:1 ...; auto: that of the launch"
+    )
+    threads: Annotated[int, Ge(0)] = Field(default=0, description="CPU threads; 0: those of the launch")
+    seconds: Annotated[float, Gt(0)] = Field(default=0.5, description="of each measurement, about")
 
 
 class Profile(Measurement):
     """Profiles of rows: what their methods cost."""
 
     frames: Annotated[int, Ge(1)] | None = Field(
-        default=None, description="of a view; none: as under the first closed-set protocol"
+        default=None, description="frames of a view; none: as under the first closed-set protocol"
     )
-    views: Annotated[int, Ge(1)] | None = Field(default=None, description="of a video; none: likewise")
+    views: Annotated[int, Ge(1)] | None = Field(
+        default=None, description="views of a video; none: as under the first closed-set protocol"
+    )
     rows: list[Name] = Field(default=[], description="rows that are profiled; none: all")
 
     @property
@@ -62,15 +86,21 @@ class Report(_Declared):
     reference: Name | None = Field(default=None, description="row drawn as the reference point")
     experts: list[Name] = Field(default=[], description="rows whose experts are evaluated and compared one by one")
     feature: Literal["t", "z", "last_ffn_branch"] = Field(
-        default="t", description="what the similarity heatmap compares: temporal feature, embedding, last expert branch"
+        default="t",
+        description="feature that the similarity heatmap compares: `t` temporal feature, `z` video embedding, "
+        "`last_ffn_branch` what the last expert layer adds (MoTE, Fig. 7)",
     )
-    maps: Annotated[int, Ge(0)] = Field(default=0, description="videos on which it is shown what experts look at")
+    maps: Annotated[int, Ge(0)] = Field(
+        default=0, description="number of videos for which the page shows what each expert looks at (MoTE, Fig. 6)"
+    )
     experts_protocol: Name | None = Field(default=None, description="protocol whose videos the similarity heatmap uses")
     published: list[Published] = Field(default=[], description="published numbers that belong to the rows")
     compare: list[tuple[Name, Name]] = Field(
-        default=[], description="pairs of rows for paired tests and gains by class"
+        default=[], description="pairs of rows that are tested against each other, also class by class"
     )
-    profile: Profile | None = Field(default=None, description="what rows cost: {} with all defaults; none: not shown")
+    profile: Profile | None = Field(
+        default=None, description="costs of the rows; `{}` measures with all defaults, none does not measure"
+    )
 
     def profiles(self, row: str) -> bool:
         """Whether a row is profiled."""
@@ -80,16 +110,26 @@ class Report(_Declared):
 class SuiteFile(_Declared):
     """The keys of a suite file."""
 
-    title: str
-    description: str = ""
-    fidelity: Fidelity | None = Field(default=None, description="preset below the rows' settings: official or clean")
-    world: str | None = Field(default=None, description="another world in the place of data, backbone and schedule")
-    seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] = [0]
-    datasets: dict[Name, Settings] = {}
-    recipe: Settings = {}
+    title: str = Field(description="headline of the report")
+    description: str = Field(default="", description="text below the headline")
+    fidelity: Fidelity | None = Field(
+        default=None,
+        description="preset below the settings of all rows: `official`, as the authors' program, or `clean`, "
+        "for a fair comparison; some methods have more",
+    )
+    world: str | None = Field(
+        default=None, description="world that replaces data, backbone and schedule: `glyphs` (docs/glyph_world.md)"
+    )
+    seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] = Field(
+        default=[0], description="seeds of the trainings; each row is trained once for each"
+    )
+    datasets: dict[Name, Settings] = Field(default={}, description="own datasets, and places of the public ones")
+    recipe: Settings = Field(default={}, description="recipe of every row")
     protocol: Settings = Field(default={}, description="defaults of every protocol")
-    protocols: Annotated[dict[Name, Settings], MinLen(1)]
-    rows: Annotated[dict[Name, Row], MinLen(1)]
+    protocols: Annotated[dict[Name, Settings], MinLen(1)] = Field(
+        description="columns of the tables: a named protocol (`use: mote/k400-4x3`), keys of a protocol, or both"
+    )
+    rows: Annotated[dict[Name, Row], MinLen(1)] = Field(description="lines of the tables")
     axes: dict[str, Axis] = Field(default={}, description="axes of every row")
-    report: Report = Report()
+    report: Report = Field(default=Report(), description="contents of the report besides the tables")
     resources: JobResources = Field(default={}, description="what Slurm jobs ask for, on top of the site's")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bench.core.identity import Identified
 from bench.video.views import TestViews
 
 Role = Literal["closed-set", "zero-shot", "base", "novel"]
@@ -19,11 +21,25 @@ class Part(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dataset: str | None = None
-    split: str | None = None
+    dataset: str | None = Field(default=None, description="dataset of this part; none: the protocol's")
+    split: str | None = Field(default=None, description="split of this part; none: the protocol's")
 
 
-class Protocol(BaseModel):
+class Scoring(Identified):
+    """The part of a protocol that an evaluation reads; the videos, names and prompts reach it as its inputs."""
+
+    half: Generator | None = Field(
+        default=None, description="mean over ten draws of half of the classes, drawn as Text4Vis or Open-VCLIP do"
+    )
+    views: TestViews = Field(default=TestViews(), description="frames, clips and crops of a test video")
+    fusion: Fusion = Field(
+        default="double_softmax",
+        description="rule that makes one score of those of the views: `double_softmax` (MoTE, BIKE), `feature_mean` "
+        "(Text4Vis), `softmax_sum` (X-CLIP, ViFi-CLIP), `logit_sum` (Open-VCLIP), `cos_mean` (half-class routine)",
+    )
+
+
+class Protocol(Scoring):
     """Everything that decides an accuracy besides the model.
 
     `closed-set` measures on classes that were trained on, `zero-shot` on classes that were not. `base` and `novel`
@@ -31,18 +47,25 @@ class Protocol(BaseModel):
     Accuracy is the percentage over videos (micro average); a video that cannot be decoded counts as wrong.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    role: Role
-    dataset: str
-    split: str = "test"
+    role: Role = Field(
+        description="classes that are measured: those of training (`closed-set`), others (`zero-shot`), or the half of "
+        "a dataset's classes with more (`base`) or fewer (`novel`) training videos"
+    )
+    dataset: str = Field(description="dataset that is measured")
+    split: str = Field(default="test", description="split that is measured")
     over: tuple[Part, ...] = Field(default=(), description="parts whose mean is the number, e.g. three official splits")
-    half: Generator | None = Field(default=None, description="mean over ten draws of half of the classes, drawn so")
     labels: str = Field(default="", description="label variant: another spelling of the class names")
-    vocabulary: tuple[str, ...] = Field(default=(), description="datasets whose class names are candidates as well")
-    templates: str = Field(default="mote28", description="prompt templates of the candidate class texts")
-    views: TestViews = TestViews()
-    fusion: Fusion = Field(default="double_softmax", description="how the scores of the views become one")
+    vocabulary: tuple[str, ...] = Field(
+        default=(), description="other datasets whose class names are candidates as well (MoTE, Sec. 3.4)"
+    )
+    templates: str = Field(
+        default="mote28", description="set of prompt templates of the candidate class texts (bench/models/prompts.py)"
+    )
+
+    @cached_property
+    def scoring(self) -> Scoring:
+        """The part that an evaluation reads."""
+        return Scoring(**{name: getattr(self, name) for name in Scoring.model_fields})
 
     @property
     def classes(self) -> Literal["all", "base", "novel"]:
@@ -58,7 +81,8 @@ class Protocol(BaseModel):
 
     def fields(self) -> dict[str, Any]:
         """Every field that was given or has a default, flat: {"views.clips": 3, ...}."""
-        return dict(_flat(self.model_dump(mode="json")))
+        dump = self.model_dump(mode="json")
+        return dict(_flat({name: dump[name] for name in sorted(dump, key=lambda name: name in Scoring.model_fields)}))
 
     def differences(self, other: Protocol) -> str:
         """What this protocol has instead of the other's values, e.g. "views.clips 1 instead of 3"; "" if nothing."""

@@ -1,81 +1,129 @@
-"""Recipe: how a method is trained. A value; all of it is part of a training's identity."""
+"""Recipe: how a method is trained, what of it a training reads, and how it is carried out."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from bench.core.identity import Identified
 from bench.video.views import TrainViews
 
 Rate = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(1)]
 
-# How the same training is carried out: its results are alike within rounding, unless the method draws per process.
-EXECUTION = ("processes", "accumulate", "checkpointing")
 
-
-class Recipe(BaseModel):
-    """Training settings with the published MoTE values as defaults (arXiv 2410.10589, Sec. 4.1 and official config)."""
+class Execution(BaseModel):
+    """How a training is carried out: results are alike within rounding, unless the method draws for each process."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: str = Field(default="glyphs-narrow", description="dataset that is trained on")
-    split: str = Field(default="train", description="split of the source")
-    classes: Literal["all", "base"] = Field(default="all", description="base: the half with more training videos")
-    shots: Count | None = Field(default=None, description="videos per class, drawn; none: all")
-    draw: Annotated[int, Ge(0)] | Literal["trial"] = Field(default="trial", description="seed of the draw of the shots")
-    repeat: bool = Field(default=False, description="an epoch of drawn shots is as long as one of the whole list")
-    labels: str = Field(default="", description="label variant of the source: another spelling of its class names")
-    backbone: str = Field(default="glyph-vit", description="CLIP model: glyph-vit or an open_clip ViT config")
-    pretrained: str = Field(default="builtin", description="builtin, a local file, an open_clip tag, or random:<seed>")
-    imported: str | None = Field(
-        default=None,
-        pattern="^[0-9a-f]{16}$",
-        description="instead of training: an official checkpoint, by the name that `import` gives it",
+    processes: Count = Field(
+        default=1, description="processes of the training, one device each; every batch is divided among them"
     )
-    templates: str = Field(default="mote28", description="prompt templates of the source class texts")
-    descriptions: str = Field(
-        default="",
-        description="sentences about source classes, for methods that compare with them (bench.data.descriptions)",
-    )
-    class_features: str = Field(
-        default="",
-        description="file of class features in the place of the text tower's, also at the test",
-    )
-    views: TrainViews = TrainViews()
-    batch: Count = Field(default=144, description="videos in an optimiser step, over all processes")
-    epochs: Annotated[float, Gt(0)] = 30
-    warmup_epochs: Rate = 5
-    schedule: Literal["mote", "vifi"] = Field(
-        default="mote", description="of the rates: bench.stages.training.schedule"
-    )
-    lr: Rate = Field(default=5e-5, description="base rate, used by the head")
-    tower_lr_ratio: Rate = Field(default=0.06, description="rate of the CLIP tower and logit scale over the base rate")
-    weight_decay: Rate = 0.2
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: Annotated[float, Gt(0)] = 1e-8
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        default="fp32", description="of matrix products, by autocast; fp16 with dynamic loss scaling, as MoTE's trainer"
-    )
-    clip_grad: Annotated[float, Gt(0)] | None = Field(
-        default=None, description="largest norm of all gradients together; none: no clipping, as published"
-    )
-    validation: str = Field(default="", description="split of the source that is measured with one view after epochs")
-    validate_every: Count = Field(
-        default=1, description="epochs from one measurement of the validation split to the next"
-    )
-    keep: Literal["last", "best"] = Field(
-        default="last", description="which weights are the result: the last, or those best on the validation split"
-    )
-    processes: Count = Field(default=1, description="processes, one device each, among which every batch is divided")
     accumulate: Count = Field(
-        default=1, description="parts of a process's share of a batch that are worked on in turn, to need less memory"
+        default=1, description="parts of a process's share of a batch, computed one after another to save memory"
     )
     checkpointing: bool = Field(
         default=False,
-        description="the tower's activations are computed again in the backward pass, to need less memory",
+        description="compute the tower's activations again in the backward pass, to save memory",
+    )
+
+    @property
+    def shards(self) -> int:
+        """Parts into which a batch is divided. A method that draws per process sees each of them as a process."""
+        return self.processes * self.accumulate
+
+
+class Training(Identified):
+    """Recipe fields that a training reads, with the published MoTE values as defaults.
+
+    Source: arXiv 2410.10589, Sec. 4.1, and the official config.
+    """
+
+    views: TrainViews = Field(default=TrainViews(), description="frames and pixels of a training video")
+    batch: Count = Field(default=144, description="videos of an optimiser step, over all processes (MoTE, paper)")
+    epochs: Annotated[float, Gt(0)] = Field(
+        default=30, description="length of the training, in epochs (MoTE, Sec. 4.1)"
+    )
+    warmup_epochs: Rate = Field(default=5, description="length of the warm-up of the rates, in epochs (MoTE, Sec. 4.1)")
+    schedule: Literal["mote", "vifi"] = Field(
+        default="mote",
+        description="schedule of the rates: cosine in steps of ten iterations (`mote`, also of Text4Vis and VidPrism), "
+        "or by iteration, down to a hundredth (`vifi`, also of MSTA)",
+    )
+    lr: Rate = Field(default=5e-5, description="base learning rate, which is the head's (MoTE, Sec. 4.1)")
+    tower_lr_ratio: Rate = Field(
+        default=0.06,
+        description="learning rate of the CLIP tower and the logit scale, over the base rate (MoTE, paper)",
+    )
+    weight_decay: Rate = Field(
+        default=0.2, description="weight decay of AdamW, on every trained parameter (MoTE, code)"
+    )
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="decays of AdamW's two moments (MoTE, code)")
+    eps: Annotated[float, Gt(0)] = Field(default=1e-8, description="epsilon of AdamW (MoTE, code)")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32",
+        description="precision of matrix products, by autocast; fp16 has dynamic loss scaling (MoTE, code)",
+    )
+    clip_grad: Annotated[float, Gt(0)] | None = Field(
+        default=None, description="largest norm of all gradients together; none: no clipping (MoTE, code)"
+    )
+    validate_every: Count = Field(default=1, description="epochs between two measurements of the validation split")
+    keep: Literal["last", "best"] = Field(
+        default="last",
+        description="weights that are the result: the last ones, or the best ones on the validation split",
+    )
+
+
+class Recipe(Training, Execution):
+    """All settings of a training. Its own fields name lists, texts and weights, which enter identities by content."""
+
+    source: str = Field(default="glyphs-narrow", description="dataset that is trained on")
+    split: str = Field(default="train", description="split of the source")
+    classes: Literal["all", "base"] = Field(
+        default="all",
+        description="classes that are trained on; `base` is the half with more training videos "
+        "(ViFi-CLIP, base to novel)",
+    )
+    shots: Count | None = Field(default=None, description="videos of each class, drawn (few-shot); none: all")
+    draw: Annotated[int, Ge(0)] | Literal["trial"] = Field(
+        default="trial", description="seed of the draw of the shots; `trial`: that of the training"
+    )
+    repeat: bool = Field(
+        default=False,
+        description="repeat the drawn shots until an epoch is as long as one of the whole list (MoTE, Text4Vis)",
+    )
+    labels: str = Field(default="", description="label variant of the source: another spelling of its class names")
+    backbone: str = Field(
+        default="glyph-vit", description="CLIP model: `glyph-vit` or the name of an open_clip ViT, such as `ViT-B-16`"
+    )
+    pretrained: str = Field(
+        default="builtin",
+        description="weights of CLIP: `builtin`, a local file, an open_clip tag such as `openai`, or `random:<seed>`",
+    )
+    imported: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{16}$",
+        description="official checkpoint that takes the place of training, by the name that `import` prints",
+    )
+    templates: str = Field(
+        default="mote28", description="set of prompt templates of the source class texts (bench/models/prompts.py)"
+    )
+    descriptions: str = Field(
+        default="",
+        description="folder of sentences about the source classes, for methods whose loss compares with them; `glyphs` "
+        "for the embedded world",
+    )
+    class_features: str = Field(
+        default="",
+        description="file of class features that take the place of the text tower's, in training and at the test",
+    )
+    validation: str = Field(
+        default="",
+        description="split of the source that is measured during training, one view of a video; none: no measurement",
     )
 
     @model_validator(mode="after")
@@ -88,7 +136,12 @@ class Recipe(BaseModel):
             raise ValueError("keep: best needs a validation split to tell which weights are best")
         return self
 
-    @property
-    def shards(self) -> int:
-        """Parts into which a batch is divided. A method that draws per process sees each of them as a process."""
-        return self.processes * self.accumulate
+    @cached_property
+    def training(self) -> Training:
+        """The part that a training reads."""
+        return Training(**{name: getattr(self, name) for name in Training.model_fields})
+
+    @cached_property
+    def execution(self) -> Execution:
+        """The part that says how it is carried out."""
+        return Execution(**{name: getattr(self, name) for name in Execution.model_fields})

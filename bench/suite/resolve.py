@@ -39,7 +39,7 @@ SUITES = Path(__file__).parents[2] / "suites"
 PARTS = ("config", "inference", "recipe", "protocol", "protocols")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """One method with all settings resolved, and one seed."""
 

@@ -117,21 +117,23 @@ class Resources(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    partition: Word | None = None
-    account: Word | None = None
-    qos: Word | None = None
+    partition: Word | None = Field(default=None, description="partition (queue) of the job")
+    account: Word | None = Field(default=None, description="account that the job is charged to")
+    qos: Word | None = Field(default=None, description="quality of service")
     constraint: Word | None = Field(default=None, description="features that a node must have: a100|h100")
     gpus: Annotated[int, Ge(0)] | None = Field(
-        default=None, description="of a task; a training has recipe.processes tasks, all else one"
+        default=None, description="GPUs of a task; a training has recipe.processes tasks, all else one"
     )
-    cpus: Count | None = Field(default=None, description="of a task")
-    memory: Megabytes | None = Field(default=None, description="of a node: 512M, 16G, 1.5T, or a number of megabytes")
+    cpus: Count | None = Field(default=None, description="CPUs of a task")
+    memory: Megabytes | None = Field(
+        default=None, description="memory of a node: 512M, 16G, 1.5T, or a number of megabytes"
+    )
     time: Annotated[Minutes, Ge(1)] | None = Field(
         default=None, description="limit of a job: H:MM:SS, D-HH:MM:SS, D-HH, MM:SS, or a number of minutes"
     )
-    nodes: Count | None = Field(default=None, description="over which the tasks of a job are divided evenly")
+    nodes: Count | None = Field(default=None, description="nodes over which the tasks of a job are divided evenly")
     exclude: Word | None = Field(default=None, description="nodes to stay away from: node[1-3]")
-    reservation: Word | None = None
+    reservation: Word | None = Field(default=None, description="reservation that the job runs in")
     extra: Annotated[dict[Option, OptionValue], AfterValidator(_sorted)] = Field(
         default={}, description="other options of sbatch by their long names; true: without value, false: left out"
     )

@@ -8,25 +8,30 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from bench.core.identity import Identified
 
 Positive = Annotated[int, Ge(1)]
 Resize = Positive | tuple[Positive, Positive]
 
 
-class _Views(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    frames: Positive = 8
-    resize: Resize = Field(description="length of the short side, or [height, width] whatever the video's proportions")
-    size: Positive = Field(description="side of the square that a tower sees")
-    decoder: str = Field(default="decord", description="decord, pyav, torchcodec, or module:Class")
+class _Views(Identified):
+    frames: Positive = Field(default=8, description="frames of a clip, T")
+    resize: Resize
+    size: Positive
+    decoder: str = Field(
+        default="decord", description="video decoder: `decord`, `pyav`, `torchcodec`, or `module:Class`"
+    )
     normalise: Literal["model", "imagenet"] = Field(
         default="model", description="channel statistics: those of the CLIP weights, or ImageNet's (X-CLIP, ViFi-CLIP)"
     )
-    stride: Positive = Field(default=16, description="strided sampler: frames from one to the next")
+    stride: Positive = Field(
+        default=16, description="strided sampler: distance of two frames of a clip, in frames of the video"
+    )
     rate: Annotated[float, Gt(0)] | None = Field(
-        default=None, description="strided sampler: frames per second for which `stride` holds; none: of every video"
+        default=None,
+        description="strided sampler: frames per second that `stride` is meant for; none: those of each video",
     )
     spacing: Literal["step", "even"] = Field(
         default="step",
@@ -46,15 +51,34 @@ class TestViews(_Views):
 
     __test__ = False
 
-    clips: Positive = 1
-    crops: Literal[1, 3, 5, 10] = 1
-    three_crop: Literal["quarters", "long_side"] = Field(
-        default="quarters", description="where three crops lie: MoTE's rule, or along the longer side (mmaction)"
+    clips: Positive = Field(default=1, description="clips of a video, at different times")
+    crops: Literal[1, 3, 5, 10] = Field(
+        default=1, description="crops of a clip: centre; three; corners and centre; these five and their mirror images"
     )
-    sampler: Literal["segment_start", "dense", "segment_centre", "mmaction", "strided"] = "segment_start"
-    short_clip: Literal["wrap", "clamp"] = "clamp"
-    resize: Resize = 224
-    size: Positive = 224
+    three_crop: Literal["quarters", "long_side"] = Field(
+        default="quarters",
+        description="places of three crops: left, right, centre (MoTE), or along the longer side (mmaction)",
+    )
+    sampler: Literal["segment_start", "dense", "segment_centre", "mmaction", "strided"] = Field(
+        default="segment_start",
+        description="rule that picks the frames: first of each segment (MoTE, Text4Vis), over 128 consecutive ones "
+        "(`dense`), middle of each segment (ActionCLIP), mmaction's (X-CLIP, ViFi-CLIP), every `stride`-th "
+        "(ST-Adapter, Open-VCLIP)",
+    )
+    short_clip: Literal["wrap", "clamp"] = Field(
+        default="clamp",
+        description="segment_start of videos with fewer frames than `frames`: later clips begin with the last frame "
+        "(`wrap`, official code) or with the first (`clamp`)",
+    )
+    resize: Resize = Field(
+        default=224,
+        description="length of the short side in pixels, or [height, width] whatever the video's proportions; left out in "
+        "a suite, the default is scaled to the backbone's input size",
+    )
+    size: Positive = Field(
+        default=224,
+        description="side of the square crop in pixels; left out in a suite, it is the backbone's input size",
+    )
 
     @property
     def count(self) -> int:
@@ -69,11 +93,32 @@ class TrainViews(_Views):
     can be encoded once and shared; epoch e uses copy e mod N. `copies` = 0 draws a fresh view in every epoch.
     """
 
-    sampler: Literal["segments_inclusive", "ticks", "dense", "mmaction", "strided"] = "segments_inclusive"
-    augmentation: Literal["none", "mote"] = "none"
-    flip: bool = Field(
-        default=True, description="`mote` mirrors half of the views; off where left and right have names"
+    sampler: Literal["segments_inclusive", "ticks", "dense", "mmaction", "strided"] = Field(
+        default="segments_inclusive",
+        description="rule that draws the frames: one of each segment with common borders (MoTE) or without (`ticks`, "
+        "Text4Vis), over 128 consecutive ones (`dense`), mmaction's (X-CLIP, ViFi-CLIP), or every `stride`-th",
     )
-    resize: Resize = 256
-    size: Positive = 224
-    copies: Annotated[int, Ge(0)] = 0
+    augmentation: Literal["none", "mote"] = Field(
+        default="none", description="centre crop; or random resized crop, mirror image and grey at random (MoTE, code)"
+    )
+    flip: bool = Field(
+        default=True,
+        description="augmentation `mote` mirrors half of the views; switch off where classes name left and right",
+    )
+    resize: Resize = Field(
+        default=256,
+        description="length of the short side in pixels, or [height, width] whatever the video's proportions; left out in "
+        "a suite, the default is scaled to the backbone's input size",
+    )
+    size: Positive = Field(
+        default=224,
+        description="side of the square crop in pixels; left out in a suite, it is the backbone's input size",
+    )
+    copies: Annotated[int, Ge(0)] = Field(
+        default=0, description="fixed views of each video, which trials with a frozen tower share; 0: fresh ones always"
+    )
+
+    @property
+    def count(self) -> int:
+        """Number of fixed views V of one video, 0 if they are drawn afresh."""
+        return self.copies

@@ -30,8 +30,8 @@ from torch.utils.data import DataLoader
 from bench.care.prepare import Preparation, prepare_video
 from bench.data.datasets import Dataset
 from bench.data.selection import Videos
-from bench.stages.training.batches import Features
-from bench.suite.recipe import Recipe
+from bench.stages.training.batches import Division, Features
+from bench.suite.recipe import Execution, Training
 from bench.video.loader import test_loader
 from bench.video.pool import Decoding
 from bench.video.source import Source
@@ -112,10 +112,10 @@ def features(folder: Path) -> Pass:
         table = pd.DataFrame({"label": [0] * 20_000, "failure": pd.array([None] * 20_000, dtype="string")})
         table.to_parquet(folder / "videos.parquet")
     work: Any = SimpleNamespace(inputs={"features": folder}, spec={"length": None})
-    recipe = Recipe(batch=256)
+    training, division = Training(batch=256), Division(Execution())
 
     def read(count: int) -> Iterator[int]:
-        for batch in Features(work, recipe, 0).batches(0, 0, 0):
+        for batch in Features(work, training, division).batches(0, 0, 0):
             yield len(batch.labels_b)
 
     return read

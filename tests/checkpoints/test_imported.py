@@ -7,7 +7,6 @@ import pickle
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,14 +15,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.checkpoints.imported import file_digest, find_trained, identity_of, imported_spec, refuse_unimported
+from bench.checkpoints.imported import file_digest, find_trained, refuse_unimported
 from bench.commands.app import main
 from bench.core.errors import UserError
 from bench.data.datasets import dataset
+from bench.graph.kinds import Imported
+from bench.graph.stage import as_json
 from bench.models.clip import load_clip
 from bench.models.prompts import prompts
 from bench.models.state_dicts import HEAD, SOURCES, TOWER
-from bench.models.weights import weights_identity
 from bench.store.records import Store
 from methods.contract import Model, build_model
 from methods.registry import method
@@ -138,14 +138,12 @@ def test_the_identity_is_that_of_the_spec_alone(tmp_path: Path, store: Store) ->
     file = saved(tmp_path, mote_checkpoint())
     assert take(file, store) == 0
     record, _ = the_record(store)
-    weights = {"backbone": "glyph-vit", "weights": weights_identity("glyph-vit", "random:0")}
     config = method("mote").config.model_validate({"tower": "tuned", "layers": 2, "num_experts": 3})
-    spec = imported_spec(weights, "mote", config.model_dump(mode="json"), file_digest(file))
-    assert (record["spec"], record["identity"], record["inputs"]) == (spec, identity_of(spec), {})
-    stage: Any = SimpleNamespace(spec=spec, key=("train", identity_of(spec)), context={"pretrained": "random:0"})
+    stage = Imported("mote", config, "glyph-vit", "random:0", file_digest(file)).plan()
+    assert (record["spec"], record["identity"], record["inputs"]) == (as_json(stage.spec), stage.identity, {})
     refuse_unimported([stage, stage], store)
-    other = spec | {"config": config.model_dump(mode="json") | {"layers": 3}}
-    stage = SimpleNamespace(spec=other, key=("train", identity_of(other)), context={"pretrained": "random:0"})
+    deeper = config.model_copy(update={"layers": 3})
+    stage = Imported("mote", deeper, "glyph-vit", "random:0", file_digest(file)).plan()
     with pytest.raises(UserError, match=r"(?s)not in the store .*layers: 3.*there is: mote .*layers: 2.*import FILE"):
         refuse_unimported([stage], store)
 

@@ -56,7 +56,7 @@ def test_code_counts_also_of_imported_modules(package: Path, file: str, old: str
 
 def test_the_hashes_of_modules_make_up_the_fingerprint(package: Path) -> None:
     whole, before = fingerprint(), source_hashes("sample_method.outer")
-    assert set(before) == {"sample_method", "sample_method.inner", "sample_method.outer"}
+    assert set(before) == {"sample_method.inner", "sample_method.outer"}
     assert digest(before) == whole
     (package / "inner.py").write_text("VALUE = 2\n")
     fingerprint()

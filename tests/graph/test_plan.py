@@ -107,7 +107,7 @@ def test_large_stages_say_more_about_rates_than_small_ones(tmp_path: Path) -> No
 
 def test_identities_are_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change here means that nobody's finished work is found again: it must be wanted, and said in the notes."""
-    monkeypatch.setattr("bench.graph.stage.source_fingerprint", lambda *modules: "-".join(modules))
+    monkeypatch.setattr("bench.graph.stage.source_fingerprint", lambda *modules, without: "-".join(modules))
     monkeypatch.setattr("bench.graph.specs.weights_identity", lambda *name: "weights")
     monkeypatch.setattr("bench.glyphs.world.recipe_digest", lambda world: world)
     stages = build_graph(load_suite(write_suite(tmp_path))).stages.values()

@@ -8,12 +8,13 @@ import pytest
 
 from bench.core.errors import UserError
 from bench.graph.build import Graph, build_graph
-from bench.graph.profiles import Measurement, profile_stage
+from bench.graph.kinds import profile_stage
 from bench.graph.stage import Stage
 from bench.launch.local import LocalRun
 from bench.launch.slurm import plan_round
 from bench.models.backbones import backbone
 from bench.store.records import Store
+from bench.suite.file import Measurement
 from bench.suite.resolve import load_suite
 from methods.registry import method
 from tests.launch.launched import launched

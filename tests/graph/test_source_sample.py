@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from bench.data.selection import Selection
 from bench.graph.build import build_graph
 from bench.graph.plan import make_plan
-from bench.graph.stage import Stage
+from bench.graph.stage import Stage, as_json
 from bench.launch.local import run_local
 from bench.stages.work import Compute
 from bench.store.records import Store
@@ -87,7 +87,7 @@ def test_it_is_seen_in_one_view_without_chance(tmp_path: Path) -> None:
     planned = stages(tmp_path)
     (one, other) = (stage for stage in planned if "shot" in stage.title)
     assert one.title == "encode tiny/train 3-shot draw 0" and one.identity != other.identity
-    views: dict[str, Any] = one.spec["views"]
+    views: dict[str, Any] = as_json(one.spec["views"])
     assert (views["clips"], views["crops"], views["sampler"]) == (1, 1, "segment_start")
     assert (views["frames"], views["resize"], views["size"]) == (2, [70, 90], 64)
     assert one.flops > 0 and one.frames is not None

@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 
 from bench.core.errors import Interrupted, StageError
-from bench.core.identity import digest, source_fingerprint
+from bench.core.identity import digest
+from bench.graph.stage import stage_source
 from bench.launch.work import Order, assist, execute
 from bench.stages.work import Compute, Work
 from bench.store.records import Store
 
 MODULES = ("bench.core.seeds",)
 ORDER = Order(
-    *("stand-in", "a" * 32, "a stage", {}, {"pretrained": "openai@/shared/weights.pt"}, {}, 1.0),
-    *(MODULES, source_fingerprint(*MODULES)),
+    *("probe", "a" * 32, "a stage", {}, {"pretrained": "openai@/shared/weights.pt"}, {}, 1.0),
+    *(MODULES, stage_source("probe", MODULES)),
 )
 COMPUTE = Compute("cpu")
 LAUNCH: dict[str, Any] = {"launch": "one", "job": "7_1", "revision": "abc"}
@@ -33,7 +34,7 @@ def carry_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     """Execute a function as the stage."""
 
     def executed(run: Stage, order: Order = ORDER, stopping: Callable[[], bool] = lambda: False) -> str | None:
-        monkeypatch.setitem(sys.modules, "bench.stages.stand-in", SimpleNamespace(run=run))
+        monkeypatch.setitem(sys.modules, "bench.stages.probe", SimpleNamespace(run=run))
         return execute(order, Store(tmp_path), COMPUTE, LAUNCH, stopping)
 
     return executed
@@ -47,7 +48,7 @@ def test_success_leaves_a_record_that_names_weights_by_their_tag(
     tmp_path: Path, carry_out: Callable[..., str | None]
 ) -> None:
     assert carry_out(lambda work: {"pretrained": work.context["pretrained"]}) is None
-    record = Store(tmp_path).read("stand-in", ORDER.identity)
+    record = Store(tmp_path).read("probe", ORDER.identity)
     assert record["result"] == {"pretrained": "openai@/shared/weights.pt"}
     assert record["context"] == {"pretrained": "openai"}
     assert record["provenance"]["job"] == "7_1"
@@ -61,7 +62,7 @@ def test_success_leaves_a_record_that_names_weights_by_their_tag(
 def test_what_is_done_is_not_repeated(tmp_path: Path, carry_out: Callable[..., str | None]) -> None:
     carry_out(lambda work: {"first": True})
     carry_out(lambda work: {"first": False})
-    assert Store(tmp_path).read("stand-in", ORDER.identity)["result"] == {"first": True}
+    assert Store(tmp_path).read("probe", ORDER.identity)["result"] == {"first": True}
 
 
 def test_an_interruption_is_logged_with_how_far_it_came(tmp_path: Path, carry_out: Callable[..., str | None]) -> None:
@@ -72,7 +73,7 @@ def test_an_interruption_is_logged_with_how_far_it_came(tmp_path: Path, carry_ou
     with pytest.raises(Interrupted):
         carry_out(run, stopping=lambda: True)
     assert [(e["event"], e.get("done")) for e in events(tmp_path)] == [("start", None), ("interrupted", 5)]
-    assert not Store(tmp_path).done("stand-in", ORDER.identity)
+    assert not Store(tmp_path).done("probe", ORDER.identity)
     assert not list((tmp_path / "writing").iterdir())
 
 
@@ -97,7 +98,7 @@ def test_other_code_than_that_of_the_launch_is_refused(tmp_path: Path, carry_out
     reason = carry_out(lambda work: {}, replace(ORDER, source="other"))
     assert reason is not None
     assert reason.startswith("the code has changed since the launch")
-    assert not Store(tmp_path).done("stand-in", ORDER.identity)
+    assert not Store(tmp_path).done("probe", ORDER.identity)
 
 
 def test_further_ranks_take_part_without_a_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,6 +107,6 @@ def test_further_ranks_take_part_without_a_trace(tmp_path: Path, monkeypatch: py
         work.progress(1, 2, "steps")
         return {}
 
-    monkeypatch.setitem(sys.modules, "bench.stages.stand-in", SimpleNamespace(run=run))
+    monkeypatch.setitem(sys.modules, "bench.stages.probe", SimpleNamespace(run=run))
     assist(ORDER, Store(tmp_path), COMPUTE, lambda: False)
     assert not list(tmp_path.iterdir())

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from bench.data.lists import Entry
 from bench.graph.build import Cell, Graph, build_graph
-from bench.graph.stage import Stage
+from bench.graph.stage import Stage, as_json
 from bench.store.records import Store
 from bench.suite.pairing import Pair
 from bench.suite.published import lookup
@@ -349,7 +349,7 @@ def _many(points: int, protocols: int, seeds: int) -> str:
 
 def _record(stage: Stage, result: dict[str, Any], store: Store) -> AbstractContextManager[Path]:
     inputs = {name: list(other.key) for name, other in stage.inputs.items()}
-    about = {"title": stage.title, "spec": stage.spec, "context": stage.context, "inputs": inputs}
+    about = {"title": stage.title, "spec": as_json(stage.spec), "context": as_json(stage.context), "inputs": inputs}
     return store.writing(*stage.key, {**about, "result": result, "cost": {"seconds": 1.0}, "provenance": ORIGIN})
 
 

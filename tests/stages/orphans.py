@@ -7,12 +7,13 @@ import sys
 import time
 from pathlib import Path
 
-from bench.stages.training.ranks import Seat, start
+from bench.stages.training.processes import start
+from bench.stages.training.ranks import RankInfo
 from tests.stages import orphans
 
 
-def sleeping(folder: Path, seat: Seat) -> None:
-    (folder / f"{seat.rank}.pid").write_text(str(os.getpid()))
+def sleeping(folder: Path, info: RankInfo) -> None:
+    (folder / f"{info.rank}.pid").write_text(str(os.getpid()))
     time.sleep(300)
 
 

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from bench.core.errors import Interrupted, StageError
-from bench.graph.profiles import Measurement, profile_stage
+from bench.graph.kinds import profile_stage
+from bench.graph.stage import as_json
 from bench.measure.timing import Clock
 from bench.models.backbones import backbone
 from bench.stages.profile import named_choices, run
 from bench.stages.work import Compute, Work
+from bench.suite.file import Measurement
 from methods.registry import method
 
 SHOWN = {"frames": 2, "views": 2, "classes": 6}
@@ -28,7 +30,7 @@ def profiled(name: str, config: dict[str, Any], stopping: bool = False, **change
     stage = profile_stage(name, settings, kind.inference(), shape, SHOWN, training, measurement, "a profile")
     nowhere = Path("nowhere")
     work = Work(
-        *(stage.spec, stage.context, {}, nowhere, nowhere, Compute("cpu")),
+        *(as_json(stage.spec), stage.context, {}, nowhere, nowhere, Compute("cpu")),
         *(lambda *state: told.append(state), print, lambda: stopping),
     )
     found = run(work)

@@ -182,7 +182,7 @@ def test_a_step_whose_scaled_gradients_overflow_is_left_out(folder: Path, monkey
     trainer = Trainer(work, Ranks())
     before = {name: tensor.clone() for name, tensor in trainer.model.trained_state().items()}
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=1e38)
-    batch = next(trainer.videos.batches(0, 0, 0))
+    batch = next(trainer.source.batches(0, 0, 0))
     trainer._update(1.0, batch)
     assert trainer.scaler.get_scale() == pytest.approx(5e37, rel=1e-3)
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.trained_state().items())
@@ -194,7 +194,7 @@ def test_a_step_whose_scaled_gradients_overflow_is_left_out(folder: Path, monkey
 
 def test_gradients_are_clipped_together(folder: Path) -> None:
     trainer = Trainer(training(folder, "clipped", clip_grad=0.01), Ranks())
-    trainer._update(1.0, next(trainer.videos.batches(0, 0, 0)))
+    trainer._update(1.0, next(trainer.source.batches(0, 0, 0)))
     norms = [p.grad.norm() for group in trainer.optimizer.param_groups for p in group["params"] if p.grad is not None]
     assert float(torch.stack(norms).norm()) == pytest.approx(0.01, rel=1e-3)
 
@@ -291,17 +291,17 @@ def test_a_launcher_must_start_as_many_processes_as_the_recipe_says(
 
 def test_processes_need_a_cuda_device_each() -> None:
     with pytest.raises(StageError, match="3 processes need a CUDA device each"):
-        train.Seat(2, 3, 99).device("cuda")
+        train.RankInfo(2, 3, 99).device("cuda")
 
 
 def test_every_video_is_in_one_part(folder: Path) -> None:
     trainers = [Trainer(training(folder, f"rank {rank}", processes=2), Ranks(rank, 2)) for rank in range(2)]
     alone = Trainer(training(folder, "alone"), Ranks())
     for both, whole in zip(
-        zip(*(trainer.videos.batches(0, 0, 0) for trainer in trainers), strict=True),
-        alone.videos.batches(0, 0, 0),
+        zip(*(trainer.source.batches(0, 0, 0) for trainer in trainers), strict=True),
+        alone.source.batches(0, 0, 0),
         strict=True,
     ):
         torch.testing.assert_close(torch.cat([batch.frames_b for batch in both]), whole.frames_b, rtol=0, atol=0)
         assert {batch.videos for batch in both} == {len(whole.labels_b)}
-    assert len(alone.videos) == VIDEOS
+    assert len(alone.source) == VIDEOS

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.stages.work import Compute, Work
+from bench.suite.recipe import Execution
 from tests.videos import CLASSES, write_tiny_dataset
 
 VIDEOS, FRAMES, WIDTH = 12, 2, 128
@@ -50,18 +51,22 @@ def training(
     # AdamW blows a gradient that is 0 but for rounding (keys' biases have one) up to a full step unless eps is larger.
     settings |= {"batch": 5, "epochs": 2, "warmup_epochs": 0, "tower_lr_ratio": 1.0, "eps": 1e-4}
     splits = {"train": "train.txt", "test": "test.txt"}
+    settings |= recipe
+    execution = {name: settings.pop(name) for name in Execution.model_fields if name in settings}
+    measured = {"validation": "validation"} if settings.pop("validation", "") else {}
     declared = {"name": "tiny", "folder": str(folder), "root": ".", "classes": "classes.csv", "splits": splits}
     return Work(
         spec={
-            **{"backbone": "glyph-vit", "content": "content", "validation": "validation", "length": None, "seed": 0},
+            **{"backbone": "glyph-vit", "content": "content", "length": None, "seed": 0, **measured},
             **{"method": method, "config": {**config, "tower": "tuned" if tuned else "frozen"}},
-            "recipe": settings | recipe,
+            "recipe": settings,
         },
         context={
             "pretrained": "random:0",
             "declared": {"tiny": declared},
             "selection": ["tiny", "train"],
             "validation": ["tiny", "test"],
+            "execution": execution,
         },
         inputs={"source_texts": folder / "classes", "source_features": folder / "features"}
         | ({} if tuned else {"features": folder / "features"}),

@@ -1,4 +1,4 @@
-"""What a rank sees of the batches of an epoch: features that were encoded once, or clips that are decoded anew.
+"""A rank's shares of the batches of an epoch: features that were encoded once, or clips that are decoded anew.
 
 Order, views and stand-ins follow from seeds named by trial, epoch and video, so they are alike for any number of ranks.
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from bench.core.errors import StageError
 from bench.core.seeds import seed_for
 from bench.data.selection import opened
-from bench.suite.recipe import Recipe
+from bench.suite.recipe import Execution, Training
 from bench.video.loader import train_loader
 from bench.video.transforms import normalise, statistics
 from methods.contract import Model
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Division:
-    """How batches are divided among ranks: into recipe.shards parts by position, of which each rank has some in turn.
+    """Division of batches among ranks: into `shards` parts by position, of which each rank has some in turn.
 
     Parts differ in size by one video at most; those of a short last batch may be empty.
     """
 
-    recipe: Recipe
+    execution: Execution
     rank: int = 0
 
     @property
     def shards(self) -> range:
         """This rank's parts."""
-        own = self.recipe.accumulate
+        own = self.execution.accumulate
         return range(self.rank * own, (self.rank + 1) * own)
 
     def sizes(self, videos: int) -> list[int]:
         """Sizes of this rank's parts of a batch."""
-        return [len(range(shard, videos, self.recipe.shards)) for shard in self.shards]
+        return [len(range(shard, videos, self.execution.shards)) for shard in self.shards]
 
     def share(self, batch: Sequence[int]) -> Sequence[int]:
         """This rank's videos of a batch."""
-        before = sum(len(range(shard, len(batch), self.recipe.shards)) for shard in range(self.shards.start))
+        before = sum(len(range(shard, len(batch), self.execution.shards)) for shard in range(self.shards.start))
         return batch[before : before + sum(self.sizes(len(batch)))]
 
 
@@ -68,28 +68,28 @@ class Batch(NamedTuple):
 Share = tuple[Tensor, Tensor, int]  # frames, labels, replaced
 
 
-class Videos(ABC):
-    """The videos of a training."""
+class Source(ABC):
+    """The source videos of a training, in batches."""
 
-    def __init__(self, recipe: Recipe, rank: int) -> None:
-        self.recipe = recipe
-        self.division = Division(recipe, rank)
+    def __init__(self, training: Training, division: Division) -> None:
+        self.training = training
+        self.division = division
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def features(self, model: Model, frames_b: Tensor) -> Tensor:
-        """Frame features [b, T, D] of what a batch holds."""
+        """Frame features [b, T, D] of a batch."""
 
     @abstractmethod
     def _read(self, shares: list[Sequence[int]], seed: int, epoch: int) -> Iterator[Share]:
-        """What a rank's shares of batches, none of them empty, look like in an epoch."""
+        """Frames and labels of a rank's shares of the batches of an epoch, none of them empty."""
 
     def batches(self, epoch: int, start: int, seed: int) -> Iterator[Batch]:
         """This rank's shares of the batches of an epoch, from batch `start` on."""
         order: list[int] = np.random.default_rng(seed_for("order", seed, epoch)).permutation(len(self)).tolist()
-        size = self.recipe.batch
+        size = self.training.batch
         batches = [order[first : first + size] for first in range(start * size, len(order), size)]
         shares = [self.division.share(batch) for batch in batches]
         read = self._read([share for share in shares if share], seed, epoch)
@@ -98,11 +98,11 @@ class Videos(ABC):
             yield Batch(*(next(read) if share else nothing), len(batch))
 
 
-class Features(Videos):
+class Features(Source):
     """Fixed copies of every video, encoded once by the frozen tower."""
 
-    def __init__(self, work: Work, recipe: Recipe, rank: int) -> None:
-        super().__init__(recipe, rank)
+    def __init__(self, work: Work, training: Training, division: Division) -> None:
+        super().__init__(training, division)
         self.features_NVTD = load_file(work.inputs["features"] / "features.safetensors")["features"]
         table = pd.read_parquet(work.inputs["features"] / "videos.parquet")
         self.labels_N = torch.tensor(table["label"].to_numpy())
@@ -134,11 +134,11 @@ class Features(Videos):
         return int(self.decoded[seed_for("replacement", seed, epoch, index) % len(self.decoded)])
 
 
-class Clips(Videos):
+class Clips(Source):
     """Clips decoded and encoded in every step, for towers that are tuned or views that are drawn afresh."""
 
-    def __init__(self, work: Work, recipe: Recipe, rank: int) -> None:
-        super().__init__(recipe, rank)
+    def __init__(self, work: Work, training: Training, division: Division) -> None:
+        super().__init__(training, division)
         self.videos, self.decoding = opened(work.context), work.decoding
 
     def __len__(self) -> int:
@@ -146,7 +146,7 @@ class Clips(Videos):
 
     def features(self, model: Model, frames_b: Tensor) -> Tensor:
         return model.encode(
-            normalise(frames_b, *statistics(self.recipe.views, model.clip.spec.mean, model.clip.spec.std))
+            normalise(frames_b, *statistics(self.training.views, model.clip.spec.mean, model.clip.spec.std))
         )
 
     def _read(self, shares: list[Sequence[int]], seed: int, epoch: int) -> Iterator[Share]:
@@ -154,6 +154,6 @@ class Clips(Videos):
         order = [index for share in shares for index in share]
         size = max(map(len, shares), default=0)
         for _indices, clips_bT3HW, labels_b, resampled in train_loader(
-            self.videos, self.recipe.views, seed, epoch, order, size, self.decoding
+            self.videos, self.training.views, seed, epoch, order, size, self.decoding
         ):
             yield clips_bT3HW, labels_b, len(resampled)

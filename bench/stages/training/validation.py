@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.data.selection import opened
 from bench.stages.training.ranks import Ranks
-from bench.suite.recipe import Recipe
+from bench.suite.recipe import Training
 from bench.video.loader import test_loader
 from bench.video.transforms import normalise, statistics
 from bench.video.views import TestViews
@@ -29,11 +29,11 @@ BATCH = 16
 class Validation:
     """The validation split, of which each rank measures every size-th video. Undecodable videos count as wrong."""
 
-    def __init__(self, work: Work, recipe: Recipe, ranks: Ranks, inference: Inference) -> None:
+    def __init__(self, work: Work, training: Training, ranks: Ranks, inference: Inference) -> None:
         self.ranks, self.inference, self.device = ranks, inference, work.compute.device
         self.videos = opened({**work.context, "selection": work.context["validation"], "length": None})
         self.decoding = replace(work.decoding, content=work.spec["validation"], cache_bytes=0)
-        shown = recipe.views
+        shown = training.views
         self.views = TestViews(
             frames=shown.frames, resize=shown.size, size=shown.size, decoder=shown.decoder, normalise=shown.normalise
         )

@@ -24,7 +24,8 @@ from bench.core.errors import Interrupted, StageError
 from bench.graph.build import build_graph
 from bench.launch.local import run_local
 from bench.stages.train import Trainer, run
-from bench.stages.training.ranks import Ranks, Seat, joined, start
+from bench.stages.training.processes import start
+from bench.stages.training.ranks import RankInfo, Ranks, process_group
 from bench.stages.work import Compute, Work
 from bench.store.records import Store
 from bench.suite.resolve import load_suite
@@ -44,10 +45,10 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def together(work: Work, seat: Seat) -> None:
+def together(work: Work, info: RankInfo) -> None:
     """Every case under one connection, which saves starting processes for each."""
     torch.set_num_threads(1)
-    with joined(seat, "cpu") as ranks:
+    with process_group(info, "cpu") as ranks:
         for name, settings in CASES.items():
             one = training(work.out.parent, f"{name}, rank {ranks.rank}", processes=2, **settings)
             trainer = Trainer(replace(one, out=work.out.parent / name), ranks)
@@ -94,10 +95,10 @@ def test_a_suite_starts_them(folder: Path) -> None:
     assert (result["steps"], result["processes"]) == (3, 2)
 
 
-def stopping(work: Work, seat: Seat) -> None:
+def stopping(work: Work, info: RankInfo) -> None:
     """Three steps of a training, then nothing."""
     torch.set_num_threads(1)
-    with joined(seat, "cpu") as ranks:
+    with process_group(info, "cpu") as ranks:
         trainer = Trainer(work, ranks)
         trainer.resume()
         trainer.steps = 3
@@ -121,13 +122,13 @@ def test_resumed_or_started_by_a_launcher_they_give_the_same_bits(folder: Path) 
     assert not active_children()
 
 
-def asked_on_one_rank(work: Work, seat: Seat) -> int:
+def asked_on_one_rank(work: Work, info: RankInfo) -> int:
     """Only rank 1 is told to stop, in its second step; the step at which this rank stops."""
     torch.set_num_threads(1)
     calls = count(1)
     try:
-        with joined(seat, "cpu") as ranks:
-            trainer = Trainer(replace(work, stopping=lambda: next(calls) == 2 and seat.rank == 1), ranks)
+        with process_group(info, "cpu") as ranks:
+            trainer = Trainer(replace(work, stopping=lambda: next(calls) == 2 and info.rank == 1), ranks)
             trainer.resume()
             trainer.fit()
     except Interrupted as early:
@@ -145,25 +146,25 @@ def test_ranks_agree_on_the_step_at_which_they_stop(folder: Path) -> None:
     assert files(cut) == files(whole)
 
 
-def as_a_launcher_does(task: tuple[Work, int], seat: Seat) -> dict[str, Any]:
+def as_a_launcher_does(task: tuple[Work, int], info: RankInfo) -> dict[str, Any]:
     """The stage in every process, with torchrun's variables around it."""
     work, port = task
-    os.environ |= {"RANK": str(seat.rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(info.rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     return run(work)
 
 
-def dying(work: Work, seat: Seat) -> None:
+def dying(work: Work, info: RankInfo) -> None:
     """Rank 1 is killed while rank 0 waits for it."""
-    with joined(seat, "cpu") as ranks:
-        ranks.gather(seat.rank)
-        if seat.rank == 1:
+    with process_group(info, "cpu") as ranks:
+        ranks.gather(info.rank)
+        if info.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        ranks.gather(seat.rank)
+        ranks.gather(info.rank)
 
 
-def failing(work: Work, seat: Seat) -> None:
+def failing(work: Work, info: RankInfo) -> None:
     """Rank 1 fails while rank 0 does something else for a long time."""
-    if seat.rank == 1:
+    if info.rank == 1:
         raise StageError("the disk is full") if work.spec["seed"] == 0 else KeyError("unforeseen")
     time.sleep(300)
 
@@ -211,14 +212,14 @@ def _alive(pid: int) -> bool:
 # Gradients
 
 
-def summing(work: Work, seat: Seat) -> list[list[float] | None]:
+def summing(work: Work, info: RankInfo) -> list[list[float] | None]:
     parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
-    gradients: list[Tensor | None] = [torch.tensor([1.0, 2.0]) * (seat.rank + 1), None, None]
-    if seat.rank == 1:
+    gradients: list[Tensor | None] = [torch.tensor([1.0, 2.0]) * (info.rank + 1), None, None]
+    if info.rank == 1:
         gradients[1] = torch.tensor([5.0, 6.0])
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
-    with joined(seat, "cpu") as ranks:
+    with process_group(info, "cpu") as ranks:
         ranks.sum_gradients(parameters)
     return [None if parameter.grad is None else parameter.grad.tolist() for parameter in parameters]
 

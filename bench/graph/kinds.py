@@ -1,0 +1,574 @@
+"""The kinds of stages as planned: settings, inputs, title and FLOPs of each, side by side. Torch-free.
+
+Two of these values that are equal are the same stage. `bench/stages/KIND.py` carries a stage out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from bench.core.identity import digest
+from bench.data.descriptions import descriptions, irregular
+from bench.data.descriptions import missing as missing_descriptions
+from bench.data.selection import Selection
+from bench.graph.specs import Hashing, Specs, clip_spec, shape_spec
+from bench.graph.stage import Context, Spec, Stage
+from bench.models.backbones import Backbone, backbone
+from bench.models.class_features import class_features, content
+from bench.models.class_features import missing as missing_features
+from bench.models.prompts import prompts
+from bench.suite import protocol as suite_protocol
+from bench.suite.file import Measurement
+from bench.suite.recipe import Recipe
+from bench.suite.resolve import Suite, Trial
+from bench.video.views import TestViews, TrainViews
+from methods.registry import method
+from methods.settings import Config, Inference
+
+PROBE_VIDEOS = 100  # unseen videos behind a similarity heatmap (MoTE Fig. 7)
+SAMPLED = 0.1  # of the source, for models that look at it before they are trained (Text4Vis' file "lda_0.1")
+ANY_WEIGHTS = "random:0"  # of profiles: weights decide nothing about costs
+ROUNDS = 4  # times that a profile carries a call out, at least
+STEP = 3  # a training step over its forward pass
+
+Measured = suite_protocol.Protocol
+
+
+class Kind(Hashable, Protocol):
+    """A stage before it is planned; hashable, equal to what is the same stage."""
+
+    def plan(self, stages: Stages) -> Stage:
+        """The stage, with its inputs planned before it."""
+
+
+class Stages(Specs):
+    """The stages of one suite, inputs before the stages that need them, each once."""
+
+    def __init__(self, suite: Suite, hashing: Hashing) -> None:
+        super().__init__(suite.datasets, hashing)
+        self.suite = suite
+        self.planned: dict[str, Stage] = {}  # by identity
+
+    def of(self, kind: Kind) -> Stage:
+        """The stage of this kind, planned when it is first asked for."""
+        return self.once("stage", kind, lambda: self.add(kind.plan(self)))
+
+    def add(self, stage: Stage) -> Stage:
+        """The stage with this identity; it lacks what its inputs lack."""
+        stage.missing = stage.missing or next((each.missing for each in stage.inputs.values() if each.missing), None)
+        return self.planned.setdefault(stage.identity, stage)
+
+
+# --- texts ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Class features of a selection, and of the datasets `more`, under a template set."""
+
+    backbone: str
+    pretrained: str
+    templates: str
+    owner: Selection
+    labels: str
+    more: tuple[str, ...] = ()
+
+    def plan(self, stages: Stages) -> Stage:
+        names = stages.vocabulary(self.owner, self.labels, self.more)
+        texts = prompts(self.templates, names)
+        return Stage(
+            "texts",
+            {**stages.clip(self.backbone, self.pretrained), "prompts": digest(texts)},
+            {},
+            ("bench.stages.texts",),
+            {"pretrained": self.pretrained, "templates": self.templates, "class_names": names},
+            f"texts {' + '.join((self.owner.dataset, *self.more))} ({len(names)} classes)",
+            float(len(names) * len(texts[0]) * backbone(self.backbone).text_flops()),
+        )
+
+
+@dataclass(frozen=True)
+class ListedTexts:
+    """Class features from a file in the place of the text tower's."""
+
+    backbone: str
+    pretrained: str
+    file: str
+    owner: Selection
+    labels: str
+    more: tuple[str, ...] = ()
+
+    def plan(self, stages: Stages) -> Stage:
+        names, width = stages.vocabulary(self.owner, self.labels, self.more), backbone(self.backbone).embed_dim
+        if reason := missing_features(self.file):
+            stages.absent[self.file] = reason
+        reason = reason or stages.missing(self.owner)
+        return Stage(
+            "texts",
+            {"classes": "" if reason else content(class_features(self.file, names, width))},
+            {},
+            ("bench.stages.texts",),
+            {"pretrained": self.pretrained, "class_features": self.file, "class_names": names, "width": width},
+            f"class features {' + '.join((self.owner.dataset, *self.more))} ({len(names)} classes)",
+            0.0,
+            reason,
+        )
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Features of sentences of a kind, spatial or temporal, about the classes of a selection."""
+
+    backbone: str
+    pretrained: str
+    source: str
+    sort: str
+    owner: Selection
+    labels: str
+
+    def plan(self, stages: Stages) -> Stage:
+        names, dataset = stages.class_names(self.owner, self.labels), self.owner.dataset
+        sentences = [["?"] for _ in names]
+        if reason := missing_descriptions(self.source, self.sort, dataset):
+            stages.absent[f"descriptions of {dataset}"] = reason
+        elif not stages.missing(self.owner):
+            every = stages.all_class_names(dataset, self.labels)
+            told = dict(zip(every, descriptions(self.source, self.sort, dataset, every), strict=True))
+            sentences = [told[name] for name in names]
+            if odd := irregular(self.source, self.sort, dataset):
+                stages.notes[dataset, f"{self.sort} descriptions"] = [odd]
+        return Stage(
+            "texts",
+            {**stages.clip(self.backbone, self.pretrained), "prompts": digest(sentences)},
+            {},
+            ("bench.stages.texts",),
+            {"pretrained": self.pretrained, "sentences": sentences, "class_names": list(names)},
+            f"texts {self.sort} descriptions of {dataset} ({len(names)} classes)",
+            float(sum(map(len, sentences)) * backbone(self.backbone).text_flops()),
+            reason or stages.missing(self.owner),
+        )
+
+
+def _texts(recipe: Recipe, templates: str, owner: Selection, labels: str, more: tuple[str, ...] = ()) -> Kind:
+    """Class features as a recipe gets them: from the text tower, or from its file."""
+    if recipe.class_features:
+        return ListedTexts(recipe.backbone, recipe.pretrained, recipe.class_features, owner, labels, more)
+    return Texts(recipe.backbone, recipe.pretrained, templates, owner, labels, more)
+
+
+def _source_texts(recipe: Recipe, seed: int) -> Kind:
+    return _texts(recipe, recipe.templates, learnt(recipe, seed), recipe.labels)
+
+
+# --- encode -----------------------------------------------------------------------------------------------------------
+
+
+class Tower(NamedTuple):
+    """The tuned tower of a training, interpolated with CLIP's by `alpha`."""
+
+    train: Stage
+    method: str
+    config: Config
+    alpha: float
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Frame features of a list of videos, by plain CLIP or by a tuned tower."""
+
+    backbone: str
+    pretrained: str
+    selection: Selection
+    views: TestViews | TrainViews
+    tower: Tower | None = None
+    tower_name: str = field(default="", compare=False)
+
+    def plan(self, stages: Stages) -> Stage:
+        spec: Spec = {
+            **stages.clip(self.backbone, self.pretrained),
+            **stages.content(self.selection),
+            "views": self.views,
+        }
+        if tower := self.tower:
+            spec |= {"method": tower.method, "config": tower.config, "alpha": tower.alpha}
+        frames = self.views.frames * self.views.count
+        return Stage(
+            "encode",
+            spec,
+            {"train": tower.train} if tower else {},
+            ("bench.stages.encode", *(method(tower.method).modules if tower else ())),
+            {"pretrained": self.pretrained, **stages.place(self.selection)},
+            f"encode {self.selection}" + (f" with {self.tower_name}" if tower else ""),
+            float(stages.count(self.selection) * frames * backbone(self.backbone).tower_flops()),
+            stages.missing(self.selection),
+            stages.frames(self.selection, self.views, 1),
+        )
+
+
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Train:
+    """One method under one recipe with one seed; `start` is the training that it begins with."""
+
+    method: str
+    config: Config
+    recipe: Recipe
+    seed: int
+    start: Stage | None = None
+    name: str = field(default="", compare=False)
+
+    def plan(self, stages: Stages) -> Stage:
+        config, recipe, selection = self.config, self.recipe, learnt(self.recipe, self.seed)
+        cached = caches_features(config, recipe)
+        length = stages.count(selection._replace(shots=None)) if recipe.shots and recipe.repeat else None
+        validation = selection._replace(split=recipe.validation, shots=None, draw=0) if recipe.validation else None
+        spec: Spec = {
+            **stages.clip(recipe.backbone, recipe.pretrained),
+            **{"method": self.method, "config": config},
+            **stages.content(selection),
+            **{"recipe": recipe.training, "length": length, "seed": self.seed},
+        }
+        # One training in other parts is the same training, unless the method draws in each of them.
+        if config.depends_on_processes and recipe.shards > 1:
+            spec["shards"] = recipe.shards
+        if validation:
+            spec["validation"] = stages.content(validation)["content"]
+        return Stage(
+            "train",
+            spec,
+            self._inputs(stages, selection, cached),
+            ("bench.stages.train", *method(self.method).modules),
+            {
+                "pretrained": recipe.pretrained,
+                **stages.place(selection),
+                "length": length,
+                "validation": list(validation) if validation else None,
+                "execution": recipe.execution.model_dump(),
+            },
+            f"train {self.name}",
+            self._flops(stages, length or stages.count(selection), cached),
+            stages.missing(selection) or (validation and stages.missing(validation)),
+            None if cached else stages.frames(selection, recipe.views, recipe.epochs),
+        )
+
+    def _inputs(self, stages: Stages, selection: Selection, cached: bool) -> dict[str, Stage]:
+        recipe, clip = self.recipe, (self.recipe.backbone, self.recipe.pretrained)
+        inputs: dict[str, Kind] = {"source_texts": _source_texts(recipe, self.seed)}
+        for sort in self.config.guidance:
+            inputs[f"guidance_{sort}"] = Sentences(*clip, recipe.descriptions, sort, selection, recipe.labels)
+        if self.config.looks_at_source:
+            inputs["source_features"] = Encode(*clip, self._sample(stages), _still(recipe.views))
+        if cached:
+            inputs["features"] = Encode(*clip, selection, recipe.views)
+        planned = {name: stages.of(kind) for name, kind in inputs.items()}
+        return {**planned, "start": self.start} if self.start else planned
+
+    def _sample(self, stages: Stages) -> Selection:
+        """About a tenth of the source's videos, equally many of each class, for models that look at them.
+
+        At least two of each class, so that there is scatter within it, but none that is not learnt from.
+        """
+        recipe, whole = self.recipe, learnt(self.recipe, self.seed)._replace(shots=None, draw=0)
+        each = stages.count(whole) / len(stages.class_names(whole, recipe.labels))
+        limits = [max(2, round(SAMPLED * each))]
+        if recipe.shots:
+            limits.append(recipe.shots)
+        if not stages.missing(whole):
+            limits.append(stages.fewest(whole))
+        return whole._replace(shots=min(limits), draw=_draw(recipe, self.seed))
+
+    def _flops(self, stages: Stages, videos: int, cached: bool) -> float:
+        """Forward and backward (three times the forward) of head and, where it runs, tower, over all epochs."""
+        config, recipe, shape = self.config, self.recipe, backbone(self.recipe.backbone)
+        frames, per_video = recipe.views.frames, float(self.config.head_flops(shape, self.recipe.views.frames))
+        if not cached:
+            per_video += shape.tower_flops() * frames + config.inside_flops(shape, frames)
+        if config.texts_inside:
+            classes = len(stages.class_names(learnt(recipe, self.seed), recipe.labels))
+            per_video += shape.text_flops() * classes / recipe.batch
+        return 3.0 * per_video * videos * recipe.epochs
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A training whose record is made from an official checkpoint, named by the hash of its file.
+
+    What decides the tensors of the record is how state dicts are read. A method's source does not: an import outlives
+    its changes, and a model that the tensors no longer fit refuses them.
+    """
+
+    method: str
+    config: Config
+    backbone: str
+    pretrained: str
+    digest: str
+
+    def plan(self, stages: Stages | None = None) -> Stage:
+        spec = {
+            **clip_spec(self.backbone, self.pretrained),
+            **{"method": self.method, "config": self.config, "imported": self.digest},
+        }
+        modules, context = ("bench.models.state_dicts",), {"pretrained": self.pretrained}
+        return Stage("train", spec, {}, modules, context, f"imported {self.digest}", 0.0)
+
+
+def train_stage(stages: Stages, trial: Trial) -> Stage | None:
+    """The training of a trial; None if there is nothing to train."""
+    config, recipe = trial.config, trial.recipe
+    if not config.trains:
+        return None
+    if recipe.imported:
+        return stages.of(Imported(trial.method, config, recipe.backbone, recipe.pretrained, recipe.imported))
+    start = train_stage(stages, trial.start) if trial.start else None
+    return stages.of(Train(trial.method, config, recipe, trial.seed, start, _trained_name(stages.suite, trial)))
+
+
+def caches_features(config: Config, recipe: Recipe) -> bool:
+    """Whether trainings read frame features that were encoded once."""
+    return config.shares_encodings and recipe.views.copies > 0
+
+
+def learnt(recipe: Recipe, seed: int) -> Selection:
+    """The videos that a trial is trained on."""
+    draw = _draw(recipe, seed) if recipe.shots else 0
+    return Selection(recipe.source, recipe.split, recipe.classes, recipe.shots, draw)
+
+
+def _draw(recipe: Recipe, seed: int) -> int:
+    """The seed with which videos of the source are drawn."""
+    return seed if recipe.draw == "trial" else recipe.draw
+
+
+def _still(views: TrainViews) -> TestViews:
+    """One view without chance, of the pixels that training sees."""
+    shared = {name: getattr(views, name) for name in ("frames", "resize", "size", "decoder", "normalise")}
+    return TestViews(**shared)
+
+
+# --- what is done with a trained model --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Scores of one model with one set of inference choices under one part of a protocol."""
+
+    trial: Trial
+    name: str
+    protocol: Measured
+    expert: str
+    inference: Inference
+
+    def plan(self, stages: Stages) -> Stage:
+        trial, protocol, selection = self.trial, self.protocol, measured(self.protocol)
+        expert = f", {self.expert}," if self.expert else ""
+        return Stage(
+            "evaluate",
+            {
+                **_model_spec(stages, trial),
+                **{"inference": effective(trial.config, self.inference), "protocol": protocol.scoring},
+            },
+            _model_inputs(stages, trial, protocol),
+            ("bench.stages.evaluate", *method(trial.method).modules),
+            {"pretrained": trial.recipe.pretrained, **stages.place(selection), "protocol": protocol},
+            f"evaluate {trial_name(trial)}{expert} on {self.name}",
+            _head_flops(stages, trial, protocol),
+            stages.missing(selection),
+        )
+
+
+Choices = tuple[tuple[str, Inference], ...]  # (name, inference choices) of ways to use a model's experts
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Similarity of the features of a model's experts on unseen videos."""
+
+    trial: Trial
+    protocol: Measured
+    choices: Choices
+    feature: str
+
+    def plan(self, stages: Stages) -> Stage:
+        trial, protocol, views = self.trial, self.protocol, self.protocol.views
+        return Stage(
+            "probe",
+            {
+                **_model_spec(stages, trial),
+                "choices": _effective(trial.config, self.choices),
+                "videos": PROBE_VIDEOS,
+                "view": views.crops // 2 * views.clips + views.clips // 2,
+                "feature": self.feature,
+            },
+            _model_inputs(stages, trial, protocol),
+            ("bench.stages.probe", *method(trial.method).modules),
+            {"pretrained": trial.recipe.pretrained},
+            f"probe {trial_name(trial)}",
+            _head_flops(stages, trial, protocol),
+            stages.missing(measured(protocol)),
+        )
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Places in a few videos that a model's experts look at: all together, the first and the last, on one view."""
+
+    trial: Trial
+    protocol: Measured
+    choices: Choices
+    videos: int
+
+    def plan(self, stages: Stages) -> Stage:
+        trial, selection, train = self.trial, measured(self.protocol), train_stage(stages, self.trial)
+        views = self.protocol.views.model_copy(update={"clips": 1, "crops": 1})
+        shown = tuple(dict([*self.choices[:2], self.choices[-1]]).items())
+        inputs = {
+            "source_texts": stages.of(_source_texts(trial.recipe, trial.seed)),
+            "texts": stages.of(_candidates(trial.recipe, self.protocol)),
+        }
+        return Stage(
+            "maps",
+            {
+                **_model_spec(stages, trial),
+                **stages.content(selection),
+                "alpha": 1.0 if trial.config.shares_encodings else trial.inference.clip_alpha,
+                "choices": _effective(trial.config, shown),
+                "videos": self.videos,
+                "views": views,
+                "feature": "t_frames",
+            },
+            {**inputs, "train": train} if train else inputs,
+            ("bench.stages.maps", *method(trial.method).modules),
+            {"pretrained": trial.recipe.pretrained, **stages.place(selection)},
+            f"maps {trial_name(trial)}",
+            float(self.videos * views.frames * backbone(trial.recipe.backbone).tower_flops()),
+            stages.missing(selection),
+        )
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Distances of a model's experts in weight space."""
+
+    trial: Trial
+    train: Stage
+
+    def plan(self, stages: Stages) -> Stage:
+        trial = self.trial
+        return Stage(
+            "weights",
+            _model_spec(stages, trial),
+            {"train": self.train},
+            ("bench.stages.weights", *method(trial.method).modules),
+            {"pretrained": trial.recipe.pretrained},
+            f"weights {_trained_name(stages.suite, trial)}",
+            0.0,
+        )
+
+
+def measured(protocol: Measured) -> Selection:
+    """The videos that a protocol measures on."""
+    return Selection(protocol.dataset, protocol.split, protocol.classes)
+
+
+def effective(config: Config, inference: Inference) -> Inference:
+    """Inference choices without effect set to 1: a tower that is not tuned has nothing to interpolate."""
+    return inference.model_copy(update={"clip_alpha": 1.0}) if config.tower == "frozen" else inference
+
+
+def _effective(config: Config, choices: Choices) -> list[tuple[str, Inference]]:
+    return [(name, effective(config, choice)) for name, choice in choices]
+
+
+def _model_spec(stages: Stages, trial: Trial) -> Spec:
+    clip = stages.clip(trial.recipe.backbone, trial.recipe.pretrained)
+    return {**clip, "method": trial.method, "config": trial.config}
+
+
+def _model_inputs(stages: Stages, trial: Trial, protocol: Measured) -> dict[str, Stage]:
+    """The inputs of whatever uses a trial's model on a protocol's videos."""
+    config, recipe, train = trial.config, trial.recipe, train_stage(stages, trial)
+    alpha, tower = trial.inference.clip_alpha, None
+    # alpha = 0 leaves nothing of the tuned tower, so the features are plain CLIP's, unless modules sit inside it.
+    if train and not config.shares_encodings and (config.tower_inside or alpha):
+        tower = Tower(train, trial.method, config, alpha)
+    clip = recipe.backbone, recipe.pretrained
+    inputs = {
+        "features": stages.of(Encode(*clip, measured(protocol), protocol.views, tower, trial_name(trial))),
+        "source_texts": stages.of(_source_texts(recipe, trial.seed)),
+        "texts": stages.of(_candidates(recipe, protocol)),
+    }
+    return {**inputs, "train": train} if train else inputs
+
+
+def _candidates(recipe: Recipe, protocol: Measured) -> Kind:
+    return _texts(recipe, protocol.templates, measured(protocol), protocol.labels, protocol.vocabulary)
+
+
+def _head_flops(stages: Stages, trial: Trial, protocol: Measured) -> float:
+    views = protocol.views
+    per_view = trial.config.head_flops(backbone(trial.recipe.backbone), views.frames, trial.inference)
+    return float(per_view * views.count * stages.count(measured(protocol)))
+
+
+# --- profile ----------------------------------------------------------------------------------------------------------
+
+
+def profile_stage(
+    name: str,
+    config: Config,
+    inference: Inference,
+    shape: Backbone,
+    shown: Context,
+    training: Context,
+    measurement: Measurement,
+    title: str,
+) -> Stage:
+    """The profile of a method. No data and no trained weights enter.
+
+    `shown`: frames, views, classes of the answer to a video. `training`: frames of a clip, whether its features are
+    `cached`, `checkpointing`, and for a method that adapts texts the `texts` of a class in a step and its `batch`.
+    """
+    if not config.texts_inside:
+        training = {key: value for key, value in training.items() if key not in ("texts", "batch")}
+    spec = {
+        **shape_spec(shape.name),
+        "method": name,
+        "config": config,
+        "inference": inference.model_copy(update={"clip_alpha": 1.0}),  # weights are interpolated in advance
+        **shown,
+        "training": training,
+        "measurement": measurement,
+    }
+    view = shown["frames"] * shape.tower_flops() + config.inside_flops(shape, shown["frames"])
+    calls = ROUNDS * (2 * shown["views"] + STEP * (config.trains and not training["cached"]))
+    flops = float(view * calls * sum(measurement.batches) * len(measurement.precisions))
+    modules = ("bench.stages.profile", *method(name).modules)
+    return Stage("profile", spec, {}, modules, {"pretrained": ANY_WEIGHTS}, title, flops)
+
+
+# --- names of trials --------------------------------------------------------------------------------------------------
+
+
+def trial_name(trial: Trial) -> str:
+    """A trial in titles: row, axes with their values, seed."""
+    return _spelled(trial, (axis for axis, _ in trial.point))
+
+
+def row_name(trial: Trial, axes: Iterable[str]) -> str:
+    """A row in titles, with its values on these axes."""
+    kept = set(axes)
+    return " ".join([trial.row, *(f"{name}={value}" for name, value in trial.point if name in kept)])
+
+
+def _trained_name(suite: Suite, trial: Trial) -> str:
+    """Without axes that only change inference or protocols: their points share the training."""
+    later = ("inference.", "protocol.", "protocols.")
+    return _spelled(trial, (axis for axis, _ in trial.point if not suite.axes[axis].startswith(later)))
+
+
+def _spelled(trial: Trial, axes: Iterable[str]) -> str:
+    return " ".join([row_name(trial, axes), *([f"seed {trial.seed}"] if trial.config.trains else [])])
