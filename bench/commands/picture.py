@@ -95,7 +95,7 @@ def _running(status: LaunchStatus) -> Iterator[Text]:
 
 
 def _waiting(status: LaunchStatus) -> Iterator[Text]:
-    """Why stages are queued, and which jobs the user has to release."""
+    """The reasons for queued stages, and the jobs that the user has to release."""
     reasons = Counter(s.remark.partition(":")[0] or "next" for s in status.stages if s.state == "queued")
     if reasons:
         yield Text("queued: " + ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()))

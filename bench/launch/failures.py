@@ -124,11 +124,11 @@ def cause(reason: str, output: str = "", state: str = "", *, began: bool = True,
 
     `began`: the stage had started; `fatal`: its error says that another attempt would fail too.
     """
-    told, ended = _sign(reason, IN_ERRORS), f"its job ended: {state}"
-    if told is LOST_PEER:  # a consequence: the cause is what ended the other process
-        return _sign(f"{ended}\n{output}", IN_OUTPUTS) or told
-    if told or "Traceback" in reason:
-        return told or BUG
+    own, ended = _sign(reason, IN_ERRORS), f"its job ended: {state}"
+    if own is LOST_PEER:  # a consequence: the cause is what ended the other process
+        return _sign(f"{ended}\n{output}", IN_OUTPUTS) or own
+    if own or "Traceback" in reason:
+        return own or BUG
     if fatal:
         return _sign(reason, (KILLED,)) or REFUSED
     found = _sign(f"{reason}\n{ended}\n{output}", IN_OUTPUTS)
@@ -163,8 +163,8 @@ class FailureGroup:
     @property
     def example(self) -> StageFailure:
         """The first failure with a traceback, else the first with any text."""
-        told = [failure for failure in self.failures if failure.text]
-        return next((failure for failure in told if "Traceback" in failure.text), (*told, *self.failures)[0])
+        with_text = [failure for failure in self.failures if failure.text]
+        return next((failure for failure in with_text if "Traceback" in failure.text), (*with_text, *self.failures)[0])
 
     @property
     def action(self) -> str:
@@ -182,8 +182,8 @@ def grouped(
     for status in stages:
         if status.state in ("failed", "lost"):
             failure = _failure(status, outputs, queue or {})
-            alike = _last_line(failure.text) if failure.cause in (BUG, REFUSED) else ""
-            groups.setdefault((failure.cause.name, alike), []).append(failure)
+            error = _last_line(failure.text) if failure.cause in (BUG, REFUSED) else ""
+            groups.setdefault((failure.cause.name, error), []).append(failure)
     ordered = [sorted(failures, key=lambda failure: failure.time) for failures in groups.values()]
     return [FailureGroup(found[0].cause, tuple(found)) for found in sorted(ordered, key=lambda found: -len(found))]
 

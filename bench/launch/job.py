@@ -140,14 +140,14 @@ class _Job:
 
 
 def _leave(stop: StopSignals, rank: int) -> None:
-    """End the job, after requeueing it if it was told to stop for a while."""
+    """End the job, after requeueing it if it has to stop for a while."""
     if rank == 0 and stop.requeue:
         refused = scheduler.requeue(job_id())
         _say(f"not requeued: {refused}" if refused else "saved; the job will go on later")
         if refused:
             sys.exit(1)  # the finalizer submits its stages again
     if rank == 0 and not stop.requeue:
-        _say("told to end")
+        _say("ends because of SIGTERM")
     # Slurm would count a job that exits during its preemption as finished, so it waits until it is killed.
     deadline = time.monotonic() + KILLED_WITHIN
     while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""What is said of launches and how they are ended: `status`, `logs`, `cancel`."""
+"""The commands on launches: `status`, `logs`, `cancel`."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Cluster:
         return command(suite, store, "--on", "slurm", "--site", str(profile), *options)
 
     def run(self, arguments: list[str], code: int = 0, **environment: str) -> str:
-        """What a command said, after it has ended with this exit code."""
+        """The output of a command, which must end with this exit code."""
         done = self.start(arguments, **environment)
         said, _ = done.communicate(timeout=DEADLINE)
         assert done.returncode == code, said
@@ -107,7 +107,7 @@ def command(suite: Path, store: Store, *options: str, root: Path = ROOT) -> list
 
 
 def until(look: Callable[[], Found | None], what: str) -> Found:
-    """What `look` finds, as soon as it finds something."""
+    """Call `look` until it returns something."""
     deadline = time.monotonic() + DEADLINE
     while (found := look()) is None:
         assert time.monotonic() < deadline, f"{what}: not within {DEADLINE:.0f} s\n{asked('squeue')}"
@@ -116,12 +116,12 @@ def until(look: Callable[[], Found | None], what: str) -> Found:
 
 
 def ended(launch: Launch) -> Part:
-    """How a launch ended, once it has."""
+    """Wait for the end of a launch. Returns how it ended."""
     return until(launch.ended, f"end of {launch.name}, see {launch.folder / 'jobs'}")
 
 
 def asked(*command: str) -> str:
-    """What one of Slurm's commands says."""
+    """The output of one of Slurm's commands."""
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -140,7 +140,7 @@ def events(store: Store, event: str) -> dict[str, list[Part]]:
 
 
 def results(store: Store) -> dict[tuple[str, str], Part]:
-    """What every record measured: its result without times, and the hashes of its files."""
+    """The result of every record without times, and the hashes of its files."""
     found = {}
     for path in (store.root / "records").glob("*/*/record.json"):
         record = json.loads(path.read_text())

@@ -67,7 +67,7 @@ class Interrupted:
     seen: list[int]
 
     def went(self, row: str) -> list[str]:
-        """What happened to a training, in order."""
+        """The events of a training in order."""
         (identity,) = (stage.identity for stage in self.launch.stages if stage.title == _title(row))
         return [each["event"] for each in self.launch.store.events() if each["identity"] == identity]
 

@@ -1,4 +1,4 @@
-"""Launches in tests: stages without work, and a queue that says what the test wants."""
+"""Launches for tests of submitting: stages that do nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def stage(name: str, *inputs: PlannedStage, kind: str = "train", seconds: float 
 
 
 def launched(store: Store, *stages: PlannedStage, suite: str = "tiny", **site: Any) -> Launch:
-    """A launch on Slurm that has submitted nothing yet."""
+    """A launch on Slurm before its first submission."""
     from bench.launch.site import Site
 
     about = {

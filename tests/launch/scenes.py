@@ -1,4 +1,4 @@
-"""Scenes of launches for tests: stages, jobs and events as a launch leaves them, and a queue to look at."""
+"""Launches for tests of `status`: stages, jobs and events in a store, and a queue."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EVALUATE = stage("evaluate", "ev", TRAIN)
 
 
 class Scene:
-    """A store with one launch, created an hour ago, and what squeue says."""
+    """A store with one launch, created an hour ago, and the queue that squeue shows."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *stages: PlannedStage, on: str = "slurm") -> None:
         self.store, self.queue = Store(folder / "store"), dict[str, QueuedJob]()
@@ -64,7 +64,7 @@ class Scene:
             self.log("end", stage, 10.0, seconds=seconds)
 
     def output(self, name: str, text: str | bytes) -> Path:
-        """What a job has printed, in a file of its launch."""
+        """Write an output file of a job."""
         file = self.launch.folder / "jobs" / name
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(text if isinstance(text, bytes) else text.encode())

@@ -1,4 +1,4 @@
-"""Why stages failed: causes by what was said, and failures that are alike together."""
+"""Causes of failed stages, and groups of failures with the same cause."""
 
 from __future__ import annotations
 

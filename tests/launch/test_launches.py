@@ -117,7 +117,7 @@ def test_a_finished_stage_is_given_up_by_anyone(tmp_path: Path) -> None:
 
 
 def _bid(task: tuple[Path, str]) -> list[bool]:
-    """Whether a launch gets each of fifty stages that a dead launch holds."""
+    """Claim fifty stages that a dead launch holds; True for each success."""
     root, name = task
     return [take(Store(root), ("train", f"{n}"), name, {"a", "b", "c"}) is None for n in range(50)]
 

@@ -19,7 +19,7 @@ RUNNING, GONE = QueuedJob("RUNNING", ""), QueuedJob("FAILED", "")
 
 @pytest.fixture
 def queue(monkeypatch: pytest.MonkeyPatch) -> dict[str, QueuedJob]:
-    """What squeue says; submitting adds to it."""
+    """The queue that squeue shows; submitting adds to it."""
     known: dict[str, QueuedJob] = {}
     numbers = iter(range(1, 1000))
 
@@ -73,8 +73,8 @@ def test_small_stages_share_jobs_up_to_a_length_and_a_number(tmp_path: Path) -> 
 def test_stages_of_many_tasks_and_what_failed_before_have_jobs_of_their_own(tmp_path: Path) -> None:
     launch = launched(Store(tmp_path), stage("a"), stage("b"), stage("c"), stage("d", tasks=2), stage("e", tasks=2))
     launch.store.log("death", "train", "b", title="train b", reason="killed")
-    elements = [sorted(map(tuple, each.array_tasks)) for each in plan_round(launch, list(range(5)), {})[:-1]]
-    assert elements == [[(0, 2), (1,)], [(3,), (4,)]]
+    array_tasks = [sorted(map(tuple, each.array_tasks)) for each in plan_round(launch, list(range(5)), {})[:-1]]
+    assert array_tasks == [[(0, 2), (1,)], [(3,), (4,)]]
 
 
 def test_a_stage_of_another_launch_is_waited_for_and_not_submitted(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:

@@ -161,7 +161,7 @@ def test_a_job_that_was_submitted_after_the_queue_was_asked_is_not_lost(
 
 
 @pytest.mark.parametrize(("failures", "final", "again"), [(1, False, True), (3, False, False), (1, True, False)])
-def test_a_failed_stage_with_attempts_left_will_be_tried_again_while_a_closing_job_waits(
+def test_a_failed_stage_with_attempts_left_will_be_tried_again_while_a_finalizer_waits(
     scene: Scene, failures: int, final: bool, again: bool
 ) -> None:
     for number in range(failures):

@@ -66,7 +66,7 @@ def found(store: Store, cache: Path, days: float = 30) -> list[Garbage]:
 
 
 def paths(store: Store, cache: Path, days: float = 30) -> set[str]:
-    """What can go, relative to the folder of store and cache."""
+    """Paths of the garbage, relative to the folder of store and cache."""
     return {str(item.path.relative_to(cache.parent)) for item in found(store, cache, days)}
 
 
