@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.launch.launches import JobArray, Launch, find_launch, launch_folders, submitted
-from bench.store.records import Store
+from bench.store.records import Event, Store
 
 ROOT = Path(__file__).parent.parent.parent
 DEADLINE = 600.0  # seconds for whatever is waited for; a busy machine takes its time
@@ -31,7 +31,6 @@ protocols:
   closed-set: {role: closed-set, dataset: tiny}
 """
 
-Part = dict[str, Any]
 Found = TypeVar("Found")
 
 
@@ -115,7 +114,7 @@ def until(look: Callable[[], Found | None], what: str) -> Found:
     return found
 
 
-def ended(launch: Launch) -> Part:
+def ended(launch: Launch) -> dict[str, Any]:
     """Wait for the end of a launch. Returns how it ended."""
     return until(launch.ended, f"end of {launch.name}, see {launch.folder / 'jobs'}")
 
@@ -130,16 +129,16 @@ def arrays(launch: Launch, round: int = 1) -> list[JobArray]:
     return [array for array in launch.arrays() if array.round == round and not array.finalizer]
 
 
-def events(store: Store, event: str) -> dict[str, list[Part]]:
+def events(store: Store, event: str) -> dict[str, list[Event]]:
     """The events of one sort, by the title of the stage, or by its identity."""
-    found: dict[str, list[Part]] = {}
+    found: dict[str, list[Event]] = {}
     for each in store.events():
         if each["event"] == event:
             found.setdefault(each.get("title") or each["identity"], []).append(each)
     return found
 
 
-def results(store: Store) -> dict[tuple[str, str], Part]:
+def results(store: Store) -> dict[tuple[str, str], dict[str, Any]]:
     """The result of every record without times, and the hashes of its files."""
     found = {}
     for path in (store.root / "records").glob("*/*/record.json"):

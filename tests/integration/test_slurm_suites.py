@@ -7,7 +7,6 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -34,7 +33,6 @@ from tests.videos import write_tiny_dataset
 
 slurm = pytest.mark.slurm
 
-Part = dict[str, Any]
 
 TRAININGS = ("dense", "mote", "tuned")
 WHOLE = f"""\
