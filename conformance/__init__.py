@@ -1,1 +1,1 @@
-"""The contract as tests, for methods of this project and of others; see plugin.py."""
+"""Tests of the method contract, for methods of this project and of other packages; see plugin.py."""

@@ -1,6 +1,6 @@
-"""What the contract is checked under: each method with a frozen and with a tuned tower, and under its variants.
+"""Cases of the contract tests: each method with a frozen and with a tuned tower, and its variants.
 
-The config.py of a method of another package may hold VARIANTS of its own, name -> (config, inference).
+The config.py of a method of another package may define VARIANTS, name -> (config, inference).
 Legend: C classes.
 """
 
@@ -26,7 +26,7 @@ BACKBONE = "glyph-vit"
 
 @dataclass(frozen=True)
 class Case:
-    """A method under a config and inference choices; `variant` names what is not default."""
+    """A method with a config and inference choices; `variant` names them if they are not the defaults."""
 
     method: Method
     config: Config
@@ -37,11 +37,11 @@ class Case:
         return f"{self.method.name}-{self.config.tower}{self.variant and '-'}{self.variant}"
 
     def build(self, seed: int = 0, source: int = 2, classes: int = C) -> Model:
-        """`source` is the seed of what stands in for descriptions of source classes and features of source videos."""
+        """A fresh model. `source` seeds random descriptions of source classes and random features of source videos."""
         model: Model = build_model(self.method.model, self.config, pretrained(), seed, classes)
         generator = torch.Generator().manual_seed(source)
-        for name in self.config.guidance:
-            model.guidance[name] = F.normalize(torch.randn(classes, model.width, generator=generator), dim=-1)
+        for name in self.config.description_sets:
+            model.descriptions[name] = F.normalize(torch.randn(classes, model.width, generator=generator), dim=-1)
         if self.config.looks_at_source:
             features_ND = torch.randn(3 * classes, model.width, generator=generator)
             model.learn_from(features_ND, torch.arange(3 * classes) % classes)
@@ -56,7 +56,7 @@ def pretrained() -> Clip:
 
 
 def cases(names: Iterable[str] = ()) -> list[Case]:
-    """Of the methods named, or of all that are registered. Raises UserError for an unknown name."""
+    """Cases of the named methods, by default of all registered ones. Raises UserError for an unknown name."""
     return [case for name in names or methods() for case in _cases(method(name))]
 
 

@@ -19,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Gives every contract test its cases; those of training leave out what has nothing to train."""
+    """Give every contract test its cases; tests marked `trained` skip methods with nothing to train."""
     if metafunc.function.__module__ == TESTS and "case" in metafunc.fixturenames:
         from conformance.cases import cases
 

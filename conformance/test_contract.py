@@ -1,7 +1,7 @@
-"""The contract that every registered method keeps, built-in or not, with a frozen and with a tuned tower.
+"""Tests of the contract that every registered method keeps, built-in or not, with a frozen and with a tuned tower.
 
-Registering a method is enough to have it tested here (plugin.py).
-Legend: B batch, T frames, D joint CLIP width, C classes.
+A registered method is tested here without further steps (plugin.py).
+Legend: B inputs, T frames, D joint CLIP width, C classes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PROMPTS = [[f"a photo of a {name}", name] for name in ("star", "heart", "flag", 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Equal bits are promised at equal thread counts only."""
+    """Bits are equal only at equal thread counts."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -37,7 +37,7 @@ def one_thread() -> Iterator[None]:
 
 
 @dataclass
-class Batch:
+class Inputs:
     """Random clips, labels and classes; `sources_CD` are other classes than `classes_CD`."""
 
     clips_BT3HW: Tensor
@@ -47,34 +47,34 @@ class Batch:
 
 
 @pytest.fixture(scope="module")
-def batch() -> Batch:
+def inputs() -> Inputs:
     spec, generator = backbone(BACKBONE), torch.Generator().manual_seed(1)
     clips_BT3HW = torch.randn(B, T, 3, spec.image_size, spec.image_size, generator=generator)
     classes_CD, sources_CD = (
         F.normalize(torch.randn(C + extra, spec.embed_dim, generator=generator), dim=-1) for extra in (0, 2)
     )
-    return Batch(clips_BT3HW, torch.randint(C, (B,), generator=generator), classes_CD, sources_CD)
+    return Inputs(clips_BT3HW, torch.randint(C, (B,), generator=generator), classes_CD, sources_CD)
 
 
-def loss(model: Model, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-    classes_CD = model.embed_classes(PROMPTS) if model.config.texts_inside else batch.classes_CD
-    return model.loss(model.encode(batch.clips_BT3HW), batch.labels_B, classes_CD, generator)
+def loss(model: Model, inputs: Inputs, generator: torch.Generator) -> dict[str, Tensor]:
+    classes_CD = model.embed_classes(PROMPTS) if model.config.texts_inside else inputs.classes_CD
+    return model.loss(model.encode(inputs.clips_BT3HW), inputs.labels_B, classes_CD, generator)
 
 
-def train(model: Model, batch: Batch, steps: int = 2, seed: int = 0) -> Model:
+def train(model: Model, inputs: Inputs, steps: int = 2, seed: int = 0) -> Model:
     model.train()
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     for _ in range(steps):
         optimiser.zero_grad()
-        loss(model, batch, generator)["total"].backward()
+        loss(model, inputs, generator)["total"].backward()
         optimiser.step()
     return model
 
 
 @torch.no_grad()
-def predict(model: Model, predictor: Predictor, batch: Batch) -> Prediction:
-    prediction: Prediction = predictor(model.encode(batch.clips_BT3HW), batch.classes_CD)
+def predict(model: Model, predictor: Predictor, inputs: Inputs) -> Prediction:
+    prediction: Prediction = predictor(model.encode(inputs.clips_BT3HW), inputs.classes_CD)
     return prediction
 
 
@@ -94,10 +94,10 @@ def head_size(model: Model, besides: tuple[str, ...] = ()) -> int:
 # Shapes and declarations
 
 
-def test_shapes(case: Case, batch: Batch) -> None:
+def test_shapes(case: Case, inputs: Inputs) -> None:
     model, spec = case.build(), backbone(BACKBONE)
-    terms = loss(model, batch, torch.Generator())
-    prediction = predict(model, model.deploy(case.inference(), batch.sources_CD), batch)
+    terms = loss(model, inputs, torch.Generator())
+    prediction = predict(model, model.deploy(case.inference(), inputs.sources_CD), inputs)
     assert {name: value.shape for name, value in terms.items()} == dict.fromkeys(terms, torch.Size([]))
     assert terms["total"].isfinite()
     assert prediction.cosines_BC.shape == (B, C)
@@ -109,17 +109,17 @@ def test_shapes(case: Case, batch: Batch) -> None:
     torch.testing.assert_close(prediction.norms_B, norms_B)
 
 
-def test_features_of_each_frame_are_given_when_asked_for(case: Case, batch: Batch) -> None:
+def test_features_of_each_frame_are_returned_on_request(case: Case, inputs: Inputs) -> None:
     model = case.build()
-    predictor = model.deploy(case.inference(), batch.sources_CD)
+    predictor = model.deploy(case.inference(), inputs.sources_CD)
     predictor.per_frame = True
-    asked = predict(model, predictor, batch).features
-    assert {name: value.shape[1:] for name, value in asked.items() if value.ndim > 2} in (
+    features = predict(model, predictor, inputs).features
+    assert {name: value.shape[1:] for name, value in features.items() if value.ndim > 2} in (
         {},
         {"t_frames": (T, backbone(BACKBONE).embed_dim)},
     )
-    if "t_frames" in asked:
-        torch.testing.assert_close(asked["t_frames"].mean(dim=1), asked["t"])
+    if "t_frames" in features:
+        torch.testing.assert_close(features["t_frames"].mean(dim=1), features["t"])
 
 
 def test_experts_own_parameters(case: Case) -> None:
@@ -131,14 +131,14 @@ def test_experts_own_parameters(case: Case) -> None:
     assert all(expert.keys() == experts[0].keys() for expert in experts)
 
 
-def test_tallies_are_counts_beside_the_weights(case: Case, batch: Batch) -> None:
+def test_counts_are_kept_beside_the_weights(case: Case, inputs: Inputs) -> None:
     model = case.build()
-    loss(model, batch, torch.Generator().manual_seed(0))
-    assert {tally.dtype for tally in model.tallies.values()} <= {torch.int64}
-    assert not model.tallies.keys() & model.state_dict().keys()
-    assert all(tally.sum() > 0 for tally in model.tallies.values())
+    loss(model, inputs, torch.Generator().manual_seed(0))
+    assert {count.dtype for count in model.counts.values()} <= {torch.int64}
+    assert not model.counts.keys() & model.state_dict().keys()
+    assert all(count.sum() > 0 for count in model.counts.values())
     odds = case.config.routing_odds
-    assert bool(model.tallies) == bool(odds)
+    assert bool(model.counts) == bool(odds)
     assert sum(odds) == pytest.approx(1 if odds else 0)
 
 
@@ -155,10 +155,10 @@ def test_config_and_inference_survive_json(case: Case) -> None:
             type(value).model_validate({**value.model_dump(), "mistyped": 1})
 
 
-def test_parameters_in_closed_form(case: Case, batch: Batch) -> None:
+def test_parameters_in_closed_form(case: Case, inputs: Inputs) -> None:
     model, declared = case.build(), case.config.head_parameters(backbone(BACKBONE), case.inference())
-    predictor = model.deploy(case.inference(), batch.sources_CD)
-    bound = case.config.bound_parameters(backbone(BACKBONE), C)
+    predictor = model.deploy(case.inference(), inputs.sources_CD)
+    bound = case.config.class_bound_parameters(backbone(BACKBONE), C)
     deployed = tuple(f"{name}." for name, _ in predictor.named_children())
     inside = head_size(model, besides=deployed) if case.config.tower_inside or case.config.texts_inside else 0
     assert declared.stored + bound == head_size(model)
@@ -166,9 +166,9 @@ def test_parameters_in_closed_form(case: Case, batch: Batch) -> None:
     assert case.config.has_head == (declared.stored + bound > 0)
 
 
-def test_flops_in_closed_form(case: Case, batch: Batch) -> None:
-    """Part by part; parts add up to the whole, and what is in none is less than a closed form may be wrong by."""
-    shape, predictor = backbone(BACKBONE), case.build().deploy(case.inference(), batch.sources_CD)
+def test_flops_in_closed_form(case: Case, inputs: Inputs) -> None:
+    """Closed forms of all parts and of their sum agree with the counter; FLOPs outside all parts are negligible."""
+    shape, predictor = backbone(BACKBONE), case.build().deploy(case.inference(), inputs.sources_CD)
     closed = case.config.head_modules(shape, T, case.inference())
     counts = counting.head(predictor, case.config, closed, T, C, shape.embed_dim)
     assert {part: counts.get(part, 0) for part in closed} == pytest.approx(closed, rel=0.01)
@@ -177,16 +177,16 @@ def test_flops_in_closed_form(case: Case, batch: Batch) -> None:
     # Without a gradient, attention takes a fused path that the counter does not see.
     frames_1TD = torch.randn(1, T, shape.embed_dim, requires_grad=True)
     with FlopCounterMode(display=False) as counter:
-        predictor(frames_1TD, batch.classes_CD)
+        predictor(frames_1TD, inputs.classes_CD)
     assert sum(counts.values()) == counter.get_total_flops()
 
 
-def test_shares_of_experts_add_up(case: Case, batch: Batch) -> None:
+def test_shares_of_experts_add_up(case: Case, inputs: Inputs) -> None:
     model, experts = case.build(), case.config.experts
-    frames_BTD = model.encode(batch.clips_BT3HW).detach()
+    frames_BTD = model.encode(inputs.clips_BT3HW).detach()
     choices = case.config.expert_choices(case.inference()) or {"own": case.inference()}
     for name, choice in choices.items():
-        shares_BE = model.deploy(choice, batch.sources_CD).shares(frames_BTD, batch.classes_CD)
+        shares_BE = model.deploy(choice, inputs.sources_CD).shares(frames_BTD, inputs.classes_CD)
         if shares_BE is None:
             continue
         assert shares_BE.shape == (B, experts)
@@ -196,7 +196,7 @@ def test_shares_of_experts_add_up(case: Case, batch: Batch) -> None:
 
 
 def test_flops_of_towers_in_closed_form(case: Case) -> None:
-    """`encode` has to work on tensors without values, as all that is usual in a tower can."""
+    """`encode` also has to work on `meta` tensors, which have no values."""
     model, shape = case.build(), backbone(BACKBONE)
     inside, text = case.config.inside_flops(shape, T), case.config.text_flops(shape)
     if case.config.tower_inside or not case.variant:
@@ -208,7 +208,7 @@ def test_flops_of_towers_in_closed_form(case: Case) -> None:
 
 
 def test_flops_of_experts(case: Case) -> None:
-    """All experts have some, and an ensemble asks all of them."""
+    """All experts have FLOPs of their own, and an ensemble runs all of them."""
     config, shape, inference = case.config, backbone(BACKBONE), case.inference()
     assert len(config.expert_flops(shape, T)) == len(config.expert_passes) == config.experts
     assert all(flops > 0 for flops in config.expert_flops(shape, T))
@@ -222,23 +222,23 @@ def test_flops_of_experts(case: Case) -> None:
 # Training
 
 
-def test_gradients_reach_what_is_trained_and_nothing_else(case: Case, batch: Batch) -> None:
+def test_gradients_reach_trained_parameters_alone(case: Case, inputs: Inputs) -> None:
     model = case.build()
-    total = loss(model, batch, torch.Generator().manual_seed(0))["total"]
+    total = loss(model, inputs, torch.Generator().manual_seed(0))["total"]
     assert total.requires_grad == case.config.trains
     if case.config.trains:
         total.backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert trainable - model.may_rest() <= reached <= trainable
-    assert model.may_rest() <= trainable
+    assert trainable - model.unused_parameters() <= reached <= trainable
+    assert model.unused_parameters() <= trainable
     grouped = [p for group in model.parameter_groups().values() for p in group]
     assert sum(p.numel() for p in grouped) == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 @pytest.mark.trained
-def test_same_seed_same_bits(case: Case, batch: Batch) -> None:
-    first, second = (train(case.build(seed=3), batch, seed=4) for _ in range(2))
+def test_same_seed_same_bits(case: Case, inputs: Inputs) -> None:
+    first, second = (train(case.build(seed=3), inputs, seed=4) for _ in range(2))
     assert bits(first.trained_state()) == bits(second.trained_state())
 
 
@@ -249,46 +249,46 @@ def test_another_seed_initialises_another_head(case: Case) -> None:
 
 
 @pytest.mark.trained
-def test_what_is_learnt_from_source_videos_is_saved(case: Case) -> None:
+def test_tensors_learnt_from_source_videos_are_saved(case: Case) -> None:
     first, again, other = (bits(case.build(source=source).trained_state()) for source in (2, 2, 3))
     assert first == again
     assert (first != other) == case.config.looks_at_source
 
 
-def test_building_and_training_leave_the_global_generator_alone(case: Case, batch: Batch) -> None:
+def test_building_and_training_leave_the_global_generator_alone(case: Case, inputs: Inputs) -> None:
     before = torch.get_rng_state()
     model = case.build()
     if case.config.trains:
-        train(model, batch)
+        train(model, inputs)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.trained
-def test_trained_state_round_trip(case: Case, batch: Batch, tmp_path: Path) -> None:
-    model = train(case.build(seed=3), batch)
+def test_trained_state_round_trip(case: Case, inputs: Inputs, tmp_path: Path) -> None:
+    model = train(case.build(seed=3), inputs)
     save_file(model.trained_state(), tmp_path / "weights.safetensors")
     other = case.build(seed=4)
     other.load_trained(load_file(tmp_path / "weights.safetensors"))
     assert bits(other.state_dict()) == bits(model.state_dict())
     assert set(other.trained_state()) >= {name for name, p in model.named_parameters() if p.requires_grad}
     first, second = (
-        predict(each.eval(), each.deploy(case.inference(), batch.sources_CD), batch) for each in (model, other)
+        predict(each.eval(), each.deploy(case.inference(), inputs.sources_CD), inputs) for each in (model, other)
     )
     assert torch.equal(first.cosines_BC, second.cosines_BC)
 
 
 @pytest.mark.trained
-def test_a_training_may_begin_with_weights_that_know_other_classes(case: Case, batch: Batch) -> None:
-    trained, model = train(case.build(seed=3), batch).trained_state(), case.build(seed=4, classes=C + 2)
+def test_a_training_inits_from_weights_of_other_classes(case: Case, inputs: Inputs) -> None:
+    trained, model = train(case.build(seed=3), inputs).trained_state(), case.build(seed=4, classes=C + 2)
     before = bits(model.trained_state())
-    model.start_from(trained)
-    expected = {name: before[name] if name in model.bound else own for name, own in bits(trained).items()}
+    model.init_from(trained)
+    expected = {name: before[name] if name in model.class_bound else own for name, own in bits(trained).items()}
     assert bits(model.trained_state()) == expected
-    assert case.config.open_vocabulary <= (not model.bound)
-    name = next(iter(trained.keys() - model.bound), "")
+    assert case.config.open_vocabulary <= (not model.class_bound)
+    name = next(iter(trained.keys() - model.class_bound), "")
     if name:
         with pytest.raises(KeyError, match=name):
-            model.start_from({key: value for key, value in trained.items() if key != name})
+            model.init_from({key: value for key, value in trained.items() if key != name})
 
 
 @pytest.mark.trained
@@ -303,7 +303,7 @@ def test_weights_of_another_model_are_refused(case: Case) -> None:
 # Evaluation
 
 
-def test_evaluation_leaves_no_trace(case: Case, batch: Batch) -> None:
+def test_evaluation_leaves_no_trace(case: Case, inputs: Inputs) -> None:
     model = case.build().train()
 
     def trace() -> tuple[object, ...]:
@@ -312,35 +312,37 @@ def test_evaluation_leaves_no_trace(case: Case, batch: Batch) -> None:
         return torch.get_rng_state().numpy().tobytes(), bits(model.state_dict()), bits(gradients), flags
 
     before = trace()
-    predict(model, model.deploy(case.inference(), batch.sources_CD), batch)
+    predict(model, model.deploy(case.inference(), inputs.sources_CD), inputs)
     assert trace() == before
 
 
-def test_a_predictor_is_frozen_and_shares_no_memory(case: Case, batch: Batch) -> None:
+def test_a_predictor_is_frozen_and_shares_no_memory(case: Case, inputs: Inputs) -> None:
     model = case.build()
-    predictor = model.deploy(case.inference(), batch.sources_CD)
-    assert not memory(predictor) & (memory(model) | {batch.sources_CD.untyped_storage().data_ptr()})
+    predictor = model.deploy(case.inference(), inputs.sources_CD)
+    assert not memory(predictor) & (memory(model) | {inputs.sources_CD.untyped_storage().data_ptr()})
     assert not any(p.requires_grad for p in predictor.parameters())
     assert not any(module.training for module in predictor.modules())
 
 
-def test_a_video_is_judged_alone(case: Case, batch: Batch) -> None:
+def test_a_video_is_judged_alone(case: Case, inputs: Inputs) -> None:
     if case.config.depends_on_batch:
         pytest.xfail("a declared quirk")
     model = case.build()
-    predictor = model.deploy(case.inference(), batch.sources_CD)
-    together = predict(model, predictor, batch)
+    predictor = model.deploy(case.inference(), inputs.sources_CD)
+    together = predict(model, predictor, inputs)
     for i in range(B):
         alone = predict(
-            model, predictor, Batch(batch.clips_BT3HW[i : i + 1], batch.labels_B, batch.classes_CD, batch.sources_CD)
+            model,
+            predictor,
+            Inputs(inputs.clips_BT3HW[i : i + 1], inputs.labels_B, inputs.classes_CD, inputs.sources_CD),
         )
         torch.testing.assert_close(alone.cosines_BC[0], together.cosines_BC[i], atol=1e-6, rtol=0)
         torch.testing.assert_close(alone.features["z"][0], together.features["z"][i], atol=1e-5, rtol=0)
 
 
 @pytest.mark.trained
-def test_weight_interpolation_goes_from_clip_to_the_tuned_tower(case: Case, batch: Batch) -> None:
-    model, clip = train(case.build(), batch), pretrained()
+def test_weight_interpolation_goes_from_clip_to_the_tuned_tower(case: Case, inputs: Inputs) -> None:
+    model, clip = train(case.build(), inputs), pretrained()
     tuned = bits(model.clip.state_dict())
     assert (tuned == bits(clip.state_dict())) == (case.config.tower == "frozen")
     model.interpolate_tower(clip, 1.0)
@@ -351,25 +353,27 @@ def test_weight_interpolation_goes_from_clip_to_the_tuned_tower(case: Case, batc
     torch.testing.assert_close(model.clip.state_dict(), clip.state_dict(), rtol=0, atol=0)
 
 
-def test_experts_are_inference_choices(case: Case, batch: Batch) -> None:
+def test_experts_are_inference_choices(case: Case, inputs: Inputs) -> None:
     choices = case.config.expert_choices(case.inference())
     assert list(choices) == (
         ["merged", *(f"expert {i}" for i in range(case.config.experts))] if case.config.experts else []
     )
-    # Experts may start alike, so they are trained: what is drawn is not alike.
-    model = train(case.build(), batch) if case.config.trains else case.build()
+    # Experts may start as copies, so they are trained first: draws make them differ.
+    model = train(case.build(), inputs) if case.config.trains else case.build()
     for choice in choices.values():
         case.config.check(choice)
-    answers = [predict(model, model.deploy(choice, batch.sources_CD), batch).cosines_BC for choice in choices.values()]
+    answers = [
+        predict(model, model.deploy(choice, inputs.sources_CD), inputs).cosines_BC for choice in choices.values()
+    ]
     assert all(not torch.equal(one, other) for i, one in enumerate(answers) for other in answers[:i])
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_gpu_agrees_with_cpu(case: Case, batch: Batch) -> None:
+def test_gpu_agrees_with_cpu(case: Case, inputs: Inputs) -> None:
     def run(device: str) -> tuple[Tensor, Tensor]:
         move: Callable[[Tensor], Tensor] = lambda tensor: tensor.to(device)  # noqa: E731
-        moved = Batch(*map(move, (batch.clips_BT3HW, batch.labels_B, batch.classes_CD, batch.sources_CD)))
+        moved = Inputs(*map(move, (inputs.clips_BT3HW, inputs.labels_B, inputs.classes_CD, inputs.sources_CD)))
         model = case.build().to(device)
         total = loss(model, moved, torch.Generator().manual_seed(0))["total"]
         return total.cpu(), predict(model, model.deploy(case.inference(), moved.sources_CD), moved).cosines_BC.cpu()

@@ -1,4 +1,4 @@
-"""Settings of the built-in methods under which the contract is checked besides the defaults."""
+"""Settings of the built-in methods, besides the defaults, for the contract tests."""
 
 from __future__ import annotations
 

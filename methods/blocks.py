@@ -1,21 +1,25 @@
-"""The temporal transformer behind CLIP that Text4Vis, BIKE and MoTE share, under the state-dict names of their code.
+"""Modules that several methods share: the temporal transformer behind CLIP, and walks through CLIP's towers.
 
-Sources: Text4Vis (arXiv 2207.01297), head `Transf` of the official code; MoTE (arXiv 2410.10589). It has no
-mask, no dropout (0 in all official configs), no final norm and no output projection.
+Text4Vis, BIKE and MoTE have the same transformer: Text4Vis (arXiv 2207.01297), head `Transf` of the official code;
+MoTE (arXiv 2410.10589). State-dict names are theirs. It has no mask, no dropout (0 in all official configs), no final
+norm and no output projection.
 
-Legend: B batch, T frames, D joint CLIP width, C classes, L layers, E experts.
+Legend: B batch, T frames, N frames or texts of a batch, P tokens, L layers or tokens of a text, W width of a tower, D
+joint CLIP width, C classes, E experts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
+import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from methods.contract import Prediction, Predictor, cosines
-from methods.temporal_costs import EXPANSION, POSITIONS, within_positions
+from methods.contract import Prediction, Predictor
+from methods.costs import EXPANSION, POSITIONS, refuse_frames_without_position
 
 
 class FeedForward(nn.Module):
@@ -33,8 +37,10 @@ class FeedForward(nn.Module):
 
 
 def layer_norm(width: int) -> nn.LayerNorm:
-    # The official heads took over BERT's epsilon. With torch's 1e-5 their weights give other outputs wherever the
-    # variance over channels is small.
+    """Layer norm with the epsilon of the official heads, BERT's.
+
+    With torch's 1e-5 their weights give other outputs wherever the variance over channels is small.
+    """
     return nn.LayerNorm(width, eps=1e-12)
 
 
@@ -49,7 +55,7 @@ class TemporalBlock(nn.Module):
         self.ln_2 = layer_norm(width)
 
     def forward(self, hidden_BTD: Tensor, *weights_E: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """The residual stream behind the attention, and what the feed-forward network adds to it."""
+        """Residual stream behind the attention, and the output of the feed-forward network, to be added to it."""
         normed_BTD = self.ln_1(hidden_BTD)
         hidden_BTD = hidden_BTD + self.attn(normed_BTD, normed_BTD, normed_BTD, need_weights=False)[0]
         return hidden_BTD, self.mlp(self.ln_2(hidden_BTD), *weights_E)
@@ -75,11 +81,11 @@ class TemporalTransformer(nn.Module):
         return list(cast("Iterable[TemporalBlock]", self.transformer["resblocks"]))
 
     def forward(self, frames_BTD: Tensor, *weights_LE: Sequence[Sequence[float]]) -> Tensor:
-        """Temporal features. Weights mix the experts of each layer, where layers have experts."""
+        """Temporal features. `weights_LE` mix the experts of each layer, if layers have experts."""
         return self.trace(frames_BTD, *weights_LE)[0]
 
     def trace(self, frames_BTD: Tensor, *weights_LE: Sequence[Sequence[float]]) -> tuple[Tensor, Tensor]:
-        """Temporal features, and what the last feed-forward network added to them."""
+        """Temporal features, and the last feed-forward network's output, which is part of them."""
         hidden_BTD = branch_BTD = self.positioned(frames_BTD)
         for layer, block in enumerate(self.blocks):
             hidden_BTD, branch_BTD = block(hidden_BTD, *(weights[layer] for weights in weights_LE))
@@ -87,9 +93,9 @@ class TemporalTransformer(nn.Module):
         return hidden_BTD, branch_BTD
 
     def positioned(self, frames_BTD: Tensor) -> Tensor:
-        """What goes into the first layer, and is carried to the output by the residual stream."""
+        """Frames with their positions: the first layer's input, which the residual stream carries to the output."""
         frames = frames_BTD.shape[1]
-        within_positions(frames)
+        refuse_frames_without_position(frames)
         return frames_BTD + self.frame_position_embeddings.weight[:frames]
 
 
@@ -102,7 +108,7 @@ def _initialise(module: nn.Module) -> None:
 
 
 class TemporalPredictor(Predictor):
-    """Deployed temporal transformer: z = mean over T of e + h(e). Features: see `Prediction`."""
+    """Deployed temporal transformer: z = mean over T of e + h(e)."""
 
     def __init__(self, head: TemporalTransformer, logit_scale: float) -> None:
         super().__init__()
@@ -111,7 +117,7 @@ class TemporalPredictor(Predictor):
         self.eval().requires_grad_(False)
 
     def embed(self, frames_BTD: Tensor, temporal_BTD: Tensor, classes_CD: Tensor) -> Tensor:
-        """The video embeddings of frames [B, T, D]."""
+        """Frame-level video embeddings [B, T, D]."""
         return frames_BTD + temporal_BTD
 
     def forward(self, frames_BTD: Tensor, classes_CD: Tensor) -> Prediction:
@@ -121,7 +127,27 @@ class TemporalPredictor(Predictor):
         """One pass; weights as in `TemporalTransformer.forward`."""
         temporal_BTD, branch_BTD = self.head.trace(frames_BTD, *weights_LE)
         video_BD = self.embed(frames_BTD, temporal_BTD, classes_CD).mean(dim=1)
-        features = {"z": video_BD, "t": temporal_BTD.mean(dim=1), "last_ffn_branch": branch_BTD.mean(dim=1)}
+        features = {"t": temporal_BTD.mean(dim=1), "last_ffn_branch": branch_BTD.mean(dim=1)}
         if self.per_frame:
             features["t_frames"] = temporal_BTD
-        return Prediction(cosines(video_BD, classes_CD), video_BD.norm(dim=-1), features)
+        return Prediction.of(video_BD, classes_CD, features)
+
+
+# --- CLIP's towers, block by block ------------------------------------------------------------------------------------
+
+
+def through(visual: Any, block: Callable[..., Tensor], hidden_NPW: Tensor, **inputs: Any) -> Tensor:
+    """One block, recomputed in the backward pass if the recipe sets `checkpointing`, which `visual` is told.
+
+    Texts do as the visual tower: where they carry a gradient they are the larger part of the memory.
+    """
+    if visual.transformer.grad_checkpointing and torch.is_grad_enabled():
+        again_NPW: Tensor = checkpoint(block, hidden_NPW, use_reentrant=False, **inputs)
+        return again_NPW
+    return block(hidden_NPW, **inputs)
+
+
+def class_tokens(visual: Any, hidden_NPW: Tensor) -> Tensor:
+    """Embeddings [N, D] of the class tokens behind the last block of a visual tower."""
+    embeddings_ND: Tensor = visual._pool(hidden_NPW)[0] @ visual.proj
+    return embeddings_ND

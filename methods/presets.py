@@ -1,8 +1,7 @@
-"""Values that presets of several methods share: MoTE's training, which its paper's dense rows use as well.
+"""Values in the presets of several methods: MoTE's training, which its paper's dense rows use as well.
 
 Source: arXiv 2410.10589 and its official configs. What depends on the backbone is left to suites: image size, epochs
-(30 for ViT-B/16, 20 for ViT-L/14) and the tower's rate (0.07 and 0.06 of the base rate). How a test measures is named
-by its protocol.
+(30 for ViT-B/16, 20 for ViT-L/14) and the tower's rate (0.07 and 0.06 of the base rate). The protocol defines the test.
 """
 
 from __future__ import annotations

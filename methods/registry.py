@@ -1,4 +1,4 @@
-"""Methods by name. A name maps to two targets, `config` without torch and `model`; nothing is imported until asked.
+"""Methods by name. A name maps to two modules, `config` without torch and `model`, imported at first use.
 
 Methods of other packages come by entry point, once they are installed, or by PLUGINS: packages named in the environment
 (`--plugin`), which the processes of a run and the jobs of a launch inherit.
@@ -34,7 +34,7 @@ class Method:
 
     @property
     def modules(self) -> tuple[str, str]:
-        """The modules whose source decides what the method does."""
+        """Modules whose source defines the method."""
         return f"{self.package}.config", f"{self.package}.model"
 
     @property
@@ -60,7 +60,7 @@ BUILT_IN = {name: f"methods.{name}" for name in ("clip_mean", "text4vis", "dense
 
 @lru_cache(maxsize=1)
 def methods() -> dict[str, Method]:
-    """All registered methods, the built-in ones first. A third-party name cannot replace a built-in one."""
+    """All registered methods by name. A third-party name cannot replace a built-in one."""
     third_party = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
     plugins = [package for package in os.environ.get(PLUGINS, "").split(",") if package]
     for package in plugins:
@@ -69,13 +69,13 @@ def methods() -> dict[str, Method]:
 
 
 def use_plugins(packages: Iterable[str]) -> None:
-    """Add packages to the methods of this process and of those that it starts."""
+    """Add packages to the methods of this process and of its child processes."""
     os.environ[PLUGINS] = ",".join([*filter(None, [os.environ.get(PLUGINS)]), *packages])
     methods.cache_clear()
 
 
 def _importable(package: str) -> str:
-    """The package itself. Raises UserError unless it is there and has the modules of a method."""
+    """Return the package. Raises UserError unless it exists and has the modules of a method."""
     for module in (package, f"{package}.config", f"{package}.model"):
         try:
             found = find_spec(module)
@@ -91,7 +91,7 @@ def _importable(package: str) -> str:
 
 
 def method(name: str, *, where: str = "") -> Method:
-    """The method called `name`. Raises UserError with the closest name."""
+    """Method of a name. Raises UserError with the closest name."""
     if name not in methods():
         raise unknown("method", name, methods(), where=where)
     return methods()[name]

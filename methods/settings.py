@@ -1,7 +1,7 @@
-"""What a method declares without torch: its training choices (`Config`), its inference choices (`Inference`), costs.
+"""Torch-free half of the method contract: choices of training (`Config`), of inference (`Inference`), costs.
 
-Planning, validation and identities need nothing else. `Config` changes a training; `Inference` only changes what is
-done with a trained model, so rows that differ in it share the training.
+Planning, validation and identities need nothing else. `Config` changes a training. `Inference` changes only the use of
+a trained model, so rows that differ in it share the training.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from pydantic import Field
 from bench.core.identity import Identified
 from bench.models.backbones import Backbone
 
+Count = Annotated[int, Ge(1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Ge(0), Le(1)]
+Weight = Annotated[Finite, Ge(0)]
+Flops = dict[str, int]  # by part of the head
 
 
 class Parameters(NamedTuple):
@@ -30,80 +34,88 @@ class Inference(Identified):
 
     clip_alpha: Fraction = Field(
         default=1.0,
-        description="weight interpolation of the tuned tower with CLIP: "
-        "alpha * tuned + (1 - alpha) * CLIP (WiSE-FT, arXiv 2109.01903; MoTE's test uses .99)",
+        description="share alpha of the tuned tower in its mean with CLIP, alpha * tuned + (1 - alpha) * CLIP; "
+        "MoTE's test programs use 0.99 (WiSE-FT, arXiv 2109.01903)",
     )
 
 
 class Config(Identified):
     """Choices that change training. Methods extend it."""
 
-    tower_inside: ClassVar[bool] = False  # True: adapters, prompts, attention inside the tower: an `encode` of its own
+    tower_inside: ClassVar[bool] = False  # True: modules inside the visual tower, with an `encode` of the method's own
 
-    # Part of the head -> patterns of its modules' names in the predictor, where a counter finds it. Of modules the
-    # innermost counts, of parts the first that fits; "" is the predictor itself: what is computed in no named module.
+    # Part of the head -> patterns of its modules' names in the predictor, where the FLOP counter looks for it. The
+    # innermost module counts, and the first part that fits. "" is the predictor itself, outside all named modules.
     head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
-    tower: Literal["frozen", "tuned"] = Field(default="frozen", description="whether the CLIP visual tower is trained")
+    tower: Literal["frozen", "tuned"] = Field(
+        default="frozen", description="frozen or trained visual tower of CLIP (this project)"
+    )
+
+    def _refuse_idle(self, choice: str, *names: str, instead: str) -> None:
+        """Raises ValueError for a field that has no effect with `choice` and is not at its default."""
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect with {choice}; allowed: leave it out, or {instead}")
 
     @property
     def open_vocabulary(self) -> bool:
-        """Whether any classes can be candidates. Zero-shot protocols refuse a head that is bound to its classes."""
+        """True if any classes can be candidates. Zero-shot protocols refuse a class-bound head."""
         return True
 
     @property
     def texts_inside(self) -> bool:
-        """Whether the text tower is adapted too, so that class features come from the model and not from CLIP."""
+        """True if the method adapts the text tower, so that class features come from the model instead of CLIP."""
         return False
 
     @property
-    def guidance(self) -> tuple[str, ...]:
-        """Sets of class descriptions that the loss compares with; `recipe.descriptions` says where they come from."""
+    def description_sets(self) -> tuple[str, ...]:
+        """Sets of class descriptions in the loss. `recipe.descriptions` is their source."""
         return ()
 
     @property
     def looks_at_source(self) -> bool:
-        """Whether the model is made from features of source videos before it is trained (`Model.learn_from`)."""
+        """True if the model is made from features of source videos before training (`Model.learn_from`)."""
         return False
 
     @property
     def depends_on_batch(self) -> bool:
-        """Whether a video's answer depends on the others of its batch: a quirk of some official code."""
+        """True if a video's answer depends on the other videos of its batch: a quirk of some official code."""
         return False
 
     @property
     def shares_encodings(self) -> bool:
-        """Whether frame features are plain CLIP's, so that trials can share them."""
+        """True if frame features are plain CLIP's, so that trials can share them."""
         return self.tower == "frozen" and not self.tower_inside
 
     @property
     def has_head(self) -> bool:
-        """Whether the method has trainable parameters besides the tower."""
+        """True if the method has trainable parameters besides the tower."""
         return True
 
     @property
     def trains(self) -> bool:
-        """Whether there is anything to train; if not, a trial has no training stage and its seed no effect."""
+        """False if there is nothing to train: the trial has no training stage, and its seed has no effect."""
         return self.has_head or self.tower == "tuned"
 
     @property
     def experts(self) -> int:
-        """Number of experts; 0 for a method without any."""
+        """Number of experts; 0 for a method without experts."""
         return 0
 
     @property
     def routing_odds(self) -> tuple[float, ...]:
-        """Probability with which training draws each expert; empty where none is drawn."""
+        """Probability that training draws each expert; empty if none is drawn."""
         return ()
 
     @property
     def expert_passes(self) -> tuple[float, ...]:
-        """How often a batch goes through each expert in a training step, on average. Merged ones share a pass."""
+        """Mean number of passes of a batch through each expert in a training step. Merged experts share a pass."""
         return self.routing_odds or (1.0,) * self.experts
 
     @property
     def depends_on_processes(self) -> bool:
-        """Whether the number of training processes changes the result by more than the order of sums."""
+        """True if the number of training processes changes the result by more than the order of sums."""
         return False
 
     def expert_choices(self, inference: Inference) -> dict[str, Inference]:
@@ -111,41 +123,55 @@ class Config(Identified):
         return {}
 
     def ensembles(self, inference: Inference) -> dict[str, Inference]:
-        """Named inference choices that ask all experts and combine their answers; for what they cost."""
+        """Named inference choices that run all experts and combine their answers; the cost report uses them."""
         return {}
 
     def check(self, inference: Inference) -> None:
-        """Raises ValueError, naming what is allowed, for inference choices that this configuration cannot serve."""
+        """Raises ValueError, naming the allowed values, for inference choices that this configuration cannot serve."""
 
     def fits(self, backbone: Backbone, frames: int) -> None:
-        """Raises ValueError, naming what is allowed, for a backbone or a number of frames that this cannot have."""
+        """Raises ValueError, naming the allowed values, for a backbone or a number of frames that cannot be used."""
 
     def head_parameters(self, backbone: Backbone, inference: Inference | None = None) -> Parameters:
-        """Closed form; `active` is as deployed with these inference choices, by default the method's defaults."""
+        """Closed form. `active` is as deployed with these inference choices, by default the method's defaults."""
         return Parameters(0, 0)
 
-    def bound_parameters(self, backbone: Backbone, classes: int) -> int:
-        """Parameters that are bound to the source classes; closed form. The head's own do not include them."""
+    def class_bound_parameters(self, backbone: Backbone, classes: int) -> int:
+        """Closed form of the class-bound parameters, which `head_parameters` does not include."""
         return 0
 
-    # --- FLOPs: 2 per multiply-add, matrix products only, forward, in closed form ---
+    # --- FLOPs in closed form: forward, matrix products only, 2 per multiply-add --------------------------------------
 
     def text_flops(self, backbone: Backbone) -> int:
-        """Of one class text, padded to full length, through the text tower and what the method has inside it."""
+        """One class text, padded to full length, through the text tower and the method's modules inside it."""
         return backbone.text_flops()
 
     def inside_flops(self, backbone: Backbone, frames: int) -> int:
-        """What modules inside the visual tower add to one view."""
+        """FLOPs that modules inside the visual tower add to one view."""
         return 0
 
-    def head_modules(self, backbone: Backbone, frames: int, inference: Inference | None = None) -> dict[str, int]:
-        """Of the deployed head for one view, by part, without the product with class features; parts add up to it."""
+    def head_modules(self, backbone: Backbone, frames: int, inference: Inference | None = None) -> Flops:
+        """FLOPs of the deployed head for one view by part, without the product with class features."""
         return {}
 
     def head_flops(self, backbone: Backbone, frames: int, inference: Inference | None = None) -> int:
-        """Of the deployed head for one view."""
+        """FLOPs of the deployed head for one view."""
         return sum(self.head_modules(backbone, frames, inference).values())
 
     def expert_flops(self, backbone: Backbone, frames: int) -> tuple[int, ...]:
-        """What each expert's own modules take for one view; empty without experts."""
+        """FLOPs of each expert's own modules for one view; empty without experts."""
         return ()
+
+
+def each_expert(merged: Inference, experts: int, **changes: object) -> dict[str, Inference]:
+    """Inference choices `merged` and `expert 0` ...; single experts also have `changes`. Empty without experts."""
+    if not experts:
+        return {}
+    singles = {f"expert {i}": merged.model_copy(update={**changes, "expert": i}) for i in range(experts)}
+    return {"merged": merged, **singles}
+
+
+def refuse_missing_expert(expert: int | None, experts: int) -> None:
+    """Raises ValueError for an expert number out of range."""
+    if expert is not None and expert >= experts:
+        raise ValueError(f"expert {expert} does not exist; allowed: 0 to {experts - 1}")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from bench.suite.pairing import OTHER_DATA, Pair
-from bench.suite.published import COMPARED
+from bench.published.numbers import COMPARED
+from bench.published.pairing import OTHER_DATA, Pair
 from reports import tables
 from reports.results import Results
 from reports.shown import Grid

@@ -10,9 +10,10 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from bench.graph.build import Cell, Graph, ProbeCell
+from bench.published.pairing import pairs
 from bench.store.records import Store
-from bench.suite.pairing import pairs
-from bench.suite.resolve import Suite, changes_protocols
+from bench.suite.resolve import changes_protocols
+from bench.suite.trial import Suite
 from reports.collect_costs import collect_costs, collect_trainings
 from reports.collect_experts import collect_distances, collect_maps, collect_routing
 from reports.failures import Failure
@@ -57,7 +58,7 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
         failures=tuple(_failures(graph, store)),
         answers=evaluations.correct,
         class_names=lambda identity: graph.stages[identity].inputs["texts"].context["class_names"],
-        published=pairs(report.published, suite),
+        published=pairs(suite),
         provenance={**provenance, "store": str(store.root), "records": _origins(records)},
     )
 

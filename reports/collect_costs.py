@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from bench.graph.build import Cell, ProbeCell
 from bench.graph.stage import Stage
 from bench.store.records import Store
-from bench.suite.resolve import Trial
+from bench.suite.trial import Trial
 from reports.costs import Cost, Training
 
 

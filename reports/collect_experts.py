@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from bench.graph.build import ProbeCell
 from bench.store.records import Store
-from bench.suite.resolve import Trial
+from bench.suite.trial import Trial
 from reports.maps import Clip, Maps
 from reports.routing import Routing
 from reports.weights import Distances
@@ -57,11 +57,11 @@ def collect_distances(cells: Iterable[ProbeCell], store: Store) -> Iterator[Dist
 
 
 def collect_routing(trials: Iterable[tuple[Trial, Any]], store: Store) -> Iterator[Routing]:
-    """The tallies of every finished training of trials with experts, given with their stages."""
+    """The counts of every finished training of trials with experts, given with their stages."""
     for found in _found((ProbeCell(trial, "", stage) for trial, stage in trials), store):
-        file = found.folder / "tallies.safetensors"
-        tallies = load_file(file) if file.is_file() else {}
-        for pool, counts_LE in sorted(tallies.items()):
+        file = found.folder / "counts.safetensors"
+        counts = load_file(file) if file.is_file() else {}
+        for pool, counts_LE in sorted(counts.items()):
             if pool.startswith("routing") and counts_LE.sum(axis=1).all():
                 odds = tuple(found.cell.trial.config.routing_odds)
                 yield Routing(*found.names, pool, counts_LE, odds, found.cell.stage.identity)

@@ -14,7 +14,7 @@ from math import isnan, nan
 import pandas as pd
 
 from bench.measure.statistics import spread
-from bench.suite.published import Number, load
+from bench.published.numbers import Number, load
 from reports.costs import GIGA, MEBIBYTE, MEGA, Cost, Training, digits, flop_unit
 from reports.results import Results
 from reports.shown import Grid

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from bench.measure.metrics import harmonic_mean
 from bench.measure.statistics import spread
+from bench.published.pairing import Pair
 from bench.suite.measures import ROLES, Measure, measures, of_role, trade_offs
-from bench.suite.pairing import Pair
 from reports.costs import Cost, Training
 from reports.failures import Failure
 from reports.maps import Maps

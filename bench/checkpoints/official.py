@@ -52,8 +52,8 @@ from methods.registry import method
 
 HEADS = {
     "mote": "methods.mote.official",
-    "text4vis": "methods.text4vis.official",
-    "dense_temporal": "methods.text4vis.official",
+    "text4vis": "methods.dense_temporal.official",
+    "dense_temporal": "methods.dense_temporal.official",
     "vidprism": "methods.vidprism.official",
 }
 ALIKE = 0.999  # least cosine of a stored class feature with the one computed from the class's name
@@ -220,7 +220,7 @@ def _model(method_name: str, backbone_name: str, choices: dict[str, Any], classe
     with torch.device("meta"):
         model: Model = registered.model(registered.config.model_validate(choices), clip)
         if classes:
-            model.bind(classes)
+            model.bind_classes(classes)
         return model
 
 

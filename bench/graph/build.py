@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 
 from bench.core.identity import digest
 from bench.data.datasets import Dataset
@@ -29,7 +28,6 @@ from bench.graph.kinds import (
     caches_features,
     learnt,
     profile_stage,
-    row_name,
     train_stage,
 )
 from bench.graph.specs import Hashing
@@ -37,7 +35,7 @@ from bench.graph.stage import Context, Stage
 from bench.models.backbones import backbone
 from bench.models.prompts import TEMPLATES
 from bench.suite.protocol import Protocol
-from bench.suite.resolve import Suite, Trial
+from bench.suite.trial import Suite, Trial
 from methods.settings import Inference
 
 
@@ -65,7 +63,7 @@ class ProbeCell:
 
 @dataclass
 class Graph:
-    """The stages of a suite, inputs before the stages that need them, and what its reports are made of."""
+    """The stages of a suite, inputs first, and the parts of its reports."""
 
     stages: dict[str, Stage] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
@@ -82,16 +80,16 @@ class Graph:
 
 
 def build_graph(suite: Suite, hashing: Hashing = lambda name, done, total: None) -> Graph:
-    """The graph of a suite. Data that are not there leave their stages marked, not out.
+    """Build the graph of a suite. Stages whose data are missing stay in it, marked as missing.
 
-    `hashing` is told how far the reading of videos is whose content is not known yet.
+    `hashing` receives the progress of hashing videos whose content is not known yet.
     """
     stages = Stages(suite, hashing)
     graph = Graph(stages.planned, datasets=stages.datasets, missing=stages.absent, notes=stages.notes)
     for trial in suite.trials:
-        known = len(stages.planned)
+        known = len(stages.order)
         _add(graph, stages, trial)
-        for stage in islice(stages.planned.values(), known, None):
+        for stage in stages.order[known:]:
             stage.row = trial.row
     for name, protocol in suite.columns.items():
         graph.protocols[name] = _column(stages, name, protocol)
@@ -99,7 +97,7 @@ def build_graph(suite: Suite, hashing: Hashing = lambda name, done, total: None)
 
 
 def _add(graph: Graph, stages: Stages, trial: Trial) -> None:
-    """A trial's numbers, and whatever else its suite reports of it."""
+    """Add the stages behind a trial's numbers and behind everything else that its suite reports of it."""
     report = stages.suite.file.report
     for name, protocol in trial.protocols:
         graph.cells += _cells(stages, trial, name, protocol, "", trial.inference)
@@ -116,7 +114,7 @@ def _cells(
     stages: Stages, trial: Trial, name: str, protocol: Protocol, expert: str, inference: Inference
 ) -> Iterable[Cell]:
     for part, own in stages.once("parts", protocol, protocol.parts).items():
-        stage = stages.of(Evaluate(trial, f"{name} {part}".strip(), own, expert, inference))
+        stage = stages.add(Evaluate(trial, f"{name} {part}".strip(), own, expert, inference).plan(stages))
         yield Cell(trial, name, part, protocol.role, protocol.dataset, expert, stage)
 
 
@@ -156,7 +154,7 @@ def _profile(stages: Stages, trial: Trial) -> ProbeCell:
         "batch": recipe.batch,
     }
     settings = trial.method, trial.config, trial.inference, backbone(recipe.backbone), shown, training
-    title = f"profile {row_name(trial, (axis for axis, _ in trial.point))}"
+    title = f"profile {trial.row_at(dict(trial.point))}"
     stage = profile_stage(*settings, profile.measurement, title)
     stage.missing = stages.missing(source)  # the number of classes is the data's
     return ProbeCell(trial, name, stages.add(stage))
@@ -171,7 +169,7 @@ def _uncached(trial: Trial) -> Iterable[str]:
 
 
 def _column(stages: Stages, name: str, protocol: Protocol) -> Context:
-    """A report's account of a column: every field, its hash, where it differs from the protocol it names."""
+    """Description of a column for reports: its fields, their hash, and differences from the protocol that it names."""
     lists = [(part.dataset, part.split) for part in protocol.parts().values()]
     return {
         "hash": digest(protocol.model_dump(mode="json"))[:8],

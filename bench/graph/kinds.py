@@ -5,7 +5,7 @@ Two of these values that are equal are the same stage. `bench/stages/KIND.py` ca
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -22,7 +22,7 @@ from bench.models.prompts import prompts
 from bench.suite import protocol as suite_protocol
 from bench.suite.file import Measurement
 from bench.suite.recipe import Recipe
-from bench.suite.resolve import Suite, Trial
+from bench.suite.trial import Suite, Trial
 from bench.video.views import TestViews, TrainViews
 from methods.registry import method
 from methods.settings import Config, Inference
@@ -50,6 +50,7 @@ class Stages(Specs):
         super().__init__(suite.datasets, hashing)
         self.suite = suite
         self.planned: dict[str, Stage] = {}  # by identity
+        self.order: list[Stage] = []  # as planned
 
     def of(self, kind: Kind) -> Stage:
         """The stage of this kind, planned when it is first asked for."""
@@ -57,8 +58,12 @@ class Stages(Specs):
 
     def add(self, stage: Stage) -> Stage:
         """The stage with this identity; it lacks what its inputs lack."""
-        stage.missing = stage.missing or next((each.missing for each in stage.inputs.values() if each.missing), None)
-        return self.planned.setdefault(stage.identity, stage)
+        known = self.planned.setdefault(stage.identity, stage)
+        if known is stage:
+            missing = (each.missing for each in stage.inputs.values() if each.missing)
+            stage.missing = stage.missing or next(missing, None)
+            self.order.append(stage)
+        return known
 
 
 # --- texts ------------------------------------------------------------------------------------------------------------
@@ -152,7 +157,7 @@ class Sentences:
 
 
 def _texts(recipe: Recipe, templates: str, owner: Selection, labels: str, more: tuple[str, ...] = ()) -> Kind:
-    """Class features as a recipe gets them: from the text tower, or from its file."""
+    """Class features from the recipe's text tower, or from its file."""
     if recipe.class_features:
         return ListedTexts(recipe.backbone, recipe.pretrained, recipe.class_features, owner, labels, more)
     return Texts(recipe.backbone, recipe.pretrained, templates, owner, labels, more)
@@ -212,14 +217,14 @@ class Encode:
 
 @dataclass(frozen=True)
 class Train:
-    """One method under one recipe with one seed; `start` is the training that it begins with."""
+    """One method under one recipe with one seed; `init_from` is the training whose weights it begins with."""
 
     method: str
     config: Config
     recipe: Recipe
     seed: int
-    start: Stage | None = None
-    name: str = field(default="", compare=False)
+    init_from: Stage | None
+    trial: Trial = field(compare=False)  # the first that needs it, for the title
 
     def plan(self, stages: Stages) -> Stage:
         config, recipe, selection = self.config, self.recipe, learnt(self.recipe, self.seed)
@@ -249,7 +254,7 @@ class Train:
                 "validation": list(validation) if validation else None,
                 "execution": recipe.execution.model_dump(),
             },
-            f"train {self.name}",
+            f"train {trained_title(stages.suite, self.trial)}",
             self._flops(stages, length or stages.count(selection), cached),
             stages.missing(selection) or (validation and stages.missing(validation)),
             None if cached else stages.frames(selection, recipe.views, recipe.epochs),
@@ -258,14 +263,14 @@ class Train:
     def _inputs(self, stages: Stages, selection: Selection, cached: bool) -> dict[str, Stage]:
         recipe, clip = self.recipe, (self.recipe.backbone, self.recipe.pretrained)
         inputs: dict[str, Kind] = {"source_texts": _source_texts(recipe, self.seed)}
-        for sort in self.config.guidance:
-            inputs[f"guidance_{sort}"] = Sentences(*clip, recipe.descriptions, sort, selection, recipe.labels)
+        for sort in self.config.description_sets:
+            inputs[f"descriptions_{sort}"] = Sentences(*clip, recipe.descriptions, sort, selection, recipe.labels)
         if self.config.looks_at_source:
             inputs["source_features"] = Encode(*clip, self._sample(stages), _still(recipe.views))
         if cached:
             inputs["features"] = Encode(*clip, selection, recipe.views)
         planned = {name: stages.of(kind) for name, kind in inputs.items()}
-        return {**planned, "start": self.start} if self.start else planned
+        return {**planned, "init_from": self.init_from} if self.init_from else planned
 
     def _sample(self, stages: Stages) -> Selection:
         """About a tenth of the source's videos, equally many of each class, for models that look at them.
@@ -318,22 +323,26 @@ class Imported:
 
 def train_stage(stages: Stages, trial: Trial) -> Stage | None:
     """The training of a trial; None if there is nothing to train."""
+    return stages.once("training", trial, lambda: _train_stage(stages, trial))
+
+
+def _train_stage(stages: Stages, trial: Trial) -> Stage | None:
     config, recipe = trial.config, trial.recipe
     if not config.trains:
         return None
     if recipe.imported:
         return stages.of(Imported(trial.method, config, recipe.backbone, recipe.pretrained, recipe.imported))
-    start = train_stage(stages, trial.start) if trial.start else None
-    return stages.of(Train(trial.method, config, recipe, trial.seed, start, _trained_name(stages.suite, trial)))
+    first = train_stage(stages, trial.init_from) if trial.init_from else None
+    return stages.of(Train(trial.method, config, recipe, trial.seed, first, trial))
 
 
 def caches_features(config: Config, recipe: Recipe) -> bool:
-    """Whether trainings read frame features that were encoded once."""
+    """Tells whether trainings read frame features that were encoded once."""
     return config.shares_encodings and recipe.views.copies > 0
 
 
 def learnt(recipe: Recipe, seed: int) -> Selection:
-    """The videos that a trial is trained on."""
+    """Videos that a trial is trained on."""
     draw = _draw(recipe, seed) if recipe.shots else 0
     return Selection(recipe.source, recipe.split, recipe.classes, recipe.shots, draw)
 
@@ -344,7 +353,7 @@ def _draw(recipe: Recipe, seed: int) -> int:
 
 
 def _still(views: TrainViews) -> TestViews:
-    """One view without chance, of the pixels that training sees."""
+    """One deterministic view with the size and normalisation of the training views."""
     shared = {name: getattr(views, name) for name in ("frames", "resize", "size", "decoder", "normalise")}
     return TestViews(**shared)
 
@@ -374,7 +383,7 @@ class Evaluate:
             _model_inputs(stages, trial, protocol),
             ("bench.stages.evaluate", *method(trial.method).modules),
             {"pretrained": trial.recipe.pretrained, **stages.place(selection), "protocol": protocol},
-            f"evaluate {trial_name(trial)}{expert} on {self.name}",
+            f"evaluate {trial.title}{expert} on {self.name}",
             _head_flops(stages, trial, protocol),
             stages.missing(selection),
         )
@@ -406,7 +415,7 @@ class Probe:
             _model_inputs(stages, trial, protocol),
             ("bench.stages.probe", *method(trial.method).modules),
             {"pretrained": trial.recipe.pretrained},
-            f"probe {trial_name(trial)}",
+            f"probe {trial.title}",
             _head_flops(stages, trial, protocol),
             stages.missing(measured(protocol)),
         )
@@ -414,7 +423,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Maps:
-    """Places in a few videos that a model's experts look at: all together, the first and the last, on one view."""
+    """Attention of a model's experts to places in a few videos: merged, the first and the last expert, on one view."""
 
     trial: Trial
     protocol: Measured
@@ -443,7 +452,7 @@ class Maps:
             {**inputs, "train": train} if train else inputs,
             ("bench.stages.maps", *method(trial.method).modules),
             {"pretrained": trial.recipe.pretrained, **stages.place(selection)},
-            f"maps {trial_name(trial)}",
+            f"maps {trial.title}",
             float(self.videos * views.frames * backbone(trial.recipe.backbone).tower_flops()),
             stages.missing(selection),
         )
@@ -464,7 +473,7 @@ class Weights:
             {"train": self.train},
             ("bench.stages.weights", *method(trial.method).modules),
             {"pretrained": trial.recipe.pretrained},
-            f"weights {_trained_name(stages.suite, trial)}",
+            f"weights {trained_title(stages.suite, trial)}",
             0.0,
         )
 
@@ -475,8 +484,9 @@ def measured(protocol: Measured) -> Selection:
 
 
 def effective(config: Config, inference: Inference) -> Inference:
-    """Inference choices without effect set to 1: a tower that is not tuned has nothing to interpolate."""
-    return inference.model_copy(update={"clip_alpha": 1.0}) if config.tower == "frozen" else inference
+    """Inference choices with `clip_alpha` at 1 where it has no effect: a frozen tower is CLIP's."""
+    without = config.tower == "frozen" and inference.clip_alpha != 1.0
+    return inference.model_copy(update={"clip_alpha": 1.0}) if without else inference
 
 
 def _effective(config: Config, choices: Choices) -> list[tuple[str, Inference]]:
@@ -497,7 +507,7 @@ def _model_inputs(stages: Stages, trial: Trial, protocol: Measured) -> dict[str,
         tower = Tower(train, trial.method, config, alpha)
     clip = recipe.backbone, recipe.pretrained
     inputs = {
-        "features": stages.of(Encode(*clip, measured(protocol), protocol.views, tower, trial_name(trial))),
+        "features": stages.of(Encode(*clip, measured(protocol), protocol.views, tower, trial.title)),
         "source_texts": stages.of(_source_texts(recipe, trial.seed)),
         "texts": stages.of(_candidates(recipe, protocol)),
     }
@@ -550,25 +560,7 @@ def profile_stage(
     return Stage("profile", spec, {}, modules, {"pretrained": ANY_WEIGHTS}, title, flops)
 
 
-# --- names of trials --------------------------------------------------------------------------------------------------
-
-
-def trial_name(trial: Trial) -> str:
-    """A trial in titles: row, axes with their values, seed."""
-    return _spelled(trial, (axis for axis, _ in trial.point))
-
-
-def row_name(trial: Trial, axes: Iterable[str]) -> str:
-    """A row in titles, with its values on these axes."""
-    kept = set(axes)
-    return " ".join([trial.row, *(f"{name}={value}" for name, value in trial.point if name in kept)])
-
-
-def _trained_name(suite: Suite, trial: Trial) -> str:
-    """Without axes that only change inference or protocols: their points share the training."""
+def trained_title(suite: Suite, trial: Trial) -> str:
+    """A trial's title without axes that only change inference or protocols: their points share the training."""
     later = ("inference.", "protocol.", "protocols.")
-    return _spelled(trial, (axis for axis, _ in trial.point if not suite.axes[axis].startswith(later)))
-
-
-def _spelled(trial: Trial, axes: Iterable[str]) -> str:
-    return " ".join([row_name(trial, axes), *([f"seed {trial.seed}"] if trial.config.trains else [])])
+    return trial.title_at([axis for axis, _ in trial.point if not suite.axes[axis].startswith(later)])

@@ -1,4 +1,4 @@
-"""What a suite would do: stages, what is there already, and about how long the rest takes."""
+"""Plans: which stages of a suite have records, which would run, and about how long those take."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Plan:
     to_run: Counter[str]
     missing: Counter[str]
     missing_data: dict[str, str]  # dataset -> why
-    frames: int  # bytes of decoded frames that are worth keeping
+    frames: int  # bytes of decoded frames that are read more than once
     seconds: float
     measured: bool  # whether earlier records gave the rates of every kind to run
 
@@ -52,7 +52,9 @@ def make_plan(graph: Graph, store: Store) -> Plan:
 
 
 def cache_frames(stages: Iterable[Stage], limit: int) -> int:
-    """Lets stages that read the same frames again keep them, what is read most often first; the bytes that are kept."""
+    """Switch the frame cache on for stages whose frames are read more than once, the most often read first.
+
+    Returns the bytes that are kept, at most `limit`."""
     stages = list(stages)
     kept = 0
     for key, size in _repeated(stages).items():
@@ -75,7 +77,7 @@ def _repeated(stages: Iterable[Stage]) -> dict[str, int]:
 
 
 def measured_rates(store: Store) -> dict[str, float]:
-    """Seconds per FLOP of each kind, from earlier records of this store; large stages tell more than small ones."""
+    """Seconds per FLOP of each kind, from earlier records of this store; large stages weigh more than small ones."""
     rates = {}
     for kind in KINDS:
         sample = sorted(store.known(kind))[:SAMPLED_RECORDS]

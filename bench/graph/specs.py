@@ -20,6 +20,7 @@ from bench.video.frame_cache import estimate
 from bench.video.views import TestViews, TrainViews
 
 Made = TypeVar("Made")
+ABSENT: Any = object()
 Hashing = Callable[[str, int, int], None]  # (dataset, files hashed, files to hash)
 
 
@@ -34,7 +35,7 @@ def shape_spec(backbone: str) -> Spec:
 
 
 class Specs:
-    """Parts of the stages of one suite. Data that are not there are noted with the reason, and planning goes on."""
+    """Parts of the stages of one suite. Missing data are noted with the reason, and planning goes on."""
 
     def __init__(self, declared: Mapping[str, Dataset], hashing: Hashing) -> None:
         self.declared = declared
@@ -46,9 +47,10 @@ class Specs:
 
     def once(self, name: str, key: Hashable, make: Callable[[], Made]) -> Made:
         """The value that `make` returns, made once for this name and key."""
-        if (name, key) not in self._made:
-            self._made[name, key] = make()
-        return self._made[name, key]  # type: ignore[no-any-return]
+        found = self._made.get((name, key), ABSENT)
+        if found is ABSENT:
+            found = self._made[name, key] = make()
+        return found  # type: ignore[no-any-return]
 
     def clip(self, backbone: str, pretrained: str) -> Spec:
         """As `clip_spec`."""
@@ -62,7 +64,7 @@ class Specs:
     # --- videos -------------------------------------------------------------------------------------------------------
 
     def missing(self, selection: Selection | Protocol) -> str | None:
-        """Why a list or its videos are not usable, None if they are."""
+        """Reason why a list or its videos cannot be used; None if they can."""
         key = selection.dataset, selection.split, selection.classes
         return self.once("missing", key, lambda: self._missing(*key))
 
@@ -88,7 +90,7 @@ class Specs:
         return data.content(select(data, selection), partial(self.hashing, selection.dataset))
 
     def place(self, selection: Selection) -> Context:
-        """What another process needs to open the selected videos; of an embedded dataset its name is enough."""
+        """Settings with which another process opens the selected videos; of an embedded dataset its name is enough."""
         data = self.dataset(selection.dataset)
         fields: Callable[[], Context] = lambda: {} if data.buildable else {data.name: data.model_dump(mode="json")}  # noqa: E731
         declared = self.once("declared", data.name, fields)
@@ -111,7 +113,7 @@ class Specs:
         return self.once("fewest", selection, lambda: min(Counter(entry.label for entry in entries()).values()))
 
     def frames(self, selection: Selection, views: TestViews | TrainViews, passes: float) -> Frames:
-        """The decoded frames of so many passes over the selected videos."""
+        """Decoded frames of the selected videos and how often they are read."""
         key = digest([self.content(selection), views.fingerprint])
         return Frames(key, passes, estimate(views, self.count(selection)))
 

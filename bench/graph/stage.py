@@ -13,6 +13,8 @@ from bench.store.records import KINDS
 
 ALONE = ("profile",)  # measure time: each gets a process of its own, and nothing runs beside it that can be avoided
 
+PLAIN = (str, int, float, type(None))
+
 Spec = dict[str, Any]  # setting -> JSON value, or settings that are identified by value; all of it is identity
 Context = dict[str, Any]  # what a stage needs to find its data, weights and texts; none of it is identity
 
@@ -21,7 +23,6 @@ _COMMON = (
     "bench.core.errors",  # texts of errors
     "bench.core.files",
     "bench.core.identity",
-    "bench.data.class_features",
     "bench.models.weights",  # weights enter by their hash
     "methods.presets",  # presets enter as settings
     "methods.registry",  # finds a method by its name; its modules count
@@ -53,7 +54,7 @@ def stage_source(kind: str, modules: tuple[str, ...]) -> str:
 
 
 class Frames(NamedTuple):
-    """Decoded frames that a stage looks at, for the frame cache: which ones, how often, and their size in bytes."""
+    """Decoded frames that a stage reads, for the frame cache: a key, the number of passes, and their size in bytes."""
 
     key: str
     passes: float
@@ -95,11 +96,11 @@ def identify(stage: Stage) -> str:
 def _fingerprint(value: object) -> object:
     if isinstance(value, Identified):
         return value.fingerprint
-    return value if isinstance(value, str | int | float | None) else digest(identity_value(value))
+    return value if isinstance(value, PLAIN) else digest(identity_value(value))
 
 
 def as_json(value: object) -> Any:
-    """A spec, or a value in it, as JSON values with all fields: what a stage is sent and what a record keeps."""
+    """A spec, or a value in it, as JSON values with all fields, as records keep it and as processes are sent it."""
     if isinstance(value, Identified):
         return value.model_dump(mode="json")
     if isinstance(value, dict):

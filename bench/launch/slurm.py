@@ -38,8 +38,8 @@ from bench.launch.site import Site, resources_for, submitit_parameters
 from bench.launch.work import Order
 from bench.store.attempts import attempts_since
 from bench.store.records import Store
-from bench.suite.resolve import Suite
 from bench.suite.resources import Resources
+from bench.suite.trial import Suite
 
 SUBMITTING = 600.0  # seconds for which a launch without jobs counts as still submitting
 OTHERS = 10  # most jobs of other launches that a finalizer waits for; it looks at the rest later

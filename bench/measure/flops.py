@@ -90,7 +90,7 @@ def shapes(method: Method, config: Config, backbone: str, classes: int) -> Model
     clip.logit_scale = nn.Parameter(torch.zeros(()))  # models read its value
     clip.eval().requires_grad_(False)
     model: Model = build_model(method.model, config, clip, 0, classes)
-    model.guidance = {name: units(classes, model.width) for name in config.guidance}
+    model.descriptions = {name: units(classes, model.width) for name in config.description_sets}
     show_source(model, classes)
     return model.eval()
 

@@ -1,4 +1,4 @@
-"""Maps: where in the frames a model's temporal feature finds itself (MoTE, arXiv 2410.10589, Fig. 6).
+"""Maps: similarity of patches with a model's temporal feature (MoTE, arXiv 2410.10589, Fig. 6).
 
 The paper does not say how they are made. Here: patch tokens of the tower's last block through the norm and projection
 of the class token, so that they live where frame features do, and their cosines with the temporal feature of the frame.
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Clip(NamedTuple):
-    """One view of a video that could be decoded; `place` is the video's in the list."""
+    """One view of a decodable video; `place` is its index in the list."""
 
     place: int
     pixels_T3SS: Tensor  # uint8
@@ -71,7 +71,7 @@ def run(work: Work) -> dict[str, Any]:
 
 
 def _clips(work: Work, videos: Videos) -> list[Clip]:
-    """As many videos as asked for, or as there are. Raises StageError if none can be decoded."""
+    """Views of the number of videos that the spec asks for, or of all. Raises StageError if none can be decoded."""
     order = np.random.default_rng(seed_for("maps")).permutation(len(videos)).tolist()
     wanted, views = work.spec["videos"], TestViews(**work.spec["views"])
     clips: list[Clip] = []

@@ -1,4 +1,4 @@
-"""Probe: how alike the features of a model's experts are on unseen videos (MoTE, arXiv 2410.10589, Fig. 7).
+"""Probe: similarity of the features of a model's experts on unseen videos (MoTE, arXiv 2410.10589, Fig. 7).
 
 The paper does not name the compared tensor. `t`, the temporal feature before it is added to the frame features, is what
 it calls the temporal feature; `z`, the video embedding, carries a further copy of the frame features that pushes every

@@ -1,41 +1,24 @@
-"""Profile: what a method costs. Parameters, FLOPs by counter and in closed form, seconds and memory on this device.
+"""Profile: costs of a method. Parameters, FLOPs by counter and in closed form, seconds and memory on this device.
 
-Costs do not depend on what was learnt: weights are random, and so are pixels and class features. FLOPs are 2 per
-multiply-add, matrix products only. Seconds are those of calls on inputs that lie on the device: nothing is decoded.
-
-Legend: B batch, V views of a video, M = B * V views, T frames, S side in pixels, D joint CLIP width, C classes.
+Costs do not depend on what was learnt: weights, pixels and class features are random (`bench.measure.costs`).
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from bench.core.errors import Interrupted, StageError
-from bench.measure import flops as counting
+from bench.core.errors import Interrupted
+from bench.measure.costs import Subject, timed
 from bench.measure.timing import Clock, machine
-from bench.models.backbones import Backbone, backbone
-from bench.models.clip import load_clip
-from bench.stages.training.precision import autocast, scaler
-from methods.contract import Model, Predictor, build_model
-from methods.registry import method
-from methods.settings import Config, Inference
 
 if TYPE_CHECKING:
     from bench.stages.work import Work
 
-Part = dict[str, Any]
-Call = Callable[[], object]
 
-BACKWARD = 3  # a training step takes about three times its forward pass
-
-
-def run(work: Work) -> Part:
-    """No files: all is in the result, in FLOPs, seconds and bytes.
+def run(work: Work) -> dict[str, Any]:
+    """Writes no files: everything is in the result, in FLOPs, seconds and bytes.
 
     `backbone`, `frames` of a view, `views` of a video, `classes`.
     `parameters`: total, towers {visual, text}, head, bound, trainable, active (what the answer to a video needs: visual
@@ -50,243 +33,20 @@ def run(work: Work) -> Part:
         above those held before]. Without batches it is empty, and that of choices None.
     `machine`: what was measured on.
     """
-    subject = _Subject(work)
-    counted, latency = subject.counted(), list[Part]()
-    if work.spec["measurement"]["batches"]:
-        choices, latency = _timed(work, subject)
-        for choice, found in zip(counted["choices"], choices, strict=True):
-            choice["latency"] = {name: found[name] for name in ("p50", "p95")}
-    return {**counted, "latency": latency, "machine": machine(subject.device, subject.threads)}
+    spec, compute = work.spec, work.compute
+    subject = Subject(spec, work.context["pretrained"], compute.device, compute.threads)
+    clock, ended = Clock(subject.device, spec["measurement"]["seconds"]), count(1)
 
-
-class _Subject:
-    """One method under one config and one set of inference choices."""
-
-    def __init__(self, work: Work) -> None:
-        self.spec = spec = work.spec
-        self.method = method(spec["method"])
-        self.config: Config = self.method.config.model_validate(spec["config"])
-        self.inference: Inference = self.method.inference.model_validate(spec["inference"])
-        self.choices = named_choices(self.config, self.inference)
-        self.shape: Backbone = backbone(spec["backbone"])
-        self.pretrained: str = work.context["pretrained"]
-        self.frames, self.views, self.classes = (int(spec[name]) for name in ("frames", "views", "classes"))
-        self.device: str = (
-            work.compute.device if spec["measurement"]["device"] == "auto" else spec["measurement"]["device"]
-        )
-        self.threads: int = spec["measurement"]["threads"] or work.compute.threads
-        torch.set_num_threads(self.threads)
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise StageError(f"the device is '{self.device}', but torch sees no CUDA device here")
-
-    def model(self, device: str, classes: int = 0) -> Model:
-        """With values, to be run; by default bound to the classes of an answer."""
-        clip, classes = load_clip(self.shape.name, self.pretrained), classes or self.classes
-        model: Model = build_model(self.method.model, self.config, clip, 0, classes)
-        model.guidance = {name: self.class_features(device) for name in self.config.guidance}
-        counting.show_source(model, classes)
-        return model.to(device).eval()
-
-    def class_features(self, device: str) -> Tensor:
-        """[C, D]."""
-        return counting.units(self.classes, self.shape.embed_dim).to(device)
-
-    # --- by counter and in closed form --------------------------------------------------------------------------------
-
-    def counted(self) -> Part:
-        """All that needs no clock."""
-        model = counting.shapes(self.method, self.config, self.shape.name, self.classes)
-        modules = self._tower(model) + self._head(model, self.inference)
-        return {
-            **{name: self.spec[name] for name in ("backbone", "frames", "views", "classes")},
-            "parameters": self._parameters(model),
-            "flops": {"view": _sums(modules), "video": _sums(modules, self.views), **self._other_flops(model)},
-            "modules": modules,
-            "experts": self._experts(model),
-            "choices": [
-                {
-                    "name": name,
-                    "parameters": self.config.head_parameters(self.shape, choice).active + self._bound,
-                    "flops": _sums(self._head(model, choice)),
-                    "latency": None,
-                }
-                for name, choice in self.choices.items()
-            ],
-        }
-
-    @property
-    def _bound(self) -> int:
-        return self.config.bound_parameters(self.shape, self.classes)
-
-    def _tower(self, model: Model) -> list[Part]:
-        """What frames that meet in the tower's own products add to it is the tower's."""
-        counts = counting.tower(model, self.frames)
-        closed = {counting.TOWER: self.frames * self.shape.tower_flops()}
-        own = counting.INSIDE if counting.INSIDE in counts else counting.TOWER
-        closed[own] = closed.get(own, 0) + self.config.inside_flops(self.shape, self.frames)
-        return _lines(counts, closed)
-
-    def _head(self, model: Model, inference: Inference) -> list[Part]:
-        predictor = model.deploy(inference, self.class_features("cpu")).eval()
-        closed = self.config.head_modules(self.shape, self.frames, inference)
-        counts = counting.head(predictor, self.config, closed, self.frames, self.classes, self.shape.embed_dim)
-        return _lines(counts, {**closed, counting.CLASSES: 2 * self.shape.embed_dim * self.classes})
-
-    def _parameters(self, model: Model) -> Part:
-        visual, clip = _size(model.clip.visual.parameters()), _size(model.clip.parameters())
-        head, own = self.config.head_parameters(self.shape, self.inference), model.expert_parameters()
-        return {
-            "total": _size(model.parameters()),
-            "towers": {"visual": visual, "text": clip - visual},
-            "head": head.stored,
-            "bound": self._bound,
-            "trainable": _size(parameter for parameter in model.parameters() if parameter.requires_grad),
-            "active": visual + head.active + self._bound,
-            "expert": _size(own[0].values()) if own else 0,
-        }
-
-    def _experts(self, model: Model) -> list[Part]:
-        own, passes = model.expert_parameters(), self.config.expert_passes
-        flops = self.config.expert_flops(self.shape, self.spec["training"]["frames"])
-        return [
-            {"name": f"expert {i}", "parameters": _size(mine.values()), "training": round(BACKWARD * often * once)}
-            for i, (mine, often, once) in enumerate(zip(own, passes, flops, strict=True))
-        ]
-
-    def _other_flops(self, model: Model) -> Part:
-        """Of a class text, and of a video in a training step with its share of the class texts."""
-        training = self.spec["training"]
-        step = counting.step(model, training["frames"], self.classes, training["cached"])
-        if self.config.texts_inside:
-            model = self.model("cpu", classes=1)
-            step += round(counting.text_step(model) * self.classes * training["texts"] / training["batch"])
-        text = {"counted": counting.text(model), "closed": self.config.text_flops(self.shape)}
-        return {"text": text, "training": {"counted": step}}
-
-
-def named_choices(config: Config, inference: Inference) -> dict[str, Inference]:
-    """The row's own inference, then the other ways to use the experts.
-
-    The own one has the name of the way that it differs from in nothing by which ways differ; else it is "deployed".
-    """
-    ways = {**config.expert_choices(inference), **config.ensembles(inference)}
-    dumps = [way.model_dump() for way in ways.values()]
-    varied = [name for name in inference.model_dump() if len({repr(dump[name]) for dump in dumps}) > 1]
-    alike = (name for name, way in ways.items() if all(getattr(way, key) == getattr(inference, key) for key in varied))
-    own = next(alike, "deployed")
-    return {own: inference, **{name: way for name, way in ways.items() if name != own}}
-
-
-def _lines(counts: dict[str, int], closed: dict[str, int]) -> list[Part]:
-    names = dict.fromkeys([*counts, *closed])
-    return [{"name": name, "counted": counts.get(name, 0), "closed": closed.get(name, 0)} for name in names]
-
-
-def _sums(lines: list[Part], times: int = 1) -> dict[str, int]:
-    return {way: times * sum(line[way] for line in lines) for way in ("counted", "closed")}
-
-
-def _size(parameters: Iterable[Tensor]) -> int:
-    return sum(parameter.numel() for parameter in parameters)
-
-
-# --- by clock ---------------------------------------------------------------------------------------------------------
-
-
-def _timed(work: Work, subject: _Subject) -> tuple[list[Part], list[Part]]:
-    """Latencies of the choices' heads, then of all parts."""
-    measurement, model = work.spec["measurement"], subject.model(subject.device)
-    clock, classes_CD = Clock(subject.device, measurement["seconds"]), subject.class_features(subject.device)
-    predictors = [model.deploy(choice, classes_CD).eval() for choice in subject.choices.values()]
-    cells = [(precision, batch) for precision in measurement["precisions"] for batch in measurement["batches"]]
-    total, ended = len(predictors) + (3 + subject.config.trains) * len(cells), itertools.count(1)
-
-    def measured(call: Call) -> Part:
+    def measure(call: Callable[[], object], total: int) -> dict[str, Any]:
         if work.stopping():
             raise Interrupted("a profile is measured in one go", 0)
         found = clock.measure(call)
         work.progress(next(ended), total, "measurements")
         return found
 
-    one_view = _Answer(subject, model, measurement["precisions"][0], 1)
-    choices = [measured(one_view.head(predictor)) for predictor in predictors]
-    latency = []
-    for precision, batch in cells:
-        answer = _Answer(subject, model, precision, batch * subject.views)
-        calls = {"video": answer.video(predictors[0]), "tower": answer.tower(), "head": answer.head(predictors[0])}
-        found = {part: measured(call) for part, call in calls.items()}
-        if subject.config.trains:
-            found["training step"] = measured(_training_step(subject, model, precision, batch))
-            model.eval().zero_grad()
-            model.clip.visual.set_grad_checkpointing(False)
-        for part, each in found.items():
-            throughput = batch / each["p50"]
-            latency.append({"part": part, "precision": precision, "batch": batch, **each, "throughput": throughput})
-    return choices, latency
-
-
-class _Answer:
-    """What an answer to so many views at once is made of."""
-
-    def __init__(self, subject: _Subject, model: Model, precision: str, views: int) -> None:
-        self.device, self.precision, self.model = subject.device, precision, model
-        self.classes_CD = subject.class_features(subject.device)
-        self.pixels_MT3SS = _pixels(subject, views, subject.frames)
-        self.features_MTD = _features(subject, views, subject.frames)
-
-    def video(self, predictor: Predictor) -> Call:
-        return self._alone(lambda: predictor(self.model.encode(self.pixels_MT3SS), self.classes_CD))
-
-    def tower(self) -> Call:
-        return self._alone(lambda: self.model.encode(self.pixels_MT3SS))
-
-    def head(self, predictor: Predictor) -> Call:
-        return self._alone(lambda: predictor(self.features_MTD, self.classes_CD))
-
-    def _alone(self, call: Call) -> Call:
-        """Without gradients, in the precision."""
-
-        def answer() -> None:
-            with torch.inference_mode(), autocast(self.device, self.precision):
-                call()
-
-        return answer
-
-
-def _training_step(subject: _Subject, model: Model, precision: str, batch: int) -> Call:
-    """Forward, backward and optimiser step as in a training, on so many videos of one view."""
-    training, device = subject.spec["training"], subject.device
-    make = _features if training["cached"] else _pixels
-    frames_b = make(subject, batch, training["frames"])
-    labels_B = (torch.arange(batch) % subject.classes).to(device)
-    classes_CD, generator = subject.class_features(device), torch.Generator().manual_seed(0)
-    prompts = [[f"a video of class {number}"] * training.get("texts", 0) for number in range(subject.classes)]
-    # A rate of 0 takes as long as any and leaves the values as they are.
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0)
-    scale = scaler(device, precision)
-    model.train()
-    model.clip.visual.set_grad_checkpointing(training["checkpointing"])
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(device, precision):
-            frames_BTD = frames_b if training["cached"] else model.encode(frames_b)
-            own_CD = model.embed_classes(prompts) if subject.config.texts_inside else classes_CD
-            total = model.loss(frames_BTD, labels_B, own_CD, generator)["total"]
-        scale.scale(total).backward()
-        scale.step(optimizer)
-        scale.update()
-
-    return step
-
-
-def _pixels(subject: _Subject, views: int, frames: int) -> Tensor:
-    """[M, T, 3, S, S], as if normalised."""
-    side, generator = subject.shape.image_size, torch.Generator().manual_seed(0)
-    return torch.randn(views, frames, 3, side, side, generator=generator).to(subject.device)
-
-
-def _features(subject: _Subject, views: int, frames: int) -> Tensor:
-    """[M, T, D]."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(views, frames, subject.shape.embed_dim, generator=generator).to(subject.device)
+    counted, latency = subject.counted(), list[dict[str, Any]]()
+    if spec["measurement"]["batches"]:
+        choices, latency = timed(subject, measure)
+        for choice, found in zip(counted["choices"], choices, strict=True):
+            choice["latency"] = {name: found[name] for name in ("p50", "p95")}
+    return {**counted, "latency": latency, "machine": machine(subject.device, subject.threads)}

@@ -24,10 +24,10 @@ from torch import Tensor
 from bench.core.errors import Interrupted, StageError
 from bench.core.seeds import seed_for
 from bench.models.clip import load_clip
+from bench.models.precision import autocast, scaler
 from bench.stages.trained import class_prompts
 from bench.stages.training.batches import Batch, Clips, Division, Features, Source
 from bench.stages.training.logs import Events, write_history
-from bench.stages.training.precision import autocast, scaler
 from bench.stages.training.processes import start
 from bench.stages.training.ranks import RankInfo, Ranks, process_group
 from bench.stages.training.schedule import SCHEDULES
@@ -44,7 +44,7 @@ Named = dict[str, Tensor]
 
 @dataclass
 class Position:
-    """Where a training is: optimiser steps done, mean loss terms of each epoch, videos replaced as undecodable."""
+    """Progress of a training: optimiser steps done, mean loss terms of each epoch, undecodable videos replaced."""
 
     step: int = 0
     epochs: list[dict[str, float]] = field(default_factory=list)
@@ -58,7 +58,7 @@ def run(work: Work) -> dict[str, Any]:
     """Writes the trained state and the course of the training.
 
     `weights.safetensors`: the trained state. `history.json` and `history.csv`: mean loss terms of every epoch.
-    `tallies.safetensors`: what the method counted, if it counts anything.
+    `counts.safetensors`: what the method counted, if it counts anything.
 
     With recipe.processes > 1 the processes are started here, unless a launcher has started this one as one of them.
     """
@@ -72,7 +72,7 @@ def run(work: Work) -> dict[str, Any]:
 
 
 def train(work: Work, info: RankInfo) -> dict[str, Any]:
-    """The whole training as one of its processes; all return the result, rank 0 writes files."""
+    """Run the training as one of its processes; all return the result, rank 0 writes files."""
     torch.set_num_threads(work.compute.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = info.device(work.compute.device)
@@ -105,11 +105,13 @@ class Trainer:
         model: Model = build_model(registered.model, self.config, clip, self.seed, len(self.classes_CD))
         if self.config.looks_at_source:
             model.learn_from(*_source_videos(work.inputs["source_features"]))
-        if "start" in work.inputs:
-            model.start_from(load_file(work.inputs["start"] / "weights.safetensors"))
+        if "init_from" in work.inputs:
+            model.init_from(load_file(work.inputs["init_from"] / "weights.safetensors"))
         self.model = model.to(self.device)
         execution = _execution(work)
-        self.model.guidance = {name: self._features(f"guidance_{name}") for name in self.config.guidance}
+        self.model.descriptions = {
+            name: self._features(f"descriptions_{name}") for name in self.config.description_sets
+        }
         self.prompts = class_prompts(work, "source_texts") if self.config.texts_inside else None
         if execution.checkpointing:
             self.model.clip.visual.set_grad_checkpointing(True)
@@ -147,7 +149,7 @@ class Trainer:
     # --- the loop -------------------------------------------------------------------------------------------------
 
     def fit(self) -> None:
-        """From the current position to the last step, with a checkpoint now and then."""
+        """Train from the current position to the last step, with a checkpoint now and then."""
         self.model.train()
         saved = clock = time.monotonic()
         while self.position.step < self.steps:
@@ -198,20 +200,20 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.position.resampled += sum(part.replaced for part in parts)
-        for name, count in _summed([part.tallies for part in parts]).items():
-            self.model.tallies[name] += count
+        for name, count in _summed([part.counts for part in parts]).items():
+            self.model.counts[name] += count
         return terms
 
     def _backward(self, batch: Batch) -> ShareResult:
-        """The gradient of this rank's share of a batch, and what it says about it."""
+        """Backward pass of this rank's share of a batch; returns what other ranks need to know of it."""
         sizes = self.source.division.sizes(batch.videos)
         pieces = zip(self.source.division.shards, batch.frames_b.split(sizes), batch.labels_b.split(sizes), strict=True)
         terms: list[Named] = []
-        tallies: list[Named] = []
+        counts: list[Named] = []
         for shard, frames_b, labels_b in pieces:
             if not len(labels_b):
                 continue
-            before = {name: count.clone() for name, count in self.model.tallies.items()}
+            before = {name: count.clone() for name, count in self.model.counts.items()}
             with autocast(self.device, self.training.precision):
                 frames_bTD = self.source.features(self.model, frames_b.to(self.device))
                 own = self.model.loss(frames_bTD, labels_b.to(self.device), self._classes(), self._drawing(shard))
@@ -219,20 +221,20 @@ class Trainer:
             self.scaler.scale(own["total"] * share).backward()
             terms.append({name: term.detach() * share for name, term in own.items()})
             if shard == 0 or self.config.depends_on_processes:  # else all parts have the draws of the first
-                tallies.append({name: count - before[name] for name, count in self.model.tallies.items()})
-            self.model.tallies.update(before)
+                counts.append({name: count - before[name] for name, count in self.model.counts.items()})
+            self.model.counts.update(before)
         values = {name: float(term) for name, term in _summed(terms).items()}
-        return ShareResult(values, _summed(tallies), batch.replaced, self.work.stopping())
+        return ShareResult(values, _summed(counts), batch.replaced, self.work.stopping())
 
     def _drawing(self, shard: int) -> torch.Generator:
-        """The source of a step's random choices: one for each part if processes draw for themselves, else the same."""
+        """Generator of a step's random choices: one for each part if processes draw for themselves, else one."""
         own = shard if self.config.depends_on_processes else 0
         return self.generator.manual_seed(seed_for("routing", self.seed, self.position.step, own))
 
     # --- epochs ---------------------------------------------------------------------------------------------------
 
     def _account(self, epoch: int, terms: dict[str, float]) -> None:
-        """Terms of the step just done; at the end of an epoch their means, and the accuracy if that is due."""
+        """Add the terms of a step; at the end of an epoch keep their means, and the accuracy if it is due."""
         sums = self.position.sums = _summed([self.position.sums, terms])
         done = self.position.step % self.steps_per_epoch
         if done and self.position.step < self.steps:
@@ -247,7 +249,7 @@ class Trainer:
         self.position.sums = {}
 
     def _compare(self, epoch: int, accuracy: float) -> None:
-        """Note the best epoch, and put its weights aside if they are to be kept."""
+        """Note the best epoch, and save its weights if they are to be kept."""
         best = self.position.best
         if best is not None and accuracy <= self.position.epochs[best]["validation"]:
             return
@@ -265,11 +267,11 @@ class Trainer:
     # --- the record -----------------------------------------------------------------------------------------------
 
     def write(self, out: Path) -> None:
-        """The files of the record."""
+        """Write the files of the record."""
         kept = load_file(self._best) if self.training.keep == "best" else self.model.trained_state()
         save_file(kept, out / "weights.safetensors")
-        if self.model.tallies:
-            save_file(self.model.tallies, out / "tallies.safetensors")
+        if self.model.counts:
+            save_file(self.model.counts, out / "counts.safetensors")
         epochs = self.position.epochs
         (out / "history.json").write_text(json.dumps(epochs))
         last = [min((epoch + 1) * self.steps_per_epoch, self.steps) - 1 for epoch in range(len(epochs))]
@@ -301,7 +303,7 @@ class Trainer:
         return self.work.checkpoint / "training.pt"
 
     def save(self) -> None:
-        """Everything the next step depends on, in one rename. All ranks hold the same, so one of them writes it."""
+        """Save everything that the next step depends on, in one rename. All ranks hold the same, so one writes it."""
         if self.ranks.rank > 0:
             return
         self.work.checkpoint.mkdir(parents=True, exist_ok=True)
@@ -311,7 +313,7 @@ class Trainer:
                 "model": self.model.trained_state(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
-                "tallies": self.model.tallies,
+                "counts": self.model.counts,
                 "position": vars(self.position),
             },
             partial,
@@ -327,7 +329,7 @@ class Trainer:
             self.model.load_trained(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.scaler.load_state_dict(saved["scaler"])
-            self.model.tallies.update(saved["tallies"])
+            self.model.counts.update(saved["counts"])
             self.position = Position(**saved["position"])
         steps = self.ranks.gather(self.position.step)
         if len(set(steps)) > 1:
@@ -346,7 +348,7 @@ class ShareResult(NamedTuple):
     """A rank's share of a batch: weighted loss terms, the method's counts, videos replaced, whether it is to stop."""
 
     terms: dict[str, float]
-    tallies: Named
+    counts: Named
     replaced: int
     stopping: bool
 

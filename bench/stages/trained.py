@@ -1,4 +1,4 @@
-"""The model of a stage as its training left it, and what it becomes under inference choices."""
+"""Trained models of stages, and their predictors under inference choices."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def trained_model(work: Work) -> Model:
-    """The model, with its trained weights if it has any; on the CPU, its tower not yet interpolated with CLIP's."""
+    """Load the model on the CPU, with its trained weights if it has any; its tower is not interpolated with CLIP's."""
     registered = method(work.spec["method"])
     clip = load_clip(work.spec["backbone"], work.context["pretrained"])
     config = registered.config(**work.spec["config"])
@@ -31,7 +31,7 @@ def trained_model(work: Work) -> Model:
 
 
 def _bound_to(work: Work) -> int:
-    """The number of classes that the model was trained on; 0 if nothing of it depends on that."""
+    """Number of classes that the model was trained on; 0 if it has no training record."""
     record = work.inputs["train"] / "record.json" if "train" in work.inputs else None
     if record is None or not record.is_file():
         return 0
@@ -48,19 +48,19 @@ def deploy(work: Work, model: Model, inference: dict[str, Any]) -> Predictor:
 
 @torch.no_grad()
 def class_texts(work: Work, name: str, model: Model) -> Tensor:
-    """Unit class features [C, D] of an input, on the stage's device, where the model has to be if it adapts texts."""
+    """Unit class features [C, D] of an input, on the stage's device; a model that adapts texts has to be there too."""
     if model.config.texts_inside:
         return model.embed_classes(class_prompts(work, name))
     return load_file(work.inputs[name] / "classes.safetensors")["classes"].to(work.compute.device)
 
 
 def class_prompts(work: Work, name: str) -> list[list[str]]:
-    """The texts of each class, [C][P], that an input was made of."""
+    """Texts of each class, [C][P], that an input was made of."""
     return texts_of(json.loads((work.inputs[name] / "record.json").read_text())["context"])
 
 
 def feature(work: Work, prediction: Prediction) -> Tensor:
-    """The feature that the stage looks at. Raises StageError, naming the method's own, if it has no such feature."""
+    """The feature that the stage asks for. Raises StageError, naming the method's features, if it has no such one."""
     wanted, offered = work.spec["feature"], prediction.features
     if wanted not in offered:
         has = ", ".join(offered) or "none"

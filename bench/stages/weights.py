@@ -1,4 +1,4 @@
-"""Weights: how far the experts of a trained model lie from each other in weight space.
+"""Weights: distances between the experts of a trained model in weight space.
 
 Legend: E experts, G groups of parameters: all of them, then each layer.
 """

@@ -1,4 +1,4 @@
-"""What a stage is given: settings, its inputs' files, a place to write, and how to compute."""
+"""Input of a stage function: settings, files of its inputs, a folder to write to, and compute settings."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Part = dict[str, Any]
 
 
 def never() -> bool:
-    """For a launcher that doesn't interrupt its stages."""
+    """Never asks a stage to stop: for launchers that do not interrupt stages."""
     return False
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage function gets: settings, where its inputs' files lie, where to write, how to say how far it is."""
+    """Input of a stage function."""
 
     spec: Part
     context: Part
@@ -34,7 +34,7 @@ class Work:
 
     @property
     def decoding(self) -> Decoding:
-        """How videos are decoded; the frame cache is used where the plan says that it pays."""
+        """Decoding settings; the frame cache is used where the plan switched it on."""
         from bench.video.pool import Decoding
 
         compute = self.compute
@@ -50,7 +50,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Compute:
-    """How to compute; never part of an identity. The thread count is set by the stage, alike under every launcher."""
+    """Compute settings; never part of an identity. The stage sets the thread count, alike under every launcher."""
 
     device: str = "auto"  # auto: the first CUDA device if there is one, else the CPU
     threads: int = 1

@@ -1,4 +1,4 @@
-"""The keys of a suite file, as they are written; `bench.suite.resolve` reads and expands them."""
+"""Keys of a suite file as users write them; `bench.suite.resolve` reads and expands them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from annotated_types import Ge, Gt, MinLen
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from bench.core.identity import Identified
-from bench.suite.published import Published
 from bench.suite.resources import JobResources, StageResources
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$")]
@@ -28,7 +27,7 @@ class Row(_Declared):
     label: str | None = Field(default=None, description="name in tables and figures; none: the row's key")
     method: str = Field(description="method by name: `run_suite.py list methods`")
     fidelity: Fidelity | None = Field(default=None, description="preset below this row's settings; none: the suite's")
-    start: Name | None = Field(
+    init_from: Name | None = Field(
         default=None,
         description="row further up, of the same method, config and backbone. This row's training begins with the "
         "weights of that row's training of the same seed and the same values on common axes; class-bound weights "
@@ -64,7 +63,7 @@ class Measurement(Identified):
 
 
 class Profile(Measurement):
-    """Profiles of rows: what their methods cost."""
+    """Profiles of rows: the costs of their methods."""
 
     frames: Annotated[int, Ge(1)] | None = Field(
         default=None, description="frames of a view; none: as under the first closed-set protocol"
@@ -79,8 +78,20 @@ class Profile(Measurement):
         return Measurement.model_validate(self.model_dump(include=set(Measurement.model_fields)))
 
 
+class Published(_Declared):
+    """A selector: published numbers that belong to a row of a suite.
+
+    The lines of results.csv that agree with `where` go to the row's columns of the same dataset and role; where several
+    remain for a cell, the one whose protocol the cell has. `point` narrows to some of the row's points.
+    """
+
+    row: str = Field(description="row that the numbers belong to")
+    where: Annotated[dict[str, str | int], MinLen(1)] = Field(description="column of results.csv -> value, as printed")
+    point: dict[str, Any] = Field(default={}, description="axis -> value of the points that they belong to")
+
+
 class Report(_Declared):
-    """What the report shows besides the tables."""
+    """Contents of the report besides the tables."""
 
     join: str | None = Field(default=None, description="axis along which points of the trade-off plot are joined")
     reference: Name | None = Field(default=None, description="row drawn as the reference point")
@@ -103,7 +114,7 @@ class Report(_Declared):
     )
 
     def profiles(self, row: str) -> bool:
-        """Whether a row is profiled."""
+        """Tells whether a row is profiled."""
         return self.profile is not None and (not self.profile.rows or row in self.profile.rows)
 
 

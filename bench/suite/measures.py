@@ -1,4 +1,4 @@
-"""What the tables have columns for: every protocol, then the harmonic means that its roles allow."""
+"""Columns of the tables: every protocol, then the harmonic means that its roles allow."""
 
 from __future__ import annotations
 

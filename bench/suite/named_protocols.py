@@ -16,7 +16,7 @@ Settings = dict[str, Any]
 
 
 def named_protocol(name: str, *, where: str = "") -> Settings:
-    """The settings of a named protocol: what always holds, then its role's, then the target's. Raises UserError."""
+    """Settings of a named protocol: the paper's general ones, those of its role, the target's. Raises UserError."""
     how, slash, what = name.partition("/")
     if not slash:
         raise UserError(
@@ -34,7 +34,7 @@ def named_protocol(name: str, *, where: str = "") -> Settings:
 
 
 def named_protocols() -> Iterator[tuple[str, str]]:
-    """What `list protocols` shows: every way of measuring, then every target."""
+    """Lines of `list protocols`: every way of measuring, then every target."""
     for how, paper in _file()["how"].items():
         yield f"{how}/...", paper["about"]
     for what, target in _file()["what"].items():

@@ -1,4 +1,4 @@
-"""Protocol: how a number is measured. A value with a hash; a table has one protocol per column."""
+"""Protocol: the way a number is measured. A value with a hash; a table has one protocol per column."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Generator = Literal["text4vis", "open-vclip"]
 
 
 class Part(BaseModel):
-    """One of several measurements whose mean is the number; what is not given is the protocol's."""
+    """One of several measurements whose mean is the number; fields that are not given are the protocol's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -69,7 +69,7 @@ class Protocol(Scoring):
 
     @property
     def classes(self) -> Literal["all", "base", "novel"]:
-        """Which of the dataset's classes are measured and candidates."""
+        """The part of the dataset's classes that is measured and supplies the candidates."""
         return "all" if self.role in ("closed-set", "zero-shot") else self.role  # type: ignore[return-value]
 
     def parts(self) -> dict[str, Protocol]:
@@ -85,7 +85,7 @@ class Protocol(Scoring):
         return dict(_flat({name: dump[name] for name in sorted(dump, key=lambda name: name in Scoring.model_fields)}))
 
     def differences(self, other: Protocol) -> str:
-        """What this protocol has instead of the other's values, e.g. "views.clips 1 instead of 3"; "" if nothing."""
+        """Differences from the other protocol, e.g. "views.clips 1 instead of 3"; "" if there are none."""
         own, others = self.fields(), other.fields()
         return ", ".join(
             f"{name} {_text(own[name])} instead of {_text(others[name])}" for name in own if own[name] != others[name]

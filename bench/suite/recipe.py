@@ -1,4 +1,4 @@
-"""Recipe: how a method is trained, what of it a training reads, and how it is carried out."""
+"""Recipe: settings of a training, divided into those that it reads and those that say how it is executed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Count = Annotated[int, Ge(1)]
 
 
 class Execution(BaseModel):
-    """How a training is carried out: results are alike within rounding, unless the method draws for each process."""
+    """Execution of a training: results are alike within rounding, unless the method draws for each process."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -143,5 +143,5 @@ class Recipe(Training, Execution):
 
     @cached_property
     def execution(self) -> Execution:
-        """The part that says how it is carried out."""
+        """The part that says how the training is executed."""
         return Execution(**{name: getattr(self, name) for name in Execution.model_fields})

@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,65 +25,18 @@ from bench.models.backbones import backbone
 from bench.models.prompts import TEMPLATES
 from bench.suite.file import Axis, Row, Settings, SuiteFile
 from bench.suite.named_protocols import merged, named_protocol
-from bench.suite.pairing import pairs
 from bench.suite.protocol import Protocol
 from bench.suite.recipe import Recipe
+from bench.suite.trial import DEFAULT_BACKBONE, Suite, Trial, with_size
 from bench.suite.worlds import expanded
 from bench.suite.yaml_lines import KeyPath, Where, load_value, load_yaml, validate
 from bench.video.decoders import known_decoder
 from methods.registry import method
-from methods.settings import Config, Inference
+from methods.settings import Config
 
 SUITES = Path(__file__).parents[2] / "suites"
 PARTS = ("config", "inference", "recipe", "protocol", "protocols")
-
-
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """One method with all settings resolved, and one seed."""
-
-    row: str
-    label: str
-    method: str
-    config: Config
-    inference: Inference
-    recipe: Recipe
-    protocols: tuple[tuple[str, Protocol], ...]
-    point: tuple[tuple[str, Any], ...]  # axis name -> value
-    seed: int
-    columns: Mapping[str, Protocol]  # what the tables' columns are measured under, at this point of the suite's axes
-    start: Trial | None = None  # whose training its own begins with
-
-    @property
-    def deviations(self) -> dict[str, str]:
-        """Where this row is measured otherwise than its column says, with the differing fields."""
-        changed = [(name, own) for name, own in self.protocols if own is not self.columns[name]]
-        return {name: text for name, own in changed if (text := own.differences(self.columns[name]))}
-
-
-@dataclass(frozen=True)
-class Suite:
-    """A validated suite."""
-
-    name: str
-    file: SuiteFile
-    datasets: dict[str, Dataset]
-    axes: dict[str, str]  # name -> path or bundle name
-    trials: tuple[Trial, ...]
-
-    @property
-    def columns(self) -> dict[str, Protocol]:
-        """The protocol of every column, at the first point that is measured under it."""
-        first = {name: own for trial in reversed(self.trials) for name, own in trial.columns.items()}
-        return {name: first[name] for name in self.file.protocols}
-
-    def changes(self, name: str, protocol: Protocol) -> str:
-        """Where a protocol differs from the named one that it uses, "" if nowhere or if it uses none."""
-        use = self.file.protocols[name].get("use")
-        if not use:
-            return ""
-        settings = _with_size(named_protocol(use), self.trials[0].recipe.backbone, 1.0, "")
-        return protocol.differences(Protocol.model_validate(settings))
+RENAMED = {"start": "init_from"}  # keys of rows: earlier name -> present one
 
 
 def suite_path(name: str) -> Path:
@@ -100,7 +52,8 @@ def suite_path(name: str) -> Path:
 def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None = None) -> Suite:
     """Read, override, validate and expand a suite. Raises UserError on the first mistake.
 
-    Paths in it are relative to `folder`, which is that of the file unless this is a copy.
+    Paths in it are relative to `folder`, which is that of the file unless this is a copy. Published numbers that it
+    selects are looked up by `bench.published.pairing.pairs`.
     """
     data, lines = load_yaml(path)
     changed: list[tuple[str, KeyPath]] = []
@@ -113,6 +66,7 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
         known = next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), 1)
         return f"{path}:{known}: {dotted}" if dotted else f"{path}:{known}"
 
+    renamed = tuple(_rename(data, where))
     # What is written out must not undo an override, so overrides that ask for it come first and all others last.
     first = [text for text in overrides if text.partition("=")[0].rpartition(".")[2] in ("world", "fidelity")]
     changed += [_override(data, text) for text in first]
@@ -123,11 +77,9 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
     file = validate(SuiteFile, data, where)
     folder = folder or path.parent
     declared = {name: _declared(name, folder, settings, where) for name, settings in file.datasets.items()}
-    suite = Suite(path.stem, file, declared, _axis_names(file, where), ())
+    suite = Suite(path.stem, file, declared, _axis_names(file, where), (), where, renamed)
     _check_report(suite, where)
-    suite = replace(suite, trials=tuple(_trials(suite, where)))
-    pairs(file.report.published, suite, where)  # raises for a selector that finds nothing
-    return suite
+    return replace(suite, trials=tuple(_trials(suite, where)))
 
 
 def _declared(name: str, folder: Path, settings: Settings, where: Where) -> Dataset:
@@ -135,8 +87,20 @@ def _declared(name: str, folder: Path, settings: Settings, where: Where) -> Data
     return validate(Dataset, fields, lambda key: where(("datasets", name, *key)))
 
 
+def _rename(data: Settings, where: Where) -> Iterator[str]:
+    """Gives keys of rows that have an earlier name their present one; yields a note for each."""
+    rows = data.get("rows")
+    for row, own in rows.items() if isinstance(rows, dict) else ():
+        for old in [old for old in RENAMED if isinstance(own, dict) and old in own]:
+            place, new = where(("rows", row, old)), RENAMED[old]
+            if new in own:
+                raise UserError(f"'{old}' is the earlier name of '{new}', and both are given", where=place)
+            own[new] = own.pop(old)
+            yield f"{place} is now called {new}"
+
+
 def _rows(data: Settings) -> list[Settings]:
-    """The rows as far as they are mappings; validation says what is wrong with others."""
+    """Rows that are mappings; validation refuses the others."""
     rows = data.get("rows")
     return [row for row in rows.values() if isinstance(row, dict)] if isinstance(rows, dict) else []
 
@@ -223,14 +187,15 @@ def _trials(suite: Suite, where: Where) -> Iterator[Trial]:
             seeds = suite.file.seeds if several else suite.file.seeds[:1]
             for seed in seeds:
                 own = replace(trial, seed=seed)
-                if row.start:
-                    own = replace(own, start=_start(own, row.start, made, where(("rows", row_id, "start"))))
+                if row.init_from:
+                    place = where(("rows", row_id, "init_from"))
+                    own = replace(own, init_from=_first_training(own, row.init_from, made, place))
                 made.setdefault(row_id, []).append(own)
                 yield own
 
 
-def _start(trial: Trial, row: str, made: Mapping[str, list[Trial]], place: str) -> Trial:
-    """The trial of a row that another begins with. Raises UserError if there is none that fits, or more than one."""
+def _first_training(trial: Trial, row: str, made: Mapping[str, list[Trial]], place: str) -> Trial:
+    """The trial of a row from whose training another starts. Raises UserError unless exactly one fits."""
     if row not in made or row == trial.row:
         raise unknown("row further up", row, (other for other in made if other != trial.row), where=place)
     alone = len({other.seed for other in made[row]}) == 1  # an imported checkpoint has one seed
@@ -245,7 +210,7 @@ def _start(trial: Trial, row: str, made: Mapping[str, list[Trial]], place: str) 
     first, second = ((own.method, own.config, own.recipe.backbone, own.recipe.pretrained) for own in (found[0], trial))
     if first != second or not trial.config.trains or trial.recipe.imported:
         raise UserError(
-            f"row '{trial.row}' cannot begin with the training of row '{row}'",
+            f"row '{trial.row}' cannot start from the training of row '{row}'",
             where=place,
             hint="both are trained, and have the same method, config, recipe.backbone and recipe.pretrained",
         )
@@ -304,7 +269,7 @@ class _Resolver:
                 f"row '{row_id}' adapts the text tower, which recipe.class_features takes the place of",
                 where=self.where(("rows", row_id)),
             )
-        if config.guidance and not recipe.descriptions:
+        if config.description_sets and not recipe.descriptions:
             raise UserError(
                 f"row '{row_id}' compares with descriptions of its classes, and recipe.descriptions names none",
                 where=self.where(("rows", row_id)),
@@ -320,7 +285,7 @@ class _Resolver:
     def _columns(
         self, row_id: str, row: Row, changes: list[tuple[str, Any]], recipe: Recipe, config: Config
     ) -> dict[str, Protocol]:
-        """The protocols as the suite's own settings and axes make them, whatever the row changes."""
+        """The protocols that the suite's own settings and axes make, without the row's changes."""
         parts: Settings = deepcopy(
             {"config": {}, "inference": {}, "recipe": {}, "protocol": {}, "protocols": self.protocols}
         )
@@ -355,7 +320,7 @@ class _Resolver:
         return self.seen[key]
 
     def _place(self, key: KeyPath) -> str:
-        """Where a field got its value: at its axis, if one sets it."""
+        """Place where a field got its value: its axis, if one sets it."""
         field = key[2:] if key[0] == "rows" else key
         return self.where(self.axis_of.get(".".join(map(str, field)), key))
 
@@ -363,9 +328,7 @@ class _Resolver:
         place: KeyPath = ("rows", row_id, "recipe") if row.recipe else ("recipe",)
         recipe: Recipe = self._one(
             Recipe,
-            _with_size(
-                data, str(data.get("backbone", _DEFAULT_BACKBONE)), 256 / 224, self._place((*place, "backbone"))
-            ),
+            with_size(data, str(data.get("backbone", DEFAULT_BACKBONE)), 256 / 224, self._place((*place, "backbone"))),
             place,
         )
         self._known_data(recipe.source, recipe.split, recipe.labels, recipe.classes, place, "source")
@@ -376,7 +339,7 @@ class _Resolver:
 
     def _protocol(self, row_id: str, name: str, data: Settings, recipe: Recipe, config: Config) -> Protocol:
         place: KeyPath = ("protocols", name)
-        protocol: Protocol = self._one(Protocol, _with_size(data, recipe.backbone, 1.0, self.where(place)), place)
+        protocol: Protocol = self._one(Protocol, with_size(data, recipe.backbone, 1.0, self.where(place)), place)
         for part in protocol.parts().values():
             self._known_data(part.dataset, part.split, part.labels, part.classes, place, "dataset")
         self._fits(row_id, config, recipe.backbone, protocol.views.frames)
@@ -430,26 +393,6 @@ class _Resolver:
 
 
 def changes_protocols(path: str, axis: Axis) -> bool:
-    """Whether an axis changes how anything is measured."""
+    """Tells whether an axis changes a protocol."""
     paths = [path] if isinstance(axis, list) else [dotted for bundle in axis.values() for dotted in bundle]
     return any(dotted.startswith(("protocol.", "protocols.")) for dotted in paths)
-
-
-_DEFAULT_BACKBONE = Recipe.model_fields["backbone"].default
-
-
-@cache
-def _image_size(name: str, where: str) -> int:
-    try:
-        return backbone(name).image_size
-    except UserError as error:
-        raise error.at(where) from error
-
-
-def _with_size(data: Settings, backbone_name: str, short_side: float, where: str) -> Settings:
-    """Views without a size get the backbone's input size; the short side keeps MoTE's proportion to it."""
-    views = data.get("views", {})
-    if not isinstance(views, dict):
-        return data  # validation says what is wrong
-    size = _image_size(backbone_name, where)
-    return {**data, "views": {"size": size, "resize": round(size * short_side), **views}}

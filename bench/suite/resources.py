@@ -79,7 +79,7 @@ def _is_number(value: object) -> bool:
 
 
 def _option(name: str) -> str:
-    """The name of an sbatch option that is the user's to say."""
+    """Check the name of an sbatch option that users may set."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise ValueError(f"'{name}' is not the long name of an sbatch option, without its dashes: such as mail-type")
     if name in LAUNCHERS:
@@ -113,7 +113,7 @@ OptionValue = Annotated[str | int | bool, PlainValidator(_option_value)]
 
 
 class Resources(BaseModel):
-    """What a job asks for. None: not said here, so another layer says it."""
+    """Resources that a job asks for. None: another layer decides."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

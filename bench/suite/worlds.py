@@ -1,4 +1,4 @@
-"""What is written out in a suite before anything is resolved or hashed: presets of fidelity, and another world.
+"""Presets of fidelity and other worlds, written out in a suite before anything is resolved or hashed.
 
 `fidelity: official` or `clean` puts a method's preset (PRESETS beside its Config) below the settings of its rows.
 `world: glyphs` replaces data, backbone, prompts, views and schedule by those of bench/assets/worlds.yaml.
@@ -26,7 +26,7 @@ FILE = Path(__file__).parents[1] / "assets" / "worlds.yaml"
 
 
 def expanded(data: Settings, where: Where) -> Settings:
-    """A suite's data with presets and world written out; `fidelity` and `world` stay as a remark. Raises UserError."""
+    """Write presets and world out in a suite's data; `fidelity` and `world` stay as a remark. Raises UserError."""
     data = deepcopy(data)
     for name, row in data["rows"].items():
         if fidelity := row.get("fidelity", data.get("fidelity")):
@@ -67,7 +67,7 @@ def _without(settings: Settings, given: Settings) -> Settings:
 
 
 class _World:
-    """A suite on its way into another world."""
+    """Moves a suite into another world."""
 
     def __init__(self, world: Settings, data: Settings, where: Where) -> None:
         self.world, self.data, self.where = world, data, where
@@ -97,7 +97,7 @@ class _World:
         return {**recipe, "source": found["dataset"], "split": found[_kind(recipe.get("split", "train"))]}
 
     def _protocol(self, own: Settings, place: tuple[str, ...]) -> Settings:
-        """What a protocol says itself, all that names data or pixels included; `use` stays, so that reports compare."""
+        """A protocol's own settings with data and views of the world; `use` stays, so that reports can compare."""
         named = named_protocol(own["use"], where=self.where((*place, "use"))) if "use" in own else {}
         told = merged(named, own)
         moved = merged(own, self.world["protocol"])

@@ -72,8 +72,8 @@ class TestViews(_Views):
     )
     resize: Resize = Field(
         default=224,
-        description="length of the short side in pixels, or [height, width] whatever the video's proportions; left out in "
-        "a suite, the default is scaled to the backbone's input size",
+        description="length of the short side in pixels, or [height, width] whatever the video's proportions; left out "
+        "in a suite, the default is scaled to the backbone's input size",
     )
     size: Positive = Field(
         default=224,
@@ -107,8 +107,8 @@ class TrainViews(_Views):
     )
     resize: Resize = Field(
         default=256,
-        description="length of the short side in pixels, or [height, width] whatever the video's proportions; left out in "
-        "a suite, the default is scaled to the backbone's input size",
+        description="length of the short side in pixels, or [height, width] whatever the video's proportions; left out "
+        "in a suite, the default is scaled to the backbone's input size",
     )
     size: Positive = Field(
         default=224,

@@ -16,7 +16,7 @@ __all__ = ["Config", "Inference"]
 
 
 class Config(settings.Config):
-    """Nothing but the tower can be trained."""
+    """Choices of the tower alone; there is no head."""
 
     @property
     def has_head(self) -> bool:

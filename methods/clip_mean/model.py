@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from methods import contract
-from methods.contract import Prediction, Predictor, cosines
+from methods.contract import Prediction, Predictor, Terms
 from methods.settings import Inference
 
 
@@ -19,16 +19,13 @@ class MeanPredictor(Predictor):
         self.eval()
 
     def forward(self, frames_BTD: Tensor, classes_CD: Tensor) -> Prediction:
-        video_BD = frames_BTD.mean(dim=1)
-        return Prediction(cosines(video_BD, classes_CD), video_BD.norm(dim=-1), {"z": video_BD})
+        return Prediction.of(frames_BTD.mean(dim=1), classes_CD)
 
 
 class Model(contract.Model):
-    """One cross-entropy. (MoTE's trainer without a head would count it 1.5 times, having two identical passes.)"""
+    """Training with a single cross-entropy. MoTE's trainer without a head would weigh it 1.5: two identical passes."""
 
-    def loss(
-        self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    def loss(self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator) -> Terms:
         ce = self.cross_entropy(frames_BTD.mean(dim=1), labels_B, classes_CD)
         return {"ce": ce, "total": ce}
 

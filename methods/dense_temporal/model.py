@@ -10,9 +10,10 @@ from torch import Tensor
 from bench.models.clip import Clip
 from methods import contract
 from methods.blocks import TemporalPredictor, TemporalTransformer
+from methods.contract import Terms
+from methods.costs import temporal_heads
 from methods.dense_temporal.config import Config
 from methods.settings import Inference
-from methods.temporal_costs import temporal_heads
 
 
 class Model(contract.Model):
@@ -22,9 +23,7 @@ class Model(contract.Model):
         super().__init__(config, clip)
         self.head = TemporalTransformer(self.width, temporal_heads(clip.spec), config.layers)
 
-    def loss(
-        self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    def loss(self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator) -> Terms:
         ce = self.cross_entropy((frames_BTD + self.head(frames_BTD)).mean(dim=1), labels_B, classes_CD)
         return {"ce": ce, "total": ce}
 

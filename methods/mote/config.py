@@ -3,7 +3,7 @@
 Title: MoTE: Reconciling Generalization with Specialization for Visual-Language to Video Knowledge Transfer.
 Paper: arXiv 2410.10589 (NeurIPS 2024). Official code: github.com/ZMHH-H/MoTE, no licence file (written from a
 description; no code taken). Where paper and code differ, the code's form is the default. Every variant that the paper
-ablates is a field here; where the paper leaves one open, the field's description says what was chosen.
+ablates is a field; where the paper leaves one open, the field's description says what was chosen.
 """
 
 from __future__ import annotations
@@ -17,52 +17,57 @@ from pydantic import Field, model_validator
 
 from bench.models.backbones import Backbone
 from methods import settings
-from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
-from methods.settings import Parameters
-from methods.temporal_costs import (
+from methods.costs import (
     TEMPORAL_PATHS,
     half_feed_forward_flops,
+    refuse_frames_without_position,
     temporal_modules,
     temporal_parameters,
-    within_positions,
 )
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
+from methods.settings import Count, Finite, Flops, Parameters, Weight, each_expert, refuse_missing_expert
 
 
 class Inference(settings.Inference):
-    """How experts become one answer, and how far temporal features are trusted on the test's classes."""
+    """Way that experts become one answer, and trust in temporal features on the test's classes."""
 
     aggregation: Literal["merge", "ensemble", "random_routing"] = Field(
         default="merge",
-        description="merge: one network of mean weights (published); ensemble: a pass per expert, mean of the cosines; "
-        "random_routing: one expert per layer, drawn once with the odds of training (Table 2c)",
+        description="how experts combine: one network of mean weights (merge, published); one pass per expert and the "
+        "mean of their cosines (ensemble); one expert per layer, drawn once with the odds of training "
+        "(random_routing) (MoTE, Table 2c)",
     )
     routing_seed: Annotated[int, Ge(0)] = Field(
-        default=0, description="seed of random_routing's draw; an axis over it shows the spread"
+        default=0, description="seed of random_routing's draw; an axis over it shows the spread (this project)"
     )
     expert: Annotated[int, Ge(0)] | None = Field(
-        default=None, description="use this expert, counted from 0, in every layer instead of merging (Fig. 3)"
+        default=None, description="use this expert, counted from 0, in every layer instead of merging (MoTE, Fig. 3)"
     )
     merge_temperature: Finite | None = Field(
-        default=None, description="tau of the merge weights softmax(i / tau), i = 1..N (Eq. 7); none: uniform"
+        default=None,
+        description="temperature tau of the merge weights softmax(i / tau), i = 1..N; none: uniform (MoTE, Eq. 7)",
     )
     tfm: bool = Field(
-        default=True, description="temporal feature modulation; the official test has it on, most ablation tables off"
+        default=True,
+        description="whether the test modulates temporal features; the official test does, most ablation tables do "
+        "not (MoTE, Sec. 3.4)",
     )
-    tfm_gamma: Annotated[float, Gt(0)] = Field(default=0.05, description="gamma of the modulation (Table 2f)")
-    tfm_k: Annotated[int, Ge(1)] = Field(
-        default=5, description="K nearest classes of test and source (Table 7b); fewer where there are fewer"
+    tfm_gamma: Annotated[float, Gt(0)] = Field(
+        default=0.05, description="gamma of the modulation exp(-(1 - m) / gamma) (MoTE, Table 2f)"
+    )
+    tfm_k: Count = Field(
+        default=5,
+        description="number K of nearest classes of test and source; fewer where there are fewer (MoTE, Table 7b)",
     )
     tfm_target: Literal["h", "branch"] = Field(
         default="h",
-        description="what the modulation scales: the temporal feature with the copy of frames and positions that it "
-        "carries (code), or only what its layers added",
+        description="scaled by the modulation: the temporal feature with its copy of frames and positions (h, official "
+        "code), or only what the layers added (branch, this project)",
     )
     tfm_scope: Literal["list", "full"] = Field(
         default="list",
-        description="whose nearest classes count when half of the classes are measured: those of the half, or of the "
-        "full list (code, a small leak)",
+        description="nearest classes for a measurement on half of the classes: those of the half (list, this project) "
+        "or those of the full list, a small leak (full, official code)",
     )
 
     @model_validator(mode="after")
@@ -80,84 +85,91 @@ class Inference(settings.Inference):
 
 
 class Config(settings.Config):
-    """Size of the head, what experts see, and the regularisers."""
+    """Size of the head, routing of batches to experts, and regularisers."""
 
     head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "attention": TEMPORAL_PATHS["attention"],
         "experts": TEMPORAL_PATHS["feed-forward"],
     }
 
-    layers: Annotated[int, Ge(1)] = Field(
-        default=4, description="temporal layers; 4 for ViT-B/16, 6 for ViT-L/14 (official configs)"
+    layers: Count = Field(
+        default=4, description="temporal layers; 4 for ViT-B/16, 6 for ViT-L/14 (MoTE, official configs)"
     )
-    num_experts: Annotated[int, Ge(1)] = Field(default=4, description="experts per layer, N (Table 2b)")
+    num_experts: Count = Field(default=4, description="experts per layer, N (MoTE, Table 2b)")
     expert_design: Literal["ffn", "up_down", "up", "down"] = Field(
         default="ffn",
-        description="what an expert is (Table 7a): a whole feed-forward network; its up- and its down-projection, each "
-        "with a draw of its own (regularised with one temperature); only one of the two, the other shared",
+        description="form of an expert: a whole feed-forward network; its up- and its down-projection, each with a "
+        "draw of its own (regularised with one temperature); or only one of the two, the other shared "
+        "(MoTE, Table 7a)",
     )
     init: Literal["different", "same"] = Field(
         default="different",
-        description="whether experts start alike, as copies of the first (Table 2a); copies that also see all data "
-        "stay one network, so that nothing is merged: the dense baseline",
+        description="initial experts: drawn independently, or copies of the first; copies that also see all data stay "
+        "one network, which is the dense baseline and is not merged (MoTE, Table 2a)",
     )
     data: Literal["routed", "all"] = Field(
         default="routed",
-        description="routed: a batch goes through one expert per layer; all: through every one, whose outputs are "
-        "averaged (Table 2a; the paper does not say how they are combined)",
+        description="route of a batch: through one expert per layer, or through all of them, whose outputs are "
+        "averaged; the average is this project's choice (MoTE, Table 2a)",
     )
     routing: Literal["multinomial", "random", "fixed"] = Field(
         default="multinomial",
-        description="how the expert is drawn (Table 2d): p ~ exp(i / kappa), i = 1..N; uniformly; or the last one "
-        "always, so that no other is built and nothing is merged: the dense baseline",
+        description="draw of the expert: with p ~ exp(i / kappa), i = 1..N; uniform; or always the last one, so that "
+        "no other is built, which is the dense baseline (MoTE, Table 2d)",
     )
     kappa: Annotated[Finite, Gt(0)] = Field(
-        default=1.0, description="evenness of multinomial routing; 1 as published, small values favour the last expert"
+        default=1.0,
+        description="evenness of multinomial routing; 1 as published, small values favour the last expert (this "
+        "project)",
     )
     routing_scope: Literal["process", "step"] = Field(
         default="process",
-        description="who shares a draw: each training process has its own (code), or all of a step",
+        description="scope of a draw: each training process draws for itself (process, official code), or one draw "
+        "holds for the whole step (step, this project)",
     )
-    wmr_weight: Annotated[float, Ge(0)] = Field(
-        default=0.5, description="lambda, weight of the weight merging regularisation (paper and code)"
+    wmr_weight: Weight = Field(
+        default=0.5, description="lambda, weight of the weight merging regularisation (MoTE, paper and official code)"
     )
     wmr_loss: Literal["ce", "kl", "mse"] = Field(
         default="ce",
-        description="what the merged pass is held to (Table 7c): the labels, or, detached, the routed pass's "
-        "probabilities or frame-level video features",
+        description="target of the merged pass: the labels (ce), or, detached, the routed pass's probabilities (kl) or "
+        "frame-level video features (mse) (MoTE, Table 7c)",
     )
     wmr_region: Literal["region", "point"] = Field(
-        default="region", description="merge weights of the regulariser: of a drawn temperature, or uniform (Table 2e)"
+        default="region",
+        description="merge weights of the regulariser: those of a drawn temperature, or uniform (MoTE, Table 2e)",
     )
     temperature: Literal["discrete", "normal", "uniform"] = Field(
         default="discrete",
-        description="how a layer's merge temperature is drawn (Table 7f): of +-beta * 2^n, n = 0..4, and infinity; "
-        "N(0, 1); U(-16 beta, 16 beta), an interval the paper does not give",
+        description="draw of a layer's merge temperature: from +-beta * 2^n, n = 0..4, and infinity; from N(0, 1); or "
+        "from U(-16 beta, 16 beta), an interval that the paper does not give (MoTE, Table 7f)",
     )
     beta: Annotated[Finite, Gt(0)] = Field(
-        default=0.6, description="smallest positive merge temperature of the regulariser (Table 2e)"
+        default=0.6, description="smallest positive merge temperature of the regulariser (MoTE, Table 2e)"
     )
-    mse_weight: Annotated[float, Ge(0)] = Field(
-        default=0.1, description="eta, weight of the mean square of the merged temporal features (paper and code)"
+    mse_weight: Weight = Field(
+        default=0.1,
+        description="eta, weight of the mean square of the merged temporal features (MoTE, paper and official code)",
     )
     mse_form: Literal["code", "paper"] = Field(
         default="code",
-        description="code: mean over all elements of the frame-level features; paper: squared norm of the pooled one",
+        description="form of that mean square: over all elements of the frame-level features (code, official code), or "
+        "the squared norm of the pooled feature (paper, MoTE's paper)",
     )
 
     @model_validator(mode="after")
     def _every_choice_counts(self) -> Self:
-        if self.data == "all" and self.routing != "multinomial":
-            raise ValueError(f"data: all has no routing: {self.routing}; allowed: leave routing out, or data: routed")
-        if self.kappa != 1 and (self.data == "all" or self.routing != "multinomial"):
-            raise ValueError("kappa has no effect; allowed: with routing: multinomial and data: routed")
-        if self.wmr_region == "point" and self.temperature != "discrete":
-            raise ValueError("wmr_region: point draws no temperature; allowed: leave temperature out, or region")
+        if self.data == "all":
+            self._refuse_idle("data: all", "routing", "kappa", instead="data: routed")
+        if self.routing != "multinomial":
+            self._refuse_idle(f"routing: {self.routing}", "kappa", instead="routing: multinomial")
+        if self.wmr_region == "point":
+            self._refuse_idle("wmr_region: point", "temperature", instead="wmr_region: region")
         return self
 
     @property
     def built(self) -> int:
-        """Experts per layer that exist: those that can ever be used."""
+        """Number of experts that a layer has: those that can ever be used."""
         return 1 if self.routing == "fixed" else self.num_experts
 
     @property
@@ -170,7 +182,7 @@ class Config(settings.Config):
 
     @property
     def routers(self) -> tuple[str, ...]:
-        """Names of the draws made for each layer and batch."""
+        """Names of the draws for each layer and batch."""
         if self.data == "all":
             return ()
         return ("routing", "routing_down") if self.expert_design == "up_down" else ("routing",)
@@ -183,7 +195,7 @@ class Config(settings.Config):
 
     @property
     def expert_passes(self) -> tuple[float, ...]:
-        """The draws, or all; and an equal share of the merged pass: every temperature has its opposite."""
+        """Routed passes, and an equal share of the merged pass: every temperature has its opposite."""
         if not self.experts:
             return ()
         merged = 1 / self.experts if self.regularised else 0.0
@@ -191,12 +203,12 @@ class Config(settings.Config):
 
     @property
     def is_dense(self) -> bool:
-        """Whether experts are one and the same network: a single one, or copies that see the same and stay copies."""
+        """True if all experts are one network: a single one, or copies that see the same data and stay copies."""
         return self.routing == "fixed" or (self.data == "all" and self.init == "same")
 
     @property
     def regularised(self) -> bool:
-        """Whether there is a merged pass. Skewed merges would drive apart copies that are to stay alike."""
+        """True if there is a merged pass. Skewed merges would drive apart copies that have to stay alike."""
         return not self.is_dense and (self.wmr_weight > 0 or self.mse_weight > 0)
 
     @property
@@ -209,37 +221,29 @@ class Config(settings.Config):
 
     def check(self, inference: settings.Inference) -> None:
         assert isinstance(inference, Inference)
-        if inference.expert is not None and inference.expert >= self.built:
-            raise ValueError(f"expert {inference.expert} does not exist; allowed: 0 to {self.built - 1}")
+        refuse_missing_expert(inference.expert, self.built)
         if inference.aggregation == "random_routing" and self.data == "all":
             raise ValueError("data: all has no odds for aggregation: random_routing; allowed: merge, ensemble")
 
     def expert_choices(self, inference: settings.Inference) -> dict[str, settings.Inference]:
-        """Without modulation, as in Fig. 3: its strength is alike for all experts, and hides their differences."""
-        if not self.experts:
-            return {}
-        single = {**_PLAIN, "merge_temperature": None}
-        return {"merged": inference.model_copy(update=_PLAIN)} | {
-            f"expert {i}": inference.model_copy(update={**single, "expert": i}) for i in range(self.experts)
-        }
+        """Choices without modulation, as in Fig. 3: its strength is the same for all experts, and hides differences."""
+        return each_expert(inference.model_copy(update=_PLAIN), self.experts, merge_temperature=None)
 
     def ensembles(self, inference: settings.Inference) -> dict[str, settings.Inference]:
-        """Without modulation, as the others."""
+        """Ensemble without modulation, as in `expert_choices`."""
         changed = {**_PLAIN, "merge_temperature": None, "aggregation": "ensemble"}
         return {"ensemble": inference.model_copy(update=changed)} if self.experts else {}
 
     def fits(self, backbone: Backbone, frames: int) -> None:
-        within_positions(frames)
+        refuse_frames_without_position(frames)
 
     def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
         stored = temporal_parameters(backbone.embed_dim, self.layers, *self.pools)
         one = temporal_parameters(backbone.embed_dim, self.layers)
         return Parameters(stored, stored if _passes_all(inference) else one)
 
-    def head_modules(
-        self, backbone: Backbone, frames: int, inference: settings.Inference | None = None
-    ) -> dict[str, int]:
-        """Modulation is left out: it takes little, and how much depends on the numbers of classes."""
+    def head_modules(self, backbone: Backbone, frames: int, inference: settings.Inference | None = None) -> Flops:
+        """Without modulation, which takes little and depends on the numbers of classes."""
         passes = self.built if _passes_all(inference) else 1
         dense = temporal_modules(backbone.embed_dim, self.layers, frames)
         return {"attention": passes * dense["attention"], "experts": passes * dense["feed-forward"]}
@@ -249,12 +253,12 @@ class Config(settings.Config):
         return (own * half_feed_forward_flops(backbone.embed_dim, self.layers, frames),) * self.experts
 
 
-# How experts are compared with each other: without modulation (see `expert_choices`).
+# Changes for a comparison of experts (see `expert_choices`).
 _PLAIN = {"aggregation": "merge", "routing_seed": 0, "expert": None, "tfm": False}
 
 
 def merge_weights(experts: int, temperature: float) -> list[float]:
-    """softmax(i / temperature) over i = 1..N (Eq. 7); an infinite temperature gives equal weights."""
+    """Softmax of i / temperature over i = 1..N (Eq. 7); an infinite temperature gives equal weights."""
     scaled = [i / temperature for i in range(1, experts + 1)]
     shares = [exp(value - max(scaled)) for value in scaled]
     return [share / sum(shares) for share in shares]
@@ -264,7 +268,7 @@ def _passes_all(inference: settings.Inference | None) -> bool:
     return isinstance(inference, Inference) and inference.aggregation == "ensemble"
 
 
-# What the authors' programs do, and the same method without what is theirs alone in a comparison. Depth, epochs and the
+# `official`: the authors' programs. `clean`: the method without their quirks, for comparisons. Depth, epochs and the
 # tower's rate depend on the backbone: 4, 30 and 0.07 for ViT-B/16; 6, 20 and 0.06 for ViT-L/14 (official configs).
 PRESETS: dict[str, Preset] = {
     "official": {

@@ -15,22 +15,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.blocks import FeedForward, TemporalTransformer
+from methods.costs import EXPANSION
 from methods.mote.config import Config
-from methods.temporal_costs import EXPANSION
 
-Weights = Sequence[Sequence[float]]  # [L, E], how each layer mixes its experts
+LayerWeights = Sequence[Sequence[float]]  # [L, E], weights of the experts in each layer
 
 
 def one_expert(experts: int, expert: int) -> list[float]:
-    """Weights [E] that leave one expert."""
+    """Weights [E] that select one expert."""
     return [float(i == expert) for i in range(experts)]
 
 
 class ExpertFeedForward(nn.Module):
-    """A pool of up-projections and one of down-projections, of which weighted means are run as one network.
+    """A pool of up-projections and a pool of down-projections, whose weighted means run as one network.
 
-    A pool of one is shared by all experts. Experts are parameters of their own and a weight of 0 leaves one out of the
-    graph, so the optimiser passes over an expert that was not drawn: no decay, no momentum.
+    A pool of one is shared by all experts. Experts are separate parameters and a weight of 0 leaves one out of the
+    graph, so the optimiser skips an expert that was not drawn: no decay, no momentum.
     """
 
     def __init__(self, width: int, pools: tuple[int, int]) -> None:
@@ -43,7 +43,7 @@ class ExpertFeedForward(nn.Module):
     def forward(
         self, hidden_BTD: Tensor, weights_E: Sequence[float] | None = None, down_E: Sequence[float] | None = None
     ) -> Tensor:
-        """Without weights, the mean of all experts' outputs; `down_E` are weights of the down-projections' own."""
+        """Output under weights, or the mean of all experts' outputs. `down_E`: other weights for down-projections."""
         if weights_E is None:
             outputs = [self(hidden_BTD, one_expert(self.experts, i)) for i in range(self.experts)]
             return torch.stack(outputs).mean(dim=0)
@@ -52,7 +52,7 @@ class ExpertFeedForward(nn.Module):
         return F.linear(inner_BTH, state["c_proj.weight"], state["c_proj.bias"])
 
     def _mean(self, weights_E: Sequence[float], down_E: Sequence[float] | None) -> dict[str, Tensor]:
-        """The weighted mean of the experts under the names of a dense network."""
+        """Weighted mean of the experts under the names of a dense network."""
         pools = (("c_fc", self.fc_up, weights_E), ("c_proj", self.fc_dn, weights_E if down_E is None else down_E))
         return {
             f"{name}.{kind}": _weighted_mean(linears, kind, pool_E)
@@ -62,15 +62,15 @@ class ExpertFeedForward(nn.Module):
 
     @torch.no_grad()
     def merged(self, weights_E: Sequence[float], down_E: Sequence[float] | None = None) -> FeedForward:
-        """The dense network of a weighted mean, in memory of its own."""
+        """Dense network of a weighted mean, with its own memory."""
         with torch.device("meta"):  # no initialisation, which would consume the global generator
             dense = FeedForward(self.width)
         own = {name: tensor.clone() for name, tensor in self._mean(weights_E, down_E).items()}
         dense.load_state_dict(own, assign=True)
         return dense
 
-    def start_alike(self) -> None:
-        """Every expert becomes a copy of the first."""
+    def copy_first(self) -> None:
+        """Make every expert a copy of the first."""
         for linears in (self.fc_up, self.fc_dn):
             for other in linears[1:]:
                 other.load_state_dict(linears[0].state_dict())
@@ -96,15 +96,15 @@ class MoteHead(TemporalTransformer):
         super().__init__(width, heads, config.layers, partial(ExpertFeedForward, pools=config.pools))
         if config.init == "same":
             for mlp in self.mixtures:
-                mlp.start_alike()
+                mlp.copy_first()
 
     @property
     def mixtures(self) -> list[ExpertFeedForward]:
-        """The experts of each layer."""
+        """Experts of each layer."""
         return [block.mlp for block in self.blocks if isinstance(block.mlp, ExpertFeedForward)]
 
-    def merged(self, *weights_LE: Weights) -> TemporalTransformer:
-        """A dense copy in which every layer has the weighted mean of its experts; two weights: one for each pool."""
+    def merged(self, *weights_LE: LayerWeights) -> TemporalTransformer:
+        """Dense copy in which every layer has the weighted mean of its experts; two weights: one for each pool."""
         mixed = [mlp.merged(*weights_E) for mlp, *weights_E in zip(self.mixtures, *weights_LE, strict=True)]
         # A memo that already has the merged network in the place of a layer's experts, which then are not copied.
         return deepcopy(self, {id(mlp): dense for mlp, dense in zip(self.mixtures, mixed, strict=True)})

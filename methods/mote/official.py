@@ -1,42 +1,21 @@
-"""MoTE's official checkpoints: what their head holds, and the model that a checkpoint makes of a CLIP.
+"""Official checkpoints of MoTE: content of the head, and the config that it was built with.
 
-Sizes are inferred from the tensors' shapes; reading the file, which is a pickle, is the caller's affair.
-Legend: D joint CLIP width, S source classes, E experts.
+Sizes are inferred from the tensors' shapes. Legend: E experts.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from math import isqrt
-from typing import NamedTuple
-
 import torch
-from torch import Tensor
 
 from bench.core.errors import UserError
-from bench.models.backbones import Backbone, backbone
-from bench.models.clip import Clip
-from bench.models.state_dicts import (
-    HEAD,
-    SOURCES,
-    TOWER,
-    State,
-    is_tower,
-    layers_in,
-    refuse_differences,
-    tensors,
-    trained_names,
-)
-from methods.mote.config import Config
-from methods.mote.model import Model
+from bench.models.state_dicts import HEAD, State, layers_in
 
-HEAD_CHANNELS = 64  # of an attention head, in all towers of CLIP
 INFERENCE = {"clip_alpha": 0.99}  # of the official test programs
 HAS_SOURCES = True
 
 
 def choices(head: State) -> dict[str, int]:
-    """The config that a head was built with. Raises UserError for a head without experts."""
+    """Config of a head. Raises UserError for a head without experts."""
     experts = layers_in(head, r"transformer\.resblocks\.\d+\.mlp\.fc_up\.(\d+)\.")
     if not experts:
         raise UserError("the head has no experts", where=HEAD, hint="dense heads belong to text4vis or dense_temporal")
@@ -44,7 +23,7 @@ def choices(head: State) -> dict[str, int]:
 
 
 def additions(head: State) -> State:
-    """What the official head holds beside parameters: the logits [E] of each layer's merge weights, fixed at 0."""
+    """Tensors of the official head besides the parameters: logits [E] of each layer's merge weights, fixed at 0."""
     found = choices(head)
     names = (f"transformer.resblocks.{layer}.mlp.mote_fusion_weight" for layer in range(found["layers"]))
     return {name: torch.zeros(found["num_experts"]) for name in names}
@@ -55,87 +34,3 @@ def refuse_skewed(head: State) -> None:
     skewed = [name for name in additions(head) if name in head and head[name].any()]
     if skewed:
         raise UserError(f"{skewed[0]} is not 0: these experts were not merged equally", where=HEAD)
-
-
-class OfficialMote(NamedTuple):
-    """A model with a checkpoint's weights and the source's class features [S, D], where the checkpoint has them."""
-
-    model: Model
-    sources_SD: Tensor | None
-
-
-def official_mote(model_state: State, head_state: State, clip: Clip) -> OfficialMote:
-    """The method's model on `clip`, whose tower is overwritten; it should be the CLIP that training started from.
-
-    Raises UserError for missing, left-over or wrongly shaped tensors, and for a head without experts.
-    """
-    tower, head = tensors(model_state), tensors(head_state)
-    model = Model(Config.model_validate({"tower": "tuned", **choices(head)}), clip)
-    refuse_skewed(head)
-    sources_SD = head.pop(SOURCES, None)
-    fixed = additions(head)
-    head = {name: tensor for name, tensor in head.items() if name not in fixed}
-    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("head.")}
-    refuse_differences(own, trained_names({}, head), "not the head of this model", HEAD)
-    refuse_differences(tower_state(clip), tower, "not the tower of this CLIP", TOWER)
-    model.load_trained(trained_names(tower, head))
-    return OfficialMote(model, sources_SD)
-
-
-def clip_like(state: State) -> Clip:
-    """A CLIP with the given tower and scale, and a random text tower of OpenAI's layout with the matching width.
-
-    Raises UserError for missing, left-over or wrongly shaped tensors.
-    """
-    tower = tensors(state)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        clip = bare_clip(_tower_shapes(tower))
-    refuse_differences(tower_state(clip), tower, "not a CLIP tower", TOWER)
-    clip.load_state_dict(tower, strict=False)
-    clip.eval()
-    return clip
-
-
-def bare_clip(spec: Backbone) -> Clip:
-    """A randomly initialised CLIP of any shape."""
-    vision = {
-        "image_size": spec.image_size,
-        "patch_size": spec.patch_size,
-        "width": spec.vision_width,
-        "layers": spec.vision_layers,
-        "head_width": spec.vision_width // spec.vision_heads,
-    }
-    text = {
-        "context_length": spec.context_length,
-        "vocab_size": spec.vocab_size,
-        "width": spec.text_width,
-        "layers": spec.text_layers,
-        "heads": spec.text_heads,
-    }
-    return Clip(spec, {"embed_dim": spec.embed_dim, "vision_cfg": vision, "text_cfg": text})
-
-
-def _tower_shapes(tower: State) -> Backbone:
-    needed = ("visual.conv1.weight", "visual.positional_embedding", "visual.proj")
-    if missing := [name for name in needed if name not in tower]:
-        raise UserError(f"{len(missing)} tensors are missing: {', '.join(missing)}", where=TOWER)
-    conv_W3PP, positions_NW, proj_WD = (tower[name] for name in needed)
-    width, dim, patch = len(conv_W3PP), proj_WD.shape[1], conv_W3PP.shape[-1]
-    text_heads = max(1, dim // HEAD_CHANNELS)  # CLIP's text towers are as wide as the joint space
-    return replace(
-        backbone("ViT-B-16-quickgelu"),
-        image_size=isqrt(len(positions_NW) - 1) * patch,
-        patch_size=patch,
-        vision_width=width,
-        vision_layers=layers_in(tower, r"visual\.transformer\.resblocks\.(\d+)\."),
-        vision_heads=max(1, width // HEAD_CHANNELS),
-        embed_dim=dim,
-        text_width=text_heads * HEAD_CHANNELS,
-        text_heads=text_heads,
-    )
-
-
-def tower_state(clip: Clip) -> State:
-    """What `model_state_dict` holds of a CLIP."""
-    return {name: tensor for name, tensor in clip.state_dict().items() if is_tower(name)}

@@ -1,4 +1,4 @@
-"""MSTA's adapters: bottlenecks beside a text block and a video block, with one projection in common (Sec. 3.2).
+"""MSTA's adapters: bottlenecks beside a text block and a video block, with one shared projection (Sec. 3.2).
 
 Legend: B batch, T frames, N frames or texts of a batch (B * T for video), P tokens, W width of a tower, R bottleneck.
 """
@@ -26,16 +26,15 @@ class _Scaled(torch.autograd.Function):
 
 
 def scaled(value: Tensor, forward: float, backward: float) -> Tensor:
-    """The value times `forward`, whose gradient is taken times `backward`."""
+    """The value times `forward`, with a gradient times `backward`."""
     result: Tensor = _Scaled.apply(value, forward, backward)
     return result
 
 
 class TemporalUp(nn.Module):
-    """A convolution over the frames at each token's place.
+    """Convolution over the frames at each token's place.
 
-    As the 3D convolution of kernel (3, 1, 1) that the paper has, with the same number of parameters, and several times
-    as fast on a CPU.
+    It equals the paper's 3D convolution of kernel (3, 1, 1), and is several times as fast on a CPU.
     """
 
     def __init__(self, config: Config, width: int) -> None:
@@ -43,7 +42,7 @@ class TemporalUp(nn.Module):
         inputs = config.bottleneck if config.temporal_layout == "grouped" else width
         groups = inputs // config.inputs_per_output(width)
         self.conv = nn.Conv1d(inputs, width, KERNEL, padding=KERNEL // 2, groups=groups)
-        self.skipped = 0 if config.temporal_cls else 1  # leading tokens that stay without a temporal term
+        self.skipped = 0 if config.temporal_cls else 1  # leading tokens without a temporal term
 
     def forward(self, inner_NPR: Tensor, frames: int) -> Tensor:
         inner_BTPR = inner_NPR[:, self.skipped :].unflatten(0, (-1, frames))
@@ -70,15 +69,8 @@ class VideoUp(nn.Module):
         return terms[0] + terms[1] if self.config.up == "both" else terms[-1]
 
 
-class TextUp(nn.Linear):
-    """R -> W."""
-
-    def forward(self, inner_NPR: Tensor, frames: int = 0) -> Tensor:
-        return super().forward(inner_NPR)
-
-
 class Branch(nn.Module):
-    """The adapter of one tower's block; the middle projection comes from the pair unless it has one of its own."""
+    """Adapter of one tower's block. The middle projection comes from the pair unless the branch has its own."""
 
     def __init__(self, config: Config, width: int, up: nn.Module) -> None:
         super().__init__()
@@ -91,24 +83,24 @@ class Branch(nn.Module):
         middle = self.middle if shared is None else shared
         if middle is not None:
             inner_NPR = F.relu(middle(inner_NPR))
-        output_NPW: Tensor = self.up(inner_NPR, frames)
+        output_NPW: Tensor = self.up(inner_NPR, frames) if isinstance(self.up, VideoUp) else self.up(inner_NPR)
         return output_NPW
 
 
-class Pair(nn.Module):
-    """The adapters of a text block and of the video block that goes with it."""
+class AdapterPair(nn.Module):
+    """Adapters of a text block and of its video block."""
 
     def __init__(self, config: Config, text_width: int, video_width: int) -> None:
         super().__init__()
         inner = config.bottleneck
         self.shared = nn.Linear(inner, inner) if config.middle == "shared" else None
-        self.text = Branch(config, text_width, TextUp(inner, text_width)) if config.texts_inside else None
+        self.text = Branch(config, text_width, nn.Linear(inner, text_width)) if config.texts_inside else None
         self.video = Branch(config, video_width, VideoUp(config, video_width)) if config.adapts_video else None
         self.apply(_initialise)
 
 
 def _initialise(module: nn.Module) -> None:
-    """Kaiming's rule for all alike, up-projections included, so that training does not start at CLIP itself."""
+    """Kaiming's rule for all layers, up-projections included, so that training does not start at CLIP itself."""
     if isinstance(module, nn.Linear | nn.Conv1d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         assert module.bias is not None
@@ -116,9 +108,9 @@ def _initialise(module: nn.Module) -> None:
 
 
 class AdaptedBlock:
-    """A tower's block with an adapter beside the whole of it: block(z) + lambda * A(z).
+    """A tower's block with an adapter beside it: block(z) + lambda * A(z).
 
-    It holds modules and is none, so that a model's weights keep their names and copies do not share any.
+    It is no module itself, so that weights keep their names and copies of the model share none.
     """
 
     def __init__(self, config: Config, block: Any, branch: Branch, shared: nn.Linear | None, frames: int) -> None:

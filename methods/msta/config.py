@@ -19,65 +19,77 @@ from pydantic import Field, model_validator
 
 from bench.models.backbones import Backbone
 from methods import settings
+from methods.costs import linear
 from methods.presets import Preset
-from methods.settings import Inference, Parameters
+from methods.settings import Count, Inference, Parameters, Weight
 
 __all__ = ["Config", "Inference"]
 
 NUMBERS = 12  # of blocks in the paper's two towers
-KERNEL = 3  # frames that the temporal projection sees at once
+KERNEL = 3  # frames in the temporal projection's convolution
 
-Block = Annotated[int, Ge(1), Le(NUMBERS)]
-Weight = Annotated[float, Ge(0), Field(allow_inf_nan=False)]
+BlockNumber = Annotated[int, Ge(1), Le(NUMBERS)]
 
 
 class Config(settings.Config):
-    """Where adapters sit, what they are made of, and how far class texts are held to descriptions."""
+    """Place and form of the adapters, and weight of the consistency with descriptions."""
 
     tower_inside: ClassVar[bool] = True
 
-    bottleneck: Annotated[int, Ge(1)] = Field(
-        default=128, description="r, width inside the adapters; 128 in all logs, 256 in the paper"
+    bottleneck: Count = Field(
+        default=128, description="width r inside the adapters; 128 in all logs, 256 in the paper (MSTA, authors' logs)"
     )
-    first_block: Block = Field(
+    first_block: BlockNumber = Field(
         default=1,
-        description="lowest adapted block, counted as if a tower had 12 blocks; other depths are divided in proportion",
+        description="lowest adapted block, counted as if a tower had 12 blocks; towers of another depth are divided in "
+        "proportion (MSTA, base-to-novel setting; the proportion is this project's)",
     )
-    last_block: Block = Field(default=NUMBERS, description="highest adapted block, counted likewise")
+    last_block: BlockNumber = Field(
+        default=NUMBERS, description="highest adapted block, counted as first_block is (MSTA, paper and logs)"
+    )
     branches: Literal["both", "text", "video"] = Field(
-        default="both", description="towers that have adapters (component ablation)"
+        default="both", description="towers that have adapters (MSTA, component ablation)"
     )
     middle: Literal["shared", "own", "none"] = Field(
         default="shared",
-        description="projection between down and up: one for text and video together; one for each; none, so that the "
-        "ReLU behind the down-projection is all (the component ablation's row without a shared layer; the notes "
-        "do not say which of the two it is)",
+        description="projection between down and up: one for text and video together; one for each; or none, so that "
+        "only the ReLU behind the down-projection is left. The ablation's row without a shared layer is one of the "
+        "last two; which one is not known (MSTA, component ablation)",
     )
     up: Literal["both", "spatial", "temporal"] = Field(
-        default="both", description="up-projections of the video branch, whose outputs are added"
+        default="both",
+        description="up-projections of the video branch: the sum of the linear and the temporal one, or only one "
+        "(both: MSTA, adapter equations; a single one: this project)",
     )
     temporal_layout: Literal["grouped", "depthwise"] = Field(
         default="grouped",
-        description="the temporal up-projection, a convolution over three frames; the logged number of parameters fits "
-        "two forms: grouped, of the bottleneck itself, in gcd(r, width) groups; depthwise, behind the linear one",
+        description="input of the temporal up-projection, a convolution over three frames: the bottleneck itself, in "
+        "gcd(r, width) groups, or the linear up-projection's output, channel by channel. Both have the logged number "
+        "of parameters (MSTA, derived from the authors' logs)",
     )
     temporal_cls: bool = Field(
         default=True,
-        description="whether frames also meet at the class token; else the last block's temporal term reaches no "
-        "output (not told; ViCLIP has one class token per video)",
+        description="whether the temporal projection also mixes class tokens over time; without it the last block's "
+        "temporal term reaches no output. ViCLIP has one class token per video (not in the paper; this project)",
     )
     adapter_input: Literal["ln1", "raw"] = Field(
-        default="ln1", description="what goes in: the block's input behind its first norm (MMA), or as it is (paper)"
+        default="ln1",
+        description="adapter input: the block's input behind its first norm (ln1: MMA's code, which MSTA extends) or "
+        "the block's input itself (raw: MSTA, adapter equations)",
     )
-    scale: Weight = Field(default=0.005, description="lambda, weight of an adapter's output (logs and paper)")
+    scale: Weight = Field(default=0.005, description="lambda, weight of an adapter's output (MSTA, paper and logs)")
     unscaled_gradients: bool = Field(
-        default=True, description="adapters learn as if lambda were 1, what lies below as it is (MMA)"
+        default=True,
+        description="whether adapters get gradients as if lambda were 1; layers below keep the factor (MMA's code)",
     )
     cc_weight: Weight = Field(
-        default=1.0, description="alpha, weight of the consistency with descriptions (paper; not in the logged configs)"
+        default=1.0,
+        description="alpha, weight of the consistency of class texts with their descriptions; the logged configs do "
+        "not show it (MSTA, paper)",
     )
     descriptions: Literal["both", "spatial", "temporal"] = Field(
-        default="both", description="sets of sentences that class texts are held to"
+        default="both",
+        description="sets of descriptions in the consistency term (both: MSTA, paper; a single one: this project)",
     )
 
     @model_validator(mode="after")
@@ -85,28 +97,22 @@ class Config(settings.Config):
         if self.first_block > self.last_block:
             raise ValueError(f"first_block {self.first_block} lies above last_block {self.last_block}")
         if self.middle == "own" and self.branches != "both":
-            raise ValueError(
-                f"middle: own is no other than shared with branches: {self.branches}; allowed: shared, none"
-            )
+            raise ValueError(f"middle: own equals shared with branches: {self.branches}; allowed: shared, none")
         if self.branches == "text":
-            self._refuse("branches: text", up="both", temporal_layout="grouped", temporal_cls=True)
+            self._refuse_idle(
+                "branches: text", "up", "temporal_layout", "temporal_cls", instead="branches: both or video"
+            )
         if self.up == "spatial":
-            self._refuse("up: spatial", temporal_layout="grouped", temporal_cls=True)
+            self._refuse_idle("up: spatial", "temporal_layout", "temporal_cls", instead="up: both or temporal")
         if self.up == "temporal" and not self.temporal_cls:
-            raise ValueError("up: temporal without temporal_cls leaves the last block no way out; allowed: up: both")
+            raise ValueError("up: temporal without temporal_cls has no effect in the last block; allowed: up: both")
         if self.branches == "video" and self.cc_weight:
             raise ValueError("branches: video adapts no texts, so cc_weight has no effect; allowed: cc_weight: 0")
         if not self.cc_weight:
-            self._refuse("cc_weight: 0", descriptions="both")
+            self._refuse_idle("cc_weight: 0", "descriptions", instead="a cc_weight above 0")
         return self
 
-    def _refuse(self, choice: str, **defaults: Any) -> None:
-        """Raises ValueError where fields that a choice leaves without effect are not at their defaults."""
-        for name, default in defaults.items():
-            if getattr(self, name) != default:
-                raise ValueError(f"{name} has no effect with {choice}; allowed: leave it out, or {name}: {default}")
-
-    # --- what follows from it -----------------------------------------------------------------------------------------
+    # --- derived choices ----------------------------------------------------------------------------------------------
 
     @property
     def adapts_video(self) -> bool:
@@ -117,20 +123,20 @@ class Config(settings.Config):
         return self.branches != "video"
 
     @property
-    def guidance(self) -> tuple[str, ...]:
+    def description_sets(self) -> tuple[str, ...]:
         if not self.cc_weight:
             return ()
         return ("spatial", "temporal") if self.descriptions == "both" else (self.descriptions,)
 
     @property
     def linear_up(self) -> bool:
-        """Whether the video branch has the linear up-projection, which the depthwise form builds upon."""
+        """True if the video branch has the linear up-projection, which the depthwise form builds upon."""
         return self.up != "temporal" or self.temporal_layout == "depthwise"
 
     def pairs(self, backbone: Backbone) -> list[tuple[int, int]]:
-        """Indices of the adapted blocks, (text, video), that share a projection: both towers' last ones first of all.
+        """Indices (text, video) of adapted blocks that share a projection, aligned at the towers' last blocks.
 
-        ViT-L/14's 12 text blocks go with the upper 12 of its 24 video blocks, which the paper does not say.
+        ViT-L/14's 12 text blocks go with the upper 12 of its 24 video blocks; the paper does not say so.
         """
         text, video = backbone.text_layers, backbone.vision_layers
         count = min(text, video)
@@ -149,17 +155,17 @@ class Config(settings.Config):
     def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
         inner, size = self.bottleneck, 0
         if self.texts_inside:
-            size += _linear(backbone.text_width, inner) + _linear(inner, backbone.text_width)
+            size += linear(backbone.text_width, inner) + linear(inner, backbone.text_width)
         if self.adapts_video:
             size += self._video_parameters(backbone.vision_width)
         middles = {"shared": 1, "own": 2, "none": 0}[self.middle]
-        total = len(self.pairs(backbone)) * (size + middles * _linear(inner, inner))
+        total = len(self.pairs(backbone)) * (size + middles * linear(inner, inner))
         return Parameters(total, total)
 
     def _video_parameters(self, width: int) -> int:
-        linear = _linear(self.bottleneck, width) if self.linear_up else 0
+        spatial = linear(self.bottleneck, width) if self.linear_up else 0
         temporal = width * (KERNEL * self.inputs_per_output(width) + 1) if self.up != "spatial" else 0
-        return _linear(width, self.bottleneck) + linear + temporal
+        return linear(width, self.bottleneck) + spatial + temporal
 
     def text_flops(self, backbone: Backbone) -> int:
         if not self.texts_inside:
@@ -169,7 +175,7 @@ class Config(settings.Config):
         return backbone.text_flops() + 2 * len(self.pairs(backbone)) * macs
 
     def inside_flops(self, backbone: Backbone, frames: int) -> int:
-        """Of the video branch; the text branch runs once for a list of classes, not for each view."""
+        """FLOPs of the video branch. The text branch runs once for a list of classes, not for each view."""
         if not self.adapts_video:
             return 0
         width, inner, tokens = backbone.vision_width, self.bottleneck, frames * backbone.vision_tokens
@@ -181,12 +187,8 @@ class Config(settings.Config):
         return 2 * len(self.pairs(backbone)) * macs
 
 
-def _linear(inputs: int, outputs: int) -> int:
-    return (inputs + 1) * outputs
-
-
-# Optimiser, schedule and views are alike in paper and logs: those of ViFi-CLIP's program. What depends on the task is
-# left to suites: epochs (50; 11 in the paper's base-to-novel; unknown for Kinetics-400, 10 and 30 as ViFi-CLIP), batch
+# Optimiser, schedule and views are alike in paper and logs: those of ViFi-CLIP's program. Suites set what depends on
+# the task: epochs (50; 11 in the paper's base-to-novel; unknown for Kinetics-400, 10 and 30 as ViFi-CLIP), batch
 # and rate (32 at 1e-3; 256 at 8e-3 on Kinetics-400). Of ViFi-CLIP's augmentation the crops and the jitter of colours,
 # redrawn for every frame, are replaced by MoTE's random resized crop.
 _CLEAN: dict[str, Any] = {

@@ -6,21 +6,22 @@ width, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from bench.models.clip import TEXTS_PER_BATCH, Clip, class_means
 from methods import contract
+from methods.blocks import class_tokens, through
 from methods.clip_mean.model import MeanPredictor
-from methods.msta.adapters import AdaptedBlock, Pair
+from methods.contract import Terms
+from methods.msta.adapters import AdaptedBlock, AdapterPair
 from methods.msta.config import Config
 from methods.settings import Inference
 
-Block = Callable[..., Tensor]  # (hidden [N, P, W], attn_mask) -> hidden
+TowerBlock = Callable[..., Tensor]  # (hidden [N, P, W], attn_mask) -> hidden
 
 
 class Model(contract.Model):
@@ -31,11 +32,11 @@ class Model(contract.Model):
     def __init__(self, config: Config, clip: Clip) -> None:
         super().__init__(config, clip)
         widths = clip.spec.text_width, clip.spec.vision_width
-        self.adapters = nn.ModuleList(Pair(config, *widths) for _ in config.pairs(clip.spec))
+        self.adapters = nn.ModuleList(AdapterPair(config, *widths) for _ in config.pairs(clip.spec))
         self._tokenised: tuple[list[str], Tensor] = [], torch.empty(0)  # the last texts: every step has the same
 
-    def may_rest(self) -> set[str]:
-        """The temporal projection of the last block where the class token, all that is read there, has none of it."""
+    def unused_parameters(self) -> set[str]:
+        """Temporal projection of the last block if it leaves out the class token, the only token read there."""
         if self.config.temporal_cls or self.config.pairs(self.clip.spec)[-1][1] < self.clip.spec.vision_layers - 1:
             return set()
         last = f"adapters.{len(self.adapters) - 1}.video.up.temporal."
@@ -50,12 +51,12 @@ class Model(contract.Model):
         batch, frames = clips_BT3HW.shape[:2]
         visual = self.clip.visual
         hidden_NPW = visual._embeds(clips_BT3HW.flatten(0, 1))
-        hidden_NPW = self._through(self._blocks("video", frames), hidden_NPW, None)
-        embeddings_ND: Tensor = visual._pool(hidden_NPW)[0] @ visual.proj
-        return embeddings_ND.reshape(batch, frames, -1)
+        for block in self._blocks("video", frames):
+            hidden_NPW = through(visual, block, hidden_NPW)
+        return class_tokens(visual, hidden_NPW).reshape(batch, frames, -1)
 
     def embed_classes(self, prompts: list[list[str]]) -> Tensor:
-        """As CLIP's, by the adapted text tower."""
+        """Unit class features [C, D] by the adapted text tower."""
         if not self.config.texts_inside:
             return super().embed_classes(prompts)
         return class_means(self._encode_texts([prompt for own in prompts for prompt in own]), prompts)
@@ -65,58 +66,49 @@ class Model(contract.Model):
         if self._tokenised[0] != texts:
             self._tokenised = texts, self.clip.tokenizer(texts)
         tokens_NL = self._tokenised[1].to(self.clip.token_embedding.weight.device)
-        # No token sees those behind it, so what follows the longest text's end is left out: most of 77 tokens, and of
-        # a step's memory where hundreds of classes keep their graph.
+        # No token sees those behind it, so tokens behind the longest text's end are left out: most of 77 tokens, and
+        # most of a step's memory where hundreds of classes keep their graph.
         tokens_NL = tokens_NL[:, : int(tokens_NL.argmax(dim=-1).max()) + 1]
         return torch.cat([self._encode_tokens(part_NL) for part_NL in tokens_NL.split(TEXTS_PER_BATCH)])
 
     def _encode_tokens(self, tokens_NL: Tensor) -> Tensor:
         clip, length = self.clip, tokens_NL.shape[1]
         hidden_NLW = clip.token_embedding(tokens_NL) + clip.positional_embedding[:length]
-        hidden_NLW = self._through(self._blocks("text"), hidden_NLW, clip.attn_mask[:length, :length])
+        for block in self._blocks("text"):
+            hidden_NLW = through(clip.visual, block, hidden_NLW, attn_mask=clip.attn_mask[:length, :length])
         ends_NW = text_global_pool(clip.ln_final(hidden_NLW), tokens_NL, clip.text_pool_type, clip.text_eos_id)
         embeddings_ND: Tensor = ends_NW @ clip.text_projection
         return embeddings_ND
 
-    def _blocks(self, tower: str, frames: int = 0) -> list[Block]:
-        """The blocks of a tower in their order, adapted where a pair has an adapter for them."""
+    def _blocks(self, tower: str, frames: int = 0) -> list[TowerBlock]:
+        """Blocks of a tower in their order; those with an adapter are adapted."""
         transformer = self.clip.visual.transformer if tower == "video" else self.clip.transformer
-        blocks: list[Block] = list(transformer.resblocks)
+        blocks: list[TowerBlock] = list(transformer.resblocks)
         for pair, (text, video) in zip(self.adapters, self.config.pairs(self.clip.spec), strict=True):
             place = video if tower == "video" else text
-            assert isinstance(pair, Pair)
+            assert isinstance(pair, AdapterPair)
             branch = pair.video if tower == "video" else pair.text
             assert branch is not None
             blocks[place] = AdaptedBlock(self.config, transformer.resblocks[place], branch, pair.shared, frames)
         return blocks
 
-    def _through(self, blocks: Iterable[Block], hidden_NPW: Tensor, mask: Tensor | None) -> Tensor:
-        # What `recipe.checkpointing` asks of the visual tower holds for the texts as well: they are the larger part.
-        again = self.clip.visual.transformer.grad_checkpointing and torch.is_grad_enabled()
-        for block in blocks:
-            if again:
-                hidden_NPW = checkpoint(block, hidden_NPW, attn_mask=mask, use_reentrant=False)
-            else:
-                hidden_NPW = block(hidden_NPW, attn_mask=mask)
-        return hidden_NPW
-
     # --- training and test --------------------------------------------------------------------------------------------
 
-    def loss(
-        self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    def loss(self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator) -> Terms:
         ce = self.cross_entropy(frames_BTD.mean(dim=1), labels_B, classes_CD)
-        if not self.config.guidance:
+        if not self.config.description_sets:
             return {"ce": ce, "total": ce}
         cc = self.inconsistency(classes_CD)
         return {"ce": ce, "cc": cc, "total": ce + self.config.cc_weight * cc}
 
     def inconsistency(self, classes_CD: Tensor) -> Tensor:
-        """L_CC: mean over the classes of 1 - cos with each of their descriptions, summed over the kinds of these."""
+        """L_CC: mean over the classes of 1 - cos(class text, its description), summed over the description sets."""
         with torch.autocast(classes_CD.device.type, enabled=False):
-            described = [(classes_CD.float() * self.guidance[kind]).sum(dim=-1) for kind in self.config.guidance]
+            described = [
+                (classes_CD.float() * self.descriptions[kind]).sum(dim=-1) for kind in self.config.description_sets
+            ]
             return torch.stack([1 - cosines_C for cosines_C in described]).sum(dim=0).mean()
 
     def deploy(self, inference: Inference, source_classes_CD: Tensor) -> MeanPredictor:
-        """The mean over the frames: adapters are part of the towers."""
+        """Mean over the frames; the adapters stay in the towers."""
         return MeanPredictor(self.deployed_scale(inference))

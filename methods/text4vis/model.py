@@ -1,4 +1,4 @@
-"""Text4Vis: a head, a classifier, a loss (arXiv 2207.01297; official code).
+"""Text4Vis: temporal modules, a classifier, a loss (arXiv 2207.01297; official code).
 
 Legend: B batch, T frames, D joint CLIP width, C classes.
 """
@@ -13,20 +13,18 @@ from torch.nn import functional as F
 
 from bench.models.clip import Clip
 from methods import contract
-from methods.contract import Prediction, Predictor, cosines
+from methods.contract import Prediction, Terms
 from methods.settings import Inference
-from methods.text4vis.classifiers import CLASSIFIERS, Classifier, Discriminants
+from methods.text4vis.classifiers import CLASSIFIERS, Classifier, Context, Discriminants
 from methods.text4vis.config import TEXTS, Config
-from methods.text4vis.context import Context
-from methods.text4vis.heads import HEADS, Head
-from methods.text4vis.inside import INSIDE
+from methods.text4vis.temporal import HEADS, INSIDE, FrameHead
 
 SHARPNESS = 10.0  # targets of the contrastive losses are softmax(10 * same label)
 DUAL_TEMPERATURE = 1000.0
 
 
 class Model(contract.Model):
-    """The score of a class is that of the pooled output of the head with the classifier."""
+    """Classification of the head's pooled output."""
 
     config: Config
 
@@ -41,7 +39,7 @@ class Model(contract.Model):
         if config.classifier == "linear":
             clip.logit_scale.requires_grad_(False)  # its logits have no scale
 
-    def bind(self, classes: int) -> None:
+    def bind_classes(self, classes: int) -> None:
         if self.config.classifier in CLASSIFIERS:
             self.classifier = CLASSIFIERS[self.config.classifier](self.width, classes)
         if self.config.context_of == "class":
@@ -64,9 +62,7 @@ class Model(contract.Model):
             raise ValueError("context_of: class was not bound to classes before texts are embedded")
         return self.context.embed_classes(self.clip, prompts)
 
-    def loss(
-        self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    def loss(self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator) -> Terms:
         name, video_BD = self.config.loss, self.head.features(frames_BTD, generator)["z"]
         if name == "ce":
             term = F.cross_entropy(self._scores(video_BD, classes_CD), labels_B)
@@ -80,20 +76,17 @@ class Model(contract.Model):
             return self.logits(video_BD, classes_CD)
         return self.classifier.logits(video_BD, self.clip.logit_scale.exp())
 
-    def deploy(self, inference: Inference, source_classes_CD: Tensor) -> Predictor:
-        head, scale = deepcopy(self.head), self.deployed_scale(inference)
-        if self.config.classifier in TEXTS:
-            return TextPredictor(head, scale)
-        if self.classifier is None:
+    def deploy(self, inference: Inference, source_classes_CD: Tensor) -> HeadPredictor:
+        if self.classifier is None and self.config.classifier not in TEXTS:
             raise ValueError(f"classifier: {self.config.classifier} was not bound to classes before it is deployed")
-        return BoundPredictor(head, deepcopy(self.classifier), scale)
+        return HeadPredictor(deepcopy(self.head), self.deployed_scale(inference), deepcopy(self.classifier))
 
 
 def contrast(similarity_BB: Tensor, labels_B: Tensor, *, dual: bool) -> Tensor:
     """Mean over both directions of the divergence of softmaxed similarities from their targets.
 
-    `similarity_BB` is scaled, row i a video and column j the text of video j's label, so that a label that occurs twice
-    has two right columns. Text4Vis gathers both over its processes; here a batch's parts are compared each in itself.
+    `similarity_BB` is scaled; row i is a video and column j the text of video j's label, so that a label that occurs
+    twice has two right columns. Text4Vis gathers both over its processes; here each part of a batch is on its own.
     """
     same_BB = (labels_B[:, None] == labels_B).float()
     targets_BB = (SHARPNESS * same_BB).softmax(dim=-1)
@@ -104,42 +97,25 @@ def contrast(similarity_BB: Tensor, labels_B: Tensor, *, dual: bool) -> Tensor:
     return torch.stack(divergences).mean()
 
 
-class HeadPredictor(Predictor):
-    """A deployed head; classes decide nothing about the video embedding."""
+class HeadPredictor(contract.Predictor):
+    """A deployed head: cosines with class texts, or the logits of a class-bound classifier.
 
-    def __init__(self, head: Head, logit_scale: float) -> None:
+    With a class-bound classifier all views have the norm 1, so that they weigh the same, and exp(s) is in the logits.
+    """
+
+    def __init__(self, head: FrameHead, scale: float, classifier: Classifier | None) -> None:
         super().__init__()
-        self.head = head
-        self.logit_scale = logit_scale
-        self.eval().requires_grad_(False)
-
-    def features(self, frames_BTD: Tensor) -> dict[str, Tensor]:
-        """Features as far as they are wanted."""
-        found = self.head.features(frames_BTD)
-        return {name: value for name, value in found.items() if self.per_frame or name != "t_frames"}
-
-
-class TextPredictor(HeadPredictor):
-    """Scores are cosines with class texts."""
-
-    def forward(self, frames_BTD: Tensor, classes_CD: Tensor) -> Prediction:
-        features = self.features(frames_BTD)
-        return Prediction(cosines(features["z"], classes_CD), features["z"].norm(dim=-1), features)
-
-
-class BoundPredictor(HeadPredictor):
-    """Scores are the logits of a classifier that has its classes itself: a view counts by them, not by its length."""
-
-    def __init__(self, head: Head, classifier: Classifier, scale: float) -> None:
-        super().__init__(head, 1.0)
-        self.classifier, self.scale = classifier, scale
+        self.head, self.scale, self.classifier = head, scale, classifier
+        self.logit_scale = scale if classifier is None else 1.0
         self.eval().requires_grad_(False)
 
     def forward(self, frames_BTD: Tensor, classes_CD: Tensor) -> Prediction:
-        if len(classes_CD) != self.classifier.classes:
-            raise ValueError(
-                f"{len(classes_CD)} candidates, but the head is bound to {self.classifier.classes} classes"
-            )
-        features = self.features(frames_BTD)
+        features = self.head.features(frames_BTD)
+        if not self.per_frame:
+            features.pop("t_frames", None)
+        if self.classifier is None:
+            return Prediction.of(features["z"], classes_CD, features)
         logits_BC = self.classifier.logits(features["z"], self.scale)
+        if len(classes_CD) != (own := logits_BC.shape[1]):
+            raise ValueError(f"{len(classes_CD)} candidates, but the head is bound to {own} classes")
         return Prediction(logits_BC, torch.ones_like(logits_BC[:, 0]), features)

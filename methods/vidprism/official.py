@@ -1,4 +1,4 @@
-"""VidPrism's official checkpoints: what their head holds and the config it was built with.
+"""Official checkpoints of VidPrism: content of the head, and the config that it was built with.
 
 Sizes are inferred from the tensors' shapes, rates are not in the file: those of the official configs are taken, which
 have one choice for each number of experts. No weights have been published.
@@ -23,7 +23,7 @@ UNUSED_CLASSES = 400  # of the linear classifier that the official head for clas
 
 
 def choices(head: State) -> dict[str, Any]:
-    """The config that a head was built with. Raises UserError for another head, and where rates cannot be told."""
+    """Config of a head. Raises UserError for another head, and for rates that cannot be told."""
     experts = layers_in(head, r"mote\.experts\.(\d+)\.")
     if not experts:
         raise UserError("the head has no experts", where=HEAD, hint="expected VidPrism's: mote.experts.0...")
@@ -44,13 +44,13 @@ def choices(head: State) -> dict[str, Any]:
 
 
 def bound_classes(head: State) -> int:
-    """C of the linear classifier; 0 where texts classify."""
+    """Number of classes of the linear classifier; 0 where texts classify."""
     weight = head.get("head.weight")
     return 0 if weight is None or "projection_head.3.weight" in head else len(weight)
 
 
 def additions(head: State) -> State:
-    """What the official head holds beside parameters: the classifier that is not used beside class texts."""
+    """Tensors of the official head besides the parameters: with class texts, an unused linear classifier."""
     if "projection_head.3.weight" not in head:
         return {}
     width = len(head["projection_head.3.weight"])
@@ -58,4 +58,4 @@ def additions(head: State) -> State:
 
 
 def refuse_skewed(head: State) -> None:
-    """Nothing beside the parameters changes what the head does."""
+    """Accepts every head: tensors besides the parameters have no effect."""

@@ -29,7 +29,7 @@ from methods.dense_temporal.config import Config as DenseConfig
 from methods.dense_temporal.model import Model as Dense
 from methods.mote.config import Config, Inference, merge_weights
 from methods.mote.model import Model
-from methods.mote.official import bare_clip
+from tests.golden.official_mote import bare_clip
 
 B, T, D, C, HEADS, LAYERS, EXPERTS = 16, 8, 512, 400, 8, 4, 4  # ViT-B/16 on Kinetics-400
 SLOWER = {"training": 1.0, "test": 1.05}  # over the competitor, at most

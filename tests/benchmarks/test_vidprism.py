@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.vidprism.config import Config
-from methods.vidprism.head import Head
-from methods.vidprism.losses import DIVERSITY, balance
+from methods.vidprism.head import VidPrismHead
+from methods.vidprism.model import DIVERSITY, balance
 from tests.benchmarks.test_mote import in_turns
 
 B, T, D, C = 8, 32, 512, 400  # ViT-B/16 on Kinetics-400, 32 frames
@@ -59,8 +59,8 @@ def merged(pool: nn.Module, rate: int, frames_BTD: Tensor) -> tuple[Tensor, Tens
     return torch.stack(videos), torch.stack(divergences).mean()
 
 
-def interacted(head: Head, streams: list[Tensor]) -> list[Tensor]:
-    """Pair by pair, each overwriting what the target took over before."""
+def interacted(head: VidPrismHead, streams: list[Tensor]) -> list[Tensor]:
+    """StreamPair by pair, each overwriting what the target took over before."""
     module, taken = head.dynamic_interaction, list(streams)
     for source, target in head.config.pairs:
         means_B2D = torch.cat([streams[source].mean(dim=1), streams[target].mean(dim=1)], dim=-1)
@@ -84,8 +84,8 @@ def interacted(head: Head, streams: list[Tensor]) -> list[Tensor]:
 def test_forward_and_backward(benchmark: BenchmarkFixture) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        head = Head(D, Config())
-        head.bind(C)
+        head = VidPrismHead(D, Config())
+        head.bind_classes(C)
         frames_BTD = torch.randn(B, T, D)
 
     def step(by_hand: bool) -> Tensor:

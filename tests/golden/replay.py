@@ -27,19 +27,20 @@ from torch.nn import functional as F
 from bench.core.errors import UserError, unknown
 from bench.models.backbones import backbone
 from bench.models.clip import Clip
+from bench.models.state_dicts import HEAD, TOWER
 from bench.stages.training.schedule import lr_factor
 from methods.clip_mean.config import Config as ClipMeanConfig
 from methods.clip_mean.model import Model as ClipMean
 from methods.contract import Prediction, cosines
-from methods.mote.config import Inference
+from methods.mote.config import Inference, merge_weights
+from methods.mote.experts import one_expert
 from methods.mote.model import Model as Mote
-from methods.mote.model import merge_weights, one_expert
-from methods.mote.official import HEAD, HEAD_CHANNELS, TOWER, bare_clip, clip_like, official_mote, tower_state
 from methods.text4vis.config import Config as Text4VisConfig
 from methods.text4vis.model import Model as Text4Vis
 from methods.vidprism.config import Config as VidPrismConfig
-from methods.vidprism.head import Head as VidPrismHead
-from methods.vidprism.losses import DIVERSITY
+from methods.vidprism.head import VidPrismHead
+from methods.vidprism.model import DIVERSITY
+from tests.golden.official_mote import HEAD_CHANNELS, bare_clip, clip_like, official_mote, tower_state
 
 Deviations = dict[str, float]
 Tensors = dict[str, Tensor]
@@ -89,7 +90,7 @@ def mote_head(path: Path) -> Deviations:
 
 
 def _mote_output(model: Mote, inputs: Tensors, name: str) -> Tensor:
-    """What a name such as `eval.frames_merged_tau-0.6_no_tfm` or `eval.logits_unseen_tfm` asks for."""
+    """Output of a name such as `eval.frames_merged_tau-0.6_no_tfm` or `eval.logits_unseen_tfm`."""
     pattern = r"eval\.(frames|logits)(?:_expert(\d+)|_merged_tau(-?[\d.]+|inf))?(?:_(seen|unseen))?_(no_tfm|tfm)"
     match = re.fullmatch(pattern, name)
     if match is None:
@@ -158,7 +159,7 @@ def vidprism_head(path: Path) -> Deviations:
     frames_BTD, state = case["in.frames"], _under(case, "state.")
     config = VidPrismConfig.model_validate({"rates": case["in.sampling_rates"].tolist()})
     head = VidPrismHead(frames_BTD.shape[-1], config)
-    head.bind(len(state["head.weight"]))
+    head.bind_classes(len(state["head.weight"]))
     head.load_state_dict(state)
     with torch.no_grad():
         tested = _vidprism_outputs(head.eval(), "eval.", frames_BTD, ranked=False)

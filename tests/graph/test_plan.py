@@ -63,12 +63,12 @@ def test_alpha_means_nothing_to_a_frozen_tower(tmp_path: Path) -> None:
 
 def test_a_training_that_begins_with_another_needs_it_and_is_not_the_same_without(tmp_path: Path) -> None:
     row = "{method: dense_temporal, config: {layers: 1}, recipe: {classes: base}"
-    rows = f"  alone: {row}}}\n  more: {row}, start: dense}}\n  mote:"
+    rows = f"  alone: {row}}}\n  more: {row}, init_from: dense}}\n  mote:"
     stages = build_graph(load_suite(write_suite(tmp_path, ("  mote:", rows)))).stages.values()
     train = {stage.title: stage for stage in stages if stage.kind == "train"}
-    assert train["train more seed 1"].inputs["start"] is train["train dense seed 1"]
+    assert train["train more seed 1"].inputs["init_from"] is train["train dense seed 1"]
     assert train["train more seed 1"].identity != train["train alone seed 1"].identity
-    assert "start" not in train["train alone seed 1"].inputs
+    assert "init_from" not in train["train alone seed 1"].inputs
 
 
 def test_inputs_come_before_what_needs_them(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from bench.launch.local import run_local
 from bench.stages.work import Compute
 from bench.store.records import Store
 from bench.suite.resolve import load_suite
-from methods.text4vis.discriminant import discriminant_rows
+from methods.text4vis.classifiers import discriminant_rows
 from tests.videos import CLASSES, write_tiny_dataset
 
 SUITE = """\

@@ -22,8 +22,8 @@ from bench.models.clip import Clip, load_clip, seeded
 from bench.suite.resolve import SUITES, load_suite
 from methods.contract import build_model
 from methods.registry import method
+from methods.text4vis.classifiers import Context
 from methods.text4vis.config import Config, Inference
-from methods.text4vis.context import Context
 from methods.text4vis.model import Model
 
 B, T, C, D = 4, 3, 4, 128
@@ -191,7 +191,7 @@ def test_sizes_with_vit_b16(choices: dict[str, Any], single: int) -> None:
     config, shape = Config.model_validate({"classifier": "coop", **choices}), backbone("ViT-B-16")
     model = counting.shapes(method("text4vis"), config, "ViT-B-16", 400)
     size = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("clip."))
-    own, bound = config.head_parameters(shape), config.bound_parameters(shape, 400)
+    own, bound = config.head_parameters(shape), config.class_bound_parameters(shape, 400)
     without = Config(head=config.head).head_parameters(shape).stored
     assert own.stored + bound == size and own.active == own.stored
     expected = (without, 400 * single) if config.context_of == "class" else (without + single, 0)
@@ -231,7 +231,10 @@ def test_words_that_are_several_tokens_are_refused() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"classifier": "linear", "context": 4}, "context has no effect with classifier: linear; allowed: with coop"),
+        (
+            {"classifier": "linear", "context": 4},
+            "context has no effect with classifier: linear; allowed: .*classifier: coop",
+        ),
         ({"context_start": "a video of"}, "context_start has no effect with classifier: clip_text"),
         ({"classifier": "lda", "context_of": "class"}, "context_of has no effect with classifier: lda"),
         ({"class_at": "front"}, "class_at has no effect"),

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.core.errors import UserError
-from methods.text4vis.discriminant import LEAST, discriminant_rows, shrinkage, within_covariance
+from methods.text4vis.classifiers import LEAST, discriminant_rows, shrinkage, within_covariance
 
 D, C = 12, 5
 

@@ -21,12 +21,10 @@ from bench.core.errors import UserError
 from bench.models.backbones import backbone
 from bench.models.clip import load_clip
 from methods.contract import build_model
-from methods.mote.choices import draw_routing, draw_temperatures, temperatures
 from methods.mote.config import Config, Inference, merge_weights
 from methods.mote.experts import MoteHead
-from methods.mote.model import Model
-from methods.mote.official import SOURCES, official_mote, tower_state
-from methods.mote.predictor import modulation
+from methods.mote.model import Model, draw_routing, draw_temperatures, modulation, temperatures
+from tests.golden.official_mote import SOURCES, official_mote, tower_state
 
 B, T, C, D = 4, 3, 6, 128
 

@@ -20,11 +20,20 @@ from bench.models.clip import load_clip
 from methods.contract import Prediction, build_model
 from methods.dense_temporal.config import Config as DenseConfig
 from methods.dense_temporal.model import Model as Dense
-from methods.mote.choices import COLDEST, DRAWS, draw_routing, draw_temperatures
 from methods.mote.config import Config, Inference, merge_weights
 from methods.mote.experts import ExpertFeedForward, MoteHead, one_expert
-from methods.mote.model import MEAN_SQUARES, REGULARISERS, Model, Pass
-from methods.mote.predictor import MotePredictor, modulation
+from methods.mote.model import (
+    COLDEST,
+    DRAWS,
+    MEAN_SQUARES,
+    REGULARISERS,
+    Model,
+    MotePredictor,
+    Pass,
+    draw_routing,
+    draw_temperatures,
+    modulation,
+)
 
 B, T, C, D = 4, 3, 6, 128
 BACKBONE = backbone("glyph-vit")
@@ -179,12 +188,12 @@ def test_what_was_drawn_is_counted() -> None:
             for name, routing_L in draw_routing(model.config, other).items():
                 expected[name][torch.arange(2), routing_L] += 1
             draw_temperatures(model.config, other)
-        assert list(model.tallies) == names
+        assert list(model.counts) == names
         for name, counts_LE in expected.items():
-            assert torch.equal(model.tallies[name], counts_LE)
+            assert torch.equal(model.counts[name], counts_LE)
             assert counts_LE.sum(dim=1).tolist() == [5, 5]
         assert not set(names) & set(model.state_dict())
-    assert build(data="all").tallies == {}
+    assert build(data="all").counts == {}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -290,7 +299,7 @@ def test_experts_may_rest_where_nothing_merges_them() -> None:
         ({"data": "all", "wmr_weight": 0, "mse_weight": 0}, set()),
         ({"routing": "fixed"}, set()),
     ):
-        assert {name.split(".")[5] for name in build(**choices).may_rest()} == pools
+        assert {name.split(".")[5] for name in build(**choices).unused_parameters()} == pools
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -372,10 +381,10 @@ def test_an_ensemble_costs_a_pass_per_expert() -> None:
 @pytest.mark.parametrize(
     ("wrong", "allowed"),
     [
-        ({"data": "all", "routing": "random"}, "leave routing out, or data: routed"),
-        ({"kappa": 2, "routing": "random"}, "with routing: multinomial"),
-        ({"kappa": 2, "data": "all"}, "with routing: multinomial"),
-        ({"wmr_region": "point", "temperature": "normal"}, "leave temperature out, or region"),
+        ({"data": "all", "routing": "random"}, "routing has no effect with data: all; .*data: routed"),
+        ({"kappa": 2, "routing": "random"}, "kappa has no effect .*allowed"),
+        ({"kappa": 2, "data": "all"}, "kappa has no effect .*allowed"),
+        ({"wmr_region": "point", "temperature": "normal"}, "temperature has no effect .*wmr_region: region"),
         ({"routing": "learned"}, "'multinomial', 'random' or 'fixed'"),
         ({"kappa": 0}, "greater than 0"),
     ],

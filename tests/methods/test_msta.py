@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from bench.graph.build import build_graph
 from bench.models.backbones import backbone
 from bench.models.clip import Clip, load_clip
-from bench.suite.pairing import pairs
+from bench.published.pairing import pairs
 from bench.suite.resolve import SUITES, load_suite
 from methods.contract import build_model
-from methods.msta.adapters import Pair, TemporalUp, VideoUp, scaled
+from methods.msta.adapters import AdapterPair, TemporalUp, VideoUp, scaled
 from methods.msta.config import PRESETS, Config
 from methods.msta.model import Model
 
@@ -33,8 +33,8 @@ PROMPTS = [[f"a video of a {name}", name] for name in NAMES]
 def build(**choices: Any) -> Model:
     model = build_model(Model, Config.model_validate({"bottleneck": 16, **choices}), clip(), 0, C)
     assert isinstance(model, Model)
-    for seed, kind in enumerate(model.config.guidance):
-        model.guidance[kind] = random_unit(C, seed)
+    for seed, kind in enumerate(model.config.description_sets):
+        model.descriptions[kind] = random_unit(C, seed)
     return model
 
 
@@ -71,7 +71,7 @@ def test_it_has_as_many_parameters_as_published(bottleneck: int, first: int, par
     shape, config = backbone("ViT-B-16"), Config(bottleneck=bottleneck, first_block=first)
     assert config.head_parameters(shape).stored == parameters
     with torch.device("meta"):
-        pairs = [Pair(config, shape.text_width, shape.vision_width) for _ in config.pairs(shape)]
+        pairs = [AdapterPair(config, shape.text_width, shape.vision_width) for _ in config.pairs(shape)]
     assert sum(map(size, pairs)) == parameters
 
 
@@ -95,7 +95,7 @@ def test_parameters_of_every_form_in_closed_form(bottleneck: int, choices: dict[
     shape = backbone("ViT-B-16")
     config = Config.model_validate({"bottleneck": bottleneck, "last_block": 1, **choices})
     with torch.device("meta"):
-        assert config.head_parameters(shape).stored == size(Pair(config, shape.text_width, shape.vision_width))
+        assert config.head_parameters(shape).stored == size(AdapterPair(config, shape.text_width, shape.vision_width))
 
 
 def test_both_temporal_layouts_fit_the_logged_number_of_parameters() -> None:
@@ -188,7 +188,7 @@ def test_adapters_start_near_the_backbone_but_not_on_it(clips_BT3HW: Tensor) -> 
 
 def test_weights_start_by_kaimings_rule_and_biases_at_zero() -> None:
     torch.manual_seed(0)
-    pair = Pair(Config(bottleneck=64), 128, 192)
+    pair = AdapterPair(Config(bottleneck=64), 128, 192)
     found = {name: float(p.detach().std()) for name, p in pair.named_parameters() if name.endswith("weight")}
     outputs = {"shared": 64, "text.down": 64, "text.up": 128, "video.down": 64}
     outputs |= {"video.up.spatial": 192, "video.up.temporal.conv": 192 * 3}
@@ -306,7 +306,7 @@ def test_without_the_class_token_frames_meet_at_patches_only(clips_BT3HW: Tensor
     model.encode(clips_BT3HW).sum().backward()
     convolutions = {name: p for name, p in model.named_parameters() if "temporal" in name}
     resting = {name for name, p in convolutions.items() if p.grad is None or not p.grad.any()}
-    assert resting == model.may_rest() and len(resting) == len(convolutions) / 2
+    assert resting == model.unused_parameters() and len(resting) == len(convolutions) / 2
 
 
 def test_a_clip_of_one_frame_runs(clips_BT3HW: Tensor) -> None:
@@ -325,7 +325,7 @@ def test_adapters_of_texts_alone_leave_the_frames_as_they_are(clips_BT3HW: Tenso
 
 def test_a_class_that_equals_its_descriptions_costs_nothing_and_the_opposite_four() -> None:
     model, classes_CD = build(), random_unit(C, 5)
-    model.guidance = dict.fromkeys(("spatial", "temporal"), classes_CD)
+    model.descriptions = dict.fromkeys(("spatial", "temporal"), classes_CD)
     assert model.inconsistency(classes_CD).item() == pytest.approx(0, abs=1e-6)
     assert model.inconsistency(-classes_CD).item() == pytest.approx(4)
 
@@ -334,7 +334,7 @@ def test_a_class_that_equals_its_descriptions_costs_nothing_and_the_opposite_fou
 def test_the_total_adds_the_mean_over_classes_of_the_chosen_kinds(chosen: str) -> None:
     model, classes_CD, frames_BTD = build(descriptions=chosen, cc_weight=0.5), random_unit(C, 5), torch.ones(B, T, 128)
     terms = model.loss(frames_BTD, torch.arange(B), classes_CD, torch.Generator())
-    parts = [1 - (classes_CD * model.guidance[kind]).sum(dim=-1) for kind in model.config.guidance]
+    parts = [1 - (classes_CD * model.descriptions[kind]).sum(dim=-1) for kind in model.config.description_sets]
     assert len(parts) == (2 if chosen == "both" else 1)
     assert terms["cc"].item() == pytest.approx(sum(part.mean().item() for part in parts))
     assert terms["total"].item() == pytest.approx(terms["ce"].item() + 0.5 * terms["cc"].item())
@@ -343,7 +343,7 @@ def test_the_total_adds_the_mean_over_classes_of_the_chosen_kinds(chosen: str) -
 def test_without_weight_or_adapted_texts_no_descriptions_are_asked_for() -> None:
     for choices in ({"cc_weight": 0}, {"cc_weight": 0, "branches": "video"}):
         model = build(**choices)
-        assert model.config.guidance == ()
+        assert model.config.description_sets == ()
         terms = model.loss(torch.ones(B, T, 128), torch.arange(B), random_unit(C, 5), torch.Generator())
         assert set(terms) == {"ce", "total"}
     assert build(cc_weight=0, branches="video").config.texts_inside is False
@@ -365,7 +365,7 @@ def test_its_suites_plan_in_the_embedded_world_with_the_rows_that_they_have(name
 
 def test_numbers_of_the_paper_are_shown_beside_another_backbone_and_not_compared() -> None:
     suite = load_suite(SUITES / "msta-kinetics.yaml")
-    shown = pairs(suite.file.report.published, suite)
+    shown = pairs(suite)
     assert {pair.measure for pair in shown} == {"K400", "UCF", "HMDB", "K600"}
     assert {pair.differs for pair in shown} == {("backbone: ViT-B/16 here, ViCLIP ViT-B/16 published",)}
     assert not any(pair.comparable for pair in shown)

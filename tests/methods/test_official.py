@@ -9,8 +9,8 @@ from bench.checkpoints.official import _fitting, _model
 from bench.core.errors import UserError
 from bench.models.backbones import supported_names
 from bench.models.state_dicts import SOURCES, State, collapsed, official_names
+from methods.dense_temporal import official as text4vis
 from methods.mote import official as mote
-from methods.text4vis import official as text4vis
 from tests.official_files import golden, head_state
 
 

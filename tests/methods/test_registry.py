@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -43,6 +44,13 @@ def test_declarations_import_no_torch() -> None:
         "[(m.config, m.inference, m.summary) for m in methods().values()]; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", reads_all], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_field_says_its_meaning_and_ends_with_its_source_in_brackets(name: str) -> None:
+    for model in (method(name).config, method(name).inference):
+        for field, info in model.model_fields.items():
+            assert re.fullmatch(r".+ \(.+\)", info.description or ""), f"{name}: {model.__name__}.{field}"
 
 
 def test_other_packages_register_methods_but_replace_none(monkeypatch: pytest.MonkeyPatch) -> None:

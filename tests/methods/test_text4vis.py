@@ -22,11 +22,10 @@ from bench.suite.resolve import SUITES, load_suite
 from methods.contract import build_model
 from methods.dense_temporal.config import Config as DenseConfig
 from methods.dense_temporal.model import Model as Dense
-from methods.text4vis.classifiers import orthogonal
+from methods.text4vis.classifiers import discriminant_rows, orthogonal
 from methods.text4vis.config import Config, Inference
-from methods.text4vis.discriminant import discriminant_rows
-from methods.text4vis.heads import HEADS, Conv1d, Lstm, Shift, TransfCls
 from methods.text4vis.model import Model, contrast
+from methods.text4vis.temporal import HEADS, Conv1d, Lstm, Shift, TransfCls
 
 B, T, C, D = 4, 3, 6, 128
 
@@ -264,7 +263,7 @@ def test_frozen_rows_stay_and_are_saved(classifier: str, frames_BTD: Tensor, cla
 def test_orthogonal_rows_are_orthogonal_and_no_more_than_there_are() -> None:
     rows_CD = build(classifier="orthogonal", layers=1).trained_state()["classifier.rows_CD"]
     torch.testing.assert_close(rows_CD @ rows_CD.T, torch.eye(C), atol=1e-5, rtol=0)
-    assert orthogonal(4, 4).classes == 4
+    assert len(orthogonal(4, 4).rows_CD) == 4
     with pytest.raises(UserError, match="5 classes, but a matrix of width 4 has no more orthogonal rows"):
         orthogonal(4, 5)
 
@@ -286,7 +285,7 @@ def test_a_linear_layer_has_a_bias_and_no_scale(frames_BTD: Tensor, classes_CD: 
     state = model.trained_state()
     assert state["classifier.weight"].shape == (C, D) and not state["classifier.bias"].any()
     assert "clip.logit_scale" not in state and "clip.visual.proj" in state
-    assert model.config.bound_parameters(backbone("glyph-vit"), C) == C * D + C
+    assert model.config.class_bound_parameters(backbone("glyph-vit"), C) == C * D + C
     video_BD = frames_BTD.mean(dim=1)
     logits_BC = model.deploy(Inference(), classes_CD)(frames_BTD, classes_CD).cosines_BC
     torch.testing.assert_close(logits_BC, video_BD @ state["classifier.weight"].T)
@@ -328,7 +327,7 @@ def test_rows_of_a_discriminant_analysis_come_from_the_source_and_are_saved(
     other.load_trained(state)
     predictions = [each.eval().deploy(Inference(), classes_CD)(frames_BTD, classes_CD) for each in (model, other)]
     assert torch.equal(predictions[0].cosines_BC, predictions[1].cosines_BC)
-    assert model.config.bound_parameters(backbone("glyph-vit"), C) == 0
+    assert model.config.class_bound_parameters(backbone("glyph-vit"), C) == 0
     assert [Config(classifier=name).looks_at_source for name in ("lda", "random", "clip_text")] == [True, False, False]
 
 
@@ -375,7 +374,7 @@ def test_contrast_depends_on_how_a_batch_is_divided_and_cross_entropy_does_not()
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"head": "lstm", "layers": 2}, "layers has no effect with head: lstm; allowed: with transf or transf_cls"),
+        ({"head": "lstm", "layers": 2}, "layers has no effect with head: lstm; allowed: .*head: transf or transf_cls"),
         ({"conv_axes": "viewed"}, "conv_axes has no effect with head: transf"),
         ({"loss": "nce", "classifier": "random"}, "loss: nce compares with texts"),
         ({"head": "shift", "classifier": "random"}, "head: shift leave nothing to learn"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bench.graph.build import Graph, build_graph
-from bench.suite.pairing import pairs
-from bench.suite.resolve import SUITES, Suite, load_suite
+from bench.published.pairing import pairs
+from bench.suite.resolve import SUITES, load_suite
+from bench.suite.trial import Suite
 
 NAMES = sorted(path.stem for path in SUITES.glob("vidprism-*.yaml"))
 
@@ -33,7 +34,7 @@ def test_it_plans_on_real_declarations_and_in_the_embedded_world_with_the_same_r
 @pytest.mark.parametrize("name", NAMES)
 def test_published_numbers_stand_beside_the_points_that_they_belong_to(name: str) -> None:
     suite, _ = planned(name, "seeds=[0]")
-    found = pairs(suite.file.report.published, suite)
+    found = pairs(suite)
     assert found and all(pair.number.method == "VidPrism" and pair.number.second_hand for pair in found)
     assert {pair.measure for pair in found} == set(suite.file.protocols)
 

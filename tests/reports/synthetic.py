@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 from bench.data.lists import Entry
 from bench.graph.build import Cell, Graph, build_graph
 from bench.graph.stage import Stage, as_json
+from bench.published.numbers import lookup
+from bench.published.pairing import Pair
 from bench.store.records import Store
-from bench.suite.pairing import Pair
-from bench.suite.published import lookup
-from bench.suite.resolve import Suite, load_suite
+from bench.suite.resolve import load_suite
+from bench.suite.trial import Suite
 from reports.results import Probe, ReportSettings, Results
 
 PROTOCOLS = {"K400": "closed-set", "UCF": "zero-shot", "HMDB": "zero-shot", "K600": "zero-shot"}

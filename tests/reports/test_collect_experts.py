@@ -35,7 +35,7 @@ def _stage(kind: str, identity: str) -> Any:
 
 def _record(store: Store, stage: Any, result: dict[str, Any], **tensors: np.ndarray) -> None:
     with store.writing(stage.kind, stage.identity, {"result": result}) as out:
-        save_file(tensors, out / f"{'tallies' if stage.kind == 'train' else stage.kind}.safetensors")
+        save_file(tensors, out / f"{'counts' if stage.kind == 'train' else stage.kind}.safetensors")
 
 
 def test_maps_have_class_names(store: Store) -> None:

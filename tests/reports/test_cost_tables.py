@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bench.suite.pairing import Pair
-from bench.suite.published import lookup
+from bench.published.numbers import lookup
+from bench.published.pairing import Pair
 from reports.cost_tables import cost_grids
 from reports.results import Results
 from reports.shown import Grid, comma_separated, latex, markdown

@@ -11,9 +11,10 @@ import torch
 from bench.core.errors import Interrupted, StageError
 from bench.graph.kinds import profile_stage
 from bench.graph.stage import as_json
+from bench.measure.costs import named_choices
 from bench.measure.timing import Clock
 from bench.models.backbones import backbone
-from bench.stages.profile import named_choices, run
+from bench.stages.profile import run
 from bench.stages.work import Compute, Work
 from bench.suite.file import Measurement
 from methods.registry import method

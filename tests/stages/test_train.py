@@ -24,7 +24,7 @@ from bench.stages.training.ranks import Ranks
 from bench.stages.training.validation import Validation
 from bench.stages.work import Work
 from bench.suite.recipe import Recipe
-from methods.text4vis.discriminant import discriminant_rows
+from methods.text4vis.classifiers import discriminant_rows
 from tests.stages.trainings import LDA, MOTE, ROUTED, VIDEOS, again, files, prepare, training, weights
 from tests.videos import CLASSES
 
@@ -77,8 +77,8 @@ def test_it_resumes_at_any_step_with_the_same_bits(
         interrupted(cut, step, monkeypatch)
     run(cut)
     assert files(cut) == files(whole)
-    tallies = {"tallies.safetensors"} if "method" not in settings else set()
-    assert {"weights.safetensors", "history.json", "history.csv"} | tallies == set(files(whole))
+    counts = {"counts.safetensors"} if "method" not in settings else set()
+    assert {"weights.safetensors", "history.json", "history.csv"} | counts == set(files(whole))
 
 
 def test_it_stops_when_asked_and_goes_on_with_the_same_bits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_parts_of_a_batch_add_up_to_it(folder: Path, tuned: bool) -> None:
     )
     assert run(whole).keys() == run(parts).keys()
     close(whole, parts, 2e-5)
-    assert files(whole)["tallies.safetensors"] == files(parts)["tallies.safetensors"]
+    assert files(whole)["counts.safetensors"] == files(parts)["counts.safetensors"]
     one, other = (json.loads(files(work)["history.json"]) for work in (whole, parts))
     for first, second in zip(one, other, strict=True):
         assert first == pytest.approx(second, abs=1e-5)
@@ -132,7 +132,7 @@ def test_parts_of_a_batch_add_up_to_it(folder: Path, tuned: bool) -> None:
 def test_what_is_not_drawn_rests(folder: Path) -> None:
     work = training(folder, "resting", {**ROUTED, "num_experts": 6}, epochs=1 / 3)
     run(work)
-    (count_E,) = load_file(work.out / "tallies.safetensors")["routing"]
+    (count_E,) = load_file(work.out / "counts.safetensors")["routing"]
     trained = weights(work)
     trainer = Trainer(again(work), Ranks())
     for name, tensor in trainer.model.trained_state().items():
@@ -141,13 +141,13 @@ def test_what_is_not_drawn_rests(folder: Path) -> None:
             assert torch.equal(tensor, trained[name]) == (not count_E[expert])
 
 
-def test_tallies_count_every_draw(folder: Path) -> None:
+def test_every_draw_is_counted(folder: Path) -> None:
     """Once a step if it is shared; once for each part that has videos if not."""
     counts = []
     for scope in ("step", "process"):
-        work = training(folder, f"tallies-{scope}", {**MOTE, "routing_scope": scope}, accumulate=3)
+        work = training(folder, f"counts-{scope}", {**MOTE, "routing_scope": scope}, accumulate=3)
         run(work)
-        counts.append(int(load_file(work.out / "tallies.safetensors")["routing"].sum()))
+        counts.append(int(load_file(work.out / "counts.safetensors")["routing"].sum()))
     assert counts == [STEPS, 2 * (3 + 3 + 2)]
 
 

@@ -9,7 +9,8 @@ import pytest
 from bench.graph.build import Graph, build_graph
 from bench.graph.plan import make_plan
 from bench.store.records import Store
-from bench.suite.resolve import SUITES, Suite, load_suite
+from bench.suite.resolve import SUITES, load_suite
+from bench.suite.trial import Suite
 
 NAMES = sorted(path.stem for path in SUITES.glob("mote-*.yaml"))
 

@@ -12,7 +12,8 @@ from bench.data.datasets import dataset
 from bench.models.prompts import TEMPLATES
 from bench.suite.named_protocols import _file, named_protocol, named_protocols
 from bench.suite.protocol import Protocol
-from bench.suite.resolve import Suite, load_suite
+from bench.suite.resolve import load_suite
+from bench.suite.trial import Suite
 from tests.suites import write_suite
 
 PAIRS = [f"{how}/{what}" for how, what in product(_file()["how"], _file()["what"])]

@@ -75,20 +75,24 @@ MISTAKES = {
         ),
         ["small.yaml:19: rows.dense", "4 frames at rates [2, 4, 8]", "allowed: frames that the slowest rate divides"],
     ),
-    "start from a row further down": (
-        (("config: {layers: 1}}", "config: {layers: 1}, start: mote}"),),
-        ["small.yaml:19: rows.dense.start", "unknown row further up 'mote'", "clip_mean"],
+    "init from a row further down": (
+        (("config: {layers: 1}}", "config: {layers: 1}, init_from: mote}"),),
+        ["small.yaml:19: rows.dense.init_from", "unknown row further up 'mote'", "clip_mean"],
     ),
-    "start from another method": (
-        (("method: mote, config: {layers: 1, num_experts: 2}}", "method: mote, start: dense}"),),
-        ["small.yaml:20: rows.mote.start", "row 'mote' cannot begin with the training of row 'dense'", "same method"],
+    "init from another method": (
+        (("method: mote, config: {layers: 1, num_experts: 2}}", "method: mote, init_from: dense}"),),
+        [
+            "small.yaml:20: rows.mote.init_from",
+            "row 'mote' cannot start from the training of row 'dense'",
+            "same method",
+        ],
     ),
-    "start from one of several": (
+    "init from one of several": (
         (
             ("config: {layers: 1}}", "config: {layers: 1}, axes: {recipe.lr: [0.001, 0.002]}}"),
-            ("  mote:", "  more: {method: dense_temporal, config: {layers: 1}, start: dense}\n  mote:"),
+            ("  mote:", "  more: {method: dense_temporal, config: {layers: 1}, init_from: dense}\n  mote:"),
         ),
-        ["small.yaml:20: rows.more.start", "row 'dense' has 2 trainings that could be meant"],
+        ["small.yaml:20: rows.more.init_from", "row 'dense' has 2 trainings that could be meant"],
     ),
     "head bound to its classes": (
         (("method: dense_temporal, config: {layers: 1}", "method: text4vis, config: {classifier: linear}"),),
@@ -233,15 +237,26 @@ def test_a_row_is_measured_under_the_protocols_that_it_names(tmp_path: Path) -> 
     assert ("dense", "closed-set") in cells and ("dense", "new-verbs") not in cells
 
 
+def test_an_earlier_name_of_a_key_is_accepted_and_named_with_its_successor(tmp_path: Path) -> None:
+    more = "  more: {method: dense_temporal, config: {layers: 1}, start: dense}\n  mote:"
+    suite = load_suite(write_suite(tmp_path, ("  mote:", more)))
+    assert any(trial.init_from for trial in suite.trials if trial.row == "more")
+    (note,) = suite.renamed
+    assert note.endswith("small.yaml:20: rows.more.start is now called init_from")
+    both = more.replace("start: dense", "start: dense, init_from: dense")
+    with pytest.raises(UserError, match=r"small\.yaml:20: rows\.more\.start: .*init_from"):
+        load_suite(write_suite(tmp_path, ("  mote:", both)))
+
+
 def test_a_training_begins_with_that_of_the_same_seed_and_values(tmp_path: Path) -> None:
     axis = "config: {layers: 1}, axes: {recipe.lr: [0.001, 0.002]}"
-    more = f"  more: {{method: dense_temporal, {axis}, start: dense, recipe: {{classes: base}}}}\n  mote:"
+    more = f"  more: {{method: dense_temporal, {axis}, init_from: dense, recipe: {{classes: base}}}}\n  mote:"
     suite = load_suite(write_suite(tmp_path, ("config: {layers: 1}", axis), ("  mote:", more)))
     trials = [trial for trial in suite.trials if trial.row == "more"]
     assert len(trials) == 4
     for trial in trials:
-        assert trial.start and trial.start.row == "dense"
-        assert (trial.start.seed, trial.start.point) == (trial.seed, trial.point)
+        assert trial.init_from and trial.init_from.row == "dense"
+        assert (trial.init_from.seed, trial.init_from.point) == (trial.seed, trial.point)
 
 
 def test_a_column_is_there_if_the_first_row_is_not_measured_under_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a training leaves about its course: a table of its epochs, and on demand live logs for TensorBoard and W&B."""
+"""Logs of a training: a table of its epochs, and on demand live logs for TensorBoard and W&B."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class _RankFailure(NamedTuple):
 
 
 class _Process:
-    """One rank as the process that started it sees it."""
+    """A rank's process, from the view of the process that started it."""
 
     def __init__(self, function: Callable[[Task, RankInfo], object], task: Task, info: RankInfo) -> None:
         context = get_context("forkserver")
@@ -103,7 +103,7 @@ class _Process:
 
 
 def _serve(pipe: Connection, function: Callable[[Task, RankInfo], object], task: Task, info: RankInfo) -> None:
-    """The life of a rank."""
+    """Body of a rank's process: run the function, send its answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent, which ends its ranks
     threading.Thread(target=end_with_parent, daemon=True).start()
     try:

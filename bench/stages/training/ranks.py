@@ -27,7 +27,7 @@ SILENCE = timedelta(minutes=10)  # how long a rank waits for the others before i
 
 
 class LostRank(StageError):
-    """Another rank is gone or silent. Its own end says why; this one only follows from it."""
+    """Another rank is gone or silent. The reason is told by that rank's own failure."""
 
     final = False
 
@@ -66,13 +66,13 @@ class RankInfo:
 
 
 class Ranks:
-    """All ranks as one of them sees them. A single one needs nobody. Raises LostRank if another one does not answer."""
+    """Exchange with all ranks of a training, from the view of one. Raises LostRank if another one does not answer."""
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
 
     def gather(self, value: Value) -> list[Value]:
-        """Everyone's value, in the order of ranks."""
+        """The values of all ranks, in their order."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -81,7 +81,7 @@ class Ranks:
         return values
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Gradients become their sums over the ranks, a missing one counts as zero; missing on all, it stays so."""
+        """Sum gradients over the ranks. One that some ranks lack counts as zero there; one that all lack stays None."""
         if self.size == 1:
             return
         found = self.gather([parameter.grad is not None for parameter in parameters])

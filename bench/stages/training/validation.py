@@ -27,7 +27,7 @@ BATCH = 16
 
 
 class Validation:
-    """The validation split, of which each rank measures every size-th video. Undecodable videos count as wrong."""
+    """The validation split; rank r of n measures videos r, r + n and so on. Undecodable videos count as wrong."""
 
     def __init__(self, work: Work, training: Training, ranks: Ranks, inference: Inference) -> None:
         self.ranks, self.inference, self.device = ranks, inference, work.compute.device
@@ -40,7 +40,7 @@ class Validation:
 
     @torch.no_grad()
     def accuracy(self, model: Model, classes_CD: Tensor) -> float:
-        """Top-1 in percent of the model as it would be deployed now; training goes on as if nothing had happened."""
+        """Top-1 in percent of the model, deployed as it is now; leaves no trace on the training."""
         predictor = model.deploy(self.inference, classes_CD).eval()
         mean, std = statistics(self.views, model.clip.spec.mean, model.clip.spec.std)
         own = range(self.ranks.rank, len(self.videos), self.ranks.size)

@@ -1,4 +1,4 @@
-"""Attention pooling: one learnable query weighs the frames, in the place of their mean.
+"""Attention pooling: one learnable query weighs the frames, instead of their mean.
 
 Title, paper, official code and licence belong here. `list methods` shows the first line.
 """
@@ -13,23 +13,25 @@ from pydantic import Field
 
 from bench.models.backbones import Backbone
 from methods import settings
-from methods.settings import Inference, Parameters
+from methods.settings import Flops, Inference, Parameters
 
 __all__ = ["Config", "Inference"]
 
 
 class Config(settings.Config):
-    """What changes training. What only changes the test belongs to Inference."""
+    """Choices that change training. Choices of the test alone belong to Inference."""
 
-    head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {"pooling": ("",)}  # no module's own: in the predictor itself
+    head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "pooling": ("",)
+    }  # computed in the predictor itself, in no named module
 
-    temperature: Annotated[float, Gt(0)] = Field(default=1.0, description="of the softmax over the frames")
+    temperature: Annotated[float, Gt(0)] = Field(
+        default=1.0, description="temperature of the softmax over the frames (this template)"
+    )
 
     def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
         return Parameters(stored=backbone.embed_dim, active=backbone.embed_dim)
 
-    def head_modules(
-        self, backbone: Backbone, frames: int, inference: settings.Inference | None = None
-    ) -> dict[str, int]:
-        """Scores of the frames, and their weighted sum."""
+    def head_modules(self, backbone: Backbone, frames: int, inference: settings.Inference | None = None) -> Flops:
+        """FLOPs of the frames' scores and of their weighted sum."""
         return {"pooling": 2 * 2 * frames * backbone.embed_dim}

@@ -5,12 +5,13 @@ Legend: B batch, T frames, D joint CLIP width, C classes.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from attention_pool.config import Config
 from bench.models.clip import Clip
 from methods import contract
-from methods.contract import Prediction, Predictor, cosines
+from methods.contract import Prediction, Predictor, Terms
 from methods.settings import Inference
 
 
@@ -22,7 +23,7 @@ def pooled(frames_BTD: Tensor, query_D: Tensor, temperature: float) -> Tensor:
 
 
 class PoolPredictor(Predictor):
-    """The query, frozen."""
+    """Pooling by the frozen query."""
 
     def __init__(self, query_D: Tensor, temperature: float, logit_scale: float) -> None:
         super().__init__()
@@ -31,8 +32,7 @@ class PoolPredictor(Predictor):
         self.eval()
 
     def forward(self, frames_BTD: Tensor, classes_CD: Tensor) -> Prediction:
-        video_BD = pooled(frames_BTD, self.query_D, self.temperature)
-        return Prediction(cosines(video_BD, classes_CD), video_BD.norm(dim=-1), {"z": video_BD})
+        return Prediction.of(pooled(frames_BTD, self.query_D, self.temperature), classes_CD)
 
 
 class Model(contract.Model):
@@ -44,7 +44,7 @@ class Model(contract.Model):
         super().__init__(config, clip)
         self.query_D = nn.Parameter(nn.init.normal_(clip.logit_scale.new_empty(self.width), std=0.02))
 
-    def loss(self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: object) -> dict[str, Tensor]:
+    def loss(self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator) -> Terms:
         video_BD = pooled(frames_BTD, self.query_D, self.config.temperature)
         ce = self.cross_entropy(video_BD, labels_B, classes_CD)
         return {"ce": ce, "total": ce}

@@ -66,7 +66,7 @@ def test_two_processes_equal_one(folder: Path) -> None:
         run(alone)
         pair = replace(alone, out=folder / f"{name}, rank 0")
         torch.testing.assert_close(weights(pair), weights(alone), atol=2e-5, rtol=0)
-        assert files(pair).get("tallies.safetensors") == files(alone).get("tallies.safetensors")
+        assert files(pair).get("counts.safetensors") == files(alone).get("counts.safetensors")
         if name == "discriminant":
             assert torch.equal(weights(pair)["classifier.rows_CD"], weights(alone)["classifier.rows_CD"])
         for epochs in zip(*(json.loads(files(work)["history.json"]) for work in (pair, alone)), strict=True):

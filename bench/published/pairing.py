@@ -1,4 +1,4 @@
-"""Which published number belongs beside which measured one, and whether both are measured alike.
+"""Pairing of published numbers with measured ones, and differences between their protocols.
 
 Every number carries its protocol as far as it is known. A field that differs rules a comparison out; a field that the
 source does not state is listed, and counts neither way. What no source of the file states (prompt templates, fusion,
@@ -8,20 +8,17 @@ resizing, spelling of class names, decoder) is no field.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bench.core.errors import UserError, unknown
+from bench.published.numbers import COMPARED, COSTS, Number, lookup, one_value
+from bench.suite.file import Published
 from bench.suite.measures import measures
 from bench.suite.named_protocols import named_protocol
 from bench.suite.protocol import Protocol
-from bench.suite.published import COMPARED, COSTS, Number, Published, lookup, one_value
-from bench.suite.yaml_lines import Where
+from bench.suite.trial import Suite, Trial
 from bench.video.views import TestViews
-
-if TYPE_CHECKING:
-    from bench.suite.resolve import Suite, Trial
 
 Facts = dict[str, str]  # field -> what is known of it, "" for nothing
 
@@ -72,7 +69,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class _Cell:
-    """A number of a row at a point: what it is, and how it is measured. `other`: on stand-ins for the real data."""
+    """A measured number of a row at a point, with its protocol. `other`: measured on stand-ins for the real data."""
 
     measure: str
     metric: str
@@ -82,11 +79,10 @@ class _Cell:
     other: bool
 
 
-def pairs(selectors: Sequence[Published], suite: Suite, where: Where = lambda key: "") -> tuple[Pair, ...]:
+def pairs(suite: Suite) -> tuple[Pair, ...]:
     """Every published number that a suite selects, beside its measure. Raises UserError at the selector's key path."""
-    return tuple(
-        pair for i, own in enumerate(selectors) for pair in _pairs(own, suite, where(("report", "published", i)))
-    )
+    selectors = enumerate(suite.file.report.published)
+    return tuple(pair for i, own in selectors for pair in _pairs(own, suite, suite.where(("report", "published", i))))
 
 
 def _pairs(selector: Published, suite: Suite, place: str) -> Iterator[Pair]:
@@ -121,7 +117,7 @@ def _pairs(selector: Published, suite: Suite, place: str) -> Iterator[Pair]:
 
 
 def _closest(candidates: list[Number], cell: _Cell, trial: Trial, place: str) -> Iterator[Pair]:
-    """Of the numbers for a cell those whose protocols differ least from the cell's; one value where none differs."""
+    """Numbers whose protocols differ least from the cell's; a single value where none differs."""
     compared = {number: _compare(number, cell) for number in candidates}
     point = ", ".join(f"{name} {value}" for name, value in trial.point)
     for second_hand in (False, True):
@@ -166,7 +162,7 @@ def _datasets(number: Number) -> frozenset[str]:
 
 
 def _trained_on(number: Number) -> str:
-    """The dataset itself, but for zero-shot numbers what the notes say, or else what is known of the paper."""
+    """Training dataset: the measured one; of zero-shot numbers the one in the notes, else the paper's."""
     if number.protocol != "zero-shot":
         return SHORT["K400"] if number.metric == "tradeoff" else number.dataset
     if told := re.search(r"(?:^|; )trained on ([\w-]+)", number.notes):
@@ -226,7 +222,7 @@ def _cells(trial: Trial, uses: Mapping[str, str]) -> Iterator[_Cell]:
 
 
 def _meant(protocol: Protocol, use: str) -> Protocol:
-    """The protocol itself, but of stand-ins for real data the named protocol that they stand for."""
+    """The protocol itself; for stand-ins of real data, the named protocol that they stand for."""
     if protocol.dataset in DATASETS or not use:
         return protocol
     settings = named_protocol(use)
@@ -234,7 +230,7 @@ def _meant(protocol: Protocol, use: str) -> Protocol:
 
 
 def _kinds(inputs: list[Protocol], trial: Trial, derived: bool) -> frozenset[str]:
-    """The kinds of published numbers that a cell may be; what is not trained is the same under all of them."""
+    """Kinds of published numbers that a cell may be paired with; an untrained method is the same under all of them."""
     roles = [protocol.role for protocol in inputs]
     if "base" in roles and derived:
         return frozenset({"base+novel"})
@@ -246,7 +242,7 @@ def _kinds(inputs: list[Protocol], trial: Trial, derived: bool) -> frozenset[str
 
 
 def _training(inputs: list[Protocol], trial: Trial) -> Facts:
-    """Training data count as far as there is a training."""
+    """Facts about the training data; none for a method without training."""
     recipe, halves = trial.recipe, inputs[0].role in ("base", "novel")
     if not trial.config.trains:
         return {}
@@ -256,7 +252,7 @@ def _training(inputs: list[Protocol], trial: Trial) -> Facts:
 
 
 def _backbone(trial: Trial) -> str:
-    """As papers print it. They mean OpenAI's weights, so others are named; what a local file holds is not known."""
+    """The backbone as papers print it. They mean OpenAI's weights, so other tags are named."""
     recipe = trial.recipe
     shape = re.sub(r"^(ViT-[A-Z])-(\d+)", r"\1/\2", recipe.backbone.removesuffix("-quickgelu"))
     local = recipe.pretrained in ("openai", "builtin") or re.search(r"[/\\]|\.(pt|safetensors)$", recipe.pretrained)

@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from bench.core.errors import UserError
-from bench.suite.published import FILE, Number, Published, load, lookup, one_value
+from bench.published.numbers import FILE, Number, load, lookup, one_value
+from bench.suite.file import Published
 
 LINE = "MoTE,,ViT-L/14,8,3x1,UCF-101,mean of 3 splits,zero-shot,top1,,88.7,0.6,MoTE,2410.10589,Table 3,a note"
 

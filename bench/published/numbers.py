@@ -1,6 +1,6 @@
-"""Numbers of papers and repositories (reports/published/results.csv), and how a suite names those of its rows.
+"""Numbers of papers and repositories (reports/published/results.csv), and the selectors by which suites name them.
 
-A suite's selectors choose lines of the file by its columns; bench/suite/pairing.py finds what they belong beside.
+A suite's selectors choose lines of the file by its columns; bench/published/pairing.py finds what they belong beside.
 """
 
 from __future__ import annotations
@@ -9,10 +9,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
-
-from annotated_types import MinLen
-from pydantic import BaseModel, ConfigDict, Field
+from typing import NamedTuple
 
 from bench.core.errors import UserError, unknown
 
@@ -20,20 +17,6 @@ FILE = Path(__file__).parents[2] / "reports" / "published" / "results.csv"
 COMPARED = ("top1", "hm", "tradeoff")  # metrics that a report has columns for
 COSTS = ("gpu_days",)  # metrics that stand in the table of trainings
 BESIDES = ("value", "std", "arxiv", "notes")  # what two lines for the same number may differ in
-
-
-class Published(BaseModel):
-    """A selector: published numbers that belong to a row of a suite.
-
-    The lines of results.csv that agree with `where` go to the row's columns of the same dataset and role; where several
-    remain for a cell, the one whose protocol the cell has. `point` narrows to some of the row's points.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    row: str = Field(description="row that the numbers belong to")
-    where: Annotated[dict[str, str | int], MinLen(1)] = Field(description="column of results.csv -> value, as printed")
-    point: dict[str, Any] = Field(default={}, description="axis -> value of the points that they belong to")
 
 
 class Number(NamedTuple):
@@ -58,7 +41,7 @@ class Number(NamedTuple):
 
     @property
     def second_hand(self) -> bool:
-        """Whether it was read in a listing or in notes, not in the source itself: shown, but never compared."""
+        """Tells whether the number comes from a listing or notes instead of its source: shown, never compared."""
         return "second-hand" in self.notes
 
     @property

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from bench.core.errors import UserError
-from bench.suite.pairing import Pair, pairs
-from bench.suite.published import Published
-from bench.suite.resolve import Suite, load_suite
+from bench.published.pairing import Pair, pairs
+from bench.suite.file import Published
+from bench.suite.resolve import load_suite
+from bench.suite.trial import Suite
+from tests.suites import selecting
 
 SUITE = """\
 title: Pairs
@@ -31,6 +33,11 @@ recipe: {source: kinetics-400, backbone: ViT-B-16, pretrained: openai}
 protocols: {only: {use: PROTOCOL}}
 rows: {clip: {method: clip_mean}, mote: {method: mote}}
 """
+PLACED = """\
+report:
+  published:
+    - {row: mote, where: {method: MoTE}}
+"""
 FULL = "+Temporal Experts +L_WMR +L_MSE +Temporal Feature Modulation (full)"
 
 
@@ -41,7 +48,7 @@ def _suite(folder: Path, text: str = SUITE, *overrides: str) -> Suite:
 
 
 def _pairs(suite: Suite, row: str = "mote", point: dict[str, Any] | None = None, **where: Any) -> list[Pair]:
-    return list(pairs([Published(row=row, where=where, point=point or {})], suite))
+    return list(pairs(selecting(suite, Published(row=row, where=where, point=point or {}))))
 
 
 def _found(found: list[Pair]) -> dict[str, str]:
@@ -94,8 +101,8 @@ def test_mistakes_are_found_at_the_selector(
     selector: dict[str, Any], where: tuple[str | int, ...], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError) as error:
-        pairs([Published.model_validate(selector)], _suite(tmp_path), lambda key: f"at {key}")
-    assert error.value.what == message and error.value.where == "at ('report', 'published', 0)"
+        pairs(selecting(_suite(tmp_path, SUITE + PLACED), Published.model_validate(selector)))
+    assert error.value.what == message and error.value.where.endswith("suite.yaml:14: report.published.0")
 
 
 @pytest.mark.parametrize(

@@ -1,28 +1,28 @@
-"""Text4Vis' official checkpoints, and all others with its dense head: what that head holds."""
+"""Official checkpoints with a dense temporal transformer: those of Text4Vis, and MoTE's dense rows."""
 
 from __future__ import annotations
 
 from bench.core.errors import UserError
 from bench.models.state_dicts import HEAD, State, layers_in
 
-INFERENCE: dict[str, float] = {}  # the official test does as the defaults
+INFERENCE: dict[str, float] = {}  # the official test has no other inference choices than the defaults
 HAS_SOURCES = False
 
 
 def choices(head: State) -> dict[str, int]:
-    """The config that a head was built with. Raises UserError for a head that is not dense."""
+    """Config of a head. Raises UserError for a head that is not dense."""
     if any(".mlp.fc_up." in name for name in head):
         raise UserError("the head has experts", where=HEAD, hint="import it as mote, or merge them with --collapse")
     layers = layers_in(head, r"transformer\.resblocks\.(\d+)\.")
     if not layers:
-        raise UserError("there is no temporal transformer, so nothing that this method has", where=HEAD)
+        raise UserError("the head has no temporal transformer", where=HEAD, hint="expected transformer.resblocks.0...")
     return {"layers": layers}
 
 
 def additions(head: State) -> State:
-    """Nothing beside the parameters."""
+    """No tensors besides the parameters."""
     return {}
 
 
 def refuse_skewed(head: State) -> None:
-    """Nothing is merged."""
+    """Accepts every head: nothing is merged."""

@@ -1,0 +1,100 @@
+"""Trials: a suite with all settings resolved, as planning and reports read it."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+from bench.core.errors import UserError
+from bench.data.datasets import Dataset
+from bench.models.backbones import backbone
+from bench.suite.file import Settings, SuiteFile
+from bench.suite.named_protocols import named_protocol
+from bench.suite.protocol import Protocol
+from bench.suite.recipe import Recipe
+from bench.suite.yaml_lines import Where
+from methods.settings import Config, Inference
+
+DEFAULT_BACKBONE: str = Recipe.model_fields["backbone"].default
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One method with all settings resolved, and one seed."""
+
+    row: str
+    label: str
+    method: str
+    config: Config
+    inference: Inference
+    recipe: Recipe
+    protocols: tuple[tuple[str, Protocol], ...]
+    point: tuple[tuple[str, Any], ...]  # axis name -> value
+    seed: int
+    columns: Mapping[str, Protocol]  # protocols of the tables' columns, at this point of the suite's axes
+    init_from: Trial | None = None  # its training begins with the weights of this trial's
+
+    @cached_property
+    def title(self) -> str:
+        """Row, values on its axes, and seed."""
+        return self.title_at([axis for axis, _ in self.point])
+
+    def title_at(self, axes: Container[str]) -> str:
+        """The title with these axes only."""
+        return " ".join([self.row_at(axes), *([f"seed {self.seed}"] if self.config.trains else [])])
+
+    def row_at(self, axes: Container[str]) -> str:
+        """The row with its values on these axes."""
+        return " ".join([self.row, *(f"{axis}={value}" for axis, value in self.point if axis in axes)])
+
+    @property
+    def deviations(self) -> dict[str, str]:
+        """Column -> fields that differ, where this row is measured otherwise than its column says."""
+        changed = [(name, own) for name, own in self.protocols if own is not self.columns[name]]
+        return {name: text for name, own in changed if (text := own.differences(self.columns[name]))}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A validated suite."""
+
+    name: str
+    file: SuiteFile
+    datasets: dict[str, Dataset]
+    axes: dict[str, str]  # name -> path or bundle name
+    trials: tuple[Trial, ...]
+    where: Where  # the place of a key path, for errors
+    renamed: tuple[str, ...] = ()  # notes about keys that the file calls by an earlier name
+
+    @property
+    def columns(self) -> dict[str, Protocol]:
+        """The protocol of every column, at the first point that is measured under it."""
+        first = {name: own for trial in reversed(self.trials) for name, own in trial.columns.items()}
+        return {name: first[name] for name in self.file.protocols}
+
+    def changes(self, name: str, protocol: Protocol) -> str:
+        """Fields of a protocol that differ from the named one that it uses; "" if none does or if it uses none."""
+        use = self.file.protocols[name].get("use")
+        if not use:
+            return ""
+        settings = with_size(named_protocol(use), self.trials[0].recipe.backbone, 1.0, "")
+        return protocol.differences(Protocol.model_validate(settings))
+
+
+@cache
+def _image_size(name: str, where: str) -> int:
+    try:
+        return backbone(name).image_size
+    except UserError as error:
+        raise error.at(where) from error
+
+
+def with_size(data: Settings, backbone_name: str, short_side: float, where: str) -> Settings:
+    """Views without a size get the backbone's input size; the short side keeps MoTE's proportion to it."""
+    views = data.get("views", {})
+    if not isinstance(views, dict):
+        return data  # validation says what is wrong
+    size = _image_size(backbone_name, where)
+    return {**data, "views": {"size": size, "resize": round(size * short_side), **views}}
