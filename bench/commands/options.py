@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bench.graph.build import Graph
     from bench.store.provenance import Provenance
     from bench.store.records import Store
-    from bench.suite.resolve import Suite
+    from bench.suite.trial import Suite
 
 console = Console(stderr=True)  # progress, warnings, errors
 out = Console()  # results

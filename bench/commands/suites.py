@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from bench.launch.local import Outcome
     from bench.stages.work import Compute
     from bench.store.records import Store
-    from bench.suite.resolve import Suite
+    from bench.suite.trial import Suite
 
 
 class Launcher(StrEnum):
