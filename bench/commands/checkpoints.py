@@ -1,4 +1,4 @@
-"""The commands that exchange checkpoints with official code: `import` makes a record of one, `export` writes one."""
+"""The commands on weights: `import` and `export` of official checkpoints, `pretrain` of the embedded CLIP."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
 
+from bench.commands.display import bars
+from bench.commands.options import DEFAULT_STORE, StorePath, console, say
 from bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from bench.checkpoints.official import Imported, Sources
-
-out = Console()
-
-StorePath = Annotated[Path, typer.Option("--store", envvar="VTB_STORE", help="folder of records and reports")]
 
 
 def import_(
@@ -24,23 +21,23 @@ def import_(
     method: Annotated[str, typer.Option("--method", help="mote, text4vis or dense_temporal")],
     backbone: Annotated[str, typer.Option("--backbone", help="such as ViT-B-16-quickgelu")],
     pretrained: Annotated[
-        str, typer.Option("--pretrained", help="the CLIP that its training started from: tag, file, random:<seed>")
+        str, typer.Option("--pretrained", help="CLIP weights that its training started from: tag, file, random:<seed>")
     ] = "",
-    store: StorePath = Path("runs"),
-    name: Annotated[str, typer.Option("--name", help="what the record is called; else the file's name")] = "",
+    store: StorePath = DEFAULT_STORE,
+    name: Annotated[str, typer.Option("--name", help="name of the record; else the file's name")] = "",
     collapse: Annotated[bool, typer.Option("--collapse", help="merge the experts into a dense head")] = False,
     source: Annotated[
-        str, typer.Option("--source", help="compare the stored class features with this dataset's names")
+        str, typer.Option("--source", help="dataset whose class names are compared with the stored class features")
     ] = "",
-    templates: Annotated[str, typer.Option("--templates", help="prompts of that comparison")] = "mote28",
-    labels: Annotated[str, typer.Option("--labels", help="spelling of the names in that comparison")] = "",
+    templates: Annotated[str, typer.Option("--templates", help="prompts of this comparison")] = "mote28",
+    labels: Annotated[str, typer.Option("--labels", help="spelling of the names in this comparison")] = "",
 ) -> None:
-    """Make a training record of an official checkpoint, so that suites evaluate it without training."""
+    """Make a training record from an official checkpoint, so that suites evaluate it without training."""
     from bench.checkpoints.official import import_official
     from bench.store.records import Store
 
     if not file.is_file():
-        raise UserError("there is no such file", where=str(file))
+        raise UserError("no such file", where=str(file))
     pretrained = pretrained or ("builtin" if backbone == "glyph-vit" else "openai")
     sources = _sources(source, templates, labels) if source else None
     records = Store(store)
@@ -48,14 +45,14 @@ def import_(
         file, records, method, backbone, pretrained, name=name, collapse=collapse, sources=sources
     )
     for note in imported.notes:
-        out.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-    state = "imported as" if imported.fresh else "nothing to do, it was imported as"
-    out.print(f"{state} {records.folder('train', imported.identity)}", highlight=False, markup=False, soft_wrap=True)
-    out.print("a suite's row uses it with", highlight=False)
+        say(f"note: {note}")
+    state = "imported as" if imported.fresh else "already imported as"
+    say(f"{state} {records.folder('train', imported.identity)}")
+    say("use it in a row of a suite:")
     recipe = {"imported": imported.digest, "backbone": backbone, "pretrained": pretrained}
     if source:
         recipe |= {"source": source, "templates": templates, **({"labels": labels} if labels else {})}
-    out.print(_row(method, imported, recipe), highlight=False, markup=False, soft_wrap=True)
+    say(_row(method, imported, recipe))
 
 
 def export(
@@ -63,14 +60,30 @@ def export(
         str, typer.Argument(metavar="TRAINING", help="identity of its record, digest of an import, or name")
     ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="file to write")],
-    store: StorePath = Path("runs"),
+    store: StorePath = DEFAULT_STORE,
 ) -> None:
-    """Write a training as an official checkpoint, which official code can load."""
+    """Write a training as a checkpoint that official code can load."""
     from bench.checkpoints.official import export_official
     from bench.store.records import Store
 
     title = export_official(Store(store), training, target)
-    out.print(f"{title}: {target}", highlight=False, markup=False, soft_wrap=True)
+    say(f"{title}: {target}")
+
+
+def pretrain(
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="folder of weights, record and checkpoints")] = Path(
+        "pretrain_out"
+    ),
+) -> None:
+    """Pretrain the embedded tiny CLIP as the shipped weights were (most of an hour; resumes if interrupted)."""
+    from tools.pretrain import pretrain as train
+
+    with bars(console) as shown:
+        task = shown.add_task("pre-training", total=None)
+        file = train(
+            target, lambda done, total, text: shown.update(task, completed=done, total=total, description=text)
+        )
+    say(f"weights: {file}")
 
 
 def _sources(name: str, templates: str, labels: str) -> Sources:
@@ -85,9 +98,10 @@ def _sources(name: str, templates: str, labels: str) -> Sources:
 
 
 def _row(method: str, imported: Imported, recipe: dict[str, Any]) -> str:
-    parts: dict[str, Any] = {"method": method, "config": imported.config, "recipe": recipe}
+    """The lines of a suite's row."""
+    keys: dict[str, Any] = {"method": method, "config": imported.config, "recipe": recipe}
     if imported.inference:
-        parts["inference"] = imported.inference
-    flow = (yaml.safe_dump(part, default_flow_style=True, sort_keys=False, width=1000) for part in parts.values())
+        keys["inference"] = imported.inference
+    flow = (yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000) for value in keys.values())
     values = (text.removesuffix("...\n").strip() for text in flow)
-    return "\n".join(f"    {name}: {value}" for name, value in zip(parts, values, strict=True))
+    return "\n".join(f"    {key}: {value}" for key, value in zip(keys, values, strict=True))

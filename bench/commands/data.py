@@ -1,4 +1,4 @@
-"""The commands that look after a dataset: `doctor` examines it, `prepare` makes a copy that decodes fast."""
+"""The commands on datasets: `doctor` examines one, `prepare` makes a copy that decodes fast."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from bench.commands.display import bars
+from bench.commands.options import console, say
 from bench.core.errors import UserError, unknown
 from bench.core.files import write_atomically
 
@@ -20,18 +20,15 @@ if TYPE_CHECKING:
     from bench.care.doctor import Finding
     from bench.data.datasets import Dataset
 
-console = Console(stderr=True)
-out = Console()
-
-WHERE_DATA_LIE = "see docs/add_a_dataset.md"
-EXAMPLES = 3  # findings of a kind that are shown; the files hold all
+SEE = "see docs/add_a_dataset.md"
+EXAMPLES = 3  # findings of a kind that are printed; the files list all
 
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="shipped, or declared by the suite")]
 SuiteFile = Annotated[str | None, typer.Option("--suite", help="suite that declares the dataset")]
-Splits = Annotated[list[str] | None, typer.Option("--split", help="only this split, not all; may be repeated")]
+Splits = Annotated[list[str] | None, typer.Option("--split", help="only this split; may be repeated")]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=0, help="decoding processes; 0 = in this one; else as cores, at most 8"),
+    typer.Option("--workers", min=0, help="decoding processes; 0 = in this one (default: cores, at most 8)"),
 ]
 
 
@@ -39,35 +36,38 @@ def doctor(
     dataset: DatasetName,
     suite: SuiteFile = None,
     split: Splits = None,
-    full: Annotated[bool, typer.Option("--full", help="decode every frame, not a handful")] = False,
-    decoder: Annotated[str, typer.Option("--decoder", help="the reader that protocols use")] = "decord",
+    full: Annotated[bool, typer.Option("--full", help="decode every frame, not only a few")] = False,
+    decoder: Annotated[str, typer.Option("--decoder", help="decoder that protocols use")] = "decord",
     workers: Workers = None,
     seconds: Annotated[
-        float | None, typer.Option("--seconds", min=0.1, help="limit of one video; else 60, with --full 600")
+        float | None, typer.Option("--seconds", min=0.1, help="time limit of one video; default 60, with --full 600")
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", metavar="FOLDER", help="where the lists go; else doctor/DATASET")
+        Path | None, typer.Option("--out", metavar="FOLDER", help="folder of the lists; default doctor/DATASET")
     ] = None,
 ) -> None:
-    """Examine a dataset: files that cannot be decoded, lists that contradict themselves, tests that share videos."""
+    """Examine a dataset: undecodable files, contradictions in its lists, test videos that are also in training."""
     from bench.care.doctor import Examination, known_bad, listed
+    from bench.graph.plan import default_jobs
 
     data = _dataset(dataset, suite)
     files = listed(data, _splits(data, split))
     examination = Examination(data, files, decoder, full)
     with _progress(f"examining {dataset}", "faulty") as progress:
-        looked = examination.look(_workers(workers), seconds or (600.0 if full else 60.0), progress)
+        looked = examination.look(
+            default_jobs() if workers is None else workers, seconds or (600.0 if full else 60.0), progress
+        )
         findings = examination.findings(progress)
     folder = folder or Path("doctor", dataset)
     folder.mkdir(parents=True, exist_ok=True)
     bad = known_bad(files, findings)
     write_atomically(folder / "doctor.csv", _csv(examination.rows(findings)).encode())
     write_atomically(folder / "known_bad.txt", "".join(f"{name}\n" for name in bad).encode())
-    out.print(f"{dataset}: {len(files):,} files, {looked:,} looked at now", highlight=False)
+    say(f"{dataset}: {len(files):,} files, {looked:,} examined now")
     _show(findings)
-    out.print(f"all of it: {folder / 'doctor.csv'}", highlight=False, soft_wrap=True)
+    say(f"all findings: {folder / 'doctor.csv'}")
     if bad:
-        out.print(f"undecodable: {folder / 'known_bad.txt'}", highlight=False, soft_wrap=True)
+        say(f"undecodable: {folder / 'known_bad.txt'}")
     if any(finding.is_problem for finding in findings):
         raise typer.Exit(1)
 
@@ -77,15 +77,16 @@ def prepare(
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="folder of the copy")],
     suite: SuiteFile = None,
     split: Splits = None,
-    short_side: Annotated[int, typer.Option("--short-side", min=16, help="pixels; nothing is enlarged")] = 256,
-    gop: Annotated[int, typer.Option("--gop", min=1, help="frames from one key frame to the next")] = 8,
+    short_side: Annotated[int, typer.Option("--short-side", min=16, help="pixels; no video is enlarged")] = 256,
+    gop: Annotated[int, typer.Option("--gop", min=1, help="frames between key frames")] = 8,
     crf: Annotated[int, typer.Option("--crf", min=0, max=51, help="quality: 0 lossless, 51 worst")] = 18,
     workers: Workers = None,
-    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="limit of one video")] = 600.0,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="time limit of one video")] = 600.0,
 ) -> None:
     """Make a copy of a dataset that decodes fast: small H.264 videos with many key frames, under the same paths."""
     from bench.care.doctor import declared_bad, listed
     from bench.care.prepare import Preparation, Target, declaration, refuse
+    from bench.graph.plan import default_jobs
 
     data, how = _dataset(dataset, suite), Preparation(short_side, gop, crf)
     refuse(data, target)
@@ -96,14 +97,14 @@ def prepare(
         if warning := copy.space_warning(todo):
             console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
         with _progress(f"preparing {dataset}", "failed") as progress:
-            failed |= copy.make(todo, _workers(workers), seconds, progress)
-    out.print(f"{dataset}: {len(files) - kept - len(failed):,} videos made, {kept:,} were there", highlight=False)
+            failed |= copy.make(todo, default_jobs() if workers is None else workers, seconds, progress)
+    say(f"{dataset}: {len(files) - kept - len(failed):,} videos made, {kept:,} existed already")
     bad = declared_bad(data, files)
     for path, reason in failed.items():
-        mark = "left out, as known_bad says" if path in bad else "left out"
-        out.print(f"{mark}: {path}: {reason}", highlight=False, markup=False, soft_wrap=True)
-    out.print("a suite uses the copy with", highlight=False)
-    out.print(declaration(data, target), highlight=False, markup=False, soft_wrap=True)
+        mark = "left out, listed as known_bad" if path in bad else "left out"
+        say(f"{mark}: {path}: {reason}")
+    say("use the copy in a suite:")
+    say(declaration(data, target))
     if failed.keys() - bad:
         raise typer.Exit(1)
 
@@ -117,34 +118,26 @@ def _dataset(name: str, suite: str | None) -> Dataset:
 
 
 def _splits(data: Dataset, named: Sequence[str] | None) -> list[str]:
-    """The splits to work on: those named, else all whose lists are there. Raises UserError if the videos are not."""
+    """The named splits, else all that have lists. Raises UserError if the videos are missing."""
     if reason := data.missing():
-        raise UserError(reason, hint="a suite that uses them builds them" if data.buildable else WHERE_DATA_LIE)
+        raise UserError(reason, hint="running a suite that uses them renders them" if data.buildable else SEE)
     for split in named or ():
         if split not in data.splits:
             raise unknown(f"split of dataset '{data.name}'", split, data.splits)
         if reason := data.missing(split):
-            raise UserError(reason, hint=WHERE_DATA_LIE)
+            raise UserError(reason, hint=SEE)
     reasons = {split: data.missing(split) for split in named or data.splits}
     for reason in filter(None, reasons.values()):
         console.print(f"left out: {reason}", highlight=False, markup=False, soft_wrap=True)
     chosen = [split for split, reason in reasons.items() if not reason]
     if not chosen:
-        raise UserError("no split has its list", where=f"dataset '{data.name}'", hint=WHERE_DATA_LIE)
+        raise UserError("no split has a list", where=f"dataset '{data.name}'", hint=SEE)
     return chosen
-
-
-def _workers(asked: int | None) -> int:
-    if asked is not None:
-        return asked
-    from bench.graph.plan import default_jobs
-
-    return default_jobs()
 
 
 @contextmanager
 def _progress(title: str, wrong: str) -> Iterator[Any]:
-    """A function (done, total, number of wrong ones) that draws a bar with the time left."""
+    """A function (done, total, number of faulty videos) that draws a progress bar."""
     with bars(console) as shown:
         task = shown.add_task(title, total=None)
 
@@ -165,16 +158,16 @@ def _csv(rows: Iterator[dict[str, object]]) -> str:
 
 
 def _show(findings: Sequence[Finding]) -> None:
-    """A line for every kind of finding, with its first examples."""
+    """Print each kind of finding with its first examples."""
     kinds = dict.fromkeys((finding.kind, finding.known) for finding in findings)
     for kind, known in kinds:
         same = [finding for finding in findings if (finding.kind, finding.known) == (kind, known)]
         style, word = ("red", "problem") if same[0].is_problem else ("yellow", "known_bad" if known else "warning")
-        out.print(f"{word}: {kind}: {len(same):,}", style=style, highlight=False, markup=False)
+        say(f"{word}: {kind}: {len(same):,}", style)
         for finding in same[:EXAMPLES]:
             text = f"{finding.path}: {finding.reason}" if finding.path else finding.reason
-            out.print(f"    {text}", highlight=False, markup=False, soft_wrap=True)
+            say(f"    {text}")
         if len(same) > EXAMPLES:
-            out.print(f"    and {len(same) - EXAMPLES:,} more", highlight=False)
+            say(f"    and {len(same) - EXAMPLES:,} more")
     if not findings:
-        out.print("nothing is wrong", style="green", highlight=False)
+        say("no problems found", "green")

@@ -1,10 +1,12 @@
-"""What a launch shows while it works: bars with an ETA on a terminal, plain lines elsewhere."""
+"""Progress bars, the display of a local run, and the words for times, numbers and names that commands share."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,78 +20,87 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from bench.launch.local import Launch, Watch
+if TYPE_CHECKING:
+    from bench.launch.launches import JobArray
+    from bench.launch.local import LocalRun, Watch
 
-PLAIN_SECONDS = 10.0  # between two plain lines
+LINE_SECONDS = 10.0  # between two lines, where there is no terminal
+NAMED = 5  # names that are listed of many
 
 
 def bars(console: Console) -> Progress:
-    """Bars of counted work with the time that is left."""
+    """Progress bars with numbers and the time left."""
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(TextColumn("{task.description}"), *columns, console=console)
 
 
+# --- a local run ------------------------------------------------------------------------------------------------------
+
+
 @contextmanager
 def watching(console: Console, estimates: dict[str, float], slots: int) -> Iterator[Watch]:
-    """A `watch` for the launcher. `estimates`: seconds by stage identity; they are corrected by what really passes."""
+    """Display a local run: live bars on a terminal, a line now and then elsewhere.
+
+    `estimates` are seconds by stage identity; the ETA corrects them by the time that passes.
+    """
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4) as live:
-            yield lambda state: live.update(_picture(state, estimates, slots))
+            yield lambda run: live.update(_bars_of(run, estimates, slots))
     else:
-        yield _Plain(console, estimates, slots)
+        yield _lines(console, estimates, slots)
 
 
-class _Plain:
-    """A line now and then, and one for every failure."""
+def _lines(console: Console, estimates: dict[str, float], slots: int) -> Watch:
+    """A function that prints a line every few seconds, and one at the end."""
+    last = 0.0
 
-    def __init__(self, console: Console, estimates: dict[str, float], slots: int) -> None:
-        self.console, self.estimates, self.slots = console, estimates, slots
-        self.last = 0.0
+    def show(run: LocalRun) -> None:
+        nonlocal last
+        ended = not run.todo and not run.running
+        if ended or time.monotonic() - last >= LINE_SECONDS:
+            last = time.monotonic()
+            titles = ", ".join(stage.title for stage in run.running.values())
+            text = f"{_summary(run, estimates, slots)}{'  ' + titles if titles else ''}"
+            console.print(text, highlight=False, soft_wrap=True)
 
-    def __call__(self, state: Launch) -> None:
-        ended = not state.todo and not state.running
-        if ended or time.monotonic() - self.last >= PLAIN_SECONDS:
-            self.last = time.monotonic()
-            now = ", ".join(stage.title for stage in state.running.values())
-            self.console.print(
-                f"{_summary(state, self.estimates, self.slots)}{'  ' + now if now else ''}",
-                highlight=False,
-                soft_wrap=True,
-            )
+    return show
 
 
-def _picture(state: Launch, estimates: dict[str, float], slots: int) -> Group:
-    """The summary and a bar for each running stage."""
+def _bars_of(run: LocalRun, estimates: dict[str, float], slots: int) -> Group:
+    """The summary, and a bar for each running stage."""
     columns = ("{task.description:<48.48}", "{task.fields[unit]}", "{task.fields[elapsed]}")
     title, unit, elapsed = (TextColumn(column, markup=False) for column in columns)
     bars = Progress(title, BarColumn(24), MofNCompleteColumn(), unit, elapsed)
-    for stage in state.running.values():
-        known = state.store.progress(*stage.key) or {"done": 0, "total": None, "unit": "", "started": time.time()}
+    for stage in run.running.values():
+        known = run.store.progress(*stage.key) or {"done": 0, "total": None, "unit": "", "started": time.time()}
         passed = clock(time.time() - known["started"])
         bars.add_task(stage.title, completed=known["done"], total=known["total"], unit=known["unit"], elapsed=passed)
-    return Group(Text(_summary(state, estimates, slots)), bars)
+    return Group(Text(_summary(run, estimates, slots)), bars)
 
 
-def _summary(state: Launch, estimates: dict[str, float], slots: int) -> str:
-    outcome, elapsed = state.outcome, time.monotonic() - state.started
+def _summary(run: LocalRun, estimates: dict[str, float], slots: int) -> str:
+    outcome, elapsed = run.outcome, time.monotonic() - run.started
     ended = len(outcome.done) + len(outcome.failed)
-    total = ended + len(state.running) + len(state.todo)
+    total = ended + len(run.running) + len(run.todo)
     failed = f", {len(outcome.failed)} failed" if outcome.failed else ""
-    return f"{ended}/{total} stages{failed}  elapsed {clock(elapsed)}  ETA {_eta(state, estimates, slots, elapsed)}"
+    return f"{ended}/{total} stages{failed}  elapsed {clock(elapsed)}  ETA {_eta(run, estimates, slots, elapsed)}"
 
 
-def _eta(state: Launch, estimates: dict[str, float], slots: int, elapsed: float) -> str:
-    """Time left: estimates of what is left, scaled by how the estimates of what is done came true."""
-    left = sum(estimates[identity] for identity in state.todo)
-    begun = sum(estimates[identity] for identity in state.running)
-    passed = sum(estimates[identity] * _fraction(state, identity) for identity in state.running)
-    done = sum(estimates[stage.identity] for stage in state.outcome.done) + passed
+def _eta(run: LocalRun, estimates: dict[str, float], slots: int, elapsed: float) -> str:
+    """Estimated time left, scaled by the actual over the estimated time so far."""
+    left = sum(estimates[identity] for identity in run.todo)
+    begun = sum(estimates[identity] for identity in run.running)
+    passed = sum(estimates[identity] * _fraction(run, identity) for identity in run.running)
+    done = sum(estimates[stage.identity] for stage in run.outcome.done) + passed
     return clock((left + begun - passed) * (elapsed / done if done else 1 / slots))
 
 
-def _fraction(state: Launch, identity: str) -> float:
-    known = state.store.progress(state.running[identity].kind, identity)
+def _fraction(run: LocalRun, identity: str) -> float:
+    known = run.store.progress(run.running[identity].kind, identity)
     return known["done"] / known["total"] if known and known["total"] else 0.0
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
 
 
 def clock(seconds: float) -> str:
@@ -97,3 +108,34 @@ def clock(seconds: float) -> str:
     hours, rest = divmod(round(seconds), 3600)
     minutes, seconds = divmod(rest, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def moment(when: float) -> str:
+    """Date and time of day."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
+
+
+def counted(count: int, thing: str) -> str:
+    """A number with its noun in singular or plural."""
+    return f"{count:,} {thing}{'s' * (count != 1)}"
+
+
+def named(names: list[str]) -> str:
+    """The first few names, and the number of others."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return "; ".join(names[:NAMED]) + more  # titles have commas
+
+
+def plain(text: str) -> str:
+    """Remove terminal commands, and of lines that overwrite each other, as bars do, all but the last."""
+    text = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)", "", text)
+    text = re.sub(r"[^\n\r]*\r(?!\n)(?=[^\n])", "", text)
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text)
+
+
+def summary(submitted: list[JobArray]) -> str:
+    """Numbers of stages, jobs and arrays that were submitted, and the job of the finalizer."""
+    arrays = [array for array in submitted if not array.finalizer]
+    jobs = [numbers for array in arrays for numbers in array.array_tasks]
+    size = f"{counted(sum(map(len, jobs)), 'stage')} in {counted(len(jobs), 'job')} ({counted(len(arrays), 'array')})"
+    return f"{size}, finalizer: job {submitted[-1].job}"

@@ -1,97 +1,83 @@
-"""The closing job: when all jobs of a round are gone, another round of what was lost, or the report and the end."""
+"""The finalizer of a round on Slurm: submit lost stages again, or write the report and end the launch."""
 
 from __future__ import annotations
 
 import os
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
+from bench.commands.display import summary
+from bench.commands.options import write_suite_report
 from bench.launch import scheduler
-from bench.launch.job import prepare
-from bench.launch.launches import Jobs, Launch, open_launch, release
-from bench.launch.slurm import submit_round, summary
-from bench.store.attempts import histories
+from bench.launch.job import set_environment
+from bench.launch.launches import Launch, open_launch, release
+from bench.launch.slurm import submit_round
+from bench.store.attempts import attempts_since
 
 
-def close(folder: str, round: int, since: float) -> None:
-    """What submitit calls. Attempts before `since` do not count."""
+def finalize(folder: str, round: int, since: float) -> None:
+    """End a round of the launch in `folder`. submitit calls this on a node. Attempts before `since` do not count."""
     launch = open_launch(Path(folder))
-    prepare(launch)
+    set_environment(launch)
     with scheduler.outside():
-        # Where this job itself was interrupted and runs again, what it had submitted is submitted anew.
-        scheduler.cancel(job for jobs in launch.jobs() if jobs.round > round for job in jobs.ids())
-        _note_deaths(launch, round, since)
+        # If the finalizer was interrupted and runs again, it cancels the jobs that it had submitted, and submits anew.
+        scheduler.cancel(job for array in launch.arrays() if array.round > round for job in array.jobs())
+        _log_deaths(launch, round, since)
     if again := worth_repeating(launch, since):
-        print(summary(submit_round(launch, again, round + 1, since)), flush=True)
+        print(summary(submit_round(launch, again, round + 1, since, finalize)), flush=True)
     else:
         _finish(launch)
 
 
 def worth_repeating(launch: Launch, since: float) -> list[int]:
-    """The stages without a record that have attempts left, and whose inputs are there or are repeated too."""
-    known, attempts = histories(launch.store, since), launch.about["site"]["attempts"]
-    lacking = set(launch.lacking())
+    """The stages without a record that have attempts left, and whose inputs have records or are repeated too."""
+    found, most = attempts_since(launch.store, since), launch.about["site"]["attempts"]
+    missing = launch.missing()
     given_up: set[str] = set()
-    for number in sorted(lacking):  # inputs come first
+    for number in missing:  # inputs come first
         stage = launch.stages[number]
-        history = known.get(stage.identity)
-        if (history and history.over(attempts)) or any(identity in given_up for _, identity in stage.inputs):
+        attempts = found.get(stage.identity)
+        if (attempts and attempts.over(most)) or any(identity in given_up for _, identity in stage.inputs):
             given_up.add(stage.identity)
-    return sorted(number for number in lacking if launch.stages[number].identity not in given_up)
+    return [number for number in missing if launch.stages[number].identity not in given_up]
 
 
-def _note_deaths(launch: Launch, round: int, since: float) -> None:
-    """Attempts that ended without a word are failures of their stage; a job that never came up, of all its stages."""
-    known, states = histories(launch.store, since), scheduler.jobs()
-    lacking = set(launch.lacking())
-    seen = {event.get("job") for event in launch.store.events() if event["time"] >= since}
-    for identifier, numbers in _elements(launch.jobs(), round):
-        unfinished = [number for number in numbers if number in lacking]
-        died = [n for n in unfinished if (h := known.get(launch.stages[n].identity)) and h.started]
-        if not died and identifier not in seen:
-            died = unfinished
-        state = states[identifier].state if identifier in states else "gone"
-        for number in died:
-            stage = launch.stages[number]
-            told = {
-                "title": stage.title,
-                "job": identifier,
-                "reason": f"ended without a word in job {identifier} ({state})",
-            }
-            launch.store.log("death", *stage.key, **told)
-
-
-def _elements(jobs: list[Jobs], round: int) -> Iterator[tuple[str, list[int]]]:
-    for submitted in jobs:
-        if submitted.round == round and not submitted.closing:
-            yield from zip(submitted.ids(), submitted.elements, strict=True)
+def _log_deaths(launch: Launch, round: int, since: float) -> None:
+    """Log a death for each attempt without an outcome, and for all stages of a job that never started."""
+    found, queue = attempts_since(launch.store, since), scheduler.jobs()
+    missing = set(launch.missing())
+    started = {event.get("job") for event in launch.store.events() if event["time"] >= since}
+    arrays = [array for array in launch.arrays() if array.round == round and not array.finalizer]
+    for job, numbers in (item for array in arrays for item in array.jobs().items()):
+        unfinished = [launch.stages[number] for number in numbers if number in missing]
+        died = [stage for stage in unfinished if (a := found.get(stage.identity)) and a.running]
+        state = queue[job].state if job in queue else "gone"
+        for stage in died if died or job in started else unfinished:
+            reason = f"ended without an error in job {job} ({state})"
+            launch.store.log("death", *stage.key, title=stage.title, job=job, reason=reason)
 
 
 def _finish(launch: Launch) -> None:
-    """The report, and the end of the launch, whether or not all stages have their records."""
-    known = histories(launch.store)
-    lacking = [launch.stages[number].identity for number in launch.lacking()]
-    failed = [identity for identity in lacking if (history := known.get(identity)) and history.failure]
+    """Write the report and end the launch, also if stages have no records."""
+    found = attempts_since(launch.store)
+    missing = [launch.stages[number].identity for number in launch.missing()]
+    failed = [identity for identity in missing if (attempts := found.get(identity)) and attempts.failure]
     for stage in launch.stages:
         release(launch.store, stage.key, launch.name)
     try:
-        print(f"report: {write_report_of(launch)}", flush=True)
+        print(f"report: {_report(launch)}", flush=True)
     except Exception:
         traceback.print_exc()
-    launch.end("incomplete" if lacking else "complete", failed, set(lacking) - set(failed))
+    launch.end("incomplete" if missing else "complete", failed, set(missing) - set(failed))
 
 
-def write_report_of(launch: Launch) -> Path:
-    """The report of a launch's suite as it was when it was launched."""
+def _report(launch: Launch) -> Path:
+    """Write the report of the suite as it was submitted."""
     from bench.graph.build import build_graph
     from bench.suite.resolve import load_suite
-    from reports.collect import collect
-    from reports.page import write_report
 
     os.chdir(launch.about["folder"])
     suite = load_suite(launch.suite_file, tuple(launch.about["overrides"]), Path(launch.about["file"]).parent)
     origin = {**launch.about["provenance"], "launch": launch.name, "time": time.time()}
-    results = collect(suite, build_graph(suite), launch.store, origin)
-    return write_report(results, launch.store.root / "reports" / suite.name)
+    return write_suite_report(suite, build_graph(suite), launch.store, origin)

@@ -1,7 +1,4 @@
-"""The commands that look after launches: `status` shows how one stands, `logs` what a stage left.
-
-`cancel` ends one, `retry` goes on with it.
-"""
+"""The commands on launches: `status`, `logs` of a stage, `cancel`, and `retry` of stages without a record."""
 
 from __future__ import annotations
 
@@ -12,35 +9,31 @@ import time
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.filesize import decimal
 from rich.live import Live
 from rich.text import Text
 
-from bench.commands.picture import NAMED, counted, moment, named, picture, plain, state_in_words
+from bench.commands.display import NAMED, clock, counted, moment, named, plain, summary
+from bench.commands.options import DEFAULT_STORE, StorePath, console, out, say
 from bench.core.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.launch.launches import Key, Launch
-    from bench.launch.states import Survey
-    from bench.store.records import Store
+    from bench.launch.launches import Launch, StageKey
+    from bench.launch.states import LaunchStatus
+    from bench.store.records import Event, Store
 
-console = Console(stderr=True)
-out = Console()
-
-MATCHES = 20  # stages of which `logs` shows the log
-SECONDS_TO_END = 120.0  # for which `cancel` waits until nothing runs any more; Slurm kills after 30 by default
+MATCHES = 20  # stages that `logs` shows
+SECONDS_TO_END = 120.0  # that `cancel` waits for jobs to end; Slurm kills them after 30 by default
 POLL = 0.5  # seconds
 
 LaunchName = Annotated[
     str | None,
     typer.Argument(metavar="[LAUNCH]", help="a suite's name, or the start of a launch's id; else the newest"),
 ]
-StorePath = Annotated[Path, typer.Option("--store", envvar="VTB_STORE", help="folder of records and reports")]
-DEFAULT_STORE = Path("runs")
 
 
 def status(
@@ -49,26 +42,27 @@ def status(
     stages: Annotated[bool, typer.Option("--stages", help="list every stage")] = False,
     full: Annotated[bool, typer.Option("--full", help="whole tracebacks, not their last lines")] = False,
     all_launches: Annotated[bool, typer.Option("--list", help="list all launches")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="look again and again until the launch has ended")] = False,
-    interval: Annotated[float, typer.Option("--interval", min=1, help="seconds between two looks of --watch")] = 10.0,
+    watch: Annotated[bool, typer.Option("--watch", help="repeat until the launch has ended")] = False,
+    interval: Annotated[float, typer.Option("--interval", min=1, help="seconds between repetitions of --watch")] = 10.0,
 ) -> None:
-    """Show how a launch stands: its stages by state, what runs, what failed and why. Ends with 1 if it went wrong."""
+    """Show the status of a launch: stages by state, running stages, failures with causes. Exit code 1 if it failed."""
+    from bench.commands.picture import picture
     from bench.launch.launches import find_launch
-    from bench.launch.states import survey
+    from bench.launch.states import launch_status
     from bench.store.records import Store
 
     records = Store(store)
     if all_launches:
         for line in _launches(records):
-            _say(line)
+            say(line)
         return
     launch = find_launch(records, name)
     if watch:
-        seen = _watch(launch, interval, stages, full)
+        found = _watch(launch, interval, stages, full)
     else:
-        seen = survey(launch)
-        _print(picture(seen, stages, full))
-    if seen.wrong:
+        found = launch_status(launch)
+        _print(picture(found, stages, full))
+    if found.wrong:
         raise typer.Exit(1)
 
 
@@ -78,33 +72,33 @@ def logs(
     ],
     name: Annotated[str | None, typer.Option("--launch", metavar="LAUNCH", help="as in `status`")] = None,
     store: StorePath = DEFAULT_STORE,
-    lines: Annotated[int, typer.Option("--lines", min=0, help="last lines of each file of output")] = 40,
+    lines: Annotated[int, typer.Option("--lines", min=0, help="last lines of each output file")] = 40,
 ) -> None:
-    """Show what happened to stages of a launch: their attempts, their checkpoints, the output of their jobs."""
-    from bench.launch.failures import Outputs
+    """Show the history of stages of a launch: attempts, checkpoints, and the output of their jobs."""
+    from bench.launch.failures import JobOutputs
     from bench.launch.launches import find_launch
     from bench.store.records import Store
 
     launch = find_launch(Store(store), name)
     numbers = _matching(launch, trial)
-    jobs, outputs = _jobs_by_stage(launch), Outputs(launch.folder / "jobs")
+    jobs, outputs = _jobs_by_stage(launch), JobOutputs(launch.folder / "jobs")
     events = launch.store.events()
     titles = {stage.key: stage.title for stage in launch.stages}
     for number in numbers[:MATCHES]:
         stage = launch.stages[number]
-        _say(f"{stage.title}  ({stage.kind} {stage.identity})", style="bold")
+        say(f"{stage.title}  ({stage.kind} {stage.identity})", style="bold")
         for event in events:
             if event.get("identity") == stage.identity:
-                _say(f"  {moment(event['time'])}  {_in_words(event, titles)}")
-        for line in _remains(launch.store, stage.key):
-            _say(f"  {line}")
+                say(f"  {moment(event['time'])}  {_sentence(event, titles)}")
+        for line in _record_or_checkpoint(launch.store, stage.key):
+            say(f"  {line}")
         for job, others in jobs.get(number, {}).items():
             shared = f", shared with {counted(others, 'other stage')}" if others else ""
-            _say(f"  job {job}{shared}" + ("" if outputs.files(job) else ": no output"))
+            say(f"  job {job}{shared}" + ("" if outputs.files(job) else ": no output"))
             for file in outputs.files(job):
                 _show_end(file, lines)
     if len(numbers) > MATCHES:
-        _say(f"and {len(numbers) - MATCHES} more stages; say more of the title")
+        say(f"and {len(numbers) - MATCHES} more stages; give more of the title")
 
 
 def cancel(name: LaunchName = None, store: StorePath = DEFAULT_STORE) -> None:
@@ -120,71 +114,74 @@ def cancel(name: LaunchName = None, store: StorePath = DEFAULT_STORE) -> None:
 
 
 def retry(name: LaunchName = None, store: StorePath = DEFAULT_STORE) -> None:
-    """Try again what a launch has not finished, with all attempts anew: only that, and under the same settings."""
+    """Run the unfinished stages of a launch again, with new attempts and the same settings."""
+    from bench.commands.finalizer import finalize
     from bench.launch.launches import find_launch
-    from bench.launch.slurm import resubmit, summary
+    from bench.launch.slurm import resubmit
     from bench.store.records import Store
 
     launch = find_launch(Store(store), name)
-    if not launch.lacking():
-        _say(f"{launch.name}: every stage has its record")
+    if not launch.missing():
+        say(f"{launch.name}: every stage has its record")
     elif launch.about["on"] == "slurm":
-        _say(f"{launch.name}: {summary(resubmit(launch))}")
+        say(f"{launch.name}: {summary(resubmit(launch, finalize))}")
     else:
         again = shlex.join([launch.about["file"], *launch.about["overrides"], "--store", str(store)])
-        raise UserError("it was not on Slurm", where=launch.name, hint=f"python run_suite.py {again}")
+        raise UserError("it did not run on Slurm", where=launch.name, hint=f"python run_suite.py {again}")
 
 
 # --- status -----------------------------------------------------------------------------------------------------------
 
 
-def _watch(launch: Launch, interval: float, stages: bool, full: bool) -> Survey:
-    """Look until the launch has ended, or the user has seen enough; what was seen last."""
-    from bench.launch.states import survey
+def _watch(launch: Launch, interval: float, stages: bool, full: bool) -> LaunchStatus:
+    """Show the status until the launch ends or the user interrupts. Returns the last status."""
+    from bench.commands.picture import picture
+    from bench.launch.states import launch_status
 
-    seen = survey(launch)
+    found = launch_status(launch)
     try:
         if out.is_terminal:
-            with Live(Group(*picture(seen, stages, full)), console=out, auto_refresh=False) as live:
-                while seen.going_on:
+            with Live(Group(*picture(found, stages, full)), console=out, auto_refresh=False) as live:
+                while found.going_on:
                     time.sleep(interval)
-                    seen = survey(launch)
-                    live.update(Group(*picture(seen, stages, full)), refresh=True)
+                    found = launch_status(launch)
+                    live.update(Group(*picture(found, stages, full)), refresh=True)
         else:
-            _print(picture(seen, stages, full))
-            while seen.going_on:
+            _print(picture(found, stages, full))
+            while found.going_on:
                 time.sleep(interval)
-                seen = survey(launch)
-                _say("")
-                _print(picture(seen, stages, full))
+                found = launch_status(launch)
+                say("")
+                _print(picture(found, stages, full))
     except KeyboardInterrupt:
         pass
-    return seen
+    return found
 
 
 def _launches(store: Store) -> Iterator[str]:
     """A line for each launch, the newest first."""
+    from bench.commands.picture import state_name
     from bench.launch.launches import launch_folders, open_launch
-    from bench.launch.states import Survey, gather
+    from bench.launch.states import LaunchStatus, observe
 
     launches = [open_launch(folder) for folder in reversed(launch_folders(store))]
     going = [launch for launch in launches if not launch.ended()]
-    facts = gather(store, going)
+    seen = observe(store, going)
     width = max((len(launch.name) for launch in launches), default=0)
-    if facts.silence:
-        yield f"{facts.silence}: a launch that has not ended is taken to go on"
+    if seen.silence:
+        yield f"{seen.silence}: launches that have not ended count as going on"
     for launch in launches:
-        state = state_in_words(Survey(launch, facts))
+        state = state_name(LaunchStatus(launch, seen))
         yield f"{launch.name:<{width}}  {launch.about['on']:<5}  {len(launch.stages):>5} stages  {state}"
     if not launches:
-        yield f"nothing was launched with the store {store.root}"
+        yield f"the store {store.root} has no launches"
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 
 def _matching(launch: Launch, trial: str) -> list[int]:
-    """Numbers of the stages that are meant. Raises UserError if there is none."""
+    """Numbers of the stages that match. Raises UserError if none does."""
     wanted = trial.lower()
     found = [
         number
@@ -194,30 +191,26 @@ def _matching(launch: Launch, trial: str) -> list[int]:
     if not found:
         titles = sorted({stage.title for stage in launch.stages})
         raise UserError(
-            f"no stage of this launch is called '{trial}'",
+            f"no stage of this launch matches '{trial}'",
             where=launch.name,
             allowed=get_close_matches(trial, titles, n=10, cutoff=0.3) or titles[:10],
-            hint="part of a title, or the start of an identity; `status --stages` lists them. Stages that had their "
-            "record are not part of a launch",
+            hint="give part of a title, or the start of an identity; `status --stages` lists them. Stages that already "
+            "had a record are not part of a launch",
         )
     return found
 
 
 def _jobs_by_stage(launch: Launch) -> dict[int, dict[str, int]]:
     """The jobs of every stage, in order, with the number of other stages in them."""
-    from bench.launch.states import elements
-
     found: dict[int, dict[str, int]] = {}
-    for name, _, numbers in elements(launch.jobs()):
+    for job, numbers in (item for array in launch.arrays() for item in array.jobs().items()):
         for number in numbers:
-            found.setdefault(number, {})[name] = len(numbers) - 1
+            found.setdefault(number, {})[job] = len(numbers) - 1
     return found
 
 
-def _in_words(event: dict[str, Any], titles: dict[Key, str]) -> str:
-    """What happened, as a sentence."""
-    from bench.commands.display import clock
-
+def _sentence(event: Event, titles: dict[StageKey, str]) -> str:
+    """An event as a sentence."""
     reason = _indented(str(event.get("reason", "")))
     match event["event"]:
         case "start":
@@ -227,22 +220,22 @@ def _in_words(event: dict[str, Any], titles: dict[Key, str]) -> str:
         case "end":
             return f"done in {clock(event['seconds'])}"
         case "failure":
-            return f"failed{', another attempt would end alike' if event.get('final') else ''}: {reason}"
+            return f"failed{', another attempt would fail too' if event.get('final') else ''}: {reason}"
         case "interrupted":
             return f"interrupted at {event['done']}: {reason}"
         case "death":
             return f"its process died{': ' if reason else ''}{reason}"
         case "blocked":
-            lacking = [titles.get((kind, identity), f"{kind} {identity}") for kind, identity in event["lacking"]]
-            return f"not started, no record of {named(lacking)}"
+            missing = [titles.get((kind, identity), f"{kind} {identity}") for kind, identity in event["lacking"]]
+            return f"not started, no record of {named(missing)}"
         case "note":
             return f"note: {_indented(str(event.get('text', '')))}"
         case other:
             return str(other)
 
 
-def _remains(store: Store, key: Key) -> Iterator[str]:
-    """What there is of a stage: its record, or a checkpoint."""
+def _record_or_checkpoint(store: Store, key: StageKey) -> Iterator[str]:
+    """A line about the record of a stage, or else about its checkpoint."""
     checkpoint = store.checkpoint(*key)
     if store.done(*key):
         yield f"record: {store.folder(*key)}"
@@ -258,13 +251,13 @@ def _show_end(file: Path, lines: int) -> None:
     from bench.launch.failures import tail
 
     text = plain(tail(file)).splitlines()
-    _say(f"    {file}" + ("" if text else ": empty"))
+    say(f"    {file}" + ("" if text else ": empty"))
     for line in text[-lines:] if lines else ():
-        _say(f"      {line}")
+        say(f"      {line}")
 
 
 def _indented(text: str) -> str:
-    """Text of several lines below the sentence that it belongs to."""
+    """Text of several lines, each on a line of its own below the sentence."""
     lines = plain(text).splitlines()
     return "".join(f"\n      {line}" for line in lines) if len(lines) > 1 else "".join(lines)
 
@@ -275,48 +268,43 @@ def _indented(text: str) -> str:
 def _cancel_jobs(launch: Launch) -> None:
     from bench.launch import scheduler
     from bench.launch.launches import release
-    from bench.launch.states import Survey, gather
+    from bench.launch.states import launch_status
 
-    scheduler.jobs()  # raises where there is no Slurm
-    seen = Survey(launch, gather(launch.store, [launch]))
-    if seen.ended and not seen.active:
-        _say(f"{launch.name} has ended already ({seen.ended['state']})")
+    scheduler.jobs()  # raises UserError without Slurm
+    status = launch_status(launch)
+    if status.ended and not status.active:
+        say(f"{launch.name} has ended already ({status.ended['state']})")
         return
-    if seen.submitting and not seen.active:
-        raise UserError(
-            "its jobs are just being submitted", where=launch.name, hint="wait, or interrupt the submission"
-        )
-    known = len(seen.active) - len(seen.closing)
-    # The closing job first: as long as it lives, it may submit again what is cancelled here.
-    _cancel(launch, closing_only=True)
-    left = _cancel(launch, closing_only=False)
+    if status.submitting and not status.active:
+        raise UserError("its jobs are being submitted now", where=launch.name, hint="wait, or interrupt the submission")
+    known = len(status.active) - len(status.finalizers)
+    # The finalizer first: while it lives, it may submit the cancelled stages again.
+    _cancel(launch, finalizers_only=True)
+    left = _cancel(launch, finalizers_only=False)
     for stage in launch.stages:
         release(launch.store, stage.key, launch.name)
     launch.end("cancelled")
-    _say(f"{launch.name}: cancelled ({counted(known, 'job')})")
+    say(f"{launch.name}: cancelled ({counted(known, 'job')})")
     if left:
         console.print(f"still ending: {' '.join(left[:NAMED])}", style="yellow", highlight=False, markup=False)
 
 
-def _cancel(launch: Launch, closing_only: bool) -> list[str]:
-    """Cancel jobs of a launch, and again what comes back, until none is left; those that take too long to end."""
+def _cancel(launch: Launch, finalizers_only: bool) -> list[str]:
+    """Cancel jobs of a launch, and jobs that come back, until none is left. Returns jobs that take too long to end."""
     from bench.launch import scheduler
-    from bench.launch.states import elements
 
     deadline = time.monotonic() + SECONDS_TO_END
-    asked: dict[str, str] = {}  # job -> the state in which it was asked to end
+    asked: dict[str, str] = {}  # job -> its state when it was cancelled
     with console.status("waiting for jobs to end"):
         while True:
             queue = scheduler.jobs()
-            submitted = [
-                (name, jobs.job) for name, jobs, _ in elements(launch.jobs()) if jobs.closing or not closing_only
-            ]
-            active = [(name, job) for name, job in submitted if name in queue and queue[name].active]
+            arrays = [array for array in launch.arrays() if array.finalizer or not finalizers_only]
+            active = {job: array.job for array in arrays for job in scheduler.active(queue, array.jobs())}
             if not active or time.monotonic() > deadline:
-                return [name for name, _ in active]
-            # A whole array at once. A job that had just had itself requeued waits again, and is asked once more.
-            scheduler.cancel({job for name, job in active if asked.get(name) != queue[name].state})
-            asked |= {name: queue[name].state for name, _ in active}
+                return list(active)
+            # Whole arrays. A job that had just requeued itself is pending again, and is cancelled once more.
+            scheduler.cancel({array for job, array in active.items() if asked.get(job) != queue[job].state})
+            asked |= {job: queue[job].state for job in active}
             time.sleep(POLL)
 
 
@@ -327,11 +315,11 @@ def _interrupt(launch: Launch) -> None:
     about = launch.about
     host, pid = about["host"], about["pid"]
     if ended := launch.ended():
-        _say(f"{launch.name} has ended already ({ended['state']})")
+        say(f"{launch.name} has ended already ({ended['state']})")
         return
     lives = process_lives(about)
     if lives is None:
-        raise UserError(f"it was started on {host}", where=launch.name, hint=f"there: run this, or kill -INT {pid}")
+        raise UserError(f"it was started on {host}", where=launch.name, hint=f"run this there, or kill -INT {pid}")
     if lives:
         command = command_line(pid)
         if command is None or "run_suite" not in command:
@@ -341,7 +329,7 @@ def _interrupt(launch: Launch) -> None:
         _wait_for_end(launch)
     if not launch.ended():
         launch.end("cancelled")
-    _say(f"{launch.name}: cancelled")
+    say(f"{launch.name}: cancelled")
 
 
 def _wait_for_end(launch: Launch) -> None:
@@ -354,13 +342,6 @@ def _wait_for_end(launch: Launch) -> None:
             if time.monotonic() > deadline:
                 raise UserError(f"process {launch.about['pid']} does not end", where=launch.name)
             time.sleep(POLL)
-
-
-# --- words ------------------------------------------------------------------------------------------------------------
-
-
-def _say(text: str, style: str | None = None) -> None:
-    out.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def _print(parts: Iterable[RenderableType]) -> None:

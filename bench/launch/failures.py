@@ -1,7 +1,7 @@
-"""Why stages failed, and what to do about it: causes, read from what a stage, its job's output and Slurm have said.
+"""Causes of failed stages and what to do about them, from the stage's error, its job's output and Slurm's state.
 
-What a stage itself says counts first. Only of one that ended without a word, or that lost touch with its other
-processes, the job's output is looked at, because stages that share a job share its output too.
+The stage's own error counts first. The job's output counts only if the stage left no error, or lost the connection to
+its other processes, because stages that share a job share its output too.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.launch.scheduler import Job
-from bench.launch.states import Standing
+from bench.launch.scheduler import QueuedJob
+from bench.launch.states import StageStatus
 
-TAIL = 64 * 1024  # bytes of a job's output that are looked at
+TAIL = 64 * 1024  # bytes at the end of a job's output that are searched
 
 
 @dataclass(frozen=True)
 class Cause:
-    """Why a stage failed. `action` is what its user can do; `{kind}` in it stands for the kind of stage."""
+    """A reason for failures. `action` is what the user can do; `{kind}` in it stands for the kind of stage."""
 
     name: str
     action: str
-    signs: tuple[str, ...] = ()  # words any of which say so; plain ones, as they are looked for in long outputs
+    signs: tuple[str, ...] = ()  # any of these words in an output is evidence; no patterns, because outputs are long
 
 
 GPU_MEMORY = Cause(
@@ -49,34 +49,34 @@ MEMORY = Cause(
 )
 DISK = Cause(
     "disk full",
-    "make room, or raise the quota (`gc` removes what nobody needs any more), then `retry`",
+    "free space (`gc` removes garbage), or raise the quota; then `retry`",
     ("No space left on device", "Disk quota exceeded", "[Errno 28]", "[Errno 122]"),
 )
 NOT_FINITE = Cause(
     "not finite",
-    "lower recipe.lr, set recipe.clip_grad, or recipe.precision: fp32 or bf16; another attempt would end alike",
+    "lower recipe.lr, set recipe.clip_grad, or recipe.precision: fp32 or bf16; another attempt would fail too",
     ("loss is not finite",),
 )
 DECODE = Cause(
     "undecodable videos",
-    "mend the files, or list them under the dataset's known_bad (`doctor DATASET` writes such a list); then launch "
+    "repair the files, or list them under the dataset's known_bad (`doctor DATASET` writes such a list); then launch "
     "again",
     ("cannot be decoded", "can be decoded"),
 )
 CHANGED_CODE = Cause(
     "changed code",
-    "launch the suite again, or put the code back to what it was and `retry`",
+    "launch the suite again, or restore the code and `retry`",
     ("he code has changed",),
 )
 TIMEOUT = Cause(
     "out of time",
     "raise resources.{kind}.time; if the job was preempted before it had saved, lower --checkpoint-seconds; "
-    "then `retry`, or launch again for another time",
-    ("DUE TO TIME LIMIT", "ended: TIMEOUT", "times without getting further"),
+    "then launch again, or `retry` with the time as it was",
+    ("DUE TO TIME LIMIT", "ended: TIMEOUT", "times without progress", "times without getting further"),
 )
 NODE = Cause(
     "node",
-    "`retry`; if it is the same node each time, keep away from it: resources.all.exclude of the site",
+    "`retry`; if it is always the same node, exclude it: resources.all.exclude of the site",
     (
         *("ended: NODE_FAIL", "ended: BOOT_FAIL", "DUE TO NODE FAILURE", "ECC error", "CUDA error: uncorrectable"),
         *("No CUDA GPUs are available", "no CUDA-capable device", "CUDA-capable device(s) is/are busy"),
@@ -95,7 +95,7 @@ LOST_PEER = Cause(
 )
 KILLED = Cause(
     "killed",
-    "`retry`; if nobody cancelled it, its output may say why (`logs`), or memory was short: resources.{kind}.memory",
+    "`retry`; if it was not cancelled, read its output (`logs`), or raise resources.{kind}.memory",
     (
         *("Killed", "SIGKILL", "SIGTERM", "SIGSEGV", "SIGABRT", "Segmentation fault", "CANCELLED", "ended: PREEMPTED"),
         "rocess died",
@@ -103,117 +103,119 @@ KILLED = Cause(
 )
 NO_START = Cause(
     "job did not start",
-    "its output says why (`logs`); look at `python` and `setup` of the site, then launch again",
+    "read its output (`logs`) and check `python` and `setup` of the site, then launch again",
     (
         *("command not found", "No such file or directory", "ModuleNotFoundError", "ImportError", "execve"),
         "cannot open shared object",
     ),
 )
-REFUSED = Cause("refused", "the message says what to change; another attempt would end alike")
-BUG = Cause("error", "look at the traceback (`logs` shows each); when it is mended, `retry` or launch again")
+REFUSED = Cause("refused", "the message says what to change; another attempt would fail too")
+BUG = Cause("error", "read the traceback (`logs` shows each); when it is fixed, `retry` or launch again")
 GONE = Cause(
-    "gone without a word", "`retry`; if that repeats, `sacct` or the cluster's staff may know what ended the job"
+    "ended without an error", "`retry`; if that repeats, ask `sacct` or the cluster's staff what ended the job"
 )
 
-SAID = (GPU_MEMORY, MEMORY, DISK, NOT_FINITE, DECODE, CHANGED_CODE, TIMEOUT, NODE, LOST_PEER)
-UNSAID = (GPU_MEMORY, MEMORY, DISK, TIMEOUT, NODE, LOST_PEER, KILLED)
+IN_ERRORS = (GPU_MEMORY, MEMORY, DISK, NOT_FINITE, DECODE, CHANGED_CODE, TIMEOUT, NODE, LOST_PEER)
+IN_OUTPUTS = (GPU_MEMORY, MEMORY, DISK, TIMEOUT, NODE, LOST_PEER, KILLED)
 
 
-def cause(reason: str, output: str = "", state: str = "", *, began: bool = True, final: bool = False) -> Cause:
-    """Why an attempt ended, from what was said, the end of its job's error output, and Slurm's state of it.
+def cause(reason: str, output: str = "", state: str = "", *, began: bool = True, fatal: bool = False) -> Cause:
+    """The cause of a failed attempt, from its own error, the end of its job's error output, and Slurm's state.
 
-    `began`: whether the stage had started; `final`: whether it said itself that another attempt would end alike.
+    `began`: the stage had started; `fatal`: its error says that another attempt would fail too.
     """
-    said, ended = _sign(reason, SAID), f"its job ended: {state}"
-    if said is LOST_PEER:  # from another process's end, and that is what counts
-        return _sign(f"{ended}\n{output}", UNSAID) or said
-    if said or "Traceback" in reason:
-        return said or BUG
-    if final:
+    own, ended = _sign(reason, IN_ERRORS), f"its job ended: {state}"
+    if own is LOST_PEER:  # a consequence: the cause is what ended the other process
+        return _sign(f"{ended}\n{output}", IN_OUTPUTS) or own
+    if own or "Traceback" in reason:
+        return own or BUG
+    if fatal:
         return _sign(reason, (KILLED,)) or REFUSED
-    unsaid = _sign(f"{reason}\n{ended}\n{output}", UNSAID)
-    if not began and (unsaid is None or unsaid is KILLED) and _sign(output, (NO_START,)):
+    found = _sign(f"{reason}\n{ended}\n{output}", IN_OUTPUTS)
+    if not began and (found is None or found is KILLED) and _sign(output, (NO_START,)):
         return NO_START
-    return unsaid or (BUG if "Traceback" in output else GONE)
+    return found or (BUG if "Traceback" in output else GONE)
 
 
 def _sign(text: str, causes: Iterable[Cause]) -> Cause | None:
     return next((cause for cause in causes if any(sign in text for sign in cause.signs)), None)
 
 
-# --- together ---------------------------------------------------------------------------------------------------------
+# --- groups -----------------------------------------------------------------------------------------------------------
 
 
-class Failure(NamedTuple):
-    """A stage that failed. `text`: its traceback or message, or what its job's output ended with."""
+class StageFailure(NamedTuple):
+    """A stage that failed. `text`: its traceback or message, or the end of its job's output."""
 
-    standing: Standing
+    status: StageStatus
     cause: Cause
     time: float
     text: str
 
 
 @dataclass(frozen=True)
-class Group:
-    """Failures that are alike, by time."""
+class FailureGroup:
+    """Failures with the same cause, in order of time."""
 
     cause: Cause
-    failures: tuple[Failure, ...]
+    failures: tuple[StageFailure, ...]
 
     @property
-    def example(self) -> Failure:
-        """The first with a traceback, else the first that says anything."""
-        told = [failure for failure in self.failures if failure.text]
-        return next((failure for failure in told if "Traceback" in failure.text), (*told, *self.failures)[0])
+    def example(self) -> StageFailure:
+        """The first failure with a traceback, else the first with any text."""
+        with_text = [failure for failure in self.failures if failure.text]
+        return next((failure for failure in with_text if "Traceback" in failure.text), (*with_text, *self.failures)[0])
 
     @property
     def action(self) -> str:
-        """What to do, with the kind of stage that it is about."""
-        kinds = {failure.standing.stage.kind for failure in self.failures}
+        """The action for the kind of stage that failed."""
+        kinds = {failure.status.stage.kind for failure in self.failures}
         return self.cause.action.replace("{kind}", kinds.pop() if len(kinds) == 1 else "all")
 
 
-def grouped(standings: Iterable[Standing], jobs_folder: Path, queue: dict[str, Job] | None = None) -> list[Group]:
-    """The stages that failed or were lost, by cause; the largest group first. Errors differ if their last lines do."""
-    outputs = Outputs(jobs_folder)
-    groups: dict[tuple[str, str], list[Failure]] = {}
-    for standing in standings:
-        if standing.state in ("failed", "lost"):
-            failure = _failure(standing, outputs, queue or {})
-            alike = _last_line(failure.text) if failure.cause in (BUG, REFUSED) else ""
-            groups.setdefault((failure.cause.name, alike), []).append(failure)
+def grouped(
+    stages: Iterable[StageStatus], jobs_folder: Path, queue: dict[str, QueuedJob] | None = None
+) -> list[FailureGroup]:
+    """The failed and lost stages by cause, the largest group first. Errors with different last lines are kept apart."""
+    outputs = JobOutputs(jobs_folder)
+    groups: dict[tuple[str, str], list[StageFailure]] = {}
+    for status in stages:
+        if status.state in ("failed", "lost"):
+            failure = _failure(status, outputs, queue or {})
+            error = _last_line(failure.text) if failure.cause in (BUG, REFUSED) else ""
+            groups.setdefault((failure.cause.name, error), []).append(failure)
     ordered = [sorted(failures, key=lambda failure: failure.time) for failures in groups.values()]
-    return [Group(found[0].cause, tuple(found)) for found in sorted(ordered, key=lambda found: -len(found))]
+    return [FailureGroup(found[0].cause, tuple(found)) for found in sorted(ordered, key=lambda found: -len(found))]
 
 
-def _failure(standing: Standing, outputs: Outputs, queue: dict[str, Job]) -> Failure:
-    event = standing.failure or {}
-    reason, when = str(event.get("reason", "")), event.get("time", standing.started or time.time())
+def _failure(status: StageStatus, outputs: JobOutputs, queue: dict[str, QueuedJob]) -> StageFailure:
+    event = status.failure or {}
+    reason, when = str(event.get("reason", "")), event.get("time", status.started or time.time())
     if event.get("event") == "death" and not reason:
         reason = "its process died"
     if event.get("event") == "interrupted":
-        reason = f"interrupted, and got no further than before: {reason}"
-    silent = not event or event["event"] in ("death", "interrupted") or _sign(reason, (LOST_PEER,)) is not None
-    job = str(event.get("job") or standing.job)
-    output = outputs.errors(job) if silent else ""
+        reason = f"interrupted without progress: {reason}"
+    unclear = not event or event["event"] in ("death", "interrupted") or _sign(reason, (LOST_PEER,)) is not None
+    job = str(event.get("job") or status.job)
+    output = outputs.errors(job) if unclear else ""
     state = queue[job].state if job in queue else ""
-    found = cause(reason, output, state, began=standing.started is not None, final=bool(event.get("final")))
+    found = cause(reason, output, state, began=status.started is not None, fatal=bool(event.get("final")))
     if event.get("event") == "interrupted" and found in (GONE, KILLED):
         found = TIMEOUT
-    return Failure(standing, found, when, "\n".join(part.rstrip() for part in (reason, output) if part.strip()))
+    return StageFailure(status, found, when, "\n".join(part.rstrip() for part in (reason, output) if part.strip()))
 
 
 def _last_line(text: str) -> str:
-    """What a traceback ends with, without what differs from stage to stage: numbers, addresses, quoted names, paths."""
+    """The last line of a traceback without numbers, addresses, quoted names and paths, which differ between stages."""
     lines = [line for line in text.splitlines() if line.strip()]
     return re.sub(r"'[^']*'|\"[^\"]*\"|\S*/\S+|\d+|0x[0-9a-f]+", "#", lines[-1]) if lines else ""
 
 
-# --- what jobs printed ------------------------------------------------------------------------------------------------
+# --- outputs of jobs --------------------------------------------------------------------------------------------------
 
 
-class Outputs:
-    """The files that jobs print into: `<job>_<task>_log.out` and `.err`. The folder is listed once."""
+class JobOutputs:
+    """The output files of jobs: `<job>_<task>_log.out` and `.err`. The folder is listed once."""
 
     def __init__(self, folder: Path) -> None:
         self._files: dict[str, list[Path]] = {}
@@ -223,16 +225,16 @@ class Outputs:
                 self._files.setdefault(match[1], []).append(folder / name)
 
     def files(self, job: str) -> Sequence[Path]:
-        """What a job has printed into, task by task."""
+        """The output files of a job, task by task."""
         return self._files.get(job, [])
 
     def errors(self, job: str) -> str:
-        """The ends of all that a job's tasks said to be wrong."""
+        """The ends of the error outputs of a job's tasks."""
         return "\n".join(tail(file) for file in self.files(job) if file.suffix == ".err")
 
 
 def tail(file: Path, size: int = TAIL) -> str:
-    """The last bytes of a file as text, from the beginning of a line on; nothing if it cannot be read."""
+    """The last whole lines of a file, at most `size` bytes; empty if it cannot be read."""
     try:
         with open(file, "rb") as opened:
             start = max(0, opened.seek(0, os.SEEK_END) - size)

@@ -1,9 +1,10 @@
 """A job of a launch on Slurm: its stages one after the other, each with its own record, log and failure.
 
 Slurm tells a job to stop by SIGUSR2, some time before its limit or its preemption, and by SIGTERM when it is requeued
-or cancelled from outside. Handlers only note the signal. A training looks at each step, its ranks agree, it saves, and
-the job has itself requeued under the same id, so that what depends on it keeps waiting. Handlers of submitit's own
-would act on one rank between any two instructions, and take a job under ten minutes for one that has timed out.
+or cancelled from outside. The handlers only note the signal. A training looks at each step, its ranks agree, it saves,
+and the job requeues itself under the same id, so that jobs that depend on it keep waiting. submitit's own handlers
+would interrupt one rank between any two instructions, and count any signal as a timeout if the limit is under ten
+minutes.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from bench.launch import scheduler
 from bench.launch.launches import Launch, open_launch, release
 from bench.launch.work import Order, assist, execute
 from bench.stages.work import Compute
-from bench.store.attempts import histories
+from bench.store.attempts import attempts_since
 from bench.store.records import Store
 
-THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # read by libraries when they are loaded
+THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # libraries read them when they are loaded
 KILLED_WITHIN = 900.0  # seconds after SIGTERM; Slurm's grace and kill times together are far shorter
 
 
-class Stop:
-    """Whether the job was told to stop, and how."""
+class StopSignals:
+    """The signals to stop that the job has received."""
 
     def __init__(self) -> None:
         self.requeue = self.terminate = False
@@ -46,35 +47,35 @@ class Stop:
             self.terminate = True
 
 
-def run_element(folder: str, numbers: list[int], since: float) -> None:
-    """What submitit calls on a node, once for each task of the job. `numbers`: the stages of the launch in `folder`.
+def run_array_task(folder: str, numbers: list[int], since: float) -> None:
+    """Carry out stages of the launch in `folder`. submitit calls this on a node, once for each Slurm task of the job.
 
-    Attempts before `since` do not count.
+    `numbers` are the stages; attempts before `since` do not count.
     """
-    stop = Stop()
+    stop = StopSignals()
     launch = open_launch(Path(folder))
-    prepare(launch)
+    set_environment(launch)
     rank, tasks = int(os.environ.get("SLURM_PROCID", 0)), int(os.environ.get("SLURM_NTASKS", 1))
     if tasks > 1:
         from submitit.helpers import TorchDistributedEnvironment
 
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
-    element = _Element(launch, stop, since)
+    job = _Job(launch, stop, since)
     orders = launch.orders(numbers)
     for order in (orders[number] for number in numbers):
         try:
             if not stop():
-                element.carry_out(order, rank)
+                job.carry_out(order, rank)
         except Interrupted as early:
             _say(f"{order.title}: {early}")
-            if rank == 0 and not element.worthwhile(order) and tasks > 1:
+            if rank == 0 and not job.may_go_on(order) and tasks > 1:
                 sys.exit(1)  # which ends the other tasks too
-        if stop() and (tasks > 1 or element.left(orders.values())):
+        if stop() and (tasks > 1 or job.has_work(orders.values())):
             _leave(stop, rank)
 
 
-def prepare(launch: Launch) -> None:
-    """The environment of the launch, before anything heavy is imported."""
+def set_environment(launch: Launch) -> None:
+    """Set the environment variables of the launch, before libraries that read them are imported."""
     from bench.models.weights import offline
 
     os.environ.update(launch.about["environment"])
@@ -84,34 +85,34 @@ def prepare(launch: Launch) -> None:
 
 
 def job_id() -> str:
-    """This job as squeue shows it: `123`, or `123_4` in an array."""
+    """The id of this job as squeue shows it: `123`, or `123_4` in an array."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
 
 
-class _Element:
-    """One job at work."""
+class _Job:
+    """The stages of a job, and the attempts at them."""
 
-    def __init__(self, launch: Launch, stop: Stop, since: float) -> None:
-        self.launch, self.stop, self.since = launch, stop, since
+    def __init__(self, launch: Launch, stop: StopSignals, since: float) -> None:
+        self.stop, self.since = stop, since
         self.store: Store = launch.store
         self.compute = Compute(**launch.about["compute"])
-        self.attempts: int = launch.about["site"]["attempts"]
-        self.known = histories(self.store, since)
+        self.most_attempts: int = launch.about["site"]["attempts"]
+        self.before = attempts_since(self.store, since)
         self.origin = {**launch.about["provenance"], "launch": launch.name, "job": job_id()}
 
     def carry_out(self, order: Order, rank: int) -> None:
-        """One stage, unless it is done, or given up, or one of its inputs is not done. Raises Interrupted."""
-        if self.store.done(order.kind, order.identity):
+        """Carry out a stage, unless it is done, has no attempts left or misses an input. Raises Interrupted."""
+        if self.store.done(*order.key):
             return
-        history = self.known.get(order.identity)
-        if history and history.over(self.attempts):
+        attempts = self.before.get(order.identity)
+        if attempts and attempts.over(self.most_attempts):
             return
-        if lacking := [key for key in order.inputs.values() if not self.store.done(*key)]:
+        if missing := [key for key in order.inputs.values() if not self.store.done(*key)]:
             if rank == 0:
-                _say(f"{order.title}: blocked, {len(lacking)} inputs have no record")
-                log = {"title": order.title, "lacking": lacking, "job": self.origin["job"]}
-                self.store.log("blocked", order.kind, order.identity, **log)
+                _say(f"{order.title}: blocked, {len(missing)} inputs have no record")
+                details = {"title": order.title, "lacking": missing, "job": self.origin["job"]}
+                self.store.log("blocked", *order.key, **details)
             return
         if rank > 0:
             assist(order, self.store, self.compute, self.stop)
@@ -120,35 +121,34 @@ class _Element:
         reason = execute(order, self.store, self.compute, self.origin, self.stop)
         _say(f"{order.title}: {reason or 'done'}")
         if reason is None:
-            release(self.store, (order.kind, order.identity))
+            release(self.store, order.key)
 
-    def left(self, orders: Iterable[Order]) -> bool:
-        """Whether anything is still to be done of these stages."""
-        over = {key for key, history in histories(self.store, self.since).items() if history.over(self.attempts)}
-        return any(order.identity not in over and not self.store.done(order.kind, order.identity) for order in orders)
+    def has_work(self, orders: Iterable[Order]) -> bool:
+        """True if any of these stages is neither done nor out of attempts."""
+        found = attempts_since(self.store, self.since)
+        over = {identity for identity, attempts in found.items() if attempts.over(self.most_attempts)}
+        return any(order.identity not in over and not self.store.done(*order.key) for order in orders)
 
-    def worthwhile(self, order: Order) -> bool:
-        """Whether a stage that was interrupted should go on; if not, that is its failure."""
-        spent = histories(self.store, self.since)[order.identity].spent
-        if spent < self.attempts:
+    def may_go_on(self, order: Order) -> bool:
+        """True if an interrupted stage has attempts left; if not, log a failure."""
+        spent = attempts_since(self.store, self.since)[order.identity].spent
+        if spent < self.most_attempts:
             return True
-        reason = (
-            f"interrupted {spent} times without getting further; give its jobs more time: resources.{order.kind}.time"
-        )
-        self.store.log("failure", order.kind, order.identity, title=order.title, reason=reason, final=True)
+        reason = f"interrupted {spent} times without progress; give its jobs more time: resources.{order.kind}.time"
+        self.store.log("failure", *order.key, title=order.title, reason=reason, final=True)
         return False
 
 
-def _leave(stop: Stop, rank: int) -> None:
-    """End the job; it is requeued if it was to stop for a while."""
+def _leave(stop: StopSignals, rank: int) -> None:
+    """End the job, after requeueing it if it has to stop for a while."""
     if rank == 0 and stop.requeue:
         refused = scheduler.requeue(job_id())
         _say(f"not requeued: {refused}" if refused else "saved; the job will go on later")
         if refused:
-            sys.exit(1)  # the closing job submits its stages again
+            sys.exit(1)  # the finalizer submits its stages again
     if rank == 0 and not stop.requeue:
-        _say("told to end")
-    # A job that ends by itself while it is being preempted would count as finished, so it waits until it is killed.
+        _say("ends because of SIGTERM")
+    # Slurm would count a job that exits during its preemption as finished, so it waits until it is killed.
     deadline = time.monotonic() + KILLED_WITHIN
     while time.monotonic() < deadline:
         if rank == 0 and stop.requeue and stop.terminate:

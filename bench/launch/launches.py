@@ -1,11 +1,13 @@
-"""Launches: what each set out to do, which jobs it submitted and how it ended, in folders that any machine can read.
+"""Launches: the stages of each, its jobs and its end, in folders that any machine can read.
 
     launches/<id>/launch.json    the suite, how to compute, and the stages that had no record; never changed
+                  <suite>.yaml   the suite as it was submitted to Slurm
                   orders.jsonl   line i is the order of stage i
-                  jobs.jsonl     the arrays that were submitted, in rounds: the first one, and others for what was lost
-                  ended.json     how it ended; while it is not there, the launch goes on
+                  jobs.jsonl     the job arrays in rounds: the first round, and further ones for lost stages
+                  ended.json     how the launch ended; missing while it goes on
 
-An id starts with its time, so names sort by age. None of this decides what is done: records alone do.
+An id starts with its time, so names sort by age. Only records decide which stages are done. In launches of older
+versions array tasks are called `elements`, and the finalizer and its resources `closing`; both names are read.
 """
 
 from __future__ import annotations
@@ -23,54 +25,64 @@ from typing import Any
 
 from bench.core.errors import UserError, unknown
 from bench.core.files import write_atomically
+from bench.graph.stage import Stage
 from bench.launch.work import Order
 from bench.store.records import Store
 
-Part = dict[str, Any]
-Key = tuple[str, str]  # kind and identity
+LaunchData = dict[str, Any]  # launch.json without its stages
+StageKey = tuple[str, str]  # kind and identity
+
+OLD_KEYS = {"elements": "array_tasks", "closing": "finalizer"}
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A stage that a launch is to carry out. `seconds` is an estimate; `tasks` processes share its work."""
+class PlannedStage:
+    """A stage of a launch. `seconds` is an estimate; `tasks` processes share its work."""
 
     kind: str
     identity: str
     title: str
-    inputs: tuple[Key, ...]
+    inputs: tuple[StageKey, ...]
     seconds: float
     tasks: int = 1
-    resources: Part = field(default_factory=dict)
+    resources: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, stage: Stage, seconds: float, tasks: int = 1, resources: dict[str, Any] | None = None) -> PlannedStage:
+        inputs = tuple(other.key for other in stage.inputs.values())
+        return cls(*stage.key, stage.title, inputs, seconds, tasks, resources or {})
 
     @property
-    def key(self) -> Key:
+    def key(self) -> StageKey:
         return self.kind, self.identity
 
 
 @dataclass(frozen=True)
-class Jobs:
-    """An array of jobs, or a single job. Each element lists the stages it carries out, as numbers in the launch."""
+class JobArray:
+    """A submitted array of jobs, or a single job. Each array task lists its stages, as numbers in the launch."""
 
     job: str
     name: str
-    elements: list[list[int]]
+    array_tasks: list[list[int]]
     round: int
     since: float  # attempts before this time do not count
     time: float
-    closing: bool = False
+    finalizer: bool = False
 
-    def ids(self) -> list[str]:
-        """The job ids of the elements, as the scheduler shows them."""
-        return [self.job] if len(self.elements) == 1 else [f"{self.job}_{k}" for k in range(len(self.elements))]
+    def jobs(self) -> dict[str, list[int]]:
+        """The stages of each job, by the job id that the scheduler shows."""
+        if len(self.array_tasks) == 1:
+            return {self.job: self.array_tasks[0]}
+        return {f"{self.job}_{index}": numbers for index, numbers in enumerate(self.array_tasks)}
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A launch as it stands in its folder. `about` holds launch.json without the stages."""
+    """A launch, read from its folder."""
 
     folder: Path
-    about: Part
-    stages: tuple[Planned, ...]
+    about: LaunchData
+    stages: tuple[PlannedStage, ...]
 
     @property
     def name(self) -> str:
@@ -78,7 +90,7 @@ class Launch:
 
     @property
     def suite_file(self) -> Path:
-        """The suite as it was when it was launched."""
+        """The suite as it was submitted."""
         return self.folder / f"{self.about['suite']}.yaml"
 
     @property
@@ -92,50 +104,48 @@ class Launch:
             found = {number: json.loads(line) for number, line in enumerate(file) if number in wanted}
         return {number: _order(found[number]) for number in wanted}
 
-    def lacking(self) -> list[int]:
-        """The stages that have no record, by number."""
+    def missing(self) -> list[int]:
+        """Numbers of the stages without a record."""
         store = self.store
         done = {kind: store.known(kind) for kind in {stage.kind for stage in self.stages}}
         return [number for number, stage in enumerate(self.stages) if stage.identity not in done[stage.kind]]
 
-    def jobs(self) -> list[Jobs]:
-        """All that was submitted, in order."""
+    def arrays(self) -> list[JobArray]:
+        """All submitted job arrays in order."""
         return submitted(self.folder)
 
-    def add(self, jobs: Jobs) -> None:
-        """Note what was submitted. Only the submitter writes: first the command, then one closing job after another."""
+    def add(self, array: JobArray) -> None:
+        """Append a submitted array. Only the submitter writes: first the command, then one finalizer after another."""
         with open(self.folder / "jobs.jsonl", "ab", buffering=0) as file:
-            file.write(json.dumps(asdict(jobs)).encode() + b"\n")
+            file.write(json.dumps(asdict(array)).encode() + b"\n")
 
-    def ended(self) -> Part | None:
-        """How it ended, None while it goes on."""
+    def ended(self) -> dict[str, Any] | None:
+        """Time, state (complete, incomplete or cancelled), failed and blocked stages; None while the launch goes on."""
         file = self.folder / "ended.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     def end(self, state: str, failed: Iterable[str] = (), blocked: Iterable[str] = ()) -> None:
-        """Note that nothing more will be done. `state`: complete, incomplete or cancelled."""
-        lost = {"failed": list(failed), "blocked": list(blocked)}
-        write_atomically(self.folder / "ended.json", json.dumps({"time": time.time(), "state": state, **lost}).encode())
+        """Write how the launch ended."""
+        end = {"time": time.time(), "state": state, "failed": list(failed), "blocked": list(blocked)}
+        write_atomically(self.folder / "ended.json", json.dumps(end).encode())
 
     def reopen(self) -> None:
         (self.folder / "ended.json").unlink(missing_ok=True)
 
 
-def _order(found: Part) -> Order:
+def _order(found: dict[str, Any]) -> Order:
     return Order(**{**found, "inputs": {name: tuple(key) for name, key in found["inputs"].items()}})
 
 
-def create(store: Store, about: Part, stages: list[Planned], orders: Iterable[Order] = ()) -> Launch:
-    """A new launch. `about` has at least `suite` and `on`; user, host, process and time are added."""
+def create(store: Store, about: LaunchData, stages: list[PlannedStage], orders: Iterable[Order] = ()) -> Launch:
+    """Make a launch. `about` has at least `suite` and `on`; user, host, process and time are added."""
     now = time.time()
-    suite = about["suite"]
-    identifier = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{suite}-{uuid.uuid4().hex[:4]}"
+    identifier = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{about['suite']}-{uuid.uuid4().hex[:4]}"
     process = {"user": getuser(), "host": socket.gethostname(), "pid": os.getpid()}
     about = {**about, "id": identifier, **process, "created": now}
     folder = store.root / "launches" / identifier
     folder.mkdir(parents=True)
-    lines = (json.dumps(asdict(order)).encode() + b"\n" for order in orders)
-    if data := b"".join(lines):
+    if data := b"".join(json.dumps(asdict(order)).encode() + b"\n" for order in orders):
         write_atomically(folder / "orders.jsonl", data)
     text = json.dumps({**about, "stages": [asdict(stage) for stage in stages]})
     write_atomically(folder / "launch.json", text.encode())
@@ -143,23 +153,27 @@ def create(store: Store, about: Part, stages: list[Planned], orders: Iterable[Or
 
 
 def open_launch(folder: Path) -> Launch:
-    """The launch in a folder. Raises UserError if there is none."""
+    """Read the launch in a folder. Raises UserError if there is none."""
     file = folder / "launch.json"
     if not file.is_file():
-        raise UserError("no launch is described here", where=str(file))
-    about = json.loads(file.read_text(encoding="utf-8"))
+        raise UserError("no such file, so no launch", where=str(file))
+    about = _renamed(json.loads(file.read_text(encoding="utf-8")))
     stages = [
-        Planned(**{**stage, "inputs": tuple((kind, identity) for kind, identity in stage["inputs"])})
+        PlannedStage(**{**stage, "inputs": tuple((kind, identity) for kind, identity in stage["inputs"])})
         for stage in about.pop("stages")
     ]
     return Launch(folder, about, tuple(stages))
 
 
-def submitted(folder: Path) -> list[Jobs]:
-    """All that the launch in a folder has submitted, in order."""
+def submitted(folder: Path) -> list[JobArray]:
+    """All job arrays that the launch in a folder has submitted, in order."""
     file = folder / "jobs.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return [Jobs(**json.loads(line)) for line in lines]
+    return [JobArray(**_renamed(json.loads(line))) for line in lines]
+
+
+def _renamed(found: dict[str, Any]) -> dict[str, Any]:
+    return {OLD_KEYS.get(key, key): value for key, value in found.items()}
 
 
 def launch_folders(store: Store) -> list[Path]:
@@ -169,10 +183,10 @@ def launch_folders(store: Store) -> list[Path]:
 
 
 def find_launch(store: Store, name: str | None = None) -> Launch:
-    """The newest launch, or the newest of a suite, or the one whose id starts with `name`. Raises UserError."""
+    """The newest launch of all, or of a suite, or the launch whose id starts with `name`. Raises UserError."""
     folders = launch_folders(store)
     if not folders:
-        raise UserError("nothing was launched with this store", where=str(store.root), hint="is it the right --store?")
+        raise UserError("the store has no launches", where=str(store.root), hint="is it the right --store?")
     if name is None:
         return open_launch(folders[-1])
     name = Path(name).stem if name.endswith((".yaml", ".yml")) else name
@@ -190,8 +204,8 @@ def _suite(folder: Path) -> str:
 # --- claims -----------------------------------------------------------------------------------------------------------
 
 
-def take(store: Store, key: Key, launch: str, alive: Container[str]) -> str | None:
-    """Claim a stage for a launch; None if that worked, else the launch that holds it.
+def take(store: Store, key: StageKey, launch: str, alive: Container[str]) -> str | None:
+    """Claim a stage for a launch. Returns None if that worked, else the launch that holds the stage.
 
     A claim is a numbered file that exactly one process can create (a hard link to a whole file, which is atomic on NFS
     too). The highest number counts. A claim of a launch that is not `alive` is outbid by the next number.
@@ -200,51 +214,48 @@ def take(store: Store, key: Key, launch: str, alive: Container[str]) -> str | No
     while True:
         path = _claim(store, key, number)
         mine = _create(path, {"launch": launch, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
-        if mine and not _claim(store, key, number + 1).exists():
-            return None
-        if mine:  # a hole below the claim that counts, left by a process that died while it gave its claims up
-            path.unlink()
-            number += 1
-            continue
         if _claim(store, key, number + 1).exists():
+            if mine:  # it filled a hole below the claim that counts, left by a process that died during a release
+                path.unlink()
             number += 1
             continue
-        holder = _holder(path)
+        holder = launch if mine else _holder(path)
         if holder == launch:
             return None
         if holder is not None and holder in alive:
             return holder
-        number += holder is not None  # a claim that has just gone is free again
+        number += holder is not None  # a claim that was just released is free again
 
 
-def release(store: Store, key: Key, launch: str | None = None) -> None:
-    """Give up the claims to a stage, the oldest first, so that the one that counts goes last.
+def release(store: Store, key: StageKey, launch: str | None = None) -> None:
+    """Release the claims to a stage, the oldest first, so that the one that counts goes last.
 
-    With `launch`, only if it is the one that holds the stage; without, because nobody needs to hold it any more.
+    With `launch`, only if that launch holds the stage; without, because the stage is done.
     """
     if launch in (None, holder(store, key)):
         for path in list(_claims(store, key)):
             path.unlink(missing_ok=True)
 
 
-def holder(store: Store, key: Key) -> str | None:
+def holder(store: Store, key: StageKey) -> str | None:
     """The launch that has claimed a stage."""
     claims = list(_claims(store, key))
     return _holder(claims[-1]) if claims else None
 
 
-def _claims(store: Store, key: Key) -> Iterator[Path]:
+def _claims(store: Store, key: StageKey) -> Iterator[Path]:
     number = 1
     while (path := _claim(store, key, number)).exists():
         yield path
         number += 1
 
 
-def _claim(store: Store, key: Key, number: int) -> Path:
+def _claim(store: Store, key: StageKey, number: int) -> Path:
     return store.root / "claims" / f"{key[0]}-{key[1]}.{number}.json"
 
 
-def _create(path: Path, content: Part) -> bool:
+def _create(path: Path, content: dict[str, Any]) -> bool:
+    """Create a file with its content. Returns False if it exists already."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex}")
     temporary.write_text(json.dumps(content))

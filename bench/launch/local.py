@@ -1,7 +1,7 @@
 """The local launcher: stages on this machine, several at once, each slot a process of its own.
 
-A slot that dies (killed, out of memory) costs its stage one attempt and nothing else: the next attempt resumes from the
-checkpoint. A stage that fails blocks only what needs it. What measures time waits until nothing else runs or can start.
+If a process dies (killed, out of memory), its stage loses one attempt, and the next one resumes from the checkpoint. A
+stage that fails blocks only stages that depend on it. Stages that measure time wait until no other runs or can start.
 """
 
 from __future__ import annotations
@@ -17,27 +17,28 @@ from heapq import heappop, heappush
 from multiprocessing import get_context
 
 from bench.graph.stage import ALONE, Stage
-from bench.launch.work import Order, Part, execute
+from bench.launch.work import Order, execute
 from bench.stages.work import Compute
+from bench.store.provenance import Provenance
 from bench.store.records import KINDS, Store
 
-ATTEMPTS = 3  # of a stage whose process dies; an error of the stage itself is not repeated
+ATTEMPTS = 3  # at a stage whose process dies; a stage that raises an error is not tried again
 
 
 @dataclass
 class Outcome:
-    """How a launch ended."""
+    """The result of a run."""
 
     done: list[Stage] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # identity -> reason
-    blocked: list[Stage] = field(default_factory=list)  # an input failed or its data are missing
+    blocked: list[Stage] = field(default_factory=list)  # an input failed, or the data are missing
 
 
-Watch = Callable[["Launch"], None]
+Watch = Callable[["LocalRun"], None]
 
 
-class Launch:
-    """The state of a launch: what is left, what can start because its inputs have records, what runs and what ended."""
+class LocalRun:
+    """The state of a run: stages to do, stages ready to start (their inputs have records), running and ended stages."""
 
     def __init__(self, stages: list[Stage], store: Store) -> None:
         done = {identity for kind in KINDS for identity in store.known(kind)}
@@ -46,20 +47,20 @@ class Launch:
         self.todo = {stage.identity: stage for stage in stages if stage.identity not in done}
         self.running: dict[str, Stage] = {}
         self.outcome = Outcome()
-        self._lacking = {
+        self._waits_for = {
             stage.identity: {other.identity for other in stage.inputs.values()} - done for stage in self.todo.values()
         }
         self._needed_by: dict[str, list[Stage]] = {}
         for stage in self.todo.values():
-            for identity in self._lacking[stage.identity]:
+            for identity in self._waits_for[stage.identity]:
                 self._needed_by.setdefault(identity, []).append(stage)
         self._ready: list[tuple[float, str]] = []
-        self._alone: list[tuple[float, str]] = []  # ready, but not beside others
+        self._alone: list[tuple[float, str]] = []  # ready, but must run alone
         for stage in self.todo.values():
             self._offer(stage)
 
     def start(self) -> Stage | None:
-        """The costliest stage that can start now, so that no long one is left to the end; None if there is none."""
+        """Start the costliest stage that is ready, so that no long one is left to the end; None if none is ready."""
         if any(stage.kind in ALONE for stage in self.running.values()):
             return None
         ready = self._alone if not self._ready and not self.running else self._ready
@@ -70,48 +71,50 @@ class Launch:
         return stage
 
     def finish(self, stage: Stage, reason: str | None) -> None:
-        """Note how a running stage ended; None is success, which lets others start."""
+        """Note the end of a running stage: the error, or None for success, which lets others start."""
         del self.running[stage.identity]
         if reason is not None:
             self.outcome.failed[stage.identity] = reason
             return
         self.outcome.done.append(stage)
         for other in self._needed_by.get(stage.identity, []):
-            self._lacking[other.identity].discard(stage.identity)
+            self._waits_for[other.identity].discard(stage.identity)
             self._offer(other)
 
     def repeat(self, stage: Stage) -> None:
-        """Put a running stage back among the ready ones."""
+        """Make a running stage ready again."""
         self.todo[stage.identity] = self.running.pop(stage.identity)
         self._offer(stage)
 
     def _offer(self, stage: Stage) -> None:
-        if not stage.missing and not self._lacking[stage.identity]:
+        if not stage.missing and not self._waits_for[stage.identity]:
             heappush(self._alone if stage.kind in ALONE else self._ready, (-stage.flops, stage.identity))
 
 
-def run_local(stages: list[Stage], store: Store, compute: Compute, jobs: int, launch: Part, watch: Watch) -> Outcome:
-    """Carry out the stages that have no record yet. `jobs` = 0 works in this process, one after the other.
+def run_local(
+    stages: list[Stage], store: Store, compute: Compute, jobs: int, origin: Provenance, watch: Watch
+) -> Outcome:
+    """Carry out the stages that have no record yet, `jobs` at once; 0: in this process, one after the other.
 
     `watch` is called about twice a second and after every stage.
     """
-    state = Launch(stages, store)
+    state = LocalRun(stages, store)
     if jobs == 0:
-        _in_process(state, compute, launch, watch)
+        _in_process(state, compute, origin, watch)
     else:
-        _in_slots(state, compute, jobs, launch, watch)
+        _in_slots(state, compute, jobs, origin, watch)
     state.outcome.blocked = list(state.todo.values())
     return state.outcome
 
 
-def _in_process(state: Launch, compute: Compute, launch: Part, watch: Watch) -> None:
+def _in_process(state: LocalRun, compute: Compute, origin: Provenance, watch: Watch) -> None:
     while stage := state.start():
         watch(state)
-        state.finish(stage, execute(Order.of(stage), state.store, compute, launch))
+        state.finish(stage, execute(Order.of(stage), state.store, compute, origin))
         watch(state)
 
 
-def _in_slots(state: Launch, compute: Compute, jobs: int, launch: Part, watch: Watch) -> None:
+def _in_slots(state: LocalRun, compute: Compute, jobs: int, origin: Provenance, watch: Watch) -> None:
     free = [_Slot() for _ in range(jobs)]
     slots, attempts = list(free), Counter[str]()
     futures: dict[Future[str | None], tuple[_Slot, Stage]] = {}
@@ -121,8 +124,8 @@ def _in_slots(state: Launch, compute: Compute, jobs: int, launch: Part, watch: W
                 slot = free.pop()
                 if stage.kind in ALONE:
                     slot.close()
-                    slot.renew()  # nothing of earlier stages is in its memory
-                futures[slot.submit(Order.of(stage), state.store, compute, launch)] = slot, stage
+                    slot.renew()  # a fresh process: earlier stages leave nothing in its memory
+                futures[slot.submit(Order.of(stage), state.store, compute, origin)] = slot, stage
             if not futures:
                 break
             for future in wait(futures, timeout=0.5, return_when=FIRST_COMPLETED).done:
@@ -149,10 +152,10 @@ class _Slot:
     def renew(self) -> None:
         self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
 
-    def submit(self, order: Order, store: Store, compute: Compute, launch: Part) -> Future[str | None]:
-        # Libraries read their thread count when they are loaded, before the stage can set it.
+    def submit(self, order: Order, store: Store, compute: Compute, origin: Provenance) -> Future[str | None]:
+        # Libraries read their thread count when they are loaded, which is before the stage can set it.
         os.environ.update({name: str(compute.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")})
-        return self.pool.submit(execute, order, store, compute, launch)
+        return self.pool.submit(execute, order, store, compute, origin)
 
     def close(self) -> None:
         """End the process at once; an interrupted stage resumes from its checkpoint."""
@@ -162,7 +165,7 @@ class _Slot:
             process.terminate()
 
 
-def _died(state: Launch, stage: Stage, attempt: int) -> None:
+def _died(state: LocalRun, stage: Stage, attempt: int) -> None:
     state.store.log("death", *stage.key, title=stage.title, attempt=attempt)
     if attempt < ATTEMPTS:
         state.repeat(stage)

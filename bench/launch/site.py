@@ -1,7 +1,7 @@
-"""What jobs ask of Slurm: a site's profile, and resources said by the site, by a suite, by a row.
+"""The profile of a cluster, and the resources of a job, merged from profile, suite and row.
 
-The profile is one YAML file of the user. A suite may say what its stages need on top of it, and a row what its own
-need: `resources: {train: {gpus: 1, time: 2:00:00}}`. None of it enters an identity.
+The profile is one YAML file of the user. A suite may add resources for its stages, and a row for its own:
+`resources: {train: {gpus: 1, time: 2:00:00}}`. None of it enters an identity.
 """
 
 from __future__ import annotations
@@ -14,47 +14,41 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 from platformdirs import user_config_path
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-)
+from pydantic import BaseModel, ConfigDict, Field
 
 from bench.core.errors import UserError
 from bench.suite.named_protocols import merged
 from bench.suite.resources import Count, JobResources, Line, Minutes, Resources
 from bench.suite.yaml_lines import KeyPath, load_yaml, validate
 
-# A stage that is told to stop saves and goes on in another job, so a short limit costs a wait, never the work; and a
+# A stage that is told to stop saves and goes on in another job, so a short limit costs a wait, but no work; and a
 # scheduler fits short jobs into gaps. Two CPUs: one for the stage, one for its decoder.
 MINUTES, CPUS = 60, 2
 DEFAULTS = Resources(time=MINUTES, cpus=CPUS)
 
 
 class Site(BaseModel):
-    """A cluster as its user sees it: how to start Python there, what jobs ask for, how they are cut and repeated."""
+    """The profile of a cluster: how Python starts there, the resources of jobs, and their number, size and attempts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    python: Line | None = Field(default=None, description="shell words that start Python on the nodes; none: this one")
+    python: Line | None = Field(default=None, description="command that starts Python on the nodes; none: this Python")
     setup: list[Line] = Field(default=[], description="shell lines before each job")
-    max_array: Count | None = Field(default=None, description="jobs in an array; none: Slurm is asked")
-    parallel: Count | None = Field(default=256, description="jobs of an array that run at once; none: no limit")
-    pack: Minutes = Field(default=10, description="small stages share a job of about this long; 0: none share")
-    pack_most: Count = Field(default=100, description="stages in a job")
+    max_array: Count | None = Field(default=None, description="most tasks of an array; none: Slurm is asked")
+    parallel: Count | None = Field(default=256, description="tasks of an array that run at once; none: no limit")
+    pack: Minutes = Field(default=10, description="small stages share a job of about this length; 0: no sharing")
+    pack_most: Count = Field(default=100, description="most stages in a job")
     signal: Annotated[int, Ge(10)] = Field(
-        default=120, description="seconds before the end of its time at which a job is told to save"
+        default=120, description="seconds before its time limit at which a job is told to save"
     )
     attempts: Count = Field(
-        default=3, description="attempts of a stage; one that got further than the one before is not counted"
+        default=3, description="most attempts at a stage; an interrupted one that made progress does not count"
     )
-    resources: JobResources = Field(
-        default={}, description="what jobs ask for: `all`, a kind of stage, or the closing `report`"
-    )
+    resources: JobResources = Field(default={}, description="for `all`, a kind of stage, or the finalizer (`report`)")
 
 
 def load_site(path: Path | None) -> Site:
-    """The profile in a file, else in $VTB_SITE, else in the user's folder of settings; defaults without any.
+    """Read the profile: the given file, else $VTB_SITE, else the user's settings; without any of them, defaults.
 
     Raises UserError with file and line.
     """
@@ -79,34 +73,34 @@ def load_site(path: Path | None) -> Site:
 def resources_for(
     kind: str, site: Site, suite: Mapping[str, Resources], row: Mapping[str, Resources] | None = None
 ) -> Resources:
-    """What a job of this kind asks for: the row before the suite before the site, of each the kind before `all`."""
-    said = DEFAULTS.model_dump(exclude_none=True)
+    """Resources of a job: those of the row, else the suite, else the site; within each, of the kind, else `all`."""
+    found = DEFAULTS.model_dump(exclude_none=True)
     for layer in (site.resources, suite, row or {}):
         for key in ("all", kind):
             if key in layer:
-                said = merged(said, layer[key].model_dump(exclude_none=True))
-    return Resources(**said)
+                found = merged(found, layer[key].model_dump(exclude_none=True))
+    return Resources(**found)
 
 
 def submitit_parameters(resources: Resources, tasks: int, name: str, site: Site) -> dict[str, Any]:
-    """What submitit's SlurmExecutor.update_parameters gets; every key is there, so nothing of other jobs stays.
+    """Options for submitit's SlurmExecutor.update_parameters. All keys are set, so none of an earlier job stays.
 
-    Raises UserError for what no job could do.
+    Raises UserError for resources that no job can have.
     """
     nodes = resources.nodes or 1
     if tasks % nodes:
         raise UserError(
             f"{tasks} {'task' if tasks == 1 else 'tasks'} cannot be divided evenly over {nodes} nodes",
             where=f"resources of {name}: nodes",
-            hint="tasks are recipe.processes for a training and 1 for all else; say `nodes` under `train` alone",
+            hint="a training has recipe.processes tasks, other stages 1; set `nodes` under `train` only",
         )
     time = resources.time or MINUTES
     if time * 60 <= site.signal:
         raise UserError(
-            f"a job of {time * 60} seconds is told to save {site.signal} seconds before its end, so at its start",
+            f"a job of {time * 60} seconds is told to save {site.signal} seconds before its end, so when it starts",
             where=f"resources of {name}: time",
-            hint="give it more time (1:30 is a minute and a half, 1:30:00 an hour and a half), or lower the "
-            "site's `signal`",
+            hint="raise its time (1:30 is a minute and a half, 1:30:00 an hour and a half), or lower `signal` of the "
+            "site",
         )
     tasks_per_node = tasks // nodes
     cpus = resources.cpus or CPUS

@@ -1,13 +1,14 @@
-"""How a launch stands: the state of each of its stages, from records, events, progress files and one look at the queue.
+"""The status of a launch and of its stages, from records, events, progress files and one look at the queue.
 
-    done     its record is there
-    running  a process is at it
-    queued   a job, or the process of a local launch, has yet to come to it
+    done     the stage has a record
+    running  a process carries it out
+    queued   a job, or the process of a local launch, has yet to start it
     failed   its attempts failed
     blocked  an input failed
-    lost     nobody is at it any more, and it has not said why
+    lost     no job or process is left for it, and none left an error
 
-No file of a single stage is read but the progress of those that run, so thousands of stages are looked at in a second.
+The only files of single stages that are read are the progress files of running ones, so thousands of stages take a
+second.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,21 +26,19 @@ from typing import Any, NamedTuple
 
 from bench.core.errors import UserError
 from bench.launch import scheduler
-from bench.launch.launches import Jobs, Key, Launch, Planned, holder, open_launch
+from bench.launch.launches import JobArray, Launch, LaunchData, PlannedStage, StageKey, holder, open_launch
 from bench.launch.local import ATTEMPTS
-from bench.launch.scheduler import Job
-from bench.store.attempts import History, collected
-from bench.store.records import KINDS, Store
-
-Part = dict[str, Any]
+from bench.launch.scheduler import QueuedJob
+from bench.store.attempts import Attempts, attempts_from
+from bench.store.records import KINDS, Event, Store
 
 STATES = ("done", "running", "queued", "failed", "blocked", "lost")
 FRESH = 120.0  # seconds for which a sign of life shows that a process on another machine lives
 SLACK = 10.0  # seconds by which clocks of machines may differ
 
 
-class Progress(NamedTuple):
-    """How far a running stage is. `changed`: when it last said so."""
+class StageProgress(NamedTuple):
+    """The progress of a running stage. `changed`: time of the last report."""
 
     done: int
     total: int
@@ -48,47 +48,47 @@ class Progress(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What store and scheduler say at one moment. `queue` is None where Slurm cannot be asked; `silence` says why."""
+class Observations:
+    """The contents of store and queue at one moment. `queue` is None if Slurm gave no answer; `silence` says why."""
 
     time: float
-    queue: dict[str, Job] | None
+    queue: dict[str, QueuedJob] | None
     silence: str
-    events: list[Part]
-    progress: dict[Key, Progress]
+    events: list[Event]
+    progress: dict[StageKey, StageProgress]
     done: dict[str, set[str]]  # kind -> identities with a record
 
 
-def gather(store: Store, launches: Iterable[Launch]) -> Facts:
-    """The facts about the stages of these launches."""
+def observe(store: Store, launches: Iterable[Launch]) -> Observations:
+    """Look at the store and, for launches on Slurm, at the queue."""
     launches = list(launches)
     users = {launch.about["user"] for launch in launches if launch.about["on"] == "slurm"}
-    # In this order: what moves on between two looks is seen further than it was, and never as if it had vanished.
+    # In this order, a stage that moves on meanwhile is seen further than it was, and never as lost.
     now = time.time()
     queue, silence = _queue(users) if users else (None, "")
     events, progress = store.events(), _progress(store, {stage.key for launch in launches for stage in launch.stages})
-    return Facts(now, queue, silence, events, progress, {kind: store.known(kind) for kind in KINDS})
+    return Observations(now, queue, silence, events, progress, {kind: store.known(kind) for kind in KINDS})
 
 
-def survey(launch: Launch) -> Survey:
-    """The launch as it stands now."""
-    return Survey(launch, gather(launch.store, [launch]))
+def launch_status(launch: Launch) -> LaunchStatus:
+    """The status of a launch now."""
+    return LaunchStatus(launch, observe(launch.store, [launch]))
 
 
-def _queue(users: Iterable[str]) -> tuple[dict[str, Job] | None, str]:
+def _queue(users: Iterable[str]) -> tuple[dict[str, QueuedJob] | None, str]:
     try:
         return scheduler.jobs(users), ""
     except UserError as error:
         return None, error.what.splitlines()[-1]
 
 
-def _progress(store: Store, keys: set[Key]) -> dict[Key, Progress]:
+def _progress(store: Store, keys: set[StageKey]) -> dict[StageKey, StageProgress]:
     folder, found = store.root / "running", {}
     for entry in os.scandir(folder) if folder.is_dir() else ():
         kind, _, identity = entry.name.removesuffix(".json").partition("-")
         if (kind, identity) in keys and (known := store.progress(kind, identity)):
             done, total, unit = known["done"], known["total"] or 0, known["unit"]
-            found[kind, identity] = Progress(done, total, unit, known["started"], _changed(Path(entry.path)))
+            found[kind, identity] = StageProgress(done, total, unit, known["started"], _changed(Path(entry.path)))
     return found
 
 
@@ -100,329 +100,319 @@ def _changed(path: Path) -> float:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A stage as it stands. `job` carries it out, or did so last; `failure` is the event that tells why it failed."""
+class StageStatus:
+    """The status of a stage. `job` carries it out, or did so last; `failure` is the event that gives the reason."""
 
-    stage: Planned
+    stage: PlannedStage
     state: str
     job: str = ""
     remark: str = ""
-    again: bool = False  # failed, blocked or lost as it is, it will be tried again
-    failure: Part | None = None
-    blockers: tuple[Key, ...] = ()  # what failed, so that a blocked one cannot start
+    will_retry: bool = False  # failed, blocked or lost, but it will be tried again
+    failure: Event | None = None
+    blockers: tuple[StageKey, ...] = ()  # the failed stages that a blocked one depends on
     host: str = ""
-    started: float | None = None  # when its last attempt began
-    seconds: float | None = None  # that its last attempt has taken, up to now if it runs
-    progress: Progress | None = None
-    left: float | None = None  # seconds that a running one still needs, about
+    started: float | None = None  # start of its last attempt
+    seconds: float | None = None  # duration of its last attempt, so far if it runs
+    progress: StageProgress | None = None
+    left: float | None = None  # estimated seconds until a running one ends
 
     @property
     def open(self) -> bool:
-        """Whether it may still get its record in this launch."""
-        return self.again or self.state in ("running", "queued")
+        """True if it may still get its record in this launch."""
+        return self.will_retry or self.state in ("running", "queued")
 
 
-class Survey:
-    """A launch as it stands at one moment."""
+class LaunchStatus:
+    """The status of a launch at one moment."""
 
-    def __init__(self, launch: Launch, facts: Facts, others: dict[str, Survey | None] | None = None) -> None:
-        self.launch, self.facts = launch, facts
-        self.jobs, self.ended = launch.jobs(), launch.ended()
+    def __init__(
+        self, launch: Launch, seen: Observations, others: dict[str, LaunchStatus | None] | None = None
+    ) -> None:
+        self.launch, self.seen = launch, seen
+        self.arrays, self.ended = launch.arrays(), launch.ended()
         self.on_slurm = launch.about["on"] == "slurm"
         self._others = {} if others is None else others
         self._others[launch.name] = self
         self._numbers = {stage.key: number for number, stage in enumerate(launch.stages)}
-        self._elements = {number: (name, jobs) for name, jobs, numbers in elements(self.jobs) for number in numbers}
-        self._standings: dict[int, Standing] = {}
+        self._jobs = {  # number of a stage -> its latest job
+            number: (job, array) for array in self.arrays for job, numbers in array.jobs().items() for number in numbers
+        }
+        self._statuses: dict[int, StageStatus] = {}
 
     @cached_property
-    def _events(self) -> list[Part]:
+    def _events(self) -> list[Event]:
         """The events that count for this launch."""
         since = {stage.identity: self.launch.about["created"] for stage in self.launch.stages}
-        for number, (_, jobs) in self._elements.items():
-            since[self.launch.stages[number].identity] = jobs.since
-        return [event for event in self.facts.events if event["time"] >= since.get(event.get("identity", ""), inf)]
+        for number, (_, array) in self._jobs.items():
+            since[self.launch.stages[number].identity] = array.since
+        return [event for event in self.seen.events if event["time"] >= since.get(event.get("identity", ""), inf)]
 
     @cached_property
-    def _histories(self) -> dict[str, History]:
-        return collected(self._events)
+    def _all_attempts(self) -> dict[str, Attempts]:
+        return attempts_from(self._events)
 
     @cached_property
-    def _starts(self) -> dict[str, Part]:
+    def _starts(self) -> dict[str, Event]:
         return {event["identity"]: event for event in self._events if event["event"] == "start"}
 
     @cached_property
-    def _ends(self) -> dict[str, Part]:
+    def _ends(self) -> dict[str, Event]:
         return {event["identity"]: event for event in self._events if event["event"] == "end"}
 
     # --- the launch ---------------------------------------------------------------------------------------------------
 
     @cached_property
-    def stages(self) -> list[Standing]:
-        return [self._standing(number) for number in range(len(self.launch.stages))]
+    def stages(self) -> list[StageStatus]:
+        return [self._stage(number) for number in range(len(self.launch.stages))]
 
     @cached_property
     def active(self) -> list[str]:
         """Its jobs that run or will run."""
-        return scheduler.active(self.facts.queue or {}, (name for name, _, _ in elements(self.jobs)))
+        return scheduler.active(self.seen.queue or {}, (job for array in self.arrays for job in array.jobs()))
 
     @cached_property
-    def closing(self) -> list[str]:
-        """The closing jobs among them."""
-        own = {jobs.job for jobs in self.jobs if jobs.closing}
-        return [name for name in self.active if name in own]
+    def finalizers(self) -> list[str]:
+        """The finalizers among its active jobs."""
+        own = {array.job for array in self.arrays if array.finalizer}
+        return [job for job in self.active if job in own]
 
     @cached_property
     def submitting(self) -> bool:
-        """Whether the jobs are just being submitted."""
-        if self.ended or not self.on_slurm or any(jobs.closing for jobs in self.jobs):
+        """True while its jobs are being submitted."""
+        if self.ended or not self.on_slurm or any(array.finalizer for array in self.arrays):
             return False
         alive = process_lives(self.launch.about)
-        return self.facts.time - self.launch.about["created"] < FRESH if alive is None else alive
+        return self.seen.time - self.launch.about["created"] < FRESH if alive is None else alive
 
     @cached_property
     def going_on(self) -> bool:
-        """Whether anything of it runs or will run, as far as can be told."""
+        """True if a part of it runs or will run, as far as is known."""
         if self.ended:
             return False
         if self.on_slurm:
-            return self.facts.queue is None or bool(self.active) or self.submitting
+            return self.seen.queue is None or bool(self.active) or self.submitting
         alive = process_lives(self.launch.about)
         return self._gave_sign() if alive is None else alive
 
     def _gave_sign(self) -> bool:
-        """Whether one of its stages was heard of lately."""
-        signs = [self.launch.about["created"], *(known.changed for known in self.facts.progress.values())]
-        signs += (history.last["time"] for history in self._histories.values() if history.last)
-        return bool(self.facts.time - max(signs) < FRESH)
+        """True if one of its stages gave a sign of life lately."""
+        signs = [self.launch.about["created"], *(known.changed for known in self.seen.progress.values())]
+        signs += (attempts.last["time"] for attempts in self._all_attempts.values() if attempts.last)
+        return bool(self.seen.time - max(signs) < FRESH)
 
     @cached_property
     def complete(self) -> bool:
-        return all(standing.state == "done" for standing in self.stages)
+        return all(stage.state == "done" for stage in self.stages)
 
     @cached_property
     def wrong(self) -> bool:
-        """Whether it will not become complete by itself."""
+        """True if it will not become complete by itself."""
         if self.complete:
             return False
         if self.ended:
             return bool(self.ended["state"] != "complete")
-        if not self.on_slurm or self.facts.queue is None or self.submitting:
+        if not self.on_slurm or self.seen.queue is None or self.submitting:
             return not self.going_on
-        return not self.closing and any(standing.state in ("failed", "lost") for standing in self.stages)
+        return not self.finalizers and any(stage.state in ("failed", "lost") for stage in self.stages)
 
     @cached_property
     def at_once(self) -> int:
-        """How many stages, or jobs of several, are carried out at the same time."""
-        running = [standing for standing in self.stages if standing.state == "running"]
-        return len({standing.job or standing.stage.identity for standing in running})
+        """Number of stages, or of jobs of several stages, that run at the same time."""
+        return len({stage.job or stage.stage.identity for stage in self.stages if stage.state == "running"})
 
     @cached_property
     def work_left(self) -> float | None:
-        """Seconds of work to come, one stage after the other; None if nothing is known of them, or none will come."""
-        left = [self._left(standing) for standing in self.stages if standing.open]
-        return sum(left) or None
+        """Estimated seconds of work left, one stage after the other; None if there is no estimate or no work left."""
+        return sum(self._left(stage) for stage in self.stages if stage.open) or None
 
     @cached_property
     def eta(self) -> float | None:
-        """Seconds until all is done if as much runs at once as now; None if nothing runs, or nothing is known."""
+        """Estimated seconds to the end if as many stages run at once as now; None if none runs or has an estimate."""
         if not self.work_left or not self.at_once:
             return None
-        return max(self.work_left / self.at_once, *(standing.left or 0.0 for standing in self.stages))
+        return max(self.work_left / self.at_once, *(stage.left or 0.0 for stage in self.stages))
 
-    def _left(self, standing: Standing) -> float:
-        return self._expected(standing.stage) if standing.left is None else standing.left
+    def _left(self, status: StageStatus) -> float:
+        return self._expected(status.stage) if status.left is None else status.left
 
-    def _expected(self, stage: Planned) -> float:
-        """Its estimate, corrected by how those of its kind came true, or those of all kinds."""
+    def _expected(self, stage: PlannedStage) -> float:
+        """The estimate of a stage, corrected by the actual times of its kind, or else of all kinds."""
         return stage.seconds * self._corrections.get(stage.kind, self._corrections.get("", 1.0))
 
     @cached_property
     def _corrections(self) -> dict[str, float]:
-        """Seconds that passed over seconds estimated, by kind; "" for all."""
-        pairs = [
-            (stage.kind, event["seconds"], stage.seconds)
-            for stage in self.launch.stages
-            if (event := self._ends.get(stage.identity)) and stage.identity in self.facts.done[stage.kind]
-        ]
-        found = {}
-        for kind in {"", *(kind for kind, _, _ in pairs)}:
-            estimated = sum(estimate for of, _, estimate in pairs if kind in ("", of))
-            if estimated:
-                found[kind] = sum(seconds for of, seconds, _ in pairs if kind in ("", of)) / estimated
-        return found
+        """Actual over estimated seconds, by kind; "" for all kinds."""
+        actual, estimated = defaultdict[str, float](float), defaultdict[str, float](float)
+        for stage in self.launch.stages:
+            if (end := self._ends.get(stage.identity)) and stage.identity in self.seen.done[stage.kind]:
+                for kind in (stage.kind, ""):
+                    actual[kind] += end["seconds"]
+                    estimated[kind] += stage.seconds
+        return {kind: actual[kind] / seconds for kind, seconds in estimated.items() if seconds}
 
     # --- a stage ------------------------------------------------------------------------------------------------------
 
-    def _standing(self, number: int) -> Standing:
-        if number not in self._standings:
-            self._standings[number] = self._look(number)
-        return self._standings[number]
+    def _stage(self, number: int) -> StageStatus:
+        if number not in self._statuses:
+            self._statuses[number] = self._look(number)
+        return self._statuses[number]
 
-    def _look(self, number: int) -> Standing:
+    def _look(self, number: int) -> StageStatus:
         stage = self.launch.stages[number]
-        if stage.identity in self.facts.done[stage.kind]:
-            return self._done(stage)
+        if stage.identity in self.seen.done[stage.kind]:
+            end = self._ends.get(stage.identity)
+            return self._status(stage, "done", seconds=end["seconds"] if end else None)
         if not self.on_slurm:
-            return self._under_way(stage) if self.going_on else self._over(stage)
-        if number in self._elements:
-            return self._in_job(stage, *self._elements[number])
+            return self._local(stage) if self.going_on else self._over(stage)
+        if number in self._jobs:
+            return self._in_job(stage, *self._jobs[number])
         return self._elsewhere(stage)
 
-    def _done(self, stage: Planned) -> Standing:
-        end = self._ends.get(stage.identity)
-        return self._told(stage, "done", seconds=end["seconds"] if end else None)
-
-    def _in_job(self, stage: Planned, name: str, jobs: Jobs) -> Standing:
-        """A stage of a launch that has submitted it."""
-        if self.facts.queue is None:
+    def _in_job(self, stage: PlannedStage, name: str, array: JobArray) -> StageStatus:
+        """A stage that this launch has submitted."""
+        if self.seen.queue is None:
             return self._over(stage) if self.ended else self._by_events(stage, name)
-        job, history = self.facts.queue.get(name), self._history(stage)
-        if job is None and jobs.time > self.facts.time - SLACK:
-            return self._told(stage, "queued", name, remark="just submitted")
+        job, attempts = self.seen.queue.get(name), self._attempts(stage)
+        if job is None and array.time > self.seen.time - SLACK:
+            return self._status(stage, "queued", name, remark="just submitted")
         if job is None or not job.active:
             return self._over(stage, name)
         if job.state != "RUNNING":
             waits = job.reason if job.state == "PENDING" and job.reason != "None" else job.state.lower()
-            return self._told(stage, "queued", name, remark=waits)
-        if history.started and history.started.get("job") == name:
+            return self._status(stage, "queued", name, remark=waits)
+        if attempts.running and attempts.running.get("job") == name:
             return self._running(stage, name)
-        if history.last and history.last["time"] >= jobs.time and history.last["event"] in ("failure", "blocked"):
+        if attempts.last and attempts.last["time"] >= array.time and attempts.last["event"] in ("failure", "blocked"):
             return self._over(stage, name)  # the job goes on with other stages
-        return self._told(stage, "queued", name, remark="its job is at another stage")
+        return self._status(stage, "queued", name, remark="its job runs another stage")
 
-    def _elsewhere(self, stage: Planned) -> Standing:
-        """A stage without a job of this launch: another launch carries it out, or the job is yet to be submitted."""
+    def _elsewhere(self, stage: PlannedStage) -> StageStatus:
+        """A stage without a job of this launch: another launch carries it out, or it is not submitted yet."""
         by = holder(self.launch.store, stage.key)
         other = self._other(by) if by and by != self.launch.name else None
         if other and stage.key in other._numbers:
-            standing = other._standing(other._numbers[stage.key])
-            remark = f"by launch {by}" + (f": {standing.remark}" if standing.remark else "")
-            again = standing.again or (standing.state in ("failed", "blocked", "lost") and self._may_repeat(stage))
-            return replace(standing, stage=stage, remark=remark, again=again)
-        if self.facts.queue is None and not self.ended:
+            status = other._stage(other._numbers[stage.key])
+            remark = f"by launch {by}" + (f": {status.remark}" if status.remark else "")
+            ended = status.state in ("failed", "blocked", "lost")
+            will_retry = status.will_retry or (ended and self._will_retry(stage))
+            return replace(status, stage=stage, remark=remark, will_retry=will_retry)
+        if self.seen.queue is None and not self.ended:
             return self._by_events(stage, "")
-        return self._told(stage, "queued", remark="not submitted yet") if self.submitting else self._over(stage)
+        return self._status(stage, "queued", remark="not submitted yet") if self.submitting else self._over(stage)
 
-    def _other(self, name: str) -> Survey | None:
+    def _other(self, name: str) -> LaunchStatus | None:
         if name not in self._others:
-            self._others[name] = None  # while it is being looked at
+            self._others[name] = None  # so that launches that claim from each other end the recursion
             folder = self.launch.folder.parent / name
             if (folder / "launch.json").is_file():
-                self._others[name] = Survey(open_launch(folder), self.facts, self._others)
+                self._others[name] = LaunchStatus(open_launch(folder), self.seen, self._others)
         return self._others[name]
 
-    def _under_way(self, stage: Planned) -> Standing:
+    def _local(self, stage: PlannedStage) -> StageStatus:
         """A stage of a local launch whose process lives."""
-        history, known = self._history(stage), self.facts.progress.get(stage.key)
-        last = history.last["time"] if history.last else self.launch.about["created"]
-        if history.started or (known and known.started >= last):
+        attempts, known = self._attempts(stage), self.seen.progress.get(stage.key)
+        last = attempts.last["time"] if attempts.last else self.launch.about["created"]
+        if attempts.running or (known and known.started >= last):
             return self._running(stage)
-        if history.failure and (history.failure["event"] != "death" or history.spent >= ATTEMPTS):
-            return self._told(stage, "failed", failure=history.failure)
+        if attempts.failure and (attempts.failure["event"] != "death" or attempts.spent >= ATTEMPTS):
+            return self._status(stage, "failed", failure=attempts.failure)
         if blockers := self._blockers(stage):
-            return self._told(stage, "blocked", blockers=blockers)
-        return self._told(stage, "queued", remark="its process died; will be tried again" if history.failure else "")
+            return self._status(stage, "blocked", blockers=blockers)
+        return self._status(stage, "queued", remark="its process died; will be tried again" if attempts.failure else "")
 
-    def _by_events(self, stage: Planned, name: str) -> Standing:
-        """A stage of a launch that has not ended, where Slurm cannot be asked."""
-        history = self._history(stage)
-        if history.started:
-            return self._running(stage, name)
-        over = self._over(stage, name)
-        return over if over.state in ("failed", "blocked") else replace(over, state="queued", again=False)
+    def _by_events(self, stage: PlannedStage, job: str) -> StageStatus:
+        """A stage of a launch that has not ended, where Slurm gives no answer."""
+        if self._attempts(stage).running:
+            return self._running(stage, job)
+        over = self._over(stage, job)
+        return over if over.state in ("failed", "blocked") else replace(over, state="queued", will_retry=False)
 
-    def _over(self, stage: Planned, name: str = "") -> Standing:
-        """A stage without a record that nobody is at."""
-        history, again = self._history(stage), self._may_repeat(stage)
-        if history.failure or history.hopeless:
-            # What came without a word after a failure is told by its job's own output.
-            told = None if history.started else history.failure
-            return self._told(stage, "failed", name, again=again, failure=told)
+    def _over(self, stage: PlannedStage, job: str = "") -> StageStatus:
+        """A stage without a record that no process carries out."""
+        attempts, will_retry = self._attempts(stage), self._will_retry(stage)
+        if attempts.failure or attempts.fatal:
+            # An attempt that left no outcome after a failure is explained by its job's output instead.
+            failure = None if attempts.running else attempts.failure
+            return self._status(stage, "failed", job, will_retry=will_retry, failure=failure)
         blockers = self._blockers(stage)
-        if blockers or (history.last and history.last["event"] == "blocked"):
-            again = self._may_repeat(stage) and all(self._standing(n).open for n in self._known_inputs(stage, blockers))
-            return self._told(stage, "blocked", name, again=again, blockers=blockers or self._lacking(history))
-        return self._told(stage, "lost", name, again=again)
+        if blockers or (attempts.last and attempts.last["event"] == "blocked"):
+            will_retry &= all(self._stage(number).open for number in self._known_inputs(stage, blockers))
+            return self._status(
+                stage, "blocked", job, will_retry=will_retry, blockers=blockers or self._missing_inputs(attempts)
+            )
+        return self._status(stage, "lost", job, will_retry=will_retry)
 
-    def _may_repeat(self, stage: Planned) -> bool:
-        """Whether the closing job will submit it again."""
-        if self.ended or not self.on_slurm or not (self.closing or self.facts.queue is None):
+    def _will_retry(self, stage: PlannedStage) -> bool:
+        """True if the finalizer will submit it again."""
+        if self.ended or not self.on_slurm or not (self.finalizers or self.seen.queue is None):
             return False
-        history = self._history(stage)
-        attempts = int(self.launch.about["site"]["attempts"])
-        return not history.hopeless and history.spent + (history.started is not None) < attempts
+        attempts = self._attempts(stage)
+        most = int(self.launch.about["site"]["attempts"])
+        return not attempts.fatal and attempts.spent + (attempts.running is not None) < most
 
-    def _blockers(self, stage: Planned) -> tuple[Key, ...]:
-        """The stages that failed, so that this one cannot start; those it needs by way of others too."""
-        found: dict[Key, None] = {}
+    def _blockers(self, stage: PlannedStage) -> tuple[StageKey, ...]:
+        """The failed stages that it depends on, directly or through others."""
+        found: dict[StageKey, None] = {}
         for number in self._known_inputs(stage, stage.inputs):
-            standing = self._standing(number)
-            if standing.state == "failed":
-                found[standing.stage.key] = None
-            elif standing.state == "blocked":
-                found |= dict.fromkeys(standing.blockers)
+            status = self._stage(number)
+            if status.state == "failed":
+                found[status.stage.key] = None
+            elif status.state == "blocked":
+                found |= dict.fromkeys(status.blockers)
         return tuple(found)
 
-    def _lacking(self, history: History) -> tuple[Key, ...]:
-        """The inputs that its job found without a record, and that have none now."""
-        lacking = history.last["lacking"] if history.last else ()
-        return tuple((kind, identity) for kind, identity in lacking if identity not in self.facts.done[kind])
+    def _missing_inputs(self, attempts: Attempts) -> tuple[StageKey, ...]:
+        """The inputs that had no record when its job looked, and that have none now."""
+        missing = attempts.last["lacking"] if attempts.last else ()
+        return tuple((kind, identity) for kind, identity in missing if identity not in self.seen.done[kind])
 
-    def _known_inputs(self, stage: Planned, keys: Iterable[Key]) -> Iterator[int]:
+    def _known_inputs(self, stage: PlannedStage, keys: Iterable[StageKey]) -> Iterator[int]:
         return (self._numbers[key] for key in keys if key in self._numbers and key != stage.key)
 
-    def _running(self, stage: Planned, name: str = "") -> Standing:
-        begun, known = self._history(stage).started, self.facts.progress.get(stage.key)
-        started = begun["time"] if begun else known.started if known else self.facts.time
+    def _running(self, stage: PlannedStage, job: str = "") -> StageStatus:
+        begun, known = self._attempts(stage).running, self.seen.progress.get(stage.key)
+        started = begun["time"] if begun else known.started if known else self.seen.time
         if known and known.started < started - SLACK:
-            known = None  # of an attempt before, which could not remove it
-        seconds = max(0.0, self.facts.time - started)
+            known = None  # left over from an attempt that was killed
+        seconds = max(0.0, self.seen.time - started)
         left = self._time_left(stage, known, seconds)
-        return self._told(stage, "running", name, started=started, seconds=seconds, progress=known, left=left)
+        return self._status(stage, "running", job, started=started, seconds=seconds, progress=known, left=left)
 
-    def _time_left(self, stage: Planned, known: Progress | None, seconds: float) -> float | None:
-        """By how fast it gets on, else by its estimate. What an earlier attempt saved was there from the start."""
-        saved = self._history(stage).furthest
+    def _time_left(self, stage: PlannedStage, known: StageProgress | None, seconds: float) -> float | None:
+        """Seconds left at its speed, or by its estimate. Steps that earlier attempts saved do not count as speed."""
+        saved = self._attempts(stage).furthest
         if known and known.total and known.done > saved:
             return max(0.0, seconds * (known.total - known.done) / (known.done - saved))
         return self._expected(stage) - seconds if self._expected(stage) > seconds else None
 
-    def _told(self, stage: Planned, state: str, name: str = "", **more: Any) -> Standing:
-        """A standing with what the events add: where and when its last attempt was, and how long it took."""
-        start, last = self._starts.get(stage.identity), self._history(stage).last
+    def _status(self, stage: PlannedStage, state: str, job: str = "", **more: Any) -> StageStatus:
+        """A status with what events add: host, start and duration of the last attempt."""
+        start, last = self._starts.get(stage.identity), self._attempts(stage).last
         if start:
-            took = last["time"] - start["time"] if last and last is not start else None
-            more = {"started": start["time"], "seconds": took, "host": start.get("host", ""), **more}
-            name = name or start.get("job") or ""
-        return Standing(stage, state, name, **more)
+            seconds = last["time"] - start["time"] if last and last is not start else None
+            more = {"started": start["time"], "seconds": seconds, "host": start.get("host", ""), **more}
+            job = job or start.get("job") or ""
+        return StageStatus(stage, state, job, **more)
 
-    def _history(self, stage: Planned) -> History:
-        return self._histories.get(stage.identity) or History()
-
-
-def elements(submitted: Iterable[Jobs]) -> Iterator[tuple[str, Jobs, list[int]]]:
-    """Every job by its id, with the array it is of and the numbers of its stages; the latest last."""
-    for jobs in submitted:
-        for name, numbers in zip(jobs.ids(), jobs.elements, strict=True):
-            yield name, jobs, numbers
+    def _attempts(self, stage: PlannedStage) -> Attempts:
+        return self._all_attempts.get(stage.identity) or Attempts()
 
 
-def process_lives(about: Part) -> bool | None:
-    """Whether the process that made the launch still runs; None if that was on another machine."""
+def process_lives(about: LaunchData) -> bool | None:
+    """True if the process that made the launch still runs; None if it was on another machine."""
     if about["host"] != socket.gethostname():
         return None
     try:
         os.kill(about["pid"], 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's
+    except PermissionError:  # a process of another user
         return True
     return command_line(about["pid"]) != ""
 
 
 def command_line(pid: int) -> str | None:
-    """The words that a process was started with, "" if it has ended and nobody has noticed; None if that is unknown."""
+    """The command line of a process, "" if it is a zombie; None if that is unknown."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:

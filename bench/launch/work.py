@@ -1,4 +1,4 @@
-"""Orders: a stage in plain values that can be sent to another process, and how any launcher carries it out."""
+"""Orders (stages in plain values that can be sent to another process), and their execution under any launcher."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from bench.core.identity import source_hashes
 from bench.graph.stage import CARRIERS, Stage, as_json, stage_source
 from bench.models.weights import tagged
 from bench.stages.work import Compute, Work, never
-from bench.store.records import Store
-
-Part = dict[str, Any]
+from bench.store.provenance import Provenance
+from bench.store.records import RecordData, Store
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,8 @@ class Order:
     kind: str
     identity: str
     title: str
-    spec: Part
-    context: Part
+    spec: dict[str, Any]
+    context: dict[str, Any]
     inputs: dict[str, tuple[str, str]]  # name -> (kind, identity)
     flops: float
     modules: tuple[str, ...]
@@ -40,55 +39,58 @@ class Order:
 
     @classmethod
     def of(cls, stage: Stage) -> Order:
-        inputs = {name: (other.kind, other.identity) for name, other in stage.inputs.items()}
+        inputs = {name: other.key for name, other in stage.inputs.items()}
         spec, context, source = as_json(stage.spec), as_json(stage.context), stage_source(stage.kind, stage.modules)
-        return cls(
-            *(stage.kind, stage.identity, stage.title, spec, context, inputs, stage.flops),
-            *(stage.modules, source),
-        )
+        return cls(*(*stage.key, stage.title, spec, context, inputs, stage.flops, stage.modules, source))
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.kind, self.identity
 
 
 def execute(
-    order: Order, store: Store, compute: Compute, launch: Part, stopping: Callable[[], bool] = never
+    order: Order, store: Store, compute: Compute, origin: Provenance, stopping: Callable[[], bool] = never
 ) -> str | None:
-    """Carry out a stage and leave its record; None if all went well, else what went wrong.
+    """Carry out a stage and write its record. Returns None for success, else the error.
 
-    A stage whose record exists is not repeated. Success and failure go to the attempts' log; only success leaves a
-    record. Raises Interrupted if `stopping` turned true and the stage has saved what it had done.
+    A stage with a record is not repeated. Success and failure go to the log of attempts; only success leaves a record.
+    `origin` is the provenance that all stages of the launch share. Raises Interrupted if `stopping` returned True and
+    the stage has saved its state.
     """
-    if store.done(order.kind, order.identity):
+    if store.done(*order.key):
         return None
     started = time.time()
-    where = {"host": socket.gethostname(), "pid": os.getpid(), "job": launch.get("job"), "launch": launch.get("launch")}
-    store.log("start", order.kind, order.identity, title=order.title, **where)
+    where: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
+    where |= {name: origin.get(name) for name in ("job", "launch")}
+    store.log("start", *order.key, title=order.title, **where)
     try:
-        _carry_out(order, store, compute, launch, stopping, started)
+        _carry_out(order, store, compute, origin, stopping, started)
     except Interrupted as early:
-        store.log("interrupted", order.kind, order.identity, title=order.title, reason=str(early), done=early.done)
+        store.log("interrupted", *order.key, title=order.title, reason=str(early), done=early.done)
         raise
     except Exception as error:
         final = getattr(error, "final", False)
         reason = str(error) if final else traceback.format_exc()
-        store.log("failure", order.kind, order.identity, title=order.title, reason=reason, final=final)
+        store.log("failure", *order.key, title=order.title, reason=reason, final=final)
         return reason
     finally:
-        store.report_progress(order.kind, order.identity, None)
-    store.log("end", order.kind, order.identity, seconds=time.time() - started)
+        store.report_progress(*order.key, None)
+    store.log("end", *order.key, seconds=time.time() - started)
     return None
 
 
 def assist(order: Order, store: Store, compute: Compute, stopping: Callable[[], bool]) -> None:
-    """Take part in a stage as one of its further ranks: the first one keeps the log and writes the record."""
+    """Take part in a stage as a rank other than 0, which keeps the log and writes the record."""
     with TemporaryDirectory() as folder:
-        _run(order, store, _found(compute), Path(folder), _quiet, stopping)
+        _run(order, store, _with_device(compute), Path(folder), _quiet, stopping)
 
 
 def _quiet(done: int, total: int, unit: str) -> None:
-    """The first rank tells how far all of them are."""
+    """Report nothing: rank 0 reports the progress of all ranks."""
 
 
-def _found(compute: Compute) -> Compute:
-    """With the device that `auto` stands for here."""
+def _with_device(compute: Compute) -> Compute:
+    """Replace the device `auto` by the first CUDA device if there is one, else by the CPU."""
     import torch
 
     if compute.device == "auto":
@@ -103,38 +105,38 @@ def _run(
     out: Path,
     progress: Callable[[int, int, str], None],
     stopping: Callable[[], bool],
-) -> Part:
-    """What the stage returns; its files are then in `out`."""
+) -> dict[str, Any]:
+    """Run the stage function. Returns its result; its files are in `out`."""
     import torch
 
     if stage_source(order.kind, order.modules) != order.source:
-        raise StageError("the code has changed since the launch, and so has what this stage means; launch it again")
+        raise StageError("the code has changed since the launch, so the stage has another identity; launch it again")
     torch.set_num_threads(compute.threads)
     inputs = {name: store.folder(kind, identity) for name, (kind, identity) in order.inputs.items()}
-    checkpoint, note = store.checkpoint(order.kind, order.identity), partial(_note, order, store)
+    checkpoint, note = store.checkpoint(*order.key), partial(_note, order, store)
     work = Work(order.spec, order.context, inputs, out, checkpoint, compute, progress, note, stopping)
-    result: Part = import_module(f"bench.stages.{order.kind}").run(work)
+    result: dict[str, Any] = import_module(f"bench.stages.{order.kind}").run(work)
     return result
 
 
 def _carry_out(
-    order: Order, store: Store, compute: Compute, launch: Part, stopping: Callable[[], bool], started: float
+    order: Order, store: Store, compute: Compute, origin: Provenance, stopping: Callable[[], bool], started: float
 ) -> None:
-    compute = _found(compute)
-    context = {**order.context, "pretrained": tagged(order.context["pretrained"])[0]}  # not where a tag's file lay
-    record: Part = {
+    compute = _with_device(compute)
+    context = {**order.context, "pretrained": tagged(order.context["pretrained"])[0]}  # the tag without its file
+    record: RecordData = {
         "title": order.title,
         "spec": order.spec,
         "context": context,
         "inputs": order.inputs,
         "source": source_hashes(*order.modules, without=CARRIERS[order.kind]),
     }
-    with store.writing(order.kind, order.identity, record) as out:
+    with store.writing(*order.key, record) as out:
         record["result"] = _run(order, store, compute, out, _Reporter(order, store), stopping)
         seconds = time.time() - started
         record["cost"] = {"seconds": seconds, "flops": order.flops}
         record["provenance"] = {
-            **launch,
+            **origin,
             "host": socket.gethostname(),
             "device": _device_name(compute.device),
             "threads": compute.threads,
@@ -144,34 +146,21 @@ def _carry_out(
 
 
 def _note(order: Order, store: Store, text: str) -> None:
-    store.log("note", order.kind, order.identity, title=order.title, text=text)
+    store.log("note", *order.key, title=order.title, text=text)
 
 
 class _Reporter:
-    """Passes progress on at most twice a second."""
+    """Reports progress to the store, at most twice a second. It is pickled for trainings of several processes."""
 
     def __init__(self, order: Order, store: Store) -> None:
-        self.order = order
-        self.store = store
-        self.started = time.time()
+        self.order, self.store = order, store
+        self.about = {"title": order.title, "started": time.time(), "pid": os.getpid(), "host": socket.gethostname()}
         self.last = 0.0
 
     def __call__(self, done: int, total: int, unit: str) -> None:
         if time.time() - self.last > 0.5:
             self.last = time.time()
-            self.store.report_progress(
-                self.order.kind,
-                self.order.identity,
-                {
-                    "title": self.order.title,
-                    "done": done,
-                    "total": total,
-                    "unit": unit,
-                    "started": self.started,
-                    "pid": os.getpid(),
-                    "host": socket.gethostname(),
-                },
-            )
+            self.store.report_progress(*self.order.key, {**self.about, "done": done, "total": total, "unit": unit})
 
 
 def _device_name(device: str) -> str:

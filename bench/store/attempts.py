@@ -1,61 +1,58 @@
-"""What the attempts at a stage have come to, from the events that they left."""
+"""The attempts at a stage, counted from the events that they left in the store."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from bench.store.records import Store
-
-Part = dict[str, Any]
+from bench.store.records import Event, Store
 
 OUTCOMES = ("end", "failure", "interrupted", "death")
 
 
 @dataclass
-class History:
-    """The attempts at one stage. `spent` are those that count: an interrupted one that got further does not."""
+class Attempts:
+    """The attempts at one stage. An interrupted attempt that got further than all before is not `spent`."""
 
     spent: int = 0
-    hopeless: bool = False  # another attempt would end alike
-    started: Part | None = None  # the attempt that has not ended, or whose process is gone without a word
-    last: Part | None = None  # the latest event
-    failure: Part | None = None  # the latest failure, death or interruption that counts
-    furthest: int = 0
+    fatal: bool = False  # another attempt would end the same way
+    running: Event | None = None  # the start of an attempt that has no outcome: it runs, or its process is gone
+    last: Event | None = None  # the latest event
+    failure: Event | None = None  # the latest failure, death or interruption that was spent
+    furthest: int = 0  # steps or videos that were saved
 
-    def over(self, attempts: int) -> bool:
-        """Whether nothing more should be tried, of so many attempts."""
-        return self.hopeless or self.spent >= attempts
+    def over(self, most: int) -> bool:
+        """Tell that the stage must not be tried again, where at most so many attempts are allowed."""
+        return self.fatal or self.spent >= most
 
-    def add(self, event: Part) -> None:
-        """Take the next event into account."""
-        kind = event["event"]
-        if kind == "note":
+    def add(self, event: Event) -> None:
+        """Count the next event."""
+        name = event["event"]
+        if name == "note":
             return
         self.last = event
-        if kind == "start":
-            if self.started:  # the one before has ended without a word
+        if name == "start":
+            if self.running:  # the attempt before left no outcome
                 self.spent += 1
-            self.started = event
-        elif kind in OUTCOMES:
-            self.started = None
-            if kind == "interrupted" and event["done"] > self.furthest:
+            self.running = event
+        elif name in OUTCOMES:
+            self.running = None
+            if name == "interrupted" and event["done"] > self.furthest:
                 self.furthest = event["done"]
-            elif kind != "end":
+            elif name != "end":
                 self.spent += 1
                 self.failure = event
-            self.hopeless |= bool(event.get("final"))
+            self.fatal |= bool(event.get("final"))
 
 
-def histories(store: Store, since: float = 0.0) -> dict[str, History]:
-    """By identity, all that happened from `since` on."""
-    return collected(event for event in store.events() if event["time"] >= since)
+def attempts_since(store: Store, since: float = 0.0) -> dict[str, Attempts]:
+    """Attempts by stage identity, from the events after a time."""
+    return attempts_from(event for event in store.events() if event["time"] >= since)
 
 
-def collected(events: Iterable[Part]) -> dict[str, History]:
-    """Histories of events in the order of time."""
-    found: dict[str, History] = {}
+def attempts_from(events: Iterable[Event]) -> dict[str, Attempts]:
+    """Attempts by stage identity, from events in order of time."""
+    found: dict[str, Attempts] = {}
     for event in events:
-        found.setdefault(event["identity"], History()).add(event)
+        found.setdefault(event["identity"], Attempts()).add(event)
     return found

@@ -1,4 +1,4 @@
-"""Where a record came from: revision, command, versions, host. Never part of an identity."""
+"""Provenance of records: revision, command, versions, host. Never part of an identity."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("torch", "open_clip_torch", "decord", "av", "numpy", "pandas", "video-transfer-bench")
 
+Provenance = dict[str, Any]
 
-def provenance() -> dict[str, object]:
-    """What is the same for every stage of one launch."""
+
+def provenance() -> Provenance:
+    """The part of the provenance that all stages of a launch share."""
     return {
         "revision": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain")),
@@ -25,7 +28,7 @@ def provenance() -> dict[str, object]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Output of a git command on the project's own checkout; None where there is none."""
+    """Output of a git command in the project's checkout; None if there is no checkout."""
     try:
         run = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,15 +1,15 @@
-"""The store: what finished stages left, under their identities.
+"""The store: records of finished stages, and files of stages that are under way.
 
-    records/<kind>/<identity>/record.json   and the stage's files, moved into place in one rename
-    checkpoints/<kind>/<identity>/          what an interrupted stage resumes from; removed when its record stands
-    running/<kind>-<identity>.json          how far a stage is, for progress displays only
-    writing/<identity>-<hex>/               a record on its way
-    attempts/<host>-<pid>[-<slurm job>].jsonl   every start, end and failure, append-only; never decides what is done
-    claims/<kind>-<identity>.<n>.json       who is about to carry a stage out under Slurm; the highest n counts
-    launches/<id>/                          what a launch was to do, its jobs, and how it ended
+    records/<kind>/<identity>/record.json   the record, beside the stage's files; moved into place in one rename
+    checkpoints/<kind>/<identity>/          state from which an interrupted stage resumes; removed with its record
+    running/<kind>-<identity>.json          progress of a running stage, for displays only
+    writing/<identity>-<hex>/               a record that is being written
+    attempts/<host>-<pid>[-<slurm job>].jsonl   log of every start, end and failure; never decides which stage is done
+    claims/<kind>-<identity>.<n>.json       the launch that carries out a stage on Slurm; the highest n counts
+    launches/<id>/                          the stages of a launch, its jobs and its end
 
 A record that exists is complete: it is written elsewhere, checked and renamed. A failure is never a record. Each
-process appends to a log of its own, because appends of several machines to one file on NFS overwrite each other.
+process appends to its own log, because appends of several machines to one file on NFS overwrite each other.
 """
 
 from __future__ import annotations
@@ -34,47 +34,51 @@ from bench.core.files import write_atomically
 
 SCHEMA = 1
 KINDS = ("texts", "encode", "train", "evaluate", "probe", "maps", "weights", "profile")  # of stages, inputs first
-LISTINGS = 5  # of the logs, before one that vanishes while they are read is passed over
-REDO = "delete the record's folder, and the next run makes it again"
+LISTINGS = 5  # attempts to read all logs; a log that vanishes in each of them is skipped
+REDO = "delete the record's folder; the next run makes it again"
+
+RecordData = dict[str, Any]  # record.json
+Event = dict[str, Any]  # a line of a log: at least time, event, kind, identity
+ProgressData = dict[str, Any]  # running/*.json: title, done, total, unit, started, pid, host
 
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of records. Safe for concurrent writers: the first rename wins, later ones are dropped."""
+    """A folder of records. Writers may work at the same time: the first rename wins, later ones are dropped."""
 
     root: Path
 
     def folder(self, kind: str, identity: str) -> Path:
-        """Where the record of a stage is, or will be."""
+        """The folder of a stage's record, which may not exist yet."""
         return self.root / "records" / kind / identity
 
     def checkpoint(self, kind: str, identity: str) -> Path:
-        """Where an unfinished stage keeps what it resumes from."""
+        """The folder from which an interrupted stage resumes."""
         return self.root / "checkpoints" / kind / identity
 
     def done(self, kind: str, identity: str) -> bool:
         return (self.folder(kind, identity) / "record.json").is_file()
 
     def known(self, kind: str) -> set[str]:
-        """Identities with a record of this kind; one directory listing."""
+        """Identities of all records of a kind, from one directory listing."""
         folder = self.root / "records" / kind
         return {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
 
-    def read(self, kind: str, identity: str) -> dict[str, Any]:
-        """The record. Raises FileNotFoundError if the stage is not done and UserError if its files were changed."""
-        folder = f"{self.root}/records/{kind}/{identity}"  # a report reads thousands: no paths are made of it
+    def read(self, kind: str, identity: str) -> RecordData:
+        """Read a record. Raises FileNotFoundError if there is none, UserError if one of its files was changed."""
+        folder = f"{self.root}/records/{kind}/{identity}"  # a string: a report reads thousands, and Path is slow
         with open(f"{folder}/record.json", "rb") as file:
-            record: dict[str, Any] = json.loads(file.read())
+            record: RecordData = json.loads(file.read())
         if (record["kind"], record["identity"]) != (kind, identity):
             raise UserError(f"holds the record of {record['kind']} {record['identity']}", where=folder, hint=REDO)
         for name, recorded in record["bytes"].items():
             if (size := _size(f"{folder}/{name}")) != recorded:
-                raise UserError(f"{size} bytes, recorded were {recorded}", where=f"{folder}/{name}", hint=REDO)
+                raise UserError(f"has {size} bytes; the record says {recorded}", where=f"{folder}/{name}", hint=REDO)
         return record
 
     @contextmanager
-    def writing(self, kind: str, identity: str, record: dict[str, Any]) -> Iterator[Path]:
-        """A folder to write a record's files into; when the block ends, `record` is added and it moves into place.
+    def writing(self, kind: str, identity: str, record: RecordData) -> Iterator[Path]:
+        """Give a folder for a record's files. When the block ends, `record` is added and the folder moves into place.
 
         The block may fill `record`. If it raises, nothing is left behind.
         """
@@ -88,7 +92,7 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(self.checkpoint(kind, identity), ignore_errors=True)
 
-    def _seal(self, folder: Path, record: dict[str, Any]) -> None:
+    def _seal(self, folder: Path, record: RecordData) -> None:
         files = sorted(path for path in folder.iterdir())
         record["bytes"] = {path.name: path.stat().st_size for path in files}
         record["sha256"] = {path.name: _sha256(path) for path in files}
@@ -103,7 +107,7 @@ class Store:
                 raise
 
     def log(self, event: str, kind: str, identity: str, **details: object) -> None:
-        """Append one event to this process's log; a single write, so that its threads and readers see whole lines."""
+        """Append an event to this process's log, in a single write, so that threads and readers see whole lines."""
         line = json.dumps({"time": time.time(), "event": event, "kind": kind, "identity": identity, **details})
         job = os.environ.get("SLURM_JOB_ID", "")
         path = self.root / "attempts" / f"{socket.gethostname()}-{os.getpid()}{job and f'-{job}'}.jsonl"
@@ -112,19 +116,19 @@ class Store:
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             size = os.fstat(descriptor).st_size
-            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # by a full disk, or a killed namesake
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # the disk was full, or a process was killed
             os.write(descriptor, b"\n" * torn + line.encode() + b"\n")
         finally:
             os.close(descriptor)
 
-    def events(self) -> list[dict[str, Any]]:
-        """All events of all logs in the order of their times; lines that are cut off are passed over."""
+    def events(self) -> list[Event]:
+        """All events of all logs in order of time; incomplete lines are skipped."""
         lines = dict.fromkeys(line for log in self._logs() for line in log.split(b"\n"))  # a merge may repeat lines
         events = [event for line in lines if (event := _event(line)) is not None]
         return sorted(events, key=lambda event: event["time"])
 
     def _logs(self) -> list[bytes]:
-        """What is in every log. One that vanishes was just merged with others: the next listing has them all."""
+        """Contents of all logs. A log that vanishes was just merged with others: the next listing has all lines."""
         for _ in range(LISTINGS):
             read = [_read(path) for path in self._log_files()]
             if None not in read:
@@ -132,15 +136,15 @@ class Store:
         return [log for log in read if log is not None]
 
     def _log_files(self) -> list[str]:
-        older = self.root / "attempts.jsonl"  # one log of all processes, as stores had until there were launches
+        older = self.root / "attempts.jsonl"  # old stores have one log of all processes
         files = [str(older)] if older.is_file() else []
         folder = self.root / "attempts"
         if folder.is_dir():
             files += sorted(entry.path for entry in os.scandir(folder) if entry.name.endswith(".jsonl"))
         return files
 
-    def report_progress(self, kind: str, identity: str, state: dict[str, object] | None) -> None:
-        """Say how far a running stage is; None when it ended."""
+    def report_progress(self, kind: str, identity: str, state: ProgressData | None) -> None:
+        """Write the progress of a running stage; None removes it, when the stage ended."""
         path = self.root / "running" / f"{kind}-{identity}.json"
         if state is None:
             path.unlink(missing_ok=True)
@@ -148,10 +152,10 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(state).encode(), durable=False)
 
-    def progress(self, kind: str, identity: str) -> dict[str, Any] | None:
-        """How far a running stage is, None if unknown."""
+    def progress(self, kind: str, identity: str) -> ProgressData | None:
+        """The progress of a running stage, None if unknown."""
         try:
-            state: dict[str, Any] = json.loads((self.root / "running" / f"{kind}-{identity}.json").read_text())
+            state: ProgressData = json.loads((self.root / "running" / f"{kind}-{identity}.json").read_text())
         except (OSError, ValueError):
             return None
         return state
@@ -167,17 +171,18 @@ def _size(path: str) -> int:
 
 
 def _read(path: str) -> bytes | None:
-    """The bytes of a file, None if it is gone."""
+    """The content of a file, None if it is gone."""
     try:
         with open(path, "rb", buffering=0) as file:
             return file.read()
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ESTALE):  # stale: removed by another machine, on NFS
+        if error.errno in (errno.ENOENT, errno.ESTALE):  # ESTALE: another machine removed it, on NFS
             return None
         raise
 
 
-def _event(line: bytes) -> dict[str, Any] | None:
+def _event(line: bytes) -> Event | None:
+    """The event in a line of a log, None if the line is incomplete."""
     try:
         event = json.loads(line)
     except ValueError:

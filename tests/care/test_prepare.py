@@ -249,7 +249,7 @@ def test_undecodable_videos_are_listed_and_left_out(small: Path, capsys: pytest.
     assert "left out: a.mp4: " in printed and "left out: c.mkv: No such file" in printed
     assert list(made(small)) == ["deep/b b.avi", "d.webm", "e.mov"]
     assert run(declare(small.parent, "a.mp4, c.mkv")) == 0
-    assert "left out, as known_bad says: a.mp4" in capsys.readouterr().out
+    assert "left out, listed as known_bad: a.mp4" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("fault", ["frames", "pixels"])

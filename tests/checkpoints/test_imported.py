@@ -122,7 +122,7 @@ def test_a_second_import_does_nothing_and_an_export_gives_the_same_record(
     first = capsys.readouterr().out
     before = (folder / "record.json").stat().st_mtime_ns
     assert take(file, store) == 0
-    assert "nothing to do" in capsys.readouterr().out
+    assert "already imported" in capsys.readouterr().out
     assert (folder / "record.json").stat().st_mtime_ns == before
     assert f"imported: {file_digest(file)}, backbone: glyph-vit, pretrained: 'random:0'" in first
     assert "config: {tower: tuned, layers: 2, num_experts: 3}" in first and "inference: {clip_alpha: 0.99}" in first
@@ -262,8 +262,8 @@ GARBAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda file: torch.save({TOWER: {}, HEAD: 1}, file),
         "not an official checkpoint: it holds model_state_dict",
     ),
-    "folder": (lambda file: file.mkdir(), "there is no such file"),
-    "nothing": (lambda file: None, "there is no such file"),
+    "folder": (lambda file: file.mkdir(), "no such file"),
+    "nothing": (lambda file: None, "no such file"),
 }
 
 

@@ -1,4 +1,4 @@
-"""What is said of launches and how they are ended: `status`, `logs`, `cancel`."""
+"""The commands on launches: `status`, `logs`, `cancel`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bench.commands import launches as launch_commands
 from bench.core.errors import UserError
 from bench.launch import scheduler
 from bench.launch.launches import take
-from bench.launch.scheduler import Job
+from bench.launch.scheduler import QueuedJob
 from tests.launch.scenes import EVALUATE, OTHER, TEXTS, TRAIN, Scene, no_slurm, rewritten, stage
 
 ROOT = Path(__file__).parent.parent.parent
-WAITING = Job("PENDING", "Dependency")
+WAITING = QueuedJob("PENDING", "Dependency")
 TRACEBACK = "Traceback (most recent call last):\n" + "".join(f"  line {n}\n" for n in range(30)) + "KeyError: '[red]'\n"
 
 Run = Callable[..., tuple[int, str]]
@@ -57,9 +57,9 @@ def test_status_counts_stages_by_state_and_shows_what_runs(scene: Scene, run: Ru
     scene.queue["9"] = WAITING
     scene.record(TEXTS, seconds=100.0)
     scene.queue |= {
-        "2_0": Job("RUNNING", "None"),
-        "2_1": Job("PENDING", "JobHeldUser"),
-        "3": Job("PENDING", "Priority"),
+        "2_0": QueuedJob("RUNNING", "None"),
+        "2_1": QueuedJob("PENDING", "JobHeldUser"),
+        "3": QueuedJob("PENDING", "Priority"),
     }
     scene.log("start", TRAIN, 60.0, job="2_0", host="node1")
     known = {"title": "", "done": 25, "total": 100, "unit": "steps", "started": scene.now - 60.0}
@@ -102,9 +102,9 @@ def test_what_was_completed_after_its_end_is_well(scene: Scene, run: Run) -> Non
 
 def test_status_ends_with_1_once_nobody_is_left_to_try_again(scene: Scene, run: Run) -> None:
     scene.log("failure", TRAIN, 10.0, reason="no", final=False)
-    scene.queue["2_1"] = Job("PENDING", "Resources")
+    scene.queue["2_1"] = QueuedJob("PENDING", "Resources")
     code, text = run("status")
-    assert (code, "no closing job is left" in text) == (1, True)
+    assert (code, "no finalizer is left" in text) == (1, True)
     scene.queue["9"] = WAITING
     code, text = run("status")
     assert (code, "will be tried again" in text) == (0, True)
@@ -135,7 +135,7 @@ def test_stages_that_a_cancelled_launch_has_left_are_no_failures(scene: Scene, r
 
 
 def test_status_lists_every_stage_if_asked(scene: Scene, run: Run) -> None:
-    scene.queue["3"] = Job("PENDING", "Priority")
+    scene.queue["3"] = QueuedJob("PENDING", "Priority")
     text = run("status", "--stages")[1]
     assert line(text, "queued evaluate") == f"queued evaluate {EVALUATE.identity} 3 - - ev [evaluate] (Priority)"
     assert all(planned.identity in text for planned in scene.launch.stages)
@@ -146,7 +146,7 @@ def test_status_without_slurm_says_what_the_store_says(scene: Scene, run: Run, m
     scene.log("start", TRAIN, 10.0, job="2_0")
     code, text = run("status")
     assert code == 0
-    assert "there is no squeue here, so no Slurm: states by events" in text
+    assert "there is no squeue here, so no Slurm" in text
     assert line(text, "in all") == "in all 1 3"
 
 
@@ -159,7 +159,7 @@ def test_a_launch_is_named_by_its_suite_or_the_start_of_its_id(scene: Scene, run
 
 
 def test_launches_are_listed(scene: Scene, run: Run) -> None:
-    scene.queue["3"] = Job("PENDING", "Priority")
+    scene.queue["3"] = QueuedJob("PENDING", "Priority")
     local = rewritten(scene.launched("local", TEXTS, on="local"), host="elsewhere")
     ended = scene.launched("ended", TEXTS)
     ended.end("complete")
@@ -240,7 +240,7 @@ def test_logs_tell_what_happened_to_a_stage_and_show_the_end_of_its_output(scene
     assert "started on node1, process 7, job 2_0, by launch" in text
     assert "note: [bold]a frame was repeated[/bold]" in text
     assert "interrupted at 3: saved at step 3 of 9" in text
-    assert "failed, another attempt would end alike: \n      first\n      [red]second[/red]\n" in text
+    assert "failed, another attempt would fail too: \n      first\n      [red]second[/red]\n" in text
     assert f"checkpoint: {checkpoint}, 2.0 kB" in text
     assert "job 2_0\n" in text and "job 5, shared with 1 other stage\n" in text
     assert "      two\n      three [blue]\n" in text and "one\n" not in text
@@ -271,11 +271,15 @@ def test_logs_show_a_few_of_many_stages(tmp_path: Path, monkeypatch: pytest.Monk
 # --- cancel -----------------------------------------------------------------------------------------------------------
 
 
-def test_cancel_ends_the_closing_job_first_then_the_others_and_gives_claims_back(
+def test_cancel_ends_the_finalizer_first_then_the_others_and_gives_claims_back(
     scene: Scene, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scene.queue["9"] = Job("RUNNING", "None")
-    scene.queue |= {"2_0": Job("RUNNING", "None"), "2_1": Job("PENDING", "Priority"), "3": Job("COMPLETED", "None")}
+    scene.queue["9"] = QueuedJob("RUNNING", "None")
+    scene.queue |= {
+        "2_0": QueuedJob("RUNNING", "None"),
+        "2_1": QueuedJob("PENDING", "Priority"),
+        "3": QueuedJob("COMPLETED", "None"),
+    }
     take(scene.store, TRAIN.key, scene.launch.name, ())
     take(scene.store, OTHER.key, "another", ())
     cancelled: list[set[str]] = []
@@ -284,7 +288,7 @@ def test_cancel_ends_the_closing_job_first_then_the_others_and_gives_claims_back
         cancelled.append(set(identifiers))
         if cancelled[-1] == {"9"}:  # it had just submitted a job
             scene.submit("12", [1], round=2)
-            scene.queue["12"] = Job("PENDING", "Priority")
+            scene.queue["12"] = QueuedJob("PENDING", "Priority")
         scene.queue = {n: j for n, j in scene.queue.items() if n.partition("_")[0] not in cancelled[-1]}
 
     monkeypatch.setattr(scheduler, "cancel", cancel)
@@ -300,12 +304,12 @@ def test_cancel_ends_the_closing_job_first_then_the_others_and_gives_claims_back
 def test_cancel_asks_a_job_again_that_had_itself_requeued(
     scene: Scene, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scene.queue["3"] = Job("RUNNING", "None")
+    scene.queue["3"] = QueuedJob("RUNNING", "None")
     asked: list[str] = []
 
     def cancel(identifiers: Iterable[str]) -> None:
         asked.extend(identifiers)
-        scene.queue["3"] = Job("PENDING" if len(asked) == 1 else "CANCELLED", "None")
+        scene.queue["3"] = QueuedJob("PENDING" if len(asked) == 1 else "CANCELLED", "None")
 
     monkeypatch.setattr(scheduler, "cancel", cancel)
     monkeypatch.setattr(launch_commands, "POLL", 0.0)
@@ -316,7 +320,7 @@ def test_cancel_asks_a_job_again_that_had_itself_requeued(
 def test_cancel_says_which_jobs_do_not_end(
     scene: Scene, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scene.queue["3"] = Job("COMPLETING", "None")
+    scene.queue["3"] = QueuedJob("COMPLETING", "None")
     monkeypatch.setattr(scheduler, "cancel", lambda identifiers: None)
     monkeypatch.setattr(launch_commands, "POLL", 0.0)
     monkeypatch.setattr(launch_commands, "SECONDS_TO_END", 0.05)
@@ -344,7 +348,7 @@ def test_a_launch_that_is_just_being_submitted_is_not_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     scene = Scene(tmp_path, monkeypatch, TEXTS)
-    with pytest.raises(UserError, match="just being submitted"):
+    with pytest.raises(UserError, match="being submitted"):
         run("cancel")
     assert scene.launch.ended() is None
 

@@ -10,7 +10,7 @@ from bench.core.errors import UserError
 from bench.graph.build import Graph, build_graph
 from bench.graph.kinds import profile_stage
 from bench.graph.stage import Stage
-from bench.launch.local import Launch
+from bench.launch.local import LocalRun
 from bench.launch.slurm import plan_round
 from bench.models.backbones import backbone
 from bench.store.records import Store
@@ -85,7 +85,7 @@ def stage(name: str, kind: str, flops: float, **inputs: Stage) -> Stage:
 def test_profiles_wait_for_all_others_and_go_one_by_one(tmp_path: Path) -> None:
     train = stage("train", "train", 1.0)
     later = stage("later", "evaluate", 1.0, train=train)
-    launch = Launch([stage("p", "profile", 9.0), stage("q", "profile", 8.0), train, later], Store(tmp_path))
+    launch = LocalRun([stage("p", "profile", 9.0), stage("q", "profile", 8.0), train, later], Store(tmp_path))
     assert launch.start() is train and launch.start() is None  # nothing beside it, though a profile could start
     launch.finish(train, None)
     assert launch.start() is later and launch.start() is None
@@ -99,5 +99,5 @@ def test_profiles_wait_for_all_others_and_go_one_by_one(tmp_path: Path) -> None:
 
 def test_profiles_have_slurm_jobs_of_their_own(tmp_path: Path) -> None:
     launch = launched(Store(tmp_path), *(planned(f"{n}", kind="profile") for n in range(2)), planned("a"), planned("b"))
-    elements = {batch.name: batch.elements for batch in plan_round(launch, list(range(4)), {})[:-1]}
-    assert elements == {"tiny-profile": [[0], [1]], "tiny-train": [[2, 3]]}
+    array_tasks = {each.name: each.array_tasks for each in plan_round(launch, list(range(4)), {})[:-1]}
+    assert array_tasks == {"tiny-profile": [[0], [1]], "tiny-train": [[2, 3]]}

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.launch.launches import Jobs, Launch, find_launch, launch_folders, submitted
-from bench.store.records import Store
+from bench.launch.launches import JobArray, Launch, find_launch, launch_folders, submitted
+from bench.store.records import Event, Store
 
 ROOT = Path(__file__).parent.parent.parent
 DEADLINE = 600.0  # seconds for whatever is waited for; a busy machine takes its time
@@ -31,7 +31,6 @@ protocols:
   closed-set: {role: closed-set, dataset: tiny}
 """
 
-Part = dict[str, Any]
 Found = TypeVar("Found")
 
 
@@ -63,7 +62,7 @@ class Cluster:
         return command(suite, store, "--on", "slurm", "--site", str(profile), *options)
 
     def run(self, arguments: list[str], code: int = 0, **environment: str) -> str:
-        """What a command said, after it has ended with this exit code."""
+        """The output of a command, which must end with this exit code."""
         done = self.start(arguments, **environment)
         said, _ = done.communicate(timeout=DEADLINE)
         assert done.returncode == code, said
@@ -107,7 +106,7 @@ def command(suite: Path, store: Store, *options: str, root: Path = ROOT) -> list
 
 
 def until(look: Callable[[], Found | None], what: str) -> Found:
-    """What `look` finds, as soon as it finds something."""
+    """Call `look` until it returns something."""
     deadline = time.monotonic() + DEADLINE
     while (found := look()) is None:
         assert time.monotonic() < deadline, f"{what}: not within {DEADLINE:.0f} s\n{asked('squeue')}"
@@ -115,32 +114,32 @@ def until(look: Callable[[], Found | None], what: str) -> Found:
     return found
 
 
-def ended(launch: Launch) -> Part:
-    """How a launch ended, once it has."""
+def ended(launch: Launch) -> dict[str, Any]:
+    """Wait for the end of a launch. Returns how it ended."""
     return until(launch.ended, f"end of {launch.name}, see {launch.folder / 'jobs'}")
 
 
 def asked(*command: str) -> str:
-    """What one of Slurm's commands says."""
+    """The output of one of Slurm's commands."""
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def arrays(launch: Launch, round: int = 1) -> list[Jobs]:
-    """What was submitted in a round, without the closing job."""
-    return [jobs for jobs in launch.jobs() if jobs.round == round and not jobs.closing]
+def arrays(launch: Launch, round: int = 1) -> list[JobArray]:
+    """The arrays of a round, without the finalizer."""
+    return [array for array in launch.arrays() if array.round == round and not array.finalizer]
 
 
-def events(store: Store, event: str) -> dict[str, list[Part]]:
-    """The events of one sort, by the stage's title or, where they have none, its identity."""
-    found: dict[str, list[Part]] = {}
+def events(store: Store, event: str) -> dict[str, list[Event]]:
+    """The events of one sort, by the title of the stage, or by its identity."""
+    found: dict[str, list[Event]] = {}
     for each in store.events():
         if each["event"] == event:
-            found.setdefault(each.get("title", each["identity"]), []).append(each)
+            found.setdefault(each.get("title") or each["identity"], []).append(each)
     return found
 
 
-def results(store: Store) -> dict[tuple[str, str], Part]:
-    """What every record measured: its result without times, and the hashes of its files."""
+def results(store: Store) -> dict[tuple[str, str], dict[str, Any]]:
+    """The result of every record without times, and the hashes of its files."""
     found = {}
     for path in (store.root / "records").glob("*/*/record.json"):
         record = json.loads(path.read_text())

@@ -42,7 +42,7 @@ def test_an_imported_checkpoint_is_measured_and_exported_again(
 ) -> None:
     store, clip = ("--store", folder / "runs"), ("--backbone", "glyph-vit", "--pretrained", "random:0")
     assert run("import", folder / "released.pt", "--method", "mote", *clip, *store) == 0
-    row = yaml.safe_load(capsys.readouterr().out.partition("a suite's row uses it with\n")[2])
+    row = yaml.safe_load(capsys.readouterr().out.partition("use it in a row of a suite:\n")[2])
     suite = yaml.safe_load(SUITE) | {"rows": {"released": {"method": "mote", **row}}}
     (folder / "released.yaml").write_text(yaml.safe_dump(suite))
     assert run(folder / "released.yaml", *store, "--jobs", "0", "--workers", "0", "--device", "cpu") == 0

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench.launch.launches import Launch
-from bench.store.records import Store
+from bench.store.records import Event, Store
 from tests.integration.cluster import (
     DEADLINE,
     HEAD,
@@ -27,7 +27,6 @@ from tests.integration.cluster import (
 
 pytestmark = pytest.mark.slurm
 
-Part = dict[str, Any]
 
 EPOCHS = 500  # of three steps: some seconds on one core, so that a training can be caught in the act
 SIGNAL = 20  # with it, Slurm tells a job of one minute to stop when it is 10 to 40 seconds old
@@ -67,11 +66,11 @@ class Interrupted:
     seen: list[int]
 
     def went(self, row: str) -> list[str]:
-        """What happened to a training, in order."""
+        """The events of a training in order."""
         (identity,) = (stage.identity for stage in self.launch.stages if stage.title == _title(row))
         return [each["event"] for each in self.launch.store.events() if each["identity"] == identity]
 
-    def told(self, row: str, event: str) -> list[Part]:
+    def told(self, row: str, event: str) -> list[Event]:
         return events(self.launch.store, event).get(_title(row), [])
 
     def assert_went_on(self, row: str) -> None:
@@ -105,7 +104,7 @@ def interrupted(cluster: Cluster) -> Interrupted:
     checkpoint = store.checkpoint(*keys[_title("killed")]) / "training.pt"
     saved, seen = 0, dict[float, int]()
 
-    def act() -> Part | None:
+    def act() -> dict[str, Any] | None:
         nonlocal saved
         for row in list(acts):
             progress = store.progress(*keys[_title(row)])
@@ -185,4 +184,4 @@ def test_a_killed_training_resumes_from_its_checkpoint_in_another_round(interrup
 
 
 def _jobs(launch: Launch, round: int) -> list[str]:
-    return [job for jobs in arrays(launch, round) for job in jobs.ids()]
+    return [job for array in arrays(launch, round) for job in array.jobs()]

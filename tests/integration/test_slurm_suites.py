@@ -7,7 +7,6 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -34,7 +33,6 @@ from tests.videos import write_tiny_dataset
 
 slurm = pytest.mark.slurm
 
-Part = dict[str, Any]
 
 TRAININGS = ("dense", "mote", "tuned")
 WHOLE = f"""\
@@ -104,7 +102,7 @@ def test_failures_block_only_what_needs_them_and_are_told(cluster: Cluster) -> N
     assert "Traceback" in failures.pop(broken.title)[0]["reason"] and not failures
     needing = {stage.identity for stage in launch.stages if {diverged.key, broken.key} & set(stage.inputs)}
     assert needing and set(end["blocked"]) == needing
-    lacking = {launch.stages[number].identity for number in launch.lacking()}
+    lacking = {launch.stages[number].identity for number in launch.missing()}
     assert lacking == needing | {diverged.identity, broken.identity} and len(lacking) < len(stages)
     assert "missing" in (store.root / "reports/failing/table.md").read_text()
     assert not list((store.root / "claims").iterdir())
@@ -130,12 +128,12 @@ def test_small_stages_share_jobs_large_arrays_are_cut_and_what_is_there_is_not_s
     store = cluster.store("many", whole, ("texts", "encode", "train", "probe", "weights"))
     launch = cluster.submit(suite, store, pack_most=25, max_array=3)
     assert {stage.kind for stage in launch.stages} == {"evaluate"} and len(launch.stages) > 200
-    submitted = [len(jobs.elements) for jobs in arrays(launch)]
+    submitted = [len(array.array_tasks) for array in arrays(launch)]
     assert max(submitted) == 3 and 8 < sum(submitted) < 16
     assert ended(launch)["state"] == "complete"
     started = events(store, "start")
     assert all(store.done(*stage.key) and len(started[stage.title]) == 1 for stage in launch.stages)
-    assert {each["job"] for (each,) in started.values()} == {job for jobs in arrays(launch) for job in jobs.ids()}
+    assert {each["job"] for (each,) in started.values()} == {job for array in arrays(launch) for job in array.jobs()}
     lost = launch.stages[::20]
     for stage in lost:
         shutil.rmtree(store.folder(*stage.key))
@@ -183,9 +181,9 @@ def test_launches_that_are_submitted_at_once_never_share_a_stage(cluster: Cluste
         said = [each.communicate()[0] for each in crowd]
         assert [each.returncode for each in crowd] == [0, 0, 0], said
         launches = [open_launch(folder) for folder in launch_folders(store)]
-        asked("scancel", *(jobs.job for launch in launches for jobs in launch.jobs()))
-        elements = [(launch, element) for launch in launches for jobs in launch.jobs() for element in jobs.elements]
-        submitted = [launch.stages[number].key for launch, element in elements for number in element]
+        asked("scancel", *(array.job for launch in launches for array in launch.arrays()))
+        tasks = [(each, task) for each in launches for array in each.arrays() for task in array.array_tasks]
+        submitted = [launch.stages[number].key for launch, task in tasks for number in task]
         assert len(launches) == 3 and len(submitted) == len(launches[0].stages)
         assert set(submitted) == {stage.key for stage in launches[0].stages}
 
@@ -275,7 +273,7 @@ def test_a_submission_that_slurm_refuses_midway_leaves_nothing_in_the_queue(clus
     said = cluster.run(cluster.arguments(suite, store), code=2, PATH=f"{programs}:{os.environ['PATH']}")
     assert "too many jobs of this user" in said and "Traceback" not in said
     launch = find_launch(store)
-    assert len(launch.jobs()) == 2
+    assert len(launch.arrays()) == 2
     _assert_nothing_is_left(store)
 
 
@@ -297,7 +295,7 @@ def test_a_dry_run_prints_the_scripts_without_a_scheduler(tmp_path: Path) -> Non
     (training,) = (script for script in scripts if "--job-name=small-train" in script)
     assert "#SBATCH --time=7\n" in training and "#SBATCH --signal=USR2@15\n" in training
     assert "afterany:<1: small-encode>:<2: small-texts>" in training and "afterany:<1:" in scripts[-1]
-    assert "resubmits what was lost, or writes the report" in said
+    assert "finalizer" in said
     assert not store.root.exists() and not (tmp_path / "cache").exists()
 
 

@@ -1,4 +1,4 @@
-"""Scenes of launches for tests: stages, jobs and events as a launch leaves them, and a queue to look at."""
+"""Launches for tests of `status`: stages, jobs and events in a store, and a queue."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 from bench.core.errors import UserError
 from bench.launch import scheduler
-from bench.launch.launches import Jobs, Launch, Planned, create
-from bench.launch.scheduler import Job
-from bench.launch.states import Standing, Survey, survey
+from bench.launch.launches import JobArray, Launch, PlannedStage, create
+from bench.launch.scheduler import QueuedJob
+from bench.launch.states import LaunchStatus, StageStatus, launch_status
 from bench.store.records import Store
 
 
@@ -22,9 +22,9 @@ def identity(name: str) -> str:
     return name.encode().hex().ljust(16, "0")[:16]
 
 
-def stage(kind: str, name: str, *inputs: Planned, seconds: float = 100.0) -> Planned:
+def stage(kind: str, name: str, *inputs: PlannedStage, seconds: float = 100.0) -> PlannedStage:
     keys = tuple(other.key for other in inputs)
-    return Planned(kind, identity(name), f"{name} [{kind}]", keys, seconds)
+    return PlannedStage(kind, identity(name), f"{name} [{kind}]", keys, seconds)
 
 
 TEXTS = stage("texts", "te")
@@ -34,51 +34,50 @@ EVALUATE = stage("evaluate", "ev", TRAIN)
 
 
 class Scene:
-    """A store with one launch, created an hour ago, and what squeue says."""
+    """A store with one launch, created an hour ago, and the queue that squeue shows."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *stages: Planned, on: str = "slurm") -> None:
-        self.store, self.queue = Store(folder / "store"), dict[str, Job]()
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *stages: PlannedStage, on: str = "slurm") -> None:
+        self.store, self.queue = Store(folder / "store"), dict[str, QueuedJob]()
         self.now = time.time()
         self.created = self.now - 3600.0
         self.launch = self.launched("small", *stages, on=on)
         monkeypatch.setattr(scheduler, "jobs", lambda users=(): dict(self.queue))
 
-    def launched(self, suite: str, *stages: Planned, on: str = "slurm", **about: Any) -> Launch:
+    def launched(self, suite: str, *stages: PlannedStage, on: str = "slurm", **about: Any) -> Launch:
         made = create(self.store, {"suite": suite, "on": on, "site": {"attempts": 3}, **about}, list(stages))
         return rewritten(made, created=self.created)
 
     def submit(
-        self, job: str, *elements: list[int], launch: Launch | None = None, round: int = 1, closing: bool = False
+        self, job: str, *array_tasks: list[int], launch: Launch | None = None, round: int = 1, finalizer: bool = False
     ) -> None:
         at = self.created + round
-        name = "report" if closing else "train"
-        jobs = Jobs(job, name, list(elements), round, self.created, at, closing)
-        (launch or self.launch).add(jobs)
+        name = "report" if finalizer else "train"
+        (launch or self.launch).add(JobArray(job, name, list(array_tasks), round, self.created, at, finalizer))
 
-    def log(self, event: str, stage: Planned, ago: float, **details: Any) -> None:
+    def log(self, event: str, stage: PlannedStage, ago: float, **details: Any) -> None:
         self.store.log(event, *stage.key, title=stage.title, time=self.now - ago, **details)
 
-    def record(self, stage: Planned, seconds: float | None = None) -> None:
+    def record(self, stage: PlannedStage, seconds: float | None = None) -> None:
         with self.store.writing(*stage.key, {"result": None}):
             pass
         if seconds is not None:
             self.log("end", stage, 10.0, seconds=seconds)
 
     def output(self, name: str, text: str | bytes) -> Path:
-        """What a job has printed, in a file of its launch."""
+        """Write an output file of a job."""
         file = self.launch.folder / "jobs" / name
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
         return file
 
-    def seen(self) -> Survey:
-        return survey(self.launch)
+    def status(self) -> LaunchStatus:
+        return launch_status(self.launch)
 
-    def standing(self, stage: Planned) -> Standing:
-        return next(standing for standing in self.seen().stages if standing.stage.key == stage.key)
+    def stage(self, stage: PlannedStage) -> StageStatus:
+        return next(status for status in self.status().stages if status.stage.key == stage.key)
 
-    def state(self, stage: Planned) -> str:
-        return self.standing(stage).state
+    def state(self, stage: PlannedStage) -> str:
+        return self.stage(stage).state
 
 
 def rewritten(launch: Launch, **about: object) -> Launch:
@@ -88,5 +87,5 @@ def rewritten(launch: Launch, **about: object) -> Launch:
     return Launch(launch.folder, {**launch.about, **about}, launch.stages)
 
 
-def no_slurm(users: object = ()) -> dict[str, Job]:
+def no_slurm(users: object = ()) -> dict[str, QueuedJob]:
     raise UserError("there is no squeue here, so no Slurm")

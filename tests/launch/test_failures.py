@@ -1,4 +1,4 @@
-"""Why stages failed: causes by what was said, and failures that are alike together."""
+"""Causes of failed stages, and groups of failures with the same cause."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from bench.launch import failures
-from bench.launch.failures import TAIL, Outputs, cause, grouped, tail
-from bench.launch.scheduler import Job
-from bench.launch.states import Standing
+from bench.launch.failures import TAIL, JobOutputs, cause, grouped, tail
+from bench.launch.scheduler import QueuedJob
+from bench.launch.states import StageStatus
 from bench.suite.recipe import Recipe
 from tests.launch.scenes import stage
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "bench/stages/train.py", line {line}, in run\n{error}\n'
 KILLED_STEP = "slurmstepd-node1: error: *** STEP 1.0 ON node1 CANCELLED AT 2026-11-21T13:22:03 ***\n"
 
-SAID = {
+ERRORS = {
     TRACEBACK.format(line=1, error="torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"): (
         "out of GPU memory"
     ),
@@ -34,12 +34,12 @@ SAID = {
     "the loss is not finite at step 12: {'ce': nan}; try a lower recipe.lr": "not finite",
     "2 videos of 'ucf101' cannot be decoded and are not declared:\n  a.avi: no frames": "undecodable videos",
     "no video of the training list can be decoded": "undecodable videos",
-    "the code has changed since the launch, and so has what this stage means; launch it again": "changed code",
-    "interrupted 3 times without getting further; give its jobs more time: resources.train.time": "out of time",
+    "the code has changed since the launch, so the stage has another identity; launch it again": "changed code",
+    "interrupted 3 times without progress; give its jobs more time: resources.train.time": "out of time",
     "rank 1 of 2 died of SIGKILL (was memory short?)": "killed",
     "draw 3: the list has no video of the drawn half of the classes": "refused",
 }
-UNSAID = {
+OUTPUTS = {
     (f"slurmstepd: error: StepId=1.0 exceeded memory limit (3 > 2), being killed\n{KILLED_STEP}", ""): "out of memory",
     ("slurmstepd: error: Detected 1 oom_kill event in StepId=1.0\nsrun: error: node1: task 0: Killed", ""): (
         "out of memory"
@@ -53,17 +53,17 @@ UNSAID = {
     ("Fatal Python error: Segmentation fault", ""): "killed",
     (f"srun: error: node1: task 0: Killed\n{KILLED_STEP}", "FAILED"): "killed",
     ("", "CANCELLED"): "killed",
-    ("", ""): "gone without a word",
+    ("", ""): "ended without an error",
     (TRACEBACK.format(line=1, error="KeyError: 'folder'"), "FAILED"): "error",
 }
 
 
-@pytest.mark.parametrize(("reason", "name"), SAID.items())
+@pytest.mark.parametrize(("reason", "name"), ERRORS.items())
 def test_what_a_stage_says_tells_why_it_failed(reason: str, name: str) -> None:
-    assert cause(reason, final="Traceback" not in reason).name == name
+    assert cause(reason, fatal="Traceback" not in reason).name == name
 
 
-@pytest.mark.parametrize(("told", "name"), UNSAID.items())
+@pytest.mark.parametrize(("told", "name"), OUTPUTS.items())
 def test_of_a_stage_that_ended_without_a_word_its_job_tells(told: tuple[str, str], name: str) -> None:
     output, state = told
     assert cause("", output, state).name == name
@@ -98,13 +98,13 @@ def test_actions_name_fields_of_the_recipe_that_there_are() -> None:
 # --- together ---------------------------------------------------------------------------------------------------------
 
 
-def failed(name: str, time: float, reason: str, kind: str = "train", **event: object) -> Standing:
+def failed(name: str, time: float, reason: str, kind: str = "train", **event: object) -> StageStatus:
     event = {"event": "failure", "time": time, "reason": reason, **event}
-    return Standing(stage(kind, name), "failed", "7", failure=event, started=time - 1.0)
+    return StageStatus(stage(kind, name), "failed", "7", failure=event, started=time - 1.0)
 
 
-def lost(name: str, job: str, started: float | None = 1.0) -> Standing:
-    return Standing(stage("train", name), "lost", job, started=started)
+def lost(name: str, job: str, started: float | None = 1.0) -> StageStatus:
+    return StageStatus(stage("train", name), "lost", job, started=started)
 
 
 def output(folder: Path, name: str, text: str) -> None:
@@ -114,8 +114,8 @@ def output(folder: Path, name: str, text: str) -> None:
 
 def test_failures_that_are_alike_are_one_with_the_first_traceback(tmp_path: Path) -> None:
     reasons = [TRACEBACK.format(line=n, error=f"ValueError: shape ({n}, 4) at '{n}.pt'") for n in range(200)]
-    standings = [failed(f"{n:03d}", 1000.0 - n, reason) for n, reason in enumerate(reasons)]
-    (group,) = grouped(standings, tmp_path)
+    statuses = [failed(f"{n:03d}", 1000.0 - n, reason) for n, reason in enumerate(reasons)]
+    (group,) = grouped(statuses, tmp_path)
     assert len(group.failures) == 200
     assert group.example.text == reasons[199].rstrip()
 
@@ -124,7 +124,7 @@ def test_errors_that_differ_are_told_apart_and_the_most_frequent_comes_first(tmp
     one = TRACEBACK.format(line=1, error="KeyError: 'alpha'")
     two = TRACEBACK.format(line=1, error="ValueError: no")
     groups = grouped([failed("a", 1.0, one), failed("b", 2.0, two), failed("c", 3.0, two)], tmp_path)
-    assert [[f.standing.stage.title for f in group.failures] for group in groups] == [
+    assert [[f.status.stage.title for f in group.failures] for group in groups] == [
         ["b [train]", "c [train]"],
         ["a [train]"],
     ]
@@ -132,7 +132,7 @@ def test_errors_that_differ_are_told_apart_and_the_most_frequent_comes_first(tmp
 
 def test_stages_that_did_not_fail_are_left_out(tmp_path: Path) -> None:
     states = ("done", "running", "queued", "blocked")
-    assert grouped([Standing(stage("train", "a"), state) for state in states], tmp_path) == []
+    assert grouped([StageStatus(stage("train", "a"), state) for state in states], tmp_path) == []
 
 
 def test_the_action_names_the_kind_of_stage(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_lost_stage_is_explained_by_the_errors_of_its_own_job(tmp_path: Path) 
 
 
 def test_a_lost_stage_is_explained_by_what_slurm_still_knows(tmp_path: Path) -> None:
-    (group,) = grouped([lost("a", "7_1")], tmp_path, {"7_1": Job("NODE_FAIL", "None")})
+    (group,) = grouped([lost("a", "7_1")], tmp_path, {"7_1": QueuedJob("NODE_FAIL", "None")})
     assert group.cause.name == "node"
 
 
@@ -175,7 +175,7 @@ def test_a_stage_that_refuses_is_told_from_one_with_an_error(tmp_path: Path) -> 
 def test_no_more_than_the_end_of_an_output_is_read(tmp_path: Path) -> None:
     output(tmp_path, "7_0_log.err", "oom_kill\n" + "x" * TAIL + "\nlast\n")
     assert tail(tmp_path / "7_0_log.err") == "last\n"
-    assert grouped([lost("a", "7")], tmp_path)[0].cause.name == "gone without a word"
+    assert grouped([lost("a", "7")], tmp_path)[0].cause.name == "ended without an error"
 
 
 def test_bytes_that_are_no_text_do_no_harm(tmp_path: Path) -> None:
@@ -185,4 +185,4 @@ def test_bytes_that_are_no_text_do_no_harm(tmp_path: Path) -> None:
 
 def test_a_missing_output_is_empty(tmp_path: Path) -> None:
     assert tail(tmp_path / "none.err") == ""
-    assert Outputs(tmp_path / "none").files("7") == []
+    assert JobOutputs(tmp_path / "none").files("7") == []

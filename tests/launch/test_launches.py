@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from bench.core.errors import UserError
 from bench.launch.launches import (
-    Jobs,
+    JobArray,
     find_launch,
     holder,
     launch_folders,
@@ -25,24 +26,24 @@ KEY = ("train", "a")
 def test_a_launch_reads_back_as_it_was_made(tmp_path: Path) -> None:
     first = stage("a", seconds=2.5)
     launch = launched(Store(tmp_path), first, stage("b", first, kind="evaluate", tasks=1))
-    launch.add(Jobs("7", "tiny-train", [[0], [1]], 1, 0.0, 1.0))
+    launch.add(JobArray("7", "tiny-train", [[0], [1]], 1, 0.0, 1.0))
     opened = open_launch(launch.folder)
     assert opened == launch
-    assert opened.jobs() == [Jobs("7", "tiny-train", [[0], [1]], 1, 0.0, 1.0)]
-    assert opened.jobs()[0].ids() == ["7_0", "7_1"]
+    assert opened.arrays() == [JobArray("7", "tiny-train", [[0], [1]], 1, 0.0, 1.0)]
+    assert list(opened.arrays()[0].jobs()) == ["7_0", "7_1"]
     assert opened.orders([1])[1].identity == "b"
     assert opened.store == Store(tmp_path)
 
 
 def test_a_single_job_has_no_index() -> None:
-    assert Jobs("7", "tiny-train", [[0, 1]], 1, 0.0, 1.0).ids() == ["7"]
+    assert JobArray("7", "tiny-train", [[0, 1]], 1, 0.0, 1.0).jobs() == {"7": [0, 1]}
 
 
 def test_what_lacks_a_record_is_said_by_records_alone(tmp_path: Path) -> None:
     launch = launched(Store(tmp_path), stage("a"), stage("b"))
     finish(launch.store, launch.stages[0])
     launch.end("complete")
-    assert launch.lacking() == [1]
+    assert launch.missing() == [1]
 
 
 def test_launches_are_found_by_suite_by_id_and_by_age(tmp_path: Path) -> None:
@@ -54,8 +55,27 @@ def test_launches_are_found_by_suite_by_id_and_by_age(tmp_path: Path) -> None:
     assert find_launch(store, older.name) == older
     with pytest.raises(UserError, match="did you mean 'two-words'"):
         find_launch(store, "two-word")
-    with pytest.raises(UserError, match="nothing was launched"):
+    with pytest.raises(UserError, match="no launches"):
         find_launch(Store(tmp_path / "other"))
+
+
+def test_launches_of_older_versions_are_read(tmp_path: Path) -> None:
+    launch = launched(Store(tmp_path), stage("a"))
+    about = json.loads((launch.folder / "launch.json").read_text())
+    about["closing"] = about.pop("finalizer")
+    (launch.folder / "launch.json").write_text(json.dumps(about))
+    array = {
+        "job": "7",
+        "name": "tiny-report",
+        "elements": [[]],
+        "round": 1,
+        "since": 0.0,
+        "time": 1.0,
+        "closing": True,
+    }
+    (launch.folder / "jobs.jsonl").write_text(json.dumps(array) + "\n")
+    assert open_launch(launch.folder) == launch
+    assert launch.arrays() == [JobArray("7", "tiny-report", [[]], 1, 0.0, 1.0, finalizer=True)]
 
 
 def test_an_end_can_be_taken_back(tmp_path: Path) -> None:
@@ -97,7 +117,7 @@ def test_a_finished_stage_is_given_up_by_anyone(tmp_path: Path) -> None:
 
 
 def _bid(task: tuple[Path, str]) -> list[bool]:
-    """Whether a launch gets each of fifty stages that a dead launch holds."""
+    """Claim fifty stages that a dead launch holds; True for each success."""
     root, name = task
     return [take(Store(root), ("train", f"{n}"), name, {"a", "b", "c"}) is None for n in range(50)]
 

@@ -1,4 +1,4 @@
-"""What jobs ask for: times and memory as they are written, layers, a site's profile, what submitit is given."""
+"""Resources of jobs: notations of time and memory, layers, a site's profile, options for submitit."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_mistake_in_a_row_or_an_override_is_told_with_its_place(tmp_path: Path
         load_suite(write_suite(tmp_path), ("recipe={lr: 1, lr: 2}",))
 
 
-def test_the_closing_job_may_have_resources_of_its_own_in_a_suite(tmp_path: Path) -> None:
+def test_the_finalizer_may_have_resources_of_its_own_in_a_suite(tmp_path: Path) -> None:
     assert load_suite(_suite(tmp_path, "resources: {report: {cpus: 4}}")).file.resources["report"].cpus == 4
 
 

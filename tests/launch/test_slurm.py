@@ -5,27 +5,28 @@ from pathlib import Path
 
 import pytest
 
-from bench.commands.finalizer import _note_deaths, worth_repeating
+from bench.commands.finalizer import _log_deaths, finalize, worth_repeating
 from bench.core.errors import UserError
 from bench.launch import scheduler, slurm
-from bench.launch.launches import Jobs, holder, take
-from bench.launch.scheduler import Job
+from bench.launch.launches import JobArray, holder, take
+from bench.launch.scheduler import QueuedJob
 from bench.launch.slurm import plan_round, resubmit, submit_round
 from bench.store.records import Store
 from tests.launch.launched import finish, launched, stage
 
-RUNNING, GONE = Job("RUNNING", ""), Job("FAILED", "")
+RUNNING, GONE = QueuedJob("RUNNING", ""), QueuedJob("FAILED", "")
 
 
 @pytest.fixture
-def queue(monkeypatch: pytest.MonkeyPatch) -> dict[str, Job]:
-    """What squeue says; submitting adds to it."""
-    known: dict[str, Job] = {}
+def queue(monkeypatch: pytest.MonkeyPatch) -> dict[str, QueuedJob]:
+    """The queue that squeue shows; submitting adds to it."""
+    known: dict[str, QueuedJob] = {}
     numbers = iter(range(1, 1000))
 
-    def submit(launch: object, batch: slurm.Batch, *_: object) -> str:
+    def submit(launch: object, submission: slurm.Submission, *_: object) -> str:
         job = str(next(numbers))
-        known.update(dict.fromkeys(Jobs(job, "", batch.elements, 1, 0.0, 0.0).ids(), Job("PENDING", "Resources")))
+        array = JobArray(job, "", submission.array_tasks, 1, 0.0, 0.0)
+        known.update(dict.fromkeys(array.jobs(), QueuedJob("PENDING", "Resources")))
         return job
 
     monkeypatch.setattr(scheduler, "jobs", lambda users=(): known)
@@ -41,8 +42,8 @@ def test_arrays_follow_depth_kind_and_resources(tmp_path: Path) -> None:
     large = stage("b", texts, plain, resources={"time": 60, "gpus": 8})
     tuned = stage("c", train, kind="encode")
     launch = launched(Store(tmp_path), texts, plain, train, large, tuned)
-    batches = plan_round(launch, list(range(5)), {})
-    names = [(batch.name, batch.elements, batch.after) for batch in batches]
+    submissions = plan_round(launch, list(range(5)), {})
+    names = [(each.name, each.array_tasks, each.after) for each in submissions]
     assert names == [
         ("tiny-encode", [[1]], ()),
         ("tiny-texts", [[0]], ()),
@@ -51,46 +52,46 @@ def test_arrays_follow_depth_kind_and_resources(tmp_path: Path) -> None:
         ("tiny-encode", [[4]], (2,)),
         ("tiny-report", [[]], (0, 1, 2, 3, 4)),
     ]
-    assert [batch.closing for batch in batches] == [False] * 5 + [True]
+    assert [each.finalizer for each in submissions] == [False] * 5 + [True]
 
 
 def test_an_array_that_is_too_large_is_cut(tmp_path: Path) -> None:
     trains = [stage(f"{n}", tasks=2) for n in range(7)]
     last = stage("last", trains[6], kind="evaluate")
-    batches = plan_round(launched(Store(tmp_path), *trains, last), list(range(8)), {}, limit=3)
-    assert [len(batch.elements) for batch in batches] == [3, 3, 1, 1, 1]
-    assert batches[3].after == (2,)
+    submissions = plan_round(launched(Store(tmp_path), *trains, last), list(range(8)), {}, limit=3)
+    assert [len(each.array_tasks) for each in submissions] == [3, 3, 1, 1, 1]
+    assert submissions[3].after == (2,)
 
 
 def test_small_stages_share_jobs_up_to_a_length_and_a_number(tmp_path: Path) -> None:
     launch = launched(Store(tmp_path), *(stage(f"{n}", seconds=100.0) for n in range(13)), pack_most=5)
-    assert [len(e) for e in plan_round(launch, list(range(13)), {})[0].elements] == [5, 5, 3]
+    assert [len(e) for e in plan_round(launch, list(range(13)), {})[0].array_tasks] == [5, 5, 3]
     short = launched(Store(tmp_path), *(stage(f"{n}", seconds=250.0) for n in range(5)))
-    assert [len(e) for e in plan_round(short, list(range(5)), {})[0].elements] == [2, 2, 1]
+    assert [len(e) for e in plan_round(short, list(range(5)), {})[0].array_tasks] == [2, 2, 1]
 
 
 def test_stages_of_many_tasks_and_what_failed_before_have_jobs_of_their_own(tmp_path: Path) -> None:
     launch = launched(Store(tmp_path), stage("a"), stage("b"), stage("c"), stage("d", tasks=2), stage("e", tasks=2))
     launch.store.log("death", "train", "b", title="train b", reason="killed")
-    elements = [sorted(map(tuple, batch.elements)) for batch in plan_round(launch, list(range(5)), {})[:-1]]
-    assert elements == [[(0, 2), (1,)], [(3,), (4,)]]
+    array_tasks = [sorted(map(tuple, each.array_tasks)) for each in plan_round(launch, list(range(5)), {})[:-1]]
+    assert array_tasks == [[(0, 2), (1,)], [(3,), (4,)]]
 
 
-def test_a_stage_of_another_launch_is_waited_for_and_not_submitted(tmp_path: Path, queue: dict[str, Job]) -> None:
+def test_a_stage_of_another_launch_is_waited_for_and_not_submitted(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
     store, shared = Store(tmp_path), stage("shared")
     first = launched(store, shared)
-    (first_job, _) = submit_round(first, [0], 1, 0.0)
+    (first_job, _) = submit_round(first, [0], 1, 0.0, finalize)
     own = stage("own", shared, kind="evaluate")
     second = launched(store, shared, own, suite="other")
-    jobs = submit_round(second, [0, 1], 1, 0.0)
-    assert [entry.elements for entry in jobs] == [[[1]], [[]]]
+    jobs = submit_round(second, [0, 1], 1, 0.0, finalize)
+    assert [entry.array_tasks for entry in jobs] == [[[1]], [[]]]
     others, _, _ = slurm._claim(second, [0])[1], None, None
     assert others == {0: first_job.job}
     assert plan_round(second, [1], others)[0].others == (first_job.job,)
 
 
 def test_what_follows_from_a_launch_that_is_still_submitting_waits_for_the_next_round(
-    tmp_path: Path, queue: dict[str, Job]
+    tmp_path: Path, queue: dict[str, QueuedJob]
 ) -> None:
     store, shared = Store(tmp_path), stage("shared")
     first = launched(store, shared)
@@ -101,29 +102,29 @@ def test_what_follows_from_a_launch_that_is_still_submitting_waits_for_the_next_
     assert holder(store, ("train", "own")) is None
 
 
-def test_claims_of_a_launch_whose_jobs_are_gone_are_outbid(tmp_path: Path, queue: dict[str, Job]) -> None:
+def test_claims_of_a_launch_whose_jobs_are_gone_are_outbid(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
     store, shared = Store(tmp_path), stage("shared")
-    for entry in submit_round(launched(store, shared), [0], 1, 0.0):
-        queue.update(dict.fromkeys(entry.ids(), GONE))
+    for entry in submit_round(launched(store, shared), [0], 1, 0.0, finalize):
+        queue.update(dict.fromkeys(entry.jobs(), GONE))
     second = launched(store, shared, suite="other")
-    assert submit_round(second, [0], 1, 0.0)[0].elements == [[0]]
+    assert submit_round(second, [0], 1, 0.0, finalize)[0].array_tasks == [[0]]
     assert holder(store, shared.key) == second.name
 
 
 def test_a_round_that_slurm_refuses_leaves_nothing(
-    tmp_path: Path, queue: dict[str, Job], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launch = launched(Store(tmp_path), stage("a"), stage("b", kind="texts"))
     working = slurm._submit
 
-    def refuse(own: object, batch: slurm.Batch, *rest: object) -> str:
-        if batch.name == "tiny-train":
+    def refuse(own: object, submission: slurm.Submission, *rest: object) -> str:
+        if submission.name == "tiny-train":
             raise RuntimeError("QOSMaxSubmitJobPerUserLimit")
-        return working(own, batch, *rest)  # type: ignore[arg-type]
+        return working(own, submission, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(slurm, "_submit", refuse)
     with pytest.raises(UserError, match="QOSMaxSubmitJobPerUserLimit"):
-        submit_round(launch, [0, 1], 1, 0.0)
+        submit_round(launch, [0, 1], 1, 0.0, finalize)
     ended = launch.ended()
     assert (queue, ended and ended["state"]) == ({}, "cancelled")
     assert [holder(launch.store, planned.key) for planned in launch.stages] == [None, None]
@@ -143,30 +144,30 @@ def test_only_what_can_still_succeed_is_repeated(tmp_path: Path) -> None:
 
 
 def test_a_job_that_died_costs_the_stage_it_was_at_and_one_that_never_began_all_of_its(
-    tmp_path: Path, queue: dict[str, Job]
+    tmp_path: Path, queue: dict[str, QueuedJob]
 ) -> None:
     launch = launched(Store(tmp_path), *(stage(f"{n}") for n in range(4)))
-    launch.add(Jobs("5", "tiny-train", [[0, 1], [2, 3]], 1, 0.0, 0.0))
-    queue["5_0"] = Job("NODE_FAIL", "")
+    launch.add(JobArray("5", "tiny-train", [[0, 1], [2, 3]], 1, 0.0, 0.0))
+    queue["5_0"] = QueuedJob("NODE_FAIL", "")
     finish(launch.store, launch.stages[0])
     launch.store.log("start", *launch.stages[1].key, title="", job="5_0")
-    _note_deaths(launch, 1, 0.0)
+    _log_deaths(launch, 1, 0.0)
     deaths = {e["identity"]: e["reason"] for e in launch.store.events() if e["event"] == "death"}
     assert deaths == {
-        "1": "ended without a word in job 5_0 (NODE_FAIL)",
-        "2": "ended without a word in job 5_1 (gone)",
-        "3": "ended without a word in job 5_1 (gone)",
+        "1": "ended without an error in job 5_0 (NODE_FAIL)",
+        "2": "ended without an error in job 5_1 (gone)",
+        "3": "ended without an error in job 5_1 (gone)",
     }
 
 
-def test_a_retry_needs_an_empty_queue_and_unchanged_code(tmp_path: Path, queue: dict[str, Job]) -> None:
+def test_a_retry_needs_an_empty_queue_and_unchanged_code(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
     launch = launched(Store(tmp_path), stage("a"))
-    submit_round(launch, [0], 1, 0.0)
+    submit_round(launch, [0], 1, 0.0, finalize)
     with pytest.raises(UserError, match="2 of its jobs run or will run"):
-        resubmit(launch)
+        resubmit(launch, finalize)
     queue.clear()
     with pytest.raises(UserError, match="the code has changed"):
-        resubmit(launch)
+        resubmit(launch, finalize)
 
 
 def test_variables_of_a_job_stay_out_of_the_jobs_it_submits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,17 @@ from pathlib import Path
 import pytest
 
 from bench.launch import scheduler, states
-from bench.launch.launches import Planned, take
+from bench.launch.launches import PlannedStage, take
 from bench.launch.local import ATTEMPTS
-from bench.launch.scheduler import Job
+from bench.launch.scheduler import QueuedJob
 from bench.launch.states import process_lives
 from tests.launch.scenes import EVALUATE, OTHER, TEXTS, TRAIN, Scene, no_slurm, rewritten, stage
 
-RUNNING, PENDING, WAITING = Job("RUNNING", "None"), Job("PENDING", "Resources"), Job("PENDING", "Dependency")
+RUNNING, PENDING, WAITING = (
+    QueuedJob("RUNNING", "None"),
+    QueuedJob("PENDING", "Resources"),
+    QueuedJob("PENDING", "Dependency"),
+)
 
 
 @pytest.fixture
@@ -28,7 +32,7 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     return scene
 
 
-def progress(scene: Scene, planned: Planned, done: int, total: int, ago: float) -> None:
+def progress(scene: Scene, planned: PlannedStage, done: int, total: int, ago: float) -> None:
     known = {"title": planned.title, "done": done, "total": total, "unit": "steps", "started": scene.now - ago}
     scene.store.report_progress(*planned.key, known)
 
@@ -41,13 +45,13 @@ def test_a_record_means_done_whatever_else_is_said(scene: Scene) -> None:
     scene.log("start", TEXTS, 20.0, job="1")
     scene.log("failure", TEXTS, 10.0, reason="no", final=True)
     scene.record(TEXTS, seconds=5.0)
-    assert (scene.state(TEXTS), scene.standing(TEXTS).seconds) == ("done", 5.0)
+    assert (scene.state(TEXTS), scene.stage(TEXTS).seconds) == ("done", 5.0)
 
 
 def test_a_stage_runs_if_its_job_does_and_has_started_it(scene: Scene) -> None:
     scene.queue["2_0"] = RUNNING
     scene.log("start", TRAIN, 60.0, job="2_0", host="node1")
-    found = scene.standing(TRAIN)
+    found = scene.stage(TRAIN)
     assert (found.state, found.job, found.host) == ("running", "2_0", "node1")
     assert found.seconds == pytest.approx(60.0, abs=5.0)
 
@@ -56,24 +60,24 @@ def test_a_start_in_an_earlier_job_does_not_make_a_stage_run(scene: Scene) -> No
     scene.log("start", TRAIN, 60.0, job="2_0")
     scene.submit("5", [1], round=2)
     scene.queue["5"] = RUNNING
-    assert (scene.state(TRAIN), scene.standing(TRAIN).job) == ("queued", "5")
+    assert (scene.state(TRAIN), scene.stage(TRAIN).job) == ("queued", "5")
 
 
 @pytest.mark.parametrize(
     ("job", "remark"),
     [
         (PENDING, "Resources"),
-        (Job("PENDING", "JobHeldUser"), "JobHeldUser"),
-        (Job("PENDING", "None"), "pending"),
-        (Job("CONFIGURING", "None"), "configuring"),
-        (RUNNING, "its job is at another stage"),
+        (QueuedJob("PENDING", "JobHeldUser"), "JobHeldUser"),
+        (QueuedJob("PENDING", "None"), "pending"),
+        (QueuedJob("CONFIGURING", "None"), "configuring"),
+        (RUNNING, "its job runs another stage"),
     ],
 )
 def test_a_stage_of_an_active_job_is_queued_and_it_is_said_what_it_waits_for(
-    scene: Scene, job: Job, remark: str
+    scene: Scene, job: QueuedJob, remark: str
 ) -> None:
     scene.queue["3"] = job
-    assert (scene.state(EVALUATE), scene.standing(EVALUATE).remark) == ("queued", remark)
+    assert (scene.state(EVALUATE), scene.stage(EVALUATE).remark) == ("queued", remark)
 
 
 def test_a_requeued_job_waits_although_its_stage_had_started(scene: Scene) -> None:
@@ -110,13 +114,13 @@ def test_a_stage_whose_last_attempt_counts_against_it_has_failed(
     scene: Scene, event: str, details: dict[str, object]
 ) -> None:
     scene.log(event, TRAIN, 30.0, **details)
-    found = scene.standing(TRAIN)
+    found = scene.stage(TRAIN)
     assert found.state == "failed"
     assert found.failure and found.failure["event"] == event
 
 
 def test_an_ended_job_in_the_queue_is_as_good_as_none(scene: Scene) -> None:
-    scene.queue["2_0"] = Job("FAILED", "NonZeroExitCode")
+    scene.queue["2_0"] = QueuedJob("FAILED", "NonZeroExitCode")
     scene.log("start", TRAIN, 60.0, job="2_0")
     assert (scene.state(TRAIN), scene.state(OTHER)) == ("lost", "lost")
 
@@ -124,18 +128,18 @@ def test_an_ended_job_in_the_queue_is_as_good_as_none(scene: Scene) -> None:
 def test_what_went_without_a_word_after_a_failure_is_not_explained_by_that(scene: Scene) -> None:
     scene.log("failure", TRAIN, 60.0, reason="no", final=False)
     scene.log("start", TRAIN, 30.0, job="2_0")
-    assert (scene.state(TRAIN), scene.standing(TRAIN).failure) == ("failed", None)
+    assert (scene.state(TRAIN), scene.stage(TRAIN).failure) == ("failed", None)
 
 
 def test_what_needs_a_failed_stage_is_blocked_by_it_at_any_distance(scene: Scene) -> None:
     scene.log("failure", TEXTS, 30.0, reason="no", final=True)
     assert [scene.state(planned) for planned in (TRAIN, EVALUATE)] == ["blocked", "blocked"]
-    assert scene.standing(EVALUATE).blockers == (TEXTS.key,)
+    assert scene.stage(EVALUATE).blockers == (TEXTS.key,)
 
 
 def test_a_stage_whose_job_found_an_input_missing_is_blocked_by_that(scene: Scene) -> None:
     scene.log("blocked", EVALUATE, 30.0, lacking=[TRAIN.key], job="3")
-    assert (scene.state(EVALUATE), scene.standing(EVALUATE).blockers) == ("blocked", (TRAIN.key,))
+    assert (scene.state(EVALUATE), scene.stage(EVALUATE).blockers) == ("blocked", (TRAIN.key,))
 
 
 def test_a_stage_that_needs_a_failed_one_is_queued_while_its_own_job_waits(scene: Scene) -> None:
@@ -157,16 +161,16 @@ def test_a_job_that_was_submitted_after_the_queue_was_asked_is_not_lost(
 
 
 @pytest.mark.parametrize(("failures", "final", "again"), [(1, False, True), (3, False, False), (1, True, False)])
-def test_a_failed_stage_with_attempts_left_will_be_tried_again_while_a_closing_job_waits(
+def test_a_failed_stage_with_attempts_left_will_be_tried_again_while_a_finalizer_waits(
     scene: Scene, failures: int, final: bool, again: bool
 ) -> None:
     for number in range(failures):
         scene.log("failure", TRAIN, 30.0 - number, reason="no", final=final)
-    assert not scene.standing(TRAIN).again
+    assert not scene.stage(TRAIN).will_retry
     scene.queue["9"] = WAITING
-    assert (scene.state(TRAIN), scene.standing(TRAIN).again) == ("failed", again)
-    assert scene.standing(EVALUATE).again == again  # which it blocks
-    assert scene.seen().wrong is False
+    assert (scene.state(TRAIN), scene.stage(TRAIN).will_retry) == ("failed", again)
+    assert scene.stage(EVALUATE).will_retry == again  # which it blocks
+    assert scene.status().wrong is False
 
 
 def test_an_attempt_that_is_gone_without_a_word_is_counted_among_those_spent(scene: Scene) -> None:
@@ -174,14 +178,14 @@ def test_an_attempt_that_is_gone_without_a_word_is_counted_among_those_spent(sce
     for number in range(2):
         scene.log("failure", TRAIN, 60.0 - number, reason="no", final=False)
     scene.log("start", TRAIN, 30.0, job="2_0")
-    assert not scene.standing(TRAIN).again
+    assert not scene.stage(TRAIN).will_retry
 
 
 def test_nothing_is_tried_again_after_the_end(scene: Scene) -> None:
     scene.queue["9"] = WAITING
     scene.launch.end("incomplete")
-    assert not scene.standing(TRAIN).again
-    assert scene.seen().wrong
+    assert not scene.stage(TRAIN).will_retry
+    assert scene.status().wrong
 
 
 # --- stages that other launches carry out -----------------------------------------------------------------------------
@@ -191,35 +195,35 @@ def test_a_stage_that_another_launch_carries_out_stands_as_it_does_there(scene: 
     mine = stage("train", "cl")
     launch = scene.launched("mine", mine)
     other = scene.launched("other", stage("texts", "xx"), mine)
-    scene.submit("40", [], launch=launch, closing=True)
+    scene.submit("40", [], launch=launch, finalizer=True)
     scene.submit("50", [0], [1], launch=other)
     assert take(scene.store, mine.key, other.name, ()) is None
     scene.queue |= {"40": PENDING, "50_1": RUNNING}
     scene.log("start", mine, 30.0, job="50_1")
-    (found,) = states.survey(launch).stages
+    (found,) = states.launch_status(launch).stages
     assert (found.state, found.job, found.remark) == ("running", "50_1", f"by launch {other.name}")
     scene.queue["50_1"] = PENDING
-    (found,) = states.survey(launch).stages
+    (found,) = states.launch_status(launch).stages
     assert (found.state, found.remark) == ("queued", f"by launch {other.name}: Resources")
     del scene.queue["50_1"]
-    (found,) = states.survey(launch).stages
-    assert (found.state, found.again) == ("lost", True)  # the own closing job will see to it
+    (found,) = states.launch_status(launch).stages
+    assert (found.state, found.will_retry) == ("lost", True)  # the own finalizer will see to it
 
 
 def test_a_claim_of_a_launch_that_is_gone_says_nothing(scene: Scene) -> None:
     mine = stage("train", "cl")
     launch = scene.launched("mine", mine)
-    scene.submit("40", [], launch=launch, closing=True)
+    scene.submit("40", [], launch=launch, finalizer=True)
     take(scene.store, mine.key, "20200101-000000-gone-0000", ())
-    (found,) = states.survey(launch).stages
+    (found,) = states.launch_status(launch).stages
     assert found.state == "lost"
 
 
 def test_a_launch_that_is_just_being_submitted_goes_on(scene: Scene) -> None:
     launch = scene.launched("mine", stage("train", "cl"))
-    seen = states.survey(launch)
-    assert (seen.stages[0].state, seen.stages[0].remark) == ("queued", "not submitted yet")
-    assert seen.going_on and not seen.wrong
+    status = states.launch_status(launch)
+    assert (status.stages[0].state, status.stages[0].remark) == ("queued", "not submitted yet")
+    assert status.going_on and not status.wrong
 
 
 # --- without Slurm ----------------------------------------------------------------------------------------------------
@@ -229,12 +233,12 @@ def test_where_slurm_cannot_be_asked_events_alone_tell(scene: Scene, monkeypatch
     monkeypatch.setattr(scheduler, "jobs", no_slurm)
     scene.log("start", TRAIN, 30.0, job="2_0")
     scene.log("failure", OTHER, 30.0, reason="no", final=False)
-    seen = scene.seen()
-    assert [standing.state for standing in seen.stages] == ["queued", "running", "failed", "queued"]
-    assert seen.facts.silence.startswith("there is no squeue")
-    assert seen.going_on and not seen.wrong
+    status = scene.status()
+    assert [stage.state for stage in status.stages] == ["queued", "running", "failed", "queued"]
+    assert status.seen.silence.startswith("there is no squeue")
+    assert status.going_on and not status.wrong
     scene.launch.end("incomplete")
-    assert [standing.state for standing in scene.seen().stages] == ["lost", "lost", "failed", "lost"]
+    assert [stage.state for stage in scene.status().stages] == ["lost", "lost", "failed", "lost"]
 
 
 # --- on this machine --------------------------------------------------------------------------------------------------
@@ -244,8 +248,8 @@ def test_stages_of_a_local_launch_whose_process_lives(local: Scene) -> None:
     local.record(TEXTS, seconds=3.0)
     local.log("start", TRAIN, 30.0)
     local.log("failure", OTHER, 20.0, reason="no", final=False)
-    assert [standing.state for standing in local.seen().stages] == ["done", "running", "failed", "queued"]
-    assert local.seen().going_on
+    assert [stage.state for stage in local.status().stages] == ["done", "running", "failed", "queued"]
+    assert local.status().going_on
 
 
 def test_a_dead_process_of_a_local_launch_is_repeated_a_few_times(local: Scene) -> None:
@@ -269,16 +273,16 @@ def test_a_local_launch_whose_process_is_gone_has_lost_what_it_was_at(local: Sce
     local.launch = rewritten(local.launch, pid=ended.pid)
     local.log("start", TRAIN, 30.0)
     local.log("failure", OTHER, 20.0, reason="no", final=False)
-    seen = local.seen()
-    assert [standing.state for standing in seen.stages] == ["lost", "lost", "failed", "lost"]
-    assert seen.wrong and not seen.going_on
+    status = local.status()
+    assert [stage.state for stage in status.stages] == ["lost", "lost", "failed", "lost"]
+    assert status.wrong and not status.going_on
 
 
 @pytest.mark.parametrize(("ago", "alive"), [(60.0, True), (300.0, False)])
 def test_a_process_on_another_machine_lives_as_long_as_it_gives_signs(local: Scene, ago: float, alive: bool) -> None:
     local.launch = rewritten(local.launch, host="elsewhere")
     local.log("start", TRAIN, ago)
-    assert local.seen().going_on == alive
+    assert local.status().going_on == alive
     assert local.state(TRAIN) == ("running" if alive else "lost")
 
 
@@ -311,7 +315,7 @@ def test_a_running_stage_needs_as_long_as_its_progress_says(scene: Scene) -> Non
     scene.queue["2_0"] = RUNNING
     scene.log("start", TRAIN, 60.0, job="2_0")
     progress(scene, TRAIN, 25, 100, ago=58.0)
-    found = scene.standing(TRAIN)
+    found = scene.stage(TRAIN)
     assert found.progress and (found.progress.done, found.progress.total) == (25, 100)
     assert found.left == pytest.approx(180.0, abs=20.0)
 
@@ -321,15 +325,15 @@ def test_what_an_earlier_attempt_saved_does_not_count_as_speed(scene: Scene) -> 
     scene.log("interrupted", TRAIN, 600.0, reason="saved", done=50)
     scene.log("start", TRAIN, 60.0, job="2_0")
     progress(scene, TRAIN, 75, 100, ago=58.0)
-    assert scene.standing(TRAIN).left == pytest.approx(60.0, abs=10.0)
+    assert scene.stage(TRAIN).left == pytest.approx(60.0, abs=10.0)
 
 
 def test_progress_of_an_attempt_before_is_passed_over(scene: Scene) -> None:
     scene.queue["2_0"] = RUNNING
     progress(scene, TRAIN, 75, 100, ago=600.0)
     scene.log("start", TRAIN, 60.0, job="2_0")
-    assert scene.standing(TRAIN).progress is None
-    assert scene.standing(TRAIN).left == pytest.approx(40.0, abs=5.0)  # of its estimate
+    assert scene.stage(TRAIN).progress is None
+    assert scene.stage(TRAIN).left == pytest.approx(40.0, abs=5.0)  # of its estimate
 
 
 def test_estimates_are_corrected_by_how_they_came_true_and_divided_by_what_runs(scene: Scene) -> None:
@@ -337,22 +341,22 @@ def test_estimates_are_corrected_by_how_they_came_true_and_divided_by_what_runs(
     scene.queue |= {"2_0": RUNNING, "2_1": RUNNING, "3": PENDING}
     scene.log("start", TRAIN, 50.0, job="2_0")
     scene.log("start", OTHER, 50.0, job="2_1")
-    seen = scene.seen()
-    assert seen.at_once == 2
-    assert seen.work_left == pytest.approx(150.0 + 150.0 + 200.0, abs=15.0)
-    assert seen.eta == pytest.approx(250.0, abs=10.0)
+    status = scene.status()
+    assert status.at_once == 2
+    assert status.work_left == pytest.approx(150.0 + 150.0 + 200.0, abs=15.0)
+    assert status.eta == pytest.approx(250.0, abs=10.0)
 
 
 def test_what_has_failed_for_good_takes_no_time(scene: Scene) -> None:
     for planned in (TEXTS, OTHER):
         scene.record(planned)
     scene.log("failure", TRAIN, 10.0, reason="no", final=True)
-    assert (scene.seen().work_left, scene.seen().eta) == (None, None)
+    assert (scene.status().work_left, scene.status().eta) == (None, None)
 
 
 def test_nothing_is_said_of_a_time_while_nothing_runs(scene: Scene) -> None:
     scene.queue |= {"1": PENDING, "2_0": PENDING}
-    assert (scene.seen().work_left, scene.seen().eta) == (200.0, None)
+    assert (scene.status().work_left, scene.status().eta) == (200.0, None)
 
 
 def test_no_file_of_a_single_stage_is_read(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,5 +370,5 @@ def test_no_file_of_a_single_stage_is_read(scene: Scene, monkeypatch: pytest.Mon
         return whole(path, *arguments, **named)
 
     monkeypatch.setattr(Path, "read_text", noted)
-    assert len(scene.seen().stages) == 4
+    assert len(scene.status().stages) == 4
     assert read == {"jobs.jsonl"}

@@ -1,4 +1,4 @@
-"""How a stage is carried out, whatever it does."""
+"""Execution of a stage, whatever it does."""
 
 from __future__ import annotations
 

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.store.attempts import History, collected
+from bench.store.attempts import Attempts, attempts_from
 
 
-def history(*events: dict[str, Any]) -> History:
-    told = [{"identity": "a", "time": float(time), **event} for time, event in enumerate(events)]
-    return collected(told)["a"]
+def attempts(*events: dict[str, Any]) -> Attempts:
+    counted = [{"identity": "a", "time": float(time), **event} for time, event in enumerate(events)]
+    return attempts_from(counted)["a"]
 
 
 START, FAILED, DIED = {"event": "start"}, {"event": "failure", "final": False}, {"event": "death"}
@@ -18,30 +18,30 @@ def interrupted(done: int) -> dict[str, Any]:
 
 
 def test_failures_and_deaths_count() -> None:
-    found = history(START, FAILED, START, DIED)
-    assert (found.spent, found.hopeless, found.started) == (2, False, None)
+    found = attempts(START, FAILED, START, DIED)
+    assert (found.spent, found.fatal, found.running) == (2, False, None)
     assert found.failure is not None
     assert found.failure["event"] == "death"
 
 
-def test_an_attempt_that_ended_without_a_word_counts_when_the_next_one_starts() -> None:
-    found = history(START, START)
+def test_an_attempt_that_left_no_outcome_counts_when_the_next_one_starts() -> None:
+    found = attempts(START, START)
     assert found.spent == 1
-    assert found.started is not None
-    assert found.started["time"] == 1.0
+    assert found.running is not None
+    assert found.running["time"] == 1.0
 
 
 def test_interruptions_count_only_without_progress() -> None:
-    assert history(START, interrupted(5), START, interrupted(9)).spent == 0
-    assert history(START, interrupted(5), START, interrupted(5), START, interrupted(4)).spent == 2
+    assert attempts(START, interrupted(5), START, interrupted(9)).spent == 0
+    assert attempts(START, interrupted(5), START, interrupted(5), START, interrupted(4)).spent == 2
 
 
-def test_a_failure_that_would_repeat_itself_is_hopeless() -> None:
-    assert history(START, {"event": "failure", "final": True}).hopeless
+def test_a_failure_that_repeats_itself_is_fatal() -> None:
+    assert attempts(START, {"event": "failure", "final": True}).fatal
 
 
 def test_success_and_notes_cost_nothing() -> None:
-    found = history(START, {"event": "note"}, {"event": "end"})
-    assert (found.spent, found.started, found.failure) == (0, None, None)
+    found = attempts(START, {"event": "note"}, {"event": "end"})
+    assert (found.spent, found.running, found.failure) == (0, None, None)
     assert found.last is not None
     assert found.last["event"] == "end"

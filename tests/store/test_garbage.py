@@ -1,4 +1,4 @@
-"""Removing what nobody needs: what goes, what stays, and that nothing breaks beside work that goes on."""
+"""Garbage: what is removed, what stays, and that running stages lose nothing."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.commands.garbage import gc
+from bench.commands.store import gc
 from bench.core.errors import UserError
 from bench.store import garbage
-from bench.store.garbage import DAY, GONE, MANY, Waste, find, remove
+from bench.store.garbage import DAY, GONE, MANY, Garbage, find, remove
 from bench.store.records import Store
 
 ROOT = Path(__file__).parents[2]
@@ -61,13 +61,13 @@ def tree(folder: Path) -> dict[str, tuple[int, float]]:
     return {name: (status.st_size, status.st_mtime) for name, status in found.items()}
 
 
-def found(store: Store, cache: Path, days: float = 30) -> list[Waste]:
+def found(store: Store, cache: Path, days: float = 30) -> list[Garbage]:
     return list(find(store, cache, days, NOW))
 
 
 def paths(store: Store, cache: Path, days: float = 30) -> set[str]:
-    """What can go, relative to the folder of store and cache."""
-    return {str(waste.path.relative_to(cache.parent)) for waste in found(store, cache, days)}
+    """Paths of the garbage, relative to the folder of store and cache."""
+    return {str(item.path.relative_to(cache.parent)) for item in found(store, cache, days)}
 
 
 def clean(store: Store, cache: Path) -> list[str]:
@@ -78,15 +78,15 @@ def clean(store: Store, cache: Path) -> list[str]:
 # --- classes ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_store_and_a_cache_that_are_not_there_hold_no_waste(tmp_path: Path) -> None:
+def test_a_store_and_a_cache_that_are_not_there_hold_no_garbage(tmp_path: Path) -> None:
     assert found(Store(tmp_path / "none"), tmp_path / "neither") == []
 
 
 def test_the_folder_of_a_record_that_was_interrupted_goes_after_a_day(store: Store, cache: Path) -> None:
     put(store.root / "writing" / "abc-12345678" / "weights.bin", 1.1, "12345")
     put(store.root / "writing" / "xyz-12345678" / "weights.bin", 0.9)
-    (waste,) = found(store, cache)
-    assert (waste.path.name, waste.bytes) == ("abc-12345678", 5)
+    (item,) = found(store, cache)
+    assert (item.path.name, item.bytes) == ("abc-12345678", 5)
 
 
 @pytest.mark.parametrize("sign", ["event", "progress", "claim"])
@@ -144,7 +144,7 @@ def test_claims_go_with_the_record_or_when_all_of_a_stage_are_old(store: Store, 
         "train-new.1": 29, "evaluate-done.1": 1,
     }.items():  # fmt: skip
         put(store.root / "claims" / f"{name}.json", days)
-    names = [waste.path.name.removesuffix(".json") for waste in found(store, cache)]
+    names = [item.path.name.removesuffix(".json") for item in found(store, cache)]
     assert names == ["train-done.1", "train-done.2", "train-old.9", "train-old.10"]
 
 
@@ -195,8 +195,8 @@ def test_frames_stay_beside_running_stages_where_reading_leaves_no_trace(
 
     monkeypatch.setattr(os, "statvfs", lambda path: Silent)
     frames(cache, "unread", written=60, read=31)
-    (waste,) = found(store, cache)
-    assert waste.reason == "not written for 30 days"
+    (item,) = found(store, cache)
+    assert item.reason == "not written for 30 days"
     put(store.root / "running" / "train-abc.json", 0.5)
     assert found(store, cache) == []
 
@@ -309,7 +309,7 @@ def test_a_line_that_is_written_while_its_log_is_merged_stays(
 
 
 def litter(store: Store, cache: Path) -> None:
-    """Waste of every kind."""
+    """Garbage of every kind."""
     record(store, "done")
     put(store.root / "writing" / "abc-12345678" / "weights.bin", 40)
     put(store.checkpoint("train", "done") / "training.pt", 0)
@@ -325,7 +325,7 @@ def litter(store: Store, cache: Path) -> None:
 
 def test_what_is_found_goes_and_the_rest_stays(store: Store, cache: Path) -> None:
     litter(store, cache)
-    going = {waste.path for waste in found(store, cache)}
+    going = {item.path for item in found(store, cache)}
     before = set(cache.parent.rglob("*"))
     assert clean(store, cache) == []
     below = {path for path in before if path in going or going & set(path.parents)}
@@ -337,7 +337,7 @@ def test_what_is_found_goes_and_the_rest_stays(store: Store, cache: Path) -> Non
 def test_looking_changes_nothing(store: Store, cache: Path) -> None:
     litter(store, cache)
     before = tree(cache.parent)
-    assert {waste.kind for waste in found(store, cache)} == {
+    assert {item.kind for item in found(store, cache)} == {
         "unfinished record",
         "checkpoint",
         "progress",
@@ -504,7 +504,7 @@ def test_a_store_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 def test_no_torch_is_imported() -> None:
     code = (
-        "import sys; from pathlib import Path; from bench.commands.garbage import gc; gc(Path('.'), Path('none'), "
+        "import sys; from pathlib import Path; from bench.commands.store import gc; gc(Path('.'), Path('none'), "
         "dry_run=True); sys.exit(any(name in sys.modules for name in ('torch', 'pandas', 'numpy', 'submitit')))"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -72,7 +72,7 @@ def test_damage_is_noticed(store: Store) -> None:
     write(store)
     (store.folder("train", "abc") / "weights.bin").write_text("short")
     (store.folder("train", "abc") / "weights.bin").write_text("longer")
-    with pytest.raises(UserError, match=r"weights\.bin: 6 bytes, recorded were 5"):
+    with pytest.raises(UserError, match=r"weights\.bin: .*6 bytes.* 5"):
         store.read("train", "abc")
 
 

@@ -11,7 +11,7 @@ import pytest
 from bench.commands.app import main
 from bench.core.errors import UserError
 from bench.store.records import Store
-from bench.store.why import Difference, find_record, why
+from bench.store.why import Difference, differences, find_record
 
 CODE = {"bench.models.clip": "c1c1c1c1c1c1", "methods.mote.model": "m1m1m1m1m1m1"}
 TEXTS: dict[str, Any] = {
@@ -50,8 +50,8 @@ class Records:
 
     def difference(self, a: str, b: str) -> tuple[list[Difference], str, list[str]]:
         found = find_record(self.store, a), find_record(self.store, b)
-        answer = why(*found)
-        return answer.differences, answer.verdict(*found), answer.notes
+        answer = differences(*found)
+        return answer.fields, answer.verdict(*found), answer.notes
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_code(records: Records, source: dict[str, str], expected: list[tuple[str
 def test_records_that_do_not_say_which_code_they_ran(records: Records, changes: dict[str, Any]) -> None:
     older = records.add(TRAIN, {"source": None, **changes})
     differences, verdict, notes = records.difference(older, records.add(TRAIN))
-    assert notes == ["Records of A do not say which code they ran: whether more of it differs is not known."]
+    assert notes == ["Records of A do not say which code they ran: more of it may differ."]
     if changes:
         assert [difference.field for difference in differences] == ["seed"] and verdict == "1 field differs."
     else:
@@ -167,7 +167,7 @@ def test_inputs_that_are_gone_and_that_one_side_lacks(records: Records) -> None:
     a = records.add(evaluated, train=("train", "dead" * 8), features=kept)
     differences, _, notes = records.difference(a, records.add(evaluated, train=kept))
     assert differences == [("train", "train deaddead", "train 00000001"), ("features", "train 00000001", "–")]
-    assert notes == ["train: a record is no longer in the store, so what differs in it is not known."]
+    assert notes == ["train: a record is no longer in the store, so its differences are not known."]
 
 
 def test_a_record_is_named_by_its_start_or_its_folder(records: Records, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_record_is_named_by_its_start_or_its_folder(records: Records, tmp_path
     assert find_record(records.store, identity[:8]).record["identity"] == identity
     assert find_record(records.store, str(folder)).record["spec"]["seed"] == 5
     same = find_record(records.store, identity)
-    assert why(same, same).verdict(same, same) == f"The same record: train it (train {identity})."
+    assert differences(same, same).verdict(same, same) == f"The same record: train it (train {identity})."
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,74 @@
+"""Options and consoles that commands share, and the opening and the report of a suite."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from methods.registry import use_plugins
+
+if TYPE_CHECKING:
+    from bench.graph.build import Graph
+    from bench.store.provenance import Provenance
+    from bench.store.records import Store
+    from bench.suite.trial import Suite
+
+console = Console(stderr=True)  # progress, warnings, errors
+out = Console()  # results
+
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="name of a shipped suite, or a path to a YAML file")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. recipe.epochs=5")]
+StorePath = Annotated[Path, typer.Option("--store", envvar="VTB_STORE", help="folder of records and reports")]
+CachePath = Annotated[
+    Path | None, typer.Option("--cache", envvar="VTB_CACHE", help="folder of the embedded videos and decoded frames")
+]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="PACKAGE", help="package of a method without an entry point; may be repeated"),
+]
+
+DEFAULT_STORE = Path("runs")
+
+
+def say(text: str, style: str | None = None) -> None:
+    """Print a result as it is, without markup or line breaks."""
+    out.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def open_suite(
+    name: str, overrides: list[str] | None, cache: Path | None, plugins: list[str] | None
+) -> tuple[Suite, Graph]:
+    """Read a suite and build its graph, with a progress bar for datasets that are read for the first time."""
+    from bench.commands.display import bars
+    from bench.graph.build import build_graph
+    from bench.suite.resolve import load_suite, suite_path
+
+    use_plugins(plugins or ())
+    if cache is not None:
+        os.environ["VTB_CACHE"] = str(cache)
+    gc.disable()  # thousands of small objects all stay alive; collecting takes half of a large plan's time
+    suite = load_suite(suite_path(name), tuple(overrides or ()))
+    with bars(console) as shown:
+        tasks: dict[str, Any] = {}
+
+        def hashing(dataset: str, done: int, total: int) -> None:
+            if dataset not in tasks:
+                tasks[dataset] = shown.add_task(f"reading {dataset} once for its identity")
+            shown.update(tasks[dataset], completed=done, total=total)
+
+        graph = build_graph(suite, hashing)
+    gc.enable()
+    return suite, graph
+
+
+def write_suite_report(suite: Suite, graph: Graph, store: Store, origin: Provenance) -> Path:
+    """Write a suite's report from the records there are. Returns its page."""
+    from reports.collect import collect
+    from reports.page import write_report
+
+    return write_report(collect(suite, graph, store, origin), store.root / "reports" / suite.name)

@@ -1,0 +1,80 @@
+"""The commands on the store: `why` compares two records, `gc` removes garbage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from bench.commands.options import DEFAULT_STORE, CachePath, StorePath, console, out, say
+from bench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.store.garbage import Garbage
+
+RecordName = Annotated[str, typer.Argument(help="start of a record's identity, of any kind, or a record's folder")]
+
+
+def why(a: RecordName, b: RecordName, store: StorePath = DEFAULT_STORE) -> None:
+    """Show which fields make two records differ: settings, data, code, and those of their inputs."""
+    from bench.store.records import Store
+    from bench.store.why import differences, find_record
+
+    records = [find_record(Store(store), key) for key in (a, b)]
+    found = differences(*records)
+    if found.fields:
+        table = Table("field", *(f"{side}: {one.record['title']}" for side, one in zip("AB", records, strict=True)))
+        for difference in found.fields:
+            table.add_row(*map(Text, difference))
+        out.print(table)
+    for sentence in [found.verdict(*records), *found.notes]:
+        say(sentence)
+
+
+def gc(
+    store: StorePath = DEFAULT_STORE,
+    cache: CachePath = None,
+    days: Annotated[int, typer.Option("--days", min=1, help="how long unfinished work and frames are kept")] = 30,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would be removed")] = False,
+    paths: Annotated[bool, typer.Option("--paths", help="name every file and folder")] = False,
+) -> None:
+    """Remove garbage: leftovers of ended work, and decoded frames that were not read for long. Records stay."""
+    from bench.core.files import cache_dir
+    from bench.store.garbage import find, remove
+    from bench.store.records import Store
+
+    if not store.is_dir():
+        raise UserError("no such folder", where=str(store), hint="--store names the folder of records")
+    found = find(Store(store), cache.expanduser() if cache else cache_dir(), days, time.time())
+    with console.status("searching"):
+        ended = [(item, "") for item in found] if dry_run else list(remove(found))
+    gone = [item for item, error in ended if not error]
+    for item in gone if paths else ():
+        say(f"{item.kind:<18} {item.path}")
+    if gone:
+        out.print(_table(gone, "would be removed" if dry_run else "removed"))
+    else:
+        say("nothing to remove")
+    for error in (error for _, error in ended if error):
+        console.print(f"not removed: {error}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def _table(gone: Iterable[Garbage], title: str) -> Table:
+    """Number and size of each kind of garbage, with the reason, and the total."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for item in gone:
+        groups.setdefault((item.kind, item.reason), []).append(item.bytes)
+    table = Table(title=title, title_justify="left")
+    for name in ("what", "number", "size", "why"):
+        table.add_column(name, justify="right" if name in ("number", "size") else "left")
+    for (kind, reason), sizes in groups.items():
+        table.add_row(kind, f"{len(sizes):,}", decimal(sum(sizes)), reason)
+    table.add_section()
+    all_sizes = [size for sizes in groups.values() for size in sizes]
+    table.add_row("in all", f"{len(all_sizes):,}", decimal(sum(all_sizes)))
+    return table

@@ -1,0 +1,349 @@
+"""The commands on suites: `plan`, `run`, `report`, and `list`, which shows the names that a suite may use."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from bench.commands.display import bars, clock, summary, watching
+from bench.commands.options import (
+    DEFAULT_STORE,
+    CachePath,
+    Overrides,
+    Plugins,
+    StorePath,
+    SuiteName,
+    console,
+    open_suite,
+    out,
+    say,
+    write_suite_report,
+)
+from bench.core.errors import UserError
+from methods.registry import use_plugins
+
+if TYPE_CHECKING:
+    from bench.data.datasets import Dataset
+    from bench.graph.build import Graph
+    from bench.graph.plan import Plan
+    from bench.graph.stage import Stage
+    from bench.launch.launches import LaunchData
+    from bench.launch.local import Outcome
+    from bench.stages.work import Compute
+    from bench.store.records import Store
+    from bench.suite.trial import Suite
+
+
+class Launcher(StrEnum):
+    """Values of `--on`."""
+
+    local = "local"
+    slurm = "slurm"
+
+
+class Listed(StrEnum):
+    """Values of `list`."""
+
+    methods = "methods"
+    suites = "suites"
+    datasets = "datasets"
+    protocols = "protocols"
+
+
+def run(
+    suite: SuiteName,
+    overrides: Overrides = None,
+    store: StorePath = DEFAULT_STORE,
+    cache: CachePath = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=0, help="stages at once; 0 = in this process (default: cores, at most 8)"),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...; auto: cuda if there is one")] = "auto",
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of a stage")] = 1,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="decoding processes of a stage; 0 = in the stage")
+    ] = 1,
+    frame_cache: Annotated[
+        float, typer.Option("--frame-cache", min=0, help="GB of decoded frames to keep; 0 = none")
+    ] = 10.0,
+    checkpoint_seconds: Annotated[
+        float, typer.Option("--checkpoint-seconds", min=0, help="seconds between two checkpoints of a training")
+    ] = 60.0,
+    tensorboard: Annotated[
+        str, typer.Option("--tensorboard", metavar="FOLDER", help="folder for event files of trainings")
+    ] = "",
+    wandb: Annotated[
+        str, typer.Option("--wandb", metavar="PROJECT", help="W&B project that trainings are logged to")
+    ] = "",
+    on: Annotated[Launcher, typer.Option("--on", help="this machine, or jobs of a Slurm cluster")] = Launcher.local,
+    site: Annotated[
+        Path | None,
+        typer.Option(
+            "--site", metavar="FILE", help="profile of the cluster (docs/slurm.md); else $VTB_SITE, else defaults"
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="with --on slurm: only print the batch scripts")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Run the stages of a suite that have no record, then write its report. On Slurm, submit them and return."""
+    from bench.checkpoints.imported import refuse_unimported
+    from bench.graph.plan import cache_frames, default_jobs, estimate, make_plan, measured_rates
+    from bench.stages.work import Compute
+    from bench.store.provenance import provenance
+    from bench.store.records import Store
+    from bench.suite.resolve import suite_path
+
+    started = time.monotonic()
+    if dry_run and on is Launcher.local:
+        raise UserError("needs --on slurm", where="--dry-run", hint="`plan` shows the stages to run on this machine")
+    declared, graph = open_suite(suite, overrides, cache, plugin)
+    records, origin = Store(store.resolve() if on is Launcher.slurm else store), provenance()
+    made = make_plan(graph, records)
+    _show_plan(made, declared, graph)
+    _refuse_missing_data(made, graph)
+    refuse_unimported(graph.stages.values(), records)
+    todo = [stage for stage in graph.stages.values() if not records.done(*stage.key)]
+    failed = 0
+    if todo:
+        slots = default_jobs() if jobs is None else jobs
+        compute = Compute(
+            device,
+            threads,
+            workers,
+            frame_cache_gb=frame_cache,
+            checkpoint_seconds=checkpoint_seconds,
+            tensorboard=tensorboard,
+            wandb=wandb,
+        )
+        estimates = dict(zip((stage.identity for stage in todo), estimate(todo, measured_rates(records)), strict=True))
+        about = {
+            "suite": declared.name,
+            "file": str(suite_path(suite).resolve()),
+            "folder": str(Path.cwd()),
+            "overrides": overrides or [],
+            "compute": asdict(compute),
+            "provenance": origin,
+            "cached": len(graph.stages) - len(todo),
+        }
+
+        def prepare() -> None:
+            _build_worlds(graph, todo, max(1, slots))
+            cache_frames(todo, int(frame_cache * 1e9))
+
+        if on is Launcher.slurm:
+            _on_slurm(declared, todo, records, estimates, about, site, None if dry_run else prepare)
+            return
+        prepare()
+        failed = _on_this_machine(graph, todo, records, compute, slots, estimates, about)
+    else:
+        console.print("Nothing had to run: every stage has its record.")
+    say(f"report: {write_suite_report(declared, graph, records, origin)}")
+    console.print(f"Done in {time.monotonic() - started:.0f} s.")
+    if failed:
+        raise typer.Exit(1)
+
+
+def plan(
+    suite: SuiteName,
+    overrides: Overrides = None,
+    store: StorePath = DEFAULT_STORE,
+    cache: CachePath = None,
+    stages: Annotated[bool, typer.Option("--stages", help="list every stage")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Show the plan of a suite: its stages, those cached, missing data, and about how long the rest takes."""
+    from bench.graph.plan import make_plan
+    from bench.store.records import Store
+
+    declared, graph = open_suite(suite, overrides, cache, plugin)
+    records = Store(store)
+    _show_plan(make_plan(graph, records), declared, graph)
+    for stage in graph.stages.values() if stages else ():
+        state = "cached" if records.done(*stage.key) else "data missing" if stage.missing else "to run"
+        say(f"{state:<12} {stage.kind:<8} {stage.identity}  {stage.title}")
+
+
+def report(
+    suite: SuiteName,
+    overrides: Overrides = None,
+    store: StorePath = DEFAULT_STORE,
+    cache: CachePath = None,
+    plugin: Plugins = None,
+) -> None:
+    """Write a suite's report from the records there are; cells without a record are shown as missing."""
+    from bench.store.provenance import provenance
+    from bench.store.records import Store
+
+    declared, graph = open_suite(suite, overrides, cache, plugin)
+    say(f"report: {write_suite_report(declared, graph, Store(store), provenance())}")
+
+
+def list_(what: Annotated[Listed, typer.Argument(help="kind of names")], plugin: Plugins = None) -> None:
+    """List the names that a suite may use."""
+    use_plugins(plugin or ())
+    for name, text in _listing(what):
+        out.print(f"[bold]{name}[/bold]  {text}", highlight=False, soft_wrap=True)
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+def _show_plan(plan: Plan, suite: Suite, graph: Graph) -> None:
+    from bench.store.records import KINDS
+
+    table = Table(title=f"{suite.name}: {len(suite.trials)} trials", title_justify="left")
+    for title in ("stage", "cached", "to run", "data missing"):
+        table.add_column(title, justify="left" if title == "stage" else "right")
+    for kind in KINDS:
+        counts = [plan.cached[kind], plan.to_run[kind], plan.missing[kind]]
+        if any(counts):
+            table.add_row(kind, *(str(count) if count else "" for count in counts))
+    out.print(table)
+    basis = "from earlier records" if plan.measured else "a rough guess from FLOPs"
+    if plan.to_run:
+        say(f"about {clock(plan.seconds)} of work in one slot ({basis})")
+    if plan.frames:
+        say(f"frame cache: {plan.frames / 1e9:.2g} GB of frames are read more than once")
+    for why, trainings in graph.uncached.items():
+        say(f"{len(trainings)} trainings decode and encode in every step, without cached features: {why}")
+    for note in (note for notes in graph.notes.values() for note in notes):
+        say(f"note: {note}")
+    for dataset, reason in plan.missing_data.items():
+        say(f"data missing: {dataset}: {reason}")
+
+
+def _refuse_missing_data(plan: Plan, graph: Graph) -> None:
+    """Raise UserError for the first dataset, or file of a recipe, that is missing."""
+    for name, reason in plan.missing_data.items():
+        if name not in graph.datasets:
+            raise UserError(reason, where="recipe")
+        raise UserError(reason, where=f"dataset '{name}'", hint="see docs/add_a_dataset.md")
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+def _build_worlds(graph: Graph, todo: list[Stage], workers: int) -> None:
+    """Render the embedded videos that the stages need and that are missing."""
+    needed = {stage.context["dataset"] for stage in todo if "dataset" in stage.context}
+    worlds: list[Any] = [data for name in sorted(needed) if (data := graph.datasets[name]).buildable]
+    for data in worlds:
+        if data.missing():
+            with bars(console) as shown:
+                task = shown.add_task(f"making the videos of {data.name}", total=None)
+                data.build(lambda done, total, task=task: shown.update(task, completed=done, total=total), workers)
+
+
+def _on_this_machine(
+    graph: Graph,
+    todo: list[Stage],
+    records: Store,
+    compute: Compute,
+    slots: int,
+    estimates: dict[str, float],
+    about: LaunchData,
+) -> int:
+    """Carry out the stages here. Returns the number of stages that have no record afterwards."""
+    from bench.launch.launches import PlannedStage, create
+    from bench.launch.local import run_local
+
+    launch = create(
+        records, {**about, "on": "local"}, [PlannedStage.of(stage, estimates[stage.identity]) for stage in todo]
+    )
+    origin = {**about["provenance"], "launch": launch.name}
+    try:
+        with watching(console, estimates, max(1, slots)) as watch:
+            outcome = run_local(list(graph.stages.values()), records, compute, slots, origin, watch)
+    except BaseException:
+        launch.end("cancelled")
+        raise
+    blocked = [stage.identity for stage in outcome.blocked]
+    launch.end("incomplete" if outcome.failed or blocked else "complete", outcome.failed, blocked)
+    return _show_failures(outcome, graph)
+
+
+def _show_failures(outcome: Outcome, graph: Graph) -> int:
+    """Print the failed stages and the number of blocked ones. Returns the number of both together."""
+    for identity, reason in outcome.failed.items():
+        console.print(f"failed: {graph.stages[identity].title}\n{reason}", style="red", highlight=False, markup=False)
+    if outcome.blocked:
+        console.print(f"{len(outcome.blocked)} stages were not started because an input failed.", style="red")
+    return len(outcome.failed) + len(outcome.blocked)
+
+
+def _on_slurm(
+    suite: Suite,
+    todo: list[Stage],
+    records: Store,
+    estimates: dict[str, float],
+    about: LaunchData,
+    site: Path | None,
+    prepare: Callable[[], None] | None,
+) -> None:
+    """Submit the stages and print the commands that follow them; without `prepare`, only print the scripts."""
+    from bench.commands.finalizer import finalize
+    from bench.launch.site import load_site
+    from bench.launch.slurm import launch_slurm, planned
+
+    about, stages = planned(suite, todo, estimates, load_site(site), about)
+    if prepare is None:
+        _show_scripts(about, stages, records)
+        return
+    prepare()
+    launch = launch_slurm(about, stages, todo, records, finalize)
+    say(f"{launch.name}: {summary(launch.arrays())}")
+    for arguments in (f"status {launch.name}", "logs TRIAL", f"cancel {launch.name}", f"retry {launch.name}"):
+        watch = " --watch" if arguments.startswith("status") else ""
+        say(f"  python run_suite.py {arguments} --store {records.root}{watch}")
+
+
+def _show_scripts(about: LaunchData, stages: list[Any], records: Store) -> None:
+    """Print the batch scripts that would be submitted, without writing a file or asking Slurm."""
+    from bench.commands.display import counted
+    from bench.launch.launches import Launch
+    from bench.launch.scheduler import DEFAULT_MAX_ARRAY
+    from bench.launch.slurm import plan_round, script
+
+    launch = Launch(records.root / "launches" / "<launch>", about, tuple(stages))
+    limit = about["site"]["max_array"] or DEFAULT_MAX_ARRAY
+    submissions = plan_round(launch, list(range(len(stages))), {}, limit=limit)
+    names = [f"<{number}: {each.name}>" for number, each in enumerate(submissions, start=1)]
+    for name, each in zip(names, submissions, strict=True):
+        size = f"{counted(sum(map(len, each.array_tasks)), 'stage')} in {counted(len(each.array_tasks), 'job')}"
+        purpose = "finalizer: resubmits lost stages, or writes the report" if each.finalizer else size
+        say(f"# {name}: {purpose}\n{script(launch, each, names)}")
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+
+def _listing(what: Listed) -> list[tuple[str, str]]:
+    """Names and descriptions."""
+    from bench.data.datasets import datasets
+    from bench.suite.named_protocols import named_protocols
+    from bench.suite.resolve import SUITES, load_suite
+    from methods.registry import methods
+
+    if what is Listed.methods:
+        return [(name, found.summary) for name, found in methods().items()]
+    if what is Listed.datasets:
+        return [(name, _described(data)) for name, data in datasets({}).items()]
+    if what is Listed.protocols:
+        return list(named_protocols())
+    suites = [load_suite(path) for path in sorted(SUITES.glob("*.yaml"))]
+    return [(suite.name, suite.file.title) for suite in suites]
+
+
+def _described(data: Dataset) -> str:
+    """Splits with their numbers of videos, as far as known, and what is missing."""
+    splits = [f"{split} {count:,}" if (count := data.count(split)) else split for split in data.splits]
+    missing = None if data.buildable else data.missing()
+    return ", ".join(splits) + (f"  ({missing})" if missing else "")
