@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from bench.commands.app import main
-from tests.videos import write_tiny_dataset
+from bench.glyphs import world
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SUITE = """\
 title: Miniature
 datasets:
-  tiny: {root: ., classes: classes.csv, splits: {train: train.txt, test: test.txt}}
-recipe: {source: tiny, templates: glyphs, views: {frames: 4, copies: 2}, batch: 8, epochs: 6, warmup_epochs: 1, lr: 5.0e-3,
-         descriptions: glyphs}
+  known: {root: ., classes: train.csv, splits: {train: train.txt, test: seen.txt}}
+  new: {root: ., classes: unseen.csv, splits: {test: unseen.txt}}
+recipe: {source: known, templates: glyphs, views: {frames: 4, copies: 2}, batch: 8, epochs: 6, warmup_epochs: 1,
+         lr: 2.0e-3, descriptions: glyphs}
 protocol: {templates: glyphs, views: {frames: 4}}
 protocols:
-  closed-set: {role: closed-set, dataset: tiny, split: train}
-  zero-shot: {role: zero-shot, dataset: tiny, views: {clips: 2, crops: 3}}
+  closed-set: {role: closed-set, dataset: known}
+  zero-shot: {role: zero-shot, dataset: new, views: {clips: 2, crops: 3}}
 rows:
   clip_mean: {method: clip_mean}
   text4vis: {method: text4vis, config: {layers: 1}}
@@ -33,24 +35,27 @@ rows:
 """
 
 
-CLASSES = [
-    f"{thing} {verb}" for thing in ("skull", "sun", "king", "flag") for verb in ("rising", "growing", "blinking")
-]
-
-
-def _write_dataset(folder: Path) -> None:
-    """Noise of twelve classes: 24 videos that are learnt by heart, and 36 others."""
-    write_tiny_dataset(folder, train=24, test=36)
-    (folder / "classes.csv").write_text("id,name\n" + "".join(f"{n},{name}\n" for n, name in enumerate(CLASSES)))
-    for split, count in (("train", 24), ("test", 36)):
-        (folder / f"{split}.txt").write_text("".join(f"{split}/{n}.mp4 {n % len(CLASSES)}\n" for n in range(count)))
+def _write_dataset(folder: Path, name: str, subset: str, split: str, clips: int) -> None:
+    """A few clips of each of twelve classes of the embedded world, as a dataset with a list `NAME.txt`."""
+    names, listed, kept = world.class_names("narrow", subset)[:12], [], Counter[int]()
+    for path, label in world.entries("narrow", subset, split):
+        if label < len(names) and kept[label] < clips:
+            kept[label] += 1
+            listed.append((f"{name}/{len(listed)}.mp4", label, path))
+    (folder / name).mkdir()
+    for file, _, path in listed:
+        world.encode(world.render_entry("narrow", path), folder / file)
+    (folder / f"{name}.txt").write_text("".join(f"{file} {label}\n" for file, label, _ in listed))
+    (folder / f"{name}.csv").write_text("id,name\n" + "".join(f"{n},{own}\n" for n, own in enumerate(names)))
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store after the suite has run in this process."""
     folder = tmp_path_factory.mktemp("miniature")
-    _write_dataset(folder)
+    _write_dataset(folder, "train", "source", "train", 2)
+    _write_dataset(folder, "seen", "source", "validation", 3)
+    _write_dataset(folder, "unseen", "objects", "test", 3)
     (folder / "miniature.yaml").write_text(SUITE, encoding="utf-8")
     options = (
         "--store",
