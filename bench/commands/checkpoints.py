@@ -76,8 +76,10 @@ def pretrain(
     ),
 ) -> None:
     """Pretrain the embedded tiny CLIP as the shipped weights were (most of an hour; resumes if interrupted)."""
-    from tools.pretrain import pretrain as train
-
+    try:
+        from tools.pretrain import pretrain as train
+    except ModuleNotFoundError as error:
+        raise UserError("the recipe of the embedded CLIP is not installed", hint="run this in a checkout") from error
     with bars(console) as shown:
         task = shown.add_task("pre-training", total=None)
         file = train(

@@ -585,28 +585,3 @@ def encode(frames_THW3: np.ndarray, file: Path) -> None:
         for frame_HW3 in frames_THW3:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_HW3, format="rgb24")))
         container.mux(stream.encode())
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# A look at it
-
-
-def sample_sheet(world: str, file: Path) -> None:
-    """A picture with six classes of every set, a row each: every second frame of one clip, as rendered."""
-    import numpy as np
-    from PIL import Image
-
-    columns = [_clip_rows(world, subset, rows=6) for subset in SUBSETS]
-    sheet = np.concatenate([np.concatenate(columns[:2], axis=1), np.concatenate(columns[2:], axis=1)])
-    Image.fromarray(sheet).quantize().save(file, optimize=True)  # noise hardly compresses in full colour
-
-
-def _clip_rows(world: str, subset: str, rows: int) -> np.ndarray:
-    """Clips of evenly spread classes, [rows * H, T/2 * W, 3], with a dark margin to the right and below."""
-    import numpy as np
-
-    split = SPLITS[subset][0]
-    listed = entries(world, subset, split)
-    step = len(class_names(world, subset)) // rows * _clips(_world(world), split, subset)
-    strips = [np.concatenate(list(render_entry(world, listed[step * row][0])[::2]), axis=1) for row in range(rows)]
-    return np.pad(np.concatenate(strips), ((0, 8), (0, 8), (0, 0)))

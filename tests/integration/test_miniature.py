@@ -37,7 +37,8 @@ rows:
 
 def _write_dataset(folder: Path, name: str, subset: str, split: str, clips: int) -> None:
     """A few clips of each of twelve classes of the embedded world, as a dataset with a list `NAME.txt`."""
-    names, listed, kept = world.class_names("narrow", subset)[:12], [], Counter[int]()
+    names, kept = world.class_names("narrow", subset)[:12], Counter[int]()
+    listed: list[tuple[str, int, str]] = []
     for path, label in world.entries("narrow", subset, split):
         if label < len(names) and kept[label] < clips:
             kept[label] += 1
