@@ -46,6 +46,7 @@ def open_suite(
     """Read a suite and build its graph, with a progress bar for datasets that are read for the first time."""
     from bench.commands.display import bars
     from bench.graph.build import build_graph
+    from bench.published.pairing import pairs
     from bench.suite.resolve import load_suite, suite_path
 
     use_plugins(plugins or ())
@@ -53,6 +54,9 @@ def open_suite(
         os.environ["VTB_CACHE"] = str(cache)
     gc.disable()  # thousands of small objects all stay alive; collecting takes half of a large plan's time
     suite = load_suite(suite_path(name), tuple(overrides or ()))
+    pairs(suite)  # refuses a selector of published numbers that finds none
+    for note in suite.renamed:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     with bars(console) as shown:
         tasks: dict[str, Any] = {}
 

@@ -66,18 +66,19 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
         known = next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), 1)
         return f"{path}:{known}: {dotted}" if dotted else f"{path}:{known}"
 
-    renamed = tuple(_rename(data, where))
     # What is written out must not undo an override, so overrides that ask for it come first and all others last.
     first = [text for text in overrides if text.partition("=")[0].rpartition(".")[2] in ("world", "fidelity")]
     changed += [_override(data, text) for text in first]
+    renamed = [*_rename(data, where)]
     if "world" in data or "fidelity" in data or any("fidelity" in row for row in _rows(data)):
         validate(SuiteFile, data, where)
         data = expanded(data, where)
     changed += [_override(data, text) for text in overrides if text not in first]
+    renamed += _rename(data, where)
     file = validate(SuiteFile, data, where)
     folder = folder or path.parent
     declared = {name: _declared(name, folder, settings, where) for name, settings in file.datasets.items()}
-    suite = Suite(path.stem, file, declared, _axis_names(file, where), (), where, renamed)
+    suite = Suite(path.stem, file, declared, _axis_names(file, where), (), where, tuple(renamed))
     _check_report(suite, where)
     return replace(suite, trials=tuple(_trials(suite, where)))
 
