@@ -125,7 +125,8 @@ class Model(nn.Module):
 
     def trained_state(self) -> dict[str, Tensor]:
         """What training changed: trainable parameters and the head's buffers, under their state-dict names."""
-        return {name: tensor for name, tensor in self.state_dict().items() if name in self._trained_names()}
+        trained = self._trained_names()
+        return {name: tensor for name, tensor in self.state_dict().items() if name in trained}
 
     def load_trained(self, state: dict[str, Tensor]) -> None:
         """Inverse of `trained_state`. Raises KeyError when names are missing or left over."""

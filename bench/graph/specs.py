@@ -95,9 +95,11 @@ class Parts:
         memo = ("missing", name, split, selection.classes)
         if memo not in self.memo:
             data = self._dataset(name)
-            reason = None if data.buildable else data.missing(split)
-            if reason is None and selection.classes != "all":
-                reason = data.missing(data.ranked_by())
+            reason = None
+            if not data.buildable:
+                reason = data.missing(split)
+                if reason is None and selection.classes != "all":
+                    reason = data.missing(data.ranked_by())
             if reason:
                 self.missing[name] = reason
             else:
