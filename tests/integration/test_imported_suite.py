@@ -25,9 +25,11 @@ rows:
 """
 
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("VTB_CACHE", str(tmp_path / "cache"))
+def folder(tmp_path: Path) -> Path:
     write_tiny_dataset(tmp_path)
     torch.save(mote_checkpoint(), tmp_path / "released.pt")
     return tmp_path

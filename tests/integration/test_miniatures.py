@@ -21,10 +21,7 @@ MEAN = {"mean": {"method": "clip_mean"}}
 UCF = [name.replace(" ", "") for name in shipped()["ucf101"].class_names()]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VTB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("VTB_DATA", raising=False)
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 def run(
