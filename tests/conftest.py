@@ -11,8 +11,18 @@ import pytest
 
 from tests.launch.scenes import EVALUATE, OTHER, TEXTS, TRAIN, Scene
 
-# Tests of these folders train, decode in processes, or run whole suites; single modules elsewhere carry the mark.
-SLOW = {"benchmarks", "care", "contract", "integration", "stages", "tools"}
+# Folders and modules that train, decode in processes that hang or die, or run whole suites.
+SLOW = (
+    "benchmarks/",
+    "care/",
+    "contract/",
+    "integration/",
+    "stages/",
+    "tools/",
+    "commands/test_profile",
+    "reports/test_latex",
+)
+SLOW += ("video/test_loader", "video/test_pool", "video/test_robustness")
 LONGEST = ("test_contract", "test_end_to_end", "test_template", "test_interruption")  # minutes, which the others fill
 
 CACHE = os.environ.get("VTB_CACHE")
@@ -27,7 +37,7 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first, so that a small mistake shows within seconds; then the longest files, so that none ends alone."""
     for item in items:
-        if SLOW & set(item.nodeid.split("/")[:-1]):
+        if item.nodeid.removeprefix("tests/").startswith(SLOW):
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: (item.get_closest_marker("slow") is not None, item.path.stem not in LONGEST))
 

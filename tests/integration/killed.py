@@ -47,6 +47,7 @@ def run(suite: Path, store: Path) -> None:
 
 def armed(kill_at: int, events: Events) -> None:
     """Patch steps, writes and renames so that event number `kill_at` ends the process; others are noted."""
+
     def event(kind: str) -> bool:
         events.append(kind)
         return len(events) - 1 == kill_at
