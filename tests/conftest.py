@@ -1,4 +1,4 @@
-"""What all tests share: folders and settings of their own, the order, the mark `slow`, and fixtures of several rooms."""
+"""Shared by all tests: folders and settings of their own, the order, the mark `slow`, fixtures of several rooms."""
 
 from __future__ import annotations
 
@@ -11,18 +11,12 @@ import pytest
 
 from tests.launch.scenes import EVALUATE, OTHER, TEXTS, TRAIN, Scene
 
-# Folders and modules that train, decode in processes that hang or die, or run whole suites.
+# Folders and modules that train, decode in processes that hang or die, draw figures by the dozen, or run whole suites.
 SLOW = (
-    "benchmarks/",
-    "care/",
-    "contract/",
-    "integration/",
-    "stages/",
-    "tools/",
-    "commands/test_profile",
-    "reports/test_latex",
+    *("benchmarks/", "care/", "checkpoints/", "contract/", "integration/", "stages/", "tools/"),
+    *("video/test_loader", "video/test_pool", "video/test_robustness", "commands/test_profile", "measure/test_flops"),
+    *(f"reports/test_{module}" for module in ("cost_figures", "experts", "figures", "latex", "page")),
 )
-SLOW += ("video/test_loader", "video/test_pool", "video/test_robustness")
 LONGEST = ("test_contract", "test_end_to_end", "test_template", "test_interruption")  # minutes, which the others fill
 
 CACHE = os.environ.get("VTB_CACHE")
@@ -35,7 +29,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first, so that a small mistake shows within seconds; then the longest files, so that none ends alone."""
+    """Fast tests first: a small mistake shows within seconds. Then the longest files, so that none ends alone."""
     for item in items:
         if item.nodeid.removeprefix("tests/").startswith(SLOW):
             item.add_marker(pytest.mark.slow)
