@@ -11,6 +11,7 @@ from bench.commands.app import main
 from bench.core.errors import UserError
 from bench.graph.build import build_graph
 from bench.suite.resolve import SUITES, load_suite
+from tests.errors import refused
 from tests.suites import write_suite
 
 MISTAKES = {
@@ -156,7 +157,7 @@ def test_a_mistake_gives_one_clear_message_and_exit_code_2(
 
 
 def test_an_override_is_validated_like_the_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"(?s)override recipe\.epoch=3: recipe\.epoch.*did you mean 'epochs'"):
+    with refused("recipe.epoch", where="override recipe.epoch=3", hint="'epochs'"):
         load_suite(write_suite(tmp_path), ("recipe.epoch=3",))
     with pytest.raises(UserError, match="written key=value"):
         load_suite(write_suite(tmp_path), ("recipe.epochs",))

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.core.errors import UserError
 from bench.glyphs import world as glyphs
 from bench.models.backbones import BUILTIN_FILE, backbone
 from bench.models.clip import load_clip
+from tests.errors import refused
 from tools import pretrain, stills
 
 TINY: dict[str, Any] = {
@@ -60,7 +60,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pyt
 
 def test_another_recipe_does_not_continue_a_checkpoint(tmp_path: Path) -> None:
     trained(tmp_path)
-    with pytest.raises(UserError, match=r"teacher\.pt: this checkpoint belongs to another recipe"):
+    with refused("another recipe", where="teacher.pt"):
         trained(tmp_path, seed=1)
 
 
