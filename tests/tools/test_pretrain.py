@@ -90,16 +90,6 @@ def test_the_cone_keeps_the_order_of_texts(tmp_path: Path) -> None:
     assert (gathered_KD @ gathered_KD.T).mean() > 0.75  # c^2 / (1 + c^2) = 0.8 for orthogonal texts
 
 
-def test_stills_follow_from_seed_and_step() -> None:
-    one, same, other = stills.still_batch(24, 1, 2), stills.still_batch(24, 1, 2), stills.still_batch(24, 1, 3)
-    assert one.captions == same.captions and np.array_equal(one.pixels_BHW3, same.pixels_BHW3)
-    assert one.captions != other.captions and one.pixels_BHW3.shape == (24, 64, 64, 3)
-    for caption, thing, verb in zip(one.captions, one.objects_B, one.verbs_B, strict=True):
-        assert list(glyphs.OBJECTS)[thing] in caption
-        assert verb < 0 or all(word in caption for word in glyphs.VERBS[verb].split())
-        assert set(caption.split()) <= {*stills.WORDS, "<unk>"}
-
-
 def test_confusing_captions_change_the_verb_only() -> None:
     batch = stills.still_batch(64, 0, 0)
     confusing = pretrain.confusing_captions(batch, np.random.default_rng(0))
