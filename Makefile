@@ -4,14 +4,19 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 REPORTS := $(or $(VTB_STORE),runs)/reports
 
-.PHONY: quickstart test suites methods slurm bench lint
+.PHONY: quickstart test test-fast suites methods slurm bench lint
 
 quickstart: $(VENV)/installed
 	$(BIN)/python run_suite.py quickstart
 
-# Two processes of one thread each; the tests of a file stay together and share what they have made.
+# Two processes of one thread each; the tests of a file stay together and share what they have made. Five minutes.
+TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(TWO)
+
+# What trains, decodes in processes or runs whole suites is left out: a minute.
+test-fast: $(VENV)/installed
+	$(TWO) -m 'not (slow or suites)'
 
 # The suites of papers, in the embedded world, with few epochs.
 suites: $(VENV)/installed

@@ -1,7 +1,8 @@
-"""Order of the tests: whole suites last, so that a small mistake shows within seconds; and what many of them need."""
+"""Shared by all tests: folders and settings of their own, the order, the mark `slow`, fixtures of several rooms."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,15 @@ import pytest
 
 from tests.launch.scenes import EVALUATE, OTHER, TEXTS, TRAIN, Scene
 
-LONGEST = "test_interruption"  # three minutes, which others can fill if it does not come last
+# Folders and modules that train, decode in processes that hang or die, draw figures by the dozen, or run whole suites.
+SLOW = (
+    *("benchmarks/", "care/", "checkpoints/", "contract/", "integration/", "stages/", "tools/"),
+    *("video/test_loader", "video/test_pool", "video/test_robustness", "commands/test_profile", "measure/test_flops"),
+    *(f"reports/test_{module}" for module in ("cost_figures", "experts", "figures", "latex", "page")),
+)
+LONGEST = ("test_contract", "test_end_to_end", "test_template", "test_interruption")  # minutes, which the others fill
+
+CACHE = os.environ.get("VTB_CACHE")
 
 
 def pytest_configure() -> None:
@@ -18,8 +27,38 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: ("integration" in item.nodeid, LONGEST not in item.nodeid))
+    """Fast tests first: a small mistake shows within seconds. Then the longest files, so that none ends alone."""
+    for item in items:
+        if item.nodeid.removeprefix("tests/").startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is not None, item.path.stem not in LONGEST))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test meets the user's cache, store, datasets or site, or finds what another run left there."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("VTB_DATA", "VTB_SITE", "VTB_STORE"):
+            patch.delenv(name, raising=False)
+        patch.setenv("VTB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("settings")))
+        yield
+
+
+@pytest.fixture
+def users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For suites of the embedded world at its real size, whose videos take half a minute to make."""
+    monkeypatch.setenv("VTB_CACHE", CACHE) if CACHE else monkeypatch.delenv("VTB_CACHE")
+
+
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without pictures, which take most of a small suite's time; for what is about everything else."""
+    from reports import page
+
+    monkeypatch.setattr(page, "FIGURES", ())
 
 
 @pytest.fixture

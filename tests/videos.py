@@ -14,7 +14,8 @@ def write_video(path: Path, frames_THW3: np.ndarray, codec: str = "libx264", fps
     """Encode uint8 RGB frames."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps)
+        # One thread: with more, one of 150 files has other bytes.
+        stream = container.add_stream(codec, rate=fps, options={"threads": "1"})
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = frames_THW3.shape[1:3]
         stream.pix_fmt = "yuv420p"

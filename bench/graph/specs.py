@@ -70,9 +70,9 @@ class Specs:
 
     def _missing(self, name: str, split: str, classes: str) -> str | None:
         data = self.dataset(name)
-        reason = None if data.buildable else data.missing(split)
-        if reason is None and classes != "all":
-            reason = data.missing(data.ranked_by())
+        reason = None
+        if not data.buildable:
+            reason = data.missing(split) or (data.missing(data.ranked_by()) if classes != "all" else None)
         if reason:
             self.absent[name] = reason
         else:

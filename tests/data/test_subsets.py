@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.core.errors import UserError
 from bench.data.datasets import Entry
 from bench.data.subsets import base_and_novel, few_shot, merged_vocabulary, of_classes
+from tests.errors import refused
 
 
 def videos(counts: list[int]) -> list[Entry]:
@@ -42,7 +42,7 @@ def test_every_video_of_a_class_can_be_drawn() -> None:
 
 
 def test_a_class_with_too_few_videos_is_named() -> None:
-    with pytest.raises(UserError, match=r"class 1 has 3 videos, fewer than 4 shots\n.*'1/"):
+    with refused("class 1", "3 videos", "4 shots", "'1/"):
         few_shot(videos([4, 3, 4]), 4, 0)
 
 

@@ -23,6 +23,7 @@ import torch
 
 from bench.graph.build import build_graph
 from bench.launch.local import run_local
+from bench.stages import encode, evaluate, probe, texts, train  # loaded once, here, and not by every child
 from bench.stages.work import Compute
 from bench.store.records import Store
 from bench.suite.resolve import load_suite
@@ -46,7 +47,6 @@ def run(suite: Path, store: Path) -> None:
 
 def armed(kill_at: int, events: Events) -> None:
     """Patch steps, writes and renames so that event number `kill_at` ends the process; others are noted."""
-    from bench.stages import encode, evaluate, probe, texts, train
 
     def event(kind: str) -> bool:
         events.append(kind)

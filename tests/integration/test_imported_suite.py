@@ -10,6 +10,7 @@ import yaml
 
 from bench.commands.app import main
 from bench.store.records import Store
+from tests.errors import says
 from tests.official_files import mote_checkpoint
 from tests.videos import write_tiny_dataset
 
@@ -25,9 +26,11 @@ rows:
 """
 
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("VTB_CACHE", str(tmp_path / "cache"))
+def folder(tmp_path: Path) -> Path:
     write_tiny_dataset(tmp_path)
     torch.save(mote_checkpoint(), tmp_path / "released.pt")
     return tmp_path
@@ -62,4 +65,4 @@ def test_a_checkpoint_that_was_not_imported_is_asked_for(folder: Path, capsys: p
     row = "  released: {method: mote, config: {tower: tuned, layers: 1}, recipe: {imported: 0123456789abcdef}}\n"
     (folder / "released.yaml").write_text(SUITE + row)
     assert run(folder / "released.yaml", "--store", folder / "runs", "--jobs", "0") == 2
-    assert "run_suite.py import FILE --method mote --backbone glyph-vit" in capsys.readouterr().err
+    says(capsys.readouterr().err, "import FILE", "--method mote", "--backbone glyph-vit")

@@ -12,7 +12,6 @@ import pytest
 from bench.commands.app import main
 from bench.glyphs import world
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 SUITE = """\
 title: Miniature
 datasets:
@@ -76,12 +75,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_table_is_the_same_to_the_digit(store: Path) -> None:
     found = (store / "reports/miniature/table.csv").read_text(encoding="utf-8")
-    pinned = (GOLDEN / "miniature.csv").read_text(encoding="utf-8")
+    pinned = Path(__file__).with_name("miniature.csv").read_text(encoding="utf-8")
     assert list(csv.reader(found.splitlines())) == list(csv.reader(pinned.splitlines()))
 
 
 def test_losses_are_the_same(store: Path) -> None:
     records = [json.loads(path.read_text()) for path in (store / "records/train").glob("*/record.json")]
     found = {record["title"]: record["result"]["total"] for record in records}
-    pinned = json.loads((GOLDEN / "miniature.json").read_text(encoding="utf-8"))
+    pinned = json.loads(Path(__file__).with_name("miniature.json").read_text(encoding="utf-8"))
     assert found == pytest.approx(pinned, rel=1e-5)

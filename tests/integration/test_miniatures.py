@@ -15,16 +15,14 @@ from bench.data.datasets import shipped
 from bench.store.records import Store
 from bench.suite.named_protocols import _file
 from tests.data import miniatures
+from tests.errors import says
 
 SMALL: dict[str, Any] = {"templates": "name", "views": {"frames": 2, "resize": 64, "size": 64}}
 MEAN = {"mean": {"method": "clip_mean"}}
 UCF = [name.replace(" ", "") for name in shipped()["ucf101"].class_names()]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VTB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("VTB_DATA", raising=False)
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 def run(
@@ -149,7 +147,7 @@ def test_a_stray_line_is_named_and_nothing_is_written(tmp_path: Path, capsys: py
     places = {"ucf101": miniatures.ucf101(tmp_path, stray=True)}
     run(tmp_path, places, ["mote/ucf101"], code=2)
     told = capsys.readouterr().err
-    assert "testlist01.txt" in told and "twice" in told and "the first is in line 1" in told
+    says(told, "testlist01.txt", "twice", "line 1")
     assert not (tmp_path / "runs").exists()
 
 
@@ -179,7 +177,7 @@ def test_every_named_protocol_can_be_planned_without_any_data(
     (tmp_path / "all.yaml").write_text(json.dumps(suite))
     assert main(["plan", str(tmp_path / "all.yaml"), "--store", str(tmp_path / "runs")]) == 0
     told = capsys.readouterr().out
-    assert "environment variable $VTB_DATA is not set" in told and "data missing: ssv2" in told
+    says(told, "$VTB_DATA", "data missing: ssv2")
 
 
 def test_moving_a_dataset_keeps_its_records_and_another_copy_makes_new_ones(tmp_path: Path) -> None:

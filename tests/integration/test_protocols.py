@@ -33,10 +33,12 @@ rows: {rows}
 """
 
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path) -> Path:
     """Three training videos and two on each test list, per class; class 5 has one more, so it is not the rarest."""
-    monkeypatch.setenv("VTB_CACHE", str(tmp_path / "cache"))
     lists: dict[str, list[str]] = {"train": [], "test": [], "test2": []}
     for name, count in (("train", 3), ("test", 2), ("test2", 2)):
         for label in range(CLASSES):

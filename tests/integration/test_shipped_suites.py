@@ -17,7 +17,7 @@ PAPERS = ("mote-*", "vidprism-*", "text4vis-*", "msta-base-to-novel-hmdb51")
 NAMES = [path.stem for paper in PAPERS for path in sorted(SUITES.glob(f"{paper}.yaml"))]
 FEWER = ("world=glyphs", "recipe.epochs=1", "recipe.warmup_epochs=0.2", "recipe.views.copies=1", "seeds=[0]")
 
-pytestmark = pytest.mark.suites
+pytestmark = [pytest.mark.suites, pytest.mark.usefixtures("users_cache")]
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.videos import write_tiny_dataset
 
 ROOT = Path(__file__).parent.parent.parent
 TEMPLATE = ROOT / "docs/method_template"
@@ -56,9 +60,35 @@ def test_it_keeps_the_contract(python: Path, tmp_path: Path) -> None:
     assert "mote" not in told
 
 
-def test_it_runs_in_a_suite(python: Path, tmp_path: Path) -> None:
-    small = ("seeds=[0]", "recipe.epochs=1", "recipe.warmup_epochs=0", "recipe.views.copies=1")
-    run(python, tmp_path, ROOT / "run_suite.py", TEMPLATE / "suite.yaml", "--store", tmp_path / "runs", *small)
+def tiny(folder: Path) -> list[str]:
+    """Puts a tiny dataset in the place of the embedded world's."""
+    write_tiny_dataset(folder)
+    told = {"root": str(folder), "splits": {name: str(folder / f"{name}.txt") for name in ("train", "test")}}
+    places = ["closed-set", "new-objects", "new-verbs"]
+    return [
+        f"datasets.tiny={json.dumps({**told, 'classes': str(folder / 'classes.csv')})}",
+        "recipe.source=tiny",
+        *(f"protocols.{place}.dataset=tiny" for place in places),
+        "protocols.closed-set.split=test",
+    ]
+
+
+@pytest.mark.parametrize("world", [tiny, pytest.param(lambda folder: [], marks=pytest.mark.suites, id="embedded")])
+def test_it_runs_in_a_suite(
+    python: Path, tmp_path: Path, world: Callable[[Path], list[str]], users_cache: None
+) -> None:
+    small = ("seeds=[0]", "recipe.epochs=1", "recipe.warmup_epochs=0", "recipe.views.copies=1", *world(tmp_path))
+    run(
+        python,
+        tmp_path,
+        ROOT / "run_suite.py",
+        TEMPLATE / "suite.yaml",
+        "--store",
+        tmp_path / "runs",
+        "--jobs",
+        "0",
+        *small,
+    )
     table = (tmp_path / "runs/reports/suite/table.md").read_text()
     assert table.count("Attention pooling |") == 2
     assert "missing" not in table

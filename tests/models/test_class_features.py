@@ -16,6 +16,7 @@ from bench.glyphs.world import class_names
 from bench.graph.build import Graph, build_graph
 from bench.models.class_features import class_features
 from bench.suite.resolve import load_suite
+from tests.errors import refused, says
 from tests.suites import write_suite
 from tests.videos import write_tiny_dataset
 
@@ -51,9 +52,9 @@ def test_features_come_by_name_and_have_unit_norm(tmp_path: Path) -> None:
 
 def test_a_file_that_does_not_fit_is_named_with_what_is_wrong(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.safetensors")
-    with pytest.raises(UserError, match="has no features of 'a king', 'a die'"):
+    with refused("'a king', 'a die'", where=str(path)):
         class_features(str(path), ["a star", "a king", "a die"], D)
-    with pytest.raises(UserError, match="is 3 x 4, needed for 3 names: 3 x 512"):
+    with refused("3 x 4", "3 x 512", where=str(path)):
         class_features(str(path), NAMES, 512)
     other = write(tmp_path / "other.safetensors", key="rows")
     with pytest.raises(UserError, match="no file of class features"):
@@ -77,10 +78,11 @@ def test_a_file_counts_by_content_and_one_that_is_not_there_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("FEATURES", raising=False)
-    assert "environment variable $FEATURES is not set" in _graph(tmp_path, WITH).missing["$FEATURES"]
+    says(_graph(tmp_path, WITH).missing["$FEATURES"], "$FEATURES is not set")
     assert main(["run", str(tmp_path / "small.yaml"), "--store", str(tmp_path / "runs")]) == 2
     error = capsys.readouterr().err
-    assert "recipe: class features: environment variable $FEATURES is not set" in error and "dataset" not in error
+    says(error, "recipe: class features: ", "$FEATURES")
+    assert "dataset" not in error
     names = [*class_names("narrow", "source"), *class_names("narrow", "verbs")]
     identities = []
     for number, width in enumerate((128, 128, 128)):
@@ -97,7 +99,7 @@ def test_a_method_that_adapts_the_text_tower_is_refused(tmp_path: Path, capsys: 
     msta = ("method: dense_temporal, config: {layers: 1}", "method: msta")
     guided = ("  epochs: 1\n", "  epochs: 1\n  descriptions: glyphs\n  class_features: file\n")
     assert main(["plan", str(write_suite(tmp_path, msta, guided))]) == 2
-    assert "row 'dense' adapts the text tower" in capsys.readouterr().err
+    says(capsys.readouterr().err, "row 'dense'", "text tower")
 
 
 def test_the_text_towers_own_features_from_a_file_give_its_own_answers(

@@ -30,12 +30,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(synthetic.experts(), tmp_path_factory.mktemp("reports") / "suite").parent
 
 
-@pytest.fixture
-def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For what is about texts alone."""
-    monkeypatch.setattr(page, "FIGURES", ())
-
-
 def test_all_artifacts_are_there(folder: Path) -> None:
     figures = {"tradeoff", "expert-similarity-mote", "expert-accuracy-mote"}
     figures |= {f"expert-classes-mote-{protocol}" for protocol in ("UCF", "HMDB", "K600")}

@@ -16,6 +16,7 @@ from bench.core.seeds import seed_for
 from bench.models.clip import load_clip
 from bench.stages import maps
 from bench.video.transforms import normalise
+from tests.errors import refused
 from tests.stages.works import Experts, choices, tiny_selection, work
 
 VIEWS = {"frames": 4, "resize": 64, "size": 64}
@@ -69,7 +70,7 @@ def test_fewer_videos_than_asked_for_and_none_at_all(model: Experts, tmp_path: P
     made = _work(tmp_path, test=1)
     assert maps.run(made)["videos"] == ["test/0.mp4"]
     (tmp_path / "test/0.mp4").write_bytes(b"no video")
-    with pytest.raises(StageError, match="no video of 'tiny' can be decoded"):
+    with refused("'tiny'", "decoded", kind=StageError):
         maps.run(made)
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from bench.core.errors import StageError
 from bench.core.seeds import seed_for
 from bench.stages import probe
+from tests.errors import refused
 from tests.stages.works import Experts, choices, work
 
 VIDEOS, VIEWS, FRAMES, WIDTH = 9, 3, 4, 128
@@ -66,5 +67,5 @@ def test_shares_of_the_first_choice_are_kept_where_a_method_tells_them(model: Ex
 
 
 def test_a_feature_that_the_method_lacks(model: Experts, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"'stand-in' has no feature 'last_ffn_branch'; its features: t$"):
+    with refused("'stand-in'", "'last_ffn_branch'", ": t", kind=StageError):
         probe.run(_work(tmp_path, feature="last_ffn_branch"))

@@ -93,3 +93,8 @@ def weights(work: Work) -> dict[str, Tensor]:
 def files(work: Work) -> dict[str, bytes]:
     """Every file that a training left, by name."""
     return {path.name: path.read_bytes() for path in work.out.iterdir()}
+
+
+def close(one: Work, other: Work, atol: float) -> None:
+    """Asserts that two trainings have the same weights within `atol`."""
+    torch.testing.assert_close(weights(one), weights(other), atol=atol, rtol=0)

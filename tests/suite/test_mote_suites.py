@@ -31,9 +31,8 @@ def test_there_is_one_for_each_table_and_figure() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_plans_on_real_declarations_and_in_the_embedded_world_with_the_same_rows(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str,
 ) -> None:
-    monkeypatch.delenv("VTB_DATA", raising=False)
     (real, graph), (small, embedded) = planned(name), planned(name, "world=glyphs")
     assert [(t.row, t.point, t.seed) for t in real.trials] == [(t.row, t.point, t.seed) for t in small.trials]
     assert real.axes == small.axes
@@ -63,18 +62,3 @@ def test_rows_that_differ_in_inference_cost_one_training(name: str, rows: int, d
     plan = make_plan(graph, Store(tmp_path))
     assert plan.missing["train"] == trainings(graph) == distinct
     assert len({(trial.method, trial.config.model_dump_json()) for trial in suite.trials}) == distinct
-
-
-def test_the_official_preset_is_written_out_before_hashing() -> None:
-    suite, _ = planned("mote-table1", "seeds=[0]")
-    by_row = {trial.row: trial for trial in suite.trials}
-    assert {trial.config.tower for trial in suite.trials} == {"tuned"}
-    assert {trial.inference.clip_alpha for trial in suite.trials} == {0.99}
-    clean, _ = planned("mote-table1", "seeds=[0]", "fidelity=clean")
-    assert {trial.inference.clip_alpha for trial in clean.trials} == {1.0}
-    assert by_row["tfm"].recipe.epochs == 20
-
-
-def test_overrides_win_over_the_world() -> None:
-    suite, _ = planned("mote-table2b", "world=glyphs", "recipe.epochs=2", "seeds=[0]")
-    assert {(trial.recipe.epochs, trial.recipe.source) for trial in suite.trials} == {(2, "glyphs-narrow")}

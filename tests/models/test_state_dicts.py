@@ -1,0 +1,95 @@
+"""State dicts: official layouts there and back, and errors that name tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.models.state_dicts import (
+    HEAD,
+    TOWER,
+    collapsed,
+    layers_in,
+    official_layout,
+    official_names,
+    read_official,
+    read_torch,
+    refuse_differences,
+    trained_names,
+)
+from tests.errors import refused
+
+ONE = torch.ones(1)
+VISUAL, TEXT, FUSED = {"visual.proj": ONE}, {"token_embedding.weight": ONE}, {"a.weight": ONE}
+
+
+def saved(folder: Path, content: object) -> Path:
+    torch.save(content, folder / "checkpoint.pt")
+    return folder / "checkpoint.pt"
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"epoch": 3, TOWER: VISUAL | TEXT, HEAD: FUSED},
+        {"epoch": 3, TOWER: VISUAL | TEXT | {f"fusion_model.{name}": tensor for name, tensor in FUSED.items()}},
+        {TOWER: VISUAL, HEAD: FUSED},
+    ],
+    ids=["two dictionaries", "one dictionary", "no texts, no epoch"],
+)
+def test_an_official_layout_is_read_and_written_alike(layout: dict[str, Any], tmp_path: Path) -> None:
+    official = read_official(saved(tmp_path, {**layout, "optimizer_state_dict": {}}))
+    assert (official.tower, official.head) == (VISUAL, FUSED)
+    assert official.texts == (TEXT if "epoch" in layout else {})
+    assert official_layout(official) == layout
+
+
+def test_the_name_of_a_data_parallel_wrapper_is_taken_away(tmp_path: Path) -> None:
+    wrapped = {TOWER: {f"module.{name}": tensor for name, tensor in VISUAL.items()}, HEAD: FUSED}
+    assert read_official(saved(tmp_path, wrapped)).tower == VISUAL
+
+
+def test_files_of_another_kind_and_broken_values_are_refused(tmp_path: Path) -> None:
+    with refused("it holds state, other", where="checkpoint.pt", hint="--pretrained"):
+        read_official(saved(tmp_path, {"state": {}, "other": 1}))
+    with refused("a.weight", "finite", where="checkpoint.pt"):
+        read_official(saved(tmp_path, {TOWER: VISUAL, HEAD: {"a.weight": torch.tensor([torch.nan])}}))
+
+
+@pytest.mark.parametrize(
+    ("content", "named"), [(b"", "cut short"), (b"PK\x03\x04 and no more", "cut short"), (b"text", "no torch file")]
+)
+def test_what_is_no_torch_file_is_told_apart(content: bytes, named: str, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    file.write_bytes(content)
+    with refused(named, where=str(file)):
+        read_torch(file)
+
+
+def test_names_of_a_trained_state_and_back() -> None:
+    assert official_names(trained_names(VISUAL, FUSED)) == (VISUAL, FUSED)
+    assert set(trained_names(VISUAL, FUSED)) == {"clip.visual.proj", "head.a.weight"}
+
+
+def test_collapsed_experts_are_their_mean() -> None:
+    mlp = "transformer.resblocks.0.mlp."
+    head = {f"{mlp}fc_{way}.{i}.bias": torch.tensor([float(i)]) for way in ("up", "dn") for i in range(3)}
+    found = collapsed({**head, "transformer.resblocks.0.ln_1.bias": torch.zeros(1)})
+    means = {f"{mlp}c_fc.bias": torch.ones(1), f"{mlp}c_proj.bias": torch.ones(1)}
+    assert found == {"transformer.resblocks.0.ln_1.bias": torch.zeros(1), **means}
+
+
+def test_layers_are_counted_by_the_highest_number() -> None:
+    state = dict.fromkeys(("blocks.0.a", "blocks.11.b", "other.20.c"), torch.zeros(1))
+    assert (layers_in(state, r"blocks\.(\d+)\."), layers_in(state, r"none\.(\d+)")) == (12, 0)
+
+
+def test_differences_are_counted_and_the_first_named() -> None:
+    expected = {name: torch.zeros(2) for name in "abcdef"}
+    found = {"a": torch.zeros(2), "b": torch.zeros(3), "x": torch.zeros(1)}
+    with refused("no head", "4", "c, d, e and 1 more", "left over: x", "b is [3], expected [2]", where="file"):
+        refuse_differences(expected, found, "no head", "file")
+    refuse_differences(expected, expected, "no head", "file")

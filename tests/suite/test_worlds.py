@@ -1,0 +1,49 @@
+"""Presets of fidelity and another world, written out before anything is resolved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.suite.resolve import SUITES, load_suite
+from bench.suite.trial import Suite
+from tests.errors import refused
+from tests.suites import write_suite
+
+
+def shipped(name: str, *overrides: str) -> Suite:
+    return load_suite(SUITES / f"{name}.yaml", overrides)
+
+
+def test_the_official_preset_is_written_out_before_hashing() -> None:
+    suite = shipped("mote-table1", "seeds=[0]")
+    by_row = {trial.row: trial for trial in suite.trials}
+    assert {trial.config.tower for trial in suite.trials} == {"tuned"}
+    assert {trial.inference.clip_alpha for trial in suite.trials} == {0.99}
+    clean = shipped("mote-table1", "seeds=[0]", "fidelity=clean")
+    assert {trial.inference.clip_alpha for trial in clean.trials} == {1.0}
+    assert by_row["tfm"].recipe.epochs == 20
+
+
+def test_overrides_win_over_the_world() -> None:
+    suite = shipped("mote-table2b", "world=glyphs", "recipe.epochs=2", "seeds=[0]")
+    assert {(trial.recipe.epochs, trial.recipe.source) for trial in suite.trials} == {(2, "glyphs-narrow")}
+
+
+def test_names_of_worlds_and_presets_are_checked(tmp_path: Path) -> None:
+    with refused("'glyph'", where="world", allowed=["glyphs"], hint="'glyphs'"):
+        load_suite(write_suite(tmp_path, ("title: Small", "title: Small\nworld: glyph")))
+    with refused("'mote'", "'log'", where="rows.mote", allowed=["official", "clean"]):
+        load_suite(write_suite(tmp_path, ("  mote: {method: mote,", "  mote: {method: mote, fidelity: log,")))
+
+
+def test_data_without_a_counterpart_in_the_world_are_named(tmp_path: Path) -> None:
+    moved = ("title: Small", "title: Small\nworld: glyphs")
+    with refused("'glyphs-narrow'", where="recipe.source", hint="`world`"):
+        load_suite(write_suite(tmp_path, moved))
+    real = [
+        ("source: glyphs-narrow", "source: kinetics-400"),
+        ("dataset: glyphs-narrow, split: validation", "dataset: kinetics-400"),
+        ("dataset: glyphs-narrow-verbs", "dataset: ucf"),
+    ]
+    with refused("'ucf'", "'glyphs'", where="protocols.new-verbs.dataset", allowed=["ucf101"], hint="'ucf101'"):
+        load_suite(write_suite(tmp_path, moved, *real))
