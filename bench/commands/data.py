@@ -56,7 +56,7 @@ def doctor(
     files = listed(data, _splits(data, split))
     examination = Examination(data, files, decoder, full)
     with _progress(f"examining {dataset}", "faulty") as progress:
-        looked = examination.look(_workers(workers), seconds or (600.0 if full else 60.0), progress)
+        looked = examination.run(_workers(workers), seconds or (600.0 if full else 60.0), progress)
         findings = examination.findings(progress)
     folder = folder or Path("doctor", dataset)
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,12 +85,12 @@ def prepare(
 ) -> None:
     """Make a copy of a dataset that decodes fast: small H.264 videos with many key frames, under the same paths."""
     from bench.care.doctor import declared_bad, listed
-    from bench.care.prepare import Preparation, Target, declaration, refuse
+    from bench.care.prepare import Preparation, PreparedFolder, declaration, refuse
 
     data, how = _dataset(dataset, suite), Preparation(short_side, gop, crf)
     refuse(data, target)
     files = listed(data, _splits(data, split))
-    with Target(target, how) as copy:
+    with PreparedFolder(target, how) as copy:
         todo, failed = copy.todo(data, files)
         kept = len(files) - len(todo) - len(failed)
         if warning := copy.space_warning(todo):

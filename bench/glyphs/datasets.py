@@ -10,7 +10,7 @@ from bench.core.files import cache_dir
 from bench.core.identity import digest
 from bench.data.datasets import Dataset
 from bench.data.lists import Entry, Listing, Split
-from bench.data.manifest import Progress
+from bench.data.manifest import FileProgress
 from bench.glyphs import world
 
 
@@ -30,7 +30,7 @@ class Glyphs(Dataset):
     def missing(self, split: str | None = None) -> str | None:
         return None if world.is_built(self.world, cache_dir()) else f"the videos of '{self.name}' are not built yet"
 
-    def content(self, entries: Sequence[Entry], progress: Progress | None = None) -> str:
+    def content(self, entries: Sequence[Entry], progress: FileProgress | None = None) -> str:
         """Hash of the entries and of the recipe that renders them, so that plans need no videos."""
         return digest([world.recipe_digest(self.world), entries])
 

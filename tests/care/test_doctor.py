@@ -225,7 +225,7 @@ def test_labels_that_contradict_the_path(small: Small) -> None:
     assert small.run() == 1
     wrong = dict.fromkeys(["jump_rope/a.mp4", "v_HandStandPushups_g01_c02.mp4", "d.mp4"], "class mismatch")
     assert small.problems() == wrong
-    assert "label 1 is 'HandstandPushups', the path says 'Jump Rope'" in small.rows()["jump_rope/a.mp4"]["reason"]
+    assert "label 1 is 'HandstandPushups', but the path says 'Jump Rope'" in small.rows()["jump_rope/a.mp4"]["reason"]
     assert small.known_bad() == []
 
 
@@ -241,7 +241,7 @@ def test_leaks_by_path_and_by_content(small: Small) -> None:
         "two.mp4": "leak by content; duplicate",
         "three.mp4": "leak by content; duplicate",
     }
-    assert small.rows()["two.mp4"]["reason"].startswith("in test, has the bytes of one.mp4 in train")
+    assert small.rows()["two.mp4"]["reason"].startswith("in test, has the same bytes as one.mp4 in train")
 
 
 def test_duplicates_alone_are_a_warning(small: Small) -> None:

@@ -301,7 +301,7 @@ def test_a_folder_of_other_things_is_refused(small: Path) -> None:
 
 
 def test_two_processes_do_not_share_a_target(small: Path) -> None:
-    with prepare.Target(small.parent / "copy", Preparation()):
+    with prepare.PreparedFolder(small.parent / "copy", Preparation()):
         assert run(small) == 2
     assert run(small) == 0
 

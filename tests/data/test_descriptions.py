@@ -61,7 +61,7 @@ def test_lists_of_any_length_are_taken_and_counted(tmp_path: Path) -> None:
         ["a", "b", "c"],
     ]
     assert irregular(source, "temporal", "ucf101") == (
-        "2_t_description_ucf_101.json: 3 classes with other than 2 sentences, such as '1'"
+        "2_t_description_ucf_101.json: 3 classes do not have 2 sentences, such as '1'"
     )
     assert irregular("glyphs", "temporal", "ucf101") == ""
 
@@ -79,7 +79,7 @@ def test_the_plan_says_which_descriptions_are_irregular(tmp_path: Path) -> None:
         "rows: {msta: {method: msta}}\n"
     )
     notes = [note for own in build_graph(load_suite(suite)).notes.values() for note in own]
-    assert "2_s_description_tiny.json: 1 classes with other than 2 sentences, such as '1'" in notes
+    assert "2_s_description_tiny.json: 1 classes do not have 2 sentences, such as '1'" in notes
 
 
 def test_exchanged_sentences_of_hmdb51_are_given_back_unless_the_published_order_is_asked_for(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_exchanged_sentences_of_hmdb51_are_given_back_unless_the_published_order
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        (numbered(["a"]), "describes 1 classes where the list has 2"),
+        (numbered(["a"]), "describes 1 classes, but the class list has 2"),
         ({"0": ["a"], "2": ["b"]}, "has no key '1'"),
         (numbered(["a"], []), "key '1': has no sentence"),
         (numbered(["a"], [3]), "key '1': expected a list of sentences"),  # type: ignore[list-item]
@@ -118,7 +118,7 @@ def test_an_absent_file_names_those_that_are_there(tmp_path: Path) -> None:
 
 
 def test_what_is_no_source_or_kind_is_refused() -> None:
-    with pytest.raises(UserError, match="'folder#two' is no source"):
+    with pytest.raises(UserError, match="'folder#two' is not a source"):
         descriptions("folder#two", "spatial", "ucf101", ("x",))
     with pytest.raises(UserError, match="did you mean 'spatial'"):
         descriptions("glyphs", "spacial", "ucf101", ("x",))

@@ -65,8 +65,8 @@ def test_a_wrong_list_is_refused(tmp_path: Path, lines: str, message: str) -> No
         ("0,climb\n", "classes.csv:1: header is '0,climb'\n  allowed: id,name"),
         ("", "classes.csv:1: header is ''"),
         ("id,name\n", "classes.csv: lists no classes"),
-        ("id,name\n0,a\n2,b\n", "classes.csv:3: class id '2' where 1 was expected"),
-        ("id,name\n1,a\n", "classes.csv:2: class id '1' where 0 was expected"),
+        ("id,name\n0,a\n2,b\n", "classes.csv:3: class id '2', expected 1"),
+        ("id,name\n1,a\n", "classes.csv:2: class id '1', expected 0"),
         ("id,name\n0,a\n1,a\n", "classes.csv:3: class 'a' appears twice\n  hint: the first is in line 2"),
         ("id,name\n0,push, slowly\n", "classes.csv:2: expected id,name"),
         ("id,name\n0,\n", "classes.csv:2: expected id,name"),
@@ -144,7 +144,7 @@ def test_ucf_lists(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("YoYo/a.avi 2", "test.txt:1: class number 2 where 'YoYo' is class 3\n  hint: official lists count from 1"),
+        ("YoYo/a.avi 2", "test.txt:1: class number 2, but 'YoYo' is class 3\n  hint: official lists count from 1"),
         ("Yo-Yos/a.avi", "test.txt:1: unknown class 'Yo-Yos'\n  hint: did you mean 'YoYo'?"),
         ("Swimming/a.avi", "test.txt:1: unknown class 'Swimming'\n  hint: the dataset has 3 classes"),
         ("a.avi 1", "test.txt:1: 'a.avi' has no class folder"),
@@ -194,7 +194,7 @@ def test_kinetics_lists(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("youtube_id,time_start,time_end,split\nx,1,2,test\n", "test.txt:1: has no column 'label'\n  allowed: label,"),
-        ("youtube_id,time_start,time_end,split\nx,1,2,test\n", "hint: name a list with labels"),
+        ("youtube_id,time_start,time_end,split\nx,1,2,test\n", "hint: use a list with labels"),
         ("label,youtube_id\narguing,x\n", "test.txt:1: has no column 'time_start'"),
         ("", "test.txt:1: has no column 'label'"),
         (f"{K600_HEAD},x,1,2,test,0\n", "test.txt:2: video 'x' has no label"),

@@ -129,7 +129,7 @@ def test_a_path_with_an_at_sign_is_a_path(path: str, tmp_path: Path, monkeypatch
 def test_weights_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent\.safetensors: the weights file does not exist"):
         weights_identity("glyph-vit", str(tmp_path / "absent.safetensors"))
-    with pytest.raises(UserError, match="no weights of 'ViT-B-16' are built in"):
+    with pytest.raises(UserError, match="'ViT-B-16' has no built-in weights"):
         weights_identity("ViT-B-16", "builtin")
     with pytest.raises(UserError, match="whole number"):
         weights_identity("glyph-vit", "random:x")

@@ -107,7 +107,7 @@ def test_wrong_weights_are_named(clip: Clip, tmp_path: Path) -> None:
         load_clip("glyph-vit", str(file))
     message = str(caught.value)
     assert message.startswith(f"{file}: not the weights of 'glyph-vit'")
-    assert "missing: ln_final.bias" in message and "left over: classifier" in message
+    assert "missing: ln_final.bias" in message and "unexpected tensors: classifier" in message
     assert "visual.proj is [128, 5], expected [128, 128]" in message
 
 

@@ -84,7 +84,7 @@ def test_what_cannot_be_fetched_is_named_with_the_reason_and_the_ways_out(
     with pytest.raises(UserError) as caught:
         resolved("ViT-B-16", "laion2b_s34b_b88k")
     what, hint = str(caught.value).splitlines()
-    assert what.startswith("pretrained: the weights of 'ViT-B-16' by the tag 'laion2b_s34b_b88k' are not in the cache")
+    assert what.startswith("pretrained: the weights of 'ViT-B-16' with the tag 'laion2b_s34b_b88k'")
     assert "we cannot find the requested files in the local cache" in what
     command = re.search(r'python -c "(.+)";', hint)
     assert command and "recipe.pretrained" in hint
@@ -94,7 +94,7 @@ def test_what_cannot_be_fetched_is_named_with_the_reason_and_the_ways_out(
 
 def test_a_file_that_a_node_does_not_see_is_named(zoo_file: Path) -> None:
     zoo_file.unlink()
-    with pytest.raises(UserError, match=rf"{zoo_file}: the weights of .* are not there\n  hint: .*HF_HOME"):
+    with pytest.raises(UserError, match=rf"{zoo_file}: no weights file of .*\n  hint: .*HF_HOME"):
         load_clip(zoo.NAME, f"{zoo.TAG}@{zoo_file}")
 
 

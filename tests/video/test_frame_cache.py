@@ -1,6 +1,5 @@
 """The cache changes no bit, keeps to its limit, and survives whatever ends its writers."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.core.files import appended_json
 from bench.data.selection import Videos
 from bench.video import frame_cache as module
 from bench.video.frame_cache import estimate, frame_cache
@@ -86,7 +86,7 @@ def test_bits_are_the_same_with_and_without(videos: Videos, load: Load) -> None:
 def test_workers_fill_one_cache_together(videos: Videos, cache: Path) -> None:
     wanted = test_views(videos, Decoding(0))
     assert same(test_views(videos, cached(2)), wanted) and same(test_views(videos, cached(1)), wanted)
-    names = [json.loads(line)["name"] for index in cache.glob("frames/*/*.jsonl") for line in index.open()]
+    names = [line["name"] for index in cache.glob("frames/*/*.jsonl") for line in appended_json(index)]
     assert sorted(names) == ["0.mp4", "1.mp4", "2.mp4", "3.mp4", "5.mp4"]
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from bench.core.errors import UserError
 from bench.data.datasets import Entry
-from bench.data.subsets import base_and_novel, few_shot, merged_vocabulary, of_classes
+from bench.data.selection import base_and_novel, few_shot, merged_vocabulary, of_classes
 
 
 def videos(counts: list[int]) -> list[Entry]:
