@@ -68,13 +68,7 @@ def copies_loader(
 
 
 def train_loader(
-    videos: Samples,
-    views: TrainViews,
-    seed: int,
-    epoch: int,
-    order: Sequence[int],
-    batch: int,
-    decoding: Decoding,
+    videos: Samples, views: TrainViews, seed: int, epoch: int, order: Sequence[int], batch: int, decoding: Decoding
 ) -> Iterator[TrainBatch]:
     """Batches of the training videos `order` of one epoch; views depend only on seed, epoch and index.
 
@@ -206,11 +200,7 @@ def _read(
 
 
 def _view_batches(
-    videos: Samples,
-    draw: _TestDraw | _CopiesDraw,
-    decoding: Decoding,
-    batch: int,
-    indices: Iterable[int] | None,
+    videos: Samples, draw: _TestDraw | _CopiesDraw, decoding: Decoding, batch: int, indices: Iterable[int] | None
 ) -> Iterator[ViewBatch]:
     shape = draw.views.count, draw.views.frames, 3, draw.views.size, draw.views.size
     for part in _read(videos, draw, decoding, batch, range(len(videos)) if indices is None else indices):

@@ -11,15 +11,7 @@ from pydantic import ValidationError
 
 from bench.core.errors import UserError
 from bench.core.files import cache_dir
-from bench.data.datasets import (
-    Dataset,
-    Entry,
-    dataset,
-    datasets,
-    declared_fields,
-    embedded,
-    shipped,
-)
+from bench.data.datasets import Dataset, Entry, dataset, datasets, declared_fields, embedded, shipped
 from bench.glyphs import world as glyphs
 from bench.glyphs.datasets import Glyphs
 from bench.suite.yaml_lines import validate

@@ -160,5 +160,5 @@ def test_looks_leave_motions_out_and_motions_differ() -> None:
 
 
 def test_real_classes_are_not_in_the_embedded_world() -> None:
-    with pytest.raises(UserError, match="'brush hair' is no class of the embedded world"):
+    with pytest.raises(UserError, match="'brush hair' is not a class of the embedded world"):
         descriptions("glyphs", "spatial", "hmdb51", FOUR)

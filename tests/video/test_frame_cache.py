@@ -122,15 +122,7 @@ def test_long_videos_are_kept_as_far_as_they_are_shown(
     assert same(epoch(videos, cached()), wanted) and not shards(cache)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"content": "another list"},
-        {"resize": 24},
-        {"decoder": "pyav"},
-        {"code": True},
-    ],
-)
+@pytest.mark.parametrize("change", [{"content": "another list"}, {"resize": 24}, {"decoder": "pyav"}, {"code": True}])
 def test_another_content_resize_decoder_or_code_has_frames_of_its_own(
     change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
