@@ -20,7 +20,7 @@ from bench.data.lists import Entry, plain_name
 from bench.data.manifest import Manifest
 from bench.video.decoders import known_decoder
 from bench.video.pool import Finished, Pool, Result, Task, WorkerLost
-from bench.video.reader import Video, open_video
+from bench.video.reader import Video
 from bench.video.source import Source, VideoError
 
 if TYPE_CHECKING:
@@ -79,11 +79,7 @@ class FileCheck(NamedTuple):
 
 
 class _Fault(Exception):
-    """A problem of a file: its kind (one of FILES) and a one-line reason."""
-
-    def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(kind, reason)
-        self.kind, self.reason = kind, reason
+    """A problem of a file; its arguments are the kind (one of FILES) and a one-line reason."""
 
 
 class _CheckTask(NamedTuple):
@@ -120,7 +116,7 @@ def examine(source: Source, decoder: str, full: bool) -> tuple[FileCheck, str | 
             _check_container(source.path, facts)
         _decode(source, decoder, full, facts)
     except _Fault as fault:
-        facts |= {"problem": fault.kind, "reason": fault.reason}
+        facts["problem"], facts["reason"] = fault.args
     except OSError as error:
         facts |= {"problem": "undecodable", "reason": error.strerror or type(error).__name__}
     return FileCheck(decoder=decoder, full=full, **facts), sha256
@@ -193,7 +189,7 @@ def _decode(source: Source, decoder: str, full: bool, facts: dict[str, Any]) -> 
     import numpy as np
 
     try:
-        video = open_video(source, decoder)
+        video = Video(source, decoder)
         first = video.frames(np.array([0]))
     except VideoError as error:
         raise _Fault(_kind(error.reason), error.reason) from error
@@ -209,7 +205,7 @@ def _decode(source: Source, decoder: str, full: bool, facts: dict[str, Any]) -> 
             raise _Fault(kind, f"frame {place} of {last + 1}: {error.reason}") from error
     if full:
         try:
-            for _ in all_frames(open_video(source, STREAMING)):
+            for _ in all_frames(Video(source, STREAMING)):
                 pass
         except VideoError as error:
             raise _Fault("undecodable", error.reason) from error

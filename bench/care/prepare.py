@@ -29,7 +29,7 @@ from bench.core.errors import UserError
 from bench.core.files import append_json, appended_json, expanded, write_atomically
 from bench.data.datasets import PREPARED, Dataset
 from bench.video.pool import WorkerLost
-from bench.video.reader import open_video
+from bench.video.reader import Video
 from bench.video.source import Source, VideoError
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _encode(source: Source, writing: Path, how: Preparation) -> _Expected:
     import numpy as np
     from av.video.reformatter import Colorspace
 
-    video = open_video(source, STREAMING)
+    video = Video(source, STREAMING)
     height, width = how.size(*video.frames(np.array([0])).shape[1:3])
     compared = set(np.linspace(0, len(video) - 1, COMPARED).astype(int).tolist())
     expected = _Expected(len(video), (height, width), {})
@@ -156,7 +156,7 @@ def _resized(frame_HW3: np.ndarray, height: int, width: int) -> av.VideoFrame:
 def _verify(writing: Path, expected: _Expected, how: Preparation) -> None:
     import numpy as np
 
-    copy = open_video(Source(writing))
+    copy = Video(Source(writing))
     if len(copy) != expected.frames:
         raise VideoError(writing, f"the copy has {len(copy)} frames instead of {expected.frames}")
     indices = sorted(expected.pixels)

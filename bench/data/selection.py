@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class Selection(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Videos(Sequence[Sample]):
+class Videos:
     """Selected videos of a dataset; labels count within the selected classes."""
 
     dataset: Dataset
@@ -43,15 +43,7 @@ class Videos(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.entries)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Videos: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | Videos:
-        if isinstance(index, slice):
-            return Videos(self.dataset, self.entries[index])
+    def __getitem__(self, index: int) -> Sample:
         entry = self.entries[index]
         return Sample(entry.name, self.dataset.source(entry), entry.label)
 

@@ -24,7 +24,7 @@ from bench.core.errors import StageError
 from bench.core.seeds import seed_for
 from bench.video.frame_cache import CachedVideo, FrameCache, frame_cache
 from bench.video.pool import Decoding, Finished, Pool, WorkerLost
-from bench.video.reader import Video, open_video
+from bench.video.reader import Video
 from bench.video.sampling import test_indices, train_indices
 from bench.video.source import Sample, Samples, VideoError
 from bench.video.transforms import augmented, crop_views, resized
@@ -54,7 +54,7 @@ def test_loader(
     videos: Samples, views: TestViews, decoding: Decoding, batch: int, indices: Sequence[int] | None = None
 ) -> Iterator[ViewBatch]:
     """Batches of the test views of all videos or of the videos `indices`, in order. Failing videos are tried twice."""
-    return _view_batches(videos, _TestDraw(views), decoding, batch, indices)
+    return _view_batches(videos, partial(_test_views, views), views, decoding, batch, indices)
 
 
 test_loader.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it where it is imported
@@ -64,7 +64,7 @@ def copies_loader(
     videos: Samples, views: TrainViews, decoding: Decoding, batch: int, indices: Sequence[int] | None = None
 ) -> Iterator[ViewBatch]:
     """Batches of all fixed copies of training videos, as by `test_loader`; the same for every trial seed."""
-    return _view_batches(videos, _CopiesDraw(views), decoding, batch, indices)
+    return _view_batches(videos, partial(_copies, views), views, decoding, batch, indices)
 
 
 def train_loader(
@@ -85,7 +85,7 @@ def train_loader(
         other = seed_for("replacement", seed, epoch, task.asked, task.attempt) % len(videos)
         return _ReadTask(videos[other], other, task.asked, task.attempt + 1)
 
-    for part in _read(videos, _TrainDraw(views, seed, epoch), decoding, batch, order, replacement):
+    for part in _read(videos, partial(_train_view, views, seed, epoch), views, decoding, batch, order, replacement):
         tasks = [task for task, _ in part]
         yield TrainBatch(
             [task.index for task in tasks],
@@ -97,36 +97,23 @@ def train_loader(
 
 # --- views drawn from a video -----------------------------------------------------------------------------------------
 
-
-@dataclass(frozen=True)
-class _TestDraw:
-    views: TestViews
-
-    def __call__(self, video: Video | CachedVideo, index: int) -> Tensor:
-        indices_KT = test_indices(self.views, len(video), video.rate, seed_for("views", index))
-        frames_T3HW = resized(video.frames(indices_KT.ravel()), self.views.resize)
-        views_CM3SS = crop_views(frames_T3HW, self.views)  # C crops, M frames of all clips
-        return views_CM3SS.reshape(-1, *indices_KT.shape[1:], *views_CM3SS.shape[2:])
+Draw = Callable[[Video | CachedVideo, int], Tensor]  # (video, its index) -> pixels of its views
 
 
-@dataclass(frozen=True)
-class _CopiesDraw:
-    views: TrainViews
+def _test_views(views: TestViews, video: Video | CachedVideo, index: int) -> Tensor:
+    indices_KT = test_indices(views, len(video), video.rate, seed_for("views", index))
+    frames_T3HW = resized(video.frames(indices_KT.ravel()), views.resize)
+    views_CM3SS = crop_views(frames_T3HW, views)  # C crops, M frames of all clips
+    return views_CM3SS.reshape(-1, *indices_KT.shape[1:], *views_CM3SS.shape[2:])
 
-    def __call__(self, video: Video | CachedVideo, index: int) -> Tensor:
-        return _drawn(video, self.views, [seed_for("copy", copy, index) for copy in range(self.views.copies)])
+
+def _copies(views: TrainViews, video: Video | CachedVideo, index: int) -> Tensor:
+    return _drawn(video, views, [seed_for("copy", copy, index) for copy in range(views.copies)])
 
 
-@dataclass(frozen=True)
-class _TrainDraw:
-    views: TrainViews
-    seed: int
-    epoch: int
-
-    def __call__(self, video: Video | CachedVideo, index: int) -> Tensor:
-        copies = self.views.copies
-        fixed, fresh = ("copy", self.epoch % max(1, copies), index), ("sample", self.seed, self.epoch, index)
-        return _drawn(video, self.views, [seed_for(*(fixed if copies else fresh))])[0]
+def _train_view(views: TrainViews, seed: int, epoch: int, video: Video | CachedVideo, index: int) -> Tensor:
+    fixed, new = ("copy", epoch % max(1, views.copies), index), ("sample", seed, epoch, index)
+    return _drawn(video, views, [seed_for(*(fixed if views.copies else new))])[0]
 
 
 def _drawn(video: Video | CachedVideo, views: TrainViews, seeds: list[int]) -> Tensor:
@@ -157,7 +144,8 @@ ReadResult = np.ndarray | VideoError | WorkerLost
 class _Reader:
     """Reads one video in a worker. It tries twice, because the first failure may come from the file system."""
 
-    draw: _TestDraw | _CopiesDraw | _TrainDraw
+    draw: Draw
+    decoder: str
     cache: FrameCache | None
 
     def __call__(self, task: _ReadTask) -> ReadResult:
@@ -169,7 +157,7 @@ class _Reader:
         return failure
 
     def _video(self, task: _ReadTask) -> Video | CachedVideo:
-        opened = partial(open_video, task.sample.source, self.draw.views.decoder)
+        opened = partial(Video, task.sample.source, self.decoder)
         return opened() if self.cache is None else self.cache.video(task.sample.name, opened)
 
 
@@ -179,7 +167,8 @@ def _one_thread() -> None:
 
 def _read(
     videos: Samples,
-    draw: _TestDraw | _CopiesDraw | _TrainDraw,
+    draw: Draw,
+    views: TestViews | TrainViews,
     decoding: Decoding,
     batch: int,
     order: Iterable[int],
@@ -187,7 +176,7 @@ def _read(
 ) -> Iterator[list[Finished[_ReadTask, ReadResult]]]:
     """Results in batches; a batch is read while the consumer works on the one before."""
     finished = Pool(decoding.workers, decoding.seconds, decoding.note).run(
-        _Reader(draw, frame_cache(draw.views, decoding)),
+        _Reader(draw, views.decoder, frame_cache(views, decoding)),
         (_ReadTask(videos[index], index, index) for index in order),
         ahead=batch,
         name=attrgetter("sample.name"),
@@ -200,10 +189,15 @@ def _read(
 
 
 def _view_batches(
-    videos: Samples, draw: _TestDraw | _CopiesDraw, decoding: Decoding, batch: int, indices: Iterable[int] | None
+    videos: Samples,
+    draw: Draw,
+    views: TestViews | TrainViews,
+    decoding: Decoding,
+    batch: int,
+    indices: Iterable[int] | None,
 ) -> Iterator[ViewBatch]:
-    shape = draw.views.count, draw.views.frames, 3, draw.views.size, draw.views.size
-    for part in _read(videos, draw, decoding, batch, range(len(videos)) if indices is None else indices):
+    shape = views.count, views.frames, 3, views.size, views.size
+    for part in _read(videos, draw, views, decoding, batch, range(len(videos)) if indices is None else indices):
         pixels_bVT3SS = np.zeros((len(part), *shape), np.uint8)  # numpy allocates huge pages, much faster than torch
         failures: list[tuple[int, str]] = []
         for place, (task, result) in enumerate(part):

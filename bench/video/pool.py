@@ -90,19 +90,16 @@ class Pool:
 
         `function`, `prepare` (called once by each worker), tasks and results are pickled; arrays in a result travel as
         raw bytes. Besides the running tasks, up to `ahead` results wait for the consumer, which bounds the memory.
-        `replacement` can return a task that replaces one with this result; it is called in threads. `name` names tasks
-        in notes. Exceptions of `function`, `tasks` and `replacement` are raised here.
+        `replacement` can return a task that replaces one with this result. It, `name` (of a task in notes) and `note`
+        are called in threads. Exceptions of these, of `function` and of `tasks` are raised here.
         """
         if self.workers == 0:
             yield from _run_here(function, tasks, replacement)
             return
-        run = _PoolRun(self, function, prepare, tasks, replacement, self.workers + ahead)
+        run = _PoolRun(self, function, prepare, tasks, name, replacement, self.workers + ahead)
         try:
             run.start()
-            for finished, lost in run.results(ordered):
-                for task, worker in lost:
-                    self.note(f"{name(task)}: {worker.reason}")
-                yield finished
+            yield from run.results(ordered)
         finally:
             run.close()
 
@@ -131,16 +128,17 @@ class _PoolRun(Generic[Task, Result]):
         function: Callable[[Task], Result],
         prepare: Callable[[], None] | None,
         tasks: Iterable[Task],
+        name: Callable[[Task], str],
         replacement: Callable[[Task, Result | WorkerLost], Task | None],
         room: int,
     ) -> None:
-        self.seconds, self.replacement = pool.seconds, replacement
+        self.seconds, self.note, self.name, self.replacement = pool.seconds, pool.note, name, replacement
         self.program = pickle.dumps((function, prepare))
         self.tasks = enumerate(tasks)
         self.taking = threading.Lock()
         self.room = threading.Semaphore(room)  # for running tasks and waiting results
         self.changed = threading.Condition()  # guards the attributes below
-        self.finished: dict[int, tuple[Finished[Task, Result], list[tuple[Task, WorkerLost]]]] = {}
+        self.finished: dict[int, Finished[Task, Result]] = {}
         self.error: BaseException | None = None
         self.closing = False
         self.workers: set[_Worker] = set()
@@ -152,8 +150,8 @@ class _PoolRun(Generic[Task, Result]):
         for thread in self.threads:
             thread.start()
 
-    def results(self, ordered: bool) -> Iterator[tuple[Finished[Task, Result], list[tuple[Task, WorkerLost]]]]:
-        """Finished tasks, each with the lost workers of the tasks that it replaces."""
+    def results(self, ordered: bool) -> Iterator[Finished[Task, Result]]:
+        """Finished tasks in their order, or as they finish."""
         for number in count():
             with self.changed:
                 while not (self.error or not self.serving or (number in self.finished if ordered else self.finished)):
@@ -183,21 +181,21 @@ class _PoolRun(Generic[Task, Result]):
         try:
             while (taken := self._take()) is not None:
                 number, task = taken
-                lost: list[tuple[Task, WorkerLost]] = []
                 while True:
                     worker = worker or self._start_worker()
-                    finished = Finished(task, worker.result(task, self.seconds))
-                    if isinstance(finished.result, WorkerLost):
-                        lost.append((task, finished.result))
+                    result = worker.result(task, self.seconds)
+                    if isinstance(result, WorkerLost):
                         self._end_worker(worker)
                         worker = None
                     if self.closing:
                         return
-                    if (other := self.replacement(*finished)) is None:
+                    if isinstance(result, WorkerLost):
+                        self.note(f"{self.name(task)}: {result.reason}")
+                    if (other := self.replacement(task, result)) is None:
                         break
                     task = other
                 with self.changed:
-                    self.finished[number] = finished, lost
+                    self.finished[number] = Finished(task, result)
                     self.changed.notify_all()
         except BaseException as error:
             with self.changed:

@@ -21,18 +21,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def open_video(source: Source, decoder: str = "decord") -> Video:
-    """Open a video in the process that reads it; readers do not survive a fork.
+class Video:
+    """A video, opened in the process that reads it; readers do not survive a fork. `rate` is in frames per second.
 
     Raises VideoError if it is missing, empty, truncated, damaged or without frames; UserError for an unknown decoder.
     """
-    return Video(source, decoder)
 
-
-class Video:
-    """An open video; see `open_video`. `rate` is its frames per second."""
-
-    def __init__(self, source: Source, decoder: str) -> None:
+    def __init__(self, source: Source, decoder: str = "decord") -> None:
         self.path = Path(source.path)
         opener = FrameFolder if source.frames else decoder_named(decoder)
         if not source.frames:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from bench.core.errors import UserError
 
@@ -39,7 +38,12 @@ class Sample(NamedTuple):
     label: int
 
 
-Samples = Sequence[Sample]
+class Samples(Protocol):
+    """Videos by their index in a list."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 def refuse_escape(relative: str, where: str) -> None:

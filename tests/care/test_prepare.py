@@ -21,7 +21,7 @@ from bench.commands.app import main
 from bench.core.errors import UserError
 from bench.data.datasets import Dataset, dataset
 from bench.suite.resolve import load_suite
-from bench.video.reader import open_video
+from bench.video.reader import Video
 from bench.video.source import Source, VideoError
 from tests.video.clips import STEP, shown, write_clip
 
@@ -87,10 +87,10 @@ def test_the_lists_keep_working(small: Path, capsys: pytest.CaptureFixture[str])
     small.write_text(prepared)
     again = load_suite(small).datasets["small"]
     for index, entry in enumerate(again.entries("test")):
-        video = open_video(again.source(entry))
+        video = Video(again.source(entry))
         frames = video.frames(np.arange(len(video)))
         assert shown(frames) == list(range(5 + index)) and frames.shape[1:] == (256, 274, 3)
-        assert video.rate == open_video(original.source(entry)).rate == 8
+        assert video.rate == Video(original.source(entry)).rate == 8
     assert [path.name for path in copy.iterdir() if path.name.startswith(".")] == [".lock"]
 
 
@@ -156,16 +156,16 @@ def test_frame_k_is_frame_k(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chu
     monkeypatch.setattr(doctor, "CHUNK_BYTES", chunk_bytes)
     source = Source(uneven(tmp_path / "uneven.mp4"))
     facts = prepare_video(source, tmp_path / "copy.mp4", tmp_path / "writing", Preparation())
-    copy = open_video(Source(tmp_path / "copy.mp4"))
+    copy = Video(Source(tmp_path / "copy.mp4"))
     assert facts["frames"] == len(copy) == 24
-    assert shown(copy.frames(np.arange(24))) == shown(open_video(source).frames(np.arange(24))) == list(range(24))
-    assert copy.rate == pytest.approx(open_video(source).rate, rel=0.01)
+    assert shown(copy.frames(np.arange(24))) == shown(Video(source).frames(np.arange(24))) == list(range(24))
+    assert copy.rate == pytest.approx(Video(source).rate, rel=0.01)
 
 
 def test_a_turned_video_is_written_as_it_is_shown(tmp_path: Path) -> None:
     source = Source(turned(tmp_path / "turned.mp4"))
     prepare_video(source, tmp_path / "copy.mp4", tmp_path / "writing", Preparation())
-    wanted, found = (open_video(one).frames(np.array([4])) for one in (source, Source(tmp_path / "copy.mp4")))
+    wanted, found = (Video(one).frames(np.array([4])) for one in (source, Source(tmp_path / "copy.mp4")))
     assert wanted.shape == found.shape == (1, 64, 48, 3)
     assert np.abs(wanted.astype(int) - found).mean() < 3
 
@@ -191,7 +191,7 @@ def test_a_second_run_makes_nothing_and_a_changed_source_is_made_again(small: Pa
     assert run(small) == 0
     after = made(small)
     assert {path for path in PATHS if after[path] != before[path]} == {"a.mp4", "c.mkv"}
-    assert len(open_video(Source(small.parent / "copy" / "a.mp4"))) == 3
+    assert len(Video(Source(small.parent / "copy" / "a.mp4"))) == 3
     assert run(small) == 0 and made(small) == after
 
 
