@@ -85,7 +85,7 @@ def official(paths: list[Path], workers: int) -> Pass:
 # --- ours -------------------------------------------------------------------------------------------------------------
 
 
-def _videos(folder: Path) -> Videos:
+def videos_in(folder: Path) -> Videos:
     return listed(folder, sorted(path.name for path in (folder / "videos").iterdir()))
 
 
@@ -183,7 +183,7 @@ def test_reading(
     benchmark: BenchmarkFixture, files: Path, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VTB_CACHE", str(tmp_path))
-    downloaded, prepared = _videos(files / "downloaded"), _videos(files / "prepared")
+    downloaded, prepared = videos_in(files / "downloaded"), videos_in(files / "prepared")
     paths = sorted((files / "downloaded" / "videos").iterdir())
     plain, keeping = Decoding(workers), Decoding(workers, cache_bytes=10**10, content="speed")
     pyav = VIEWS.model_copy(update={"decoder": "pyav"})

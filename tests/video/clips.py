@@ -11,20 +11,15 @@ import numpy as np
 
 from bench.data.datasets import Dataset
 from bench.data.selection import Videos
+from tests.videos import write_video
 
 STEP = 6  # brightness between neighbouring frames; H.264 keeps flat frames within 1
 
 
 def write_clip(path: Path, frames: int = 12, width: int = 64, height: int = 48, pixels: str = "yuv420p") -> Path:
     """A clip whose frame i has the brightness `i * STEP`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options={"movflags": "faststart"} if path.suffix == ".mp4" else {}) as container:
-        stream = container.add_stream("libx264", rate=8, options={"threads": "1", "crf": "10"})
-        stream.width, stream.height, stream.pix_fmt = width, height, pixels
-        for index in range(frames):
-            flat_HW3 = np.full((height, width, 3), index * STEP, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(flat_HW3, format="rgb24")))
-        container.mux(stream.encode())
+    frames_THW3 = np.stack([np.full((height, width, 3), index * STEP, np.uint8) for index in range(frames)])
+    write_video(path, frames_THW3, pixels=pixels, options={"threads": "1", "crf": "10"})
     return path
 
 

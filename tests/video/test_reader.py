@@ -13,7 +13,8 @@ from bench.core.errors import UserError
 from bench.video.decoders import known_decoder
 from bench.video.reader import Video
 from bench.video.source import Source, VideoError, inside
-from tests.video.clips import STEP, shown, write_clip
+from tests.video.clips import STEP, shown, write_clip, write_sound
+from tests.videos import write_video
 
 # 2 to 72: widths whose rows decord hands over with padding, or nearly; then sizes of real datasets, and odd ones.
 SIZES = [
@@ -43,12 +44,7 @@ def opened(path: Path, decoder: str = "decord") -> Video:
 def test_pixels_are_those_of_another_decoder(tmp_path: Path, width: int, height: int, decoder: str) -> None:
     path = tmp_path / "noise.mp4"
     pictures = np.random.default_rng(0).integers(0, 256, (6, height, width, 3), np.uint8)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=8, options={"threads": "1"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv444p" if width % 2 else "yuv420p"
-        for picture_HW3 in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture_HW3, format="rgb24")))
-        container.mux(stream.encode())
+    write_video(path, pictures, pixels="yuv444p" if width % 2 else "yuv420p", options={"threads": "1"})
     with av.open(str(path)) as container:
         wanted = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     own = opened(path, decoder).frames(np.array([0, 3, 5]))
@@ -229,12 +225,7 @@ def test_reading_needs_no_torch(tmp_path: Path) -> None:
 
 
 def test_sound_alone_and_folders_are_video_errors(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
-        stream = container.add_stream("aac", rate=8000)
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        sound.sample_rate = 8000
-        container.mux(stream.encode(sound))
-        container.mux(stream.encode())
+    write_sound(tmp_path / "sound.mp4")
     for path in (tmp_path / "sound.mp4", tmp_path):
         with pytest.raises(VideoError):
             opened(path)
