@@ -71,7 +71,7 @@ class FileCheck(NamedTuple):
     codec: str = ""
 
     def serves(self, decoder: str, full: bool) -> bool:
-        """Whether this result also answers an examination with these settings."""
+        """True if this result also answers an examination with these settings."""
         return (self.version, self.decoder) == (VERSION, decoder) and self.full >= full
 
 
@@ -152,7 +152,7 @@ def _check_container(path: Path, facts: dict[str, Any]) -> None:
 
 
 def _ends_inside_a_box(path: Path) -> bool:
-    """Whether a file is the beginning of an MP4 file (ISO 14496-12, 4.2), as after an interrupted download."""
+    """True if a file is the beginning of an MP4 file (ISO 14496-12, 4.2), as after an interrupted download."""
     at, size = 0, path.stat().st_size
     with open(path, "rb") as file:
         while at < size:
@@ -293,7 +293,7 @@ class Examination:
         return len(todo)
 
     def _is_absent(self, path: str) -> bool:
-        """Whether there is nothing to decode: the file is missing, empty or outside the root."""
+        """True if there is nothing to decode: the file is missing, empty or outside the root."""
         try:
             file = self._source(path).path
             if not file.exists():

@@ -29,7 +29,7 @@ def expanded(text: str) -> Path:
 
 
 def not_found(what: str, path: Path, exists: Callable[[Path], bool] = Path.is_file) -> str | None:
-    """Why an expanded path cannot be used, None if it exists. A variable that is not set is named as the reason."""
+    """Reason why an expanded path cannot be used, None if it exists. Names a variable that is not set."""
     if exists(path):
         return None
     unset = re.search(r"\$(\w+|\{\w+\})", str(path))

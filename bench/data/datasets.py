@@ -158,7 +158,7 @@ class Dataset(BaseModel):
         return Path(self.folder, expanded(self.root))
 
     def missing(self, split: str | None = None) -> str | None:
-        """Why the videos (of a split) cannot be used, None if they can. Single videos are not checked."""
+        """Reason why the videos (of a split) cannot be used, None if they can. Single videos are not checked."""
         reason = not_found(f"root of dataset '{self.name}'", self.location(), Path.is_dir)
         return reason or (None if split is None else self._absent(split))
 
@@ -186,7 +186,7 @@ class Dataset(BaseModel):
         return _files(text, self.lists, self.folder)
 
     def _absent(self, split: str) -> str | None:
-        """Why a split's list or the classes cannot be read, None if the files exist."""
+        """Reason why a split's list or the classes cannot be read, None if the files exist."""
         texts = (self.classes, *self._split(split).list)
         reasons = (not_found(f"'{text}' of dataset '{self.name}'", self._files(text)[0]) for text in texts)
         return next(filter(None, reasons), None)

@@ -49,7 +49,7 @@ def descriptions(source: str, kind: str, dataset: str, class_names: Sequence[str
 
 
 def missing(source: str, kind: str, dataset: str) -> str | None:
-    """Why a source cannot be read, None if it can. Planning goes on without it."""
+    """Reason why a source cannot be read, None if it can. Planning goes on without it."""
     return None if source == GLYPHS else not_found("descriptions", _file(source, kind, dataset))
 
 

@@ -73,15 +73,8 @@ OPPOSITES: tuple[tuple[str, str], ...] = (
 PERIODIC: tuple[str, ...] = ("bouncing", "swinging", "blinking", "shaking")
 SOURCE_VERBS: tuple[str, ...] = tuple(verb for pair in OPPOSITES for verb in pair) + PERIODIC
 NEW_VERBS: tuple[str, ...] = (
-    "climbing",
-    "diving",
-    "pulsing",
-    "orbiting",
-    "zigzagging",
-    "flattening",
-    "stretching",
-    "tipping",
-)
+    "climbing", "diving", "pulsing", "orbiting", "zigzagging", "flattening", "stretching", "tipping",
+)  # fmt: skip
 VERBS: tuple[str, ...] = SOURCE_VERBS + NEW_VERBS
 
 # --- worlds, classes, lists of videos ---------------------------------------------------------------------------------
@@ -514,7 +507,7 @@ def folder(world: str, cache_folder: Path) -> Path:
 
 
 def is_built(world: str, cache: Path) -> bool:
-    """Whether the world's completion marker exists and counts every video."""
+    """True if the world's completion marker exists and counts every video."""
     marker = folder(world, cache) / "complete.json"
     return marker.is_file() and json.loads(marker.read_text())["videos"] == len(_all_paths(world))
 

@@ -21,7 +21,7 @@ from bench.core.files import expanded, not_found
 
 
 def missing(source: str) -> str | None:
-    """Why a file cannot be read; None if it exists or `source` is empty. Planning goes on without the file."""
+    """Reason why a file cannot be read; None if it exists or `source` is empty. Planning goes on without the file."""
     return not_found("class features", expanded(source)) if source else None
 
 

@@ -96,7 +96,7 @@ def collapsed(head: State) -> State:
 
 
 def is_tower(name: str) -> bool:
-    """Whether a tensor of a CLIP belongs to the visual tower or is the logit scale."""
+    """True if a tensor of a CLIP belongs to the visual tower or is the logit scale."""
     return name.startswith(("visual.", "logit_scale"))
 
 

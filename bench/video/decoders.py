@@ -100,7 +100,7 @@ class Pyav:
         return len(self._order)
 
     def jumps(self, indices: np.ndarray) -> bool:
-        """Whether there is a key frame between the first and the last of these frames."""
+        """True if there is a key frame between the first and the last of these frames."""
         return bisect_right(self._keys, indices[0]) < bisect_right(self._keys, indices[-1])
 
     def times(self) -> np.ndarray:
@@ -199,14 +199,14 @@ def _codec(video: Any) -> str:
 
 
 def _eight_bits(video: Any) -> bool:
-    """Whether pixels have 8 bits. decord converts deeper ones with differences of up to 28 levels to today's FFmpeg."""
+    """True if pixels have 8 bits. decord converts deeper ones with differences of up to 28 levels to today's FFmpeg."""
     if video.codec_context.format is None:
         raise ValueError("no picture can be decoded")
     return all(component.bits <= 8 for component in video.codec_context.format.components)
 
 
 def _never_shown(video: Any, packet: Any) -> bool:
-    """Whether a packet is an alternative reference frame of VP8: the fifth bit marks shown frames (RFC 6386, 9.1)."""
+    """True if a packet is an alternative reference frame of VP8: the fifth bit marks shown frames (RFC 6386, 9.1)."""
     return _codec(video) == "vp8" and not memoryview(packet)[0] & 0x10
 
 

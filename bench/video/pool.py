@@ -60,10 +60,6 @@ class Finished(NamedTuple, Generic[Task, Result]):
     result: Result | WorkerLost
 
 
-def keep(task: Any, result: Any) -> None:
-    """No replacement: the task and its result stay."""
-
-
 @dataclass(frozen=True)
 class Pool:
     """`workers` processes with a time limit of `seconds` per task. `note` receives a line for each lost worker.
@@ -83,7 +79,7 @@ class Pool:
         ahead: int = 0,
         ordered: bool = True,
         name: Callable[[Task], str] = str,
-        replacement: Callable[[Task, Result | WorkerLost], Task | None] = keep,
+        replacement: Callable[[Task, Result | WorkerLost], Task | None] = lambda task, result: None,
         prepare: Callable[[], None] | None = None,
     ) -> Generator[Finished[Task, Result]]:
         """Results in the order of the tasks, or as they finish; closing the iterator ends all workers.
@@ -257,7 +253,7 @@ class _Worker:
         self.pipe.close()
 
     def _cause(self) -> str:
-        """Why the process ended."""
+        """Reason why the process ended."""
         self._wait()
         code = self.process.exitcode
         if code is not None and code < 0:
