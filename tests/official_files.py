@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bench.core.files import ASSETS
 from bench.models import backbones, clip
 from bench.models.clip import Clip, WordTokenizer, load_clip, new_clip
 from bench.models.state_dicts import HEAD, SOURCES, TOWER, State, is_tower
@@ -42,7 +43,7 @@ def register_tiny(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Makes `TINY` a known backbone and returns the file of the weights that the golden training started from."""
     folder.mkdir()
     (folder / f"{TINY}.json").write_text(json.dumps(TINY_CONFIG))
-    known = {"glyph-vit": backbones.OWN / "glyph-vit.json", TINY: folder / f"{TINY}.json"}
+    known = {"glyph-vit": ASSETS / "backbones" / "glyph-vit.json", TINY: folder / f"{TINY}.json"}
     monkeypatch.setattr(backbones, "config_files", lambda: known)
     monkeypatch.setattr(clip, "_tokenizer", lambda spec: WordTokenizer(WORDS, spec.vocab_size, spec.context_length))
     pretrained = new_clip(TINY, 0)

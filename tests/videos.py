@@ -10,15 +10,22 @@ import numpy as np
 CLASSES = ("star rising", "star falling", "moon rising")
 
 
-def write_video(path: Path, frames_THW3: np.ndarray, codec: str = "libx264", fps: int = 8) -> None:
+def write_video(
+    path: Path,
+    frames_THW3: np.ndarray,
+    codec: str = "libx264",
+    fps: int = 8,
+    pixels: str = "yuv420p",
+    options: dict[str, str] | None = None,
+) -> None:
     """Encode uint8 RGB frames."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        # One thread: with more, one of 150 files has other bytes.
-        stream = container.add_stream(codec, rate=fps, options={"threads": "1"})
+    with av.open(str(path), "w", options={"movflags": "faststart"} if path.suffix == ".mp4" else {}) as container:
+        # More threads would write one of 150 files with other bytes.
+        stream = container.add_stream(codec, rate=fps, options={"threads": "1", **(options or {})})
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = frames_THW3.shape[1:3]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pixels
         for frame in frames_THW3:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())

@@ -14,6 +14,7 @@ from open_clip import factory
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bench.core.files import ASSETS
 from bench.models import backbones
 
 NAME = "ViT-zoo-16"  # its config says GELU
@@ -32,7 +33,7 @@ def register(folder: Path, monkeypatch: pytest.MonkeyPatch, **source: Any) -> No
     configs = folder / "configs"
     configs.mkdir()
     (configs / f"{NAME}.json").write_text(json.dumps(CONFIG))
-    known = {"glyph-vit": backbones.OWN / "glyph-vit.json", NAME: configs / f"{NAME}.json"}
+    known = {"glyph-vit": ASSETS / "backbones" / "glyph-vit.json", NAME: configs / f"{NAME}.json"}
     monkeypatch.setattr(backbones, "config_files", lambda: known)
     monkeypatch.setitem(factory._MODEL_CONFIGS, NAME, CONFIG)
     trained = {"mean": MEAN, "std": STD, "quick_gelu": True, **source}

@@ -1,8 +1,8 @@
-"""How often intervals of bench/measure/statistics.py cover the truth: `python -m tools.coverage` (docs/statistics.md).
+"""Coverage of the intervals of bench/measure/statistics.py by simulation: `python -m tools.coverage`.
 
-Two equally good rows answer the same N videos with S seeds each. A seed is right on a video where
-difficulty of the video + effect of the seed + noise of both > 0, all Gaussian: the probit model of crossed random
-effects, in which accuracies of given seeds and of all seeds are known exactly.
+docs/statistics.md shows the result. Two equally good rows answer the same N videos with S seeds each. A seed is right
+on a video if difficulty of the video + effect of the seed + noise of both > 0, all Gaussian: the probit model of
+crossed random effects, in which the accuracies of given seeds and of all seeds are known exactly.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from bench.measure.statistics import TAILS, bootstrap_means, difference_tests, e
 
 SEEDS, VIDEOS, SPREADS = (3, 5, 10), (100, 500, 2000), (0.0, 1.0, 3.0)  # spread: s.d. over seeds in points
 ACCURACY = 0.7
-# Of the variance of difficulty and noise together. A third of the variance of an answer is then not shared by two
-# seeds, as is typical of trainings on the embedded world (a sixth to a half).
+# Share of the difficulty in the variance of difficulty and noise. With it two seeds do not share a third of the
+# variance of an answer, which is typical of trainings on the embedded world (a sixth to a half).
 DIFFICULTY = 0.83
 DRAWS = 500
-BLOCK = 50  # pairs of rows that share one set of resamples
+BLOCK = 50  # pairs of rows with the same resamples
 COLUMNS = {
     "videos": "videos, given the seeds",
     "plain": "plain percentile, seeds and videos",
@@ -33,7 +33,7 @@ COLUMNS = {
 
 
 def coverage(seeds: int, videos: int, spread: float, repetitions: int = 2000) -> dict[str, float]:
-    """Percent of the 95 % intervals of `COLUMNS` that cover the truth, over so many pairs of rows."""
+    """Percent of the 95 % intervals of `COLUMNS` that cover the truth, over `repetitions` pairs of rows."""
     blocks = [_block(seeds, videos, spread, number) for number in range(-(-repetitions // BLOCK))]
     return {name: 100 * float(np.concatenate([block[name] for block in blocks]).mean()) for name in COLUMNS}
 
@@ -58,7 +58,7 @@ def _block(seeds: int, videos: int, spread: float, number: int) -> dict[str, NDA
 def _answers(
     seeds: int, videos: int, spread: float, generator: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], float]:
-    """Correctness [T,N] of 2 × BLOCK rows, accuracy of each row's seeds over all videos [G], and that of all seeds."""
+    """Correctness [T,N] of 2 × BLOCK rows, accuracy [G] of each row's seeds over all videos, and that of all seeds."""
     level = float(norm.ppf(ACCURACY))
     scale = spread / 100 / float(norm.pdf(level))
     effect_GS = level + scale * generator.standard_normal((2 * BLOCK, seeds))
@@ -71,7 +71,7 @@ def _answers(
 
 
 def _resample_seeds(draws_GSB: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
-    """The usual percentile bootstrap: the mean of resampled seeds on resampled videos, [G,B]."""
+    """Means [G,B] of resampled seeds on resampled videos, the usual percentile bootstrap."""
     seeds, draws = draws_GSB.shape[1:]
     picked_BS = np.random.default_rng(seed).multinomial(seeds, [1 / seeds] * seeds, size=draws) / seeds
     return np.einsum("gsb,bs->gb", draws_GSB, picked_BS)  # type: ignore[no-any-return]
@@ -84,7 +84,7 @@ def _inside(
 
 
 def table() -> Iterator[str]:
-    """The lines of the Markdown table over all seeds × videos × spreads."""
+    """Lines of the Markdown table over all seeds × videos × spreads."""
     yield f"| seeds | videos | s.d. over seeds | {' | '.join(COLUMNS.values())} |"
     yield "| ---: " * (3 + len(COLUMNS)) + "|"
     for seeds, videos, spread in product(SEEDS, VIDEOS, SPREADS):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CORE_ROOMS = ("core", "models", "video", "data", "suite", "graph", "stages")
-CORE_FILES = ("bench/store/records.py", "methods/contract.py", "methods/settings.py", "methods/registry.py")
+CORE_FILES = ("bench/store/records.py", "methods/contract.py", "methods/settings.py")
 PRODUCT = ("bench", "methods", "reports", "run_suite.py")
 CORE_LIMIT, PRODUCT_LIMIT = 9_000, 23_800
 

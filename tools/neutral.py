@@ -1,7 +1,7 @@
-"""Records the defaults of settings that take part in identities: `python -m tools.neutral` (bench/core/identity.py).
+"""Record the defaults of settings that enter identities: `python -m tools.neutral` (bench/core/identity.py).
 
-A field that has its recorded value leaves identities alone. Fields that are recorded already keep their values, also
-where their defaults have changed since: the new default then gives new identities.
+A field with its recorded value does not change identities. Recorded fields keep their values even if their defaults
+have changed since: a changed default gives new identities.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from methods.registry import BUILT_IN, method
 
 
 def identified_models() -> list[type[BaseModel]]:
-    """The settings of this project that enter identities by value, those inside others first."""
+    """Settings of this project that enter identities by value; those inside others come first."""
     methods = [model for name in BUILT_IN for model in (method(name).config, method(name).inference)]
     return [TrainViews, TestViews, Training, Scoring, Measurement, *methods]
 
 
 def lacking() -> dict[str, list[str]]:
-    """Model -> its fields with a default that are not recorded."""
+    """Model -> fields with a default that is not recorded."""
     found = {
         model_name(each): set(default_values(each)) - set(recorded().get(model_name(each), {}))
         for each in identified_models()
@@ -34,7 +34,7 @@ def lacking() -> dict[str, list[str]]:
 
 
 def record(model: type[BaseModel]) -> None:
-    """Add the fields of a model that the file lacks."""
+    """Add fields of a model that are not in the file."""
     known = recorded()
     known[model_name(model)] = {**default_values(model), **known.get(model_name(model), {})}
     NEUTRAL_FILE.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")

@@ -1,22 +1,24 @@
-"""Pre-training of the tiny CLIP `glyph-vit` on captioned stills: the whole recipe behind bench/assets/glyph_clip.*.
+"""Pre-training of the tiny CLIP `glyph-vit` on captioned stills: the recipe of bench/assets/glyph_clip.*.
 
 Three chapters, about an hour on two CPU cores:
 
-1. *Teacher*: a small ModifiedResNet (RN50's family, CLIP paper, section 2.4) and the text tower learn together, by
-   CLIP's contrastive loss with confusable captions as further negatives, and by naming the plain object. A
-   convolutional tower learns small pictures several times faster than a ViT of the same size does.
+1. *Teacher*: a small ModifiedResNet (RN50's family, CLIP paper, section 2.4) and the text tower learn together from
+   CLIP's contrastive loss, with similar captions as additional negatives, and from naming the object. A convolutional
+   tower learns small pictures several times faster than a ViT of the same size.
 2. *Tower*: the text tower is frozen and the ViT learns from the teacher's embeddings and from the table of all texts.
-   Muon (Jordan et al. 2024) turns the blocks' matrices, AdamW the rest; the shipped weights are an exponential average.
-3. *Finish*: mean feature norm 5, class texts gathered in a cone as real CLIP's are, measurements, fp16 file and record.
+   Muon (Jordan et al. 2024) optimises the matrices of the blocks, AdamW the rest; the shipped weights are an
+   exponential average.
+3. *Finish*: mean feature norm 5, measurements, fp16 file and record.
 
-Every batch follows from (seed, step), and checkpoints hold all state, so an interrupted run resumes bit for bit on the
-same machine and thread count. Legend: B batch, D embedding width, K objects, V verbs.
+Between 1 and 2 the class texts are gathered in a cone like those of real CLIP. A batch depends only on (seed, step),
+and checkpoints hold all state, so an interrupted run resumes bit for bit on the same machine and thread count.
+
+Legend: B batch, D embedding width, K objects, V verbs.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import math
 import os
@@ -33,22 +35,23 @@ import open_clip
 import torch
 import typer
 from open_clip.transformer import PatchDropout
-from rich.progress import Progress as Progressbar
-from rich.progress import TimeElapsedColumn
-from safetensors.torch import save_file
+from rich.progress import Progress, TimeElapsedColumn
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.core.errors import UserError
+from bench.core.files import file_sha256, write_atomically
 from bench.core.seeds import seed_for
 from bench.glyphs import world as glyphs
 from bench.models.backbones import backbone, model_config
 from bench.models.clip import Clip, WordTokenizer, load_clip, new_clip, seeded
 from tools.stills import TEMPLATES, WORDS, Stills, other_verb, still_batch
 
-Progress = Callable[[int, int, str], None]
+StepProgress = Callable[[int, int, str], None]  # (done, total, text)
 
+PACKAGES = ("torch", "open_clip_torch", "numpy", "pillow", "matplotlib", "av", "decord")  # versions in the record
 TEACHER_TOWER: dict[str, Any] = {
     "image_size": 64,
     "layers": [1, 1, 1, 1],
@@ -60,18 +63,18 @@ TEACHER_TOWER: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Pretraining:
-    """The recipe's knobs; the defaults made the shipped weights."""
+    """Settings of the recipe; the shipped weights were made with the defaults."""
 
     seed: int = 0
     batch: int = 128
     teacher_steps: int = 1400
     teacher_rate: float = 2e-3
     cone_steps: int = 300
-    cone: float = 2.5  # length of the offset that gathers the class texts, against texts of length 1
+    cone: float = 2.5  # length of the offset that gathers the class texts, which have length 1
     tower_steps: int = 5000
     tower_rate: float = 2e-3
-    dropped: float = 0.5  # of the patches, during the first part: as much learnt a step at half the cost (FLIP, 2023)
-    dropped_share: float = 0.6  # of the tower's steps
+    dropped: float = 0.5  # share of dropped patches in the first steps: equal progress at half the cost (FLIP, 2023)
+    dropped_share: float = 0.6  # share of the tower's steps with dropped patches
     optimiser: str = "muon"  # or adamw, for comparison
     weight_decay: float = 0.05
     average: float = 0.998  # decay of the exponential average of the tower's weights
@@ -79,13 +82,12 @@ class Pretraining:
     checkpoint_every: int = 250
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Batches
+# --- batches ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Batch:
-    """A training step's stills on the model's scale [B,3,H,W] with what their captions talk about."""
+class StillBatch:
+    """Stills of a training step, normalised for the model [B,3,H,W], with their captions, objects and verbs."""
 
     pixels_B3HW: Tensor
     stills: Stills
@@ -100,19 +102,19 @@ class Batch:
 
 
 def normalised(pixels_BHW3: np.ndarray) -> Tensor:
-    """uint8 pictures to what glyph-vit takes, [B,3,H,W] float32."""
+    """Normalised input [B,3,H,W] float32 of glyph-vit from uint8 pictures."""
     spec = backbone("glyph-vit")
     pixels = torch.from_numpy(pixels_BHW3).permute(0, 3, 1, 2).float() / 255
     mean, std = torch.tensor(spec.mean).view(3, 1, 1), torch.tensor(spec.std).view(3, 1, 1)
     return (pixels - mean) / std
 
 
-def batches(config: Pretraining, first: int, steps: int, salt: int) -> Iterator[tuple[int, Batch]]:
-    """(step, batch) from `first` on; the next batch is drawn by another thread while a step computes."""
+def batches(config: Pretraining, first: int, steps: int, salt: int) -> Iterator[tuple[int, StillBatch]]:
+    """(step, batch) from `first` on; another thread draws the next batch while a step is computed."""
 
-    def draw(step: int) -> Batch:
+    def draw(step: int) -> StillBatch:
         stills = still_batch(config.batch, seed_for("pretrain", config.seed, salt), step)
-        return Batch(normalised(stills.pixels_BHW3), stills)
+        return StillBatch(normalised(stills.pixels_BHW3), stills)
 
     with ThreadPoolExecutor(1) as drawer:
         ahead = drawer.submit(draw, first)
@@ -122,7 +124,7 @@ def batches(config: Pretraining, first: int, steps: int, salt: int) -> Iterator[
 
 
 def confusing_captions(stills: Stills, rng: np.random.Generator) -> list[str]:
-    """Captions of the action photos with a wrong verb, often the opposite: negatives that batches rarely hold."""
+    """Captions of the action photos with a wrong verb, often the opposite: negatives that are rare in batches."""
     captions = []
     for caption, verb in zip(stills.captions, stills.verbs_B, strict=True):
         if verb >= 0:
@@ -130,12 +132,11 @@ def confusing_captions(stills: Stills, rng: np.random.Generator) -> list[str]:
     return captions
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Optimisation
+# --- optimisation -----------------------------------------------------------------------------------------------------
 
 
 class Optimisation:
-    """Muon for the transformer blocks' matrices, AdamW for everything else, under one schedule."""
+    """Muon for the matrices of the transformer blocks, AdamW for the rest, with one schedule."""
 
     def __init__(self, model: nn.Module, config: Pretraining, rate: float, steps: int) -> None:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -171,7 +172,7 @@ class Optimisation:
 
 
 def fast_attention() -> Any:
-    """Plain attention: PyTorch's fused CPU kernel took half of a step's time in its backward pass at 65 tokens."""
+    """Attention without PyTorch's fused CPU kernel, whose backward pass takes half of a step's time at 65 tokens."""
     return sdpa_kernel(SDPBackend.MATH)
 
 
@@ -179,20 +180,19 @@ def half_precision() -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Checkpoints
+# --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
-class Run:
-    """One pre-training: its folder of checkpoints, its log of losses, whom to tell about progress."""
+class PretrainingRun:
+    """One pre-training: its folder of checkpoints, its settings, and its callback for progress and losses."""
 
-    def __init__(self, out: Path, config: Pretraining, progress: Progress) -> None:
+    def __init__(self, out: Path, config: Pretraining, progress: StepProgress) -> None:
         self.folder, self.config, self.progress = out / "checkpoints", config, progress
         self.folder.mkdir(parents=True, exist_ok=True)
         self.began, self.earlier = time.time(), 0.0
 
     def seconds(self) -> float:
-        """Time spent, over all sessions whose checkpoints were continued."""
+        """Time spent in all sessions of this run."""
         return self.earlier + time.time() - self.began
 
     def save(
@@ -206,19 +206,19 @@ class Run:
         os.replace(file.with_suffix(".new"), file)
 
     def load(self, chapter: str) -> dict[str, Any] | None:
-        """A chapter's last checkpoint, None before its first. Raises UserError where another recipe made it."""
+        """Last checkpoint of a chapter, None if there is none. Raises UserError if it has other settings."""
         file = self.folder / f"{chapter}.pt"
         if not file.is_file():
             return None
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         if state["config"] != asdict(self.config):
             hint = "continue with the same settings, or choose another folder"
-            raise UserError("this checkpoint belongs to another recipe", where=str(file), hint=hint)
+            raise UserError("the checkpoint was made with other settings", where=str(file), hint=hint)
         self.earlier = max(self.earlier, state["seconds"])
         return state
 
     def resume(self, chapter: str, model: nn.Module, optimisation: Optimisation | None, **more: nn.Module) -> int:
-        """Restores the chapter's last checkpoint if there is one; returns the next step."""
+        """Restore the last checkpoint of a chapter if there is one; returns the next step."""
         state = self.load(chapter)
         if state is None:
             return 0
@@ -238,12 +238,11 @@ class Run:
             self.progress(step, steps, f"{chapter}: {text}")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Chapter 1: teacher and text tower
+# --- chapter 1: teacher and text tower --------------------------------------------------------------------------------
 
 
 def new_teacher(seed: int) -> open_clip.CLIP:
-    """A small ModifiedResNet with the text tower of glyph-vit, random weights."""
+    """A small ModifiedResNet with the text tower of glyph-vit and random weights."""
     with seeded(seed):
         config = model_config("glyph-vit")
         teacher = open_clip.CLIP(config["embed_dim"], TEACHER_TOWER, config["text_cfg"])
@@ -256,8 +255,8 @@ def tokenizer() -> WordTokenizer:
     return WordTokenizer(WORDS, spec.vocab_size, spec.context_length)
 
 
-def contrastive_losses(model: Any, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
-    """CLIP's loss in both directions, confusing captions as extra negatives, and the plain object's name."""
+def contrastive_losses(model: Any, batch: StillBatch, rng: np.random.Generator) -> dict[str, Tensor]:
+    """CLIP's loss in both directions, with confusing captions as additional negatives, and the loss of the object."""
     count = len(batch.stills.captions)
     confusing = confusing_captions(batch.stills, rng)
     names = [TEMPLATES[rng.integers(len(TEMPLATES))].format(thing) for thing in glyphs.OBJECTS]
@@ -272,8 +271,8 @@ def contrastive_losses(model: Any, batch: Batch, rng: np.random.Generator) -> di
     return {"captions": both_ways, "objects": F.cross_entropy(scale * images_BD @ names_KD.T, batch.objects_B)}
 
 
-def train_teacher(run: Run) -> open_clip.CLIP:
-    """Chapter 1. The teacher in evaluation mode; its text tower is the one that ships."""
+def train_teacher(run: PretrainingRun) -> open_clip.CLIP:
+    """Chapter 1: the teacher in evaluation mode. Its text tower is part of the shipped weights."""
     config = run.config
     teacher = new_teacher(config.seed)
     with torch.no_grad():
@@ -291,8 +290,7 @@ def train_teacher(run: Run) -> open_clip.CLIP:
     return teacher.eval().requires_grad_(False)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Between the chapters: the cone
+# --- between the chapters: the cone -----------------------------------------------------------------------------------
 
 
 def pair_names() -> list[str]:
@@ -302,7 +300,7 @@ def pair_names() -> list[str]:
 
 @torch.no_grad()
 def class_texts(model: Any, names: list[str], templates: tuple[str, ...] = TEMPLATES) -> Tensor:
-    """Class embeddings [C,D] over templates, as Clip.embed_classes makes them."""
+    """Class embeddings [C,D] over templates, as by Clip.embed_classes."""
     prompts = [template.format(name) for name in names for template in templates]
     parts = [model.encode_text(tokens) for tokens in tokenizer()(prompts).split(512)]
     prompts_CPD: Tensor = F.normalize(torch.cat(parts), dim=-1).unflatten(0, (len(names), len(templates)))
@@ -310,24 +308,25 @@ def class_texts(model: Any, names: list[str], templates: tuple[str, ...] = TEMPL
 
 
 def quietest_direction(images_ND: Tensor) -> Tensor:
-    """The unit vector [D] on which unit image embeddings have the least energy."""
+    """Unit vector [D] along which image embeddings of unit length have the least energy."""
     eigenvectors_DD: Tensor = torch.linalg.eigh(images_ND.T @ images_ND).eigenvectors
     return eigenvectors_DD[:, 0]
 
 
 @torch.no_grad()
 def move_texts(teacher: open_clip.CLIP, offset_D: Tensor) -> None:
-    """Add the offset, on the scale of the texts before normalisation, through the bias of the last norm."""
+    """Add the offset, scaled to texts before normalisation, to the bias of the last norm."""
     norm = teacher.encode_text(tokenizer()(pair_names())).norm(dim=-1).mean()
     teacher.ln_final.bias += torch.linalg.lstsq(teacher.text_projection.T, norm * offset_D).solution
 
 
-def gather_texts(run: Run, teacher: open_clip.CLIP) -> None:
-    """Move all texts by one common vector, so that they lie in a narrow cone as real CLIP's do (Liang et al. 2022).
+def gather_texts(run: PretrainingRun, teacher: open_clip.CLIP) -> None:
+    """Move all texts by one vector into a narrow cone, like those of real CLIP (Liang et al. 2022).
 
-    A tiny CLIP spreads its class texts over the sphere, which turns MoTE's temporal feature modulation into a switch.
-    The offset lies where images have no energy, so rankings stay; the logit scale grows by the length lost. The text
-    tower learns its own moved outputs (cosine), because the norms before normalisation differ from text to text.
+    A tiny CLIP spreads its class texts over the sphere, with which MoTE's temporal feature modulation only switches on
+    or off. The offset has the direction in which images have no energy, so rankings do not change; the logit scale
+    grows to make up for the lost length. The text tower is trained on its own moved outputs (cosine), because norms
+    before normalisation differ between texts.
     """
     config = run.config
     if run.resume("cone", teacher, None) == config.cone_steps:
@@ -343,8 +342,8 @@ def gather_texts(run: Run, teacher: open_clip.CLIP) -> None:
     run.save("cone", config.cone_steps, teacher, None)
 
 
-def learn_moved_texts(run: Run, teacher: open_clip.CLIP, offset_D: Tensor) -> None:
-    """The text tower learns its present unit outputs plus the offset, on captions and plain objects."""
+def learn_moved_texts(run: PretrainingRun, teacher: open_clip.CLIP, offset_D: Tensor) -> None:
+    """Train the text tower on its present outputs of unit length plus the offset, on captions and plain objects."""
     config, spread = run.config, copy.deepcopy(teacher)
     move_texts(teacher, offset_D)
     text_parameters = [p for name, p in teacher.named_parameters() if not name.startswith(("visual", "logit_scale"))]
@@ -364,28 +363,29 @@ def learn_moved_texts(run: Run, teacher: open_clip.CLIP, offset_D: Tensor) -> No
         parameter.requires_grad_(False)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Chapter 2: the ViT tower
+# --- chapter 2: the ViT tower -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Table:
-    """The frozen text tower's answers: every object's plain text [K,D], every object with every verb [K*V,D]."""
+class TextTable:
+    """Embeddings of the frozen text tower: all objects [K,D], all objects with all verbs [K*V,D]."""
 
     objects_KD: Tensor
     pairs_PD: Tensor
     scale: Tensor
 
 
-def text_table(teacher: open_clip.CLIP) -> Table:
+def text_table(teacher: open_clip.CLIP) -> TextTable:
     with fast_attention():
         objects_KD = class_texts(teacher, list(glyphs.OBJECTS))
         pairs_PD = class_texts(teacher, pair_names(), TEMPLATES[:1])
-    return Table(objects_KD, pairs_PD, teacher.logit_scale.exp())
+    return TextTable(objects_KD, pairs_PD, teacher.logit_scale.exp())
 
 
-def distillation_losses(tower: nn.Module, teacher: open_clip.CLIP, table: Table, batch: Batch) -> dict[str, Tensor]:
-    """Cosine to the teacher's embeddings; the object among all objects; the action among all pairs."""
+def distillation_losses(
+    tower: nn.Module, teacher: open_clip.CLIP, table: TextTable, batch: StillBatch
+) -> dict[str, Tensor]:
+    """Losses: cosine to the teacher's embeddings, the object among all objects, the action among all pairs."""
     with torch.no_grad():
         wanted_BD = F.normalize(teacher.visual(batch.pixels_B3HW).float(), dim=-1)
     images_BD = F.normalize(tower(batch.pixels_B3HW).float(), dim=-1)
@@ -398,8 +398,8 @@ def distillation_losses(tower: nn.Module, teacher: open_clip.CLIP, table: Table,
     }
 
 
-def train_tower(run: Run, teacher: open_clip.CLIP) -> Clip:
-    """Chapter 2. The finished Clip before rescaling: averaged ViT weights, the teacher's text tower and logit scale."""
+def train_tower(run: PretrainingRun, teacher: open_clip.CLIP) -> Clip:
+    """Chapter 2: the Clip before rescaling, with averaged ViT weights and the teacher's text tower and logit scale."""
     config, table = run.config, text_table(teacher)
     clip = new_clip("glyph-vit", config.seed)
     tower = clip.visual
@@ -428,13 +428,12 @@ def average_weights(averaged: nn.Module, model: nn.Module, decay: float) -> None
     torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1 - decay)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Chapter 3: scale, measurements, file and record
+# --- chapter 3: scale, measurements, file and record ------------------------------------------------------------------
 
 
 @torch.no_grad()
 def embed(clip: Clip, pixels_NHW3: np.ndarray) -> Tensor:
-    """Raw embeddings [N,D] of uint8 frames."""
+    """Embeddings [N,D] of uint8 frames, not normalised."""
     parts = np.array_split(pixels_NHW3, len(pixels_NHW3) // 256 + 1)
     with fast_attention():
         return torch.cat([clip.encode_frames(normalised(part)) for part in parts])
@@ -442,13 +441,13 @@ def embed(clip: Clip, pixels_NHW3: np.ndarray) -> Tensor:
 
 @torch.no_grad()
 def rescale(clip: Clip, norm: float, seed: int) -> None:
-    """Scale the output projection to this mean feature norm of stills: heads see features of CLIP's usual size."""
+    """Scale the output projection to this mean feature norm of stills, so that features have CLIP's usual size."""
     stills = [still_batch(128, seed_for("norm", seed), step).pixels_BHW3 for step in range(4)]
     clip.visual.proj *= norm / embed(clip, np.concatenate(stills)).norm(dim=-1).mean()
 
 
 def frames_of(world: str, subset: str, cache: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Every second frame of a set's test clips as decord decodes them [N,8,H,W,3], and their labels [N]."""
+    """Every second frame [N,8,H,W,3] of a set's test clips, decoded by decord, and their labels [N]."""
     import decord
 
     split = glyphs.SPLITS[subset][-1]
@@ -464,7 +463,7 @@ def accuracy(found: Tensor, wanted: Tensor) -> float:
 
 
 def measure_set(clip: Clip, world: str, subset: str, cache: Path) -> dict[str, float]:
-    """What mean-pooling knows untrained: object, class, verb given the object; and the set's modulation factor."""
+    """Zero-shot accuracy of mean-pooling (object, class, verb given the object) and the set's modulation factor."""
     frames_NTHW3, labels = frames_of(world, subset, cache)
     frames_NTD = embed(clip, frames_NTHW3.reshape(-1, *frames_NTHW3.shape[2:])).unflatten(0, frames_NTHW3.shape[:2])
     videos_ND = F.normalize(F.normalize(frames_NTD, dim=-1).mean(dim=1), dim=-1)
@@ -488,7 +487,7 @@ def measure_set(clip: Clip, world: str, subset: str, cache: Path) -> dict[str, f
 
 @torch.no_grad()
 def sample_accuracy(clip: Clip) -> float:
-    """Object accuracy on one clip per class of the narrow world's new objects, as rendered: a second's check."""
+    """Object accuracy on one clip per class of the narrow world's new objects, not encoded; takes a second."""
     listed = [(c, p) for subset in ("objects", "both") for c, p in first_clips("narrow", subset)]
     frames_NTHW3 = np.stack([glyphs.render_entry("narrow", path)[1::2] for _, path in listed])
     frames_NTD = embed(clip, frames_NTHW3.reshape(-1, *frames_NTHW3.shape[2:])).unflatten(0, frames_NTHW3.shape[:2])
@@ -497,13 +496,13 @@ def sample_accuracy(clip: Clip) -> float:
 
 
 def first_clips(world: str, subset: str) -> list[tuple[glyphs.GlyphClass, str]]:
-    """Every class of a target set with its first clip's path."""
+    """Each class of a target set with the path of its first clip."""
     classes, entries = glyphs.classes(world, subset), glyphs.entries(world, subset, "test")
     return [(own, entries[label * (len(entries) // len(classes))][0]) for label, own in enumerate(classes)]
 
 
 def modulation(videos_ND: Tensor, classes_CD: Tensor, source_CD: Tensor, k: int = 5, gamma: float = 0.05) -> Tensor:
-    """Temporal feature modulation's factor [N] (MoTE): near 1 where the test classes are like the source's."""
+    """Factor [N] of temporal feature modulation (MoTE): near 1 if the test classes are similar to the source's."""
     near_ND = classes_CD[(videos_ND @ classes_CD.T).topk(k).indices]
     source_near_ND = source_CD[(videos_ND @ source_CD.T).topk(k).indices]
     likeness_N = (near_ND @ source_near_ND.mT).amax(dim=-1).mean(dim=-1)
@@ -511,7 +510,7 @@ def modulation(videos_ND: Tensor, classes_CD: Tensor, source_CD: Tensor, k: int 
 
 
 def opposite_texts(clip: Clip) -> dict[str, dict[str, float]]:
-    """Cosine of opposite motions' texts, mean over objects: as they are, and without each object's mean text."""
+    """Mean cosine of the texts of opposite motions: unchanged, and minus the mean text of each object."""
     with fast_attention():
         pairs_PD = class_texts(clip, pair_names(), TEMPLATES[:1])
     pairs_KVD = pairs_PD.unflatten(0, (len(glyphs.OBJECTS), len(glyphs.VERBS)))
@@ -526,8 +525,8 @@ def opposite_texts(clip: Clip) -> dict[str, dict[str, float]]:
     return found
 
 
-def measure(clip: Clip, cache: Path, progress: Progress) -> dict[str, Any]:
-    """Every figure of docs/glyph_world.md about the tiny CLIP; builds the worlds it needs under `cache`."""
+def measure(clip: Clip, cache: Path, progress: StepProgress) -> dict[str, Any]:
+    """All numbers about the tiny CLIP in docs/glyph_world.md; builds the worlds under `cache`."""
     sets: dict[str, dict[str, Any]] = {}
     for world in glyphs.WORLDS:
         glyphs.build(world, cache, lambda done, total: progress(done, total, f"building {world}"), workers=2)  # noqa: B023
@@ -546,25 +545,14 @@ def measure(clip: Clip, cache: Path, progress: Progress) -> dict[str, Any]:
 
 
 def write_weights(clip: Clip, file: Path) -> None:
-    """fp16 safetensors, moved into place whole; the vocabulary travels in the metadata."""
+    """Write fp16 safetensors with the word list in the metadata."""
     state = {key: value.half().contiguous() for key, value in clip.state_dict().items()}
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, str(file.with_suffix(".new")), metadata={"format": "pt", "words": " ".join(WORDS)})
-    os.replace(file.with_suffix(".new"), file)
+    write_atomically(file, save(state, metadata={"format": "pt", "words": " ".join(WORDS)}))
 
 
-def write_record(record: dict[str, Any], file: Path) -> None:
-    file.with_suffix(".new").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    os.replace(file.with_suffix(".new"), file)
-
-
-def versions() -> dict[str, str]:
-    packages = ("torch", "open_clip_torch", "numpy", "pillow", "matplotlib", "av", "decord")
-    return {name: version(name) for name in packages}
-
-
-def train(run: Run) -> Clip:
-    """The chapters that train, in order; the finished Clip."""
+def train(run: PretrainingRun) -> Clip:
+    """Run the chapters that train, in order; returns the finished Clip."""
     teacher = train_teacher(run)
     gather_texts(run, teacher)
     clip = train_tower(run, teacher)
@@ -572,13 +560,13 @@ def train(run: Run) -> Clip:
     return clip
 
 
-def pretrain(out: Path, progress: Progress, **settings: Any) -> Path:
-    """Run or resume the whole recipe in `out`; returns the weights' path, with the record beside it.
+def pretrain(out: Path, progress: StepProgress, **settings: Any) -> Path:
+    """Run or resume the whole recipe in `out`; returns the path of the weights, with the record beside it.
 
-    `settings` are fields of Pretraining; `progress(done, total, text)` counts the steps of the chapter at work. Two
-    threads made the shipped weights; another number gives other bits.
+    `settings` are fields of Pretraining; `progress(done, total, text)` counts the steps of the running chapter. The
+    shipped weights were made with two threads; another number gives other bits.
     """
-    run = Run(Path(out), Pretraining(**settings), progress)
+    run = PretrainingRun(Path(out), Pretraining(**settings), progress)
     clip = train(run)
     file = Path(out) / "glyph_clip.safetensors"
     write_weights(clip, file)
@@ -587,12 +575,12 @@ def pretrain(out: Path, progress: Progress, **settings: Any) -> Path:
         "config": asdict(run.config),
         "seconds": round(run.seconds()),
         "threads": torch.get_num_threads(),
-        "versions": versions(),
+        "versions": {name: version(name) for name in PACKAGES},
         "worlds": {world: glyphs.recipe_digest(world) for world in glyphs.WORLDS},
         "measured": measure(shipped, Path(out) / "worlds", progress),
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "sha256": file_sha256(file),
     }
-    write_record(record, file.with_suffix(".json"))
+    write_atomically(file.with_suffix(".json"), f"{json.dumps(record, indent=2)}\n".encode())
     return file
 
 
@@ -601,13 +589,13 @@ app = typer.Typer(add_completion=False)
 
 @app.callback()
 def about() -> None:
-    """The tiny CLIP of the embedded world; `python run_suite.py pretrain` repeats its recipe."""
+    """The tiny CLIP of the embedded world. `python run_suite.py pretrain` repeats its recipe."""
 
 
 @app.command("measure")
 def measure_command(cache: Path = Path("pretrain_out/worlds")) -> None:
     """Measure the shipped weights again; builds the worlds under CACHE."""
-    with Progressbar(*Progressbar.get_default_columns(), TimeElapsedColumn()) as bar:
+    with Progress(*Progress.get_default_columns(), TimeElapsedColumn()) as bar:
         task = bar.add_task("measuring")
         measured = measure(
             load_clip("glyph-vit", "builtin"),

@@ -1,11 +1,10 @@
-"""Endless captioned stills of glyphs, on which the tiny CLIP is pre-trained: any object, colour, verb and background.
+"""Random stills of glyphs with captions, on which the tiny CLIP is pre-trained: any object, colour, verb, background.
 
-Two kinds of picture. An *action photo* shows one moment of a verb, mostly near its end (photographers catch the end of
-an action); about half of them carry trailing ghosts, fading copies at earlier times beneath the glyph, as comics draw
-motion. A *posed photo* shows a glyph at rest, with its size, place or attitude in words. No caption sees time: what
-`rising` looks like must be read from one picture.
+There are two kinds of pictures. An *action photo* shows one moment of a verb, mostly near its end; about half of them
+have ghosts, fading copies of the glyph at earlier times, as comics draw motion. A *posed photo* shows a glyph at rest,
+with its size, place or attitude in the caption. A verb such as `rising` has to be recognised in one picture.
 
-Legend: B batch, H height, W width. Everything follows from (seed, step). Imports no torch.
+Legend: B batch, H height, W width. Everything depends only on (seed, step). Does not import torch.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ ATTITUDES: dict[str, tuple[float, float]] = {  # the range of the tilt, radians
 }
 MANNERS: tuple[str, ...] = ("small", "big", "flat", "faint", "")
 
-# Every word a caption can hold, in the order of the shipped weights' embedding rows: append only.
+# All words of captions, in the order of the embedding rows of the shipped weights: append only.
 WORDS: tuple[str, ...] = tuple(
     dict.fromkeys(
         word
@@ -67,13 +66,13 @@ WORDS: tuple[str, ...] = tuple(
 ACTION_SHARE = 0.6
 GHOST_SHARE = 0.5  # of the action photos
 COLOUR_SHARE = 0.3  # captions that name the colour
-STRANGE_SHARE = 0.08  # captions with a word of no meaning, which teaches the tokenizer's <unk> to be ignored
+STRANGE_SHARE = 0.08  # captions with the tokenizer's <unk>, so that the text tower learns to ignore it
 GHOSTS: tuple[tuple[float, float], ...] = ((0.45, 0.16), (0.3, 0.28), (0.15, 0.42))  # (time before, opacity)
 
 
 @dataclass(frozen=True)
 class Stills:
-    """A batch: pixels_BHW3 uint8, captions, and the indices behind them (verb -1 where the glyph only poses)."""
+    """A batch: pixels_BHW3 uint8, captions, and indices of objects and verbs (-1 in posed photos)."""
 
     pixels_BHW3: np.ndarray
     captions: list[str]
@@ -114,7 +113,7 @@ def _still(thing: str, verb: str | None, rng: np.random.Generator) -> tuple[np.n
 
 
 def _action(verb: str, rng: np.random.Generator) -> tuple[list[_Layer], str, str]:
-    """A moment of a verb: the glyph, often above its ghosts of earlier moments."""
+    """A moment of a verb: the glyph, often with ghosts of earlier moments below it."""
     placement, time = random_placement(rng), rng.beta(5, 1)
     motion = MOTIONS[verb]
     layers = [_Layer(placement, motion(time, placement.cycles))]
@@ -126,7 +125,7 @@ def _action(verb: str, rng: np.random.Generator) -> tuple[list[_Layer], str, str
 
 
 def _posed(rng: np.random.Generator) -> tuple[list[_Layer], str, str]:
-    """A glyph at rest with a manner (small, big, flat, faint) and either a place or an attitude in words."""
+    """A glyph at rest with a manner (small, big, flat, faint) and a place or an attitude."""
     placement = random_placement(rng)
     manner = MANNERS[rng.integers(len(MANNERS))]
     size = {"small": rng.uniform(0.3, 0.42), "big": rng.uniform(0.72, 0.92)}.get(manner, placement.size)
@@ -152,7 +151,7 @@ def _with_strange_word(caption: str, rng: np.random.Generator) -> str:
 
 
 def other_verb(verb: int, rng: np.random.Generator) -> int:
-    """A verb to confuse with this one: its opposite half of the time, else any other."""
+    """A wrong verb for this one: its opposite half of the time, else any other."""
     opposites = {a: b for pair in OPPOSITES for a, b in (pair, pair[::-1])}
     name = VERBS[verb]
     if name in opposites and rng.random() < 0.5:

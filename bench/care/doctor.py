@@ -1,48 +1,49 @@
-"""Finds what is wrong with a dataset before hours are spent on it: files, lists, and what tests share with training.
+"""Examination of a dataset before it is used: broken files, wrong lists, and videos shared by training and test.
 
-Every file is looked at once, however many lists name it, in supervised processes. What is learnt about a file is kept
-in the dataset's manifest by size and modification time: a repeated or resumed examination looks only at what changed.
+Every file is checked once, even if several lists name it, in a supervised worker pool. Results are kept in the
+dataset's manifest by size and modification time, so a repeated or resumed examination checks only new and changed
+files.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.core.errors import UserError
+from bench.core.files import file_sha256
 from bench.data.datasets import Dataset
-from bench.data.lists import Entry
+from bench.data.lists import Entry, plain_name
 from bench.data.manifest import Manifest
 from bench.video.decoders import known_decoder
-from bench.video.pool import Lost, Pool
-from bench.video.reader import Video, open_video
+from bench.video.pool import Finished, Pool, Result, Task, WorkerLost
+from bench.video.reader import Video
 from bench.video.source import Source, VideoError
 
 if TYPE_CHECKING:
     import numpy as np
 
-# Kinds of findings. Those of files say that a video cannot be used; `known_bad` declares them, and nothing else.
+# Kinds of findings. A finding of a file means that the video cannot be used; only these can be declared in `known_bad`.
 FILES = ("missing", "outside the root", "empty", "audio only", "no frames", "truncated", "undecodable", "stuck")
 LISTS = ("class mismatch", "span outside", "leak by path", "leak by content")
 WARNINGS = ("duplicate", "count", "needless known_bad")
 
-MEASURED = ("frames", "width", "height", "fps", "seconds", "codec")  # of a Check, for doctor.csv
+MEASURED = ("frames", "width", "height", "fps", "seconds", "codec")  # fields of FileCheck that doctor.csv has
 
-PLACES = 5  # frames that a light examination decodes, first and last among them
-STREAMING = "pyav"  # reads all frames of a video: decord decodes hundreds of them ahead, a gigabyte at 1280x720
-CHUNK_BYTES = 16 << 20  # of decoded frames held at once
-VERSION = 1  # of `examine`: after a change, every file is looked at again
+PLACES = 5  # frames that are decoded without `full`, including the first and the last
+STREAMING = "pyav"  # decoder for all frames of a video: decord decodes hundreds ahead, a gigabyte at 1280x720
+CHUNK_BYTES = 16 << 20  # largest size of decoded frames in memory
+VERSION = 1  # version of `examine`; after a change, every file is checked again
 
-Progress = Callable[[int, int, int], None]  # (done, total, faulty)
+CheckProgress = Callable[[int, int, int], None]  # (done, total, faulty)
 Listed = dict[str, list[tuple[str, Entry]]]  # file below the root -> its entries, each with the split that names it
 
 
 class Finding(NamedTuple):
-    """Something that is wrong with a listed file or, where `path` is empty, with a list."""
+    """A problem or warning about a listed file or, if `path` is empty, about a list."""
 
     kind: str
     path: str
@@ -54,8 +55,8 @@ class Finding(NamedTuple):
         return self.kind not in WARNINGS and not self.known
 
 
-class Check(NamedTuple):
-    """What an examination found out about a file. The manifest keeps it as a list, which is small."""
+class FileCheck(NamedTuple):
+    """Result of the examination of one file. The manifest stores it as a list."""
 
     version: int = VERSION
     decoder: str = ""
@@ -70,7 +71,7 @@ class Check(NamedTuple):
     codec: str = ""
 
     def serves(self, decoder: str, full: bool) -> bool:
-        """Whether another examination of the same bytes would only repeat this one."""
+        """True if this result also answers an examination with these settings."""
         return (self.version, self.decoder) == (VERSION, decoder) and self.full >= full
 
 
@@ -78,53 +79,55 @@ class Check(NamedTuple):
 
 
 class _Fault(Exception):
-    """What is wrong with a file: one of FILES, and a line that says more."""
-
-    def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(kind, reason)
-        self.kind, self.reason = kind, reason
+    """A problem of a file; its arguments are the kind (one of FILES) and a one-line reason."""
 
 
-class _Task(NamedTuple):
+class _CheckTask(NamedTuple):
     path: str
     source: Source
     decoder: str
     full: bool
 
 
-def _carry_out(task: _Task) -> tuple[Check, str | None]:
+def _run_check(task: _CheckTask) -> tuple[FileCheck, str | None]:
     return examine(task.source, task.decoder, task.full)
 
 
-def load_readers() -> None:
-    """Import what reads videos, so that the first one's time is its own."""
+def _load_readers() -> None:
+    """Import the readers, so that the time limit of the first video does not include the imports."""
     import av  # noqa: F401
     import decord  # noqa: F401
 
 
-def examine(source: Source, decoder: str, full: bool) -> tuple[Check, str | None]:
-    """What a file holds and what is wrong with it, and the SHA-256 of its bytes (None for a folder of frames)."""
+def run_on_videos(
+    function: Callable[[Task], Result], tasks: Iterable[Task], workers: int, seconds: float
+) -> Iterator[Finished[Task, Result]]:
+    """Results of a function of videos in a worker pool, as they finish. The caller reports lost workers."""
+    return Pool(workers, seconds, note=lambda line: None).run(function, tasks, ordered=False, prepare=_load_readers)
+
+
+def examine(source: Source, decoder: str, full: bool) -> tuple[FileCheck, str | None]:
+    """Properties and problems of a file, and the SHA-256 of its bytes (None for a folder of frames)."""
     facts: dict[str, Any] = {}
     sha256 = None
     try:
         if not source.frames:
-            with open(source.path, "rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            _look_into_container(source.path, facts)
+            sha256 = file_sha256(source.path)
+            _check_container(source.path, facts)
         _decode(source, decoder, full, facts)
     except _Fault as fault:
-        facts |= {"problem": fault.kind, "reason": fault.reason}
+        facts["problem"], facts["reason"] = fault.args
     except OSError as error:
         facts |= {"problem": "undecodable", "reason": error.strerror or type(error).__name__}
-    return Check(decoder=decoder, full=full, **facts), sha256
+    return FileCheck(decoder=decoder, full=full, **facts), sha256
 
 
-def _look_into_container(path: Path, facts: dict[str, Any]) -> None:
-    """Count the video's packets, without decoding them, and compare with what the header declares. Raises _Fault."""
+def _check_container(path: Path, facts: dict[str, Any]) -> None:
+    """Compare the number of packets, without decoding them, and the duration with the header. Raises _Fault."""
     import av
 
     try:
-        # An edit list shows part of a stream whose header counts all of it; videos cut without encoding have one.
+        # The header also counts frames that an edit list hides, as in videos cut without encoding.
         with av.open(str(path), options={"ignore_editlist": "1"}, metadata_errors="ignore") as container:
             stream: Any = container.streams.best("video")
             if stream is None:
@@ -140,16 +143,16 @@ def _look_into_container(path: Path, facts: dict[str, Any]) -> None:
             raise _Fault("truncated", "cut file: it ends before its index") from error
         raise _Fault("undecodable", getattr(error, "strerror", None) or str(error)) from error
     if count == 0:
-        raise _Fault("no frames", f"none where the header declares {declared_frames}")
-    # Five percent of grace: AVI counts dropped frames, and containers round durations.
+        raise _Fault("no frames", f"no frames, but the header declares {declared_frames}")
+    # Tolerance of 5 %: AVI counts dropped frames, and containers round durations.
     if count < 0.95 * declared_frames - 1:
-        raise _Fault("truncated", f"{count} frames where the header declares {declared_frames}")
+        raise _Fault("truncated", f"{count} frames, but the header declares {declared_frames}")
     if seconds < 0.95 * declared_seconds - 0.5:
-        raise _Fault("truncated", f"{seconds:.1f} seconds where the header declares {declared_seconds:.1f}")
+        raise _Fault("truncated", f"{seconds:.1f} seconds, but the header declares {declared_seconds:.1f}")
 
 
 def _ends_inside_a_box(path: Path) -> bool:
-    """Whether this is the start of an MP4 file (ISO 14496-12, 4.2), as interrupted downloads leave it."""
+    """True if a file is the beginning of an MP4 file (ISO 14496-12, 4.2), as after an interrupted download."""
     at, size = 0, path.stat().st_size
     with open(path, "rb") as file:
         while at < size:
@@ -158,12 +161,12 @@ def _ends_inside_a_box(path: Path) -> bool:
             if at == 0 and head[4:8] != b"ftyp":
                 return False
             length = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4], "big")
-            at += length or size  # 0: to the end of the file
+            at += length or size  # 0 means to the end of the file
     return at > size
 
 
 def _packets(packets: Iterator[Any]) -> tuple[int, int]:
-    """(number of packets, ticks from the first one's start to the last one's end)."""
+    """(number of packets, ticks from the start of the first to the end of the last)."""
     count, start, end = 0, None, 0
     for packet in packets:
         count += packet.size > 0
@@ -174,7 +177,7 @@ def _packets(packets: Iterator[Any]) -> tuple[int, int]:
 
 
 def _declared_seconds(stream: Any) -> float:
-    """Length of a video stream by its header, 0 if unknown. Matroska's is a tag such as 00:00:02.400000000."""
+    """Duration of a video stream by its header, 0 if unknown. In Matroska it is a tag such as 00:00:02.400000000."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
     tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
@@ -182,11 +185,11 @@ def _declared_seconds(stream: Any) -> float:
 
 
 def _decode(source: Source, decoder: str, full: bool, facts: dict[str, Any]) -> None:
-    """Decode a few frames with the reader that trains and tests use, or all of them besides. Raises _Fault."""
+    """Decode a few frames with the reader of training and test and, if `full`, all frames. Raises _Fault."""
     import numpy as np
 
     try:
-        video = open_video(source, decoder)
+        video = Video(source, decoder)
         first = video.frames(np.array([0]))
     except VideoError as error:
         raise _Fault(_kind(error.reason), error.reason) from error
@@ -202,14 +205,14 @@ def _decode(source: Source, decoder: str, full: bool, facts: dict[str, Any]) -> 
             raise _Fault(kind, f"frame {place} of {last + 1}: {error.reason}") from error
     if full:
         try:
-            for _ in all_frames(open_video(source, STREAMING)):
+            for _ in all_frames(Video(source, STREAMING)):
                 pass
         except VideoError as error:
             raise _Fault("undecodable", error.reason) from error
 
 
 def all_frames(video: Video) -> Iterator[np.ndarray]:
-    """All frames in order, [N,H,W,3] at a time. Raises VideoError."""
+    """All frames in order, in chunks [N,H,W,3]. Raises VideoError."""
     import numpy as np
 
     chunk = max(1, CHUNK_BYTES // video.frames(np.array([0])).nbytes)
@@ -218,7 +221,7 @@ def all_frames(video: Video) -> Iterator[np.ndarray]:
 
 
 def _kind(reason: str) -> str:
-    """The kind of a reader's complaint about a file that it cannot open."""
+    """Kind of the finding for a reader's error on opening a file."""
     starts = {"cut file": "truncated", "empty file": "empty", "no frames": "no frames"}
     return next((kind for start, kind in starts.items() if reason.startswith(start)), "undecodable")
 
@@ -227,31 +230,31 @@ def _kind(reason: str) -> str:
 
 
 def listed(dataset: Dataset, splits: Sequence[str]) -> Listed:
-    """The files of some splits, each once and where it lies, in the lists' order. Raises UserError."""
+    """Files of some splits by their path below the root, each once, in the lists' order. Raises UserError."""
     root, found = dataset.location(), Listed()
     for split in splits:
         for entry in dataset.entries(split):
             try:
                 file = dataset.source(entry).path.relative_to(root).as_posix()
-            except UserError:  # it leads out of the root, as the examination will say
+            except UserError:  # the path leads out of the root, which the examination reports
                 file = entry.path
             found.setdefault(file, []).append((split, entry))
     return found
 
 
 def whole_file(dataset: Dataset, entries: Sequence[tuple[str, Entry]]) -> Source:
-    """The file of some entries, also where they are parts of it. Raises UserError if it leads out of the root."""
+    """Source of the file that some entries, or parts of it, name. Raises UserError if it leads out of the root."""
     return dataset.source(entries[0][1])._replace(span=None)
 
 
 def declared_bad(dataset: Dataset, files: Listed) -> set[str]:
-    """The files all of whose entries are in `known_bad`."""
+    """Files with all their entries in `known_bad`."""
     declared = set(dataset.known_bad)
     return {path for path, entries in files.items() if all(entry.name in declared for _, entry in entries)}
 
 
 class Examination:
-    """What is known about the files of a dataset; `look` learns it, `findings` and `rows` tell it.
+    """Examination of a dataset's files: `run` checks them, `findings` and `rows` return the results.
 
     Raises UserError for an unknown decoder.
     """
@@ -259,32 +262,29 @@ class Examination:
     def __init__(self, dataset: Dataset, files: Listed, decoder: str, full: bool) -> None:
         self.dataset, self.files, self.decoder, self.full = dataset, files, known_decoder(decoder), full
         self.manifest = Manifest(dataset.name, dataset.location())
-        # Never kept, always looked at again: absent files, and failures that may have been the machine's.
-        self.passing: dict[str, Check] = {}
-        self.faulty = 0  # files of the last look in which something is wrong
+        # Not stored in the manifest: missing files, and failures that may be those of the machine.
+        self.unsaved: dict[str, FileCheck] = {}
+        self.faulty = 0  # faulty files in the last run
 
-    def check(self, path: str) -> Check | None:
-        """What is known about a file as it is now, None if it has to be looked at."""
-        if path in self.passing:
-            return self.passing[path]
+    def check(self, path: str) -> FileCheck | None:
+        """Result for a file in its present state, None if it has to be checked."""
+        if path in self.unsaved:
+            return self.unsaved[path]
         kept = (self.manifest.facts(path) or {}).get("check")
-        check = Check(*kept) if kept and kept[0] == VERSION else None
+        check = FileCheck(*kept) if kept and kept[0] == VERSION else None
         return check if check and check.serves(self.decoder, self.full) else None
 
-    def look(self, workers: int, seconds: float, progress: Progress) -> int:
-        """Look at the files that are not known yet, and give their number. `progress` counts them.
+    def run(self, workers: int, seconds: float, progress: CheckProgress) -> int:
+        """Check the files without a result and return their number. `progress` counts them.
 
-        What is found out is kept file by file, so an interruption loses nothing. Memory holds a few facts per file.
+        Results are stored file by file, so nothing is lost on an interruption.
         """
         todo = [path for path in self.files if self.check(path) is None and not self._is_absent(path)]
-        tasks = (_Task(path, self._source(path), self.decoder, self.full) for path in todo)
+        tasks = (_CheckTask(path, self._source(path), self.decoder, self.full) for path in todo)
         progress(0, len(todo), 0)
-        pool = Pool(workers, seconds, note=lambda line: None)  # what is lost is a finding
-        for done, (task, result) in enumerate(
-            pool.run(_carry_out, tasks, ordered=False, prepare=load_readers), start=1
-        ):
-            if isinstance(result, Lost):
-                check = self.passing[task.path] = self._fault("stuck", result.reason)
+        for done, (task, result) in enumerate(run_on_videos(_run_check, tasks, workers, seconds), start=1):
+            if isinstance(result, WorkerLost):
+                check = self.unsaved[task.path] = self._fault("stuck", result.reason)
             else:
                 check, sha256 = result
                 self.manifest.learn(task.path, check=check, **({"sha256": sha256} if sha256 else {}))
@@ -293,31 +293,28 @@ class Examination:
         return len(todo)
 
     def _is_absent(self, path: str) -> bool:
-        """Whether there is nothing to decode: no file, an empty one, or one that is somewhere else."""
+        """True if there is nothing to decode: the file is missing, empty or outside the root."""
         try:
             file = self._source(path).path
             if not file.exists():
-                self.passing[path] = self._fault("missing", "no such file")
+                self.unsaved[path] = self._fault("missing", "no such file")
             elif file.stat().st_size == 0:
-                self.passing[path] = self._fault("empty", "0 bytes")
+                self.unsaved[path] = self._fault("empty", "0 bytes")
         except UserError as error:
-            self.passing[path] = self._fault("outside the root", error.what)
+            self.unsaved[path] = self._fault("outside the root", error.what)
         except OSError as error:
-            self.passing[path] = self._fault("missing", error.strerror or type(error).__name__)
-        return path in self.passing
+            self.unsaved[path] = self._fault("missing", error.strerror or type(error).__name__)
+        return path in self.unsaved
 
     def _source(self, path: str) -> Source:
         return whole_file(self.dataset, self.files[path])
 
-    def _fault(self, kind: str, reason: str) -> Check:
-        return Check(decoder=self.decoder, full=self.full, problem=kind, reason=reason)
+    def _fault(self, kind: str, reason: str) -> FileCheck:
+        return FileCheck(decoder=self.decoder, full=self.full, problem=kind, reason=reason)
 
-    def findings(self, progress: Progress) -> list[Finding]:
-        """All that is wrong, file by file and then list by list. `progress` counts folders of frames as they are read.
-
-        Raises UserError.
-        """
-        present = [path for path in self.files if path not in self.passing]
+    def findings(self, progress: CheckProgress) -> list[Finding]:
+        """Findings of the files, then of the lists. `progress` counts the files that are hashed. Raises UserError."""
+        present = [path for path in self.files if path not in self.unsaved]
         hashes = self.manifest.hashes(present, lambda done, total: progress(done, total, self.faulty))
         same = _groups(hashes)
         pairs = disjoint_pairs(self.dataset, self._splits())
@@ -338,13 +335,13 @@ class Examination:
         for path, entries in self.files.items():
             check = self.check(path)
             if check is None:
-                yield Finding("undecodable", path, "changed while it was looked at")
+                yield Finding("undecodable", path, "changed during the examination")
             elif check.problem:
                 yield Finding(check.problem, path, check.reason, path in bad)
             else:
                 yield from _spans_outside(path, entries, check.seconds, names)
                 if path in bad:
-                    yield Finding("needless known_bad", path, "is declared undecodable and can be decoded")
+                    yield Finding("needless known_bad", path, "is declared as undecodable but can be decoded")
 
     def rows(self, findings: Sequence[Finding]) -> Iterator[dict[str, object]]:
         """A row of `doctor.csv` for every file."""
@@ -352,13 +349,13 @@ class Examination:
         for finding in findings:
             found.setdefault(finding.path, []).append(finding)
         for path, entries in self.files.items():
-            check, wrong = self.check(path) or Check(), found.get(path, [])
+            check, own = self.check(path) or FileCheck(), found.get(path, [])
             yield {
                 "path": _joined(entry.path for _, entry in entries),
                 "label": _joined(str(entry.label) for _, entry in entries),
                 "splits": _joined(split for split, _ in entries),
-                "problem": _joined(finding.kind for finding in wrong),
-                "reason": _joined(finding.reason for finding in wrong),
+                "problem": _joined(finding.kind for finding in own),
+                "reason": _joined(finding.reason for finding in own),
                 **{name: getattr(check, name) or "" for name in MEASURED},
                 "sha256": (self.manifest.facts(path) or {}).get("sha256", ""),
             }
@@ -368,10 +365,10 @@ class Examination:
 
 
 def disjoint_pairs(dataset: Dataset, splits: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of splits that must not share a video: the declared ones, else training against test lists.
+    """Pairs of splits that must not share a video: the declared ones, else training and test lists.
 
-    Without a declaration, every split called train... is one side and every other split the other, as long as their
-    numbers at the end agree or one has none: train1 and test1, train and val, but not train1 and test2.
+    By default, each split named train... is paired with every other split, unless both names end with different
+    numbers: train1 and test1, train and val, but not train1 and test2.
     """
     pairs = dataset.disjoint or [
         pair
@@ -386,29 +383,24 @@ def _numbers(splits: Sequence[str]) -> set[str]:
 
 
 def _class_mismatches(files: Listed, names: Sequence[str]) -> Iterator[Finding]:
-    """Files whose labels contradict their paths, or each other."""
-    ids = {_plain(name): label for label, name in enumerate(names)}
+    """Files whose labels contradict their paths or each other."""
+    ids = {plain_name(name): label for label, name in enumerate(names)}
     for path, entries in files.items():
         labels = sorted({entry.label for _, entry in entries})
-        told = _class_told_by(path, ids)
-        if told is not None and told not in labels:
-            reason = f"label {labels[0]} is '{names[labels[0]]}', the path says '{names[told]}'"
+        by_path = _class_in_path(path, ids)
+        if by_path is not None and by_path not in labels:
+            reason = f"label {labels[0]} is '{names[labels[0]]}', but the path says '{names[by_path]}'"
             yield Finding("class mismatch", path, reason)
         elif len(labels) > 1 and not any(entry.span for _, entry in entries):
             yield Finding("class mismatch", path, f"has the labels {', '.join(map(str, labels))}")
 
 
-def _class_told_by(path: str, ids: Mapping[str, int]) -> int | None:
-    """The class that a path names: as UCF-101's v_CLASS_g01_c01, else as the nearest folder called like a class."""
+def _class_in_path(path: str, ids: Mapping[str, int]) -> int | None:
+    """The class in a path: from UCF-101's v_CLASS_g01_c01, else the nearest folder with the name of a class."""
     *folders, file = PurePosixPath(path).parts
     ucf = re.match(r"v_(.+)_g\d+_c\d+", file)
     candidates = [ucf[1] if ucf else "", *reversed(folders)]
-    return next((ids[plain] for plain in map(_plain, candidates) if plain and plain in ids), None)
-
-
-def _plain(name: str) -> str:
-    """A class name without case, spaces and punctuation: HandStandPushups and Handstand Pushups are one class."""
-    return re.sub(r"[\W_]", "", name).casefold()
+    return next((ids[plain] for plain in map(plain_name, candidates) if plain and plain in ids), None)
 
 
 def _leaks_by_path(files: Listed, pairs: Sequence[tuple[str, str]]) -> Iterator[Finding]:
@@ -420,7 +412,7 @@ def _leaks_by_path(files: Listed, pairs: Sequence[tuple[str, str]]) -> Iterator[
 
 
 def _groups(hashes: Mapping[str, str | None]) -> list[list[str]]:
-    """Paths of files with the same bytes, two or more each."""
+    """Groups of two or more paths whose files have the same bytes."""
     first: dict[str, str] = {}
     groups: dict[str, list[str]] = {}
     for path, sha256 in hashes.items():
@@ -437,14 +429,14 @@ def _duplicates(same: Sequence[Sequence[str]]) -> Iterator[Finding]:
 def _leaks_by_content(
     files: Listed, same: Sequence[Sequence[str]], pairs: Sequence[tuple[str, str]]
 ) -> Iterator[Finding]:
-    """Copies in splits that must not share a video, told once for every copy and pair of splits."""
+    """Copies in splits that must not share a video, once for every copy and pair of splits."""
     for paths in same:
         splits = {path: {split for split, _ in files[path]} for path in paths}
         for one, other in pairs:
             for path in (path for path in paths if other in splits[path]):
                 twin = next((twin for twin in paths if twin != path and one in splits[twin]), None)
                 if twin is not None:
-                    yield Finding("leak by content", path, f"in {other}, has the bytes of {twin} in {one}")
+                    yield Finding("leak by content", path, f"in {other}, has the same bytes as {twin} in {one}")
 
 
 def _spans_outside(
@@ -456,11 +448,11 @@ def _spans_outside(
             yield Finding("span outside", path, reason, entry.name in declared)
 
 
-# --- what is written --------------------------------------------------------------------------------------------------
+# --- output -----------------------------------------------------------------------------------------------------------
 
 
 def known_bad(files: Listed, findings: Sequence[Finding]) -> list[str]:
-    """What a declaration's `known_bad` would have to name, in the lists' order, without repetition."""
+    """Names for a declaration's `known_bad`, in the lists' order, without repetition."""
     bad = {finding.path for finding in findings if finding.kind in FILES}
     return list(dict.fromkeys(entry.name for path in files if path in bad for _, entry in files[path]))
 

@@ -1,13 +1,13 @@
-"""A copy of a dataset that decodes fast: short side 256, a key frame every 8 frames, H.264 without B-frames or sound.
+"""Copy of a dataset that decodes fast: short side 256, a key frame every 8 frames, H.264 without B-frames or sound.
 
-Frames are read with the harness's own readers, so frame k of a copy is frame k of its source, also where the frame rate
-varies or the picture is rotated. Every copy is decoded and compared before it gets its name. Lists keep working: paths
-and suffixes stay.
+Frames are read with the readers of training and test, so frame k of a copy is frame k of its source, also for variable
+frame rates and rotated pictures. Every copy is decoded and compared before it gets its name. Lists stay valid, because
+paths and suffixes do not change.
 
-    TARGET/prepared.json    how everything in the folder was made; another preparation is refused
+    TARGET/prepared.json    settings of all videos in the folder; other settings are refused
     TARGET/prepared.jsonl   a line per finished video, with size and modification time of its source
     TARGET/.partial/        videos being written; removed at the end
-    TARGET/.lock            held by the process at work
+    TARGET/.lock            held by the running process
 """
 
 from __future__ import annotations
@@ -16,22 +16,20 @@ import fcntl
 import json
 import os
 import shutil
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from errno import ENOSPC
 from fractions import Fraction
-from os.path import expanduser, expandvars
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from bench.care.doctor import STREAMING, Listed, Progress, all_frames, load_readers, whole_file
+from bench.care.doctor import STREAMING, CheckProgress, Listed, all_frames, run_on_videos, whole_file
 from bench.core.errors import UserError
-from bench.core.files import write_atomically
+from bench.core.files import append_json, appended_json, expanded, write_atomically
 from bench.data.datasets import PREPARED, Dataset
-from bench.video.pool import Lost, Pool
-from bench.video.reader import open_video
+from bench.video.pool import WorkerLost
+from bench.video.reader import Video
 from bench.video.source import Source, VideoError
 
 if TYPE_CHECKING:
@@ -39,12 +37,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 PARTIAL, LOCK = ".partial", ".lock"
-COMPARED = 4  # frames of a copy that are compared, first and last among them
+COMPARED = 4  # frames of a copy that are compared, including the first and the last
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How videos are encoded anew. `crf` is x264's quality: 0 lossless, 18 hardly visible, 51 worst."""
+    """Settings of the encoding. `crf` is x264's quality: 0 is lossless, 18 hardly visible, 51 worst."""
 
     short_side: int = 256
     gop: int = 8
@@ -52,14 +50,15 @@ class Preparation:
 
     @property
     def tolerance(self) -> float:
-        """Largest mean difference of 8-bit RGB values between a copy and what was encoded.
+        """Largest accepted mean difference of 8-bit RGB values between a copy and the encoded frames.
 
-        Coloured noise, the worst there is, measures 7 at CRF 18 and doubles with every 6; natural video stays below 3.
+        Coloured noise, the worst case, differs by 7 at CRF 18 and by twice as much with every 6; natural video by less
+        than 3.
         """
         return 12.0 * 2 ** ((self.crf - 18) / 6)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of a copy: never enlarged, and even, as chroma at half resolution demands."""
+        """(height, width) of a copy: never enlarged, and even because chroma has half the resolution."""
         scale = min(1.0, self.short_side / min(height, width))
         return _even(height, scale), _even(width, scale)
 
@@ -71,7 +70,7 @@ def _even(length: int, scale: float) -> int:
 # --- one video, in a worker -------------------------------------------------------------------------------------------
 
 
-class _Task(NamedTuple):
+class _PrepareTask(NamedTuple):
     file: str
     source: Source
     copy: Path
@@ -79,19 +78,15 @@ class _Task(NamedTuple):
     how: Preparation
 
 
-class _Failed(NamedTuple):
-    reason: str
-
-
-def _carry_out(task: _Task) -> dict[str, Any] | _Failed:
+def _run_prepare(task: _PrepareTask) -> dict[str, Any] | VideoError:
     try:
         return prepare_video(task.source, task.copy, task.writing, task.how)
     except VideoError as error:
-        return _Failed(error.reason)
+        return error
 
 
-class _Kept(NamedTuple):
-    """What a copy must decode to."""
+class _Expected(NamedTuple):
+    """Properties and frames that a copy must have."""
 
     frames: int
     size: tuple[int, int]
@@ -99,53 +94,54 @@ class _Kept(NamedTuple):
 
 
 def prepare_video(source: Source, copy: Path, writing: Path, how: Preparation) -> dict[str, Any]:
-    """Encode a video to `copy` by way of the file `writing`; its frames, height, width and bytes.
+    """Encode a video to `copy` by way of the file `writing`; returns its frames, height, width and bytes.
 
-    Raises VideoError, and leaves no file, if the source cannot be decoded or the copy does not show its frames.
+    Raises VideoError, and leaves no file, if the source cannot be decoded or the copy's frames differ.
     """
     writing.parent.mkdir(parents=True, exist_ok=True)
     copy.parent.mkdir(parents=True, exist_ok=True)
     try:
-        kept = _encode(source, writing, how)
-        _verify(writing, kept, how)
+        expected = _encode(source, writing, how)
+        _verify(writing, expected, how)
         written = writing.stat().st_size
         os.replace(writing, copy)
     finally:
         writing.unlink(missing_ok=True)
-    return {"frames": kept.frames, "height": kept.size[0], "width": kept.size[1], "bytes": written}
+    return {"frames": expected.frames, "height": expected.size[0], "width": expected.size[1], "bytes": written}
 
 
-def _encode(source: Source, writing: Path, how: Preparation) -> _Kept:
+def _encode(source: Source, writing: Path, how: Preparation) -> _Expected:
     import av
     import numpy as np
     from av.video.reformatter import Colorspace
 
-    video = open_video(source, STREAMING)
+    video = Video(source, STREAMING)
     height, width = how.size(*video.frames(np.array([0])).shape[1:3])
     compared = set(np.linspace(0, len(video) - 1, COMPARED).astype(int).tolist())
-    kept = _Kept(len(video), (height, width), {})
+    expected = _Expected(len(video), (height, width), {})
     try:
-        # Decoders go by the content, not by the suffix, and an AVI would not give its frames their times.
+        # Always MP4: decoders detect the container by its content, and AVI does not store presentation times.
         with av.open(str(writing), "w", format="mp4", options={"movflags": "faststart"}) as container:
             options = {"crf": str(how.crf), "g": str(how.gop), "bf": "0", "tune": "fastdecode", "threads": "1"}
             stream = container.add_stream("libx264", Fraction(video.rate).limit_denominator(1001), options)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            stream.codec_context.colorspace = Colorspace.ITU601  # what the conversion to YUV makes by default
+            stream.codec_context.colorspace = Colorspace.ITU601  # the default of the conversion to YUV
             for index, frame_HW3 in enumerate(frame for chunk in all_frames(video) for frame in chunk):
                 frame = _resized(frame_HW3, height, width)
                 container.mux(stream.encode(frame))
                 if index in compared:
-                    kept.pixels[index] = frame.to_ndarray(format="rgb24")
+                    expected.pixels[index] = frame.to_ndarray(format="rgb24")
             container.mux(stream.encode())
     except (av.FFmpegError, ValueError) as error:
         if getattr(error, "errno", None) == ENOSPC:
-            raise UserError("the disk is full", where=str(writing), hint="a repeated command goes on here") from error
+            hint = "free some space and repeat the command, which resumes"
+            raise UserError("the disk is full", where=str(writing), hint=hint) from error
         raise VideoError(source.path, f"cannot be encoded: {error}") from error
-    return kept
+    return expected
 
 
 def _resized(frame_HW3: np.ndarray, height: int, width: int) -> av.VideoFrame:
-    """The frame as it is encoded: bicubic with antialiasing, chroma at half resolution."""
+    """The frame to encode: resized bicubically with antialiasing, chroma at half resolution."""
     import av
     import numpy as np
     from PIL import Image
@@ -157,18 +153,18 @@ def _resized(frame_HW3: np.ndarray, height: int, width: int) -> av.VideoFrame:
     return frame
 
 
-def _verify(writing: Path, kept: _Kept, how: Preparation) -> None:
+def _verify(writing: Path, expected: _Expected, how: Preparation) -> None:
     import numpy as np
 
-    copy = open_video(Source(writing))
-    if len(copy) != kept.frames:
-        raise VideoError(writing, f"the copy has {len(copy)} frames instead of {kept.frames}")
-    indices = sorted(kept.pixels)
+    copy = Video(Source(writing))
+    if len(copy) != expected.frames:
+        raise VideoError(writing, f"the copy has {len(copy)} frames instead of {expected.frames}")
+    indices = sorted(expected.pixels)
     frames = copy.frames(np.array(indices))
-    if frames.shape[1:3] != kept.size:
-        raise VideoError(writing, f"the copy has the size {frames.shape[1:3]} instead of {kept.size}")
+    if frames.shape[1:3] != expected.size:
+        raise VideoError(writing, f"the copy has the size {frames.shape[1:3]} instead of {expected.size}")
     for index, frame_HW3 in zip(indices, frames, strict=True):
-        difference = float(np.abs(frame_HW3.astype(np.int16) - kept.pixels[index]).mean())
+        difference = float(np.abs(frame_HW3.astype(np.int16) - expected.pixels[index]).mean())
         if difference > how.tolerance:
             raise VideoError(writing, f"frame {index} of the copy differs by {difference:.1f} of 255 on average")
 
@@ -177,55 +173,53 @@ def _verify(writing: Path, kept: _Kept, how: Preparation) -> None:
 
 
 def refuse(dataset: Dataset, target: Path) -> None:
-    """Raises UserError for datasets that cannot be prepared, and for targets that would mix with the originals."""
+    """Raises UserError for datasets that need no copy, and for targets inside or around the folder of the originals."""
     where = f"dataset '{dataset.name}'"
     if dataset.buildable:
-        raise UserError("its videos are rendered small, with no need of a copy", where=where)
+        raise UserError("its videos are rendered small and need no copy", where=where)
     if dataset.frames:
-        raise UserError("lies as frame files, which need no preparation", where=where)
+        raise UserError("its frame files need no copy", where=where)
     root, folder = dataset.location().resolve(), target.resolve()
     if folder.is_relative_to(root) or root.is_relative_to(folder):
-        raise UserError("the copy would mix with the originals", where=str(target), hint=f"those are in {root}")
+        hint = f"the originals are in {root}"
+        raise UserError("the copy would mix with the originals", where=str(target), hint=hint)
 
 
-class Target:
-    """A folder of prepared videos; as a context, it is this process's alone.
+class PreparedFolder:
+    """A folder of prepared videos; inside a `with` statement, only this process can write to it.
 
-    Entering raises UserError if the folder is in use, holds other things, or was prepared in another way.
+    Entering raises UserError if the folder is in use, holds other files, or was prepared with other settings.
     """
 
     def __init__(self, folder: Path, how: Preparation) -> None:
         self.folder, self.how = folder, how
         self.log = folder / "prepared.jsonl"
-        self.stamps: dict[str, list[int]] = {}  # of the sources to do: size and modification time
+        self.stamps: dict[str, list[int]] = {}  # size and modification time of the sources
         self.finished: dict[str, dict[str, Any]] = {}  # lines of the log by file
 
-    def __enter__(self) -> Target:
+    def __enter__(self) -> PreparedFolder:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.folder / LOCK, "w")  # held until the process ends, however it ends
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError("another process prepares videos there", where=str(self.folder)) from error
+            raise UserError("another process is preparing videos here", where=str(self.folder)) from error
         except OSError as error:
             raise UserError(f"cannot be written: {error.strerror}", where=str(self.folder)) from error
-        self._agree()
-        for text in self.log.read_bytes().split(b"\n") if self.log.exists() else []:
-            with suppress(ValueError):  # cut by a kill
-                line = json.loads(text)
-                self.finished[line["file"]] = line
+        self._check_settings()
+        self.finished = {line["file"]: line for line in appended_json(self.log)}
         return self
 
     def __exit__(self, *error: object) -> None:
         shutil.rmtree(self.folder / PARTIAL, ignore_errors=True)
         self._lock.close()
 
-    def _agree(self) -> None:
-        """Write down how videos are prepared here, or compare with what is written."""
+    def _check_settings(self) -> None:
+        """Write the settings to a new folder, or compare them with those of an existing one."""
         description, wanted = self.folder / PREPARED, asdict(self.how)
         if description.exists():
-            there = json.loads(description.read_text())
-            found = {name: there.get(name) for name in wanted}
+            written = json.loads(description.read_text())
+            found = {name: written.get(name) for name in wanted}
             if found != wanted:
                 raise UserError(
                     f"was prepared with {_words(found)}, not with {_words(wanted)}",
@@ -233,12 +227,12 @@ class Target:
                     hint="choose another folder or the same settings",
                 )
         elif any(path.name != LOCK for path in self.folder.iterdir()):
-            raise UserError("is not empty and no prepared copy", where=str(self.folder), hint="choose a new folder")
+            raise UserError("is not empty and not a prepared copy", where=str(self.folder), hint="choose a new folder")
         else:
             write_atomically(description, json.dumps(wanted | _libraries(), indent=1).encode())
 
     def todo(self, dataset: Dataset, files: Listed) -> tuple[dict[str, Source], dict[str, str]]:
-        """(sources without an up-to-date copy, why other files cannot be read), by file."""
+        """(sources without an up-to-date copy, reasons why other files cannot be read), by file."""
         sources, failed = {}, {}
         for file, entries in files.items():
             try:
@@ -256,32 +250,24 @@ class Target:
         line, copy = self.finished.get(file), self.folder / file
         return line is not None and (line["source"], line["bytes"]) == (self.stamps[file], _bytes(copy))
 
-    def make(self, sources: dict[str, Source], workers: int, seconds: float, progress: Progress) -> dict[str, str]:
-        """Encode the sources and give those that failed, with the reasons. `progress` counts them."""
+    def make(self, sources: dict[str, Source], workers: int, seconds: float, progress: CheckProgress) -> dict[str, str]:
+        """Encode the sources; returns the reasons of those that failed. `progress` counts videos."""
         failed: dict[str, str] = {}
         tasks = (
-            _Task(file, source, self.folder / file, self.folder / PARTIAL / file, self.how)
+            _PrepareTask(file, source, self.folder / file, self.folder / PARTIAL / file, self.how)
             for file, source in sources.items()
         )
         progress(0, len(sources), 0)
-        pool = Pool(workers, seconds, note=lambda line: None)  # what is lost is reported as a failure
-        for done, (task, result) in enumerate(
-            pool.run(_carry_out, tasks, ordered=False, prepare=load_readers), start=1
-        ):
-            if isinstance(result, Lost | _Failed):
+        for done, (task, result) in enumerate(run_on_videos(_run_prepare, tasks, workers, seconds), start=1):
+            if isinstance(result, WorkerLost | VideoError):
                 failed[task.file] = result.reason
             else:
-                self._log(task.file, result)
+                append_json(self.log, {"file": task.file, "source": self.stamps[task.file], **result})
             progress(done, len(sources), len(failed))
         return failed
 
-    def _log(self, file: str, facts: dict[str, Any]) -> None:
-        line = json.dumps({"file": file, "source": self.stamps[file], **facts})
-        with open(self.log, "ab", buffering=0) as log:
-            log.write(f"\n{line}".encode())  # the line break leads, so a cut line spoils no other
-
     def space_warning(self, sources: dict[str, Source]) -> str | None:
-        """A sentence if the disk may be too small. Copies need as much as their originals, or as they have so far."""
+        """A warning if the disk may be too small, from the ratio of finished copies to their originals, or 1."""
         originals = sum(line["source"][0] for line in self.finished.values())
         ratio = sum(line["bytes"] for line in self.finished.values()) / originals if originals else 1.0
         needed, free = ratio * sum(self.stamps[file][0] for file in sources), shutil.disk_usage(self.folder).free
@@ -306,8 +292,8 @@ def _libraries() -> dict[str, Any]:
 
 
 def declaration(dataset: Dataset, target: Path) -> str:
-    """The line of a suite that reads the copy. What else the suite says about the dataset stays."""
+    """The line with which a suite uses the copy, next to its other settings of the dataset."""
     keys = {"root": str(target.resolve())}
     if dataset.lists:
-        keys["lists"] = str(Path(dataset.folder, expanduser(expandvars(dataset.lists))).resolve())
+        keys["lists"] = str(Path(dataset.folder, expanded(dataset.lists)).resolve())
     return yaml.safe_dump({"datasets": {dataset.name: keys}}, default_flow_style=True, width=10_000).strip()[1:-1]

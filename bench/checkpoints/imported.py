@@ -5,12 +5,12 @@ Planning reads this module, so it imports no torch; reading and writing checkpoi
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
+from bench.core.files import file_sha256
 from bench.graph.stage import Stage, as_json
 from bench.store.records import Store
 
@@ -19,8 +19,7 @@ Part = dict[str, Any]
 
 def file_digest(file: Path) -> str:
     """The first 16 hex digits of a file's SHA-256, by which a recipe names an imported checkpoint."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    return file_sha256(file)[:16]
 
 
 def refuse_unimported(stages: Iterable[Stage], store: Store) -> None:

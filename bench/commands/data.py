@@ -54,7 +54,7 @@ def doctor(
     files = listed(data, _splits(data, split))
     examination = Examination(data, files, decoder, full)
     with _progress(f"examining {dataset}", "faulty") as progress:
-        looked = examination.look(
+        looked = examination.run(
             default_jobs() if workers is None else workers, seconds or (600.0 if full else 60.0), progress
         )
         findings = examination.findings(progress)
@@ -85,13 +85,13 @@ def prepare(
 ) -> None:
     """Make a copy of a dataset that decodes fast: small H.264 videos with many key frames, under the same paths."""
     from bench.care.doctor import declared_bad, listed
-    from bench.care.prepare import Preparation, Target, declaration, refuse
+    from bench.care.prepare import Preparation, PreparedFolder, declaration, refuse
     from bench.graph.plan import default_jobs
 
     data, how = _dataset(dataset, suite), Preparation(short_side, gop, crf)
     refuse(data, target)
     files = listed(data, _splits(data, split))
-    with Target(target, how) as copy:
+    with PreparedFolder(target, how) as copy:
         todo, failed = copy.todo(data, files)
         kept = len(files) - len(todo) - len(failed)
         if warning := copy.space_warning(todo):

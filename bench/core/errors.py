@@ -12,7 +12,7 @@ class UserError(Exception):
     `where` is a file, `file:line` or key path; `allowed` lists the valid values; `hint` says what was meant.
     """
 
-    final = True  # in a stage, too
+    final = True  # in a stage too, another attempt would fail the same way
 
     def __init__(self, what: str, *, where: str = "", allowed: Iterable[object] = (), hint: str = "") -> None:
         self.what = what
@@ -22,7 +22,7 @@ class UserError(Exception):
         super().__init__(self.render())
 
     def at(self, where: str) -> UserError:
-        """The same mistake, found at another place."""
+        """The same mistake at another place."""
         return UserError(self.what, where=where, allowed=self.allowed, hint=self.hint)
 
     def render(self) -> str:
@@ -43,9 +43,9 @@ def unknown(kind: str, name: str, allowed: Iterable[str], *, where: str = "") ->
 
 
 class Interrupted(Exception):
-    """A stage ended early because it was asked to; its next attempt goes on from what it has saved.
+    """A stage stopped early on request; its next attempt resumes from the saved state.
 
-    `done` says how far it is, in steps or videos.
+    `done` is the number of steps or videos that are finished.
     """
 
     def __init__(self, what: str, done: int) -> None:
@@ -54,9 +54,9 @@ class Interrupted(Exception):
 
 
 class StageError(Exception):
-    """A stage that cannot finish, for a reason that its user should read; shown without a traceback.
+    """A stage cannot finish; the user gets the reason without a traceback.
 
-    `final`: another attempt would end alike.
+    `final`: another attempt would fail the same way.
     """
 
     final = True

@@ -1,14 +1,20 @@
-"""Paths as users write them, the cache folder, and files that are written whole."""
+"""Paths as users write them, shipped assets, the cache folder, hashes of files, and writing without torn files."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import uuid
-from os.path import expandvars
+from collections.abc import Callable, Iterator
+from os.path import expanduser, expandvars
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path
+
+ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def cache_dir() -> Path:
@@ -17,15 +23,53 @@ def cache_dir() -> Path:
     return Path(chosen).expanduser() if chosen else user_cache_path("video-transfer-bench")
 
 
-def unset_variable(text: str) -> str:
-    """The first environment variable in a path that is not set, as written; "" if all are."""
-    unset = re.search(r"\$(\w+|\{\w+\})", expandvars(text))
-    return unset[0] if unset else ""
+def expanded(text: str) -> Path:
+    """A path as users write it, with ~ and $VARIABLES replaced."""
+    return Path(expanduser(expandvars(text)))
+
+
+def not_found(what: str, path: Path, exists: Callable[[Path], bool] = Path.is_file) -> str | None:
+    """Reason why an expanded path cannot be used, None if it exists. Names a variable that is not set."""
+    if exists(path):
+        return None
+    unset = re.search(r"\$(\w+|\{\w+\})", str(path))
+    return f"{what}: environment variable {unset[0]} is not set" if unset else f"{what} not found: {path}"
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes in hex digits. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def append_json(path: Path, value: object) -> None:
+    """Append a JSON value as one line in one write, so that several processes can share the file."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        # The line break comes first: after a line that a killed process left incomplete, this one is still readable.
+        os.write(descriptor, f"\n{json.dumps(value)}".encode())
+    finally:
+        os.close(descriptor)
+
+
+def appended_json(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects in a file of JSON lines, without incomplete lines; none if the file does not exist."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError:
+        return
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            yield value
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file so that a reader, or a crash, meets the old content or the new one and nothing between."""
-    # A random name: processes of two machines that share the folder can have the same number.
+    """Write a file so that readers find the old or the new content, also after a crash, and never a part of it."""
+    # The name is random because processes on two machines that share the folder can have the same process id.
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with open(temporary, "wb") as file:

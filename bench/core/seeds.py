@@ -1,4 +1,4 @@
-"""Seeds from named axes, so that every random choice has one cause and nothing depends on worker, rank or order."""
+"""Seeds derived from named axes, so that no random choice depends on worker, rank or order."""
 
 from __future__ import annotations
 

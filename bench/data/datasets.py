@@ -1,6 +1,7 @@
-"""Datasets: classes, lists of videos and where they lie; shipped declarations, a suite's own, and embedded ones.
+"""Datasets: their classes, lists of videos and folders; shipped, declared by a suite, or embedded.
 
-Torch-free. `content` takes part in identities, places do not. A mistake in a file is a UserError with file and line.
+Does not import torch. `content` enters identities, locations do not. A mistake in a file is a UserError with file and
+line.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from itertools import chain
-from os.path import expanduser, expandvars
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -20,25 +20,24 @@ from annotated_types import MinLen
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from bench.core.errors import UserError, unknown
-from bench.core.files import unset_variable
+from bench.core.files import ASSETS, expanded, not_found
 from bench.core.identity import digest
 from bench.data.lists import Entry, Listing, Split, read_classes, read_json, read_list, read_names
-from bench.data.manifest import Manifest, Progress
+from bench.data.manifest import FileProgress, Manifest
 from bench.video.source import Source, inside
 
-EMBEDDED = {"glyphs-": "bench.glyphs.datasets"}  # how names of embedded datasets begin -> module with `datasets()`
+EMBEDDED = {"glyphs-": "bench.glyphs.datasets"}  # prefix of the names of embedded datasets -> module with `datasets()`
 SHIPPED_PREFIX = "shipped:"
-ASSETS = Path(__file__).parent.parent / "assets"
-SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")  # what `.*` in a place stands for
-PREPARED = "prepared.json"  # in a root whose videos were encoded anew: how
+SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")  # tried for `.*` in a place
+PREPARED = "prepared.json"  # in a root of re-encoded videos: the settings of the encoding
 
 
 class Dataset(BaseModel):
-    """Videos, lists and classes. Relative paths start at the declaring file's folder; $VARIABLES and ~ work."""
+    """Videos, lists and classes. Paths are relative to the declaring file's folder and may contain $VARIABLES and ~."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    buildable: ClassVar[bool] = False  # whether `build` can make videos that are missing
+    buildable: ClassVar[bool] = False  # `build` can make missing videos
 
     name: str = Field(description="name of the dataset; the suite fills it in")
     folder: str = Field(default="", description="folder of the declaring file; the suite fills it in")
@@ -57,21 +56,21 @@ class Dataset(BaseModel):
 
     _names: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
     _listings: dict[str, Listing] = PrivateAttr(default_factory=dict)
-    _last: str = PrivateAttr(default="")  # the place that fitted last: the next video mostly lies there too
+    _last: str = PrivateAttr(default="")  # the place where the last video was found, tried first for the next one
     _folders: dict[str, dict[str, str]] = PrivateAttr(default_factory=dict)  # folder -> case-folded name -> name
 
     @field_validator("name")
     @classmethod
     def _is_free(cls, name: str) -> str:
         if cls is Dataset and name.startswith(tuple(EMBEDDED)):
-            raise ValueError(f"names that begin with '{' or '.join(EMBEDDED)}' belong to embedded datasets")
+            raise ValueError(f"names that start with '{' or '.join(EMBEDDED)}' are reserved for embedded datasets")
         return name
 
     @field_validator("like")
     @classmethod
     def _is_shipped(cls, like: str) -> str:
         if like and like not in _shipped():
-            raise ValueError(f"no dataset '{like}' is shipped, only {', '.join(_shipped())}")
+            raise ValueError(f"no shipped dataset '{like}'; allowed: {', '.join(_shipped())}")
         return like
 
     @field_validator("places")
@@ -81,7 +80,7 @@ class Dataset(BaseModel):
             try:
                 place.format(**_parts("folder/video.mp4"))
             except (KeyError, ValueError, IndexError) as error:
-                raise ValueError(f"'{place}' may hold {', '.join(f'{{{part}}}' for part in _parts(''))}") from error
+                raise ValueError(f"'{place}' may contain {', '.join(f'{{{part}}}' for part in _parts(''))}") from error
         return places
 
     @field_validator("frames")
@@ -91,22 +90,20 @@ class Dataset(BaseModel):
             if frames and frames.format(1) == frames.format(2):
                 raise ValueError
         except (KeyError, ValueError, IndexError) as error:
-            raise ValueError("holds no place for the frame's number, as {:05d} in img_{:05d}.jpg") from error
+            raise ValueError("has no field for the frame's number, such as {:05d} in img_{:05d}.jpg") from error
         return frames
 
     @model_validator(mode="after")
     def _names_splits(self) -> Dataset:
         for split in (*filter(None, [self.ranking]), *(split for pair in self.disjoint for split in pair)):
             if split not in self.splits:
-                raise ValueError(
-                    f"ranking or disjoint names the split '{split}', but there are {', '.join(self.splits)}"
-                )
+                raise ValueError(f"unknown split '{split}' in ranking or disjoint; allowed: {', '.join(self.splits)}")
         return self
 
     # --- classes and lists --------------------------------------------------------------------------------------------
 
     def class_names(self, variant: str = "") -> tuple[str, ...]:
-        """Class names in id order, in one of the spellings; a file is read once. Raises UserError."""
+        """Class names in id order, in the spelling of a label variant; a file is read once. Raises UserError."""
         if variant and variant not in self.variants:
             raise unknown(f"label variant of dataset '{self.name}'", variant, self.variants)
         if variant not in self._names:
@@ -114,28 +111,28 @@ class Dataset(BaseModel):
         return self._names[variant]
 
     def entries(self, split: str) -> tuple[Entry, ...]:
-        """The videos of a split in the list's order; the files are read once. Raises UserError."""
+        """Videos of a split in the list's order; the files are read once. Raises UserError."""
         return self._listing(split).entries
 
     def ranked_by(self) -> str:
-        """The split whose frequencies rank classes into base and novel. Raises UserError if there is none."""
+        """The split whose class frequencies define base and novel classes. Raises UserError if there is none."""
         split = self.ranking or "train"
         if split not in self.splits:
             raise UserError(
-                f"dataset '{self.name}' has no list that ranks its classes into base and novel",
+                f"dataset '{self.name}' has no split that ranks its classes into base and novel",
                 allowed=self.splits,
-                hint="name a split under `ranking`",
+                hint="name one under `ranking`",
             )
         return split
 
     def count(self, split: str) -> int:
-        """Number of videos of a split; while its list is absent, the number that is known of it, else 0."""
+        """Number of videos of a split; if its list does not exist, the number in known copies, or 0."""
         if self._absent(split):
             return next(iter(self.splits[split].videos), 0)
         return len(self.entries(split))
 
     def notes(self, split: str) -> list[str]:
-        """Sentences about what was left out of a split's list and how it differs from known copies."""
+        """Notes about entries of a split's list that are left out and differences from known copies."""
         if self._absent(split):
             return []
         try:
@@ -152,32 +149,29 @@ class Dataset(BaseModel):
         if known.per_class and (least < known.per_class[0] or most > known.per_class[1]):
             copies = _range(*known.per_class)
             found.append(f"videos per class: {_range(least, most)}; known copies have {copies}")
-        return [f"{self.name}/{split}: {sentence}" for sentence in found]
+        return [f"{self.name}/{split}: {note}" for note in found]
 
     # --- videos -------------------------------------------------------------------------------------------------------
 
     def location(self) -> Path:
         """The folder of the videos, whether or not it exists."""
-        return self._resolved(self.root)
+        return Path(self.folder, expanded(self.root))
 
     def missing(self, split: str | None = None) -> str | None:
-        """Why the videos (of a split) cannot be used, None if they can. Single videos are not looked at."""
-        if variable := unset_variable(self.root):
-            return f"root of dataset '{self.name}': environment variable {variable} is not set"
-        if not self.location().is_dir():
-            return f"root of dataset '{self.name}' is not there: {self.location()}"
-        return None if split is None else self._absent(split)
+        """Reason why the videos (of a split) cannot be used, None if they can. Single videos are not checked."""
+        reason = not_found(f"root of dataset '{self.name}'", self.location(), Path.is_dir)
+        return reason or (None if split is None else self._absent(split))
 
     def source(self, entry: Entry) -> Source:
-        """Where the reader finds a listed video. Raises UserError if the path leads out of the root."""
+        """The source of a listed video. Raises UserError if its path leads out of the root."""
         path = inside(self.location(), self._found(self.location(), entry.path), f"dataset '{self.name}'")
         return Source(path, entry.span, self.frames, self.first)
 
-    def content(self, entries: Sequence[Entry], progress: Progress | None = None) -> str:
-        """Hash of entries and their videos' bytes, an absent video counting as absent; without class names.
+    def content(self, entries: Sequence[Entry], progress: FileProgress | None = None) -> str:
+        """Hash of entries and the bytes of their videos (None for a missing one), without class names.
 
-        A video is read once for as long as its size and modification time stay the same; `progress(done, total)`
-        counts the videos that have to be read.
+        A video is read again only if its size or modification time has changed; `progress(done, total)` counts the
+        videos that have to be read.
         """
         root = self.location()
         found = {path: self._found(root, path) for path in {entry.path: None for entry in entries}}
@@ -188,20 +182,14 @@ class Dataset(BaseModel):
 
     # --- files --------------------------------------------------------------------------------------------------------
 
-    def _resolved(self, text: str) -> Path:
-        return Path(self.folder, expanduser(expandvars(text)))
-
     def _files(self, text: str) -> list[Path]:
         return _files(text, self.lists, self.folder)
 
     def _absent(self, split: str) -> str | None:
-        """Why a split's list or the classes cannot be read, None if the files are there."""
-        for text in (self.classes, *self._split(split).list):
-            if not (file := self._files(text)[0]).is_file():
-                if variable := unset_variable(self.lists) or unset_variable(text):
-                    return f"lists of dataset '{self.name}': environment variable {variable} is not set"
-                return f"'{text}' of dataset '{self.name}' is not there: {file}"
-        return None
+        """Reason why a split's list or the classes cannot be read, None if the files exist."""
+        texts = (self.classes, *self._split(split).list)
+        reasons = (not_found(f"'{text}' of dataset '{self.name}'", self._files(text)[0]) for text in texts)
+        return next(filter(None, reasons), None)
 
     def _split(self, split: str) -> Split:
         if split not in self.splits:
@@ -219,7 +207,7 @@ class Dataset(BaseModel):
         names = read_classes(file)
         if variant and len(names) != len(self.class_names()):
             raise UserError(
-                f"has {len(names)} classes where dataset '{self.name}' has {len(self.class_names())}", where=str(file)
+                f"has {len(names)} classes, but dataset '{self.name}' has {len(self.class_names())}", where=str(file)
             )
         return names
 
@@ -227,7 +215,7 @@ class Dataset(BaseModel):
         return read_list(chosen, [file for text in chosen.list for file in self._files(text)], self.class_names())
 
     def _found(self, root: Path, path: str) -> str:
-        """Where a listed video lies below the root: the first place that fits, else as listed."""
+        """Path of a listed video below the root: the first of `places` where it exists, else as listed."""
         is_there = os.path.isdir if self.frames else os.path.isfile
         parts = _parts(path)
         for place in chain(filter(None, [self._last]), self._places()):
@@ -240,13 +228,13 @@ class Dataset(BaseModel):
         return path
 
     def _places(self) -> Iterator[str]:
-        """The patterns, `.*` written out; a folder of frames has no suffix."""
+        """The places, with `.*` replaced by each suffix, or by none for a folder of frames."""
         for place in self.places:
             stem = place.removesuffix(".*")
             yield from [place] if stem == place else [stem] if self.frames else [stem + suffix for suffix in SUFFIXES]
 
     def _as_written(self, root: Path, relative: str) -> str:
-        """The path with the case that it has on the disk; "" if there is none."""
+        """The path in the upper and lower case of the file system; "" if it does not exist."""
         found = ""
         for part in relative.split("/"):
             folder = os.path.join(root, found)
@@ -266,9 +254,9 @@ def _shipped() -> dict[str, dict[str, Any]]:
 
 
 def declared_fields(name: str, folder: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a dataset: settings on top of those of the shipped dataset that it is like or has the name of.
+    """Fields of a dataset: its settings override those of the shipped dataset named by `like` or of the same name.
 
-    Splits and label variants are merged by name. A `known_bad` that is a file is read. Raises UserError.
+    Splits and label variants are merged by name. If `known_bad` is a file, it is read. Raises UserError.
     """
     like = settings.get("like") or (name if name in _shipped() else "")
     base = _shipped().get(str(like), {})
@@ -278,37 +266,37 @@ def declared_fields(name: str, folder: str, settings: Mapping[str, Any]) -> dict
             fields[key] = {**base[key], **settings.get(key, {})}
     if isinstance(fields.get("splits"), Mapping):
         known = base.get("splits", {})
-        fields["splits"] = {split: _over(known.get(split, {}), given) for split, given in fields["splits"].items()}
+        fields["splits"] = {split: _merged(known.get(split, {}), own) for split, own in fields["splits"].items()}
     if isinstance(bad := fields.get("known_bad"), str):
         fields["known_bad"] = read_names(_files(bad, str(fields.get("lists", "")), folder)[0])
     return fields
 
 
-def _over(shipped: dict[str, Any], given: Any) -> Any:
-    """A split's settings on top of the shipped ones; a plain string is a labelled list of the same videos."""
-    if isinstance(given, str):
-        return {**shipped, "list": given, "format": "labelled", "select": ""}
-    return {**shipped, **given} if isinstance(given, Mapping) else given
+def _merged(shipped: dict[str, Any], own: Any) -> Any:
+    """A split's settings, which override the shipped ones; a plain string is a labelled list of the same videos."""
+    if isinstance(own, str):
+        return {**shipped, "list": own, "format": "labelled", "select": ""}
+    return {**shipped, **own} if isinstance(own, Mapping) else own
 
 
 def shipped() -> dict[str, Dataset]:
-    """The shipped declarations by name, with the places below $VTB_DATA."""
+    """Shipped datasets by name; their folders are below $VTB_DATA."""
     return {name: Dataset.model_validate(declared_fields(name, "", {})) for name in _shipped()}
 
 
 @cache
 def embedded() -> dict[str, Dataset]:
-    """The embedded datasets by name; their modules are imported when this is called and not before."""
+    """Embedded datasets by name. Their modules are imported only by this call."""
     return {name: own for module in EMBEDDED.values() for name, own in import_module(module).datasets().items()}
 
 
 def datasets(declared: Mapping[str, Dataset]) -> dict[str, Dataset]:
-    """All datasets by name: the embedded ones, the shipped ones and a suite's own."""
+    """All datasets by name: embedded, shipped, and declared by a suite."""
     return {**embedded(), **shipped(), **declared}
 
 
 def dataset(name: str, declared: Mapping[str, Dataset], *, where: str = "") -> Dataset:
-    """A dataset by name. Raises UserError with the closest name."""
+    """A dataset by name. Raises UserError with the closest name for an unknown one."""
     if name in declared:
         return declared[name]
     if name.startswith(tuple(EMBEDDED)) and name in embedded():
@@ -319,24 +307,23 @@ def dataset(name: str, declared: Mapping[str, Dataset], *, where: str = "") -> D
 
 
 def _files(text: str, lists: str, folder: str) -> list[Path]:
-    """The files that a name or pattern means: shipped, in the folder of lists, or beside the declaring file.
+    """Files of a name or pattern: shipped, in the folder `lists`, or in that of the declaring file.
 
-    Where there is none, the place where it was first looked for.
+    If there is none, the path in the first of these folders.
     """
     if text.startswith(SHIPPED_PREFIX):
         return [ASSETS / "classes" / text.removeprefix(SHIPPED_PREFIX)]
-    text = expanduser(expandvars(text))
-    places = [Path(folder, expanduser(expandvars(lists))), Path(folder)]
+    relative, places = expanded(text), [Path(folder, expanded(lists)), Path(folder)]
     for place in places:
-        file = place / text
+        file = place / relative
         found = sorted(file.parent.glob(file.name.replace("[", "[[]"))) if "*" in file.name else [file]
         if found and found[0].is_file():
             return found
-    return [places[0] / text]
+    return [places[0] / relative]
 
 
 def _parts(path: str) -> dict[str, str]:
-    """What patterns of places are made of."""
+    """Fields of the patterns in `places`, for a listed path."""
     folder, name = os.path.split(path)
     return {"path": path, "folder": folder, "under": folder.replace(" ", "_"), "stem": os.path.splitext(name)[0]}
 
@@ -351,5 +338,5 @@ def _range(least: int, most: int) -> str:
 
 
 def _preparation(root: Path) -> Any:
-    """How a root's videos were encoded anew, None if they are as published."""
+    """Settings with which a root's videos were re-encoded, None if they are as published."""
     return read_json(root / PREPARED, dict) if (root / PREPARED).is_file() else None

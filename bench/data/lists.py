@@ -1,15 +1,15 @@
-"""Lists of videos and class names: the files that datasets are published with.
+"""Lists of videos and class names in the formats in which datasets are published.
 
     labelled              `path label`, `path frames label` or `path,label`; ids count from 0
     ucf                   UCF-101's trainlist0N.txt (`Class/v.avi 1`) and testlist0N.txt (`Class/v.avi`)
     hmdb                  HMDB-51's <class>_test_splitN.txt (`name.avi 0|1|2`: unused, train, test)
-    kinetics              CSV with the columns label, youtube_id, time_start, time_end and sometimes split
-    ssv2                  Something-Something V2's JSON lists, and `id;label` lines as its test answers have them
+    kinetics              CSV with the columns label, youtube_id, time_start, time_end and optionally split
+    ssv2                  Something-Something V2's JSON lists, and the `id;label` lines of its test answers
     activitynet           the JSON of ActivityNet 1.3: whole videos with the label of their first instance
     activitynet-instances the same file: one entry per annotated instance, with its seconds
 
-Classes are found by name in all but the first, whatever the case, spaces and punctuation. A mistake is a UserError
-with file and line. Nothing here looks at videos.
+All formats but the first name classes; case, spaces and punctuation of names are ignored. A mistake is a UserError with
+file and line. Videos are not opened.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 
 
 class Entry(NamedTuple):
-    """A video of a list: its path below the dataset's root, its class id and, for a part of it, seconds from and to."""
+    """A video of a list: path below the dataset's root, class id and, for a part of a video, first and last second."""
 
     path: str
     label: int
@@ -41,12 +41,12 @@ class Entry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What lists of failures call the video; unique in a split."""
+        """Name of the video in lists of failures; unique in a split."""
         return self.path if self.span is None else f"{self.path}@{self.span[0]:g}-{self.span[1]:g}"
 
 
 class Split(BaseModel):
-    """How the list of a split is read, and what is known about it. A plain string is a `labelled` list."""
+    """Format of a split's list and facts about known copies. A plain string is a `labelled` list."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
@@ -76,43 +76,43 @@ class Split(BaseModel):
 
 
 class Listing(NamedTuple):
-    """The videos of a split in the list's order, and sentences about what was left out."""
+    """Videos of a split in the list's order, and notes about entries that were left out."""
 
     entries: tuple[Entry, ...]
     left_out: tuple[str, ...]
 
 
 def read_list(split: Split, files: Sequence[Path], names: Sequence[str]) -> Listing:
-    """The videos that list files name; `names` are the classes in id order. Raises UserError."""
-    reading = _Reading(names, split)
+    """Videos named by list files; `names` are the classes in id order. Raises UserError."""
+    parser = _Parser(names, split)
     entries: dict[str, Entry] = {}
     places: dict[str, str] = {}
-    for row in (row for file in files for row in _READERS[split.format](file, reading)):
-        if row.frames is not None and row.frames < max(1, split.min_frames):
-            fewer = f"of fewer than {split.min_frames} frames" if row.frames else "of 0 frames"
-            reading.left_out[f"entries {fewer}"] += 1
+    for line in (line for file in files for line in _FORMATS[split.format](file, parser)):
+        if line.frames is not None and line.frames < max(1, split.min_frames):
+            fewer = f"of fewer than {split.min_frames} frames" if line.frames else "of 0 frames"
+            parser.left_out[f"entries {fewer}"] += 1
             continue
-        entry = Entry(row.path, row.label, row.span)
+        entry = Entry(line.path, line.label, line.span)
         if entry.name in entries:
-            raise _twice(f"video '{entry.name}'", row.where, places[entry.name])
-        refuse_escape(row.path, row.where)
-        entries[entry.name], places[entry.name] = entry, row.where
+            raise _twice(f"video '{entry.name}'", line.where, places[entry.name])
+        refuse_escape(line.path, line.where)
+        entries[entry.name], places[entry.name] = entry, line.where
     if not entries:
         raise UserError("lists no videos" + (" of the dataset's classes" if split.subset else ""), where=str(files[0]))
-    return Listing(tuple(entries.values()), tuple(f"{what} left out: {n:,}" for what, n in reading.left_out.items()))
+    return Listing(tuple(entries.values()), tuple(f"{what} left out: {n:,}" for what, n in parser.left_out.items()))
 
 
-class _Row(NamedTuple):
+class _ListLine(NamedTuple):
     path: str
     label: int
     where: str
-    frames: int | None = None  # as the list declares
+    frames: int | None = None  # as declared by the list
     span: tuple[float, float] | None = None
 
 
 @dataclass
-class _Reading:
-    """What readers share: the classes, which rows are wanted, and a count of what is left out, by reason."""
+class _Parser:
+    """State that the formats share: class names, settings of the split, and counts of left-out entries by reason."""
 
     names: Sequence[str]
     split: Split
@@ -120,12 +120,12 @@ class _Reading:
 
     def __post_init__(self) -> None:
         self.exact = {name: label for label, name in enumerate(self.names)}
-        often = Counter(map(_plain, self.names))
-        self.loose = {_plain(name): label for name, label in self.exact.items() if often[_plain(name)] == 1}
+        often = Counter(map(plain_name, self.names))
+        self.loose = {plain_name(name): label for name, label in self.exact.items() if often[plain_name(name)] == 1}
 
     def label(self, name: str, where: str) -> int | None:
-        """The id of a class; None for another class of a list of which a subset is wanted. Raises UserError."""
-        label = self.exact.get(name, self.loose.get(_plain(name)))
+        """The id of a class; None for an unknown class if the split has `subset: true`, else a UserError."""
+        label = self.exact.get(name, self.loose.get(plain_name(name)))
         if label is None and not self.split.subset:
             close = get_close_matches(name, self.names, n=1, cutoff=0.5)
             hint = f"did you mean '{close[0]}'?" if close else f"the dataset has {len(self.names)} classes"
@@ -133,7 +133,8 @@ class _Reading:
         return label
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A class name without case, spaces and punctuation: HandStandPushups and Handstand Pushups are the same class."""
     return "".join(filter(str.isalnum, name.casefold()))
 
 
@@ -146,8 +147,8 @@ def _twice(what: str, where: str, first: str) -> UserError:
 # --- formats of lists -------------------------------------------------------------------------------------------------
 
 
-def _labelled(file: Path, reading: _Reading) -> Iterator[_Row]:
-    """The second number from the right is a count of frames only if every line has one (MoTE, Text4Vis, BIKE)."""
+def _labelled(file: Path, parser: _Parser) -> Iterator[_ListLine]:
+    """The second number from the right is a number of frames only if every line has one (MoTE, Text4Vis, BIKE)."""
     lines = list(_lines(file))
     counted = all(re.fullmatch(r".+ \d+ \d+", text) for _, text in lines)
     for where, text in lines:
@@ -156,17 +157,17 @@ def _labelled(file: Path, reading: _Reading) -> Iterator[_Row]:
             path, frames, label = text.rsplit(" ", 2)
         else:
             path, label = _path_and_label(text, where)
-        if not 0 <= int(label) < len(reading.names):
+        if not 0 <= int(label) < len(parser.names):
             raise UserError(
-                f"class id {label} out of range 0..{len(reading.names) - 1}",
+                f"class id {label} out of range 0..{len(parser.names) - 1}",
                 where=where,
-                hint=f"the class file has {len(reading.names)} classes, counted from 0",
+                hint=f"the class file has {len(parser.names)} classes, counted from 0",
             )
-        yield _Row(path, int(label), where, None if frames is None else int(frames))
+        yield _ListLine(path, int(label), where, None if frames is None else int(frames))
 
 
 def _path_and_label(text: str, where: str) -> tuple[str, str]:
-    """`path label`, or `path,label` if the last field between spaces is no integer; paths may hold both characters."""
+    """Split `path label`, or `path,label` if no integer follows the last space; paths may contain both separators."""
     for separator in (" ", ","):
         path, _, label = text.rpartition(separator)
         if path and re.fullmatch(r"-?\d+", label):
@@ -178,73 +179,71 @@ def _path_and_label(text: str, where: str) -> tuple[str, str]:
     )
 
 
-def _ucf(file: Path, reading: _Reading) -> Iterator[_Row]:
-    """The class is the folder's name; the number behind it, which counts from 1, has to agree."""
+def _ucf(file: Path, parser: _Parser) -> Iterator[_ListLine]:
+    """The class is the name of the folder. The class number in the list, which counts from 1, must agree."""
     for where, text in _lines(file):
         path, number = re.fullmatch(r"(.*?)(?: (\d+))?", text).groups()  # type: ignore[union-attr]
         folder = PurePosixPath(path).parent.name
         if not folder:
             raise UserError(f"'{path}' has no class folder", where=where, hint="a line is `Class/video.avi`")
-        label = reading.label(folder, where)
+        label = parser.label(folder, where)
         if label is None:
             continue
-        if number is not None and int(number) != label + 1 and not reading.split.subset:
+        if number is not None and int(number) != label + 1 and not parser.split.subset:
             raise UserError(
-                f"class number {number} where '{folder}' is class {label + 1}",
+                f"class number {number}, but '{folder}' is class {label + 1}",
                 where=where,
                 hint="official lists count from 1; declare a list that counts from 0 as `format: labelled`",
             )
-        yield _Row(path, label, where)
+        yield _ListLine(path, label, where)
 
 
-def _hmdb(file: Path, reading: _Reading) -> Iterator[_Row]:
-    """The class is the file's name up to `_test_split`; videos lie in a folder of that name."""
+def _hmdb(file: Path, parser: _Parser) -> Iterator[_ListLine]:
+    """The class is the file's name before `_test_split`; its videos are in a folder of that name."""
     folder, marker, _ = file.name.rpartition("_test_split")
     if not marker:
         raise UserError(
-            "the file's name does not say its class", where=str(file), allowed=["<class>_test_split<N>.txt"]
+            "the file's name does not contain its class", where=str(file), allowed=["<class>_test_split<N>.txt"]
         )
-    label = reading.label(folder, str(file))
+    label = parser.label(folder, str(file))
     for where, text in _lines(file) if label is not None else ():
         name, _, use = text.rpartition(" ")
         if not name or use not in ("0", "1", "2"):
             raise UserError(
                 f"'{text}' does not end with its use", where=where, allowed=["0 (unused)", "1 (train)", "2 (test)"]
             )
-        if use in (reading.split.select or "012"):
-            yield _Row(f"{folder}/{name}", label, where)  # type: ignore[arg-type]
+        if use in (parser.split.select or "012"):
+            yield _ListLine(f"{folder}/{name}", label, where)  # type: ignore[arg-type]
 
 
-def _kinetics(file: Path, reading: _Reading) -> Iterator[_Row]:
+def _kinetics(file: Path, parser: _Parser) -> Iterator[_ListLine]:
     rows = csv.DictReader(_text(file).splitlines())
-    for column in (*KINETICS_COLUMNS, *(["split"] if reading.split.select else [])):
+    for column in (*KINETICS_COLUMNS, *(["split"] if parser.split.select else [])):
         if column not in (rows.fieldnames or ()):
-            hint = (
-                "name a list with labels: this one is for a server that scores predictions" if column == "label" else ""
-            )
+            hint = "use a list with labels: this one is for a server that scores predictions" * (column == "label")
             raise UserError(f"has no column '{column}'", where=f"{file}:1", allowed=KINETICS_COLUMNS, hint=hint)
     for row in rows:
         where = f"{file}:{rows.line_num}"
-        if reading.split.select and row["split"] != reading.split.select:
+        if parser.split.select and row["split"] != parser.split.select:
             continue
         name, video, *seconds = (row[column] for column in KINETICS_COLUMNS)
         if not name:
-            raise UserError(f"video '{video}' has no label", where=where, hint="name a list with labels")
+            raise UserError(f"video '{video}' has no label", where=where, hint="use a list with labels")
         try:
             start, end = (int(float(second)) for second in seconds)
         except (TypeError, ValueError) as error:
             raise UserError(f"expected {','.join(KINETICS_COLUMNS)}", where=where) from error
-        label = reading.label(name, where)
+        label = parser.label(name, where)
         if label is not None:
-            yield _Row(f"{name}/{video}_{start:06d}_{end:06d}.mp4", label, where)
+            yield _ListLine(f"{name}/{video}_{start:06d}_{end:06d}.mp4", label, where)
 
 
-def _ssv2(file: Path, reading: _Reading) -> Iterator[_Row]:
+def _ssv2(file: Path, parser: _Parser) -> Iterator[_ListLine]:
     pairs = _ssv2_answers(file) if file.suffix == ".csv" else _ssv2_json(file)
     for where, video, template in pairs:
-        label = reading.label(template.replace("[", "").replace("]", ""), where)
+        label = parser.label(template.replace("[", "").replace("]", ""), where)
         if label is not None:
-            yield _Row(f"{video}.webm", label, where)
+            yield _ListLine(f"{video}.webm", label, where)
 
 
 def _ssv2_answers(file: Path) -> Iterator[tuple[str, str, str]]:
@@ -264,29 +263,29 @@ def _ssv2_json(file: Path) -> Iterator[tuple[str, str, str]]:
             raise UserError(
                 f"video '{video['id']}' has no 'template', its label",
                 where=where,
-                hint="the labels of the test videos are published as `id;label` lines: name that .csv file",
+                hint="labels of the test videos are published as `id;label` lines: use that .csv file",
             )
         yield where, str(video["id"]), str(video["template"])
 
 
-def _activitynet(file: Path, reading: _Reading) -> Iterator[_Row]:
-    for where, video, instances in _annotated(file, reading):
-        label = reading.label(instances[0][0], where)
+def _activitynet(file: Path, parser: _Parser) -> Iterator[_ListLine]:
+    for where, video, instances in _annotated(file, parser):
+        label = parser.label(instances[0][0], where)
         if label is not None:
-            yield _Row(f"v_{video}.mp4", label, where)
+            yield _ListLine(f"v_{video}.mp4", label, where)
 
 
-def _activitynet_instances(file: Path, reading: _Reading) -> Iterator[_Row]:
-    for where, video, instances in _annotated(file, reading):
+def _activitynet_instances(file: Path, parser: _Parser) -> Iterator[_ListLine]:
+    for where, video, instances in _annotated(file, parser):
         for name, start, end in dict.fromkeys(instances):
             if start >= end:
-                reading.left_out["instances without duration"] += 1
-            elif (label := reading.label(name, where)) is not None:
-                yield _Row(f"v_{video}.mp4", label, where, span=(start, end))
+                parser.left_out["instances without duration"] += 1
+            elif (label := parser.label(name, where)) is not None:
+                yield _ListLine(f"v_{video}.mp4", label, where, span=(start, end))
 
 
-def _annotated(file: Path, reading: _Reading) -> Iterator[tuple[str, str, list[tuple[str, float, float]]]]:
-    """(place, video id, [(label, start, end)]) of the annotated videos of a subset; test videos are not annotated."""
+def _annotated(file: Path, parser: _Parser) -> Iterator[tuple[str, str, list[tuple[str, float, float]]]]:
+    """(place, video id, [(label, start, end)]) of a subset's annotated videos; test videos have no annotations."""
     for video, facts in _database(file).items():
         where = f"{file}: video '{video}'"
         try:
@@ -295,7 +294,7 @@ def _annotated(file: Path, reading: _Reading) -> Iterator[tuple[str, str, list[t
             instances = [(str(label), float(start), float(end)) for label, (start, end) in found]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError("expected subset and annotations with segment and label", where=where) from error
-        if instances and reading.split.select in ("", subset):
+        if instances and parser.split.select in ("", subset):
             yield where, video, instances
 
 
@@ -306,7 +305,7 @@ def _database(file: Path) -> dict[str, Any]:
     return database
 
 
-_READERS: dict[str, Callable[[Path, _Reading], Iterator[_Row]]] = {
+_FORMATS: dict[str, Callable[[Path, _Parser], Iterator[_ListLine]]] = {
     "labelled": _labelled,
     "ucf": _ucf,
     "hmdb": _hmdb,
@@ -321,7 +320,7 @@ _READERS: dict[str, Callable[[Path, _Reading], Iterator[_Row]]] = {
 
 
 def read_classes(file: Path) -> tuple[str, ...]:
-    """Class names in id order, of a CSV file with the header id,name, or of SSv2's or ActivityNet's JSON file.
+    """Class names in id order from a CSV file with the header id,name or the JSON of SSv2 or ActivityNet.
 
     Raises UserError.
     """
@@ -354,9 +353,7 @@ def _class_name(row: list[str], expected: int, where: str) -> str:
             hint='a name with a comma is quoted: 3,"pulling something, slowly"',
         )
     if row[0].strip() != str(expected):
-        raise UserError(
-            f"class id '{row[0]}' where {expected} was expected", where=where, hint="ids count from 0 without gaps"
-        )
+        raise UserError(f"class id '{row[0]}', expected {expected}", where=where, hint="ids count from 0 without gaps")
     return row[1]
 
 
@@ -382,12 +379,12 @@ def _lines(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def read_names(file: Path) -> tuple[str, ...]:
-    """The lines of a text file that are not blank. Raises UserError."""
+    """Lines of a text file that are not blank. Raises UserError."""
     return tuple(text for _, text in _lines(file))
 
 
 def read_json(file: Path, kind: type) -> Any:
-    """What a JSON file holds: a list or a dict. Raises UserError."""
+    """Content of a JSON file of this kind, list or dict. Raises UserError."""
     try:
         data = json.loads(_text(file))
     except json.JSONDecodeError as error:

@@ -1,61 +1,62 @@
-"""What is known about the files of a dataset, kept in the cache folder: SHA-256 of their bytes and what a check found.
+"""Facts about the files of a dataset, kept in the cache folder: SHA-256 of their bytes and results of checks.
 
-A fact holds for as long as size and modification time of its file stay the same, so a file is read once. A manifest is
-a file of JSON lines that is only ever appended to: several processes may write at once, and a line that was cut by a
-kill is skipped. (Over NFS, appends of two machines can overwrite each other; a fact is then computed again.)
+A fact holds as long as size and modification time of its file stay the same, so a file is read once. A manifest is a
+file of JSON lines to which several processes may append at once. (Over NFS, appends of two machines can overwrite each
+other; the fact is then computed again.)
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from bench.core.files import cache_dir
+from bench.core.files import append_json, appended_json, cache_dir, file_sha256
 from bench.core.identity import digest
 
-THREADS = 4  # files hashed at once: enough to wait for a network disk, few enough for a spinning one
+THREADS = 4  # files hashed at once: enough to hide a network disk's latency, few enough for a spinning disk
 
-Progress = Callable[[int, int], None]
+FileProgress = Callable[[int, int], None]  # (done, total)
 
 
 class Manifest:
     """Facts about the files below a root, by their path relative to it.
 
-    A folder of extracted frames counts as a file. Its stamp is the folder's own, which follows files that come and go,
-    not a frame that is overwritten in place.
+    A folder of extracted frames counts as one file. Its stamp is that of the folder, which changes when files are added
+    or removed, not when a frame is overwritten in place.
     """
 
     def __init__(self, name: str, root: Path) -> None:
         self.root = root
         self.file = cache_dir() / "content" / f"{name}-{digest(str(root.resolve()))[:8]}.jsonl"
         self._known: dict[str, tuple[list[int], dict[str, Any]]] = {}  # path -> (stamp, facts)
-        self._read()
+        for line in appended_json(self.file):
+            if line.keys() >= {"path", "stamp", "facts"}:
+                self._remember(line["path"], line["stamp"], line["facts"])
 
     def facts(self, relative: str) -> dict[str, Any] | None:
-        """What is known about the file as it is now; None if nothing is, or if there is no such file."""
+        """Facts about the file in its present state; None if there are none or the file does not exist."""
         kept, facts = self._known.get(relative, ([], {}))
         return dict(facts) if kept and kept == self._stamp(relative) else None
 
     def learn(self, relative: str, **facts: Any) -> None:
-        """Keep facts (JSON values) about the file as it is now, beside those already known; nothing if it is absent."""
+        """Add facts (JSON values) about the file in its present state; nothing if it does not exist."""
         stamp = self._stamp(relative)
         if stamp is not None:
             self._keep(relative, stamp, facts)
 
     def sha256(self, relative: str) -> str | None:
-        """Hash of the file's bytes, of a folder's names and bytes; computed if unknown, None if it cannot be read."""
+        """Hash of a file's bytes, or of a folder's file names and bytes; None if it cannot be read."""
         known = (self.facts(relative) or {}).get("sha256")
         return str(known) if known else self._hashed(relative)
 
-    def hashes(self, relatives: Sequence[str], progress: Progress | None = None) -> dict[str, str | None]:
-        """Hashes of many files. Unknown ones are read by a few threads; `progress(done, total)` counts these alone.
+    def hashes(self, relatives: Sequence[str], progress: FileProgress | None = None) -> dict[str, str | None]:
+        """Hashes of many files. Threads compute the unknown ones, which `progress(done, total)` counts.
 
-        Each hash is kept as soon as it is known, so an interruption loses nothing.
+        Each hash is stored as soon as it is known, so nothing is lost on an interruption.
         """
         found: dict[str, str | None] = {name: (self.facts(name) or {}).get("sha256") for name in relatives}
         todo = [name for name, known in found.items() if known is None]
@@ -87,39 +88,21 @@ class Manifest:
         return [status.st_size, status.st_mtime_ns]
 
     def _keep(self, relative: str, stamp: list[int], facts: dict[str, Any]) -> None:
-        line = json.dumps({"path": relative, "stamp": stamp, "facts": facts})
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(descriptor, f"\n{line}".encode())  # the line break leads, so a cut line spoils no other
-        finally:
-            os.close(descriptor)
+        append_json(self.file, {"path": relative, "stamp": stamp, "facts": facts})
         self._remember(relative, stamp, facts)
 
     def _remember(self, relative: str, stamp: list[int], facts: dict[str, Any]) -> None:
         kept, earlier = self._known.get(relative, (None, {}))
         self._known[relative] = (stamp, {**earlier, **facts} if kept == stamp else facts)
 
-    def _read(self) -> None:
-        try:
-            lines = self.file.read_bytes().split(b"\n")
-        except OSError:
-            return
-        for line in lines:
-            try:
-                row = json.loads(line)
-                self._remember(row["path"], row["stamp"], row["facts"])
-            except (ValueError, KeyError, TypeError):
-                continue  # empty, or cut by a kill
-
 
 def _sha256(path: Path) -> str:
     """Hash of a file's bytes; of a folder: over the names and hashes of its files. Raises OSError."""
     if not path.is_dir():
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     whole = hashlib.sha256()
     for frame in sorted(path.iterdir()):
         if frame.is_file():
-            whole.update(f"{frame.name}\0{_sha256(frame)}\n".encode())
+            whole.update(f"{frame.name}\0{file_sha256(frame)}\n".encode())
     return whole.hexdigest()

@@ -1,15 +1,21 @@
-"""Which videos of a dataset's list a stage reads: all, those of half of the classes, or a few of each class."""
+"""Selections of videos from a dataset's list (all, base or novel classes, few-shot draws), and merged vocabularies.
+
+ViFi-CLIP (CVPR 2023) defines base and novel classes. Its published few-shot lists are preferred to a draw if available.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from bench.core.errors import StageError, UserError
+from bench.core.seeds import seed_for
 from bench.data.datasets import Dataset, Entry, dataset
-from bench.data.subsets import base_and_novel, few_shot, of_classes
 from bench.video.source import Sample
 
 
@@ -28,8 +34,8 @@ class Selection(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Videos(Sequence[Sample]):
-    """Videos of a dataset; labels count within the chosen classes."""
+class Videos:
+    """Selected videos of a dataset; labels count within the selected classes."""
 
     dataset: Dataset
     entries: tuple[Entry, ...]
@@ -37,15 +43,7 @@ class Videos(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.entries)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Videos: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | Videos:
-        if isinstance(index, slice):
-            return Videos(self.dataset, self.entries[index])
+    def __getitem__(self, index: int) -> Sample:
         entry = self.entries[index]
         return Sample(entry.name, self.dataset.source(entry), entry.label)
 
@@ -59,7 +57,7 @@ def class_ids(data: Dataset, classes: str) -> tuple[int, ...]:
 
 
 def select(data: Dataset, selection: Selection) -> tuple[Entry, ...]:
-    """The selected entries, labels counted within the chosen classes. Raises UserError for lists that cannot serve."""
+    """The selected entries; labels count within the selected classes. Raises UserError if a list has too few videos."""
     entries: tuple[Entry, ...] = data.entries(selection.split)
     if selection.classes != "all":
         entries = tuple(of_classes(entries, class_ids(data, selection.classes)))
@@ -69,7 +67,7 @@ def select(data: Dataset, selection: Selection) -> tuple[Entry, ...]:
 
 
 def opened(context: Mapping[str, Any]) -> Videos:
-    """The videos that a stage's context names. Raises StageError if the data are missing.
+    """Videos that a stage's context selects. Raises StageError if the data are missing.
 
     With `length`, the list is repeated until it has that many entries.
     """
@@ -80,3 +78,58 @@ def opened(context: Mapping[str, Any]) -> Videos:
         raise StageError(reason)
     entries = select(data, selection)
     return Videos(data, tuple(islice(cycle(entries), context.get("length") or len(entries))))
+
+
+def few_shot(entries: Iterable[Entry], shots: int, seed: int) -> list[Entry]:
+    """`shots` random videos of each class that occurs, ordered by class id and then as in the list.
+
+    The draw of a class depends only on `seed` and the videos of the class, and contains the draw of fewer shots. Raises
+    UserError for a class with too few videos.
+    """
+    own: defaultdict[int, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        own[entry.label].append(entry)
+    return [entry for label in sorted(own) for entry in _drawn(own[label], shots, seed)]
+
+
+def _drawn(entries: list[Entry], shots: int, seed: int) -> list[Entry]:
+    first = entries[0]
+    if len(entries) < shots:
+        raise UserError(
+            f"class {first.label} has {len(entries)} videos, fewer than {shots} shots", hint=f"one is '{first.path}'"
+        )
+    order = np.random.default_rng(seed_for("few-shot", seed, first.label)).permutation(len(entries))
+    return [entries[index] for index in sorted(order[:shots])]
+
+
+def base_and_novel(train_entries: Iterable[Entry], classes: int) -> tuple[list[int], list[int]]:
+    """Ids of base classes and of the floor(C / 2) novel classes, which have fewer training videos; both ascending.
+
+    Among classes with equally many videos, those with lower ids are novel, as in ViFi-CLIP's files: in UCF-101 Surfing
+    is novel and Typing is base, with 93 videos each; in the balanced HMDB-51, ids 0 to 24 are novel.
+    """
+    videos = Counter(entry.label for entry in train_entries)
+    ranked = sorted(range(classes), key=lambda label: (videos[label], label))
+    return sorted(ranked[classes // 2 :]), sorted(ranked[: classes // 2])
+
+
+def of_classes(entries: Iterable[Entry], ids: Sequence[int]) -> list[Entry]:
+    """Videos of these classes in the list's order; labels become positions in `ids`."""
+    places = {label: place for place, label in enumerate(ids)}
+    return [entry._replace(label=places[entry.label]) for entry in entries if entry.label in places]
+
+
+def merged_vocabulary(names: Sequence[str], others: Iterable[str]) -> list[str]:
+    """Candidate classes: `names` with their spelling and ids, then the new names of `others` (MoTE, Section 3.4).
+
+    Two names are the same if their lower-case letters are. Of equal names in `others`, the first is kept.
+    """
+    new: dict[str, str] = {}
+    for name in others:
+        new.setdefault(_letters(name), name)
+    known = set(map(_letters, names))
+    return [*names, *(name for letters, name in new.items() if letters not in known)]
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalpha, name.lower()))

@@ -1,4 +1,4 @@
-"""Datasets of the embedded world; `bench.data.datasets` finds this module by the prefix `glyphs-` of their names."""
+"""Datasets of the embedded world, whose names start with `glyphs-`; `bench.data.datasets` imports this module."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.core.files import cache_dir
 from bench.core.identity import digest
 from bench.data.datasets import Dataset
 from bench.data.lists import Entry, Listing, Split
-from bench.data.manifest import Progress
+from bench.data.manifest import FileProgress
 from bench.glyphs import world
 
 
@@ -30,12 +30,12 @@ class Glyphs(Dataset):
     def missing(self, split: str | None = None) -> str | None:
         return None if world.is_built(self.world, cache_dir()) else f"the videos of '{self.name}' are not built yet"
 
-    def content(self, entries: Sequence[Entry], progress: Progress | None = None) -> str:
-        """Hash of the entries and of the recipe that renders them, so that plans need no videos."""
+    def content(self, entries: Sequence[Entry], progress: FileProgress | None = None) -> str:
+        """Hash of the entries and of the recipe that renders them, so that planning needs no videos."""
         return digest([world.recipe_digest(self.world), entries])
 
     def build(self, progress: Callable[[int, int], None], workers: int) -> Path:
-        """Render all videos of the world, which its sets share; `progress(done, total)` counts videos."""
+        """Render all videos of the world, which its sets share. `progress(done, total)` counts videos."""
         return world.build(self.world, cache_dir(), progress, workers)
 
     def _absent(self, split: str) -> str | None:

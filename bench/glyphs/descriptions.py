@@ -1,4 +1,4 @@
-"""Sentences about the classes of the embedded world, of at most 14 words that the tiny CLIP knows."""
+"""Descriptions of the classes of the embedded world, of at most 14 words from the tiny CLIP's word list."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ STEPS: dict[str, str] = {
 
 
 def sentences(kind: str, name: str) -> list[str]:
-    """The sentences of a kind, spatial or temporal, about a class such as `skull rising`. Raises UserError."""
+    """Sentences of one kind, spatial or temporal, about a class such as `skull rising`. Raises UserError."""
     thing, _, verb = name.partition(" ")
     if thing not in OBJECTS or verb not in VERBS:
-        hint = "real classes need a folder of files"
-        raise UserError(f"'{name}' is no class of the embedded world", where="recipe.descriptions", hint=hint)
+        hint = "other datasets need a folder of description files"
+        raise UserError(f"'{name}' is not a class of the embedded world", where="recipe.descriptions", hint=hint)
     patterns = LOOKS if kind == "spatial" else ("a video of a {} " + verb, STEPS[verb])
     return [sentence.replace("{}", thing) for sentence in patterns]

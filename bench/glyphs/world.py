@@ -1,17 +1,18 @@
-"""The glyph-actions world: named Unicode symbols moving over textured backgrounds, a video benchmark without download.
+"""The embedded glyph world: named Unicode symbols moving over textured backgrounds, a video benchmark without download.
 
-A class is an object doing a verb (`skull rising`); colours and backgrounds are nuisance. Two worlds share objects,
-verbs and rendering. `narrow` teaches 4 of the 58 objects, `broad` 32; each has a source set and three unseen targets:
+A class is an object with a verb (`skull rising`); colours and backgrounds vary at random. Two worlds share objects,
+verbs and rendering. `narrow` teaches 4 of the 58 objects, `broad` 32. Each has a source set and three unseen target
+sets:
 
-    objects  new objects x source verbs   (A, in the place of UCF-101: in `narrow` almost a pure object test)
-    verbs    source objects x new verbs   (B, in the place of HMDB-51: in `narrow` needs the motion)
-    both     new objects x new verbs      (C, in the place of Kinetics-600: in `narrow` almost a pure object test)
+    objects  new objects x source verbs   (A, replaces UCF-101: in `narrow` almost a pure object test)
+    verbs    source objects x new verbs   (B, replaces HMDB-51: in `narrow` needs the motion)
+    both     new objects x new verbs      (C, replaces Kinetics-600: in `narrow` almost a pure object test)
 
-Planning asks only for names, entries and the recipe's digest: no numpy, no image library and no rendering until a clip
-is drawn. Everything drawn follows from `seed_for`: a clip is the same whatever worker renders it, in whatever order.
+Planning needs only names, entries and the recipe's digest; numpy and image libraries are imported when a clip is
+rendered. All randomness comes from `seed_for`, so a clip does not depend on the worker or the order of rendering.
 
-Legend: T frames, H height, W width; lengths are fractions of the frame's side, angles radians (positive is clockwise on
-the screen), times are fractions of the clip, y points down.
+Legend: T frames, H height, W width. Lengths are fractions of the frame's side, angles are in radians (positive is
+clockwise on the screen), times are fractions of the clip, y points down.
 """
 
 from __future__ import annotations
@@ -39,11 +40,10 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item", str, tuple[str, str])
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What there is: objects, colours, verbs
+# --- objects, colours, verbs ------------------------------------------------------------------------------------------
 
-# Code points of DejaVuSans, the font that matplotlib ships. Order matters: the first 4 are the narrow world's source
-# objects, the first 32 the broad world's. Symbols too thin or too alike at 64 pixels were left out.
+# Code points of DejaVuSans, which matplotlib ships. The order matters: the first 4 are the source objects of the narrow
+# world, the first 32 those of the broad one. Symbols that are too thin or too similar at 64 pixels are left out.
 OBJECTS: dict[str, int] = {
     "die": 0x2684, "caduceus": 0x2624, "flag": 0x2691, "king": 0x265A, "flower": 0x2698, "sun": 0x2600,
     "knight": 0x265E, "keyboard": 0x2328, "scales": 0x2696, "lightning": 0x26A1, "biohazard": 0x2623, "bishop": 0x265D,
@@ -62,7 +62,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "purple": (0.75, 0.25, 0.90), "cyan": (0.20, 0.92, 0.95), "orange": (1.00, 0.55, 0.10), "white": (1.0, 1.0, 1.0),
 }  # fmt: skip
 
-# Each pair is one motion and the same motion played backwards: no single frame tells them apart.
+# Each pair is a motion and the same motion played backwards: a single frame cannot distinguish them.
 OPPOSITES: tuple[tuple[str, str], ...] = (
     ("rising", "falling"),
     ("sliding left", "sliding right"),
@@ -73,24 +73,16 @@ OPPOSITES: tuple[tuple[str, str], ...] = (
 PERIODIC: tuple[str, ...] = ("bouncing", "swinging", "blinking", "shaking")
 SOURCE_VERBS: tuple[str, ...] = tuple(verb for pair in OPPOSITES for verb in pair) + PERIODIC
 NEW_VERBS: tuple[str, ...] = (
-    "climbing",
-    "diving",
-    "pulsing",
-    "orbiting",
-    "zigzagging",
-    "flattening",
-    "stretching",
-    "tipping",
-)
+    "climbing", "diving", "pulsing", "orbiting", "zigzagging", "flattening", "stretching", "tipping",
+)  # fmt: skip
 VERBS: tuple[str, ...] = SOURCE_VERBS + NEW_VERBS
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Worlds, classes, lists of videos
+# --- worlds, classes, lists of videos ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class World:
-    """How many objects and verbs the source teaches; clips per class of each split; number of target classes."""
+    """Numbers of source objects, verbs per object, clips per class of each split, and classes of each target set."""
 
     source_objects: int
     pairs_per_object: int
@@ -125,7 +117,7 @@ SPLITS: dict[str, tuple[str, ...]] = {
 
 
 class GlyphClass(NamedTuple):
-    """An object doing a verb; `name` is what a class list shows and a prompt's braces take."""
+    """An object with a verb; `name` is used in class lists and prompts."""
 
     object: str
     verb: str
@@ -142,12 +134,12 @@ def _world(name: str) -> World:
 
 
 def _drawn(items: Iterable[Item], *axes: str) -> list[Item]:
-    """The items in an order drawn from named axes: sorted by seed, which no library's version can change."""
+    """The items in a random order from named axes; sorting by seed does not depend on library versions."""
     return sorted(items, key=lambda item: seed_for("glyphs", *axes, *([item] if isinstance(item, str) else item)))
 
 
 def _source_classes(world: str) -> list[GlyphClass]:
-    """Every source object with whole opposite pairs, so that the order of frames is needed, and some periodic verbs."""
+    """Each source object with pairs of opposite verbs, which need the order of frames, and some periodic verbs."""
     declared = _world(world)
     classes = []
     for thing in list(OBJECTS)[: declared.source_objects]:
@@ -159,7 +151,7 @@ def _source_classes(world: str) -> list[GlyphClass]:
 
 
 def _spread(objects: list[str], verbs: tuple[str, ...], count: int, *axes: str) -> list[GlyphClass]:
-    """`count` classes spread evenly: all objects take one verb before any takes a second."""
+    """`count` evenly spread classes: every object gets one verb before any gets a second."""
     order = _drawn(objects, *axes)
     rounds = [[GlyphClass(thing, _drawn(verbs, *axes, thing)[turn]) for thing in order] for turn in range(len(verbs))]
     return [glyph_class for one_round in rounds for glyph_class in one_round][:count]
@@ -167,7 +159,7 @@ def _spread(objects: list[str], verbs: tuple[str, ...], count: int, *axes: str) 
 
 @cache
 def classes(world: str, subset: str) -> tuple[GlyphClass, ...]:
-    """The classes of a set in label order (sorted by name)."""
+    """Classes of a set in label order (sorted by name)."""
     declared = _world(world)
     if subset not in SUBSETS:
         raise unknown("glyph subset", subset, SUBSETS)
@@ -192,7 +184,7 @@ def _clips(declared: World, split: str, subset: str) -> int:
 
 @cache
 def entries(world: str, subset: str, split: str) -> tuple[tuple[str, int], ...]:
-    """(path relative to the built world, label) of every video, in label order; pure, renders nothing."""
+    """(path below the world's folder, label) of every video, in label order; renders nothing."""
     names = class_names(world, subset)
     if split not in SPLITS[subset]:
         raise unknown(f"split of the glyph subset '{subset}'", split, SPLITS[subset])
@@ -201,12 +193,11 @@ def entries(world: str, subset: str, split: str) -> tuple[tuple[str, int], ...]:
     return tuple((f"{own}/{clip:03d}.mp4", label) for label, own in enumerate(folders) for clip in clips)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Motion
+# --- motion -----------------------------------------------------------------------------------------------------------
 
 
 class Pose(NamedTuple):
-    """Where a glyph is against its resting place: shift, stretch (1 = as at rest), turn, opacity."""
+    """Position of a glyph relative to its rest position: shift, stretch (1 at rest), turn, opacity."""
 
     right: float = 0.0
     down: float = 0.0
@@ -217,7 +208,7 @@ class Pose(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """A glyph's resting place and manner: centre, size, tilt, reach of its motion, cycles of a periodic verb."""
+    """Rest position and style of a glyph: centre, size, tilt, reach of its motion, cycles of a periodic verb."""
 
     x: float
     y: float
@@ -259,7 +250,7 @@ def _growing(time: float, cycles: float) -> Pose:
 
 
 def _turning_clockwise(time: float, cycles: float) -> Pose:
-    """Half a turn about the glyph's foot, like the hand of a dial: 9 o'clock, 12, 3."""
+    """Half a turn about the glyph's foot, like the hand of a clock from 9 over 12 to 3."""
     angle = QUARTER * (2 * time - 1)
     return Pose(right=0.7 * REACH * math.sin(angle), down=0.7 * REACH * (0.6 - math.cos(angle)), turn=angle)
 
@@ -287,14 +278,14 @@ def _shaking(time: float, cycles: float) -> Pose:
 
 
 def _climbing(time: float, cycles: float) -> Pose:
-    """Up a flight of four steps: across, then up."""
+    """Up four steps: across, then up."""
     steps, within = divmod(4 * time, 1.0)
     across, up = (steps + min(1.0, 2 * within)) / 4, (steps + max(0.0, 2 * within - 1)) / 4
     return Pose(right=REACH * (2 * across - 1), down=REACH * (1 - 2 * up))
 
 
 def _diving(time: float, cycles: float) -> Pose:
-    """A leap to the right and down, head first at the end."""
+    """Jumps to the right and down, upside down at the end."""
     fall = 2.6 * time * time - 0.8 * time
     return Pose(right=0.8 * REACH * (2 * time - 1), down=REACH * (fall - 0.8), turn=1.6 * QUARTER * time)
 
@@ -352,24 +343,22 @@ MOTIONS: dict[str, Motion] = {
     "tipping": _tipping,
 }
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Rendering
-
+# --- rendering --------------------------------------------------------------------------------------------------------
 SIDE = 64  # frame height and width, pixels; decord 0.6 fails on widths 48 and 72 (row padding)
 FRAMES = 16
 FRAME_RATE = 8
-# Videos are harder than the photos that the tiny CLIP was taught on: a glyph can be this much smaller and fainter.
-# Without it the tiny CLIP knew the targets almost perfectly (A 100, B 94, C 98 % top-1): a method could only lose.
+# Glyphs in videos are smaller and fainter than in the photos on which the tiny CLIP was trained. Otherwise it knew
+# the targets almost perfectly (A 100, B 94, C 98 % top-1), so that no method could improve on it.
 SIZES, CONTRASTS = (0.65, 0.95), (0.4, 0.9)  # of a photo's, drawn for each clip
 NOISE = 0.02  # standard deviation per pixel and frame: no two frames of a clip are identical
-BACKGROUND_LIMIT = 0.48  # the brightest a background gets, so that every colour stands out
+BACKGROUND_LIMIT = 0.48  # largest brightness of a background, so that every colour stands out
 ENCODER: dict[str, str] = {"preset": "ultrafast", "crf": "18", "threads": "1"}  # one thread: the same bytes every time
 MASK_SIDES = (96, 48, 24)  # a glyph is warped from the smallest mask that is not smaller than its size in the frame
 BACKGROUNDS: dict[str, str] = {"source": "blobs", "verbs": "blobs", "objects": "stripes", "both": "blocks"}
 
 
 def font_file() -> Path:
-    """DejaVuSans.ttf inside matplotlib, found without importing matplotlib."""
+    """DejaVuSans.ttf of matplotlib, located without importing matplotlib."""
     spec = find_spec("matplotlib")
     if spec is None or spec.origin is None:
         raise UserError("the glyph world draws with the font that matplotlib ships", hint="pip install matplotlib")
@@ -378,7 +367,7 @@ def font_file() -> Path:
 
 @cache
 def glyph_masks(thing: str) -> tuple[Image.Image, ...]:
-    """An object's coverage masks, 8-bit, one for every side in MASK_SIDES; the glyph fills 86 % of the square."""
+    """8-bit coverage masks of an object, one for each side in MASK_SIDES; the glyph fills 86 % of the square."""
     from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
     font = ImageFont.truetype(str(font_file()), 160)
@@ -441,7 +430,7 @@ def _stripes(rng: np.random.Generator) -> np.ndarray:
 
 
 def quantised(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Sensor noise added, then 8 bits."""
+    """The picture with sensor noise, as 8-bit values."""
     import numpy as np
 
     noisy = rng.standard_normal(picture.shape, dtype=np.float32)
@@ -451,7 +440,7 @@ def quantised(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def random_placement(rng: np.random.Generator) -> Placement:
-    """How a glyph sits and moves in an action photo of the pre-training; `render` makes it smaller for the videos."""
+    """Placement of a glyph in an action photo of the pre-training; `render` makes it smaller for videos."""
     x, y, size, tilt, reach, cycles = rng.random(6)
     return Placement(
         x=0.46 + 0.08 * x,
@@ -464,7 +453,7 @@ def random_placement(rng: np.random.Generator) -> Placement:
 
 
 def render(glyph_class: GlyphClass, kind: str, seed: int) -> np.ndarray:
-    """One clip's frames, [T,H,W,3] uint8; colour, background, place, size, contrast, speed, noise follow the seed."""
+    """Frames [T,H,W,3] uint8 of one clip; the seed sets colour, background, place, size, contrast, speed and noise."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
@@ -481,14 +470,13 @@ def render(glyph_class: GlyphClass, kind: str, seed: int) -> np.ndarray:
 
 
 def render_entry(world: str, path: str) -> np.ndarray:
-    """The frames behind one path of `entries`, [T,H,W,3] uint8, before encoding."""
+    """Frames [T,H,W,3] uint8 of one path of `entries`, before encoding."""
     subset, _, slug, _ = path.split("/")
     glyph_class = next(c for c in classes(world, subset) if c.name.replace(" ", "_") == slug)
     return render(glyph_class, BACKGROUNDS[subset], seed_for("glyph clip", world, path))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Identity and building
+# --- identity and building --------------------------------------------------------------------------------------------
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
@@ -500,9 +488,9 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
 
 @cache
 def recipe_digest(world: str) -> str:
-    """What determines a world's videos, hashed: its declaration, this module's syntax tree, the encoder's settings.
+    """Hash of a world's declaration, this module's syntax tree and the encoder's settings.
 
-    Comments, docstrings and formatting don't change it; the versions of the font, Pillow, numpy and x264 are not in it.
+    Comments, docstrings, formatting, and the versions of the font, Pillow, numpy and x264 do not change it.
     """
     payload = json.dumps([world, repr(_world(world)), ENCODER, syntax(Path(__file__).read_text(encoding="utf-8"))])
     return hashlib.sha256(payload.encode()).hexdigest()
@@ -514,12 +502,12 @@ def syntax(source: str) -> str:
 
 
 def folder(world: str, cache_folder: Path) -> Path:
-    """Where a world is built: the name carries the recipe, so that an older build is never taken for this one."""
+    """Folder of a world; its name contains the recipe's digest, so builds of other recipes are not used."""
     return Path(cache_folder) / f"glyphs-{world}-{recipe_digest(world)[:12]}"
 
 
 def is_built(world: str, cache: Path) -> bool:
-    """Whether the world's completion marker is there and counts every video."""
+    """True if the world's completion marker exists and counts every video."""
     marker = folder(world, cache) / "complete.json"
     return marker.is_file() and json.loads(marker.read_text())["videos"] == len(_all_paths(world))
 
@@ -532,7 +520,7 @@ def build(world: str, cache: Path, progress: Callable[[int, int], None], workers
     """Render and encode a world's videos under `cache`; returns its folder. An interrupted build resumes.
 
     `progress(done, total)` counts videos. Workers are spawned processes, which import neither torch nor the caller's
-    modules; with fewer than two, the work is done in this process.
+    modules; with fewer than two workers, videos are written by this process.
     """
     target = folder(world, cache)
     if is_built(world, cache):
@@ -551,7 +539,7 @@ def build(world: str, cache: Path, progress: Callable[[int, int], None], workers
 
 
 def _written(world: str, target: Path, paths: list[str], workers: int) -> Iterable[int]:
-    """Yields the number of videos written, chunk by chunk."""
+    """Numbers of written videos, chunk by chunk."""
     chunks = [paths[start : start + 24] for start in range(0, len(paths), 24)]
     work = partial(_write_videos, world, target)
     if workers < 2:
@@ -569,14 +557,14 @@ def _write_videos(world: str, target: Path, paths: list[str]) -> int:
 
 
 def _replace(file: Path, write: Callable[[Path], object]) -> None:
-    """Write elsewhere, then move: a file under its own name is always whole."""
+    """Write to another name and rename, so that a file under its own name is always complete."""
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     write(beside)
     os.replace(beside, file)
 
 
 def encode(frames_THW3: np.ndarray, file: Path) -> None:
-    """H.264 in MP4 with PyAV: ENCODER's settings, 4:2:0 chroma, FRAME_RATE frames per second."""
+    """Write H.264 in MP4 with PyAV: settings of ENCODER, 4:2:0 chroma, FRAME_RATE frames per second."""
     import av
 
     with av.open(str(file), "w", format="mp4", options={"fflags": "+bitexact"}) as container:

@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 from bench.core.errors import UserError
 from bench.core.identity import digest
 from bench.data.datasets import Dataset, dataset
-from bench.data.selection import Selection, class_ids, select
-from bench.data.subsets import merged_vocabulary
+from bench.data.selection import Selection, class_ids, merged_vocabulary, select
 from bench.graph.stage import Context, Frames, Spec
 from bench.models.backbones import model_config
 from bench.models.weights import weights_identity

@@ -32,7 +32,6 @@ _READING = (
     "bench.data.lists",
     "bench.data.manifest",
     "bench.data.selection",
-    "bench.data.subsets",
     "bench.video.pool",  # watches decoding processes
 )
 _TEXTS = ("bench.models.class_features", "bench.models.prompts")  # texts and class features enter by content

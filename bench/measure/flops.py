@@ -1,7 +1,7 @@
-"""FLOPs by counter: torch's own, divided among the parts of a model, to be held against the closed forms.
+"""FLOPs by torch's counter, split by the parts of a model, for comparison with the closed forms.
 
-2 per multiply-add (1 MAC is 2 FLOPs), matrix products only. Gradients are on and attention is unfused: the counter does
-not see into fused kernels.
+1 MAC is 2 FLOPs; only matrix products are counted. Gradients are enabled and attention is not fused, because the
+counter cannot count inside fused kernels.
 
 Legend: T frames, S side in pixels, D joint CLIP width, C classes.
 """
@@ -32,7 +32,7 @@ Counts = dict[str, int]
 
 
 def count(run: Callable[[], object], root: nn.Module, paths: Mapping[str, Sequence[str]], rest: str) -> Counts:
-    """FLOPs of `run` by part of `root`, as `Config.head_paths` names them; what is in none of them is the `rest`."""
+    """FLOPs of `run` by the parts of `root` that `paths` defines (as `Config.head_paths`); the others under `rest`."""
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         ledger = _Ledger(counter, [*paths, rest], rest)
         handles = [handle for path, module in root.named_modules() for handle in ledger.watch(module, path, paths)]
@@ -46,11 +46,11 @@ def count(run: Callable[[], object], root: nn.Module, paths: Mapping[str, Sequen
 
 
 class _Ledger:
-    """Books what the counter has seen since the last look to the innermost part that is at work."""
+    """Assigns new counts of the counter to the innermost part that is running."""
 
     def __init__(self, counter: FlopCounterMode, names: Iterable[str], rest: str) -> None:
         self.counter, self.counts = counter, dict.fromkeys(names, 0)
-        self.working, self.seen = [rest], 0
+        self.running, self.assigned = [rest], 0
 
     def watch(self, module: nn.Module, path: str, paths: Mapping[str, Sequence[str]]) -> Iterable[Any]:
         part = next((name for name, own in paths.items() if any(fnmatchcase(path, each) for each in own)), None)
@@ -60,16 +60,16 @@ class _Ledger:
 
     def settle(self) -> None:
         total = self.counter.get_total_flops()
-        self.counts[self.working[-1]] += total - self.seen
-        self.seen = total
+        self.counts[self.running[-1]] += total - self.assigned
+        self.assigned = total
 
     def _enter(self, part: str, *_: object) -> None:
         self.settle()
-        self.working.append(part)
+        self.running.append(part)
 
     def _leave(self, *_: object) -> None:
         self.settle()
-        self.working.pop()
+        self.running.pop()
 
 
 def total(run: Callable[[], object]) -> int:
@@ -81,9 +81,9 @@ def total(run: Callable[[], object]) -> int:
 
 
 def shapes(method: Method, config: Config, backbone: str, classes: int) -> Model:
-    """A model whose towers have shapes and no values ("meta" tensors), so that counting costs neither memory nor time.
+    """A model whose towers are "meta" tensors (shapes without values), so that counting takes no memory and no time.
 
-    Its head is real: it may decide by values.
+    Its head has values, because its computation can depend on them.
     """
     with torch.device("meta"):
         clip = new_clip(backbone, 0)
@@ -96,34 +96,34 @@ def shapes(method: Method, config: Config, backbone: str, classes: int) -> Model
 
 
 def show_source(model: Model, classes: int) -> None:
-    """Random features of two videos of each class, always the same, for a model that looks at its source."""
+    """Give fixed random features of two videos of each class to a model that learns from its source features."""
     if model.config.looks_at_source:
         model.learn_from(units(2 * classes, model.width), torch.arange(2 * classes) % classes)
 
 
 def units(classes: int, width: int) -> Tensor:
-    """Random class features [C, D] of unit norm, always the same."""
+    """Fixed random class features [C, D] of unit length."""
     return F.normalize(torch.randn(classes, width, generator=torch.Generator().manual_seed(0)), dim=-1)
 
 
-# --- what is counted --------------------------------------------------------------------------------------------------
+# --- counts -----------------------------------------------------------------------------------------------------------
 
 
 def head(predictor: Predictor, config: Config, parts: Iterable[str], frames: int, classes: int, width: int) -> Counts:
-    """One view through a deployed head on the CPU: its parts, the product with class features, what is elsewhere."""
+    """FLOPs of one view in a deployed head on the CPU: its parts, the product with class features, and elsewhere."""
     frames_1TD = torch.randn(1, frames, width, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    classes_CD, said = units(classes, width), list[Prediction]()
+    classes_CD, predictions = units(classes, width), list[Prediction]()
     wanted = set(parts)
     paths = {part: own for part, own in config.head_paths.items() if part in wanted}
     rest = next((part for part, own in paths.items() if "" in own), ELSEWHERE)
-    counts = count(lambda: said.append(predictor(frames_1TD, classes_CD)), predictor, paths, rest)
-    product = total(lambda: cosines(said[0].features["z"], classes_CD))
+    counts = count(lambda: predictions.append(predictor(frames_1TD, classes_CD)), predictor, paths, rest)
+    product = total(lambda: cosines(predictions[0].features["z"], classes_CD))
     counts[rest] -= product
     return {name: flops for name, flops in {**counts, CLASSES: product}.items() if flops}
 
 
 def tower(model: Model, frames: int) -> Counts:
-    """One view through the visual tower, and what the method has inside it, if that has modules of its own."""
+    """FLOPs of one view in the visual tower, and of the method's own modules inside it."""
     without_values = deepcopy(model).to("meta")
     pixels_1T3SS = _pixels(model, frames).requires_grad_()
     paths = {TOWER: ("clip.*",), INSIDE: ("?*",)}
@@ -132,15 +132,15 @@ def tower(model: Model, frames: int) -> Counts:
 
 
 def text(model: Model) -> int:
-    """One class text that fills the text tower's context. A method that adapts texts needs values to read tokens."""
-    model.clip.token_embedding.requires_grad_()  # else torch fuses attention
+    """FLOPs of one class text of full context length. A method that adapts texts needs values, to read the tokens."""
+    model.clip.token_embedding.requires_grad_()  # otherwise torch fuses attention
     flops = total(lambda: model.embed_classes([["a " * model.clip.context_length]]))
     model.clip.token_embedding.requires_grad_(False)
     return flops
 
 
 def text_step(model: Model) -> int:
-    """One short class text, forward and backward, for a method that adapts texts; with values, as `text`."""
+    """FLOPs of one short class text, forward and backward, for a method that adapts texts; needs values, as `text`."""
     model.train()
     flops = total(lambda: model.embed_classes([["a video of a class"]]).sum().backward())
     model.zero_grad()
@@ -149,16 +149,16 @@ def text_step(model: Model) -> int:
 
 
 def step(model: Model, frames: int, classes: int, encoded: bool) -> int:
-    """One video in a training step, forward and backward, without class texts.
+    """FLOPs of one video in a training step, forward and backward, without class texts.
 
     With `encoded` features the tower does not run.
     """
     if not model.config.trains:
         return 0
     model.train()
-    flops, grounded = (0, False) if encoded else _tower_step(model, frames)
+    flops, tuned = (0, False) if encoded else _tower_step(model, frames)
     generator, videos = torch.Generator().manual_seed(0), 2
-    frames_BTD = torch.randn(videos, frames, model.width, generator=generator).requires_grad_(grounded)
+    frames_BTD = torch.randn(videos, frames, model.width, generator=generator).requires_grad_(tuned)
     classes_CD = units(classes, model.width).requires_grad_(model.config.texts_inside)
     labels_B = torch.arange(videos) % classes
     flops += total(lambda: model.loss(frames_BTD, labels_B, classes_CD, generator)["total"].backward()) // videos
@@ -168,7 +168,7 @@ def step(model: Model, frames: int, classes: int, encoded: bool) -> int:
 
 
 def _tower_step(model: Model, frames: int) -> tuple[int, bool]:
-    """FLOPs of a view in training, and whether its features have a gradient."""
+    """(FLOPs of a view in training, whether its features have a gradient)."""
     without_values = deepcopy(model).to("meta")
     features: list[Tensor] = []
 

@@ -1,4 +1,4 @@
-"""Seconds and memory of calls on a device, and what that device is."""
+"""Seconds and memory of calls on a device, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from typing import Any
 import numpy as np
 import torch
 
-Part = dict[str, Any]
+Timing = dict[str, Any]  # p50, p95, runs, memory
+Machine = dict[str, Any]  # property -> value
 
 STATUS, RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 CPUS = Path("/proc/cpuinfo")
-FEWEST = 3  # timed calls, however long they take
+FEWEST = 3  # smallest number of timed calls
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Times calls for about so many seconds each.
+    """Times repeated calls for about `seconds`.
 
-    Every call by itself and not in blocks, as torch.utils.benchmark does it: a percentile is of what a user waits for.
+    Calls are timed one by one, not in blocks as by torch.utils.benchmark, because users wait for single calls.
     """
 
     device: str
     seconds: float
 
-    def measure(self, call: Callable[[], object]) -> Part:
-        """p50 and p95 in seconds, runs, and peak bytes above those held before; after a first call as warm-up."""
+    def measure(self, call: Callable[[], object]) -> Timing:
+        """p50 and p95 in seconds, runs, and additional peak bytes; the first call is a warm-up."""
         self._timed(call)
         held, times = self._held(), list[float]()
         while len(times) < FEWEST or sum(times) < self.seconds:
@@ -45,7 +46,7 @@ class Clock:
         return self.device.startswith("cuda")
 
     def _timed(self, call: Callable[[], object]) -> float:
-        """Seconds until the device is done, which until now had nothing to do."""
+        """Seconds from an idle device until it has finished the call."""
         self._finish()
         started = perf_counter()
         call()
@@ -57,11 +58,11 @@ class Clock:
             torch.cuda.synchronize(self.device)
 
     def _held(self) -> int | None:
-        """Bytes that are held now, from which on the peak is looked for; None where nobody tells."""
+        """Bytes in use; resets the peak. None if the system does not report them."""
         if self._on_cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
             return torch.cuda.memory_allocated(self.device)
-        _give_back()
+        _trim_memory()
         try:
             RESET_PEAK.write_text("5")
             return _status("VmRSS")
@@ -72,15 +73,15 @@ class Clock:
         return torch.cuda.max_memory_allocated(self.device) if self._on_cuda else _status("VmHWM")
 
 
-def _give_back() -> None:
-    """Let the C library return what is free, which would count as held."""
+def _trim_memory() -> None:
+    """Let the C library return free memory, which would count as in use."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 def _status(name: str) -> int:
-    """Bytes that the kernel states for this process."""
+    """Bytes in a field of the kernel's status of this process."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024
 
@@ -88,9 +89,9 @@ def _status(name: str) -> int:
 # --- the machine ------------------------------------------------------------------------------------------------------
 
 
-def machine(device: str, threads: int) -> Part:
-    """What was measured on. Clocks are those of this moment, so it is asked for right after the work."""
-    found: Part = {"threads": threads, "torch": torch.__version__, "host": platform.machine(), "cpu": _cpu()}
+def machine(device: str, threads: int) -> Machine:
+    """Description of the machine. Clocks are current values, so call it right after the measurement."""
+    found: Machine = {"threads": threads, "torch": torch.__version__, "host": platform.machine(), "cpu": _cpu()}
     if device.startswith("cuda"):
         return {**found, "device": torch.cuda.get_device_name(device), **_graphics(device)}
     capability = torch.backends.cpu.get_cpu_capability()
@@ -98,14 +99,14 @@ def machine(device: str, threads: int) -> Part:
 
 
 def _cpu() -> str:
-    """The processor's name, as far as it is known."""
+    """Name of the processor, if known."""
     lines = CPUS.read_text().splitlines() if CPUS.is_file() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor())
 
 
-def _graphics(device: str) -> Part:
-    """Clock of the multiprocessors now and at most, driver, CUDA; None for what nvidia-smi does not tell."""
+def _graphics(device: str) -> Machine:
+    """Current and highest clock of the multiprocessors, driver and CUDA version; None if nvidia-smi does not report."""
     fields = ("clocks.sm", "clocks.max.sm", "driver_version")
     properties = torch.cuda.get_device_properties(device)
     command = ["nvidia-smi", f"--id=GPU-{properties.uuid}", f"--query-gpu={','.join(fields)}"]
@@ -114,7 +115,7 @@ def _graphics(device: str) -> Part:
             [*command, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=20, check=True
         )
         now, most, driver = asked.stdout.strip().split(", ")
-        clocks: Part = {"clocks_mhz": float(now), "clocks_max_mhz": float(most), "driver": driver}
+        clocks: Machine = {"clocks_mhz": float(now), "clocks_max_mhz": float(most), "driver": driver}
     except (OSError, subprocess.SubprocessError, ValueError):
         clocks = {"clocks_mhz": None, "clocks_max_mhz": None, "driver": None}
     return {**clocks, "cuda": torch.version.cuda}

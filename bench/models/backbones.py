@@ -1,11 +1,11 @@
 """CLIP backbones by name: shapes, parameters and FLOPs in closed form.
 
-Planning reads this module, so it imports no torch: the shapes of open_clip's models come from the JSON files that
-open_clip ships, found without importing it, and from those in bench/assets/backbones: `glyph-vit` is the tiny CLIP of
-the embedded default (docs/glyph_world.md).
+Planning uses this module, so it does not import torch. Shapes come from the JSON files of open_clip, which are located
+without importing it, and from bench/assets/backbones: `glyph-vit` is the tiny CLIP of the embedded world
+(docs/glyph_world.md).
 
-1 FLOP is one multiplication or addition, 1 MAC is 2 FLOPs. Only matrix products count (convolution, projections,
-attention), as in torch's FlopCounterMode; norms, activations and softmax are left out.
+1 FLOP is one multiplication or addition, 1 MAC is 2 FLOPs. Only matrix products are counted (convolution, projections,
+attention), as torch's FlopCounterMode does; norms, activations and softmax are left out.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError, unknown
+from bench.core.files import ASSETS
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)  # open_clip/constants.py
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
-OWN = Path(__file__).parents[1] / "assets" / "backbones"  # configs as open_clip's, and what those leave to its code
 
-# What a Backbone's closed forms know. A config with any other key has a tower of another shape.
+# Config keys that the closed forms of `Backbone` cover. A config with any other key describes another architecture.
 _VISION_KEYS = {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio", "ls_init_value"}
 _TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers"}
 _KEYS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "mean", "std", "tokenizer"}
@@ -50,7 +50,7 @@ class Backbone:
     std: tuple[float, float, float]
     vision_mlp_ratio: float = 4.0
     layer_scale: bool = False
-    word_tokens: bool = False  # texts are cut into words, with the word list of the weights
+    word_tokens: bool = False  # the tokenizer splits texts into words of a list that is stored with the weights
 
     @property
     def vision_tokens(self) -> int:
@@ -90,12 +90,11 @@ def _block_parameters(width: int, hidden: int) -> int:
 
 
 def _block_flops(tokens: int, width: int, hidden: int) -> int:
-    """Four projections, the attention's two products (all pairs, also under a causal mask), the MLP."""
+    """Four projections, two attention products (over all pairs, even with a causal mask) and the MLP."""
     return 2 * tokens * (4 * width * width + 2 * tokens * width + 2 * width * hidden)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Configs
+# --- configs ----------------------------------------------------------------------------------------------------------
 
 
 @cache
@@ -108,18 +107,18 @@ def _open_clip_folder() -> Path:
 
 @cache
 def config_files() -> dict[str, Path]:
-    """The config file of every backbone: this project's own, then those that open_clip ships, ViT or not."""
-    own, shipped = (sorted(folder.glob("*.json")) for folder in (OWN, _open_clip_folder()))
+    """Config file of every backbone: first those of this project, then those of open_clip, including non-ViT models."""
+    own, shipped = (sorted(folder.glob("*.json")) for folder in (ASSETS / "backbones", _open_clip_folder()))
     return {file.stem: file for file in (*own, *shipped)}
 
 
 def backbone_names() -> tuple[str, ...]:
-    """The names of all backbones, this project's own first."""
+    """Names of all backbones, those of this project first."""
     return tuple(config_files())
 
 
 def model_config(name: str) -> dict[str, Any]:
-    """The open_clip model config of a backbone. Raises UserError for an unknown name."""
+    """The open_clip config of a backbone. Raises UserError for an unknown name."""
     if name not in config_files():
         raise unknown("backbone", name, supported_names())
     config: dict[str, Any] = json.loads(config_files()[name].read_text(encoding="utf-8"))
@@ -127,12 +126,12 @@ def model_config(name: str) -> dict[str, Any]:
 
 
 def supported_names() -> list[str]:
-    """The backbones that `backbone` answers for: both towers are CLIP's plain transformers."""
-    return [name for name in backbone_names() if not _other_tower(name, model_config(name))]
+    """Names of the backbones whose towers are both plain CLIP transformers."""
+    return [name for name in backbone_names() if not _unsupported(name, model_config(name))]
 
 
-def _other_tower(name: str, config: dict[str, Any]) -> str:
-    """What in a config isn't CLIP's pair of plain transformers; empty where nothing is."""
+def _unsupported(name: str, config: dict[str, Any]) -> str:
+    """The reason why a config is not a pair of plain CLIP transformers; empty if it is."""
     vision, text = config["vision_cfg"], config["text_cfg"]
     if "timm_model_name" in vision or not isinstance(vision.get("layers"), int):
         return f"backbone '{name}' has no ViT tower"
@@ -143,10 +142,10 @@ def _other_tower(name: str, config: dict[str, Any]) -> str:
 
 @cache
 def backbone(name: str) -> Backbone:
-    """The shapes of a backbone. Raises UserError for an unknown name and for towers that aren't plain transformers."""
+    """Shapes of a backbone. Raises UserError for an unknown name and for towers that are not plain transformers."""
     config = model_config(name)
-    if other := _other_tower(name, config):
-        raise UserError(other, hint="use a plain ViT config, such as ViT-B-16")
+    if reason := _unsupported(name, config):
+        raise UserError(reason, hint="use a plain ViT config, such as ViT-B-16")
     vision, text = config["vision_cfg"], config["text_cfg"]
     return Backbone(
         name=name,

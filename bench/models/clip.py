@@ -1,7 +1,7 @@
 """Frozen CLIP: open_clip's towers with weights from the shipped file, a local file, an open_clip tag, or a random seed.
 
-State keys are OpenAI's (`visual.transformer.resblocks.0...`, `token_embedding.weight`, `logit_scale`), whatever the
-source, so that heads that start from text-tower weights find them under their official names.
+State keys are always those of OpenAI (`visual.transformer.resblocks.0...`, `token_embedding.weight`, `logit_scale`), so
+that heads initialised from the text tower find its weights under their official names.
 
 Legend: N frames or texts, H height, W width, D embedding width, C classes, L context length.
 """
@@ -31,9 +31,9 @@ TEXTS_PER_BATCH = 256  # bounds the memory of a large label set's prompts
 
 
 class WordTokenizer:
-    """Word-level tokens of the glyph captions: 0 pads, 1 is an unknown word, the last two ids start and end a text.
+    """Word-level tokenizer of the glyph captions: 0 pads, 1 is an unknown word, the last two ids start and end a text.
 
-    Case and punctuation are ignored. The end has the highest id because CLIP pools at the arg max of the ids.
+    Case and punctuation are ignored. The end token has the highest id because CLIP pools at the arg max of the ids.
     """
 
     PAD, UNKNOWN = 0, 1
@@ -42,10 +42,10 @@ class WordTokenizer:
         self.ids = {word: index for index, word in enumerate(words, start=2)}
         self.start, self.end, self.context_length = vocab_size - 2, vocab_size - 1, context_length
         if len(self.ids) + 4 > vocab_size:
-            raise ValueError(f"{len(self.ids)} words and four marks need more than {vocab_size} ids")
+            raise ValueError(f"{len(self.ids)} words and 4 special tokens do not fit into {vocab_size} ids")
 
     def __call__(self, texts: list[str]) -> Tensor:
-        """Ids [N,L]; longer texts lose their last words."""
+        """Ids [N,L]; texts that are too long are cut at the end."""
         tokens_NL = torch.full((len(texts), self.context_length), self.PAD)
         for row, text in enumerate(texts):
             words = re.findall(r"<unk>|\w+", text.lower())[: self.context_length - 2]
@@ -55,7 +55,7 @@ class WordTokenizer:
 
 
 class Clip(open_clip.CLIP):
-    """open_clip's CLIP with its tokenizer and the two embeddings that this project needs; `spec` holds its shapes."""
+    """open_clip's CLIP with its tokenizer and the two embeddings that this project needs; `spec` is its `Backbone`."""
 
     def __init__(self, spec: Backbone, config: dict[str, Any]) -> None:
         super().__init__(config["embed_dim"], config["vision_cfg"], config["text_cfg"], spec.quick_gelu)
@@ -63,22 +63,22 @@ class Clip(open_clip.CLIP):
         self.tokenizer = _tokenizer(spec)
 
     def encode_frames(self, pixels_N3HW: Tensor) -> Tensor:
-        """Frames [N,3,H,W], already normalised by spec.mean and spec.std, to embeddings [N,D], not L2-normalised."""
+        """Embeddings [N,D] of frames [N,3,H,W] that are normalised by spec.mean and spec.std; not L2-normalised."""
         embeddings_ND: Tensor = self.visual(pixels_N3HW)
         return embeddings_ND
 
     def encode_texts(self, texts: list[str]) -> Tensor:
-        """Texts to embeddings [N,D], not L2-normalised."""
+        """Embeddings [N,D] of texts, not L2-normalised."""
         tokens_NL = self.tokenizer(texts).to(self.token_embedding.weight.device)
         return torch.cat([self.encode_text(part) for part in tokens_NL.split(TEXTS_PER_BATCH)])
 
     def embed_classes(self, prompts: list[list[str]]) -> Tensor:
-        """Class embeddings [C,D] of unit norm."""
+        """Class embeddings [C,D] of unit length."""
         return class_means(self.encode_texts([prompt for own in prompts for prompt in own]), prompts)
 
 
 def class_means(texts_ND: Tensor, prompts: list[list[str]]) -> Tensor:
-    """Class embeddings [C,D] of unit norm: the normalised mean of the normalised embeddings of a class's prompts."""
+    """Class embeddings [C,D] of unit length: the normalised mean of the normalised embeddings of a class's prompts."""
     own = F.normalize(texts_ND, dim=-1).split([len(texts) for texts in prompts])
     return F.normalize(torch.stack([texts_PD.mean(dim=0) for texts_PD in own]), dim=-1)
 
@@ -92,20 +92,20 @@ def _tokenizer(spec: Backbone) -> Tokenizer:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside, torch's CPU generator starts from `seed`; afterwards it is as it was. Others aren't touched."""
+    """Seed torch's CPU generator inside the block and restore its state afterwards. Other generators do not change."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 
 
 def new_clip(name: str, seed: int) -> Clip:
-    """A randomly initialised Clip, trainable, in training mode; no global random state is consumed or altered."""
+    """A randomly initialised, trainable Clip in training mode. Global random state does not change."""
     with seeded(seed):
         return Clip(backbone(name), model_config(name))
 
 
 def load_clip(name: str, pretrained: str) -> Clip:
-    """A frozen Clip in fp32 and evaluation mode; `pretrained` as in bench.models.backbones.weights_identity.
+    """A frozen Clip in fp32 and evaluation mode; `pretrained` as in `bench.models.weights.weights_identity`.
 
     Raises UserError for unknown names and tags, missing or broken files, and weights of another model.
     """
@@ -120,9 +120,9 @@ def load_clip(name: str, pretrained: str) -> Clip:
 
 
 def _from_tag(name: str, pretrained: str) -> Clip:
-    """Weights of open_clip's zoo; activation, mean and std are what the tag was trained with.
+    """Weights of an open_clip tag, with the activation, mean and std that the tag was trained with.
 
-    open_clip's own loading leaves the activation as the model's config has it, and only warns.
+    open_clip itself would only warn and use the activation of the model's config.
     """
     file, trained = tag_file(name, pretrained), open_clip.get_pretrained_cfg(name, tagged(pretrained)[0])
     quick_gelu = trained.get("quick_gelu", False)
@@ -133,12 +133,11 @@ def _from_tag(name: str, pretrained: str) -> Clip:
     return clip
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Weights files
+# --- weights files ----------------------------------------------------------------------------------------------------
 
 
 def _read_state(file: Path) -> State:
-    """Tensors of a safetensors file, or of a torch file of tensors; a nested or prefixed state is unwrapped."""
+    """Tensors of a safetensors or torch file; a nested `state_dict` and the prefix `module.` are removed."""
     if file.suffix != ".safetensors":
         loaded = read_torch(file)
         return tensors(loaded.get("state_dict", loaded)) if isinstance(loaded, dict) else {}
@@ -150,7 +149,7 @@ def _read_state(file: Path) -> State:
 
 
 def _words(file: Path) -> list[str]:
-    """The words that the rows of the text embedding stand for, from a weights file's metadata; none if it has none."""
+    """Word list of the text embedding's rows, from the metadata of a weights file; empty if it has none."""
     if file.suffix != ".safetensors":
         return []
     with safe_open(str(file), framework="pt") as stored:
@@ -159,10 +158,10 @@ def _words(file: Path) -> list[str]:
 
 
 def _load(clip: Clip, state: State, where: str) -> None:
-    """Copies a state into the Clip. Raises UserError with the first tensors that do not fit."""
+    """Copy a state into the Clip. Raises UserError that names the first tensors that do not fit."""
     state = {key: value for key, value in state.items() if key not in OPENAI_EXTRAS}
     scale = state.get("logit_scale")
-    if scale is not None and scale.numel() == 1:  # some zoos store a vector of one
+    if scale is not None and scale.numel() == 1:  # some model zoos store a vector of length 1
         state["logit_scale"] = scale.reshape(clip.logit_scale.shape)
     refuse_differences(clip.state_dict(), state, f"not the weights of '{clip.spec.name}'", where)
     clip.load_state_dict(state)

@@ -1,7 +1,7 @@
 """Prompt templates by name. A class text is the normalised mean of the normalised embeddings of its prompts.
 
-A name stands for a list of prompts alone. ActionCLIP averages the softmax over classes of its 16 prompts instead of
-their embeddings, and FROSTER adds descriptions that a language model wrote: neither is repeated here.
+Only the lists of prompts are reproduced. ActionCLIP averages the softmax over classes of its 16 prompts instead of
+their embeddings, and FROSTER adds descriptions written by a language model; both are left out.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ _SSV2_HEADS = (
 )
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
-    # MoTE, supplement Table 8; also Open-VCLIP and VidPrism. "a example" is how it was published.
+    # MoTE, supplement Table 8; also Open-VCLIP and VidPrism. "a example" is the published spelling.
     "mote28": tuple(f"{head} {tail}" for head in _HEADS for tail in _TAILS),
     # Text4Vis, official code.
     "text4vis": ("a video of a person {}.",),
-    # BIKE, official code; no full stop.
+    # BIKE, official code; without a full stop.
     "bike": ("This is a video about {}",),
-    # ViFi-CLIP, official code; underscores of the name become spaces.
+    # ViFi-CLIP, official code; underscores in the name become spaces.
     "vifi": ("a photo of a {}.",),
-    # MSTA, abstract; the full stop is by convention.
+    # MSTA, abstract; the full stop is added by convention.
     "msta": ("a video of {}.",),
     # X-CLIP, official code: the bare name.
     "name": ("{}",),
-    # ActionCLIP, official code; there, probabilities are averaged over the prompts.
+    # ActionCLIP, official code, which averages probabilities over the prompts.
     "actionclip16": (
         "a photo of action {}",
         "a picture of action {}",
@@ -76,9 +76,9 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "The man is {}",
         "The woman is {}",
     ),
-    # VidPrism, official code for Something-Something; its test scripts use mote28 there too.
+    # VidPrism, official code for Something-Something, although its test scripts use mote28.
     "vidprism20": tuple(f"{head} {{}}." for head in _SSV2_HEADS),
-    # The captions' templates of the embedded world (docs/glyph_world.md).
+    # Caption templates of the embedded world (docs/glyph_world.md).
     "glyphs": tuple(
         f"{head}a {{}}"
         for head in (
@@ -104,5 +104,5 @@ def prompts(template: str, class_names: Sequence[str]) -> list[list[str]]:
 
 
 def texts_of(context: Mapping[str, Any]) -> list[list[str]]:
-    """The texts of each class that a stage's context states: sentences, or the class's name in every template."""
+    """Texts of each class by a stage's context: its sentences, or the class name in every template."""
     return context.get("sentences") or prompts(context["templates"], context["class_names"])

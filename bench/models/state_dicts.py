@@ -1,8 +1,9 @@
-"""State dicts in files: reading torch files without running anything, comparing tensors, and the official layout.
+"""State dicts in files: safe reading of torch files, comparison of tensors, and the layout of official checkpoints.
 
-Official checkpoints of this field are torch files of `epoch`, `model_state_dict` (CLIP's visual tower and scale, or a
-whole CLIP), `fusion_model_state_dict` (the head) and the optimiser's state. Text4Vis' main trainer puts all tensors
-into one dictionary, those of the head under `fusion_model.`; its contrastive one, BIKE and MoTE keep two.
+An official checkpoint of this field is a torch file with `epoch`, `model_state_dict` (CLIP's visual tower and logit
+scale, or a whole CLIP), `fusion_model_state_dict` (the head) and the state of the optimiser. Text4Vis' main trainer
+stores all tensors in one dictionary, those of the head under `fusion_model.`; its contrastive trainer, BIKE and MoTE
+use two.
 
 Legend: S source classes, D joint CLIP width.
 """
@@ -25,22 +26,22 @@ State = dict[str, Tensor]
 TOWER, HEAD = "model_state_dict", "fusion_model_state_dict"
 SOURCES = "spe_cls_feature"  # unit class features [S, D] of the training set, stored in MoTE's head for modulation
 IN_ONE = "fusion_model."
-OPENAI_EXTRAS = {"input_resolution", "context_length", "vocab_size", "attn_mask"}  # no weights, though among them
-SHOWN = 3  # tensors that an error names
+OPENAI_EXTRAS = {"input_resolution", "context_length", "vocab_size", "attn_mask"}  # stored with the weights, but none
+SHOWN = 3  # largest number of tensors that an error names
 
 
 class Official(NamedTuple):
-    """The contents of an official checkpoint, without `module.` in front of names."""
+    """Contents of an official checkpoint; names are without the prefix `module.`."""
 
     tower: State  # visual.* and logit_scale
     head: State
-    texts: State  # the text tower; empty where the file has none
+    texts: State  # the text tower; empty if the file has none
     epoch: int | None
-    in_one: bool  # whether one dictionary held everything
+    in_one: bool  # one dictionary holds tower and head
 
 
 def read_official(file: Path) -> Official:
-    """An official checkpoint. Raises UserError for files of another kind and for tensors that are not finite."""
+    """Read an official checkpoint. Raises UserError for other files and for tensors that are not finite."""
     loaded = read_torch(file)
     parts = (loaded.get(TOWER), loaded.get(HEAD, {})) if isinstance(loaded, dict) else (None,)
     if not all(isinstance(part, dict) for part in parts):
@@ -54,13 +55,13 @@ def read_official(file: Path) -> Official:
     apart = {*tower, *OPENAI_EXTRAS, *(f"{IN_ONE}{name}" for name in head if in_one)}
     texts = {name: tensor for name, tensor in model.items() if name not in apart}
     if broken := [name for name, tensor in {**model, **head}.items() if not tensor.isfinite().all()]:
-        raise UserError(f"{_first(broken)}: values that are not finite", where=str(file))
+        raise UserError(f"{_first(broken)}: values are not finite", where=str(file))
     epoch = loaded.get("epoch")
     return Official(tower, head, texts, epoch if isinstance(epoch, int) else None, in_one)
 
 
 def official_layout(official: Official) -> dict[str, Any]:
-    """What `read_official` read, without optimiser."""
+    """The content of an official checkpoint file, without the optimiser: the inverse of `read_official`."""
     model, head = {**official.tower, **official.texts}, official.head
     epoch = {} if official.epoch is None else {"epoch": official.epoch}
     if official.in_one:
@@ -69,7 +70,7 @@ def official_layout(official: Official) -> dict[str, Any]:
 
 
 def trained_names(tower: State, head: State) -> State:
-    """Tower and head under the names that a method's model has for them."""
+    """Tower and head under the names of a method's model."""
     return {f"clip.{name}": tensor for name, tensor in tower.items()} | {f"head.{n}": t for n, t in head.items()}
 
 
@@ -83,7 +84,7 @@ def official_names(trained: State) -> tuple[State, State]:
 
 
 def collapsed(head: State) -> State:
-    """A head whose experts became one network, their plain mean, under the names of a dense head."""
+    """The head with its experts merged into their mean, under the names of a dense head."""
     experts = layers_in(head, r"transformer\.resblocks\.\d+\.mlp\.fc_up\.(\d+)\.")
     dense = {name: tensor for name, tensor in head.items() if ".mlp." not in name}
     for name, first in head.items():
@@ -95,38 +96,34 @@ def collapsed(head: State) -> State:
 
 
 def is_tower(name: str) -> bool:
-    """Whether a tensor of a CLIP belongs to what is tuned: the visual tower and the scale."""
+    """True if a tensor of a CLIP belongs to the visual tower or is the logit scale."""
     return name.startswith(("visual.", "logit_scale"))
 
 
 def tensors(state: dict[Any, Any]) -> State:
-    """The tensors of a state; names as the bare module has them, without a data-parallel wrapper's `module.`."""
+    """The tensors of a state, without the prefix `module.` that data-parallel wrappers add."""
     return {str(name).removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def layers_in(state: State, pattern: str) -> int:
-    """One more than the highest number that the pattern's group matches at the start of a name."""
+    """Number of layers: one more than the highest number that the pattern's group matches at the start of a name."""
     return 1 + max((int(match[1]) for name in state if (match := re.match(pattern, name))), default=-1)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Reading
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def read_torch(file: Path) -> Any:
-    """What a torch file holds, on the CPU, left on disk until it is used. No code in it runs.
-
-    Raises UserError for everything else.
-    """
+    """Content of a torch file, memory-mapped on the CPU. No code in the file is run. Raises UserError."""
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=_archive(file) is not None)
-    except Exception as error:  # the reader meets arbitrary bytes
+    except Exception as error:  # arbitrary bytes can raise anything
         what, hint = _reason(file, error)
         raise UserError(f"the weights cannot be read: {what}", where=str(file), hint=hint) from error
 
 
 def _archive(file: Path) -> list[str] | None:
-    """Names in a zip archive, as torch has written since 1.6; None for other and for truncated files."""
+    """File names in a zip archive, torch's format since 1.6; None for other files and truncated archives."""
     if not zipfile.is_zipfile(file):
         return None
     with zipfile.ZipFile(file) as archive:
@@ -134,7 +131,7 @@ def _archive(file: Path) -> list[str] | None:
 
 
 def _reason(file: Path, error: Exception) -> tuple[str, str]:
-    """What is wrong and what to do. torch's own text advises to load the file unsafely."""
+    """(problem, hint). torch's own message advises to load the file unsafely."""
     try:
         with file.open("rb") as stream:
             start = stream.read(2)
@@ -145,26 +142,25 @@ def _reason(file: Path, error: Exception) -> tuple[str, str]:
         return "it is a TorchScript archive", "load it with torch.jit.load and save its state_dict()"
     if foreign := re.search(r"GLOBAL (\S+)|class (\S+) was not", str(error)):
         name = foreign[1] or foreign[2]
-        return f"it holds a {name}, which only running its code could restore", "save it anew with nothing but tensors"
+        return f"it holds a {name}, which cannot be restored without running its code", "save only tensors in the file"
     if not start or (start == b"PK" and archive is None):
-        return "it is cut short", "compare its size with the published one and fetch it again"
-    return "it is no torch file", "expected safetensors, or a torch file of tensors"
+        return "it is truncated", "compare its size with the published one and download it again"
+    return "it is not a torch file", "expected safetensors, or a torch file of tensors"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Comparing
+# --- comparing --------------------------------------------------------------------------------------------------------
 
 
 def refuse_differences(expected: State, found: State, what: str, where: str) -> None:
-    """Raises UserError, which starts with `what`, for tensors that are missing, left over or of another shape."""
+    """Raises UserError, starting with `what`, if tensors are missing, unexpected or of another shape."""
     missing = [name for name in expected if name not in found]
-    left_over = [name for name in found if name not in expected]
+    unexpected = [name for name in found if name not in expected]
     shapes = [
         f"{name} is {list(found[name].shape)}, expected {list(tensor.shape)}"
         for name, tensor in expected.items()
         if name in found and found[name].shape != tensor.shape
     ]
-    kinds = {"tensors are missing": missing, "tensors are left over": left_over, "tensors have another shape": shapes}
+    kinds = {"tensors are missing": missing, "unexpected tensors": unexpected, "tensors have another shape": shapes}
     wrong = [f"{len(names)} {kind}: {_first(names)}" for kind, names in kinds.items() if names]
     if wrong:
         raise UserError(f"{what}; " + "; ".join(wrong), where=where)

@@ -1,12 +1,11 @@
-"""CLIP weights by name: which file holds them, what identifies them, and how they reach machines without a network.
+"""CLIP weights by name: their file, their identity, and their download before jobs run without a network.
 
-Weights enter identities by their content, or as declared where there is no file to hash. Planning reads this module,
-so it imports neither torch nor open_clip before a tag is looked up.
+Weights enter identities by the hash of their file, or by name if there is no file. Planning uses this module, so it
+does not import torch, and open_clip only to look up a tag.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sys
@@ -15,16 +14,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.core.errors import UserError, unknown
+from bench.core.files import ASSETS, file_sha256
 from bench.models.backbones import backbone
 
-BUILTIN_FILE = Path(__file__).parents[1] / "assets" / "glyph_clip.safetensors"
+BUILTIN_FILE = ASSETS / "glyph_clip.safetensors"
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 RANDOM = "random:"
-TAGGED = re.compile(r"([\w-]+)@(/.+)")  # open_clip's tags are of letters, digits, `_` and `-`
+TAGGED = re.compile(r"([\w-]+)@(/.+)")  # open_clip's tags consist of letters, digits, `_` and `-`
 
 
 def random_seed(pretrained: str) -> int | None:
-    """The seed of `random:<seed>`, None for other weights. Raises UserError where the seed is no number."""
+    """The seed of `random:<seed>`, None for other weights. Raises UserError if the seed is not a number."""
     if not pretrained.startswith(RANDOM):
         return None
     seed = pretrained.removeprefix(RANDOM)
@@ -34,23 +34,23 @@ def random_seed(pretrained: str) -> int | None:
 
 
 def tagged(pretrained: str) -> tuple[str, Path | None]:
-    """The two parts of `<tag>@<absolute path>`, an open_clip tag and the file that holds its weights here.
+    """The parts of `<tag>@<absolute path>`: an open_clip tag and the file with its weights; (value, None) for others.
 
-    Any other value is the first part. A relative path into a folder such as `a@` needs a leading `./`.
+    A relative path into a folder such as `a@` needs a leading `./`.
     """
     match = TAGGED.fullmatch(pretrained)
     return (match[1], Path(match[2])) if match else (pretrained, None)
 
 
 def weights_file(name: str, pretrained: str) -> Path | None:
-    """The local file of `builtin` or a path; None where the weights are open_clip's or random.
+    """The local file of `builtin` or a path; None for open_clip's tags and random weights.
 
-    A value with a suffix or a separator is a path, anything else is one of open_clip's tags, with or without its file.
-    Raises UserError where the file of a path is missing.
+    A value with a suffix or a separator is a path; any other is an open_clip tag, with or without its file.
+    Raises UserError if the file of a path does not exist.
     """
     if pretrained == "builtin":
         if name != "glyph-vit":
-            raise UserError(f"no weights of '{name}' are built in", where="pretrained", hint="use a file or a tag")
+            raise UserError(f"'{name}' has no built-in weights", where="pretrained", hint="use a file or a tag")
         return _existing(BUILTIN_FILE)
     if random_seed(pretrained) is not None or tagged(pretrained)[1] is not None:
         return None
@@ -65,39 +65,36 @@ def _existing(file: Path) -> Path:
 
 
 def weights_identity(name: str, pretrained: str) -> str:
-    """What identifies a backbone's weights: a file's sha256, or the declaration where there is no file to hash.
+    """Identity of a backbone's weights: the sha256 of a file, or the name of weights without a file.
 
-    open_clip's tags are declared, `open_clip:<name>/<tag>`, wherever their file lies: planning downloads nothing, so
-    weights that the publisher replaces under the same tag would not be noticed. `random:<seed>` is declared too; it
-    depends on torch's generator.
+    open_clip's tags are identified by name, `open_clip:<name>/<tag>`, because planning downloads nothing; weights that
+    the publisher replaces under the same tag go unnoticed. `random:<seed>` depends on torch's generator.
     """
     backbone(name)
     file = weights_file(name, pretrained)
     if file is not None:
-        return f"sha256:{file_sha256(file)}"
+        return f"sha256:{weights_sha256(file)}"
     if random_seed(pretrained) is not None:
         return f"{name}/{pretrained}"
     return f"open_clip:{name}/{tagged(pretrained)[0]}"
 
 
-def file_sha256(file: Path) -> str:
-    """The hash of a file's content, computed once for as long as its size and time stay."""
+def weights_sha256(file: Path) -> str:
+    """SHA-256 of a file, computed again only after its size or modification time has changed."""
     status = file.stat()
     return _sha256(file.resolve(), status.st_size, status.st_mtime_ns)
 
 
 @cache
 def _sha256(file: Path, size: int, modified_ns: int) -> str:
-    """Size and time are arguments only to be part of the cache's key: a changed file is hashed anew."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return file_sha256(file)  # size and time are only part of the cache key
 
 
 # --- open_clip's tags -------------------------------------------------------------------------------------------------
 
 
 def check_tag(name: str, pretrained: str) -> None:
-    """Raises UserError for weights that are neither a file nor random nor a tag that open_clip knows for the model."""
+    """Raises UserError unless the weights are a file, random, or a tag that open_clip has for the model."""
     import open_clip
 
     allowed, tag = open_clip.list_pretrained_tags_by_model(name), tagged(pretrained)[0]
@@ -106,22 +103,24 @@ def check_tag(name: str, pretrained: str) -> None:
 
 
 def tag_file(name: str, pretrained: str) -> Path:
-    """The weights file of `<tag>` or `<tag>@<file>`; that of a tag alone is fetched where the hub's cache lacks it.
+    """The weights file of `<tag>` or `<tag>@<file>`; a tag's file is downloaded if the hub's cache does not have it.
 
-    Raises UserError for unknown tags, for a file that is not there, and where fetching fails.
+    Raises UserError for unknown tags, a missing file, and a failed download.
     """
     check_tag(name, pretrained)
     tag, file = tagged(pretrained)
-    file = file or _cached(name, tag) or _fetched(name, tag)
+    file = file or _cached(name, tag) or _downloaded(name, tag)
     if not file.is_file():
         hint = "every machine that runs stages must see the hub's cache (HF_HOME) under the same path"
-        raise UserError(f"the weights of '{name}' by the tag '{tag}' are not there", where=str(file), hint=hint)
+        raise UserError(f"no weights file of '{name}' with the tag '{tag}'", where=str(file), hint=hint)
     return file
 
 
 def _cached(name: str, tag: str) -> Path | None:
-    """The file that open_clip would fetch, from the hub's cache. open_clip itself asks the hub for a newer one first,
-    which takes half a minute where there is no network."""
+    """The file that open_clip would download, if the hub's cache has it.
+
+    open_clip itself first asks the hub for a newer file, which takes half a minute without a network.
+    """
     import huggingface_hub
     import open_clip
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
@@ -132,19 +131,19 @@ def _cached(name: str, tag: str) -> Path | None:
     return next((Path(file) for file in found if isinstance(file, str)), None)
 
 
-def _fetched(name: str, tag: str) -> Path:
+def _downloaded(name: str, tag: str) -> Path:
     import open_clip
 
     try:
         return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, tag)))
-    except Exception as error:  # whatever network, hub and disk are up to
+    except Exception as error:  # network, hub and disk can raise anything
         reason = str(error).rpartition("Last error: ")[2].strip() or type(error).__name__
-        fetch = f"open_clip.download_pretrained(open_clip.get_pretrained_cfg('{name}', '{tag}'))"
+        call = f"open_clip.download_pretrained(open_clip.get_pretrained_cfg('{name}', '{tag}'))"
         raise UserError(
-            f"the weights of '{name}' by the tag '{tag}' are not in the cache and cannot be fetched: "
+            f"the weights of '{name}' with the tag '{tag}' are not in the cache and cannot be downloaded: "
             + reason.splitlines()[0],
             where="pretrained",
-            hint=f'run this once where there is a network, with the same HF_HOME: python -c "import open_clip; {fetch}"'
+            hint=f'run this once with a network connection and the same HF_HOME: python -c "import open_clip; {call}"'
             "; or give a local file as recipe.pretrained",
         ) from error
 
@@ -153,30 +152,29 @@ def _fetched(name: str, tag: str) -> Path:
 
 
 class Resolved(NamedTuple):
-    """Weights that need no network: `value` takes the place of what the recipe calls `pretrained`."""
+    """Weights that need no network: `value` replaces the recipe's `pretrained`."""
 
     value: str  # builtin, random:<seed>, an absolute path, or <tag>@<absolute path>
     sha256: str | None  # of the file; None for random weights
 
 
 def resolved(backbone: str, pretrained: str) -> Resolved:
-    """Weights as a job gets them; a tag's are fetched into open_clip's cache where it lacks them.
+    """Weights as a job gets them; those of a tag are downloaded into open_clip's cache if it does not have them.
 
-    Fetching a model takes minutes: the caller shows what is under way. Raises UserError for unknown tags, missing files
-    and where fetching fails.
+    A download can take minutes. Raises UserError for unknown tags, missing files, and a failed download.
     """
     if random_seed(pretrained) is not None:
         return Resolved(pretrained, None)
     if (file := weights_file(backbone, pretrained)) is not None:
-        return Resolved(pretrained if pretrained == "builtin" else str(file.absolute()), file_sha256(file))
+        return Resolved(pretrained if pretrained == "builtin" else str(file.absolute()), weights_sha256(file))
     file = tag_file(backbone, pretrained).absolute()
-    return Resolved(f"{tagged(pretrained)[0]}@{file}", file_sha256(file))
+    return Resolved(f"{tagged(pretrained)[0]}@{file}", weights_sha256(file))
 
 
 def offline() -> None:
-    """From here on this process, and those that it starts, never reach for a hub; its cache may still be read.
+    """Keep this process and its children from contacting a model hub. They can still read its cache.
 
-    The hub's library reads the environment when it is imported: called before that, nothing else is needed.
+    The hub's library reads the environment at import; if it is imported already, its constant is set as well.
     """
     os.environ.update(dict.fromkeys(OFFLINE, "1"))
     if constants := sys.modules.get("huggingface_hub.constants"):

@@ -15,7 +15,6 @@ process appends to its own log, because appends of several machines to one file 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
-from bench.core.files import write_atomically
+from bench.core.files import file_sha256, write_atomically
 
 SCHEMA = 1
 KINDS = ("texts", "encode", "train", "evaluate", "probe", "maps", "weights", "profile")  # of stages, inputs first
@@ -95,7 +94,7 @@ class Store:
     def _seal(self, folder: Path, record: RecordData) -> None:
         files = sorted(path for path in folder.iterdir())
         record["bytes"] = {path.name: path.stat().st_size for path in files}
-        record["sha256"] = {path.name: _sha256(path) for path in files}
+        record["sha256"] = {path.name: file_sha256(path) for path in files}
         write_atomically(folder / "record.json", json.dumps(record, indent=1).encode())
 
     def _place(self, folder: Path, target: Path) -> None:
@@ -188,8 +187,3 @@ def _event(line: bytes) -> Event | None:
     except ValueError:
         return None
     return event if isinstance(event, dict) and isinstance(event.get("time"), int | float) else None
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,10 +1,11 @@
-"""Decoders: what opens one video and gives its frames by number.
+"""Decoders: each opens one video and returns its frames by number.
 
-decord numbers frames by counting packets from the key frame it jumped to. With open groups of pictures, edit lists or
-packets without presentation times it thereby shows wrong frames, silently (docs/robust_reading.md). PyAV compares each
-frame's own time. So the packets are looked at first, at a cost of 2 ms, and PyAV reads what decord would get wrong.
+decord numbers frames by counting packets from the key frame to which it seeks. For videos with open groups of pictures,
+edit lists or packets without presentation times it returns wrong frames without an error (docs/robust_reading.md). PyAV
+finds frames by their presentation time. Therefore the packets are scanned first, which takes 2 ms, and PyAV reads the
+videos that decord would read wrongly.
 
-A decoder of your own is a class with the interface of `Decoder`, named `module:Class`.
+A user's own decoder is a class with the interface of `Decoder`, given as `module:Class`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
 
     from bench.video.source import Source
 
-TIMED = ("mov", "matroska", "flv")  # containers that give every packet its presentation time; AVI makes it up
-RATE = 30.0  # frames per second where a file names no rate, and of folders of extracted frames
-TAIL = 2  # frames that a container may count at its end and no decoder shows; the last shown stands for them
+TIMED = ("mov", "matroska", "flv")  # containers with a presentation time in every packet; FFmpeg invents those of AVI
+RATE = 30.0  # frames per second of files without a declared rate and of folders of extracted frames
+TAIL = 2  # final frames that a container may count but no decoder returns; the last decoded frame replaces them
 
 
 class Decoder(Protocol):
-    """One open video, opened in the process that reads it. Whatever it raises is that video's failure."""
+    """One open video, opened in the process that reads it. Any exception counts as a failure of the video."""
 
     rate: float  # frames per second
 
@@ -43,11 +44,11 @@ class Decoder(Protocol):
         """RGB frames [N,H,W,3] uint8 at increasing indices below the length."""
 
     def times(self) -> np.ndarray:
-        """Seconds from the first frame to each, [L]; asked for where a list names a part of a video."""
+        """Seconds from the first frame to each frame, [L]; used for lists with parts of videos."""
 
 
 def known_decoder(name: str) -> str:
-    """The name itself. Raises UserError for one that is neither shipped nor `module:Class`; imports nothing."""
+    """Return the name. Raises UserError if it is neither shipped nor `module:Class`; imports nothing."""
     module, _, attribute = name.partition(":")
     if name not in DECODERS and not (attribute.isidentifier() and all(map(str.isidentifier, module.split(".")))):
         raise unknown("decoder", name, [*DECODERS, "module:Class"])
@@ -55,7 +56,7 @@ def known_decoder(name: str) -> str:
 
 
 def decoder_named(name: str) -> Callable[[Source], Decoder]:
-    """What opens a source. Raises UserError for an unknown name and for a class that cannot be imported."""
+    """The function that opens a source. Raises UserError for an unknown name or a class that cannot be imported."""
     if known_decoder(name) in DECODERS:
         return DECODERS[name]
     module, _, attribute = name.partition(":")
@@ -69,17 +70,17 @@ def decoder_named(name: str) -> Callable[[Source], Decoder]:
 
 
 class _Packet(NamedTuple):
-    """A packet whose frame is shown, at `pts` in the stream's time."""
+    """A packet whose frame is shown, with presentation time `pts` in the stream's time base."""
 
     pts: int
     key: bool
 
 
 class Pyav:
-    """PyAV: jumps to the key frame before a wanted frame and decodes on until a frame has the wanted time.
+    """PyAV: seeks to the key frame before a wanted frame and decodes until a frame has the wanted time.
 
-    Where the container gives no times, frames are counted from the start. Rotated videos are shown upright.
-    `plain` says whether decord finds the same frames.
+    If the container has no times, frames are counted from the start. Rotated videos are turned upright. `plain` is true
+    if decord finds the same frames.
     """
 
     def __init__(self, source: Source) -> None:
@@ -87,19 +88,19 @@ class Pyav:
         self._open()
         self.rate = float(self._video.average_rate or RATE)
         self._timed = self._container.format.name.startswith(TIMED)
-        self.plain = self._timed and _eight_bits(self._video) and _codec(self._video) != "av1"  # decord knows no AV1
+        self.plain = self._timed and _eight_bits(self._video) and _codec(self._video) != "av1"  # decord lacks AV1
         packets = self._scan()
-        self._order = sorted(packets) if self._timed else packets  # as shown
+        self._order = sorted(packets) if self._timed else packets  # in presentation order
         self._numbers = {packet.pts: number for number, packet in enumerate(self._order)}
         self._keys = [number for number, packet in enumerate(self._order) if packet.key and self._timed]
-        self._next: int | None = None  # number of the frame that comes next, None before the first jump
-        self._last: Any = None  # the frame before it
+        self._next: int | None = None  # number of the frame that is decoded next, None before the first seek
+        self._last: Any = None  # the frame decoded last
 
     def __len__(self) -> int:
         return len(self._order)
 
     def jumps(self, indices: np.ndarray) -> bool:
-        """Whether a key frame lies between these frames."""
+        """True if there is a key frame between the first and the last of these frames."""
         return bisect_right(self._keys, indices[0]) < bisect_right(self._keys, indices[-1])
 
     def times(self) -> np.ndarray:
@@ -116,7 +117,7 @@ class Pyav:
         return np.stack([self._pixels(self._frame(int(index))) for index in indices])
 
     def _scan(self) -> list[_Packet]:
-        """The packets of shown frames in the file's order; finds out on the way whether decord is exact."""
+        """Packets of shown frames in the file's order; also sets `plain` and `_timed`."""
         packets: list[_Packet] = []
         key, hidden = None, 0
         for packet in self._container.demux(self._video):
@@ -129,16 +130,16 @@ class Pyav:
                 self._timed = False
             pts = 0 if packet.pts is None else packet.pts
             key = pts if packet.is_keyframe else key
-            self.plain &= key is not None and pts >= key  # else an open group: shown before, stored after its key frame
+            self.plain &= key is not None and pts >= key  # else an open group: a frame shown before its key frame
             packets.append(_Packet(pts, packet.is_keyframe))
         if len(packets) + hidden + TAIL < self._video.frames:
-            raise ValueError(f"cut file: {len(packets)} frames where its header declares {self._video.frames}")
+            raise ValueError(f"cut file: {len(packets)} frames, but its header declares {self._video.frames}")
         self._timed &= len({packet.pts for packet in packets}) == len(packets)
         self.plain &= self._timed and not hidden
         return packets
 
     def _frame(self, index: int) -> Any:
-        """The frame with this number. A stream that cannot be entered at its last key frame is entered earlier."""
+        """The frame with this number. If decoding from the last key frame fails, it starts from an earlier one."""
         keys = [0, *self._keys[: bisect_right(self._keys, index)]]
         if self._next is not None and keys[-1] <= self._next <= index and (frame := self._decoded_to(index)):
             return frame
@@ -151,7 +152,7 @@ class Pyav:
         raise ValueError(f"frame {index} of {len(self)} is missing")
 
     def _enter(self, start: int | None) -> None:
-        """Begin to decode at the key frame number `start`, or at the start of the file opened anew."""
+        """Start decoding at key frame number `start`, or reopen the file and start at its beginning."""
         if start is None or not self._timed:
             self._open()
         else:
@@ -160,7 +161,7 @@ class Pyav:
         self._next, self._last = start or 0, None
 
     def _decoded_to(self, index: int) -> Any:
-        """The frame with this number, None if the decoder leaves it out."""
+        """The frame with this number, None if the decoder skips it."""
         for frame in self._decoded:
             number = self._numbers.get(frame.pts) if self._timed else self._next
             if number is not None:
@@ -170,7 +171,7 @@ class Pyav:
         return None
 
     def _pixels(self, frame: Any) -> np.ndarray:
-        """RGB [H,W,3], turned as the display matrix asks by quarters of a circle."""
+        """RGB [H,W,3], rotated by the display matrix in steps of 90 degrees."""
         import numpy as np
 
         pixels_HW3 = self._converter.reformat(frame, format="rgb24").to_ndarray()
@@ -178,7 +179,7 @@ class Pyav:
 
     @cached_property
     def _converter(self) -> Any:
-        """One for all frames: its tables take longer to make than a picture to convert."""
+        """One converter for all frames: building its tables takes longer than converting a picture."""
         from av.video.reformatter import VideoReformatter
 
         return VideoReformatter()
@@ -198,14 +199,14 @@ def _codec(video: Any) -> str:
 
 
 def _eight_bits(video: Any) -> bool:
-    """decord rounds deeper pixels by up to 28 levels differently from today's FFmpeg."""
+    """True if pixels have 8 bits. decord converts deeper ones with differences of up to 28 levels to today's FFmpeg."""
     if video.codec_context.format is None:
         raise ValueError("no picture can be decoded")
     return all(component.bits <= 8 for component in video.codec_context.format.components)
 
 
 def _never_shown(video: Any, packet: Any) -> bool:
-    """VP8's alternative reference frames; the fifth bit of a frame says that it is shown (RFC 6386, 9.1)."""
+    """True if a packet is an alternative reference frame of VP8: the fifth bit marks shown frames (RFC 6386, 9.1)."""
     return _codec(video) == "vp8" and not memoryview(packet)[0] & 0x10
 
 
@@ -213,10 +214,10 @@ def _never_shown(video: Any, packet: Any) -> bool:
 
 
 class _Decord:
-    """decord, one `get_batch` a clip, for a file in which it finds the same frames as PyAV.
+    """decord with one `get_batch` per clip, for files in which it finds the same frames as PyAV.
 
-    At every jump to another key frame decord starts its threads anew, which takes longer than PyAV needs for decoding a
-    few frames. Both give the same bits, so it reads what lies in one group of pictures.
+    decord restarts its threads at every seek to another key frame, which takes longer than PyAV takes to decode a few
+    frames. Both return the same bits, so decord reads only clips inside one group of pictures.
     """
 
     def __init__(self, source: Source, exact: Pyav) -> None:
@@ -234,7 +235,7 @@ class _Decord:
         try:
             return self._reader.get_batch(indices).asnumpy()  # type: ignore[no-any-return]
         except DECORDError as error:
-            # It cannot batch frames turned by a quarter, nor rows that FFmpeg pads to whole pixels (width 48 or 72).
+            # It cannot batch frames rotated by 90 degrees, nor rows that FFmpeg pads (width 48 or 72).
             if "size must exactly match" not in str(error):
                 raise
             return self._exact.frames(indices)
@@ -255,15 +256,15 @@ def _decord(source: Source) -> Decoder:
 
 
 class _Torchcodec:
-    """torchcodec in its exact mode, if it is installed together with FFmpeg's libraries."""
+    """torchcodec in its exact mode; needs torchcodec and FFmpeg's libraries."""
 
     def __init__(self, source: Source) -> None:
         try:
             VideoDecoder = import_module("torchcodec.decoders").VideoDecoder
-        except (ImportError, RuntimeError) as error:  # it looks for FFmpeg at import
+        except (ImportError, RuntimeError) as error:  # it loads FFmpeg at import
             raise UserError(
                 f"decoder 'torchcodec' cannot be loaded: {str(error).strip().splitlines()[0]}",
-                hint="install torchcodec and FFmpeg's shared libraries, or name another decoder",
+                hint="install torchcodec and FFmpeg's shared libraries, or use another decoder",
             ) from error
         self._source = source
         self._reader: Any = VideoDecoder(str(source.path), dimension_order="NHWC", num_ffmpeg_threads=1)
@@ -282,8 +283,8 @@ class _Torchcodec:
 # --- folders of extracted frames --------------------------------------------------------------------------------------
 
 
-class Pictures:
-    """A folder of frame files. A missing file between the others is an error, not the first frame once more."""
+class FrameFolder:
+    """A folder of frame files. A missing file between the others is an error and is not replaced by another frame."""
 
     rate = RATE
 

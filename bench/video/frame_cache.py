@@ -1,15 +1,14 @@
-"""A bounded cache of decoded frames, resized and not yet cropped or augmented, so that a video is decoded once.
+"""Bounded cache of decoded and resized frames, before crops and augmentation, so that a video is decoded once.
 
-An entry holds frames of one video in a shard, a file of raw pixels that one process writes and all map into memory. The
-line that names an entry in the shard's index is written after its pixels are on disk, so a killed process leaves no
-false entry. The folder's name is a hash of the videos' content, the decoder, the resize and the code and libraries that
-make the pixels: whatever changes, old frames are not found. Nothing is ever removed: delete the folder to free the
-space.
+An entry is a set of frames of one video in a shard, a file of raw pixels that one process writes and all processes map
+into memory. An entry's line in the index of its shard is written after its pixels are on disk, so a killed process
+leaves no invalid entry. The folder's name is a hash of the videos' content, the decoder, the resize, and the code and
+libraries that produce the pixels; after any change of these, old frames are not found. Entries are never removed:
+delete the folder to free the space.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bench.core.files import cache_dir
+from bench.core.files import append_json, appended_json, cache_dir
 from bench.core.identity import digest, source_fingerprint
 from bench.video.reader import Video
 from bench.video.source import VideoError
@@ -33,18 +32,18 @@ from bench.video.views import TestViews, TrainViews
 if TYPE_CHECKING:
     from bench.video.pool import Decoding
 
-LONGEST = 1000  # frames of a video that is kept whole; all are decoded at once, within the limit of one video
+LONGEST = 1000  # largest number of frames of a video that is kept whole, as the time limit of one video covers them all
 CHUNK = 32  # frames decoded and resized together
 PACKAGES = ("av", "decord", "pillow", "torch", "torchcodec", "torchvision")
 
-ASPECT = 4 / 3  # for the estimate: width by height
-LENGTH = 300  # for the estimate: frames of a video
+ASPECT = 4 / 3  # assumed width / height for the estimate
+LENGTH = 300  # assumed frames of a video for the estimate
 
 
 def estimate(views: TestViews | TrainViews, videos: int) -> int:
-    """Bytes that the frames of so many videos take, assuming 4:3 pictures and, where videos are kept whole, 300 frames.
+    """Bytes of the cached frames of this many videos, assuming 4:3 pictures and 300 frames in videos kept whole.
 
-    No more than the views show is kept, except for training views that are drawn afresh in every epoch.
+    Only frames in the views are kept, except for training views that are drawn anew in every epoch.
     """
     height, width = (views.resize, views.resize * ASPECT) if isinstance(views.resize, int) else views.resize
     clips = views.clips if isinstance(views, TestViews) else views.copies
@@ -52,7 +51,7 @@ def estimate(views: TestViews | TrainViews, videos: int) -> int:
 
 
 def frame_cache(views: TestViews | TrainViews, decoding: Decoding) -> FrameCache | None:
-    """The cache of the frames of some list's videos, None if it is off or the list has no known content."""
+    """The frame cache of a list's videos, None if it is off or the list's content is unknown."""
     if not decoding.cache_bytes or not decoding.content:
         return None
     module = views.decoder.partition(":")[0] if ":" in views.decoder else "bench.video.decoders"
@@ -69,8 +68,8 @@ def _version(package: str) -> str:
         return ""
 
 
-class _Entry(NamedTuple):
-    """Frames `numbers` of a video of `length` frames, all of them if None, in bytes `offset`... of a shard."""
+class _CachedFrames(NamedTuple):
+    """Frames `numbers` (None: all) of a video with `length` frames, stored at the byte `offset` of a shard."""
 
     shard: Path
     offset: int
@@ -89,7 +88,7 @@ class _Entry(NamedTuple):
         return prod(self.shape)
 
     def places(self, indices: np.ndarray) -> np.ndarray | None:
-        """Where in the entry the wanted frames lie, None if it lacks one."""
+        """Positions of the wanted frames in the entry, None if one is missing."""
         if self.numbers is None:
             return indices
         places = np.searchsorted(self.numbers, indices).clip(max=len(self.numbers) - 1)
@@ -98,10 +97,10 @@ class _Entry(NamedTuple):
 
 @dataclass
 class FrameCache:
-    """Frames by the name of their video. `limit` bounds the bytes of the folder above, which all caches share.
+    """Frames by the name of their video. `limit` bounds the bytes of the parent folder, which all caches share.
 
-    `whole` keeps all frames of a video that is read, else those that are asked for. Sent to a worker it is a fresh one,
-    with a shard of its own.
+    With `whole`, all frames of a video are kept when it is read, else only the requested ones. A copy that is pickled
+    for a worker has its own shard.
     """
 
     folder: Path
@@ -110,46 +109,48 @@ class FrameCache:
     whole: bool = False
     full: bool = field(default=False, init=False)
 
-    def video(self, name: str, opened: Callable[[], Video]) -> KeptVideo:
-        """Like the open video, with resized frames; the file is opened only for frames that are not kept."""
-        return KeptVideo(self, name, opened)
+    def video(self, name: str, opened: Callable[[], Video]) -> CachedVideo:
+        """The video with resized frames; `opened` opens its file if frames are not in the cache."""
+        return CachedVideo(self, name, opened)
 
     @cached_property
-    def entries(self) -> dict[str, list[_Entry]]:
-        """What earlier processes have kept; lines that are torn and pixels that are missing are passed over."""
-        found: dict[str, list[_Entry]] = {}
+    def entries(self) -> dict[str, list[_CachedFrames]]:
+        """Entries of earlier processes; entries with missing pixels are skipped."""
+        found: dict[str, list[_CachedFrames]] = {}
         for index in sorted(self.folder.glob("*.jsonl")):
             shard = index.with_suffix(".frames")
             size = shard.stat().st_size if shard.is_file() else 0
-            for name, entry in _lines(index, shard):
+            for line in (line for line in appended_json(index) if line.keys() == {"name", "entry"}):
+                entry = _CachedFrames(**{**line["entry"], "shard": shard})
                 if entry.offset + entry.bytes <= size:
-                    found.setdefault(name, []).append(entry)
+                    found.setdefault(line["name"], []).append(entry)
         return found
 
-    def pixels(self, entry: _Entry) -> np.ndarray:
-        """The frames of an entry [N,3,h,w], mapped and not read; writing to them changes the copy in memory."""
+    def pixels(self, entry: _CachedFrames) -> np.ndarray:
+        """Frames [N,3,h,w] of an entry, memory-mapped copy-on-write."""
         mapped = self._maps.get(entry.shard)
         if mapped is None or len(mapped) < entry.offset + entry.bytes:
             mapped = self._maps[entry.shard] = np.memmap(entry.shard, np.uint8, "c")
         return np.asarray(mapped[entry.offset : entry.offset + entry.bytes]).reshape(entry.shape)
 
-    def keep(self, name: str, numbers: list[int] | None, video: Video, chunks: Iterable[np.ndarray]) -> _Entry | None:
-        """Write frames, given in chunks [n,3,h,w]; None if there is no room. Raises VideoError if `chunks` does."""
+    def keep(
+        self, name: str, numbers: list[int] | None, video: Video, chunks: Iterable[np.ndarray]
+    ) -> _CachedFrames | None:
+        """Write frames, given in chunks [n,3,h,w]; None if there is no space. Raises VideoError if `chunks` does."""
         if self.full:
             return None
         chunks = iter(chunks)
         first = next(chunks)
-        entry = _Entry(self._shard, 0, numbers, len(video), video.rate, *first.shape[2:])
+        entry = _CachedFrames(self._shard, 0, numbers, len(video), video.rate, *first.shape[2:])
         try:
-            with self._room(entry.bytes) as offset:
+            with self._allocated(entry.bytes) as offset:
                 if offset is None:
                     self.full = True
                     return None
                 entry = entry._replace(offset=offset)
                 self._write(offset, first, chunks)
-            line = json.dumps({"name": name, **entry._asdict(), "shard": None})
-            _append(self._shard.with_suffix(".jsonl"), f"{line}\n".encode())
-        except OSError:  # a full disk, or a file system without locks
+            append_json(self._shard.with_suffix(".jsonl"), {"name": name, "entry": {**entry._asdict(), "shard": None}})
+        except OSError:  # the disk is full, or the file system has no locks
             self.full = True
             return None
         self.entries.setdefault(name, []).append(entry)
@@ -173,8 +174,8 @@ class FrameCache:
             os.fsync(file.fileno())
 
     @contextmanager
-    def _room(self, size: int) -> Iterator[int | None]:
-        """Where in this process's shard to write so many bytes, None if the limit forbids it; given back on failure."""
+    def _allocated(self, size: int) -> Iterator[int | None]:
+        """Offset of allocated bytes in this process's shard, None beyond the limit; released on an exception."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with _locked(self.folder.parent / "lock"):
             used = sum(shard.stat().st_size for shard in self.folder.parent.glob("*/*.frames"))
@@ -194,8 +195,8 @@ class FrameCache:
         return {name: getattr(self, name) for name in ("folder", "limit", "resize", "whole", "full")}
 
 
-class KeptVideo:
-    """A video whose frames come from the cache, and go into it where it lacks them."""
+class CachedVideo:
+    """A video whose frames come from the cache; frames that are not there are decoded and added."""
 
     def __init__(self, cache: FrameCache, name: str, opened: Callable[[], Video]) -> None:
         self._cache, self._name, self._opened = cache, name, opened
@@ -214,7 +215,7 @@ class KeptVideo:
 
     def frames(self, indices: np.ndarray) -> np.ndarray:
         """Resized frames [N,h,w,3] uint8; raises VideoError as the video does."""
-        return self._frames(indices).transpose(0, 2, 3, 1)  # kept channels first, as crops are wanted
+        return self._frames(indices).transpose(0, 2, 3, 1)  # stored with channels first, as crops need them
 
     def _frames(self, indices: np.ndarray) -> np.ndarray:
         for entry in self._entries:
@@ -228,8 +229,8 @@ class KeptVideo:
             self._cache.keep(self._name, numbers.tolist(), self._video, [frames])
         return _picked(frames, places)
 
-    def _kept_whole(self) -> _Entry | None:
-        """All frames kept; None if they are too many, or if some frame that nobody may ask for cannot be decoded."""
+    def _kept_whole(self) -> _CachedFrames | None:
+        """Add all frames; None if they are too many, or if a frame (perhaps one never used) cannot be decoded."""
         if len(self) > LONGEST:
             return None
         parts = np.split(np.arange(len(self)), range(CHUNK, len(self), CHUNK))
@@ -239,38 +240,21 @@ class KeptVideo:
             return None
 
     def _resized(self, numbers: np.ndarray) -> np.ndarray:
-        from bench.video.transforms import resized  # here, so that plans do without torch
+        from bench.video.transforms import resized  # not at import, because planning does not import torch
 
         return resized(self._video.frames(numbers), self._cache.resize).contiguous().numpy()
 
 
 def _picked(frames: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Frames at these places, without a copy where they follow each other."""
-    follow = (np.diff(places) == 1).all()
-    picked: np.ndarray = frames[places[0] : places[-1] + 1] if follow else frames[places]
+    """Frames at these positions, without a copy if they are consecutive."""
+    consecutive = (np.diff(places) == 1).all()
+    picked: np.ndarray = frames[places[0] : places[-1] + 1] if consecutive else frames[places]
     return picked
-
-
-def _lines(index: Path, shard: Path) -> Iterator[tuple[str, _Entry]]:
-    for line in index.read_bytes().splitlines():
-        try:
-            fields = json.loads(line)
-            yield fields.pop("name"), _Entry(**{**fields, "shard": shard})
-        except (ValueError, TypeError, KeyError, AttributeError):  # torn by the end of its writer
-            continue
-
-
-def _append(file: Path, line: bytes) -> None:
-    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(descriptor, line)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """One process at a time, on one machine or on all that share the file system."""
+    """Exclusive lock on a file, for processes on one machine or on all that share the file system."""
     import fcntl
 
     with open(file, "ab") as held:

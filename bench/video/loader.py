@@ -1,7 +1,7 @@
-"""Batches of decoded views: of test videos, of fixed copies of training videos, and of an epoch of training.
+"""Batches of decoded views: of test videos, of fixed copies of training videos, and of a training epoch.
 
-What a video looks like follows from its index and named seeds alone, so any number of workers gives the same bits.
-Decoding happens in watched workers (`pool`): a video that hangs or crashes its decoder is one that cannot be decoded.
+The views of a video depend only on its index and named seeds, so any number of workers returns the same bits. Videos
+are decoded in a supervised worker pool: one that hangs or crashes its decoder counts as a video that cannot be decoded.
 
 Legend: b videos, V views (crops x clips, crop outermost), T frames, S side.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from operator import attrgetter
@@ -22,19 +22,19 @@ from torch import Tensor
 
 from bench.core.errors import StageError
 from bench.core.seeds import seed_for
-from bench.video.frame_cache import FrameCache, KeptVideo, frame_cache
-from bench.video.pool import Decoding, Done, Lost, Pool
-from bench.video.reader import Video, open_video
+from bench.video.frame_cache import CachedVideo, FrameCache, frame_cache
+from bench.video.pool import Decoding, Finished, Pool, WorkerLost
+from bench.video.reader import Video
 from bench.video.sampling import test_indices, train_indices
 from bench.video.source import Sample, Samples, VideoError
 from bench.video.transforms import augmented, crop_views, resized
 from bench.video.views import TestViews, TrainViews
 
-TRIES = 20  # training videos tried for one place; that many failures in a row are no accident
+TRIES = 20  # training videos tried for one place in a batch
 
 
 class ViewBatch(NamedTuple):
-    """Views to measure; a video that cannot be decoded is all zeros and named with the reason."""
+    """Views to measure. A video that cannot be decoded is all zeros; `failures` holds its index and the reason."""
 
     indices: list[int]
     pixels_bVT3SS: Tensor  # uint8
@@ -42,7 +42,7 @@ class ViewBatch(NamedTuple):
 
 
 class TrainBatch(NamedTuple):
-    """Clips to learn from; `indices` are the videos delivered, `resampled` those that others stand in for."""
+    """Clips to train on; `indices` are the videos in the batch, `resampled` those that were replaced by others."""
 
     indices: list[int]
     pixels_bT3SS: Tensor  # uint8
@@ -53,8 +53,8 @@ class TrainBatch(NamedTuple):
 def test_loader(
     videos: Samples, views: TestViews, decoding: Decoding, batch: int, indices: Sequence[int] | None = None
 ) -> Iterator[ViewBatch]:
-    """Batches of the test views of all videos, or of the videos `indices`, in order. Failing videos are tried twice."""
-    return _view_batches(videos, _TestDraw(views), decoding, batch, indices)
+    """Batches of the test views of all videos or of the videos `indices`, in order. Failing videos are tried twice."""
+    return _view_batches(videos, partial(_test_views, views), views, decoding, batch, indices)
 
 
 test_loader.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it where it is imported
@@ -63,79 +63,60 @@ test_loader.__test__ = False  # type: ignore[attr-defined]  # pytest would colle
 def copies_loader(
     videos: Samples, views: TrainViews, decoding: Decoding, batch: int, indices: Sequence[int] | None = None
 ) -> Iterator[ViewBatch]:
-    """As `test_loader`, of all fixed copies of training videos; they are the same for every trial seed."""
-    return _view_batches(videos, _CopiesDraw(views), decoding, batch, indices)
+    """Batches of all fixed copies of training videos, as by `test_loader`; the same for every trial seed."""
+    return _view_batches(videos, partial(_copies, views), views, decoding, batch, indices)
 
 
 def train_loader(
-    videos: Samples,
-    views: TrainViews,
-    seed: int,
-    epoch: int,
-    order: Sequence[int],
-    batch: int,
-    decoding: Decoding,
+    videos: Samples, views: TrainViews, seed: int, epoch: int, order: Sequence[int], batch: int, decoding: Decoding
 ) -> Iterator[TrainBatch]:
-    """Batches of the training videos `order`, the rest of an epoch, whose views depend on seed, epoch and index alone.
+    """Batches of the training videos `order` of one epoch; views depend only on seed, epoch and index.
 
-    With fixed copies, epoch e shows copy e mod N. A failing video is tried twice and then replaced by another; one that
-    had its decoder killed is replaced at once. Raises StageError if hardly any video can be decoded.
+    With fixed copies, epoch e uses copy e mod N. A failing video is tried twice and then replaced by another; a video
+    whose worker was lost is replaced at once. Raises StageError if hardly any video can be decoded.
     """
 
-    def instead(job: _Job, result: Read) -> _Job | None:
+    def replacement(task: _ReadTask, result: ReadResult) -> _ReadTask | None:
         if isinstance(result, np.ndarray):
             return None
-        if job.attempt + 1 == TRIES:
-            reason = f"{job.sample.source.path}: {result.reason}"
+        if task.attempt + 1 == TRIES:
+            reason = f"{task.sample.source.path}: {result.reason}"
             raise StageError(f"{TRIES} training videos in a row cannot be decoded, the last is {reason}")
-        other = seed_for("replacement", seed, epoch, job.asked, job.attempt) % len(videos)
-        return replace(_job(videos, other), asked=job.asked, attempt=job.attempt + 1)
+        other = seed_for("replacement", seed, epoch, task.asked, task.attempt) % len(videos)
+        return _ReadTask(videos[other], other, task.asked, task.attempt + 1)
 
-    for part in _read(videos, _TrainDraw(views, seed, epoch), decoding, batch, order, instead):
-        jobs = [job for job, _ in part]
+    for part in _read(videos, partial(_train_view, views, seed, epoch), views, decoding, batch, order, replacement):
+        tasks = [task for task, _ in part]
         yield TrainBatch(
-            [job.index for job in jobs],
-            torch.from_numpy(np.stack([read for _, read in part if isinstance(read, np.ndarray)])),
-            torch.tensor([job.sample.label for job in jobs]),
-            [job.asked for job in jobs if job.asked != job.index],
+            [task.index for task in tasks],
+            torch.from_numpy(np.stack([clip_T3SS for _, clip_T3SS in part if isinstance(clip_T3SS, np.ndarray)])),
+            torch.tensor([task.sample.label for task in tasks]),
+            [task.asked for task in tasks if task.asked != task.index],
         )
 
 
-# --- what is drawn from a video ---------------------------------------------------------------------------------------
+# --- views drawn from a video -----------------------------------------------------------------------------------------
+
+Draw = Callable[[Video | CachedVideo, int], Tensor]  # (video, its index) -> pixels of its views
 
 
-@dataclass(frozen=True)
-class _TestDraw:
-    views: TestViews
-
-    def __call__(self, video: Video | KeptVideo, index: int) -> Tensor:
-        indices_KT = test_indices(self.views, len(video), video.rate, seed_for("views", index))
-        frames_T3HW = resized(video.frames(indices_KT.ravel()), self.views.resize)
-        views_CM3SS = crop_views(frames_T3HW, self.views)  # C crops, M frames of all clips
-        return views_CM3SS.reshape(-1, *indices_KT.shape[1:], *views_CM3SS.shape[2:])
+def _test_views(views: TestViews, video: Video | CachedVideo, index: int) -> Tensor:
+    indices_KT = test_indices(views, len(video), video.rate, seed_for("views", index))
+    frames_T3HW = resized(video.frames(indices_KT.ravel()), views.resize)
+    views_CM3SS = crop_views(frames_T3HW, views)  # C crops, M frames of all clips
+    return views_CM3SS.reshape(-1, *indices_KT.shape[1:], *views_CM3SS.shape[2:])
 
 
-@dataclass(frozen=True)
-class _CopiesDraw:
-    views: TrainViews
-
-    def __call__(self, video: Video | KeptVideo, index: int) -> Tensor:
-        return _drawn(video, self.views, [seed_for("copy", copy, index) for copy in range(self.views.copies)])
+def _copies(views: TrainViews, video: Video | CachedVideo, index: int) -> Tensor:
+    return _drawn(video, views, [seed_for("copy", copy, index) for copy in range(views.copies)])
 
 
-@dataclass(frozen=True)
-class _TrainDraw:
-    views: TrainViews
-    seed: int
-    epoch: int
-
-    def __call__(self, video: Video | KeptVideo, index: int) -> Tensor:
-        copies = self.views.copies
-        fixed, fresh = ("copy", self.epoch % max(1, copies), index), ("sample", self.seed, self.epoch, index)
-        return _drawn(video, self.views, [seed_for(*(fixed if copies else fresh))])[0]
+def _train_view(views: TrainViews, seed: int, epoch: int, video: Video | CachedVideo, index: int) -> Tensor:
+    fixed, new = ("copy", epoch % max(1, views.copies), index), ("sample", seed, epoch, index)
+    return _drawn(video, views, [seed_for(*(fixed if views.copies else new))])[0]
 
 
-def _drawn(video: Video | KeptVideo, views: TrainViews, seeds: list[int]) -> Tensor:
+def _drawn(video: Video | CachedVideo, views: TrainViews, seeds: list[int]) -> Tensor:
     """One training view per seed, [V,T,3,S,S]; the video is decoded once for all of them."""
     generators = [np.random.default_rng(seed) for seed in seeds]
     indices_VT = np.stack([train_indices(views, len(video), rng, video.rate) for rng in generators])
@@ -143,12 +124,12 @@ def _drawn(video: Video | KeptVideo, views: TrainViews, seeds: list[int]) -> Ten
     return torch.stack([augmented(clip, views, rng) for clip, rng in zip(clips_VT3HW, generators, strict=True)])
 
 
-# --- how videos become batches ----------------------------------------------------------------------------------------
+# --- reading in workers -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Job:
-    """One video to read. `asked` is the index for which it stands in, after so many attempts with others."""
+class _ReadTask:
+    """One video to read. `asked` is the index of the video that it replaces, else its own."""
 
     sample: Sample
     index: int
@@ -156,35 +137,28 @@ class _Job:
     attempt: int = 0
 
 
-class _Failure(NamedTuple):
-    reason: str
-
-
-Read = np.ndarray | _Failure | Lost
+ReadResult = np.ndarray | VideoError | WorkerLost
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads one video in a worker. A first failure may be the file system's, so there is a second try."""
+    """Reads one video in a worker. It tries twice, because the first failure may come from the file system."""
 
-    draw: _TestDraw | _CopiesDraw | _TrainDraw
+    draw: Draw
+    decoder: str
     cache: FrameCache | None
 
-    def __call__(self, job: _Job) -> Read:
+    def __call__(self, task: _ReadTask) -> ReadResult:
         for _ in range(2):
             try:
-                return np.ascontiguousarray(self.draw(self._video(job), job.index))
+                return np.ascontiguousarray(self.draw(self._video(task), task.index))
             except VideoError as error:
-                reason = error.reason
-        return _Failure(reason)
+                failure = error
+        return failure
 
-    def _video(self, job: _Job) -> Video | KeptVideo:
-        opened = partial(open_video, job.sample.source, self.draw.views.decoder)
-        return opened() if self.cache is None else self.cache.video(job.sample.name, opened)
-
-
-def _job(videos: Samples, index: int) -> _Job:
-    return _Job(videos[index], index, index)
+    def _video(self, task: _ReadTask) -> Video | CachedVideo:
+        opened = partial(Video, task.sample.source, self.decoder)
+        return opened() if self.cache is None else self.cache.video(task.sample.name, opened)
 
 
 def _one_thread() -> None:
@@ -193,41 +167,42 @@ def _one_thread() -> None:
 
 def _read(
     videos: Samples,
-    draw: _TestDraw | _CopiesDraw | _TrainDraw,
+    draw: Draw,
+    views: TestViews | TrainViews,
     decoding: Decoding,
     batch: int,
     order: Iterable[int],
-    instead: Callable[[_Job, Read], _Job | None] = lambda job, read: None,
-) -> Iterator[list[Done[_Job, Read]]]:
-    """What was read, in batches; one batch is read while the consumer works on another."""
-    done = Pool(decoding.workers, decoding.seconds, decoding.note).run(
-        _Reader(draw, frame_cache(draw.views, decoding)),
-        (_job(videos, index) for index in order),
+    replacement: Callable[[_ReadTask, ReadResult], _ReadTask | None] = lambda task, result: None,
+) -> Iterator[list[Finished[_ReadTask, ReadResult]]]:
+    """Results in batches; a batch is read while the consumer works on the one before."""
+    finished = Pool(decoding.workers, decoding.seconds, decoding.note).run(
+        _Reader(draw, views.decoder, frame_cache(views, decoding)),
+        (_ReadTask(videos[index], index, index) for index in order),
         ahead=batch,
         name=attrgetter("sample.name"),
-        instead=instead,
+        replacement=replacement,
         prepare=_one_thread,
     )
-    with closing(done):
-        while part := list(islice(done, batch)):
+    with closing(finished):
+        while part := list(islice(finished, batch)):
             yield part
 
 
 def _view_batches(
     videos: Samples,
-    draw: _TestDraw | _CopiesDraw,
+    draw: Draw,
+    views: TestViews | TrainViews,
     decoding: Decoding,
     batch: int,
     indices: Iterable[int] | None,
 ) -> Iterator[ViewBatch]:
-    count = draw.views.count if isinstance(draw.views, TestViews) else draw.views.copies
-    shape = count, draw.views.frames, 3, draw.views.size, draw.views.size
-    for part in _read(videos, draw, decoding, batch, range(len(videos)) if indices is None else indices):
-        pixels_bVT3SS = np.zeros((len(part), *shape), np.uint8)  # by numpy, whose huge pages are ready much sooner
+    shape = views.count, views.frames, 3, views.size, views.size
+    for part in _read(videos, draw, views, decoding, batch, range(len(videos)) if indices is None else indices):
+        pixels_bVT3SS = np.zeros((len(part), *shape), np.uint8)  # numpy allocates huge pages, much faster than torch
         failures: list[tuple[int, str]] = []
-        for place, (job, read) in enumerate(part):
-            if isinstance(read, np.ndarray):
-                pixels_bVT3SS[place] = read
+        for place, (task, result) in enumerate(part):
+            if isinstance(result, np.ndarray):
+                pixels_bVT3SS[place] = result
             else:
-                failures.append((job.index, read.reason))
-        yield ViewBatch([job.index for job, _ in part], torch.from_numpy(pixels_bVT3SS), failures)
+                failures.append((task.index, result.reason))
+        yield ViewBatch([task.index for task, _ in part], torch.from_numpy(pixels_bVT3SS), failures)

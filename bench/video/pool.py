@@ -1,8 +1,8 @@
-"""Worker processes that are watched: a task that hangs or kills its process costs that task and nothing else.
+"""Worker pool with supervision: a task that hangs or crashes its process costs only that task.
 
-Decoders are C code that damaged files can hang or crash. Every worker is served by one thread of this process: it hands
-out a task, waits for the answer up to the limit, and replaces the worker if none comes. The workers come from a fork
-server that has opened no reader, and end with this process however it ends.
+Decoders are C code that damaged files can hang or crash. One thread of this process serves each worker: it sends a
+task, waits for the result up to the time limit, and replaces the worker if none comes. Workers come from a fork server
+that has opened no reader, and they end with this process, however it ends.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-HEAVY = ("torch", "torchvision.transforms.v2")  # imported once by the fork server where this process uses them
-START_SECONDS = 300.0  # for a worker to come up, on a busy machine with a cold disk
+HEAVY = ("torch", "torchvision.transforms.v2")  # the fork server imports them once if this process uses them
+START_SECONDS = 300.0  # limit for the start of a worker on a busy machine with a cold disk
 
-_starting = threading.Lock()  # multiprocessing reaps children when it starts one, which is not safe between threads
+_starting = threading.Lock()  # multiprocessing reaps children when it starts one, which is not thread-safe
 
 
 def to_stderr(line: str) -> None:
@@ -38,33 +38,33 @@ def to_stderr(line: str) -> None:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How videos are decoded; never part of an identity."""
+    """Settings of decoding; never part of an identity."""
 
-    workers: int = 1  # processes; 0 decodes in this one, for debuggers: nothing is watched
-    seconds: float = 60.0  # limit of one video
-    cache_bytes: int = 0  # limit of the cache of decoded frames over all datasets; 0 keeps none
-    note: Callable[[str], None] = to_stderr  # gets one line for every worker that was lost
-    content: str = ""  # hash of the list and its videos, under which their frames are kept; none are without it
+    workers: int = 1  # processes; 0 decodes in this process without supervision, for debuggers
+    seconds: float = 60.0  # time limit of one video
+    cache_bytes: int = 0  # limit of the frame cache over all datasets; 0 switches it off
+    note: Callable[[str], None] = to_stderr  # receives one line for each lost worker
+    content: str = ""  # hash of the list and its videos, the key of their cached frames; without it none are cached
 
 
-class Lost(NamedTuple):
-    """In place of a result: why the process that worked on it is gone."""
+class WorkerLost(NamedTuple):
+    """Replaces a result: the reason why the worker was lost."""
 
     reason: str
 
 
-class Done(NamedTuple, Generic[Task, Result]):
-    """A task and its result, or why there is none."""
+class Finished(NamedTuple, Generic[Task, Result]):
+    """A task and its result."""
 
     task: Task
-    result: Result | Lost
+    result: Result | WorkerLost
 
 
 @dataclass(frozen=True)
 class Pool:
-    """`workers` processes; a task may take `seconds`. `note` gets one line, with the task's name, for each one lost.
+    """`workers` processes with a time limit of `seconds` per task. `note` receives a line for each lost worker.
 
-    Without workers, tasks are carried out in this process and nothing is watched.
+    Without workers, tasks run in this process without supervision.
     """
 
     workers: int
@@ -79,50 +79,44 @@ class Pool:
         ahead: int = 0,
         ordered: bool = True,
         name: Callable[[Task], str] = str,
-        instead: Callable[[Task, Result | Lost], Task | None] = lambda task, result: None,
+        replacement: Callable[[Task, Result | WorkerLost], Task | None] = lambda task, result: None,
         prepare: Callable[[], None] | None = None,
-    ) -> Generator[Done[Task, Result]]:
-        """Results of tasks in their order, or as they come; closing the iterator ends all workers.
+    ) -> Generator[Finished[Task, Result]]:
+        """Results in the order of the tasks, or as they finish; closing the iterator ends all workers.
 
         `function`, `prepare` (called once by each worker), tasks and results are pickled; arrays in a result travel as
-        raw bytes. Up to `ahead` results wait for the consumer besides the tasks in work, so memory does not grow with
-        their number. `instead` names the task to carry out in place of one with this result; it is called in threads.
-        An exception of `function`, `tasks` or `instead` is raised here.
+        raw bytes. Besides the running tasks, up to `ahead` results wait for the consumer, which bounds the memory.
+        `replacement` can return a task that replaces one with this result. It, `name` (of a task in notes) and `note`
+        are called in threads. Exceptions of these, of `function` and of `tasks` are raised here.
         """
         if self.workers == 0:
-            return _in_process(function, tasks, instead)
-        return self._watched(_Crew(self, function, prepare, tasks, instead, self.workers + ahead), ordered, name)
-
-    def _watched(
-        self, crew: _Crew[Task, Result], ordered: bool, name: Callable[[Task], str]
-    ) -> Generator[Done[Task, Result]]:
+            yield from _run_here(function, tasks, replacement)
+            return
+        run = _PoolRun(self, function, prepare, tasks, name, replacement, self.workers + ahead)
         try:
-            crew.start()
-            for done, lost in crew.results(ordered):
-                for task, why in lost:
-                    self.note(f"{name(task)}: {why.reason}")
-                yield done
+            run.start()
+            yield from run.results(ordered)
         finally:
-            crew.close()
+            run.close()
 
 
-def _in_process(
+def _run_here(
     function: Callable[[Task], Result],
     tasks: Iterable[Task],
-    instead: Callable[[Task, Result | Lost], Task | None],
-) -> Generator[Done[Task, Result]]:
+    replacement: Callable[[Task, Result | WorkerLost], Task | None],
+) -> Iterator[Finished[Task, Result]]:
     for task in tasks:
         result = function(task)
-        while (other := instead(task, result)) is not None:
+        while (other := replacement(task, result)) is not None:
             task, result = other, function(other)
-        yield Done(task, result)
+        yield Finished(task, result)
 
 
 # --- this process -----------------------------------------------------------------------------------------------------
 
 
-class _Crew(Generic[Task, Result]):
-    """The workers of one run and the threads that serve them."""
+class _PoolRun(Generic[Task, Result]):
+    """One run of a pool: its workers and the threads that serve them."""
 
     def __init__(
         self,
@@ -130,16 +124,17 @@ class _Crew(Generic[Task, Result]):
         function: Callable[[Task], Result],
         prepare: Callable[[], None] | None,
         tasks: Iterable[Task],
-        instead: Callable[[Task, Result | Lost], Task | None],
+        name: Callable[[Task], str],
+        replacement: Callable[[Task, Result | WorkerLost], Task | None],
         room: int,
     ) -> None:
-        self.seconds, self.instead = pool.seconds, instead
-        self.order = pickle.dumps((function, prepare))
+        self.seconds, self.note, self.name, self.replacement = pool.seconds, pool.note, name, replacement
+        self.program = pickle.dumps((function, prepare))
         self.tasks = enumerate(tasks)
         self.taking = threading.Lock()
-        self.room = threading.Semaphore(room)  # for tasks in work and results that wait
-        self.changed = threading.Condition()  # guards what follows
-        self.finished: dict[int, tuple[Done[Task, Result], list[tuple[Task, Lost]]]] = {}
+        self.room = threading.Semaphore(room)  # for running tasks and waiting results
+        self.changed = threading.Condition()  # guards the attributes below
+        self.finished: dict[int, Finished[Task, Result]] = {}
         self.error: BaseException | None = None
         self.closing = False
         self.workers: set[_Worker] = set()
@@ -151,13 +146,11 @@ class _Crew(Generic[Task, Result]):
         for thread in self.threads:
             thread.start()
 
-    def results(self, ordered: bool) -> Iterator[tuple[Done[Task, Result], list[tuple[Task, Lost]]]]:
-        """What was done, each with the tasks that were lost on the way to it."""
+    def results(self, ordered: bool) -> Iterator[Finished[Task, Result]]:
+        """Finished tasks in their order, or as they finish."""
         for number in count():
             with self.changed:
-                while (
-                    not self.error and self.serving and (number not in self.finished if ordered else not self.finished)
-                ):
+                while not (self.error or not self.serving or (number in self.finished if ordered else self.finished)):
                     self.changed.wait()
                 if self.error:
                     raise self.error
@@ -168,7 +161,7 @@ class _Crew(Generic[Task, Result]):
             yield result
 
     def close(self) -> None:
-        """End all workers at once and wait until they are gone."""
+        """Kill all workers and wait until they have ended."""
         with self.changed:
             self.closing = True
             for worker in self.workers:
@@ -179,33 +172,33 @@ class _Crew(Generic[Task, Result]):
                 thread.join()
 
     def _serve(self) -> None:
-        """One thread: tasks to one worker after the other, until there are none."""
+        """Run by one thread: send tasks to a worker, and start another if it is lost, until no tasks are left."""
         worker: _Worker | None = None
         try:
             while (taken := self._take()) is not None:
                 number, task = taken
-                lost: list[tuple[Task, Lost]] = []
                 while True:
-                    worker = worker or self._hired()
-                    done = Done(task, worker.result(task, self.seconds))
-                    if isinstance(done.result, Lost):
-                        lost.append((task, done.result))
-                        self._dismiss(worker)
+                    worker = worker or self._start_worker()
+                    result = worker.result(task, self.seconds)
+                    if isinstance(result, WorkerLost):
+                        self._end_worker(worker)
                         worker = None
                     if self.closing:
                         return
-                    if (other := self.instead(*done)) is None:
+                    if isinstance(result, WorkerLost):
+                        self.note(f"{self.name(task)}: {result.reason}")
+                    if (other := self.replacement(task, result)) is None:
                         break
                     task = other
                 with self.changed:
-                    self.finished[number] = done, lost
+                    self.finished[number] = Finished(task, result)
                     self.changed.notify_all()
         except BaseException as error:
             with self.changed:
                 self.error = self.error or error
         finally:
             if worker is not None:
-                self._dismiss(worker)
+                self._end_worker(worker)
             with self.changed:
                 self.serving -= 1
                 self.changed.notify_all()
@@ -215,77 +208,77 @@ class _Crew(Generic[Task, Result]):
         with self.taking:
             return None if self.closing or self.error else next(self.tasks, None)
 
-    def _hired(self) -> _Worker:
-        worker = _Worker(self.order)
+    def _start_worker(self) -> _Worker:
+        worker = _Worker(self.program)
         with self.changed:
             self.workers.add(worker)
             if self.closing:
                 worker.process.kill()
         return worker
 
-    def _dismiss(self, worker: _Worker) -> None:
+    def _end_worker(self, worker: _Worker) -> None:
         with self.changed:
             self.workers.discard(worker)
         worker.end()
 
 
 class _Worker:
-    """A process and the pipe to it. Raises what its start raised."""
+    """A worker process and the channel to it. Raises the exception of a failed start."""
 
-    def __init__(self, order: bytes) -> None:
+    def __init__(self, program: bytes) -> None:
         context = get_context("forkserver")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, order), daemon=True)
-        with _starting, undisturbed():
+        self.process = context.Process(target=_work, args=(theirs, program), daemon=True)
+        with _starting, block_stop_signals():
             self.process.start()
         theirs.close()
-        self.desk = _Desk(self.pipe)
+        self.channel = _ResultChannel(self.pipe)
         self.ready = False
 
     def result(self, task: Any, seconds: float) -> Any:
-        """What its function makes of the task, or Lost. Raises what the function raises."""
-        if not self.ready and isinstance(started := self._answer(START_SECONDS), Lost):
+        """The function's result for the task, or WorkerLost. Raises the function's exception."""
+        if not self.ready and isinstance(started := self._answer(START_SECONDS), WorkerLost):
             raise RuntimeError(f"a process for decoding does not start: {started.reason}")
         self.ready = True
         try:
             self.pipe.send(task)
         except OSError:
-            return Lost(self._cause())
+            return WorkerLost(self._cause())
         return self._answer(seconds)
 
     def end(self) -> None:
-        """Kill the process and wait until it is gone."""
+        """Kill the process and wait until it has ended."""
         self.process.kill()
         self._wait()
         self.pipe.close()
 
     def _cause(self) -> str:
-        """What ended the process."""
+        """Reason why the process ended."""
         self._wait()
         code = self.process.exitcode
         if code is not None and code < 0:
             name = signal.Signals(-code).name
-            return f"the decoder died of {name}" + (" (was memory short?)" if name == "SIGKILL" else "")
+            return f"the decoder died of {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
         return f"the decoder ended its process with exit code {code}"
 
     def _wait(self) -> None:
         with _starting:
-            self.process.join(5)  # a file system that hangs can keep a process for ever
+            self.process.join(5)  # a hanging file system can keep a killed process for ever
 
     def _answer(self, seconds: float) -> Any:
         if not self.pipe.poll(seconds):
-            return Lost(f"the decoder took longer than {seconds:g} s and was killed")
+            return WorkerLost(f"the decoder took longer than {seconds:g} s and was killed")
         try:
-            answer = self.desk.take()
+            answer = self.channel.receive()
         except (EOFError, OSError):
-            return Lost(self._cause())
+            return WorkerLost(self._cause())
         if isinstance(answer, _Raised):
             raise answer.error
         return answer
 
 
 def _preload(function: Callable[..., object]) -> None:
-    """Have the fork server import what every worker needs; it is too late, and only slower, once it runs."""
+    """Let the fork server import modules that every worker needs; has no effect once it runs."""
     modules = [function.__module__, *(name for name in HEAVY if name in sys.modules)]
     get_context("forkserver").set_forkserver_preload([name for name in modules if name != "__main__"])
 
@@ -297,18 +290,18 @@ class _Raised(NamedTuple):
     error: BaseException
 
 
-def _work(pipe: Connection[Any, Any], order: bytes) -> None:
-    """The life of a worker: tasks in, results out, until this pipe or the process at its other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent, which ends its workers
+def _work(pipe: Connection[Any, Any], program: bytes) -> None:
+    """Main function of a worker: run tasks until the pipe is closed or the parent has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts and ends its workers
     threading.Thread(target=end_with_parent, daemon=True).start()
-    desk = _Desk(pipe)
+    channel = _ResultChannel(pipe)
     try:
-        function, prepare = pickle.loads(order)
+        function, prepare = pickle.loads(program)
         if prepare is not None:
             prepare()
-        desk.put(None)
+        channel.send(None)
     except Exception as error:
-        return desk.put(_raised(error))
+        return channel.send(_raised(error))
     while True:
         try:
             task = pipe.recv()
@@ -318,14 +311,14 @@ def _work(pipe: Connection[Any, Any], order: bytes) -> None:
             answer = function(task)
         except Exception as error:
             answer = _raised(error)
-        desk.put(answer)
+        channel.send(answer)
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """A process that starts inside never sees the signals by which a scheduler tells all processes of a job to stop.
+def block_stop_signals() -> Iterator[None]:
+    """Processes that start inside do not receive the signals with which a scheduler stops all processes of a job.
 
-    They are for its parent, which decides what to do. The fork server and all its later children inherit this.
+    Their parent receives them and decides what to do. The fork server and its later children inherit this.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2})
     try:
@@ -335,7 +328,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """For a thread of a child process: ends the process when its parent is gone, however that ended."""
+    """End this process when its parent has ended, however that happened. Runs in a thread of a child process."""
     parent = parent_process()
     if parent is not None:
         parent.join()
@@ -354,10 +347,10 @@ def _raised(error: Exception) -> _Raised:
 # --- between them -----------------------------------------------------------------------------------------------------
 
 
-class _Desk:
-    """A pipe, and memory that both its ends see. Arrays in a result lie there until the other end has copied them.
+class _ResultChannel:
+    """A pipe with shared memory for the arrays in a result, which stay there until the receiver has copied them.
 
-    A worker has one task at a time, so one result is there at a time. Through the pipe alone a clip of 8 frames takes
+    A worker has one task at a time, so there is one result at a time. Through a pipe alone, a clip of 8 frames takes
     four times as long.
     """
 
@@ -365,10 +358,10 @@ class _Desk:
         self.pipe = pipe
         self.memory = mmap(-1, 1)
 
-    def put(self, value: object) -> None:
-        """In a worker."""
+    def send(self, value: object) -> None:
+        """Called by the worker."""
         buffers: list[pickle.PickleBuffer] = []
-        aside = buffers.append if hasattr(os, "memfd_create") else None  # Linux; elsewhere all goes through the pipe
+        aside = buffers.append if hasattr(os, "memfd_create") else None  # Linux; other systems use the pipe alone
         body = pickle.dumps(value, protocol=5, buffer_callback=aside)
         views = [buffer.raw() for buffer in buffers]
         sizes = [view.nbytes for view in views]
@@ -383,8 +376,8 @@ class _Desk:
             send_handle(self.pipe, larger, os.getppid())
             os.close(larger)
 
-    def take(self) -> Any:
-        """In the process that gave the task."""
+    def receive(self) -> Any:
+        """Called by the process that sent the task."""
         body, sizes, larger = self.pipe.recv()
         if larger:
             file = recv_handle(self.pipe)

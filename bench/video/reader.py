@@ -1,7 +1,7 @@
-"""Reading videos: one open file, frames by index, and one kind of error for everything that can go wrong.
+"""Open videos: frames by index, and `VideoError` for everything that can go wrong.
 
-Cut AVI and Matroska files, which decoders take for shorter videos, are known by the size that their header declares
-(RIFF and EBML, RFC 8794); cut MP4 files by their number of frames.
+Decoders read a truncated AVI or Matroska file as a shorter video, so its size is compared with the size that its header
+declares (RIFF and EBML, RFC 8794). Truncated MP4 files are detected by their number of frames.
 """
 
 from __future__ import annotations
@@ -14,30 +14,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.core.errors import UserError
-from bench.video.decoders import Pictures, decoder_named
+from bench.video.decoders import FrameFolder, decoder_named
 from bench.video.source import Source, VideoError
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-def open_video(source: Source, decoder: str = "decord") -> Video:
-    """The open video, in the process that reads it: readers do not survive a fork.
-
-    Raises VideoError if it is missing, empty, cut, damaged or holds no frames; UserError for an unknown decoder.
-    """
-    return Video(source, decoder)
-
-
 class Video:
-    """An open video; see `open_video`. `rate` is its frames per second."""
+    """A video, opened in the process that reads it; readers do not survive a fork. `rate` is in frames per second.
 
-    def __init__(self, source: Source, decoder: str) -> None:
+    Raises VideoError if it is missing, empty, truncated, damaged or without frames; UserError for an unknown decoder.
+    """
+
+    def __init__(self, source: Source, decoder: str = "decord") -> None:
         self.path = Path(source.path)
-        opener = Pictures if source.frames else decoder_named(decoder)
+        opener = FrameFolder if source.frames else decoder_named(decoder)
         if not source.frames:
             _require_whole(self.path)
-        with self._blaming():
+        with self._video_errors():
             self._decoder = opener(source)
             self.rate = float(self._decoder.rate)
             self._first, self._stop = self._range(source.span)
@@ -49,13 +44,13 @@ class Video:
         return self._stop - self._first
 
     def frames(self, indices: np.ndarray) -> np.ndarray:
-        """RGB frames [N,H,W,3] uint8 in the order asked for; indices may repeat. Raises VideoError."""
+        """RGB frames [N,H,W,3] uint8 in the order of `indices`, which may repeat. Raises VideoError."""
         import numpy as np
 
         unique, places = np.unique(indices, return_inverse=True)
         if unique[0] < 0 or unique[-1] >= len(self):
             raise VideoError(self.path, f"no frame {unique[-1]} among {len(self)}")
-        with self._blaming():
+        with self._video_errors():
             frames = self._decoder.frames(unique + self._first)
             return frames if len(unique) == len(indices) and (places[1:] > places[:-1]).all() else frames[places]
 
@@ -69,8 +64,8 @@ class Video:
         return int(first), int(stop)
 
     @contextmanager
-    def _blaming(self) -> Iterator[None]:
-        """What a decoder raises is the video's failure, except that the decoder itself cannot be used."""
+    def _video_errors(self) -> Iterator[None]:
+        """Raise the decoder's exceptions as VideoError, except for a UserError about the decoder itself."""
         try:
             yield
         except (VideoError, UserError):
@@ -88,11 +83,11 @@ def _require_whole(path: Path) -> None:
     if size == 0:
         raise VideoError(path, "empty file")
     if size < declared:
-        raise VideoError(path, f"cut file: {size} bytes where its header declares {declared}")
+        raise VideoError(path, f"cut file: {size} bytes, but its header declares {declared}")
 
 
 def _declared_bytes(head: bytes) -> int:
-    """Size of an AVI or Matroska file by its header; 0 for other files and where a live writer left it open."""
+    """Size of an AVI or Matroska file by its header; 0 for other files and for unknown sizes of live recordings."""
     if head[:4] == b"RIFF" and head[4:8] != b"\xff" * 4:
         return 8 + int.from_bytes(head[4:8], "little")
     if head[:4] == b"\x1aE\xdf\xa3":
@@ -103,7 +98,7 @@ def _declared_bytes(head: bytes) -> int:
 
 
 def _ebml_size(head: bytes, at: int) -> tuple[int, int]:
-    """(where an element's data start, their size, 0 if unknown) from its variable-length size field."""
+    """(offset of an element's data, their size or 0 if unknown) from its variable-length size field."""
     width = 9 - int.from_bytes(head[at : at + 1], "big").bit_length()
     unknown = (1 << 7 * width) - 1
     size = int.from_bytes(head[at : at + width], "big") & unknown
@@ -115,7 +110,7 @@ def _seconds(span: tuple[float, float]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """One line of a decoder's message, which is a page with times, places in its source and a stack trace."""
-    text = getattr(error, "strerror", None) or str(error)  # without the number and the path, which is said already
+    """First line of a decoder's message, without times, source positions and stack trace."""
+    text = getattr(error, "strerror", None) or str(error)  # strerror lacks the error number and the path
     line = (text.strip().splitlines() or [type(error).__name__])[0]
     return re.sub(r"\[[\d:]+\] \S+:\d+: |^.*\.cpp:\d+, ", "", line)[:200]

@@ -1,8 +1,8 @@
-"""Which frames of a video are looked at: zero-based indices, numpy only.
+"""Frame sampling: zero-based indices of the frames in training and test clips, numpy only.
 
 Rules and names follow the code bases of the field: MoTE and Text4Vis (`segments_inclusive`, `segment_start`, `dense`),
 Text4Vis (`ticks`), ActionCLIP (`segment_centre`), X-CLIP and ViFi-CLIP (`mmaction`), ST-Adapter and Open-VCLIP
-(`strided`). Their frame-file offset of one is left out.
+(`strided`), without their offset of one for the names of frame files.
 
 Legend: K clips, N frames of a clip.
 """
@@ -19,11 +19,11 @@ from bench.video.views import TestViews, TrainViews
 Indices = np.ndarray
 Spacing = Literal["step", "even"]
 
-DENSE_SPAN = 128  # frames that a dense clip covers in the official code, whatever the frame rate
+DENSE_SPAN = 128  # frames covered by a dense clip in the official code, at any frame rate
 
 
 def train_indices(views: TrainViews, length: int, rng: np.random.Generator, rate: float = 30.0) -> Indices:
-    """Frames of one random training view of a video with `rate` frames per second, [N].
+    """Frames [N] of one random training view of a video with `rate` frames per second.
 
     Raises ValueError for a video without frames.
     """
@@ -40,9 +40,9 @@ def train_indices(views: TrainViews, length: int, rng: np.random.Generator, rate
 
 
 def test_indices(views: TestViews, length: int, rate: float = 30.0, seed: int = 0) -> Indices:
-    """Frames of the clips of a test video with `rate` frames per second, [K,N].
+    """Frames [K,N] of the clips of a test video with `rate` frames per second.
 
-    Only `mmaction` with several clips is random and looks at `seed`. Raises ValueError for a video without frames.
+    Only `mmaction` with several clips is random and uses `seed`. Raises ValueError for a video without frames.
     """
     _require_frames(length)
     if views.sampler == "strided":
@@ -62,13 +62,13 @@ test_indices.__test__ = False  # type: ignore[attr-defined]  # pytest would coll
 
 
 def segments_inclusive(length: int, frames: int, rng: np.random.Generator) -> Indices:
-    """One random frame of each of N equal segments; borders belong to both neighbours, so frames can coincide."""
+    """One random frame of each of N equal segments; both neighbours contain their border, so frames can repeat."""
     borders = np.rint((length - 1) / frames * np.arange(frames + 1)).astype(np.int64)
     return rng.integers(borders[:-1], borders[1:], endpoint=True)  # type: ignore[no-any-return]
 
 
 def ticks(length: int, frames: int, rng: np.random.Generator) -> Indices:
-    """One random frame of each of N segments without common borders; short videos repeat random frames."""
+    """One random frame of each of N segments without common borders; in short videos random frames repeat."""
     if length <= frames:
         return np.sort(np.concatenate([np.arange(length), rng.integers(0, length, frames - length)]))
     borders = np.arange(frames + 1) * length // frames
@@ -76,15 +76,15 @@ def ticks(length: int, frames: int, rng: np.random.Generator) -> Indices:
 
 
 def random_dense(length: int, frames: int, rng: np.random.Generator) -> Indices:
-    """N frames evenly over 128 consecutive ones from a random start, never the last possible one, as officially."""
+    """N frames evenly over 128 consecutive ones from a random start; as in the official code, never the last start."""
     return _dense(length, frames, int(rng.integers(max(1, length - DENSE_SPAN))))
 
 
 def random_segments(length: int, frames: int, rng: np.random.Generator) -> Indices:
-    """One random frame of each of N segments of floor(length / N) frames; the rest at the end is never reached.
+    """One random frame of each of N segments of floor(length / N) frames; the remaining frames at the end are not used.
 
-    A video with fewer frames than N is spread evenly without chance. Where that rounds up to the video's end it starts
-    over (mmaction's `loop`), so the last index can be 0.
+    The frames of a video with fewer than N are spread evenly, without randomness. An index that rounds up to the
+    video's end becomes 0 (mmaction's `loop`).
     """
     segment = length // frames
     if segment == 0:
@@ -93,7 +93,7 @@ def random_segments(length: int, frames: int, rng: np.random.Generator) -> Indic
 
 
 def random_strided(length: int, frames: int, stride: float, spacing: Spacing, rng: np.random.Generator) -> Indices:
-    """N frames `stride` apart from a random start; in a short video the last frame is repeated."""
+    """N frames `stride` apart from a random start; short videos repeat the last frame."""
     slack = max(0, int(length - frames * stride))
     return _strided(length, frames, int(rng.integers(slack, endpoint=True)), stride, spacing)
 
@@ -102,10 +102,10 @@ def random_strided(length: int, frames: int, stride: float, spacing: Spacing, rn
 
 
 def segment_start(length: int, frames: int, clips: int, short_clip: Literal["wrap", "clamp"]) -> Indices:
-    """The first frame of each of N segments; clip k is the same grid shifted within a segment.
+    """The first frame of each of N segments; further clips are shifted within a segment.
 
-    With fewer frames than N the shifts are negative: `wrap` lets them reach the video's last frame, as the official
-    code does, `clamp` keeps the clips on the unshifted grid.
+    If a video has fewer frames than N, shifts are negative: `wrap` lets indices wrap around to the video's end, as the
+    official code does; `clamp` sets the shifts to zero.
     """
     tick = length / frames
     shifts_K1 = np.floor(np.linspace(0, tick - 1, clips))[:, None]
@@ -115,9 +115,9 @@ def segment_start(length: int, frames: int, clips: int, short_clip: Literal["wra
 
 
 def dense(length: int, frames: int, clips: int) -> Indices:
-    """N frames evenly over 128 consecutive ones, clips evenly over the video; short videos start over.
+    """N frames evenly over 128 consecutive ones, clips evenly over the video; indices of short videos wrap around.
 
-    The official code divides by zero for one clip; here a single clip lies in the middle.
+    The official code divides by zero for one clip; here a single clip is in the middle.
     """
     return _dense(length, frames, _starts(max(0, length - DENSE_SPAN), clips))
 
@@ -125,7 +125,7 @@ def dense(length: int, frames: int, clips: int) -> Indices:
 def segment_centre(length: int, frames: int, clips: int) -> Indices:
     """The middle frame of each of N segments.
 
-    ActionCLIP knows one clip; K clips take the middles of K equal parts of every segment.
+    ActionCLIP has one clip only; K clips are the middles of K equal parts of every segment.
     """
     parts = frames * clips
     if parts == 1:
@@ -136,9 +136,9 @@ def segment_centre(length: int, frames: int, clips: int) -> Indices:
 
 
 def mmaction(length: int, frames: int, clips: int, seed: int) -> Indices:
-    """One clip: the middle of each of N segments. Several: each a fresh random one by the training rule.
+    """One clip: the middle of each of N segments. Several clips: each is a random one by the training rule.
 
-    The latter is how X-CLIP and ViFi-CLIP measure 4 x 3 views; here a clip follows from `seed` and its number alone.
+    X-CLIP and ViFi-CLIP measure 4 x 3 views in this way; here a clip depends only on `seed` and its number.
     """
     if clips == 1:
         tick = length / frames
@@ -149,10 +149,10 @@ def mmaction(length: int, frames: int, clips: int, seed: int) -> Indices:
 
 
 def strided(length: int, frames: int, clips: int, stride: float, spacing: Spacing) -> Indices:
-    """N frames `stride` apart, clips evenly over the video, one in the middle; short videos repeat the last frame.
+    """N frames `stride` apart, clips evenly over the video, a single one in the middle; short videos repeat the end.
 
-    A clip spans N * `stride` frames, as in PySlowFast. ST-Adapter's own ends with its last frame, so that its later
-    clips begin up to `stride` - 1 frames later.
+    A clip spans N * `stride` frames, as in PySlowFast. In ST-Adapter's code a clip ends with its last frame, so later
+    clips start up to `stride` - 1 frames later.
     """
     return _strided(length, frames, _starts(max(0, length - frames * stride), clips), stride, spacing)
 
@@ -161,7 +161,7 @@ def strided(length: int, frames: int, clips: int, stride: float, spacing: Spacin
 
 
 def _starts(slack: float, clips: int) -> Indices:
-    """First frames of K clips, [K,1], when the last can begin at `slack`."""
+    """First frames [K,1] of K clips if the last one can start at `slack`."""
     starts_K = np.arange(clips) * (slack // (clips - 1)) if clips > 1 else np.array([slack // 2])
     return starts_K[:, None].astype(np.int64)
 
@@ -177,7 +177,7 @@ def _strided(length: int, frames: int, start_K1: Indices | int, stride: float, s
 
 
 def _stride(views: TestViews | TrainViews, rate: float) -> float:
-    """Frames from one to the next in a video of `rate` frames per second."""
+    """Distance between sampled frames in a video of `rate` frames per second."""
     return views.stride if views.rate is None else views.stride * rate / views.rate
 
 

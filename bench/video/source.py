@@ -1,11 +1,10 @@
-"""Where a video lies, and the error that names one: a path below a dataset's root, or a part of what lies there."""
+"""Sources of videos below a dataset's root, and the error that names a video."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from bench.core.errors import UserError
 
@@ -23,27 +22,32 @@ class VideoError(Exception):
 
 
 class Source(NamedTuple):
-    """What an entry of a list names: a video file, a part of one, or a folder of extracted frames."""
+    """A video file, a part of one, or a folder of extracted frames."""
 
     path: Path
-    span: tuple[float, float] | None = None  # seconds from the first frame; frames outside do not exist for the reader
-    frames: str = ""  # name of the frame files such as "img_{:05d}.jpg", where `path` is a folder
+    span: tuple[float, float] | None = None  # seconds from the first frame; the reader hides frames outside
+    frames: str = ""  # name of the frame files such as "img_{:05d}.jpg", if `path` is a folder
     first: int = 1  # number of the first frame file
 
 
 class Sample(NamedTuple):
-    """A video of a list: its name there, where it lies, and its class id."""
+    """A video of a list: its name there, its source, and its class id."""
 
     name: str
     source: Source
     label: int
 
 
-Samples = Sequence[Sample]
+class Samples(Protocol):
+    """Videos by their index in a list."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 def refuse_escape(relative: str, where: str) -> None:
-    """Raises UserError, naming `where`, for a listed path that is absolute or climbs with `..`; touches no disk."""
+    """Raises UserError at `where` for a listed path that is absolute or contains `..`; does not access the disk."""
     path = PurePosixPath(relative)
     if path.is_absolute() or ".." in path.parts:
         raise UserError(
@@ -56,13 +60,13 @@ def refuse_escape(relative: str, where: str) -> None:
 def inside(root: Path, relative: str, where: str = "") -> Path:
     """The file `relative` under `root`, which may itself be a symbolic link.
 
-    Raises UserError, naming `where` (list file and line), for a path that leaves the root, also through a link in it.
+    Raises UserError at `where` (list file and line) for a path that leads out of the root, also through a link in it.
     """
     refuse_escape(relative, where)
     if not (root / relative).resolve().is_relative_to(root.resolve()):
         raise UserError(
             f"path '{relative}' leads out of the dataset's root through a symbolic link",
             where=where,
-            hint="make the root the link, or copy the videos",
+            hint="make the root itself the link, or copy the videos",
         )
     return root / relative

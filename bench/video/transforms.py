@@ -1,7 +1,7 @@
-"""From decoded frames to the pixels a tower sees: resize, crops, augmentation, normalisation, on uint8 tensors.
+"""Transforms from decoded frames to the tower's input: resize, crops, augmentation, normalisation, on uint8 tensors.
 
-Crops as in MoTE's and Text4Vis' official test code or mmaction's, augmentation as in MoTE's official training code.
-Left out: the label-exchanging flip for Something-Something; `views.flip` can only switch flips off.
+Crops follow the official test code of MoTE and Text4Vis or mmaction, augmentation follows MoTE's training code.
+Flips that also swap labels, for Something-Something, are not implemented; `views.flip` can only switch flips off.
 
 Legend: T frames, V crops, S output side, H and W the frame's height and width.
 """
@@ -43,7 +43,7 @@ def train_view(frames_THWC: np.ndarray, views: TrainViews, rng: np.random.Genera
 
 
 def resized(frames_THWC: np.ndarray, resize: Resize) -> Tensor:
-    """Frames [T,3,H,W] uint8, bicubic and antialiased: short side to a length, or both sides to (height, width)."""
+    """Frames [T,3,H,W] uint8, resized bicubically with antialiasing: the short side, or both sides (height, width)."""
     frames_T3HW = torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
     if isinstance(resize, int):
         return _short_side(frames_T3HW, resize)
@@ -53,10 +53,10 @@ def resized(frames_THWC: np.ndarray, resize: Resize) -> Tensor:
 
 
 def crop_views(frames_T3HW: Tensor, views: TestViews) -> Tensor:
-    """Square crops of frames that are resized already, [V,T,3,S,S].
+    """Square crops [V,T,3,S,S] of frames that are resized already.
 
     1: centre. 3: left, right, centre (`quarters`), or start, end, middle of the longer side (`long_side`). 5: corners
-    row by row, centre. 10: each of the five, then its mirror image.
+    row by row, then centre. 10: each of the five, followed by its mirror image.
     """
     crops = [_cropped(frames_T3HW, x, y, views.size) for x, y in _corners(frames_T3HW, views)]
     if views.crops == 10:
@@ -65,7 +65,7 @@ def crop_views(frames_T3HW: Tensor, views: TestViews) -> Tensor:
 
 
 def augmented(frames_T3HW: Tensor, views: TrainViews, rng: np.random.Generator) -> Tensor:
-    """A training view [T,3,S,S] of frames that are resized already; all frames share the random choices, from `rng`.
+    """A training view [T,3,S,S] of frames that are resized already; `rng` draws once for all frames.
 
     `none` is the centre crop. `mote` is random resized crop, horizontal flip and grayscale.
     """
@@ -81,12 +81,12 @@ def augmented(frames_T3HW: Tensor, views: TrainViews, rng: np.random.Generator) 
 
 
 def statistics(views: TestViews | TrainViews, clip_mean: Sequence[float], clip_std: Sequence[float]) -> Statistics:
-    """Mean and standard deviation that these views are normalised with, given those of the CLIP weights."""
+    """Mean and standard deviation with which views are normalised, given those of the CLIP weights."""
     return IMAGENET if views.normalise == "imagenet" else (clip_mean, clip_std)
 
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 pixels [...,3,H,W] as float32, in units of the dataset's channel statistics (of values in 0..1)."""
+    """uint8 pixels [...,3,H,W] as float32, normalised by the mean and standard deviation of values in 0..1."""
     scale = torch.tensor([[255 * m, 255 * s] for m, s in zip(mean, std, strict=True)], device=pixels.device)
     return (pixels.float() - scale[:, 0, None, None]) / scale[:, 1, None, None]
 
@@ -102,7 +102,7 @@ def _resized(frames_T3HW: Tensor, sides: list[int], mode: InterpolationMode) -> 
 
 
 def _corners(frames_T3HW: Tensor, views: TestViews) -> list[tuple[int, int]]:
-    """Top-left corners (x, y). Quarters are rounded down, so the far crops can miss up to 3 pixels, as officially."""
+    """Top-left corners (x, y). As in the official code quarters are rounded down, so crops can miss up to 3 pixels."""
     height, width = frames_T3HW.shape[-2:]
     free_x, free_y = width - views.size, height - views.size
     dx, dy = free_x // 4, free_y // 4
@@ -126,7 +126,7 @@ def _cropped(frames_T3HW: Tensor, x: int, y: int, size: int) -> Tensor:
 
 
 def _random_resized_crop(frames_T3HW: Tensor, size: int, rng: np.random.Generator) -> Tensor:
-    """MoTE's rule: aspect uniform (not log-uniform), sides swapped half of the time, up to ten tries."""
+    """MoTE's rule: uniform (not log-uniform) aspect ratio, sides swapped half of the time, up to ten tries."""
     height, width = frames_T3HW.shape[-2:]
     for _ in range(TRIES):
         area, aspect = height * width * rng.uniform(MIN_AREA, 1), rng.uniform(*ASPECTS)

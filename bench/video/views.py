@@ -1,6 +1,6 @@
-"""What is looked at in a video: frames, clips and crops, for measuring (`TestViews`) and for training (`TrainViews`).
+"""Views of a video: its frames, clips and crops, for measuring (`TestViews`) and for training (`TrainViews`).
 
-Both are values that take part in identities, so everything that changes a pixel is a field here and nothing else is.
+Both enter identities by value, so they have a field for everything that changes a pixel, and no others.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _Views(Identified):
 
 
 class TestViews(_Views):
-    """Deterministic views of a test video, `clips` x `crops` of them, crop outermost, each of `frames` frames."""
+    """Deterministic views of a test video: `clips` x `crops` views, crop outermost, of `frames` frames each."""
 
     __test__ = False
 
@@ -89,8 +89,8 @@ class TestViews(_Views):
 class TrainViews(_Views):
     """Random views of a training video.
 
-    `copies` = N >= 1 draws N fixed views of each video, alike for every trial seed, so that a frozen tower's features
-    can be encoded once and shared; epoch e uses copy e mod N. `copies` = 0 draws a fresh view in every epoch.
+    `copies` = N >= 1 draws N fixed views of each video, the same for every trial seed, so that a frozen tower encodes
+    them once; epoch e uses copy e mod N. `copies` = 0 draws a new view in every epoch.
     """
 
     sampler: Literal["segments_inclusive", "ticks", "dense", "mmaction", "strided"] = Field(
@@ -120,5 +120,5 @@ class TrainViews(_Views):
 
     @property
     def count(self) -> int:
-        """Number of fixed views V of one video, 0 if they are drawn afresh."""
+        """Number of fixed views V of one video, 0 if views are drawn in every epoch."""
         return self.copies

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.video.reader import open_video
+from bench.video.reader import Video
 from bench.video.source import Source
 
 WORKERS = 2
@@ -182,7 +182,7 @@ def clip_milliseconds(path: Path) -> float:
     times = []
     for _ in range(9):
         started = time.perf_counter()
-        video = open_video(Source(path))
+        video = Video(Source(path))
         video.frames(np.linspace(0, len(video) - 1, 8).astype(int))
         times.append(1e3 * (time.perf_counter() - started))
     return float(np.median(times))

@@ -28,7 +28,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bench.care.prepare import Preparation, prepare_video
-from bench.data.datasets import Dataset
 from bench.data.selection import Videos
 from bench.stages.training.batches import Division, Features
 from bench.suite.recipe import Execution, Training
@@ -36,6 +35,7 @@ from bench.video.loader import test_loader
 from bench.video.pool import Decoding
 from bench.video.source import Source
 from bench.video.views import TestViews
+from tests.video.clips import listed
 
 VIEWS = TestViews(frames=8, resize=224, size=224)
 REAL = Path(__file__).parents[3] / "shared" / "clips"
@@ -85,13 +85,8 @@ def official(paths: list[Path], workers: int) -> Pass:
 # --- ours -------------------------------------------------------------------------------------------------------------
 
 
-def listed(folder: Path) -> Videos:
-    names = sorted(path.name for path in (folder / "videos").iterdir())
-    (folder / "classes.csv").write_text("id,name\n0,any\n")
-    (folder / "list.txt").write_text("".join(f"{name} 0\n" for name in names))
-    fields = {"name": "speed", "folder": str(folder), "root": "videos", "classes": "classes.csv"}
-    dataset = Dataset.model_validate({**fields, "splits": {"test": "list.txt"}})
-    return Videos(dataset, dataset.entries("test"))
+def videos_in(folder: Path) -> Videos:
+    return listed(folder, sorted(path.name for path in (folder / "videos").iterdir()))
 
 
 def own(videos: Videos, views: TestViews, decoding: Decoding) -> Pass:
@@ -188,7 +183,7 @@ def test_reading(
     benchmark: BenchmarkFixture, files: Path, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VTB_CACHE", str(tmp_path))
-    downloaded, prepared = listed(files / "downloaded"), listed(files / "prepared")
+    downloaded, prepared = videos_in(files / "downloaded"), videos_in(files / "prepared")
     paths = sorted((files / "downloaded" / "videos").iterdir())
     plain, keeping = Decoding(workers), Decoding(workers, cache_bytes=10**10, content="speed")
     pyav = VIEWS.model_copy(update={"decoder": "pyav"})

@@ -23,7 +23,7 @@ from bench.video.loader import test_loader
 from bench.video.pool import Decoding
 from conformance.cases import BACKBONE, C, Case, cases
 from tests.benchmarks.test_mote import in_turns
-from tests.benchmarks.test_reading import VIEWS, listed, write_natural
+from tests.benchmarks.test_reading import VIEWS, videos_in, write_natural
 
 TIMED = pytest.mark.benchmark(group="stages", timer=time.process_time)  # whatever else the machine does
 
@@ -89,7 +89,7 @@ def test_decoding(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     for seed in range(4):
         write_natural(tmp_path / "videos" / f"{seed}.mp4", seed)
-    videos = listed(tmp_path)
+    videos = videos_in(tmp_path)
     batches = benchmark.pedantic(lambda: list(test_loader(videos, VIEWS, Decoding(0), 4)), rounds=5, warmup_rounds=1)
     assert [len(batch.indices) for batch in batches] == [4] and not batches[0].failures
 

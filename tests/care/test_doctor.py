@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,7 +20,7 @@ from bench.data.datasets import Dataset
 from bench.video.decoders import DECODERS, Pyav
 from bench.video.source import Source
 from tests.errors import says
-from tests.video.clips import write_clip
+from tests.video.clips import write_clip, write_sound, write_trimmed
 
 SUITE = """\
 title: A small set
@@ -55,12 +54,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
     for name in ("clip.mp4", "clip.avi", "clip.mkv", "clip.mov"):
         write_clip(folder / name, frames=40)
-    with av.open(str(folder / "sound.mp4"), "w") as container:
-        stream = container.add_stream("aac", rate=8000)
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        sound.sample_rate = 8000
-        container.mux(stream.encode(sound))
-        container.mux(stream.encode())
+    write_sound(folder / "sound.mp4")
     return folder
 
 
@@ -184,14 +178,7 @@ def test_every_kind_of_damage_is_found(small: Small, clips: Path) -> None:
 def test_a_clip_cut_without_encoding_is_whole(small: Small, clips: Path) -> None:
     """Its header counts frames that its edit list hides."""
     target = small.put("part.mp4")
-    with av.open(str(clips / "clip.mp4")) as whole, av.open(str(target), "w") as part:
-        stream = whole.streams.video[0]
-        copied = part.add_stream_from_template(stream)
-        second = round(1 / (stream.time_base or 1))
-        for packet in whole.demux(stream):
-            if packet.pts is not None and packet.dts is not None:
-                packet.pts, packet.dts, packet.stream = packet.pts - second, packet.dts - second, copied
-                part.mux(packet)
+    write_trimmed(clips / "clip.mp4", target, 1)
     assert small.run("--full") == 0
     assert small.rows()["part.mp4"]["frames"] == "32"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.core.files import unset_variable, write_atomically
+from bench.core.files import expanded, not_found, write_atomically
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,8 @@ from bench.core.files import unset_variable, write_atomically
 def test_the_first_variable_that_is_not_set(text: str, unset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SET", "/x")
     monkeypatch.delenv("UNSET", raising=False)
-    assert unset_variable(text) == unset
+    reason = not_found("the file", expanded(text)) or ""
+    assert (f"variable {unset} is not set" in reason) if unset else reason.startswith("the file not found: ")
 
 
 @pytest.mark.parametrize("durable", [True, False])

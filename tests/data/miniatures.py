@@ -44,12 +44,7 @@ ACTIVITYNET_CLASSES = ("Applying sunscreen", "Archery", "Having an ice cream", "
 
 
 def ucf101(
-    folder: Path,
-    classes: Sequence[str] = UCF_CLASSES,
-    clips: int = 2,
-    *,
-    leak: bool = False,
-    stray: bool = False,
+    folder: Path, classes: Sequence[str] = UCF_CLASSES, clips: int = 2, *, leak: bool = False, stray: bool = False
 ) -> Settings:
     """Four groups of clips per class: one tests in a split and three train; every other class has a clip more.
 
@@ -81,12 +76,7 @@ def ucf101(
 
 
 def hmdb51(
-    folder: Path,
-    classes: Sequence[str] = HMDB_CLASSES,
-    train: int = 3,
-    *,
-    leak: bool = False,
-    counted: bool = False,
+    folder: Path, classes: Sequence[str] = HMDB_CLASSES, train: int = 3, *, leak: bool = False, counted: bool = False
 ) -> Settings:
     """Per class and split `train` videos to train on, two to test and one unused; names with characters of the archive.
 
@@ -121,12 +111,7 @@ def hmdb51(
 
 
 def kinetics400(
-    folder: Path,
-    classes: Sequence[str] = K400_CLASSES,
-    train: int = 3,
-    *,
-    layout: Layout = "flat",
-    leak: bool = False,
+    folder: Path, classes: Sequence[str] = K400_CLASSES, train: int = 3, *, layout: Layout = "flat", leak: bool = False
 ) -> Settings:
     """Per class `train` training, two validation and one test video; every other class has a training video more.
 

@@ -95,7 +95,7 @@ def test_exchanged_sentences_of_hmdb51_are_given_back_unless_the_published_order
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        (numbered(["a"]), "describes 1 classes where the list has 2"),
+        (numbered(["a"]), "describes 1 classes, but the class list has 2"),
         ({"0": ["a"], "2": ["b"]}, "has no key '1'"),
         (numbered(["a"], []), "key '1': has no sentence"),
         (numbered(["a"], [3]), "key '1': expected a list of sentences"),  # type: ignore[list-item]
@@ -117,7 +117,7 @@ def test_an_absent_file_names_those_that_are_there(tmp_path: Path) -> None:
 
 
 def test_what_is_no_source_or_kind_is_refused() -> None:
-    with pytest.raises(UserError, match="'folder#two' is no source"):
+    with pytest.raises(UserError, match="'folder#two' is not a source"):
         descriptions("folder#two", "spatial", "ucf101", ("x",))
     with pytest.raises(UserError, match="did you mean 'spatial'"):
         descriptions("glyphs", "spacial", "ucf101", ("x",))

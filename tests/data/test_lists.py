@@ -40,34 +40,13 @@ def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        ("a.mp4 0\nb.mp4 12\n", "test.txt:2: class id 12 out of range 0..2"),
-        ("a.mp4 -1\n", "test.txt:1: class id -1 out of range 0..2"),
-        ("a.mp4 0\nb.mp4 one\n", "test.txt:2: label 'one' is not an integer"),
-        ("a.mp4 1.5\n", "test.txt:1: label '1.5' is not an integer"),
-        ("a.mp4\n", "test.txt:1: label 'a.mp4' is not an integer"),
-        (" 3\n", "test.txt:1: label '3' is not an integer"),
-        ("a.mp4 0\nb.mp4 1\na.mp4 1\n", "test.txt:3: video 'a.mp4' appears twice\n  hint: the first is in line 1"),
-        ("\n \n", "test.txt: lists no videos"),
-        ("a.mp4 0\n/b.mp4 1\n", "test.txt:2: path '/b.mp4' leads out"),
-        ("a.mp4 0\nc/../../b.mp4,1\n", "test.txt:2: path 'c/../../b.mp4' leads out"),
-    ],
-)
-def test_a_wrong_list_is_refused(tmp_path: Path, lines: str, message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        listing(tmp_path, lines)
-    assert message in str(caught.value)
-
-
-@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("0,climb\n", "classes.csv:1: header is '0,climb'\n  allowed: id,name"),
         ("", "classes.csv:1: header is ''"),
         ("id,name\n", "classes.csv: lists no classes"),
-        ("id,name\n0,a\n2,b\n", "classes.csv:3: class id '2' where 1 was expected"),
-        ("id,name\n1,a\n", "classes.csv:2: class id '1' where 0 was expected"),
+        ("id,name\n0,a\n2,b\n", "classes.csv:3: class id '2', expected 1"),
+        ("id,name\n1,a\n", "classes.csv:2: class id '1', expected 0"),
         ("id,name\n0,a\n1,a\n", "classes.csv:3: class 'a' appears twice\n  hint: the first is in line 2"),
         ("id,name\n0,push, slowly\n", "classes.csv:2: expected id,name"),
         ("id,name\n0,\n", "classes.csv:2: expected id,name"),
@@ -140,23 +119,6 @@ def test_ucf_lists(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("YoYo/a.avi 2", "test.txt:1: class number 2 where 'YoYo' is class 3\n  hint: official lists count from 1"),
-        ("Yo-Yos/a.avi", "test.txt:1: unknown class 'Yo-Yos'\n  hint: did you mean 'YoYo'?"),
-        ("Swimming/a.avi", "test.txt:1: unknown class 'Swimming'\n  hint: the dataset has 3 classes"),
-        ("a.avi 1", "test.txt:1: 'a.avi' has no class folder"),
-        ("YoYo/../../a.avi", "test.txt:1: unknown class '..'"),
-        ("/x/YoYo/a.avi", "test.txt:1: path '/x/YoYo/a.avi' leads out"),
-    ],
-)
-def test_a_wrong_ucf_list_is_refused(tmp_path: Path, line: str, message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        listing(tmp_path, f"{line}\n", UCF, format="ucf")
-    assert message in str(caught.value)
-
-
 def test_hmdb_lists(tmp_path: Path) -> None:
     text = "April_#1_[x]_&!_0.avi 1 \nB_1.avi 2 \nC_2.avi 0 \n"
     names, file = ("brush hair", "catch"), "brush_hair_test_split1.txt"
@@ -187,25 +149,6 @@ def test_kinetics_lists(tmp_path: Path) -> None:
         listing(tmp_path, text, K600, format="kinetics")
     with refused("no videos", where="test.txt"):
         listing(tmp_path, text, ("other",), format="kinetics", subset=True)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("youtube_id,time_start,time_end,split\nx,1,2,test\n", "test.txt:1: has no column 'label'\n  allowed: label,"),
-        ("youtube_id,time_start,time_end,split\nx,1,2,test\n", "hint: name a list with labels"),
-        ("label,youtube_id\narguing,x\n", "test.txt:1: has no column 'time_start'"),
-        ("", "test.txt:1: has no column 'label'"),
-        (f"{K600_HEAD},x,1,2,test,0\n", "test.txt:2: video 'x' has no label"),
-        (f"{K600_HEAD}arguing,x,one,2,test,0\n", "test.txt:2: expected label,youtube_id,time_start,time_end"),
-        (f"{K600_HEAD}arguing,x\n", "test.txt:2: expected label,youtube_id,time_start,time_end"),
-        (K600_HEAD, "test.txt: lists no videos"),
-    ],
-)
-def test_a_wrong_kinetics_list_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        listing(tmp_path, text, K600, format="kinetics")
-    assert message in str(caught.value)
 
 
 SSV2 = ("Lifting up one end of something, then letting it drop down", "Putting number of something onto something")
@@ -273,3 +216,56 @@ def test_names_that_differ_in_punctuation_alone_are_never_mixed_up(tmp_path: Pat
     assert [entry.label for entry in listing(tmp_path, text, names, format="kinetics").entries] == [1, 2]
     with pytest.raises(UserError, match="unknown class 'TakeOff'"):
         listing(tmp_path, f"{K600_HEAD}TakeOff,a,0,1,x,0\n", names, format="kinetics")
+
+
+# --- lists with a mistake ---------------------------------------------------------------------------------------------
+
+LABELLED, UCF_LIST, KINETICS = (NAMES, "labelled"), (UCF, "ucf"), (K600, "kinetics")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        (LABELLED, "a.mp4 0\nb.mp4 12\n", "test.txt:2: class id 12 out of range 0..2"),
+        (LABELLED, "a.mp4 -1\n", "test.txt:1: class id -1 out of range 0..2"),
+        (LABELLED, "a.mp4 0\nb.mp4 one\n", "test.txt:2: label 'one' is not an integer"),
+        (LABELLED, "a.mp4 1.5\n", "test.txt:1: label '1.5' is not an integer"),
+        (LABELLED, "a.mp4\n", "test.txt:1: label 'a.mp4' is not an integer"),
+        (LABELLED, " 3\n", "test.txt:1: label '3' is not an integer"),
+        (
+            LABELLED,
+            "a.mp4 0\nb.mp4 1\na.mp4 1\n",
+            "txt:3: video 'a.mp4' appears twice\n  hint: the first is in line 1",
+        ),
+        (LABELLED, "\n \n", "test.txt: lists no videos"),
+        (LABELLED, "a.mp4 0\n/b.mp4 1\n", "test.txt:2: path '/b.mp4' leads out"),
+        (LABELLED, "a.mp4 0\nc/../../b.mp4,1\n", "test.txt:2: path 'c/../../b.mp4' leads out"),
+        (
+            UCF_LIST,
+            "YoYo/a.avi 2",
+            "test.txt:1: class number 2, but 'YoYo' is class 3\n  hint: official lists",
+        ),
+        (UCF_LIST, "Yo-Yos/a.avi", "test.txt:1: unknown class 'Yo-Yos'\n  hint: did you mean 'YoYo'?"),
+        (UCF_LIST, "Swimming/a.avi", "test.txt:1: unknown class 'Swimming'\n  hint: the dataset has 3 classes"),
+        (UCF_LIST, "a.avi 1", "test.txt:1: 'a.avi' has no class folder"),
+        (UCF_LIST, "YoYo/../../a.avi", "test.txt:1: unknown class '..'"),
+        (UCF_LIST, "/x/YoYo/a.avi", "test.txt:1: path '/x/YoYo/a.avi' leads out"),
+        (
+            KINETICS,
+            "youtube_id,time_start,time_end,split\nx,1,2,test\n",
+            "1: has no column 'label'\n  allowed: label,",
+        ),
+        (KINETICS, "youtube_id,time_start,time_end,split\nx,1,2,test\n", "hint: use a list with labels"),
+        (KINETICS, "label,youtube_id\narguing,x\n", "test.txt:1: has no column 'time_start'"),
+        (KINETICS, "", "test.txt:1: has no column 'label'"),
+        (KINETICS, f"{K600_HEAD},x,1,2,test,0\n", "test.txt:2: video 'x' has no label"),
+        (KINETICS, f"{K600_HEAD}arguing,x,one,2,test,0\n", "test.txt:2: expected label,youtube_id,time_start,time_end"),
+        (KINETICS, f"{K600_HEAD}arguing,x\n", "test.txt:2: expected label,youtube_id,time_start,time_end"),
+        (KINETICS, K600_HEAD, "test.txt: lists no videos"),
+    ],
+)
+def test_a_wrong_list_is_refused(tmp_path: Path, kind: tuple[Sequence[str], str], text: str, message: str) -> None:
+    names, format = kind
+    with pytest.raises(UserError) as caught:
+        listing(tmp_path, text, names, format=format)
+    assert message in str(caught.value)

@@ -11,13 +11,13 @@ from bench.core.errors import StageError
 from bench.data.datasets import Dataset
 from bench.data.selection import Selection, class_ids, opened, select
 from tests.errors import refused
-from tests.video.clips import small_dataset
+from tests.video.clips import small_videos
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Seven videos of two classes in turn, so that the first class has one more."""
-    return small_dataset(tmp_path_factory.mktemp("small"), videos=7)
+    return small_videos(tmp_path_factory.mktemp("small"), videos=7).dataset
 
 
 def context(data: Dataset, selection: Selection, **more: Any) -> dict[str, Any]:

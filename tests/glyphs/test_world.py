@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,15 +10,9 @@ import pytest
 
 from bench.core.errors import UserError
 from bench.glyphs import world as glyphs
+from tests.imports import imported_by
 
 FEW = [glyphs.entries("narrow", subset, glyphs.SPLITS[subset][0])[0][0] for subset in glyphs.SUBSETS]
-
-
-def imported_by(code: str) -> set[str]:
-    """Top-level modules in a fresh interpreter after it ran `code`."""
-    script = f"import sys\n{code}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    return set(done.stdout.split())
 
 
 @pytest.mark.parametrize("world", glyphs.WORLDS)

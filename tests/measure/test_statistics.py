@@ -78,9 +78,9 @@ def test_p_counts_the_observed_assignment() -> None:
 
 @pytest.mark.parametrize(("a", "b"), [([1, 0], [1]), ([], [])])
 def test_unequal_or_empty_lists_are_refused(a: list[int], b: list[int]) -> None:
-    with pytest.raises(ValueError, match="two equally long lists"):
+    with pytest.raises(ValueError, match="two lists of equal length"):
         paired_permutation_test(a, b)
-    with pytest.raises(ValueError, match="two equally long lists"):
+    with pytest.raises(ValueError, match="two lists of equal length"):
         mcnemar(a, b)
 
 

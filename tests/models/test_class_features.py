@@ -57,16 +57,16 @@ def test_a_file_that_does_not_fit_is_named_with_what_is_wrong(tmp_path: Path) ->
     with refused("3 x 4", "3 x 512", where=str(path)):
         class_features(str(path), NAMES, 512)
     other = write(tmp_path / "other.safetensors", key="rows")
-    with pytest.raises(UserError, match="no file of class features"):
+    with pytest.raises(UserError, match="not a file of class features"):
         class_features(str(other), NAMES, D)
     (tmp_path / "text.safetensors").write_text("no tensors")
-    with pytest.raises(UserError, match="no file of class features"):
+    with pytest.raises(UserError, match="not a file of class features"):
         class_features(str(tmp_path / "text.safetensors"), NAMES, D)
     twice = write(tmp_path / "twice.safetensors", [*NAMES, NAMES[0]])
     with pytest.raises(UserError, match="a name twice"):
         class_features(str(twice), NAMES, D)
     zeros = write(tmp_path / "zeros.safetensors", rows=np.zeros((3, D)))
-    with pytest.raises(UserError, match="0 or no numbers"):
+    with pytest.raises(UserError, match="zero or not finite"):
         class_features(str(zeros), NAMES, D)
 
 

@@ -60,7 +60,7 @@ def test_files_of_another_kind_and_broken_values_are_refused(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("content", "named"), [(b"", "cut short"), (b"PK\x03\x04 and no more", "cut short"), (b"text", "no torch file")]
+    ("content", "named"), [(b"", "truncated"), (b"PK\x03\x04 and no more", "truncated"), (b"text", "not a torch file")]
 )
 def test_what_is_no_torch_file_is_told_apart(content: bytes, named: str, tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
@@ -90,6 +90,6 @@ def test_layers_are_counted_by_the_highest_number() -> None:
 def test_differences_are_counted_and_the_first_named() -> None:
     expected = {name: torch.zeros(2) for name in "abcdef"}
     found = {"a": torch.zeros(2), "b": torch.zeros(3), "x": torch.zeros(1)}
-    with refused("no head", "4", "c, d, e and 1 more", "left over: x", "b is [3], expected [2]", where="file"):
+    with refused("no head", "4", "c, d, e and 1 more", "unexpected tensors: x", "b is [3], expected [2]", where="file"):
         refuse_differences(expected, found, "no head", "file")
     refuse_differences(expected, expected, "no head", "file")

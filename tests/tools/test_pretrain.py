@@ -20,13 +20,7 @@ from bench.models.weights import BUILTIN_FILE
 from tests.errors import refused
 from tools import pretrain, stills
 
-TINY: dict[str, Any] = {
-    "batch": 12,
-    "teacher_steps": 3,
-    "cone_steps": 2,
-    "tower_steps": 6,
-    "checkpoint_every": 2,
-}
+TINY: dict[str, Any] = {"batch": 12, "teacher_steps": 3, "cone_steps": 2, "tower_steps": 6, "checkpoint_every": 2}
 
 
 # Small tensors gain nothing from threads, and stall by the second where other processes hold the cores.
@@ -34,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def trained(out: Path, **settings: Any) -> dict[str, Tensor]:
-    run = pretrain.Run(out, pretrain.Pretraining(**TINY | settings), lambda done, total, text: None)
+    run = pretrain.PretrainingRun(out, pretrain.Pretraining(**TINY | settings), lambda done, total, text: None)
     state: dict[str, Tensor] = pretrain.train(run).state_dict()
     return state
 
@@ -61,7 +55,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pyt
 
 def test_another_recipe_does_not_continue_a_checkpoint(tmp_path: Path) -> None:
     trained(tmp_path)
-    with refused("another recipe", where="teacher.pt"):
+    with refused("other settings", where="teacher.pt"):
         trained(tmp_path, seed=1)
 
 
@@ -82,7 +76,8 @@ def test_the_tower_learns(tmp_path: Path) -> None:
 
 
 def test_the_cone_keeps_the_order_of_texts(tmp_path: Path) -> None:
-    run = pretrain.Run(tmp_path, pretrain.Pretraining(batch=16, cone_steps=1, cone=2.0), lambda *counts: None)
+    config = pretrain.Pretraining(batch=16, cone_steps=1, cone=2.0)
+    run = pretrain.PretrainingRun(tmp_path, config, lambda *counts: None)
     teacher = pretrain.new_teacher(3).eval().requires_grad_(False)
     spread_KD = pretrain.class_texts(teacher, list(glyphs.OBJECTS))
     pretrain.gather_texts(run, teacher)

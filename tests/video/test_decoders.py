@@ -13,7 +13,7 @@ from PIL import Image
 
 from bench.core.errors import UserError
 from bench.video.decoders import known_decoder
-from bench.video.reader import Video, open_video
+from bench.video.reader import Video
 from bench.video.source import Source, VideoError
 from tests.video.clips import STEP, shown, write_clip
 
@@ -37,7 +37,7 @@ SIZES = [
 
 
 def opened(path: Path, decoder: str = "decord") -> Video:
-    return open_video(Source(path), decoder)
+    return Video(Source(path), decoder)
 
 
 @pytest.mark.parametrize("decoder", ["decord", "pyav"])
@@ -139,17 +139,17 @@ def test_a_folder_of_frames_is_a_video(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     (tmp_path / "img_last.png").touch()
     source = Source(tmp_path, frames="img_{:05d}.png", first=3)
-    video = open_video(source)
+    video = Video(source)
     assert len(video) == 6 and video.rate == 30
     assert shown(video.frames(np.array([0, 5, 2, 2]))) == [3, 8, 5, 5]
     (tmp_path / "img_00005.png").rename(tmp_path / "img_00009.png")
     with pytest.raises(VideoError, match="No such file"):
-        open_video(source).frames(np.array([2]))
+        Video(source).frames(np.array([2]))
     with pytest.raises(VideoError, match="no times"):
-        open_video(source._replace(span=(0, 1)))
+        Video(source._replace(span=(0, 1)))
     for nothing in (source._replace(frames="frame{:d}.jpg"), source._replace(path=tmp_path / "absent")):
         with pytest.raises(VideoError, match=r"no frames|No such file"):
-            open_video(nothing)
+            Video(nothing)
 
 
 class Gray:
@@ -175,7 +175,7 @@ def test_a_decoder_of_ones_own(tmp_path: Path) -> None:
     name = f"{__name__}:Gray"
     assert known_decoder(name) == name
     path = write_clip(tmp_path / "clip.mp4")
-    video = open_video(Source(path, span=(1, 2)), name)
+    video = Video(Source(path, span=(1, 2)), name)
     assert len(video) == 5 and video.rate == 5 and shown(video.frames(np.array([4, 0]))) == [9, 5]
     with pytest.raises(VideoError, match="frames"):
         opened(write_clip(tmp_path / "odd.mp4"), name)
@@ -204,7 +204,7 @@ def test_torchcodec_shows_the_same_frames(tmp_path: Path) -> None:
     video = opened(path, "torchcodec")
     assert len(video) == 20 and video.rate == 8
     assert np.abs(video.frames(indices).astype(int) - opened(path).frames(indices)).max() <= 1
-    assert shown(open_video(Source(path, span=(0.5, 1)), "torchcodec").frames(np.arange(4))) == [4, 5, 6, 7]
+    assert shown(Video(Source(path, span=(0.5, 1)), "torchcodec").frames(np.arange(4))) == [4, 5, 6, 7]
 
 
 def test_sound_alone_and_folders_are_video_errors(tmp_path: Path) -> None:

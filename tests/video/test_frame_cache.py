@@ -1,6 +1,5 @@
 """The cache changes no bit, keeps to its limit, and survives whatever ends its writers."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.core.files import appended_json
 from bench.data.selection import Videos
 from bench.video import frame_cache as module
 from bench.video.frame_cache import estimate, frame_cache
@@ -17,7 +17,7 @@ from bench.video.pool import Decoding
 from bench.video.reader import Video
 from bench.video.source import VideoError
 from bench.video.views import TestViews, TrainViews
-from tests.video.clips import small_dataset
+from tests.video.clips import small_videos
 
 TEST = TestViews(frames=4, clips=2, crops=3, resize=32, size=16)
 COPIES = TrainViews(frames=4, augmentation="mote", resize=32, size=16, copies=2)
@@ -52,8 +52,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Videos:
-    dataset = small_dataset(tmp_path_factory.mktemp("videos"), bad=(4,))
-    return Videos(dataset, dataset.entries("test"))
+    return small_videos(tmp_path_factory.mktemp("videos"), bad=(4,))
 
 
 def cached(workers: int = 0, limit: int = 10**9, content: str = "list") -> Decoding:
@@ -86,21 +85,21 @@ def test_bits_are_the_same_with_and_without(videos: Videos, load: Load) -> None:
 def test_workers_fill_one_cache_together(videos: Videos, cache: Path) -> None:
     wanted = test_views(videos, Decoding(0))
     assert same(test_views(videos, cached(2)), wanted) and same(test_views(videos, cached(1)), wanted)
-    names = [json.loads(line)["name"] for index in cache.glob("frames/*/*.jsonl") for line in index.open()]
+    names = [line["name"] for index in cache.glob("frames/*/*.jsonl") for line in appended_json(index)]
     assert sorted(names) == ["0.mp4", "1.mp4", "2.mp4", "3.mp4", "5.mp4"]
 
 
 def test_kept_videos_are_not_opened(videos: Videos, monkeypatch: pytest.MonkeyPatch) -> None:
     good = Videos(videos.dataset, videos.entries[:4])
     wanted = test_views(good, cached())
-    monkeypatch.setattr("bench.video.loader.open_video", refuse_to_open)
+    monkeypatch.setattr("bench.video.loader.Video", refuse_to_open)
     assert same(test_views(good, cached()), wanted)
 
 
 def test_a_video_kept_whole_serves_every_epoch(videos: Videos, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = epoch(videos, Decoding(0), 1)
     epoch(videos, cached(), 0)
-    monkeypatch.setattr("bench.video.loader.open_video", refuse_to_open)
+    monkeypatch.setattr("bench.video.loader.Video", refuse_to_open)
     assert same(epoch(videos, cached(), 1), wanted)
 
 
@@ -110,7 +109,7 @@ def test_frames_that_are_not_kept_are_decoded_and_join_them(videos: Videos, monk
     test_views(videos, cached())
     assert same(list(test_loader(videos, other, cached(), 4)), wanted)
     good = Videos(videos.dataset, videos.entries[:4])
-    monkeypatch.setattr("bench.video.loader.open_video", refuse_to_open)
+    monkeypatch.setattr("bench.video.loader.Video", refuse_to_open)
     assert test_views(good, cached()) and list(test_loader(good, other, cached(), 4))
 
 
@@ -122,15 +121,7 @@ def test_long_videos_are_kept_as_far_as_they_are_shown(
     assert same(epoch(videos, cached()), wanted) and not shards(cache)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"content": "another list"},
-        {"resize": 24},
-        {"decoder": "pyav"},
-        {"code": True},
-    ],
-)
+@pytest.mark.parametrize("change", [{"content": "another list"}, {"resize": 24}, {"decoder": "pyav"}, {"code": True}])
 def test_another_content_resize_decoder_or_code_has_frames_of_its_own(
     change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,11 +14,11 @@ from bench.video import loader
 from bench.video.decoders import Pyav
 from bench.video.loader import TrainBatch, ViewBatch, copies_loader, test_loader, train_loader
 from bench.video.pool import Decoding
-from bench.video.reader import Video, open_video
+from bench.video.reader import Video
 from bench.video.source import Source, VideoError
 from bench.video.views import TestViews, TrainViews
 from tests.errors import refused
-from tests.video.clips import shown, small_dataset
+from tests.video.clips import shown, small_videos
 
 TEST = TestViews(frames=4, clips=2, crops=3, resize=32, size=16)
 COPIES = TrainViews(frames=4, augmentation="mote", resize=32, size=16, copies=3)
@@ -26,11 +26,6 @@ FRESH = TrainViews(frames=4, augmentation="mote", resize=32, size=16)
 
 
 HERE = Decoding(workers=0)
-
-
-def small_videos(folder: Path, videos: int = 6, bad: tuple[int, ...] = ()) -> Videos:
-    dataset = small_dataset(folder, videos, bad)
-    return Videos(dataset, dataset.entries("test"))
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +92,10 @@ def test_a_failure_that_passes_is_tried_again(good: Videos, monkeypatch: pytest.
         attempts.append(source.path)
         if attempts.count(source.path) == 1:
             raise VideoError(source.path, "stale file handle")
-        return open_video(source, decoder)
+        return Video(source, decoder)
 
     wanted = views(good)
-    monkeypatch.setattr(loader, "open_video", flaky)
+    monkeypatch.setattr(loader, "Video", flaky)
     assert all(
         torch.equal(one.pixels_bVT3SS, other.pixels_bVT3SS) and not one.failures
         for one, other in zip(views(good), wanted, strict=True)

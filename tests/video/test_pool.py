@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bench.core.errors import UserError
-from bench.video.pool import Lost, Pool
+from bench.video.pool import Pool, WorkerLost
 from tests.errors import says
 
 LIMIT = 2.0  # seconds; every test of a hang waits for it once
@@ -90,9 +90,9 @@ def test_a_task_over_its_time_costs_itself_and_one_line(task: str) -> None:
     tasks: list[int | str] = [0, task, 2, 3]
     began = time.monotonic()
     results = [result for _, result in pool(2, notes).run(work, tasks)]
-    assert isinstance(results[1], Lost)
+    assert isinstance(results[1], WorkerLost)
     says(results[1].reason, f"longer than {LIMIT:g} s")
-    assert [type(result) for result in results] == [tuple, Lost, tuple, tuple]
+    assert [type(result) for result in results] == [tuple, WorkerLost, tuple, tuple]
     assert notes == [f"{task}: {results[1].reason}"]
     assert time.monotonic() - began < LIMIT + 20
 
@@ -104,22 +104,22 @@ def test_a_task_over_its_time_costs_itself_and_one_line(task: str) -> None:
 def test_a_task_that_ends_its_process_costs_itself_and_one_line(task: str, reason: str) -> None:
     notes: list[str] = []
     results = [result for _, result in pool(1, notes).run(work, [0, task, 2, task])]
-    assert [type(result) for result in results] == [tuple, Lost, tuple, Lost]
-    assert results[1] == Lost(reason) and notes == 2 * [f"{task}: {reason}"]
+    assert [type(result) for result in results] == [tuple, WorkerLost, tuple, WorkerLost]
+    assert results[1] == WorkerLost(reason) and notes == 2 * [f"{task}: {reason}"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_another_task_can_stand_in(workers: int) -> None:
-    def instead(task: int, result: object) -> int | None:
+    def replacement(task: int, result: object) -> int | None:
         return task + 10 if task < 20 else None
 
-    done = list(pool(workers).run(work, [1, 12, 25], instead=instead))
+    done = list(pool(workers).run(work, [1, 12, 25], replacement=replacement))
     assert [task for task, _ in done] == [21, 22, 25]
 
 
 def test_a_lost_task_is_replaced_and_named() -> None:
     notes: list[str] = []
-    run = pool(1, notes).run(work, ["exit", 1], instead=lambda task, result: 7 if task == "exit" else None)
+    run = pool(1, notes).run(work, ["exit", 1], replacement=lambda task, result: 7 if task == "exit" else None)
     assert [task for task, _ in run] == [7, 1] and len(notes) == 1
 
 

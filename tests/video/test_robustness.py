@@ -15,15 +15,14 @@ import av
 import numpy as np
 import pytest
 
-from bench.data.datasets import Dataset
 from bench.data.selection import Videos
 from bench.video.decoders import Pyav
 from bench.video.loader import test_loader
 from bench.video.pool import Decoding
-from bench.video.reader import open_video
+from bench.video.reader import Video
 from bench.video.source import Source, VideoError
 from bench.video.views import TestViews
-from tests.video.clips import STEP, shown, write_clip
+from tests.video.clips import STEP, listed, shown, write_clip, write_sound, write_trimmed
 
 REAL = Path(__file__).parents[3] / "shared" / "clips"
 CLIPS = sorted(REAL.iterdir()) if REAL.is_dir() else []
@@ -86,27 +85,9 @@ def cut_without_contents(path: Path) -> None:
 
 
 def trimmed(path: Path) -> None:
-    """What copying an MP4 stream from second 0.8 on writes: it starts at a key frame, with a note to hide 8 frames."""
     whole = path.with_name("whole.mp4")
     encoded("libx264")(whole)
-    with av.open(str(whole)) as source, av.open(str(path), "w") as container:
-        original: Any = source.streams.video[0]
-        stream = container.add_stream_from_template(original)
-        start = round(0.8 / original.time_base)
-        source.seek(start, stream=original)
-        for packet in source.demux(video=0):
-            if packet.dts is not None and packet.pts is not None:
-                packet.pts, packet.dts, packet.stream = packet.pts - start, packet.dts - start, stream
-                container.mux(packet)
-
-
-def sound_alone(path: Path) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=8000)
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        sound.sample_rate = 8000
-        container.mux(stream.encode(sound))
-        container.mux(stream.encode())
+    write_trimmed(whole, path, 0.8)
 
 
 def damaged(path: Path) -> None:
@@ -150,7 +131,7 @@ UNREADABLE: dict[str, tuple[Write, str]] = {
     "empty.mp4": (Path.touch, "empty file"),
     "folder.mp4": (Path.mkdir, "Is a directory"),
     "text.mp4": (lambda path: path.write_text("no video\n" * 99), "Invalid data"),
-    "sound_alone.mp4": (sound_alone, "no video stream"),
+    "sound_alone.mp4": (write_sound, "no video stream"),
     "cut.mp4": (cut("libx264", ".mp4"), "cut file"),
     "cut_without_contents.mp4": (cut_without_contents, "End of file"),
     "cut.avi": (cut("mpeg4", ".avi"), "cut file"),
@@ -158,14 +139,6 @@ UNREADABLE: dict[str, tuple[Write, str]] = {
     "cut.webm": (cut("libvpx", ".webm"), "cut file"),
     "damaged.mp4": (damaged, "Invalid data"),
 }
-
-
-def listed(folder: Path, names: list[str]) -> Videos:
-    (folder / "classes.csv").write_text("id,name\n0,any\n")
-    (folder / "list.txt").write_text("".join(f"{name} 0\n" for name in names))
-    fields = {"name": "odd", "folder": str(folder), "root": "videos", "classes": "classes.csv"}
-    dataset = Dataset.model_validate({**fields, "splits": {"test": "list.txt"}})
-    return Videos(dataset, dataset.entries("test"))
 
 
 def read(videos: Videos, decoder: str, seconds: float = 30) -> tuple[dict[str, Any], list[str]]:
@@ -223,8 +196,8 @@ def test_frames_and_their_order_do_not_depend_on_how_they_are_asked_for(
     with av.open(str(path)) as container:
         every = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     rng = np.random.default_rng(0)
-    video = open_video(Source(path), decoder)
-    assert len(video) == len(every) and video.rate == open_video(Source(path), "pyav").rate
+    video = Video(Source(path), decoder)
+    assert len(video) == len(every) and video.rate == Video(Source(path), "pyav").rate
     for _ in range(8):
         indices = rng.integers(len(video), size=5)
         assert np.array_equal(video.frames(indices), every[indices])
@@ -234,7 +207,7 @@ def test_frames_and_their_order_do_not_depend_on_how_they_are_asked_for(
 @pytest.mark.parametrize("size", [(128, 96), (96, 96), (48, 64)])
 def test_rotated_videos_are_shown_upright_by_all_decoders(tmp_path: Path, rotation: int, size: tuple[int, int]) -> None:
     encoded("libx264", size=size, rotation=rotation)(tmp_path / "turned.mp4")
-    one, other = (open_video(Source(tmp_path / "turned.mp4"), decoder).frames(np.array([30])) for decoder in DECODERS)
+    one, other = (Video(Source(tmp_path / "turned.mp4"), decoder).frames(np.array([30])) for decoder in DECODERS)
     assert np.array_equal(one, other)
     assert one.shape[1:3] == (size if rotation % 180 else size[::-1])
     (picture_HW3,) = one
@@ -293,7 +266,7 @@ def test_a_decoder_that_hangs_or_crashes_costs_one_video_and_one_line(
 
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: clip.name)
 def test_real_clips_have_the_same_frames_in_all_decoders(clip: Path) -> None:
-    one, other = (open_video(Source(clip), decoder) for decoder in DECODERS)
+    one, other = (Video(Source(clip), decoder) for decoder in DECODERS)
     indices = np.arange(8) * len(one) // 8
     assert len(one) == len(other) and one.rate == other.rate
     assert np.array_equal(one.frames(indices), other.frames(indices))
@@ -305,6 +278,6 @@ def test_real_clips_that_are_cut_fail_and_renamed_ones_do_not(tmp_path: Path, cl
     data = clip.read_bytes()
     (tmp_path / "cut").write_bytes(data[: len(data) * 9 // 10])
     with pytest.raises(VideoError):
-        open_video(Source(tmp_path / "cut"), decoder)
+        Video(Source(tmp_path / "cut"), decoder)
     (tmp_path / "clip.txt").write_bytes(data)
-    assert len(open_video(Source(tmp_path / "clip.txt"), decoder)) == len(open_video(Source(clip), decoder))
+    assert len(Video(Source(tmp_path / "clip.txt"), decoder)) == len(Video(Source(clip), decoder))

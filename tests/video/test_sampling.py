@@ -54,24 +54,10 @@ def test_training_indices_are_inside_and_ordered(
 
 
 @given(
-    LENGTHS,
-    FRAMES,
-    CLIPS,
-    st.sampled_from(TEST_SAMPLERS),
-    st.sampled_from(["wrap", "clamp"]),
-    STRIDED,
-    RATES,
-    SEEDS,
+    LENGTHS, FRAMES, CLIPS, st.sampled_from(TEST_SAMPLERS), st.sampled_from(["wrap", "clamp"]), STRIDED, RATES, SEEDS
 )
 def test_test_indices_are_inside_and_ordered(
-    length: int,
-    frames: int,
-    clips: int,
-    sampler: str,
-    short_clip: str,
-    how: dict[str, Any],
-    rate: float,
-    seed: int,
+    length: int, frames: int, clips: int, sampler: str, short_clip: str, how: dict[str, Any], rate: float, seed: int
 ) -> None:
     views = TestViews(frames=frames, clips=clips, sampler=sampler, short_clip=short_clip, **how)  # type: ignore[arg-type]
     indices_KN = test_indices(views, length, rate, seed)

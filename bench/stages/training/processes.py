@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from bench.core.errors import StageError
 from bench.stages.training.ranks import LostRank, RankInfo
-from bench.video.pool import end_with_parent, undisturbed
+from bench.video.pool import block_stop_signals, end_with_parent
 
 Task = TypeVar("Task")
 Value = TypeVar("Value")
@@ -80,7 +80,7 @@ class _Process:
         self.info = info
         self.pipe, theirs = context.Pipe(duplex=False)
         self.process = context.Process(target=_serve, args=(theirs, function, task, info))
-        with undisturbed():
+        with block_stop_signals():
             self.process.start()
         theirs.close()
 

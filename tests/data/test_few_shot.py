@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.data.datasets import Entry
-from bench.data.subsets import base_and_novel, few_shot, merged_vocabulary, of_classes
+from bench.data.selection import base_and_novel, few_shot, merged_vocabulary, of_classes
 from tests.errors import refused
 
 
