@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from bench.core.errors import UserError
 from bench.core.files import file_sha256
 from bench.graph.stage import Stage, as_json
-from bench.store.records import Store
-
-Part = dict[str, Any]
+from bench.store.records import RecordData, Store
 
 
 def file_digest(file: Path) -> str:
@@ -40,12 +37,12 @@ def _others(store: Store, digest: str) -> list[str]:
     return [_described(record["spec"]) for record in records if record["spec"].get("imported") == digest]
 
 
-def _described(spec: Part) -> str:
+def _described(spec: RecordData) -> str:
     choices = ", ".join(f"{name}: {value}" for name, value in spec["config"].items())
     return f"{spec['method']} {{{choices}}} on {spec['backbone']} from {spec['weights']}"
 
 
-def find_trained(store: Store, key: str) -> tuple[str, Part]:
+def find_trained(store: Store, key: str) -> tuple[str, RecordData]:
     """(identity, record) of the training that `key` names: the start of an identity or of an imported digest, the
     folder of a record, or a training's name as `plan --stages` shows it.
 

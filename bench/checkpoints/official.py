@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from bench.checkpoints.imported import file_digest, find_trained
 from bench.core.errors import UserError
 from bench.core.identity import source_hashes
-from bench.graph.kinds import Imported as ImportedTraining
+from bench.graph.kinds import ImportedStage
 from bench.graph.stage import CARRIERS, as_json
 from bench.models.backbones import backbone, model_config, supported_names
 from bench.models.clip import Clip, load_clip
@@ -106,7 +106,7 @@ def import_official(
     choices = {"tower": "tuned", **_at(file, head_of.choices, official.head)}
     _refuse_misfits(official, method_name, backbone_name, choices, file)
     config, digest = method(method_name).config.model_validate(choices), file_digest(file)
-    stage = ImportedTraining(method_name, config, backbone_name, pretrained, digest).plan()
+    stage = ImportedStage(method_name, config, backbone_name, pretrained, digest).plan()
     identity = stage.identity
     imported = Imported(identity, digest, choices, head_of.INFERENCE, not store.done("train", identity), [])
     if not spec_of_clip.quick_gelu and pretrained != "openai" and backbone_name != "glyph-vit":

@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 from bench.core.identity import digest
 from bench.data.datasets import Dataset
 from bench.graph.kinds import (
-    Evaluate,
-    Maps,
-    Probe,
+    EvaluateStage,
+    MapsStage,
+    ProbeStage,
     Stages,
-    Weights,
+    WeightsStage,
     caches_features,
     learnt,
     profile_stage,
@@ -114,7 +114,7 @@ def _cells(
     stages: Stages, trial: Trial, name: str, protocol: Protocol, expert: str, inference: Inference
 ) -> Iterable[Cell]:
     for part, own in stages.once("parts", protocol, protocol.parts).items():
-        stage = stages.add(Evaluate(trial, f"{name} {part}".strip(), own, expert, inference).plan(stages))
+        stage = stages.add(EvaluateStage(trial, f"{name} {part}".strip(), own, expert, inference).plan(stages))
         yield Cell(trial, name, part, protocol.role, protocol.dataset, expert, stage)
 
 
@@ -127,13 +127,13 @@ def _add_experts(graph: Graph, stages: Stages, trial: Trial, train: Stage | None
     if choices and unseen:
         name = report.experts_protocol or unseen[-1]
         first = next(iter(dict(trial.protocols)[name].parts().values()))
-        graph.probes.append(ProbeCell(trial, name, stages.of(Probe(trial, first, choices, report.feature))))
+        graph.probes.append(ProbeCell(trial, name, stages.of(ProbeStage(trial, first, choices, report.feature))))
         if report.maps and trial.seed == stages.suite.file.seeds[0]:  # only one is drawn
-            graph.maps.append(ProbeCell(trial, name, stages.of(Maps(trial, first, choices, report.maps))))
+            graph.maps.append(ProbeCell(trial, name, stages.of(MapsStage(trial, first, choices, report.maps))))
     if choices and train:
         graph.trainings.append(ProbeCell(trial, "", train))
         if trial.config.experts > 1:
-            graph.weights.append(ProbeCell(trial, "", stages.of(Weights(trial, train))))
+            graph.weights.append(ProbeCell(trial, "", stages.of(WeightsStage(trial, train))))
 
 
 def _profile(stages: Stages, trial: Trial) -> ProbeCell:

@@ -70,7 +70,7 @@ class Stages(Specs):
 
 
 @dataclass(frozen=True)
-class Texts:
+class TextsStage:
     """Class features of a selection, and of the datasets `more`, under a template set."""
 
     backbone: str
@@ -95,7 +95,7 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class ListedTexts:
+class ListedTextsStage:
     """Class features from a file in the place of the text tower's."""
 
     backbone: str
@@ -123,7 +123,7 @@ class ListedTexts:
 
 
 @dataclass(frozen=True)
-class Sentences:
+class SentencesStage:
     """Features of sentences of a kind, spatial or temporal, about the classes of a selection."""
 
     backbone: str
@@ -159,8 +159,8 @@ class Sentences:
 def _texts(recipe: Recipe, templates: str, owner: Selection, labels: str, more: tuple[str, ...] = ()) -> Kind:
     """Class features from the recipe's text tower, or from its file."""
     if recipe.class_features:
-        return ListedTexts(recipe.backbone, recipe.pretrained, recipe.class_features, owner, labels, more)
-    return Texts(recipe.backbone, recipe.pretrained, templates, owner, labels, more)
+        return ListedTextsStage(recipe.backbone, recipe.pretrained, recipe.class_features, owner, labels, more)
+    return TextsStage(recipe.backbone, recipe.pretrained, templates, owner, labels, more)
 
 
 def _source_texts(recipe: Recipe, seed: int) -> Kind:
@@ -180,7 +180,7 @@ class Tower(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Encode:
+class EncodeStage:
     """Frame features of a list of videos, by plain CLIP or by a tuned tower."""
 
     backbone: str
@@ -216,7 +216,7 @@ class Encode:
 
 
 @dataclass(frozen=True)
-class Train:
+class TrainStage:
     """One method under one recipe with one seed; `init_from` is the training whose weights it begins with."""
 
     method: str
@@ -264,11 +264,11 @@ class Train:
         recipe, clip = self.recipe, (self.recipe.backbone, self.recipe.pretrained)
         inputs: dict[str, Kind] = {"source_texts": _source_texts(recipe, self.seed)}
         for sort in self.config.description_sets:
-            inputs[f"descriptions_{sort}"] = Sentences(*clip, recipe.descriptions, sort, selection, recipe.labels)
+            inputs[f"descriptions_{sort}"] = SentencesStage(*clip, recipe.descriptions, sort, selection, recipe.labels)
         if self.config.looks_at_source:
-            inputs["source_features"] = Encode(*clip, self._sample(stages), _still(recipe.views))
+            inputs["source_features"] = EncodeStage(*clip, self._sample(stages), _still(recipe.views))
         if cached:
-            inputs["features"] = Encode(*clip, selection, recipe.views)
+            inputs["features"] = EncodeStage(*clip, selection, recipe.views)
         planned = {name: stages.of(kind) for name, kind in inputs.items()}
         return {**planned, "init_from": self.init_from} if self.init_from else planned
 
@@ -299,7 +299,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedStage:
     """A training whose record is made from an official checkpoint, named by the hash of its file.
 
     What decides the tensors of the record is how state dicts are read. A method's source does not: an import outlives
@@ -331,9 +331,9 @@ def _train_stage(stages: Stages, trial: Trial) -> Stage | None:
     if not config.trains:
         return None
     if recipe.imported:
-        return stages.of(Imported(trial.method, config, recipe.backbone, recipe.pretrained, recipe.imported))
+        return stages.of(ImportedStage(trial.method, config, recipe.backbone, recipe.pretrained, recipe.imported))
     first = train_stage(stages, trial.init_from) if trial.init_from else None
-    return stages.of(Train(trial.method, config, recipe, trial.seed, first, trial))
+    return stages.of(TrainStage(trial.method, config, recipe, trial.seed, first, trial))
 
 
 def caches_features(config: Config, recipe: Recipe) -> bool:
@@ -362,7 +362,7 @@ def _still(views: TrainViews) -> TestViews:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class EvaluateStage:
     """Scores of one model with one set of inference choices under one part of a protocol."""
 
     trial: Trial
@@ -393,7 +393,7 @@ Choices = tuple[tuple[str, Inference], ...]  # (name, inference choices) of ways
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeStage:
     """Similarity of the features of a model's experts on unseen videos."""
 
     trial: Trial
@@ -422,7 +422,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Maps:
+class MapsStage:
     """Attention of a model's experts to places in a few videos: merged, the first and the last expert, on one view."""
 
     trial: Trial
@@ -459,7 +459,7 @@ class Maps:
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightsStage:
     """Distances of a model's experts in weight space."""
 
     trial: Trial
@@ -507,7 +507,7 @@ def _model_inputs(stages: Stages, trial: Trial, protocol: Measured) -> dict[str,
         tower = Tower(train, trial.method, config, alpha)
     clip = recipe.backbone, recipe.pretrained
     inputs = {
-        "features": stages.of(Encode(*clip, measured(protocol), protocol.views, tower, trial.title)),
+        "features": stages.of(EncodeStage(*clip, measured(protocol), protocol.views, tower, trial.title)),
         "source_texts": stages.of(_source_texts(recipe, trial.seed)),
         "texts": stages.of(_candidates(recipe, protocol)),
     }

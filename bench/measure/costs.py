@@ -23,13 +23,13 @@ from methods.contract import Model, Predictor, build_model
 from methods.registry import method
 from methods.settings import Config, Inference
 
-Part = dict[str, Any]
+Figures = dict[str, Any]
 Call = Callable[[], object]
 
 BACKWARD = 3  # a training step takes about three times its forward pass
 
 
-class Subject:
+class MethodCosts:
     """One method under one config and one set of inference choices."""
 
     def __init__(self, spec: Mapping[str, Any], pretrained: str, device: str, threads: int) -> None:
@@ -62,7 +62,7 @@ class Subject:
 
     # --- by counter and in closed form --------------------------------------------------------------------------------
 
-    def counted(self) -> Part:
+    def counted(self) -> Figures:
         """Results that need no clock."""
         model = counting.shapes(self.method, self.config, self.shape.name, self.classes)
         modules = self._tower(model) + self._head(model, self.inference)
@@ -87,7 +87,7 @@ class Subject:
     def _bound(self) -> int:
         return self.config.class_bound_parameters(self.shape, self.classes)
 
-    def _tower(self, model: Model) -> list[Part]:
+    def _tower(self, model: Model) -> list[Figures]:
         """FLOPs of the tower. Products in which its frames meet count as the tower's."""
         counts = counting.tower(model, self.frames)
         closed = {counting.TOWER: self.frames * self.shape.tower_flops()}
@@ -95,13 +95,13 @@ class Subject:
         closed[own] = closed.get(own, 0) + self.config.inside_flops(self.shape, self.frames)
         return _lines(counts, closed)
 
-    def _head(self, model: Model, inference: Inference) -> list[Part]:
+    def _head(self, model: Model, inference: Inference) -> list[Figures]:
         predictor = model.deploy(inference, self.class_features("cpu")).eval()
         closed = self.config.head_modules(self.shape, self.frames, inference)
         counts = counting.head(predictor, self.config, closed, self.frames, self.classes, self.shape.embed_dim)
         return _lines(counts, {**closed, counting.CLASSES: 2 * self.shape.embed_dim * self.classes})
 
-    def _parameters(self, model: Model) -> Part:
+    def _parameters(self, model: Model) -> Figures:
         visual, clip = _size(model.clip.visual.parameters()), _size(model.clip.parameters())
         head, own = self.config.head_parameters(self.shape, self.inference), model.expert_parameters()
         return {
@@ -114,7 +114,7 @@ class Subject:
             "expert": _size(own[0].values()) if own else 0,
         }
 
-    def _experts(self, model: Model) -> list[Part]:
+    def _experts(self, model: Model) -> list[Figures]:
         own, passes = model.expert_parameters(), self.config.expert_passes
         flops = self.config.expert_flops(self.shape, self.spec["training"]["frames"])
         return [
@@ -122,7 +122,7 @@ class Subject:
             for i, (mine, often, once) in enumerate(zip(own, passes, flops, strict=True))
         ]
 
-    def _other_flops(self, model: Model) -> Part:
+    def _other_flops(self, model: Model) -> Figures:
         """FLOPs of a class text, and of a video in a training step with its share of the class texts."""
         training = self.spec["training"]
         step = counting.step(model, training["frames"], self.classes, training["cached"])
@@ -146,12 +146,12 @@ def named_choices(config: Config, inference: Inference) -> dict[str, Inference]:
     return {own: inference, **{name: way for name, way in ways.items() if name != own}}
 
 
-def _lines(counts: dict[str, int], closed: dict[str, int]) -> list[Part]:
+def _lines(counts: dict[str, int], closed: dict[str, int]) -> list[Figures]:
     names = dict.fromkeys([*counts, *closed])
     return [{"name": name, "counted": counts.get(name, 0), "closed": closed.get(name, 0)} for name in names]
 
 
-def _sums(lines: list[Part], times: int = 1) -> dict[str, int]:
+def _sums(lines: list[Figures], times: int = 1) -> dict[str, int]:
     return {way: times * sum(line[way] for line in lines) for way in ("counted", "closed")}
 
 
@@ -162,10 +162,10 @@ def _size(parameters: Iterable[Tensor]) -> int:
 # --- by clock ---------------------------------------------------------------------------------------------------------
 
 
-Measure = Callable[[Call, int], Part]  # (call, number of all calls) -> seconds and memory, as `Clock.measure`
+Measure = Callable[[Call, int], Figures]  # (call, number of all calls) -> seconds and memory, as `Clock.measure`
 
 
-def timed(subject: Subject, measure: Measure) -> tuple[list[Part], list[Part]]:
+def timed(subject: MethodCosts, measure: Measure) -> tuple[list[Figures], list[Figures]]:
     """Latencies of the choices' heads, then of all parts."""
     measurement, model = subject.spec["measurement"], subject.model(subject.device)
     classes_CD = subject.class_features(subject.device)
@@ -192,7 +192,7 @@ def timed(subject: Subject, measure: Measure) -> tuple[list[Part], list[Part]]:
 class Answer:
     """The calls that answer a number of views at once."""
 
-    def __init__(self, subject: Subject, model: Model, precision: str, views: int) -> None:
+    def __init__(self, subject: MethodCosts, model: Model, precision: str, views: int) -> None:
         self.device, self.precision, self.model = subject.device, precision, model
         self.classes_CD = subject.class_features(subject.device)
         self.pixels_MT3SS = _pixels(subject, views, subject.frames)
@@ -217,7 +217,7 @@ class Answer:
         return answer
 
 
-def _training_step(subject: Subject, model: Model, precision: str, batch: int) -> Call:
+def _training_step(subject: MethodCosts, model: Model, precision: str, batch: int) -> Call:
     """Forward, backward and optimiser step as in a training, on so many videos of one view."""
     training, device = subject.spec["training"], subject.device
     make = _features if training["cached"] else _pixels
@@ -244,13 +244,13 @@ def _training_step(subject: Subject, model: Model, precision: str, batch: int) -
     return step
 
 
-def _pixels(subject: Subject, views: int, frames: int) -> Tensor:
+def _pixels(subject: MethodCosts, views: int, frames: int) -> Tensor:
     """Random pixels [M, T, 3, S, S], as if normalised."""
     side, generator = subject.shape.image_size, torch.Generator().manual_seed(0)
     return torch.randn(views, frames, 3, side, side, generator=generator).to(subject.device)
 
 
-def _features(subject: Subject, views: int, frames: int) -> Tensor:
+def _features(subject: MethodCosts, views: int, frames: int) -> Tensor:
     """Random frame features [M, T, D]."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(views, frames, subject.shape.embed_dim, generator=generator).to(subject.device)

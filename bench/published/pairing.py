@@ -68,7 +68,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class _Cell:
+class _Measured:
     """A measured number of a row at a point, with its protocol. `other`: measured on stand-ins for the real data."""
 
     measure: str
@@ -116,7 +116,7 @@ def _pairs(selector: Published, suite: Suite, place: str) -> Iterator[Pair]:
             yield Pair(selector.row, point, "", number, (why,), ())
 
 
-def _closest(candidates: list[Number], cell: _Cell, trial: Trial, place: str) -> Iterator[Pair]:
+def _closest(candidates: list[Number], cell: _Measured, trial: Trial, place: str) -> Iterator[Pair]:
     """Numbers whose protocols differ least from the cell's; a single value where none differs."""
     compared = {number: _compare(number, cell) for number in candidates}
     point = ", ".join(f"{name} {value}" for name, value in trial.point)
@@ -131,7 +131,7 @@ def _closest(candidates: list[Number], cell: _Cell, trial: Trial, place: str) ->
             yield Pair(trial.row, point, cell.measure, number, differs, unstated)
 
 
-def _compare(number: Number, cell: _Cell) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _compare(number: Number, cell: _Measured) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The fields that differ, and those that the source does not state."""
     stated = _stated(number)
     own = {field: value for field, value in cell.facts.items() if value}
@@ -185,12 +185,12 @@ def _kind(number: Number) -> str:
 # --- what is known of a measured number ------------------------------------------------------------------------------
 
 
-def _belongs(number: Number, cell: _Cell) -> bool:
+def _belongs(number: Number, cell: _Measured) -> bool:
     kind = _kind(number)
     return number.metric == cell.metric and _datasets(number) == cell.datasets and (not kind or kind in cell.kinds)
 
 
-def _cells(trial: Trial, uses: Mapping[str, str]) -> Iterator[_Cell]:
+def _cells(trial: Trial, uses: Mapping[str, str]) -> Iterator[_Measured]:
     """The cells of a trial that are on data of the file, or stand for such data."""
     own = dict(trial.protocols)
     meant = {name: _meant(protocol, uses.get(name, "")) for name, protocol in own.items()}
@@ -203,7 +203,7 @@ def _cells(trial: Trial, uses: Mapping[str, str]) -> Iterator[_Cell]:
         closed, unseen = [p for p in inputs if p.role == "closed-set"], [p for p in inputs if p.role == "zero-shot"]
         both = len(inputs) > 1 and closed and unseen
         views, splits = (closed, unseen) if both else (inputs, inputs)
-        yield _Cell(
+        yield _Measured(
             key,
             "tradeoff" if key == "trade_off" else "hm" if measure.needs else "top1",
             _kinds(inputs, trial, bool(measure.needs)),

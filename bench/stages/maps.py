@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bench.stages.work import Work
 
 
-class Clip(NamedTuple):
+class MappedView(NamedTuple):
     """One view of a decodable video; `place` is its index in the list."""
 
     place: int
@@ -70,15 +70,15 @@ def run(work: Work) -> dict[str, Any]:
     }
 
 
-def _clips(work: Work, videos: Videos) -> list[Clip]:
+def _clips(work: Work, videos: Videos) -> list[MappedView]:
     """Views of the number of videos that the spec asks for, or of all. Raises StageError if none can be decoded."""
     order = np.random.default_rng(seed_for("maps")).permutation(len(videos)).tolist()
     wanted, views = work.spec["videos"], TestViews(**work.spec["views"])
-    clips: list[Clip] = []
+    clips: list[MappedView] = []
     for indices, pixels_bVT3SS, failures in test_loader(videos, views, work.decoding, wanted, order):
         failed = dict(failures)
         read = zip(indices, pixels_bVT3SS[:, 0], strict=True)
-        clips += [Clip(index, pixels_T3SS) for index, pixels_T3SS in read if index not in failed]
+        clips += [MappedView(index, pixels_T3SS) for index, pixels_T3SS in read if index not in failed]
         if len(clips) >= wanted:
             break
     if not clips:

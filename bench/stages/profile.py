@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import Interrupted
-from bench.measure.costs import Subject, timed
+from bench.measure.costs import MethodCosts, timed
 from bench.measure.timing import Clock, machine
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def run(work: Work) -> dict[str, Any]:
     `machine`: what was measured on.
     """
     spec, compute = work.spec, work.compute
-    subject = Subject(spec, work.context["pretrained"], compute.device, compute.threads)
+    subject = MethodCosts(spec, work.context["pretrained"], compute.device, compute.threads)
     clock, ended = Clock(subject.device, spec["measurement"]["seconds"]), count(1)
 
     def measure(call: Callable[[], object], total: int) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from bench.core.seeds import seed_for
 from bench.models.clip import load_clip
 from bench.models.precision import autocast, scaler
 from bench.stages.trained import class_prompts
-from bench.stages.training.batches import Batch, Clips, Division, Features, Source
+from bench.stages.training.batches import Batch, Clips, Division, Features, TrainingData
 from bench.stages.training.logs import Events, write_history
 from bench.stages.training.processes import start
 from bench.stages.training.ranks import RankInfo, Ranks, process_group
@@ -119,7 +119,7 @@ class Trainer:
         self.optimizer = self._optimizer()
         self.scaler = scaler(self.device, self.training.precision)
         division = Division(execution, ranks.rank)
-        self.source: Source = (Features if "features" in work.inputs else Clips)(work, self.training, division)
+        self.source: TrainingData = (Features if "features" in work.inputs else Clips)(work, self.training, division)
         self.validation: Validation | None = None
         if "validation" in work.spec:
             self.validation = Validation(work, self.training, ranks, registered.inference())

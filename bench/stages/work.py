@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bench.video.pool import Decoding
 
-Part = dict[str, Any]
-
 
 def never() -> bool:
     """Never asks a stage to stop: for launchers that do not interrupt stages."""
@@ -22,8 +20,8 @@ def never() -> bool:
 class Work:
     """Input of a stage function."""
 
-    spec: Part
-    context: Part
+    spec: dict[str, Any]  # settings, as JSON values
+    context: dict[str, Any]  # where data and weights lie
     inputs: dict[str, Path]  # name of the input -> folder of its record
     out: Path  # files written here become the record's
     checkpoint: Path  # survives an interruption; created by the stage when it needs it

@@ -34,7 +34,7 @@ def expanded(data: Settings, where: Where) -> Settings:
     if data.get("world"):
         if data["world"] not in worlds():
             raise unknown("world", data["world"], worlds(), where=where(("world",)))
-        _World(worlds()[data["world"]], data, where).move()
+        _Mover(worlds()[data["world"]], data, where).move()
     return data
 
 
@@ -66,7 +66,7 @@ def _without(settings: Settings, given: Settings) -> Settings:
     return {key: _without(value, given[key]) if key in given else value for key, value in rest.items()}
 
 
-class _World:
+class _Mover:
     """Moves a suite into another world."""
 
     def __init__(self, world: Settings, data: Settings, where: Where) -> None:

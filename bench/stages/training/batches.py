@@ -68,7 +68,7 @@ class Batch(NamedTuple):
 Share = tuple[Tensor, Tensor, int]  # frames, labels, replaced
 
 
-class Source(ABC):
+class TrainingData(ABC):
     """The source videos of a training, in batches."""
 
     def __init__(self, training: Training, division: Division) -> None:
@@ -98,7 +98,7 @@ class Source(ABC):
             yield Batch(*(next(read) if share else nothing), len(batch))
 
 
-class Features(Source):
+class Features(TrainingData):
     """Fixed copies of every video, encoded once by the frozen tower."""
 
     def __init__(self, work: Work, training: Training, division: Division) -> None:
@@ -134,7 +134,7 @@ class Features(Source):
         return int(self.decoded[seed_for("replacement", seed, epoch, index) % len(self.decoded)])
 
 
-class Clips(Source):
+class Clips(TrainingData):
     """Clips decoded and encoded in every step, for towers that are tuned or views that are drawn afresh."""
 
     def __init__(self, work: Work, training: Training, division: Division) -> None:
