@@ -10,12 +10,15 @@ import numpy as np
 CLASSES = ("star rising", "star falling", "moon rising")
 
 
-def write_video(path: Path, frames_THW3: np.ndarray, codec: str = "libx264", fps: int = 8) -> None:
-    """Encode uint8 RGB frames."""
+# Plain settings: x264's look-ahead and its threads change bytes now and then, and with them all that is computed later.
+ENCODER = {"preset": "ultrafast", "threads": "1"}
+
+
+def write_video(path: Path, frames_THW3: np.ndarray, fps: int = 8) -> None:
+    """Encode uint8 RGB frames as H.264, the same bytes every time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        # One thread: with more, one of 150 files has other bytes.
-        stream = container.add_stream(codec, rate=fps, options={"threads": "1"})
+        stream = container.add_stream("libx264", rate=fps, options=ENCODER)
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = frames_THW3.shape[1:3]
         stream.pix_fmt = "yuv420p"
