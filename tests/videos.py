@@ -10,19 +10,21 @@ import numpy as np
 CLASSES = ("star rising", "star falling", "moon rising")
 
 
+# Plain settings: x264's look-ahead and its threads change bytes now and then, and with them all that is computed later.
+ENCODER = {"preset": "ultrafast", "threads": "1"}
+
+
 def write_video(
     path: Path,
     frames_THW3: np.ndarray,
-    codec: str = "libx264",
     fps: int = 8,
     pixels: str = "yuv420p",
     options: dict[str, str] | None = None,
 ) -> None:
-    """Encode uint8 RGB frames."""
+    """Encode uint8 RGB frames as H.264; with the default options, the same bytes every time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options={"movflags": "faststart"} if path.suffix == ".mp4" else {}) as container:
-        # More threads would write one of 150 files with other bytes.
-        stream = container.add_stream(codec, rate=fps, options={"threads": "1", **(options or {})})
+        stream = container.add_stream("libx264", rate=fps, options=options or ENCODER)
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = frames_THW3.shape[1:3]
         stream.pix_fmt = pixels
