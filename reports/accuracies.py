@@ -213,8 +213,8 @@ def _warnings(results: Results, resampled: Bootstrap) -> Iterator[str]:
         )
     alone = [place[0] for place in resampled.places if any(resampled.alone(place, name) for name in resampled.columns)]
     if alone:
-        labels = {row: label for row, label in results.labels().items() if row in alone}
-        names = "every row" if labels == results.labels() else ", ".join(labels.values())
+        labels = {row: label for row, label in results.labels.items() if row in alone}
+        names = "every row" if labels == results.labels else ", ".join(labels.values())
         yield f"One run: {names}; intervals and tests are over videos alone there, another seed may differ by more."
     if resampled.draws < DRAWS:
         yield f"{resampled.draws} resamples, because the suite has very many results."

@@ -89,7 +89,7 @@ def _measured(results: Results) -> list[tuple[Pair, pd.Series | None]]:
 def _name(pair: Pair, line: pd.Series | None, results: Results) -> str:
     if line is not None:
         return results.name(line, list(results.axes))
-    return ", ".join(filter(None, [results.labels()[pair.row], pair.point]))
+    return ", ".join(filter(None, [results.labels[pair.row], pair.point]))
 
 
 def _difference(pair: Pair, measured: Score | None) -> str:

@@ -67,7 +67,7 @@ def category_table(results: Results) -> pd.DataFrame:
 def category_figures(results: Results) -> Iterator[Picture]:
     """Per row, point and protocol, the classes in which the choices of experts differ most."""
     for (row, point, protocol), lines in category_table(results).groupby(["row", "point", "protocol"], sort=False):
-        name = ", ".join(filter(None, [results.labels()[str(row)], str(point)]))
+        name = ", ".join(filter(None, [results.labels[str(row)], str(point)]))
         caption = f"Accuracy by class on {protocol}, where the experts of {name} differ most."
         yield expert_picture("classes", (str(row), str(point), str(protocol)), caption, _category_figure(lines))
 

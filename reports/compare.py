@@ -27,8 +27,8 @@ def merge(a: Results, b: Results, names: tuple[str, str]) -> Results:
     apart = [name for name in a.roles if name in b.roles and not _alike(a, b, name)]
     sides = [_side(results, side, apart) for side, results in zip(SIDES, (a, b), strict=True)]
     tables = {row: own for side in sides for row, own in side.table.groupby("row", sort=False)}
-    both = [row for row in a.labels() if row in b.labels()]
-    order = [_named(side, row) for row in {**a.labels(), **b.labels()} for side in SIDES]
+    both = [row for row in a.labels if row in b.labels]
+    order = [_named(side, row) for row in {**a.labels, **b.labels} for side in SIDES]
     known, (first, second) = frozenset(a.table["identity"]), sides
 
     def origin(identity: str) -> Results:
@@ -86,7 +86,7 @@ def _side(results: Results, side: str, apart: Sequence[str]) -> Results:
         costs=tuple(map(renamed, results.costs)),
         trainings=tuple(replace(renamed(own), sharing=tuple(map(named, own.sharing))) for own in results.trainings),
         failures=tuple(replace(own, title=named(own.title)) for own in results.failures),
-        sides={named(row): SideRow(side, row, label) for row, label in results.labels().items()},
+        sides={named(row): SideRow(side, row, label) for row, label in results.labels.items()},
     )
 
 
@@ -113,7 +113,7 @@ def _videos(results: Results, protocol: str) -> Iterator[tuple[str, frozenset[st
 def _description(a: Results, b: Results, names: tuple[str, str], apart: Sequence[str]) -> Iterator[str]:
     yield f"A is {names[0]}, B is {names[1]}; differences are B − A."
     for side, own, other in (("A", a, b), ("B", b, a)):
-        if alone := [label for row, label in own.labels().items() if row not in other.labels()]:
+        if alone := [label for row, label in own.labels.items() if row not in other.labels]:
             yield f"Only {side} has {', '.join(alone)}."
     if apart:
         yield f"Measured under other protocols or on other videos, so not compared: {', '.join(apart)}."

@@ -71,7 +71,7 @@ def pairings(results: Results) -> tuple[Pairing, ...]:
     measure, up to `MOST` pairs of points. Raises UserError for an unknown row.
     """
     summary = results.summary(alike=True)
-    points: dict[str, list[pd.Series]] = {row: [] for row in results.labels()}
+    points: dict[str, list[pd.Series]] = {row: [] for row in results.labels}
     for _, line in summary.iterrows():
         points[line["row"]].append(line)
     named = results.settings.compare or tuple((row, _base(results, summary)) for row in points)

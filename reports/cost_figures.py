@@ -58,7 +58,7 @@ def _price_figure(results: Results, measure: str) -> Figure | None:
     if located.empty or not titles:
         return None
     facets = results.facets(located, results.settings.join)
-    marks = style.marks(results.labels(), results.settings.reference)
+    marks = style.marks(results.labels, results.settings.reference)
     with style.look():
         figure, panels = style.panels(len(facets) * len(titles), 3.5, 3.3, columns=len(titles))
         drawn = []

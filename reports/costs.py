@@ -324,7 +324,7 @@ def _training_line(
 ) -> CostLine:
     """The record is linked where there is a single one; the values name them all."""
     first, subject = seeds[0], seeds[0].subject
-    others = [results.labels()[row] for row in first.sharing]
+    others = [results.labels[row] for row in first.sharing]
     hours = spread([own.device_hours for own in seeds])
     number = selected.get(first.setting) or selected.get((subject.row, ""))
     values = {

@@ -84,7 +84,7 @@ def _series(lines: pd.DataFrame, results: Results, axis: str) -> list[tuple[str,
 
 
 def _panel(axes: Axes, lines: pd.DataFrame, results: Results, axis: str) -> None:
-    marks = style.marks(results.labels(), results.settings.reference)
+    marks = style.marks(results.labels, results.settings.reference)
     for row, _, group in _series(lines, results, axis):
         mark = marks[row]
         if not is_set(group[axis].iloc[0]):
@@ -118,7 +118,7 @@ def _logarithmic(results: Results, axis: str) -> bool:
 
 
 def _labels(lines: pd.DataFrame, results: Results, axis: str) -> list[labels.Label]:
-    marks = style.marks(results.labels(), results.settings.reference)
+    marks = style.marks(results.labels, results.settings.reference)
     series = [(row, name, group.dropna(subset="y")) for row, name, group in _series(lines, results, axis)]
     return [
         labels.Label(0, float(group["y"].iloc[-1]), name, marks[row].colour)

@@ -34,7 +34,7 @@ def accuracy_figures(results: Results) -> Iterator[Picture]:
             others = [results.comparable(x, lines.iloc[0]) for _, x in rows.iterrows()]
             references = rows[np.array(others) & (rows["method"] != lines["method"].iloc[0])]
             caption = ", ".join(
-                filter(None, [f"What each expert of {results.labels()[str(row)]} can do alone", str(point)])
+                filter(None, [f"What each expert of {results.labels[str(row)]} can do alone", str(point)])
             )
             figure = _accuracy_figure(results, str(row), lines, drawn, references)
             yield expert_picture("accuracy", (str(row), str(point)), f"{caption}; {READS}.", figure)
@@ -53,7 +53,7 @@ def _accuracy_figure(
     absent = lines[[f"{measure}_mean" for measure in measures]].isna().any(axis=1)
     with style.look():
         figure, panels = style.panels(len(pairs), 3.4, 3.0, columns=2)
-        figure.suptitle(", ".join(filter(None, [results.labels()[row], lines["point"].iloc[0]])), parse_math=False)
+        figure.suptitle(", ".join(filter(None, [results.labels[row], lines["point"].iloc[0]])), parse_math=False)
         drawn = [_fit(axes, lines, references, pair) for axes, pair in zip(panels, pairs, strict=True)]
         for axes, (x, y), (_, levels) in zip(panels, pairs, drawn, strict=True):
             _draw_levels(axes, levels)
@@ -116,7 +116,7 @@ def _level_name(axes: Axes, text: str, height: float, end: str, side: int) -> An
 
 def _draw_points(axes: Axes, results: Results, points: pd.DataFrame, obstacles_K2: np.ndarray) -> None:
     """Experts in their row's colour, their merge larger, and references with marks of their own."""
-    marks = style.marks(results.labels(), results.settings.reference)
+    marks = style.marks(results.labels, results.settings.reference)
     texts = []
     for _, point in points.iterrows():
         mark, name = marks[point["row"]], point["expert"] or point["label"]

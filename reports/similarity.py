@@ -27,7 +27,7 @@ RIGHT = 2**0.5  # relative distance of orthogonal vectors of one length
 
 def similarity_figures(results: Results) -> Iterator[Picture]:
     """Per probed row, a heatmap [E+1,E+1] for every point, protocol and feature; the mean over seeds."""
-    for row, name in results.labels().items():
+    for row, name in results.labels.items():
         if probes := [probe for probe in results.probes if probe.subject.row == row]:
             caption = f"Mean cosine similarity between the features of the experts of {name}, printed in the cells."
             figure = _similarity_figure(by_setting(probes, "protocol", "feature", "names"))

@@ -41,7 +41,7 @@ def tradeoff_figure(results: Results, measure: str = "trade_off") -> Figure | No
     drawable = summary[f"{measure}_n"] > 0
     sides = results.trade_offs[measure].needs
     located = scatter.points(summary[drawable], *sides)
-    marks = style.marks(results.labels(), results.settings.reference)
+    marks = style.marks(results.labels, results.settings.reference)
     facets = results.facets(located, results.settings.join)
     with style.look():
         wide = (5.6, 4.2) if len(facets) == 1 else (4.1, 3.7)

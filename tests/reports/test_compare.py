@@ -49,7 +49,7 @@ def with_protocol(results: Results, name: str, **fields: Any) -> Results:
 
 def test_rows_of_both_are_pairs_and_the_first_is_what_is_compared_with() -> None:
     merged = merge(of({"mean": 70, "dense": 80}), of({"dense": 81, "mote": 82}), NAMES)
-    assert list(merged.labels().values()) == ["A: Mean pooling", "A: Text4Vis", "B: Text4Vis", "B: MoTE"]
+    assert list(merged.labels.values()) == ["A: Mean pooling", "A: Text4Vis", "B: Text4Vis", "B: MoTE"]
     assert merged.settings.compare == (("B: dense", "A: dense"),)
     assert merged.sides["B: dense"] == ("B", "dense", "Text4Vis") and merged.sides["A: mean"].side == "A"
     assert merged.settings.reference == "A: mean" and merged.title == "before against after"
