@@ -84,7 +84,7 @@ def _facet(results: Results, measure: str, where: str, lines: pd.DataFrame) -> l
     if complete.empty:
         return [f"No row has a complete {title} yet{where}."]
     best, rest = complete.iloc[0], complete.iloc[1:]
-    resampled, own = bootstrap(results), _Named(results, where)
+    resampled, own = bootstrap(results, False), _Named(results, where)
     sentences = [f"Best {title}{where}: {own.name(best)} with {_numbers(results, measure, best)}."]
     gaps = resampled.gaps(measure, [place_of(line) for _, line in complete.iterrows()]) if len(rest) else {}
     others = rest[rest["row"] != best["row"]]

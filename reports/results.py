@@ -19,7 +19,8 @@ from bench.suite.measures import ROLES, Measure, measures, of_role, trade_offs
 from reports.facts import Cost, Distances, FailedStage, Maps, Probe, Routing, Shares, TrainingCost
 
 Place = tuple[str, str, str]  # row, point, expert
-TRIAL = ["row", "point", "expert", "seed"]
+PLACE = ["row", "point", "expert"]
+TRIAL = [*PLACE, "seed"]
 COLUMNS = {
     *("row", "label", "method", "point", "seed", "expert", "role", "protocol", "dataset", "part", "deviation"),
     *("top1", "top5", "mean_class", "videos", "undecodable", "identity"),
@@ -241,16 +242,15 @@ def _scores(results: Results, experts: bool, alike: bool) -> pd.DataFrame:
 @lru_cache(maxsize=8)
 def _summary(results: Results, experts: bool, alike: bool) -> pd.DataFrame:
     how = {"parts": "max", "parts_std": "mean", "parts_missing": "sum", "deviation": "first"}
-    cells = _cells(results, experts).groupby([*TRIAL[:3], "protocol"], sort=False).agg(how).to_dict("index")
+    cells = _cells(results, experts).groupby([*PLACE, "protocol"], sort=False).agg(how).to_dict("index")
     scores, lines = results.scores(experts=experts, alike=alike), []
     names = [name for name in scores.columns if name != "seed" and name not in results.measures]
-    number = scores.groupby(TRIAL[:3], sort=False).ngroup().to_numpy()
+    number = scores.groupby(PLACE, sort=False).ngroup().to_numpy()
     by_place = np.argsort(number, kind="stable")
     values = scores[[*results.measures]].to_numpy(float)[by_place]
     seeds_of = np.split(values, np.flatnonzero(np.diff(number[by_place])) + 1)
-    for line, seeds in zip(scores.drop_duplicates(TRIAL[:3])[names].to_dict("records"), seeds_of, strict=True):
-        key = tuple(line[name] for name in TRIAL[:3])
-        own: dict[str, Any] = {name: cells.get((*key, name), NOT_PLANNED) for name in results.roles}
+    for line, seeds in zip(scores.drop_duplicates(PLACE)[names].to_dict("records"), seeds_of, strict=True):
+        own: dict[str, Any] = {name: cells.get((*place_of(line), name), NOT_PLANNED) for name in results.roles}
         line["seeds"] = len(seeds)
         for (name, measure), column in zip(results.measures.items(), seeds.T, strict=True):
             deviating = ", ".join(protocol for protocol in measure.inputs if own[protocol]["deviation"])
