@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.core.errors import unknown
-from bench.measure.statistics import Floats, difference_tests, holm, mcnemar, paired_permutation_test
+from bench.measure.statistics import Floats, difference_tests, holm, mcnemar, sign_flip_test
 from reports.bootstrap import Bootstrap, answers, bootstrap
 from reports.results import PLACE, Place, Results, place_of
 from reports.table import Table, TableCell, TableRow, cells, columns, frame
@@ -165,9 +165,8 @@ class _Videos:
             raise ValueError(
                 f"{own.a} and {own.b} were measured on different videos of {own.measure}, or in another order"
             )
-        whole = all(bool(np.isin(side_N, (0, 1)).all()) for side_N in (a_N, b_N))
-        exact = own.seeds == (1, 1) and whole
-        return (mcnemar(a_N, b_N) if exact else paired_permutation_test(a_N, b_N, permutations))[1], len(a_N)
+        exact = own.seeds == (1, 1) and bool(np.isin([a_N, b_N], (0, 1)).all())
+        return mcnemar(a_N - b_N) if exact else sign_flip_test(a_N - b_N, permutations), len(a_N)
 
     @cached_property
     def correct(self) -> dict[str, dict[Place, Floats]]:

@@ -76,11 +76,6 @@ def harmonic_mean(values: Iterable[float | None]) -> float:
     return 0.0 if 0 in numbers else len(numbers) / sum(1 / number for number in numbers)
 
 
-def trade_off(closed: float | None, hm: float | None) -> float:
-    """Harmonic mean of closed-set accuracy and the zero-shot harmonic mean (MoTE, NeurIPS 2024, Table 4)."""
-    return harmonic_mean([closed, hm])
-
-
 def subset_accuracies(
     cosines_NVC: Array,
     norms_NV: Array,
@@ -117,12 +112,3 @@ def half_classes(classes: int, draw: int, generator: Generator = "text4vis") -> 
         ids = list(range(classes))
         rng.shuffle(ids)
     return sorted(ids[: classes // 2])
-
-
-def half_class_accuracy(cosines_NVC: Array, labels_N: Array, draw: int) -> dict[str, float | None]:
-    """`subset_accuracies` of one draw by the mean cosine, as Text4Vis, BIKE and MoTE measure it.
-
-    Cosines are those of unit view features with all classes. Raises ValueError if no video has a drawn class.
-    """
-    ids, unit_NV = half_classes(cosines_NVC.shape[2], draw), np.ones(cosines_NVC.shape[:2])
-    return subset_accuracies(cosines_NVC, unit_NV, 1.0, "cos_mean", labels_N, np.zeros(len(labels_N), bool), ids)[0]

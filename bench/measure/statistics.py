@@ -40,60 +40,27 @@ def spread(values: ArrayLike) -> Spread:
     return Spread(mean, std, present.size)
 
 
-def paired_permutation_test(
-    correct_a_N: ArrayLike, correct_b_N: ArrayLike, permutations: int = 20_000, seed: int = 0
-) -> tuple[float, float]:
-    """Two-sided sign-flip test of equal accuracy on the same videos: (a minus b in points, p).
+def sign_flip_test(difference_N: Floats, permutations: int = 20_000, seed: int = 0) -> float:
+    """p of equal accuracy on the same videos, two-sided, by flipping signs of each video's difference.
 
-    Inputs are each video's correctness in [0,1], averaged over seeds, in the same order. With one seed each, where
-    it is 0 or 1, this is McNemar's exact test but for the error of drawing permutations. p counts the observed
-    assignment among the permutations (Phipson & Smyth 2010), so it is never zero. Raises ValueError on unequal or
-    empty inputs.
+    Differences of correctness in [0,1], averaged over seeds. With one seed each, where they are -1, 0 or 1, this is
+    McNemar's exact test but for the error of drawing permutations. p counts the observed assignment among the
+    permutations (Phipson & Smyth 2010), so it is never zero.
     """
-    difference_N = _paired(correct_a_N, correct_b_N)
-    observed = difference_N.sum()
-    flipped = _flipped_sums(np.abs(difference_N), permutations, np.random.default_rng(seed))
-    extreme = np.count_nonzero(np.abs(flipped) >= abs(observed) - TIE)
-    return float(100 * observed / difference_N.size), float((extreme + 1) / (permutations + 1))
-
-
-def _flipped_sums(sizes_N: Floats, permutations: int, generator: np.random.Generator) -> Floats:
     # Means over S seeds differ by multiples of 1/S, so the N differences take few sizes. Flipping the signs of k
     # equal sizes is one binomial draw: 20,000 permutations of 20,000 videos cost S draws each, not 20,000.
-    sums = np.zeros(permutations)
-    for size, count in zip(*np.unique(sizes_N.round(12), return_counts=True), strict=True):
+    generator, flipped = np.random.default_rng(seed), np.zeros(permutations)
+    for size, count in zip(*np.unique(np.abs(difference_N).round(12), return_counts=True), strict=True):
         if size > 0:
-            sums += size * (2 * generator.binomial(count, 0.5, permutations) - count)
-    return sums
+            flipped += size * (2 * generator.binomial(count, 0.5, permutations) - count)
+    extreme = np.count_nonzero(np.abs(flipped) >= abs(difference_N.sum()) - TIE)
+    return float((extreme + 1) / (permutations + 1))
 
 
-def mcnemar(correct_a_N: ArrayLike, correct_b_N: ArrayLike) -> tuple[float, float]:
-    """McNemar's exact test of equal accuracy of one run each on the same videos: (a minus b in points, p).
-
-    Binomial in the videos that only one of both gets right (McNemar 1947). Raises ValueError on unequal or empty
-    inputs.
-    """
-    difference_N = _paired(correct_a_N, correct_b_N)
+def mcnemar(difference_N: Floats) -> float:
+    """p of McNemar's exact test (1947) of equal accuracy of one run each, binomial in the videos that differ."""
     only_a, only_b = int((difference_N > 0).sum()), int((difference_N < 0).sum())
-    p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    return 100 * (only_a - only_b) / difference_N.size, float(p)
-
-
-def paired_interval(
-    correct_a_N: ArrayLike, correct_b_N: ArrayLike, draws: int = DRAWS, seed: int = 0
-) -> tuple[float, float]:
-    """95 % interval of a minus b in points over videos, given the seeds: percentiles of the paired bootstrap."""
-    difference_N = _paired(correct_a_N, correct_b_N)
-    low, high = np.quantile(bootstrap_means(100 * difference_N[None], draws, seed)[0], TAILS)
-    return float(low), float(high)
-
-
-def _paired(correct_a_N: ArrayLike, correct_b_N: ArrayLike) -> Floats:
-    a_N, b_N = np.asarray(correct_a_N, dtype=float), np.asarray(correct_b_N, dtype=float)
-    if a_N.shape != b_N.shape or a_N.ndim != 1 or not a_N.size:
-        raise ValueError(f"a paired test needs two equally long lists of videos, got {a_N.shape} and {b_N.shape}")
-    difference_N: Floats = a_N - b_N
-    return difference_N
+    return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 def resamples(videos: int, draws: int, seed: int) -> Iterator[Singles]:
