@@ -252,7 +252,7 @@ def _notes(results: Results, summary: pd.DataFrame) -> tuple[str, ...]:
         for text in filter(None, dict.fromkeys(texts)):
             protocols = ", ".join(protocol for protocol, own in zip(results.roles, texts, strict=True) if own == text)
             points = found.setdefault((line["label"], protocols, text), {})
-            points[results.axis_text(line, list(results.axes))] = None
+            points[results.axis_text(line)] = None
     return tuple(
         f"{', '.join(filter(None, [label, '; '.join(points)]))} ({protocols}): {text}"
         for (label, protocols, text), points in found.items()

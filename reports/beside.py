@@ -88,7 +88,7 @@ def _measured(results: Results) -> list[tuple[Pair, pd.Series | None]]:
 
 def _name(pair: Pair, line: pd.Series | None, results: Results) -> str:
     if line is not None:
-        return results.name(line, list(results.axes))
+        return results.name(line)
     return ", ".join(filter(None, [results.labels[pair.row], pair.point]))
 
 

@@ -192,7 +192,7 @@ class _Videos:
 
 
 def _untested(results: Results, pair: Pairing, measure: str, estimates: Bootstrap) -> Comparison:
-    names = [results.name(side, list(results.axes)) for side in pair]
+    names = [results.name(side) for side in pair]
     deviations = zip(names, (side[f"{measure}_deviation"] for side in pair), strict=True)
     what = "{} has {}" if measure in results.roles else "{} has {} measured otherwise than the column says"
     skipped = "; ".join(what.format(name, deviation) for name, deviation in deviations if deviation)

@@ -12,7 +12,7 @@ from matplotlib.text import Annotation
 
 from reports import labels, scatter, style
 from reports.results import Results
-from reports.style import READS, Picture, expert_picture
+from reports.style import READS, Panel, Picture, expert_picture
 
 REACH = 2.0  # how far from the experts a reference may lie to be a point, in widths of their range
 
@@ -51,35 +51,36 @@ def _accuracy_figure(
 ) -> Figure:
     measures = dict.fromkeys(measure for pair in pairs for measure in pair)
     absent = lines[[f"{measure}_mean" for measure in measures]].isna().any(axis=1)
-    with style.look():
-        figure, panels = style.panels(len(pairs), 3.4, 3.0, columns=2)
-        figure.suptitle(", ".join(filter(None, [results.labels[row], lines["point"].iloc[0]])), parse_math=False)
-        drawn = [_fit(axes, lines, references, pair) for axes, pair in zip(panels, pairs, strict=True)]
-        for axes, (x, y), (_, levels) in zip(panels, pairs, drawn, strict=True):
+    shown = pd.concat([lines.assign(label=lines["expert"]), references])
+
+    def panel(x: str, y: str) -> Panel:
+        experts, others = (scatter.points(own, x, y).dropna(subset=["x", "y"]) for own in (lines, references))
+        near = _near(experts, others)
+        points, levels = pd.concat([experts, others[near]]), others[~near]
+
+        def draw(axes: Axes) -> None:
+            scatter.fit(axes, points)
             _draw_levels(axes, levels)
-            axes.set_xlabel(scatter.axis_title(results, x))
-            axes.set_ylabel(scatter.axis_title(results, y))
-        shown = pd.concat([lines.assign(label=lines["expert"]), references])
-        style.note(figure, scatter.seed_note(shown, *measures) + scatter.missing_note(lines[absent], *measures))
-        figure.draw_without_rendering()  # settles the layout, which direct labels depend on
-        figure.set_layout_engine("none")
-        for axes, (x, y), (near, levels) in zip(panels, pairs, drawn, strict=True):
-            points = pd.concat([scatter.points(lines, x, y).dropna(subset=["x", "y"]), near])
+
+        def label(axes: Axes) -> None:
             named = _name_levels(axes, levels, results.measures[x].title, scatter.crosses(points))
             _draw_points(axes, results, points, named)
-    return figure
+
+        return Panel(draw, "", scatter.axis_title(results, x), scatter.axis_title(results, y), label)
+
+    return style.figure(
+        [panel(x, y) for x, y in pairs],
+        *(3.4, 3.0, 2),
+        title=", ".join(filter(None, [results.labels[row], lines["point"].iloc[0]])),
+        note=scatter.seed_note(shown, *measures) + scatter.missing_note(lines[absent], *measures),
+    )
 
 
-def _fit(
-    axes: Axes, lines: pd.DataFrame, references: pd.DataFrame, pair: tuple[str, str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Sets the limits; references that are near enough to be points, and the others, which are levels."""
-    experts, others = (scatter.points(own, *pair).dropna(subset=["x", "y"]) for own in (lines, references))
+def _near(experts: pd.DataFrame, others: pd.DataFrame) -> pd.Series:
+    """True for references that are near enough to the experts to be points; the others are levels."""
     low, high = experts["x"].min(), experts["x"].max()
     room = REACH * max(high - low, 1.0)
-    near = others["x"].between(low - room, high + room)
-    scatter.fit(axes, pd.concat([experts, others[near]]))
-    return others[near], others[~near]
+    return others["x"].between(low - room, high + room)
 
 
 def _draw_levels(axes: Axes, levels: pd.DataFrame) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from math import nan
 from statistics import mean
-from typing import Any
 
 from reports.comparisons import LEVEL, comparisons, p_text, signed
 from reports.costs import digits
-from reports.facts import Cost, Fact, TrainingCost, by_setting
+from reports.facts import Fact, TrainingCost, by_setting
 from reports.results import Results
 from reports.table import Table, cells, columns, frame
 
@@ -32,10 +32,10 @@ class Change:
 
     row: str
     what: str
-    a: float
-    b: float
-    unit: str
-    worse: bool
+    a: float = nan
+    b: float = nan
+    unit: str = ""
+    worse: bool = False
     remark: str = ""
     skipped: str = ""
 
@@ -94,10 +94,10 @@ def _accuracies(results: Results) -> Iterator[Change]:
     """Tests of B's rows against A's over videos and seeds, in which a point of an axis meets itself."""
     for test in comparisons(results):
         new, old = test.lines
-        label, words = results.sides[new["row"]].label, results.words(test.measure)
-        row = ", ".join(filter(None, [label, results.axis_text(new, list(results.axes))]))
-        if test.skipped or not test.videos:
-            yield _skipped(row, words, test.skipped or "results are missing")
+        row = ", ".join(filter(None, [results.sides[new["row"]].label, results.axis_text(new)]))
+        words, why = results.words(test.measure), test.skipped or ("" if test.videos else "results are missing")
+        if why:
+            yield Change(row, words, skipped=why)
             continue
         a, b = (float(line[f"{test.measure}_mean"]) for line in (old, new))
         worse = test.difference < 0 and test.corrected < LEVEL
@@ -105,28 +105,24 @@ def _accuracies(results: Results) -> Iterator[Change]:
 
 
 def _latencies(results: Results) -> Iterator[Change]:
+    """Median latency and throughput of every part, precision and batch size that both were measured with."""
     found, former = {cost.setting: cost for cost in results.costs}, dict(results.settings.compare)
     for (row, point), b in found.items():
-        if a := found.get((former.get(row, ""), point)):
-            name = _name(results, b)
-            machines = (f"{own.machine['device']}, {own.machine['threads']} threads" for own in (a, b))
-            why = _other(*machines)
-            yield from [_skipped(name, "latency and throughput", why)] if why else _measured(name, a, b)
-
-
-def _measured(name: str, a: Cost, b: Cost) -> Iterator[Change]:
-    """Median latency and throughput of every part, precision and batch size that both were measured with."""
-    before = {_setting(entry): entry for entry in a.result["latency"]}
-    for entry in b.result["latency"]:
-        if former := before.get(_setting(entry)):
-            what, old, new = _setting(entry), 1e3 * former["p50"], 1e3 * entry["p50"]
+        if not (a := found.get((former.get(row, ""), point))):
+            continue
+        name = _name(results, b)
+        if why := _other(*(f"{own.machine['device']}, {own.machine['threads']} threads" for own in (a, b))):
+            yield Change(name, "latency and throughput", skipped=why)
+            continue
+        before, after = (
+            {f"{own['part']}, {own['precision']}, batch {own['batch']}": own for own in cost.result["latency"]}
+            for cost in (a, b)
+        )
+        for what in (what for what in after if what in before):
+            old, new = 1e3 * before[what]["p50"], 1e3 * after[what]["p50"]
             yield Change(name, f"latency of {what}", old, new, "ms", new > SLOWER * old)
-            old, new = former["throughput"], entry["throughput"]
+            old, new = before[what]["throughput"], after[what]["throughput"]
             yield Change(name, f"throughput of {what}", old, new, "videos/s", new * SLOWER < old)
-
-
-def _setting(entry: dict[str, Any]) -> str:
-    return f"{entry['part']}, {entry['precision']}, batch {entry['batch']}"
 
 
 def _trainings(results: Results) -> Iterator[Change]:
@@ -134,19 +130,20 @@ def _trainings(results: Results) -> Iterator[Change]:
     former, before = dict(results.settings.compare), dict[tuple[str, str, int], TrainingCost]()
     for own in results.trainings:
         before |= {(row, own.subject.point, own.subject.seed): own for row in (own.subject.row, *own.sharing)}
-    for new in by_setting(own for own in results.trainings if own.subject.row in former):
-        keys = [(former[own.subject.row], own.subject.point, own.subject.seed) for own in new]
-        if pairs := [(before[key], own) for key, own in zip(keys, new, strict=True) if key in before]:
-            yield _trained(results, *map(list, zip(*pairs, strict=True)))
-
-
-def _trained(results: Results, a: list[TrainingCost], b: list[TrainingCost]) -> Change:
-    machines = [sorted({f"{own.devices} × {own.device}" for own in side}) for side in (a, b)]
-    name = _name(results, b[0])
-    if why := _other(*(" and ".join(side) for side in machines)):
-        return _skipped(name, "training", why)
-    old, new = (mean(own.seconds for own in side) for side in (a, b))
-    return Change(name, "training", old, new, "s", new > SLOWER * old, f"mean of {len(b)} seeds" if len(b) > 1 else "")
+    for seeds in by_setting(own for own in results.trainings if own.subject.row in former):
+        keys = {(former[own.subject.row], own.subject.point, own.subject.seed): own for own in seeds}
+        b = [own for key, own in keys.items() if key in before]
+        a = [before[key] for key in keys if key in before]
+        if not b:
+            continue
+        name = _name(results, b[0])
+        machines = (sorted({f"{own.devices} × {own.device}" for own in side}) for side in (a, b))
+        if why := _other(*map(" and ".join, machines)):
+            yield Change(name, "training", skipped=why)
+            continue
+        old, new = (mean(own.seconds for own in side) for side in (a, b))
+        remark = f"mean of {len(b)} seeds" if len(b) > 1 else ""
+        yield Change(name, "training", old, new, "s", new > SLOWER * old, remark)
 
 
 def _name(results: Results, fact: Fact) -> str:
@@ -157,7 +154,3 @@ def _name(results: Results, fact: Fact) -> str:
 def _other(a: str, b: str) -> str:
     """The reason why measurements on two machines are not compared; empty if they are."""
     return "" if a == b else f"other device ({a} in A, {b} in B)"
-
-
-def _skipped(row: str, what: str, why: str) -> Change:
-    return Change(row, what, float("nan"), float("nan"), "", worse=False, skipped=why)

@@ -206,12 +206,13 @@ class Results:
                 panels[self.axis_text(group.iloc[0], axes)] = alike[inside]
         return panels
 
-    def axis_text(self, line: pd.Series, axes: list[str]) -> str:
-        """The values that `line` has on `axes`, e.g. "world narrow, layers 4"."""
+    def axis_text(self, line: pd.Series, axes: Sequence[str] | None = None) -> str:
+        """The values that `line` has on `axes` (None: on all), e.g. "world narrow, layers 4"."""
+        axes = list(self.axes) if axes is None else axes
         return ", ".join(f"{self.axes[axis]} {value_text(line[axis])}" for axis in axes if is_set(line[axis]))
 
-    def name(self, line: pd.Series, axes: list[str]) -> str:
-        """The label of `line` with its values on `axes`, e.g. "MoTE, layers 4"."""
+    def name(self, line: pd.Series, axes: Sequence[str] | None = None) -> str:
+        """The label of `line` with its values on `axes` (None: on all), e.g. "MoTE, layers 4"."""
         return ", ".join(filter(None, [str(line["label"]), self.axis_text(line, axes)]))
 
     def comparable(self, a: pd.Series, b: pd.Series) -> bool:

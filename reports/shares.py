@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from reports import style
 from reports.facts import Routing, Shares, by_setting
 from reports.results import Results
-from reports.style import Picture, expert_picture
+from reports.style import Panel, Picture, expert_picture
 
 CHANCE = 1.96  # standard deviations that hold 95 of 100 draws
 
@@ -31,28 +32,30 @@ def routing_figures(results: Results) -> Iterator[Picture]:
 def _routing_figure(pools: list[list[Routing]]) -> Figure:
     first = pools[0][0]
     draws = sorted({int(count) for pool in pools for own in pool for count in own.counts.sum(axis=1)})
-    with style.look():
-        figure, panels = style.panels(len(pools), 3.6, 2.5)
-        for axes, pool in zip(panels, pools, strict=True):
-            axes.set_title(pool[0].pool if len(pools) > 1 else "", parse_math=False)
-            _layer_bars(axes, np.stack([100 * own.counts / own.counts.sum(axis=1, keepdims=True) for own in pool]))
-            if first.odds:
-                _nominal(axes, np.asarray(first.odds), draws[0])
-        top = min(100, max(axes.get_ylim()[1] for axes in panels))
-        for axes in panels:
-            axes.set_ylim(0, top)
+
+    def draw(axes: Axes, pool: list[Routing]) -> None:
+        _layer_bars(axes, np.stack([100 * own.counts / own.counts.sum(axis=1, keepdims=True) for own in pool]))
+        if first.odds:
+            _nominal(axes, np.asarray(first.odds), draws[0])
+
+    def finish(panels: list[Axes]) -> None:
+        style.share_top(panels, 100)
         panels[0].set_ylabel("share of draws in training (%)")
         panels[0].legend(loc="upper left", fontsize=style.SMALL, frameon=False, handlelength=1.2)
-        figure.suptitle(first.subject.name, parse_math=False)
-        style.note(figure, _routing_note(first, draws, len(pools[0])))
-    return figure
+
+    titles = [pool[0].pool if len(pools) > 1 else "" for pool in pools]
+    parts = [
+        Panel(partial(draw, pool=pool), title, "expert, counted from 0")
+        for pool, title in zip(pools, titles, strict=True)
+    ]
+    note = _routing_note(first, draws, len(pools[0]))
+    return style.figure(parts, 3.6, 2.5, title=first.subject.name, note=note, after=finish)
 
 
 def _layer_bars(axes: Axes, shares_SLE: NDArray[np.float64]) -> None:
     """Groups of a bar for each layer, the first the lightest, with one standard deviation over seeds."""
     seeds, layers, experts = shares_SLE.shape
     axes.set_xticks(range(experts))
-    axes.set_xlabel("expert, counted from 0")
     width = 0.8 / layers
     shades = np.linspace(0.35, 1.0, layers) if layers > 1 else [1.0]
     for layer, shade in enumerate(shades):
@@ -96,21 +99,19 @@ def share_figures(results: Results) -> Iterator[Picture]:
 
 def _share_figure(settings: list[list[Shares]]) -> Figure:
     most = max(len(seeds[0].mean) for seeds in settings)
-    with style.look():
-        figure, panels = style.panels(len(settings), max(2.6, 0.8 + 0.42 * most), 2.4)
-        for axes, seeds in zip(panels, settings, strict=True):
-            _expert_bars(axes, seeds)
-        top = min(112, 1.12 * max(axes.get_ylim()[1] for axes in panels))
-        for axes in panels:
-            axes.set_ylim(0, top)
+
+    def finish(panels: list[Axes]) -> None:
+        style.share_top(panels, 112, 1.12)
         panels[0].set_ylabel("share of the answer (%)")
-        style.note(figure, _share_note(settings))
-    return figure
+
+    parts = [Panel(partial(_expert_bars, seeds=own), _share_title(own), "expert, counted from 0") for own in settings]
+    size = max(2.6, 0.8 + 0.42 * most), 2.4
+    return style.figure(parts, *size, small=True, note=_share_note(settings), after=finish)
 
 
 def _expert_bars(axes: Axes, seeds: list[Shares]) -> None:
     """Means over seeds with one standard deviation over them; the dotted line is an equal share."""
-    first, shares_SE = seeds[0], 100 * np.stack([own.mean for own in seeds])
+    shares_SE = 100 * np.stack([own.mean for own in seeds])
     experts, mean_E = range(shares_SE.shape[1]), shares_SE.mean(axis=0)
     spread_E = shares_SE.std(axis=0, ddof=1) if len(seeds) > 1 else np.zeros(len(mean_E))
     axes.bar(
@@ -124,15 +125,13 @@ def _expert_bars(axes: Axes, seeds: list[Shares]) -> None:
         )  # fmt: skip
     axes.axhline(100 / len(mean_E), color=style.INK, linestyle=":", linewidth=0.9)
     axes.set_xticks(experts)
-    axes.set_xlabel("expert, counted from 0")
-    name = "\n".join(filter(None, [first.subject.label, first.subject.point]))
-    axes.set_title(f"{name}\n{_count(seeds)}", fontsize=7.5, parse_math=False)
 
 
-def _count(seeds: list[Shares]) -> str:
-    """E.g. "K600, 100 videos × 3 seeds"."""
-    number = f"{len(seeds)} seeds" if len(seeds) > 1 else "1 seed"
-    return f"{seeds[0].protocol}, {seeds[0].videos} videos × {number}"
+def _share_title(seeds: list[Shares]) -> str:
+    """E.g. "MoTE", "K600, 100 videos × 3 seeds" on two lines."""
+    first, number = seeds[0], f"{len(seeds)} seeds" if len(seeds) > 1 else "1 seed"
+    measured = f"{first.protocol}, {first.videos} videos × {number}"
+    return "\n".join(filter(None, [first.subject.label, first.subject.point, measured]))
 
 
 def _share_note(settings: list[list[Shares]]) -> str:

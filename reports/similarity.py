@@ -6,6 +6,7 @@ E experts, G groups of parameters, S seeds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from bench.measure.statistics import Floats
 from reports import style
 from reports.facts import Distances, Probe, by_setting
 from reports.results import Results
-from reports.style import Picture, expert_picture
+from reports.style import Panel, Picture, expert_picture
 
 FEATURES = {"t": "temporal feature", "z": "video embedding", "last_ffn_branch": "last feed-forward branch"}
 RIGHT = 2**0.5  # relative distance of orthogonal vectors of one length
@@ -38,25 +39,28 @@ def _similarity_figure(settings: list[list[Probe]]) -> Figure:
     means = [np.mean([probe.similarity for probe in probes], axis=0) for probes in settings]
     low = min(0.5, *(mean.min() for mean in means))  # the paper's colour bar starts at 0.5
     side = 1.6 + 0.42 * max(len(mean) for mean in means)
-    with style.look():
-        figure, panels = style.panels(len(settings), side + 0.5, side)
-        for axes, probes, mean in zip(panels, settings, means, strict=True):
-            _feature_heatmap(axes, probes, mean, float(low))
-        figure.suptitle(f"{settings[0][0].subject.label}: similarity of experts", fontsize=9, parse_math=False)
-    return figure
+    parts = [
+        Panel(partial(_feature_heatmap, names=probes[0].names, mean=mean, low=float(low)), _feature_title(probes))
+        for probes, mean in zip(settings, means, strict=True)
+    ]
+    title = f"{settings[0][0].subject.label}: similarity of experts"
+    return style.figure(parts, side + 0.5, side, title=title, small=True)
 
 
-def _feature_heatmap(axes: Axes, probes: list[Probe], mean: np.ndarray, low: float) -> None:
-    first = probes[0]
+def _feature_heatmap(axes: Axes, names: Sequence[str], mean: np.ndarray, low: float) -> None:
     _heatmap(
-        axes, mean, (low, 1.0), "viridis", 7, xticklabels=first.names, yticklabels=first.names,
+        axes, mean, (low, 1.0), "viridis", 7, xticklabels=names, yticklabels=names,
         cbar_kws={"label": "cosine similarity"},
     )  # fmt: skip
     axes.set_xticklabels(axes.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
+
+
+def _feature_title(probes: list[Probe]) -> str:
+    first = probes[0]
     setting = ", ".join(filter(None, [first.subject.point, FEATURES.get(first.feature, first.feature), first.protocol]))
     spread = np.std([probe.similarity for probe in probes], axis=0, ddof=1).max() if len(probes) > 1 else 0
     seeds = f"{len(probes)} seeds, s.d. ≤ {spread:.3f}" if len(probes) > 1 else "1 seed"
-    axes.set_title(f"{setting}\n{first.videos} videos × {seeds}", fontsize=7.5, parse_math=False)
+    return f"{setting}\n{first.videos} videos × {seeds}"
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
@@ -98,20 +102,13 @@ def _distance_figure(seeds: list[Distances]) -> Figure:
     kinds.insert(1, ("cosine", first.groups[0], cosine_EE))
     side = 0.6 + 0.34 * distance_GEE.shape[1]
     limits = {"distance": max(RIGHT, float(np.nanmax(distance_GEE))), "cosine": 1.0}
-    with style.look():
-        figure, panels = style.panels(len(kinds), side, side + 0.1)
-        for axes, (kind, group, matrix_EE) in zip(panels, kinds, strict=True):
-            _weight_heatmap(axes, matrix_EE, limits[kind], f"{kind}, {group}")
-        figure.suptitle(f"{first.subject.name}: experts in weight space", fontsize=9, parse_math=False)
-        style.note(figure, _note(first, distance_SGEE, cosine_SGEE[:, :1]))
-    return figure
-
-
-def _weight_heatmap(axes: Axes, matrix_EE: Floats, top: float, title: str) -> None:
-    _heatmap(axes, matrix_EE, (0, top), "Blues", style.SMALL, cbar=False)
-    axes.set_title(title, fontsize=7.5, parse_math=False)
-    axes.set_xlabel("expert")
-    axes.set_ylabel("expert")
+    parts = [
+        Panel(partial(_heatmap, matrix=matrix_EE, limits=(0, limits[kind]), colours="Blues", cbar=False),
+              f"{kind}, {group}", "expert", "expert")
+        for kind, group, matrix_EE in kinds
+    ]  # fmt: skip
+    title, note = f"{first.subject.name}: experts in weight space", _note(first, distance_SGEE, cosine_SGEE[:, :1])
+    return style.figure(parts, side, side + 0.1, title=title, small=True, note=note)
 
 
 def _note(first: Distances, distance_SGEE: Floats, cosine_SGEE: Floats) -> str:
@@ -125,7 +122,7 @@ def _note(first: Distances, distance_SGEE: Floats, cosine_SGEE: Floats) -> str:
 
 
 def _heatmap(
-    axes: Axes, matrix: Floats, limits: tuple[float, float], colours: str, size: float, **more: object
+    axes: Axes, matrix: Floats, limits: tuple[float, float], colours: str, size: float = style.SMALL, **more: object
 ) -> None:
     """Draw a matrix with its numbers in the cells."""
     seaborn.heatmap(
