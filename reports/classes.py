@@ -111,7 +111,7 @@ def _category_figure(lines: pd.DataFrame) -> Figure:
     def legend(panels: list[Axes]) -> None:
         handles, names = panels[0].get_legend_handles_labels()
         unique = dict(zip(reversed(names), reversed(handles), strict=True))
-        panels[0].get_figure(root=True).legend(
+        panels[0].figure.legend(
             [unique[name] for name in choices], choices, loc="outside upper center", ncols=min(5, len(choices)),
             fontsize=style.SMALL, frameon=False, handletextpad=0.1, columnspacing=0.8, title_fontsize=8,
             title=", ".join(filter(None, [first["label"], first["point"]])),

@@ -1,6 +1,6 @@
 """Merging two suites, or two revisions of one, into one, whose page tests the rows of both against each other.
 
-A is the former one, B the new one. Ids and labels of rows start with their side; `Results.sides` has them without it.
+A is the former one, B the new one. Ids and labels of rows start with their side; `Results.sides` has labels without it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TypeVar
 import pandas as pd
 
 from reports.facts import Fact
-from reports.results import ReportSettings, Results, SideRow
+from reports.results import ReportSettings, Results
 
 SIDES = ("A", "B")
 Known = TypeVar("Known", bound=Fact)
@@ -86,7 +86,7 @@ def _side(results: Results, side: str, apart: Sequence[str]) -> Results:
         costs=tuple(map(renamed, results.costs)),
         trainings=tuple(replace(renamed(own), sharing=tuple(map(named, own.sharing))) for own in results.trainings),
         failures=tuple(replace(own, title=named(own.title)) for own in results.failures),
-        sides={named(row): SideRow(side, row, label) for row, label in results.labels.items()},
+        sides={named(row): label for row, label in results.labels.items()},
     )
 
 

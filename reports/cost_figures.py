@@ -53,7 +53,7 @@ def _price_figure(results: Results, measure: str) -> Figure | None:
     known = np.array([key in prices.index for key in summary[KEY].itertuples(index=False, name=None)])
     present = summary[f"{measure}_n"] > 0
     located = scatter.heights(summary[known & present], measure).join(prices, on=KEY)
-    titles = [title for title in prices if located[title].gt(0).any()]
+    titles = [str(title) for title in prices if located[title].gt(0).any()]
     if located.empty or not titles:
         return None
     facets = results.facets(located, results.settings.join)

@@ -52,7 +52,7 @@ def place(axes: Axes, labels: Sequence[Label], obstacles_K2: Floats) -> None:
 
     A label that had to move away from its point gets a thin leader.
     """
-    axes.get_figure(root=True).set_layout_engine("none")
+    axes.figure.set_layout_engine("none")  # type: ignore[union-attr]
     if not labels:
         return
     texts = [_text(axes, label) for label in labels]

@@ -94,7 +94,7 @@ def _accuracies(results: Results) -> Iterator[Change]:
     """Tests of B's rows against A's over videos and seeds, in which a point of an axis meets itself."""
     for test in comparisons(results):
         new, old = test.lines
-        row = ", ".join(filter(None, [results.sides[new["row"]].label, results.axis_text(new)]))
+        row = ", ".join(filter(None, [results.sides[new["row"]], results.axis_text(new)]))
         words, why = results.words(test.measure), test.skipped or ("" if test.videos else "results are missing")
         if why:
             yield Change(row, words, skipped=why)
@@ -148,7 +148,7 @@ def _trainings(results: Results) -> Iterator[Change]:
 
 def _name(results: Results, fact: Fact) -> str:
     """A subject's name without its side."""
-    return ", ".join(filter(None, [results.sides[fact.subject.row].label, fact.subject.point]))
+    return ", ".join(filter(None, [results.sides[fact.subject.row], fact.subject.point]))
 
 
 def _other(a: str, b: str) -> str:

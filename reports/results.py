@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,14 +37,6 @@ class ReportSettings:
     compare: tuple[tuple[str, str], ...] = ()
 
 
-class SideRow(NamedTuple):
-    """The side of a comparison that a row is of, and the row's id and label there."""
-
-    side: str
-    row: str
-    label: str
-
-
 @dataclass(frozen=True, eq=False)  # a table has no truth value; what is made of one is kept by identity
 class Results:
     """The results of one suite.
@@ -57,8 +49,8 @@ class Results:
     `predictions(identity)` gives `video`, `label`, `prediction`, `correct` of one evaluation; draws of classes share
     one, in which `correct` is a video's mean over its draws, nan without any. `protocols` maps a protocol to its
     `hash`, the named protocol that it starts from (`use`), its `changes` to that one, its `fields` and `notes`.
-    `published` are numbers of papers beside the measures that they belong to. `sides` has the side of every row of a
-    comparison by row id, and is empty for a single suite.
+    `published` are numbers of papers beside the measures that they belong to. `sides` has the label of every row of a
+    comparison without its side, and is empty for a single suite.
     Raises ValueError on missing columns or a trial that has two results for one part.
     """
 
@@ -81,7 +73,7 @@ class Results:
     trainings: tuple[TrainingCost, ...] = ()
     shares: tuple[Shares, ...] = ()
     failures: tuple[FailedStage, ...] = ()
-    sides: Mapping[str, SideRow] = field(default_factory=dict)
+    sides: Mapping[str, str] = field(default_factory=dict)
     class_names: Callable[[str], Sequence[str]] = lambda identity: ()  # candidates of an evaluation, by its identity
     answers: Callable[[str], NDArray[np.float32]] | None = None  # a quicker way to `correct` than all of `predictions`
 
