@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,11 +134,11 @@ def add_note(figure: Figure, text: str) -> None:
     figure.supxlabel(text, x=0.01, ha="left", fontsize=SMALL, color=FAINT)
 
 
-def share_top(panels: Sequence[Axes], most: float, room: float = 1.0) -> None:
-    """Give panels of shares the same limits, from 0 to at most `most` percent."""
-    top = min(most, room * max(axes.get_ylim()[1] for axes in panels))
+def share_heights(panels: Sequence[Axes], low: float | None = None, most: float = inf, room: float = 1.0) -> None:
+    """Give panels the same y limits, so that heights compare across them: up to `most`, with `room` above."""
+    bottoms, tops = zip(*(axes.get_ylim() for axes in panels), strict=True)
     for axes in panels:
-        axes.set_ylim(0, top)
+        axes.set_ylim(min(bottoms) if low is None else low, min(most, room * max(tops)))
 
 
 def panels(count: int, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Any]]:

@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 
 from reports import style
 from reports.curves import curve_axes, curve_figure, curve_measures
-from reports.experts import accuracy_figures
+from reports.experts import accuracy_figures, similarity_figures
 from reports.results import Results
-from reports.similarity import similarity_figures
 from reports.tradeoff import tradeoff_figure
 from tests.reports import synthetic
 
