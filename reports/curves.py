@@ -54,7 +54,7 @@ def curve_figure(results: Results, axis: str) -> Figure | None:
 
     def share_scales(panels: list[Axes]) -> None:
         for first in range(0, len(panels), len(facets)):
-            scatter.share_scale(panels[first : first + len(facets)])
+            style.share_heights(panels[first : first + len(facets)])
 
     def panel(measure: str, facet: str) -> Panel:
         lines = scatter.heights(facets[facet], measure)

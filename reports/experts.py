@@ -278,7 +278,7 @@ def _routing_figure(pools: list[list[Routing]]) -> Figure:
             _nominal(axes, np.asarray(first.odds), draws[0])
 
     def finish(panels: list[Axes]) -> None:
-        style.share_top(panels, 100)
+        style.share_heights(panels, 0, 100)
         panels[0].set_ylabel("share of draws in training (%)")
         panels[0].legend(loc="upper left", fontsize=style.SMALL, frameon=False, handlelength=1.2)
 
@@ -340,7 +340,7 @@ def _share_figure(settings: list[list[Shares]]) -> Figure:
     most = max(len(seeds[0].mean) for seeds in settings)
 
     def finish(panels: list[Axes]) -> None:
-        style.share_top(panels, 112, 1.12)
+        style.share_heights(panels, 0, 112, 1.12)
         panels[0].set_ylabel("share of the answer (%)")
 
     parts = [Panel(partial(_expert_bars, seeds=own), _share_title(own), "expert, counted from 0") for own in settings]
