@@ -85,7 +85,7 @@ def _prices(costs: tuple[Cost, ...]) -> pd.DataFrame:
     """
     values = [cost_values(cost.result) for cost in costs]
     prices = {"GFLOPs per video (2 per multiply-add)": [own["flops_video_counted"] / GIGA for own in values]}
-    if settings := [setting for cost in costs if (setting := _setting(cost))]:
+    if settings := list(filter(None, map(_setting, costs))):
         common = max(settings, key=settings.count)
         title = "Median ms per video\n({}, {}, batch {})".format(*common)
         prices[title] = [_ms(cost, common) for cost in costs]
@@ -148,11 +148,7 @@ def _names(lines: pd.DataFrame, results: Results, marks: dict[str, style.Mark]) 
     front = pareto_front(lines["x"], lines["y"])
     facets = results.facet_axes(results.settings.join)
     axes = [axis for axis in results.axes if axis not in facets]
-    best = {
-        index
-        for _, own in lines[~lines["row"].isin(lines["row"][front])].groupby("row")
-        for index in [own["y"].idxmax()]
-    }
+    best = set(lines[~lines["row"].isin(lines["row"][front])].groupby("row")["y"].idxmax())
     return [
         labels.Label(line["x"], line["y"], results.name(line, axes), marks[line["row"]].colour, 7.5 if member else 6.5)
         for (index, line), member in zip(lines.iterrows(), front, strict=True)

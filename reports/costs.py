@@ -109,8 +109,8 @@ def profile_tables(identity: str, result: dict[str, Any]) -> Iterator[Table]:
     yield from (grid.table(TERMINAL) for grid in profile_grids([(cost, "")]) if grid.lines)
 
 
-def profile_grids(profiles: list[Profiled]) -> Iterator[CostGrid]:
-    yield from (grid(profiles) for grid in (cost_grid, latency_grid, module_grid, expert_grid))
+def profile_grids(profiles: list[Profiled]) -> list[CostGrid]:
+    return [grid(profiles) for grid in (cost_grid, latency_grid, module_grid, expert_grid)]
 
 
 def _line(profile: Profiled, values: Values, **details: object) -> CostLine:

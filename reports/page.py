@@ -128,17 +128,12 @@ def _page(results: Results, images: list[Image], shown: list[Table], origins: Or
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    placed = {
-        "missing",
-        "provenance",
-        *(image.picture.section for image in images),
-        *(table.section for table in shown),
-    }
+    placed = {image.picture.section for image in images} | {table.section for table in shown}
     inline = {kind: (TEMPLATES / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")}
     return environment.get_template("report.html.j2").render(
         results=results,
         findings=[*sentences(results), *findings.findings(results)],
-        sections={name: title for name, title in SECTIONS.items() if name in placed},
+        sections={name: title for name, title in SECTIONS.items() if name in placed | {"missing", "provenance"}},
         images=images,
         tables=shown,
         missing=findings.missing(results),

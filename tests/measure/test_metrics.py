@@ -202,5 +202,6 @@ def test_accuracy_of_a_half_knows_only_the_drawn_classes() -> None:
     cosines_NVC = np.zeros((12, 2, 12))
     cosines_NVC[np.arange(12), :, np.arange(12)] = 0.5
     cosines_NVC[:, :, dropped] = 1.0  # would win everything if it were a candidate
-    nothing = np.ones((12, 2)), 1.0, "cos_mean", np.arange(12), np.zeros(12, bool)
-    assert subset_accuracies(cosines_NVC, *nothing, ids)[0] == {"top1": 100, "top5": 100, "mean_class": 100}
+    labels_N, failed_N = np.arange(12), np.zeros(12, bool)
+    found, _ = subset_accuracies(cosines_NVC, np.ones((12, 2)), 1.0, "cos_mean", labels_N, failed_N, ids)
+    assert found == {"top1": 100, "top5": 100, "mean_class": 100}
