@@ -89,26 +89,33 @@ def accuracy_table(results: Results, *, experts: bool = False) -> Table:
     summary, facets = results.summary(experts=experts), results.facet_axes(None)
     measures = {name: own for name, own in results.measures.items() if summary[f"{name}_planned"].any()}
     resampled, tests = bootstrap(results, experts), set[int]()
-    names = ["label", *results.axes, *(["expert"] if experts else []), "seeds"]
+    names = {"label": "Method", **results.axes, **({"expert": "Expert"} if experts else {}), "seeds": "Seeds"}
     rows = []
     for group in grouped(summary, facets):
         lines = group.to_dict("records")
         scores = [_column(results, measure, lines, resampled, tests) for measure in measures]
         for line, *numbers in zip(lines, *scores, strict=True):
-            rows.append((*cells(*(_name(line, name, results) for name in names)), *numbers))
-    notes = _notes(results, summary)
+            rows.append((*cells(*(value_text(line[name]) for name in names)), *numbers))
+    hashes = {name: _hash(results, name) for name in measures}
+    heads = [Column(head, number=name == "seeds") for name, head in names.items()]
+    for (name, measure), below in zip(measures.items(), _conditions(results, measures, summary), strict=True):
+        heads.append(Column(measure.title, True, below, hashes[name] and f"protocol {hashes[name]}, see Protocols"))
+    notes, named = (
+        _notes(results, summary),
+        ", ".join(f"{measures[name].title} {own}" for name, own in hashes.items() if own),
+    )
     caption = [_caption(results, measures, facets, bool(notes), tests), *_warnings(results, resampled)]
     name = "experts" if experts else "table"
     return Table(
         name,
         name,
         " ".join(caption),
-        (*_heads(results, experts), *_number_heads(results, measures, summary)),
+        tuple(heads),
         tuple(rows),
         tuple(f"{DAGGER} {note}" for note in notes),
         _values(summary, resampled),
         LEGEND,
-        _protocols(results, measures),
+        f"Protocols: {named}." if named else "",
     )
 
 
@@ -146,21 +153,6 @@ def _column(
     return [cell(place, own) for place, own in scores.items()]
 
 
-def _name(line: SummaryLine, name: str, results: Results) -> str:
-    return value_text(line[name]) if name in results.axes else str(line[name])
-
-
-def _heads(results: Results, experts: bool) -> list[Column]:
-    names = ["Method", *results.axes.values(), *(["Expert"] if experts else [])]
-    return [*map(Column, names), Column("Seeds", number=True)]
-
-
-def _number_heads(results: Results, measures: Mapping[str, Measure], summary: pd.DataFrame) -> Iterator[Column]:
-    for (name, measure), below in zip(measures.items(), _conditions(results, measures, summary), strict=True):
-        own = _hash(results, name)
-        yield Column(measure.title, True, below, f"protocol {own}, see Protocols" if own else "")
-
-
 def _values(summary: pd.DataFrame, resampled: Bootstrap) -> pd.DataFrame:
     """The numbers behind the table, unrounded: the summary, and `_low`, `_high` of 95 % intervals."""
     values = summary.copy()
@@ -171,33 +163,27 @@ def _values(summary: pd.DataFrame, resampled: Bootstrap) -> pd.DataFrame:
     return values
 
 
-def _conditions(results: Results, measures: Iterable[str], summary: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
+def _conditions(results: Results, measures: Iterable[str], summary: pd.DataFrame) -> list[tuple[str, ...]]:
     """Role, number of videos and parts, and meaning of ± of every measure; kinds that no measure has are left out."""
-    derived = ("", "", "", "")
     lines = dict(iter(results.table.groupby("protocol", sort=False)))
-    own = [_conditions_of(lines[name], name, summary) if name in lines else derived for name in measures]
-    kinds = [kind for kind in zip(*own, strict=True) if any(kind)]
-    return tuple(zip(*kinds, strict=True))
+    own = [_conditions_of(lines[name], name, summary) if name in lines else 4 * ("",) for name in measures]
+    return list(zip(*(kind for kind in zip(*own, strict=True) if any(kind)), strict=True))
 
 
-def _conditions_of(lines: pd.DataFrame, protocol: str, summary: pd.DataFrame) -> tuple[str, str, str, str]:
+def _conditions_of(lines: pd.DataFrame, protocol: str, summary: pd.DataFrame) -> tuple[str, ...]:
     """E.g. ("zero-shot", "3 splits of 3696–3783 videos", "± over 3 splits", "population s.d.")."""
     parts = f"{summary[f'{protocol}_parts'].max():.0f} {'draws' if is_draw(lines['part']).any() else 'splits'}"
-    several = summary[f"{protocol}_parts"] > 1
+    several, single = summary[f"{protocol}_parts"] > 1, summary["seeds"] == 1
     videos = f"{_span(lines['videos'])} videos" if lines["videos"].notna().any() else ""
-    single = several & (summary["seeds"] == 1)
-    where = "" if (summary["seeds"] == 1).all() else "1 seed: "
-    return (
-        " / ".join(lines["role"].unique()),
-        f"{parts} of {videos}" if several.any() and videos else videos,
-        f"{where}± over {parts}" if single.any() else "",
-        "population s.d." if single.any() else "",
-    )
+    roles, counted = " / ".join(lines["role"].unique()), f"{parts} of {videos}" if several.any() and videos else videos
+    if not (several & single).any():
+        return roles, counted, "", ""
+    return roles, counted, f"{'' if single.all() else '1 seed: '}± over {parts}", "population s.d."
 
 
-def _span(counts: pd.Series) -> str:
-    present = counts.dropna().astype(int)
-    return "–".join(str(count) for count in sorted({present.min(), present.max()}))
+def _span(counts: Iterable[float]) -> str:
+    present = sorted({int(count) for count in counts if count == count})
+    return "–".join(map(str, dict.fromkeys(present[:1] + present[-1:])))
 
 
 def _warnings(results: Results, resampled: Bootstrap) -> Iterator[str]:
@@ -205,16 +191,16 @@ def _warnings(results: Results, resampled: Bootstrap) -> Iterator[str]:
     yield "95 % intervals are in the CSV file and shown on hover."
     seeds = {int(count) for own in resampled.columns.values() for count in own.seeds_G}
     if few := sorted(count for count in seeds if 1 < count < ENOUGH):
-        span = f"{few[0]}–{few[-1]}" if len(few) > 1 else f"{few[0]}"
         plain = max(count for count in PLAIN_COVERAGE if count <= few[0])
         yield (
-            f"Caution, n = {span} seeds: these intervals take seeds to scatter like a Gaussian; a plain percentile "
-            f"bootstrap of so few covers as little as {PLAIN_COVERAGE[plain]} %, not 95 % (docs/statistics.md)."
+            f"Caution, n = {_span(few)} seeds: these intervals take seeds to scatter like a Gaussian; a plain "
+            f"percentile bootstrap of so few covers as little as {PLAIN_COVERAGE[plain]} %, not 95 % "
+            "(docs/statistics.md)."
         )
     alone = [place[0] for place in resampled.places if any(resampled.alone(place, name) for name in resampled.columns)]
     if alone:
-        labels = {row: label for row, label in results.labels().items() if row in alone}
-        names = "every row" if labels == results.labels() else ", ".join(labels.values())
+        labels = {row: label for row, label in results.labels.items() if row in alone}
+        names = "every row" if labels == results.labels else ", ".join(labels.values())
         yield f"One run: {names}; intervals and tests are over videos alone there, another seed may differ by more."
     if resampled.draws < DRAWS:
         yield f"{resampled.draws} resamples, because the suite has very many results."
@@ -237,7 +223,7 @@ def _caption(
         "A protocol of several splits or draws is their mean; in rows of one seed, ± is the population s.d. over them.",
         f"{derived}{SHARED.get(len(titles), ', per seed')}.",
         f"Bold: the best complete mean per column{within}, underlined, and all that are not significantly below it "
-        f"(5 %, t test over videos and seeds, Holm over the column's {_span(pd.Series(sorted(tests)))} tests).",
+        f"(5 %, t test over videos and seeds, Holm over the column's {_span(tests)} tests).",
         f"{DAGGER}: measured otherwise than the column says, as listed below; not compared, and in no harmonic mean.",
     ]
     said = [True, (results.table["part"] != "").any(), bool(derived), bool(tests), deviating]
@@ -252,7 +238,7 @@ def _notes(results: Results, summary: pd.DataFrame) -> tuple[str, ...]:
         for text in filter(None, dict.fromkeys(texts)):
             protocols = ", ".join(protocol for protocol, own in zip(results.roles, texts, strict=True) if own == text)
             points = found.setdefault((line["label"], protocols, text), {})
-            points[results.axis_text(line, list(results.axes))] = None
+            points[results.axis_text(line)] = None
     return tuple(
         f"{', '.join(filter(None, [label, '; '.join(points)]))} ({protocols}): {text}"
         for (label, protocols, text), points in found.items()
@@ -262,9 +248,3 @@ def _notes(results: Results, summary: pd.DataFrame) -> tuple[str, ...]:
 def _hash(results: Results, measure: str) -> str:
     """The hash of a column's protocol; empty if the protocol depends on the point, since there are several then."""
     return results.protocols[measure]["hash"] if measure in results.roles and not results.protocol_axes else ""
-
-
-def _protocols(results: Results, measures: Mapping[str, Measure]) -> str:
-    """The sentence that names the columns' protocols, if they can be named."""
-    named = [f"{measure.title} {own}" for name, measure in measures.items() if (own := _hash(results, name))]
-    return f"Protocols: {', '.join(named)}." if named else ""

@@ -8,7 +8,8 @@ import pandas as pd
 
 from bench.published.numbers import COMPARED
 from bench.published.pairing import OTHER_DATA, Pair
-from reports.accuracies import DIGITS, Score, score
+from reports.accuracies import Score, score
+from reports.comparisons import signed
 from reports.results import Results
 from reports.table import Table, TableCell, TableRow, cells, columns, frame
 
@@ -60,12 +61,9 @@ def _row(pair: Pair, line: pd.Series | None, measured: Score | None, results: Re
 
 def _values(pair: Pair, measured: Score | None) -> dict[str, object]:
     """The numbers of a line, unrounded, with every column of the file of published numbers."""
-    facts = {"mean": measured.mean, "std": measured.std, "n": measured.n} if measured else {}
     return {
-        "row": pair.row,
-        "point": pair.point,
-        "measure": pair.measure,
-        **{f"measured_{name}": facts.get(name) for name in ("mean", "std", "n")},
+        **{name: getattr(pair, name) for name in ("row", "point", "measure")},
+        **{f"measured_{name}": getattr(measured, name, None) for name in ("mean", "std", "n")},
         "same_protocol": _same(pair),
         "not_stated": "; ".join(pair.unstated),
         **{f"published_{name}": text for name, text in pair.number._asdict().items()},
@@ -74,29 +72,29 @@ def _values(pair: Pair, measured: Score | None) -> dict[str, object]:
 
 def _identity(pair: Pair, results: Results) -> str:
     """A record that a measured number comes from, "" while there is none."""
-    table = results.table
-    own = (table["row"] == pair.row) & (table["point"] == pair.point) & (table["protocol"] == pair.measure)
-    return next(iter(table.loc[own & (table["expert"] == "") & (table["identity"] != ""), "identity"]), "")
+    lines = results.lines(experts=False)
+    own = (lines["row"] == pair.row) & (lines["point"] == pair.point) & (lines["protocol"] == pair.measure)
+    return next(filter(None, lines.loc[own, "identity"]), "")
 
 
-def _measured(results: Results) -> list[tuple[Pair, pd.Series | None]]:
+def _measured(results: Results) -> Iterator[tuple[Pair, pd.Series | None]]:
     """Every pair with the line of `Results.summary` that it is about; costs stand elsewhere."""
     lines = {(line["row"], line["point"]): line for _, line in results.summary().iterrows()}
-    pairs = [pair for pair in results.published if pair.number.metric in COMPARED]
-    return [(pair, lines.get((pair.row, pair.point)) if pair.measure else None) for pair in pairs]
+    for pair in results.published:
+        if pair.number.metric in COMPARED:
+            yield pair, lines.get((pair.row, pair.point)) if pair.measure else None
 
 
 def _name(pair: Pair, line: pd.Series | None, results: Results) -> str:
     if line is not None:
-        return results.name(line, list(results.axes))
-    return ", ".join(filter(None, [results.labels()[pair.row], pair.point]))
+        return results.name(line)
+    return ", ".join(filter(None, [results.labels[pair.row], pair.point]))
 
 
 def _difference(pair: Pair, measured: Score | None) -> str:
     if measured is None or not measured.complete or not pair.comparable:
         return ""
-    difference = round(measured.mean - float(pair.number.value), DIGITS) + 0.0
-    return f"{difference:+.{DIGITS}f}".replace("-", "−")
+    return signed(measured.mean - float(pair.number.value))
 
 
 def _same(pair: Pair) -> str:
@@ -122,6 +120,4 @@ def _described(pair: Pair) -> str:
 
 def _caveats(pair: Pair) -> list[str]:
     """The notes of the file, a sentence each."""
-    return [
-        note.replace("reproduced_by_MoTE=", "reproduced by MoTE: ") for note in pair.number.notes.split("; ") if note
-    ]
+    return list(filter(None, pair.number.notes.replace("reproduced_by_MoTE=", "reproduced by MoTE: ").split("; ")))

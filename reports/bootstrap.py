@@ -5,7 +5,7 @@ Legend: N videos, T trials, G rows (row × point × expert), B resamples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from bench.measure.statistics import (
     holm,
     nested_intervals,
 )
-from reports.results import TRIAL, Place, Results
+from reports.results import PLACE, TRIAL, Place, Results
 
 FEW_DRAWS, MANY = 500, 4000  # resamples for more than so many numbers of trials
 TrialKey = tuple[str, str, str, int]  # a place and a seed
@@ -72,7 +72,9 @@ class Bootstrap:
         if not own.seeds_G[row]:
             return None
         low, high = (float(bounds[row]) for bounds in self.intervals[measure])
-        return Interval(low, high, f"{own.videos} videos{self._seeds(place, int(own.seeds_G[row]))}")
+        seeds = f" and {own.seeds_G[row]} seeds" if own.seeds_G[row] > 1 else ", this seed only"
+        varying = ", nothing else varies" if place in self.fixed else seeds
+        return Interval(low, high, f"{own.videos} videos{varying}")
 
     def gaps(self, measure: str, competing: Sequence[Place]) -> dict[Place, Gap]:
         """The distances of the `competing` rows from the best of them, which comes first with no gap."""
@@ -88,27 +90,17 @@ class Bootstrap:
         """True if a row has a single run although another seed could give another result."""
         return bool(self.columns[measure].seeds_G[self.places[place]] == 1) and place not in self.fixed
 
-    def _seeds(self, place: Place, seeds: int) -> str:
-        if place in self.fixed:
-            return ", nothing else varies"
-        return f" and {seeds} seeds" if seeds > 1 else ", this seed only"
 
-
-def bootstrap(results: Results, experts: bool = False) -> Bootstrap:
+@lru_cache(maxsize=4)  # rows and expert choices of two reports
+def bootstrap(results: Results, experts: bool) -> Bootstrap:
     """Resample the videos behind all rows, or behind all expert choices.
 
     Videos of different protocols are resampled independently. Every trial's harmonic means are computed anew in each
-    resample, from its own accuracies there, so that effects of one training on several protocols stay together. Made
-    once for a report.
+    resample, from its own accuracies there, so that effects of one training on several protocols stay together.
     """
-    return _made(results, experts)
-
-
-@lru_cache(maxsize=4)  # rows and expert choices of two reports
-def _made(results: Results, experts: bool) -> Bootstrap:
     trials = results.scores(experts=experts)
     draws = FEW_DRAWS if len(trials) * len(results.measures) > MANY else DRAWS
-    keys = list(trials[TRIAL[:3]].itertuples(index=False, name=None))
+    keys = list(trials[PLACE].itertuples(index=False, name=None))
     places = {place: row for row, place in enumerate(dict.fromkeys(keys))}
     row_T = np.array([places[key] for key in keys], dtype=int)
     resampled = _resampled(results, trials, draws, experts)
@@ -133,58 +125,46 @@ def answers(results: Results, lines: pd.DataFrame) -> dict[TrialKey, NDArray[np.
     columns = (lines[name] for name in (*TRIAL, "dataset", "part", "identity"))
     for row, point, expert, seed, dataset, part, identity in zip(*columns, strict=True):
         parts.setdefault((row, point, expert, seed), {})[identity] = f"{dataset} {part}"
-    joined: dict[tuple[str, ...], _Union] = {}
+    splits: dict[tuple[str, ...], tuple[list[NDArray[np.intp]], int]] = {}  # the places of their videos in the union
     found = {}
     for key, own in parts.items():
         if "" in own:
             continue
-        if len(own) > 1 and (kinds := tuple(own.values())) not in joined:
-            joined[kinds] = _Union([results.predictions(identity)["video"] for identity in own])
-        found[key] = joined[kinds].shares(results, own) if len(own) > 1 else _measured(results.correct(next(iter(own))))
+        correct = [results.correct(identity) for identity in own]
+        if len(own) == 1:
+            found[key] = correct[0][~np.isnan(correct[0])]
+            continue
+        if (kinds := tuple(own.values())) not in splits:
+            codes, videos = pd.factorize(pd.concat([results.predictions(identity)["video"] for identity in own]))
+            splits[kinds] = np.split(codes, np.cumsum([len(split_N) for split_N in correct])[:-1]), len(videos)
+        places, count = splits[kinds]
+        found[key] = np.zeros(count, np.float32)
+        for split, split_N in zip(places, correct, strict=True):
+            found[key][split] += split_N / len(split)
+        found[key] *= count / len(own)
     return found
-
-
-class _Union:
-    """The videos of several splits, each once."""
-
-    def __init__(self, splits: list[pd.Series]) -> None:
-        codes, videos = pd.factorize(pd.concat(splits))
-        self.places = np.split(codes, np.cumsum([len(split) for split in splits])[:-1])
-        self.videos = len(videos)
-
-    def shares(self, results: Results, identities: Iterable[str]) -> NDArray[np.float32]:
-        added_N = np.zeros(self.videos, np.float32)
-        for places, identity in zip(self.places, identities, strict=True):
-            added_N[places] += results.correct(identity) / len(places)
-        return added_N * (self.videos / len(self.places))
-
-
-def _measured(correct_N: NDArray[np.float32]) -> NDArray[np.float32]:
-    missing_N = np.isnan(correct_N)
-    return correct_N[~missing_N] if missing_N.any() else correct_N
 
 
 def _resampled(results: Results, trials: pd.DataFrame, draws: int, experts: bool) -> dict[str, tuple[Singles, int]]:
     """Every measure of every trial on resampled videos, [T,B] in percent, and the number of videos behind it."""
-    lines = results.table[(results.table["expert"] != "") == experts]
-    own = {str(protocol): group for protocol, group in lines.groupby("protocol", sort=False)}
+    lines = results.lines(experts)
     trial = {key: place for place, key in enumerate(trials[TRIAL].itertuples(index=False, name=None))}
     found: dict[str, tuple[Singles, int]] = {}
     for name, measure in results.measures.items():
         if measure.needs:
             sides = [found[need] for need in measure.needs]
             found[name] = _harmonic_means([draws_TB for draws_TB, _ in sides]), min(videos for _, videos in sides)
-            continue
-        found[name] = _accuracies(results, name, own.get(name, lines[:0]), trial, draws)
-        found[name][0][:] += trials[name].to_numpy(np.float32)[:, None]
+        else:
+            found[name] = _changes(results, lines[lines["protocol"] == name], name, trial, draws)
+            found[name][0][:] += trials[name].to_numpy(np.float32)[:, None]
     return found
 
 
-def _accuracies(
-    results: Results, protocol: str, lines: pd.DataFrame, trial: dict[TrialKey, int], draws: int
+def _changes(
+    results: Results, lines: pd.DataFrame, protocol: str, trial: dict[TrialKey, int], draws: int
 ) -> tuple[Singles, int]:
     """Changes of one protocol's accuracies in each resample, which rows on the same data and videos share."""
-    dataset = dict(zip(zip(*(lines[name] for name in TRIAL), strict=True), lines["dataset"], strict=True))
+    dataset = lines.set_index(TRIAL)["dataset"].to_dict()
     lists: dict[tuple[str, int], dict[int, NDArray[np.float32]]] = {}
     for key, correct_N in answers(results, lines).items():
         lists.setdefault((dataset[key], len(correct_N)), {})[trial[key]] = correct_N

@@ -5,9 +5,9 @@ B resamples, C classes, N videos.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 
 import numpy as np
@@ -21,7 +21,7 @@ from bench.measure.statistics import TAILS
 from reports import style
 from reports.comparisons import interval_text, pairings, signed
 from reports.results import TRIAL, Results
-from reports.style import Picture, expert_picture
+from reports.style import Panel, Picture, expert_picture
 from reports.table import Table, cells, columns, frame
 
 SETTING = ["row", "label", "point", "protocol"]
@@ -67,7 +67,7 @@ def category_table(results: Results) -> pd.DataFrame:
 def category_figures(results: Results) -> Iterator[Picture]:
     """Per row, point and protocol, the classes in which the choices of experts differ most."""
     for (row, point, protocol), lines in category_table(results).groupby(["row", "point", "protocol"], sort=False):
-        name = ", ".join(filter(None, [results.labels()[str(row)], str(point)]))
+        name = ", ".join(filter(None, [results.labels[str(row)], str(point)]))
         caption = f"Accuracy by class on {protocol}, where the experts of {name} differ most."
         yield expert_picture("classes", (str(row), str(point), str(protocol)), caption, _category_figure(lines))
 
@@ -90,36 +90,36 @@ def _names(results: Results, identity: str, labels: pd.Series) -> list[str]:
 def _category_figure(lines: pd.DataFrame) -> Figure:
     first, choices = lines.iloc[0], list(lines["expert"].unique())
     classes = lines.drop_duplicates("class").sort_values("spread", ascending=False, kind="stable")
-    drawn = classes.head(SHOWN)
-    with style.look():
-        figure, (axes,) = style.panels(1, 3.6, max(2.2, 0.95 + 0.25 * len(drawn)))
-        for place, (_, own) in enumerate(drawn.iterrows()):
-            _draw_class(axes, place, lines[lines["class"] == own["class"]], choices)
+    drawn, marks = classes.head(SHOWN), style.marks(choices, choices[0])
+    shift = dict(zip(choices, np.linspace(-0.3, 0.3, len(choices)), strict=True))
+
+    def draw(axes: Axes) -> None:
+        """The choices of each class below each other, with one standard deviation over seeds."""
+        for place, name in enumerate(drawn["class"]):
+            own = lines[lines["class"] == name]
+            axes.plot([own["mean"].min(), own["mean"].max()], [place, place], color=style.GRID, linewidth=4, zorder=1)
+            for _, line in own.iterrows():
+                mark = marks[line["expert"]]
+                axes.errorbar(
+                    line["mean"], place + shift[line["expert"]], xerr=np.nan_to_num(line["std"]), color=mark.colour,
+                    marker=mark.marker, markersize=7 if mark.marker == "*" else 4, markeredgecolor="white",
+                    markeredgewidth=0.4, elinewidth=0.8, linestyle="none", label=line["expert"], zorder=3,
+                )  # fmt: skip
         _name_classes(axes, drawn, LONGEST_OF_EXPERTS)
         axes.set_xlim(-3, 103)
-        axes.set_xlabel(f"top-1 of the class, {first['protocol']} (%)", parse_math=False)
-        title = ", ".join(filter(None, [first["label"], first["point"]]))
-        handles = axes.get_legend_handles_labels()
-        unique = dict(zip(reversed(handles[1]), reversed(handles[0]), strict=True))
-        figure.legend(
+
+    def legend(panels: list[Axes]) -> None:
+        handles, names = panels[0].get_legend_handles_labels()
+        unique = dict(zip(reversed(names), reversed(handles), strict=True))
+        panels[0].figure.legend(
             [unique[name] for name in choices], choices, loc="outside upper center", ncols=min(5, len(choices)),
-            fontsize=style.SMALL, frameon=False, handletextpad=0.1, columnspacing=0.8, title=title, title_fontsize=8,
+            fontsize=style.SMALL, frameon=False, handletextpad=0.1, columnspacing=0.8, title_fontsize=8,
+            title=", ".join(filter(None, [first["label"], first["point"]])),
         )  # fmt: skip
-        style.note(figure, _category_note(lines, len(drawn), len(classes)))
-    return figure
 
-
-def _draw_class(axes: Axes, place: int, lines: pd.DataFrame, choices: Sequence[str]) -> None:
-    """Draw the choices of one class below each other, with one standard deviation over seeds."""
-    marks = style.marks(choices, choices[0])
-    axes.plot([lines["mean"].min(), lines["mean"].max()], [place, place], color=style.GRID, linewidth=4, zorder=1)
-    for _, line in lines.iterrows():
-        mark, shift = marks[line["expert"]], np.linspace(-0.3, 0.3, len(choices))[choices.index(line["expert"])]
-        axes.errorbar(
-            line["mean"], place + shift, xerr=np.nan_to_num(line["std"]), color=mark.colour, marker=mark.marker,
-            markersize=7 if mark.marker == "*" else 4, markeredgecolor="white", markeredgewidth=0.4, elinewidth=0.8,
-            linestyle="none", label=line["expert"], zorder=3,
-        )  # fmt: skip
+    panel = Panel(draw, x=f"top-1 of the class, {first['protocol']} (%)")
+    height, note = max(2.2, 0.95 + 0.25 * len(drawn)), _category_note(lines, len(drawn), len(classes))
+    return style.figure([panel], 3.6, height, note=note, after=legend)
 
 
 def _name_classes(axes: Axes, lines: pd.DataFrame, longest: int) -> None:
@@ -203,7 +203,7 @@ def class_differences(results: Results) -> tuple[ClassDifferences, ...]:
 def _differences(results: Results) -> Iterator[ClassDifferences]:
     cells = results.table.groupby([*TRIAL[:3], "protocol"], sort=False).indices
     for a, b in pairings(results):
-        names = [results.name(side, list(results.axes)) for side in (a, b)]
+        names = [results.name(side) for side in (a, b)]
         for protocol in results.roles:
             if any(side[f"{protocol}_deviation"] or not side[f"{protocol}_n"] for side in (a, b)):
                 continue
@@ -256,18 +256,13 @@ def _row(own: ClassDifferences, line: pd.Series) -> tuple[str, ...]:
 
 def _figure(own: ClassDifferences) -> Figure:
     lines = own.extremes
-    with style.look():
-        figure, (axes,) = style.panels(1, 3.6, max(2.2, 1.1 + 0.22 * len(lines)))
-        _draw(axes, lines)
-        axes.set_xlabel(f"{own.a} − {own.b}\ntop-1 of the class, {own.protocol} (points)", parse_math=False)
-        videos = int(own.classes["videos"].sum())
-        style.note(
-            figure,
-            f"{len(lines)} of {len(own.classes)} classes, with numbers of videos ({videos} in all); "
-            f"n = {own.seeds[0]} / {own.seeds[1]} seeds.\nBars: 95 % bootstrap intervals over the class's videos.\n"
-            "Classes chosen by these numbers overstate differences.",
-        )
-    return figure
+    note = (
+        f"{len(lines)} of {len(own.classes)} classes, with numbers of videos ({own.classes['videos'].sum()} in all); "
+        f"n = {own.seeds[0]} / {own.seeds[1]} seeds.\nBars: 95 % bootstrap intervals over the class's videos.\n"
+        "Classes chosen by these numbers overstate differences."
+    )
+    panel = Panel(partial(_draw, lines=lines), x=f"{own.a} − {own.b}\ntop-1 of the class, {own.protocol} (points)")
+    return style.figure([panel], 3.6, max(2.2, 1.1 + 0.22 * len(lines)), note=note)
 
 
 def _draw(axes: Axes, lines: pd.DataFrame) -> None:

@@ -117,12 +117,10 @@ def _failures(graph: Graph, store: Store) -> Iterator[FailedStage]:
 def _origins(records: dict[str, Record]) -> dict[str, list[str]]:
     """The provenance of the records, each distinct value once."""
     found: dict[str, set[str]] = {}
-    for record in records.values():
-        origin = record["provenance"]
-        for name in ORIGINS:
-            found.setdefault(name, set()).add(str(origin.get(name)))
-        for package, version in origin["versions"].items():
-            found.setdefault(f"{package} version", set()).add(version)
+    for origin in (record["provenance"] for record in records.values()):
+        versions = {f"{package} version": version for package, version in origin["versions"].items()}
+        for name, value in ({name: str(origin.get(name)) for name in ORIGINS} | versions).items():
+            found.setdefault(name, set()).add(value)
     return {name: sorted(values) for name, values in found.items()}
 
 
@@ -144,18 +142,19 @@ class _Shared:
     def subject(self) -> Subject:
         """The first trial, at the axis values that all trials agree on."""
         first, *others = self.trials
-        return _subject(first, self.stage, [own for own in first.point if all(own in trial.point for trial in others)])
+        shared = [own for own in first.point if all(own in trial.point for trial in others)]
+        return Subject(first.row, first.label, _text(shared), self.stage.identity, first.seed)
 
 
 def collect_costs(cells: Iterable[ProbeCell], store: Store) -> Iterator[Cost]:
     """A cost for each row and point of which a profile is done; it does not depend on the seed."""
-    found: set[tuple[str, str]] = set()
+    found: dict[tuple[str, str], ProbeCell] = {}
     for cell in cells:
-        key = (cell.trial.row, _text(cell.trial.point))
-        if key not in found and store.done(*cell.stage.key):
-            found.add(key)
-            result = store.read(*cell.stage.key)["result"]
-            yield Cost(_subject(cell.trial, cell.stage, cell.trial.point), result, result["machine"])
+        if store.done(*cell.stage.key):
+            found.setdefault((cell.trial.row, _text(cell.trial.point)), cell)
+    for cell in found.values():
+        result = _result(cell.stage, store)
+        yield Cost(_subject(cell), result, result["machine"])
 
 
 def collect_trainings(cells: Iterable[Cell | ProbeCell], store: Store) -> Iterator[TrainingCost]:
@@ -203,16 +202,16 @@ def collect_routing(cells: Iterable[ProbeCell], store: Store) -> Iterator[Routin
 
 def _probe(probe: ProbeCell, store: Store, result: dict[str, Any]) -> Probe:
     similarity = _tensors(probe.stage, store, "similarity")["similarity"]
-    subject = _subject(probe.trial, probe.stage, probe.trial.point)
     feature, names = probe.stage.spec["feature"], tuple(result["names"])
-    return Probe(subject, probe.protocol, feature, names, similarity, result["videos"])
+    return Probe(_subject(probe), probe.protocol, feature, names, similarity, result["videos"])
 
 
 def _shares(probe: ProbeCell, result: dict[str, Any]) -> Iterator[Shares]:
     """The experts' shares of the answer; nothing if the method does not tell them."""
     if shares := result.get("shares"):
-        subject = _subject(probe.trial, probe.stage, probe.trial.point)
-        yield Shares(subject, probe.protocol, np.array(shares["mean"]), np.array(shares["std"]), result["videos"])
+        yield Shares(
+            _subject(probe), probe.protocol, np.array(shares["mean"]), np.array(shares["std"]), result["videos"]
+        )
 
 
 def _finished(cells: Iterable[Cell | ProbeCell], store: Store, kind: str) -> Iterator[_Shared]:
@@ -225,8 +224,9 @@ def _finished(cells: Iterable[Cell | ProbeCell], store: Store, kind: str) -> Ite
     yield from (own for own in found.values() if store.done(*own.stage.key))
 
 
-def _subject(trial: Trial, stage: Stage, point: Iterable[tuple[str, object]]) -> Subject:
-    return Subject(trial.row, trial.label, _text(point), stage.identity, trial.seed)
+def _subject(cell: ProbeCell) -> Subject:
+    trial = cell.trial
+    return Subject(trial.row, trial.label, _text(trial.point), cell.stage.identity, trial.seed)
 
 
 def _text(point: Iterable[tuple[str, object]]) -> str:

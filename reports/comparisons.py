@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
 from itertools import product
@@ -13,9 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.core.errors import unknown
-from bench.measure.statistics import Floats, Tests, difference_tests, holm, mcnemar, paired_permutation_test
-from reports.bootstrap import answers, bootstrap
-from reports.results import TRIAL, Place, Results, place_of
+from bench.measure.statistics import Floats, difference_tests, holm, mcnemar, sign_flip_test
+from reports.bootstrap import Bootstrap, answers, bootstrap
+from reports.results import PLACE, Place, Results, place_of
 from reports.table import Table, TableCell, TableRow, cells, columns, frame
 
 LEVEL = 0.05
@@ -71,7 +71,7 @@ def pairings(results: Results) -> tuple[Pairing, ...]:
     measure, up to `MOST` pairs of points. Raises UserError for an unknown row.
     """
     summary = results.summary(alike=True)
-    points: dict[str, list[pd.Series]] = {row: [] for row in results.labels()}
+    points: dict[str, list[pd.Series]] = {row: [] for row in results.labels}
     for _, line in summary.iterrows():
         points[line["row"]].append(line)
     named = results.settings.compare or tuple((row, _base(results, summary)) for row in points)
@@ -102,14 +102,28 @@ def comparisons(results: Results) -> list[Comparison]:
     its column is skipped. Raises UserError for an unknown row and ValueError if the two sides were measured on
     different videos.
     """
-    pairs = pairings(results)
-    sides = _Sides(results, pairs)
-    found = [
-        _compare(number, measure, sides)
-        for number, (a, b) in enumerate(sides.places)
-        for measure, own in results.measures.items()
-        if all(sides.comparable(a, b, protocol) for protocol in own.inputs)
-    ]
+    pairs, estimates = pairings(results), bootstrap(results, False)
+    places = [(place_of(a), place_of(b)) for a, b in pairs]
+    first_P, second_P = np.reshape([estimates.places[place] for both in places for place in both], (-1, 2)).T
+    tests = {name: difference_tests(own, first_P, second_P) for name, own in estimates.columns.items()}
+    permutations = PERMUTATIONS if len(pairs) * len(results.roles) <= MANY_TESTS else FEW_PERMUTATIONS
+    videos = _Videos(results, {place for both in places for place in both})
+    found = []
+    for number, (pair, (a, b)) in enumerate(zip(pairs, places, strict=True)):
+        for measure, needed in results.measures.items():
+            if not all(videos.comparable(a, b, protocol) for protocol in needed.inputs):
+                continue
+            own = _untested(results, pair, measure, estimates)
+            if all(own.seeds) and not own.skipped:
+                alone = any(estimates.alone(place, measure) for place in (a, b))
+                difference, low, high, p_seeds = (float(column[number]) for column in tests[measure])
+                p, count = (
+                    videos.tested(own, a, b, permutations) if own.role else (NAN, estimates.columns[measure].videos)
+                )
+                own = replace(
+                    own, difference=difference, low=low, high=high, p=p, videos=count, p_seeds=p_seeds, alone=alone
+                )
+            found.append(own)
     corrected = holm([own.p_seeds for own in found])
     return [replace(own, corrected=float(p)) for own, p in zip(found, corrected, strict=True)]
 
@@ -129,35 +143,30 @@ def comparison_tables(results: Results) -> Iterator[Table]:
         )
 
 
-class _Sides:
-    """The inputs of the tests between rows: estimates, and each video's correctness as a mean over seeds."""
+class _Videos:
+    """Each video's correctness as a mean over seeds, and the names of videos, of the rows that are compared."""
 
-    def __init__(self, results: Results, pairs: Sequence[Pairing]) -> None:
-        self.results, self.resampled, self.pairs = results, bootstrap(results), pairs
-        self.places = [(place_of(pair.a), place_of(pair.b)) for pair in pairs]
-        self.names = [[results.name(side, list(results.axes)) for side in pair] for pair in pairs]
-        few = len(pairs) * len(results.roles) <= MANY_TESTS
-        self.permutations = PERMUTATIONS if few else FEW_PERMUTATIONS
-        compared, table = {place for both in self.places for place in both}, results.table
-        self.lines = table[[key in compared for key in zip(*(table[name] for name in TRIAL[:3]), strict=True)]]
-        self.datasets: dict[tuple[Place, str], set[str]] = {}
-        self.lists: dict[tuple[str, str, str], dict[str, str]] = {}  # row, protocol, dataset -> a record of each part
-        columns = (self.lines[name] for name in (*TRIAL[:3], "protocol", "dataset", "part", "identity"))
-        for row, point, expert, protocol, dataset, part, identity in zip(*columns, strict=True):
-            self.datasets.setdefault(((row, point, expert), protocol), set()).add(dataset)
-            if identity:
-                self.lists.setdefault((row, protocol, dataset), {}).setdefault(part, identity)
+    def __init__(self, results: Results, compared: set[Place]) -> None:
+        self.results, table = results, results.table
+        self.lines = table[[key in compared for key in zip(*(table[name] for name in PLACE), strict=True)]]
+        self.datasets = self.lines.groupby([*PLACE, "protocol"])["dataset"].agg(frozenset).to_dict()
+        parts = self.lines[self.lines["identity"] != ""].drop_duplicates(["row", "protocol", "dataset", "part"])
+        self.parts = parts.groupby(["row", "protocol", "dataset"])["identity"].agg(dict.fromkeys).to_dict()
         self.listed = cache(self._listed)
 
     def comparable(self, a: Place, b: Place, protocol: str) -> bool:
         """True if both have a protocol, on the same data."""
-        return self.datasets.get((a, protocol), set()) == self.datasets.get((b, protocol)) != set()
+        return (*a, protocol) in self.datasets and self.datasets[*a, protocol] == self.datasets.get((*b, protocol))
 
-    @cached_property
-    def tests(self) -> dict[str, Tests]:
-        """The tests of all pairs over videos and seeds, by measure."""
-        first_P, second_P = np.transpose([[self.resampled.places[place] for place in both] for both in self.places])
-        return {name: difference_tests(own, first_P, second_P) for name, own in self.resampled.columns.items()}
+    def tested(self, own: Comparison, a: Place, b: Place, permutations: int) -> tuple[float, int]:
+        """p over the videos of a protocol, and their number."""
+        a_N, b_N = (self.correct[own.measure][place] for place in (a, b))
+        if len(a_N) != len(b_N) or self._names(a, own.measure) != self._names(b, own.measure):
+            raise ValueError(
+                f"{own.a} and {own.b} were measured on different videos of {own.measure}, or in another order"
+            )
+        exact = own.seeds == (1, 1) and bool(np.isin([a_N, b_N], (0, 1)).all())
+        return mcnemar(a_N - b_N) if exact else sign_flip_test(a_N - b_N, permutations), len(a_N)
 
     @cached_property
     def correct(self) -> dict[str, dict[Place, Floats]]:
@@ -173,46 +182,23 @@ class _Sides:
             found[str(protocol)] = {place: np.mean(own, axis=0, dtype=float) for place, own in seeds.items()}
         return found
 
-    def videos(self, place: Place, protocol: str) -> list[list[str]]:
+    def _names(self, place: Place, protocol: str) -> list[list[str]]:
         """The names of a row's videos in their order; all points of a row on one dataset have the same."""
-        return [self.listed(place[0], protocol, dataset) for dataset in sorted(self.datasets[place, protocol])]
+        return [self.listed(place[0], protocol, dataset) for dataset in sorted(self.datasets[*place, protocol])]
 
     def _listed(self, row: str, protocol: str, dataset: str) -> list[str]:
-        parts = dict.fromkeys(self.lists[row, protocol, dataset].values())
-        return [video for identity in parts for video in self.results.predictions(identity)["video"]]
+        records = self.parts[row, protocol, dataset]
+        return [video for identity in records for video in self.results.predictions(identity)["video"]]
 
 
-def _compare(number: int, measure: str, sides: _Sides) -> Comparison:
-    results, own, (a, b) = sides.results, sides.resampled.columns[measure], sides.places[number]
-    name_a, name_b = sides.names[number]
-    seeds = tuple(int(own.seeds_G[sides.resampled.places[place]]) for place in (a, b))
-    skipped = _skipped(sides.pairs[number], (name_a, name_b), measure, results)
-    title, role = results.measures[measure].title, results.roles.get(measure, "")
-    blank = Comparison(name_a, name_b, sides.pairs[number], measure, title, role, (seeds[0], seeds[1]), skipped)
-    if skipped or not all(seeds):
-        return blank
-    difference, low, high, p_seeds = (float(column[number]) for column in sides.tests[measure])
-    alone = any(sides.resampled.alone(place, measure) for place in (a, b))
-    tested = replace(blank, difference=difference, low=low, high=high, p_seeds=p_seeds, videos=own.videos, alone=alone)
-    if not role:
-        return tested
-    a_N, b_N = (sides.correct[measure][place] for place in (a, b))
-    if len(a_N) != len(b_N) or sides.videos(a, measure) != sides.videos(b, measure):
-        raise ValueError(f"{name_a} and {name_b} were measured on different videos of {measure}, or in another order")
-    return replace(tested, videos=len(a_N), p=_p_over_videos(a_N, b_N, blank.seeds, sides.permutations))
-
-
-def _skipped(pair: Pairing, names: tuple[str, str], measure: str, results: Results) -> str:
+def _untested(results: Results, pair: Pairing, measure: str, estimates: Bootstrap) -> Comparison:
+    names = [results.name(side) for side in pair]
     deviations = zip(names, (side[f"{measure}_deviation"] for side in pair), strict=True)
     what = "{} has {}" if measure in results.roles else "{} has {} measured otherwise than the column says"
-    return "; ".join(what.format(name, deviation) for name, deviation in deviations if deviation)
-
-
-def _p_over_videos(a_N: Floats, b_N: Floats, seeds: tuple[int, int], permutations: int) -> float:
-    whole = all(bool(np.isin(side_N, (0, 1)).all()) for side_N in (a_N, b_N))
-    if seeds == (1, 1) and whole:
-        return mcnemar(a_N, b_N)[1]
-    return paired_permutation_test(a_N, b_N, permutations)[1]
+    skipped = "; ".join(what.format(name, deviation) for name, deviation in deviations if deviation)
+    seeds_a, seeds_b = (int(estimates.columns[measure].seeds_G[estimates.places[place_of(side)]]) for side in pair)
+    title, role = results.measures[measure].title, results.roles.get(measure, "")
+    return Comparison(names[0], names[1], pair, measure, title, role, (seeds_a, seeds_b), skipped)
 
 
 def _row(own: Comparison) -> TableRow:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from math import ceil, floor, log10, nan
 
@@ -14,15 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from reports import labels, scatter, style
-from reports.costs import GIGA, MEGA, Values, cost_values, digits, expert_values, flop_unit, pareto_front
+from reports.costs import GIGA, MEGA, cost_values, digits, expert_values, flop_unit, pareto_front
 from reports.facts import Cost
 from reports.results import Results
-from reports.style import Picture
+from reports.style import Panel, Picture
 
 WIDE = 10.0  # from here on, largest over smallest price, the axis is logarithmic
 ROOM = 0.18  # around the points, of their range
 KEY = ["row", "point"]
-LETTERS = 19  # of the small print, an inch
 
 
 def cost_figures(results: Results) -> Iterator[Picture]:
@@ -54,29 +53,29 @@ def _price_figure(results: Results, measure: str) -> Figure | None:
     known = np.array([key in prices.index for key in summary[KEY].itertuples(index=False, name=None)])
     present = summary[f"{measure}_n"] > 0
     located = scatter.heights(summary[known & present], measure).join(prices, on=KEY)
-    titles = [title for title in prices if located[title].gt(0).any()]
+    titles = [str(title) for title in prices if located[title].gt(0).any()]
     if located.empty or not titles:
         return None
     facets = results.facets(located, results.settings.join)
-    marks = style.marks(results.labels(), results.settings.reference)
-    with style.look():
-        figure, panels = style.panels(len(facets) * len(titles), 3.5, 3.3, columns=len(titles))
-        drawn = []
-        for axes, ((facet, lines), title) in zip(panels, product(facets.items(), titles), strict=True):
-            lines = lines.assign(x=lines[title], dx=0.0).dropna(subset=["x"])
-            axes.set_title(facet, parse_math=False)
-            axes.set_xlabel(title, parse_math=False)
-            axes.set_ylabel(scatter.axis_title(results, measure) if title == titles[0] else "")
+    marks = style.marks(results.labels, results.settings.reference)
+
+    def panel(facet: str, price: str) -> Panel:
+        lines = facets[facet].assign(x=facets[facet][price], dx=0.0).dropna(subset=["x"])
+
+        def draw(axes: Axes) -> None:
             _fit(axes, lines["x"], located)
-            _draw(axes, lines, marks)
-            drawn.append((axes, lines))
-        note = _note(summary, measure, known, present, results.costs)
-        style.note(figure, _wrapped(note, figure.get_figwidth()))
-        figure.draw_without_rendering()  # settles the layout, which direct labels depend on
-        figure.set_layout_engine("none")
-        for axes, lines in drawn:
+            axes.plot(*_steps(axes, lines), color=style.FAINT, linewidth=1.0, zorder=1.5)
+            for row, group in lines.groupby("row", sort=False):
+                scatter.bars(axes, group, marks[str(row)])
+
+        def label(axes: Axes) -> None:
             labels.place(axes, _names(lines, results, marks), _obstacles(axes, lines))
-    return figure
+
+        return Panel(draw, facet, price, scatter.axis_title(results, measure) if price == titles[0] else "", label)
+
+    parts = [panel(facet, price) for facet, price in product(facets, titles)]
+    note = _note(summary, measure, known, present, results.costs)
+    return style.figure(parts, 3.5, 3.3, columns=len(titles), note=note, wrap=True)
 
 
 def _prices(costs: tuple[Cost, ...]) -> pd.DataFrame:
@@ -86,7 +85,7 @@ def _prices(costs: tuple[Cost, ...]) -> pd.DataFrame:
     """
     values = [cost_values(cost.result) for cost in costs]
     prices = {"GFLOPs per video (2 per multiply-add)": [own["flops_video_counted"] / GIGA for own in values]}
-    if settings := [setting for cost in costs if (setting := _setting(cost))]:
+    if settings := list(filter(None, map(_setting, costs))):
         common = max(settings, key=settings.count)
         title = "Median ms per video\n({}, {}, batch {})".format(*common)
         prices[title] = [_ms(cost, common) for cost in costs]
@@ -135,13 +134,6 @@ def _logarithmic(axes: Axes, smallest: float, largest: float, zero: bool) -> Non
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _draw(axes: Axes, lines: pd.DataFrame, marks: dict[str, style.Mark]) -> None:
-    x, y = _steps(axes, lines)
-    axes.plot(x, y, color=style.FAINT, linewidth=1.0, zorder=1.5)
-    for row, group in lines.groupby("row", sort=False):
-        scatter.bars(axes, group, marks[str(row)])
-
-
 def _steps(axes: Axes, lines: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """The corners of the front: level until the next member, up to the right end of the axes."""
     front = lines[pareto_front(lines["x"], lines["y"])].sort_values(["x", "y"])
@@ -156,11 +148,7 @@ def _names(lines: pd.DataFrame, results: Results, marks: dict[str, style.Mark]) 
     front = pareto_front(lines["x"], lines["y"])
     facets = results.facet_axes(results.settings.join)
     axes = [axis for axis in results.axes if axis not in facets]
-    best = {
-        index
-        for _, own in lines[~lines["row"].isin(lines["row"][front])].groupby("row")
-        for index in [own["y"].idxmax()]
-    }
+    best = set(lines[~lines["row"].isin(lines["row"][front])].groupby("row")["y"].idxmax())
     return [
         labels.Label(line["x"], line["y"], results.name(line, axes), marks[line["row"]].colour, 7.5 if member else 6.5)
         for (index, line), member in zip(lines.iterrows(), front, strict=True)
@@ -184,10 +172,6 @@ def _note(summary: pd.DataFrame, measure: str, known: np.ndarray, present: pd.Se
     return f"{scatter.seed_note(summary[known & present], measure)} {front}{missing}{unprofiled}{other}"
 
 
-def _wrapped(text: str, inches: float) -> str:
-    return "\n".join(textwrap.fill(line, int(LETTERS * inches)) for line in text.strip().splitlines())
-
-
 # --- experts ---------------------------------------------------------------------------------------------------------
 
 
@@ -196,39 +180,28 @@ def _expert_figure(costs: tuple[Cost, ...]) -> Figure | None:
     profiles = {(own.subject.row, own.subject.identity): own for own in reversed(costs) if own.result["experts"]}
     if not profiles:
         return None
-    with style.look():
-        figure, panels = style.panels(2 * len(profiles), 2.9, 2.3, columns=4)
-        for place, cost in enumerate(reversed(profiles.values())):
-            _training_bars(panels[2 * place], cost)
-            _test_bars(panels[2 * place + 1], cost)
-        note = (
-            "FLOPs: 2 per multiply-add, matrix products as counted. Training: one video, forward and backward, "
-            "expected over the routing; only what goes through the expert. Test: one view, the whole head without the "
-            "tower."
-        )
-        style.note(figure, _wrapped(note, figure.get_figwidth()))
-    return figure
+    note = (
+        "FLOPs: 2 per multiply-add, matrix products as counted. Training: one video, forward and backward, "
+        "expected over the routing; only what goes through the expert. Test: one view, the whole head without the "
+        "tower."
+    )
+    parts = [panel for cost in reversed(profiles.values()) for panel in _expert_panels(cost)]
+    return style.figure(parts, 2.9, 2.3, columns=4, small=True, note=note, wrap=True)
 
 
-def _training_bars(axes: Axes, cost: Cost) -> None:
-    numbers = _by_expert(cost)
-    values = [numbers[expert["name"]]["training_flops"] for expert in cost.result["experts"]]
-    _bars(axes, list(map(str, range(len(values)))), values, [style.colour(i) for i in range(len(values))])
-    axes.set_title(f"{cost.subject.name}\ntraining step, through each expert", fontsize=7.5, parse_math=False)
-    axes.set_xlabel("expert, counted from 0")
-
-
-def _test_bars(axes: Axes, cost: Cost) -> None:
-    numbers, choices = _by_expert(cost), [choice["name"] for choice in cost.result["choices"]]
-    names = [name.removeprefix("expert ") for name in choices]
+def _expert_panels(cost: Cost) -> Iterator[Panel]:
+    """A training step through each expert, and the head of each choice at the test."""
+    numbers = {values["expert"]: values for values in expert_values(cost.result)}
+    steps = [numbers[expert["name"]]["training_flops"] for expert in cost.result["experts"]]
+    draw = partial(
+        _bars, names=[str(i) for i in range(len(steps))], values=steps, colours=[*map(style.colour, range(len(steps)))]
+    )
+    yield Panel(draw, f"{cost.subject.name}\ntraining step, through each expert", "expert, counted from 0")
+    choices = [choice["name"] for choice in cost.result["choices"]]
+    names, heads = [name.removeprefix("expert ") for name in choices], [numbers[name]["head_flops"] for name in choices]
     colours = [style.colour(int(name)) if name.isdigit() else style.INK for name in names]
-    _bars(axes, names, [numbers[choice]["head_flops"] for choice in choices], colours)
-    axes.set_title(f"{cost.subject.name}\ntest, head for one view", fontsize=7.5, parse_math=False)
-    axes.set_xlabel("an expert alone, or all of them")
-
-
-def _by_expert(cost: Cost) -> dict[str, Values]:
-    return {values["expert"]: values for values in expert_values(cost.result)}
+    draw = partial(_bars, names=names, values=heads, colours=colours)
+    yield Panel(draw, f"{cost.subject.name}\ntest, head for one view", "an expert alone, or all of them")
 
 
 def _bars(axes: Axes, names: list[str], values: list[float], colours: list[str]) -> None:

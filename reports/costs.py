@@ -18,26 +18,24 @@ from bench.measure.statistics import Spread, spread
 from bench.published.numbers import Number, load
 from reports.facts import Cost, Subject, TrainingCost, by_setting
 from reports.results import Results
-from reports.table import Column, Table, TableCell, frame
+from reports.table import Column, Table, cells, frame
 
 GIGA, MEGA, MEBIBYTE, MILLI = 1e9, 1e6, 2**20, 1e-3
 EACH = "2 per multiply-add"
 GPU_DAYS = "gpu_days"
 DAY = 24  # hours
 PAGE, TERMINAL = "page", "terminal"
-DETAIL = (TERMINAL,)
 DIGITS = {PAGE: 3, TERMINAL: 4}  # significant ones
 REPRODUCED = re.compile("reproduced_by_MoTE=")
 CALLS = ("view", "video", "text", "training")  # FLOPs of which a profile counts
 MEASURED = ("part", "precision", "batch", "p50", "p95", "runs", "throughput", "memory")
 Values = dict[str, Any]  # numbers of a line, unrounded
+Profiled = tuple[Cost, str]  # a row's profile, and the axis values of all points that share it
 
 
 class CostLine(NamedTuple):
-    """A line of a grid: the row's label, its record, its numbers, and `details` that are in no file."""
+    """A line of a grid: the numbers of its file, and `details` that are in none, such as its method."""
 
-    label: str
-    record: str
     values: Values
     details: Values
 
@@ -56,9 +54,14 @@ class CostColumn(NamedTuple):
         return digits(_number(value) / self.unit, significant=DIGITS[medium]) if self.unit else str(value)
 
 
-def named(head: str, *media: str) -> CostColumn:
+def named(head: str) -> CostColumn:
     """A column of texts, whose key is its head in small letters."""
-    return CostColumn(head, head.lower(), 0, media or (PAGE, TERMINAL), number=False)
+    return CostColumn(head, head.lower(), number=False)
+
+
+def detail(head: str, key: str, unit: float = 0) -> CostColumn:
+    """A column of numbers that only the terminal has room for."""
+    return CostColumn(head, key, unit, (TERMINAL,))
 
 
 class CostGrid(NamedTuple):
@@ -73,62 +76,47 @@ class CostGrid(NamedTuple):
     def table(self, medium: str) -> Table:
         """The grid for the page or the terminal. Columns of text that are empty are left out.
 
-        Cells from the first column of numbers on lead to their record.
+        Numbers lead to the record of their line.
         """
-        columns = [column for column in (named("Setting"), *self.columns) if medium in column.media]
-        rows = [[line.label, *(column.text(line, medium) for column in columns)] for line in self.lines]
-        heads = [Column("Method"), *(Column(column.head, column.number) for column in columns)]
-        first = next(place for place, head in enumerate(heads) if head.number)
-        shown = [place for place, head in enumerate(heads) if head.number or any(row[place] for row in rows)]
-        return Table(
-            "costs",
-            self.name,
-            self.caption,
-            tuple(heads[place] for place in shown),
-            tuple(
-                tuple(TableCell(row[place], origin=line.record if place >= first else "") for place in shown)
-                for row, line in zip(rows, self.lines, strict=True)
-            ),
-            self.notes,
-            frame(line.values for line in self.lines),
+        columns, texts = [], []
+        for column in (named("Method"), named("Setting"), *self.columns):
+            shown = [column.text(line, medium) for line in self.lines] if medium in column.media else []
+            if shown and (column.number or any(shown)):
+                columns.append(Column(column.head, column.number))
+                texts.append(shown)
+        first = next(place for place, column in enumerate(columns) if column.number)
+        records = [str((line.details | line.values)["identity"]) for line in self.lines]
+        rows = tuple(
+            (*cells(*row[:first]), *cells(*row[first:], origin=record))
+            for row, record in zip(zip(*texts, strict=True), records, strict=True)
         )
-
-
-class ProfiledRow(NamedTuple):
-    """The profile of a row; `setting`: the axis values of all points that share it."""
-
-    cost: Cost
-    setting: str = ""
-
-    def line(self, values: Values, **details: object) -> CostLine:
-        subject = self.cost.subject
-        about = {"row": subject.row, "setting": self.setting, "identity": subject.identity}
-        return CostLine(subject.label, subject.identity, about | values, details)
+        values = frame(line.values for line in self.lines)
+        return Table("costs", self.name, self.caption, tuple(columns), rows, self.notes, values)
 
 
 def cost_tables(results: Results) -> Iterator[Table]:
     """The tables that there are numbers for."""
-    grids = [*profile_grids(list(_profiles(results))), training_grid(results)]
-    yield from (grid.table(PAGE) for grid in grids if grid.lines)
+    shared: dict[tuple[str, str], list[Cost]] = {}  # each profile of a row once, however many points share it
+    for cost in results.costs:
+        shared.setdefault((cost.subject.row, cost.subject.identity), []).append(cost)
+    profiles = [(costs[0], _agreed(results, costs)) for costs in shared.values()]
+    yield from (grid.table(PAGE) for grid in (*profile_grids(profiles), training_grid(results)) if grid.lines)
 
 
 def profile_tables(identity: str, result: dict[str, Any]) -> Iterator[Table]:
     """A record of the kind `profile` as tables with all their details."""
-    profile = ProfiledRow(Cost(Subject("", "", "", identity), result, result["machine"]))
-    yield from (grid.table(TERMINAL) for grid in profile_grids([profile]) if grid.lines)
+    cost = Cost(Subject("", "", "", identity), result, result["machine"])
+    yield from (grid.table(TERMINAL) for grid in profile_grids([(cost, "")]) if grid.lines)
 
 
-def profile_grids(profiles: list[ProfiledRow]) -> Iterator[CostGrid]:
-    yield from (grid(profiles) for grid in (cost_grid, latency_grid, module_grid, expert_grid))
+def profile_grids(profiles: list[Profiled]) -> list[CostGrid]:
+    return [grid(profiles) for grid in (cost_grid, latency_grid, module_grid, expert_grid)]
 
 
-def _profiles(results: Results) -> Iterator[ProfiledRow]:
-    """Each profile of a row once, however many points share it."""
-    shared: dict[tuple[str, str], list[Cost]] = {}
-    for cost in results.costs:
-        shared.setdefault((cost.subject.row, cost.subject.identity), []).append(cost)
-    for costs in shared.values():
-        yield ProfiledRow(costs[0], _agreed(results, costs))
+def _line(profile: Profiled, values: Values, **details: object) -> CostLine:
+    subject = profile[0].subject
+    about = {"row": subject.row, "setting": profile[1], "identity": subject.identity}
+    return CostLine(about | values, {"method": subject.label, **details})
 
 
 def _agreed(results: Results, costs: list[Cost]) -> str:
@@ -155,32 +143,27 @@ def cost_values(result: dict[str, Any]) -> Values:
     }
 
 
-def cost_grid(profiles: list[ProfiledRow]) -> CostGrid:
+def cost_grid(profiles: list[Profiled]) -> CostGrid:
     """Parameters and FLOPs."""
+
+    def flops(of: str, key: str) -> tuple[CostColumn, CostColumn, CostColumn]:
+        closed, counted = f"flops_{key}_closed", f"flops_{key}_counted"
+        return (
+            CostColumn(f"GFLOPs {of}", counted, GIGA),
+            detail(f"GFLOPs {of}, closed form", closed, GIGA),
+            detail(f"GMACs {of}", counted, 2 * GIGA),
+        )
+
+    training, _, training_macs = flops("training, a video", "training")
     columns = (
-        named("Backbone"),
-        CostColumn("Frames", "frames"),
-        CostColumn("Views", "views"),
+        *(named("Backbone"), CostColumn("Frames", "frames"), CostColumn("Views", "views")),
         CostColumn("Parameters (M)", "parameters_total", MEGA),
         CostColumn("Trainable (M)", "parameters_trainable", MEGA),
         CostColumn("Active (M)", "parameters_active", MEGA),
-        CostColumn("Head (M)", "parameters_head", MEGA, DETAIL),
-        CostColumn("Expert (M)", "parameters_expert", MEGA, DETAIL),
-        CostColumn("Class-bound (M)", "bound", MEGA, DETAIL),
-        CostColumn("Visual tower (M)", "visual", MEGA, DETAIL),
-        CostColumn("Text tower (M)", "text", MEGA, DETAIL),
-        CostColumn("GFLOPs a view", "flops_view_counted", GIGA),
-        CostColumn("GFLOPs a view, closed form", "flops_view_closed", GIGA, DETAIL),
-        CostColumn("GMACs a view", "flops_view_counted", 2 * GIGA, DETAIL),
-        CostColumn("GFLOPs a video", "flops_video_counted", GIGA),
-        CostColumn("GFLOPs a video, closed form", "flops_video_closed", GIGA, DETAIL),
-        CostColumn("GMACs a video", "flops_video_counted", 2 * GIGA, DETAIL),
-        CostColumn("Δ closed form (%)", "difference"),
-        CostColumn("GFLOPs a class text", "flops_text_counted", GIGA),
-        CostColumn("GFLOPs a class text, closed form", "flops_text_closed", GIGA, DETAIL),
-        CostColumn("GMACs a class text", "flops_text_counted", 2 * GIGA, DETAIL),
-        CostColumn("GFLOPs training, a video", "flops_training_counted", GIGA),
-        CostColumn("GMACs training, a video", "flops_training_counted", 2 * GIGA, DETAIL),
+        *(detail("Head (M)", "parameters_head", MEGA), detail("Expert (M)", "parameters_expert", MEGA)),
+        *(detail("Class-bound (M)", "bound", MEGA), detail("Visual tower (M)", "visual", MEGA)),
+        *(detail("Text tower (M)", "text", MEGA), *flops("a view", "view"), *flops("a video", "video")),
+        *(CostColumn("Δ closed form (%)", "difference"), *flops("a class text", "text"), training, training_macs),
     )
     caption = (
         f"Parameters in millions and GFLOPs ({EACH}) of matrix products, counted. Active: visual tower and head as "
@@ -189,23 +172,18 @@ def cost_grid(profiles: list[ProfiledRow]) -> CostGrid:
     )
     lines = []
     for own in profiles:
-        values, parameters = cost_values(own.cost.result), own.cost.result["parameters"]
+        values, parameters = cost_values(own[0].result), own[0].result["parameters"]
         difference = _percent(values["view_difference_percent"])
-        lines.append(own.line(values, difference=difference, bound=parameters["bound"], **parameters["towers"]))
+        lines.append(_line(own, values, difference=difference, bound=parameters["bound"], **parameters["towers"]))
     return CostGrid("costs", caption, columns, lines)
 
 
-def latency_grid(profiles: list[ProfiledRow]) -> CostGrid:
+def latency_grid(profiles: list[Profiled]) -> CostGrid:
     """Seconds and memory of every part, precision and batch size."""
     columns = (
-        named("Part"),
-        named("Precision"),
-        CostColumn("Batch", "batch"),
-        CostColumn("p50 (ms)", "p50", MILLI),
-        CostColumn("p95 (ms)", "p95", MILLI),
-        CostColumn("Runs", "runs", media=DETAIL),
-        CostColumn("Videos/s", "throughput", 1),
-        CostColumn("Memory (MiB)", "memory", MEBIBYTE),
+        *(named("Part"), named("Precision"), CostColumn("Batch", "batch")),
+        *(CostColumn("p50 (ms)", "p50", MILLI), CostColumn("p95 (ms)", "p95", MILLI), detail("Runs", "runs")),
+        *(CostColumn("Videos/s", "throughput", 1), CostColumn("Memory (MiB)", "memory", MEBIBYTE)),
         CostColumn("Device", "machine", media=(PAGE,), number=False),
     )
     caption = (
@@ -214,53 +192,48 @@ def latency_grid(profiles: list[ProfiledRow]) -> CostGrid:
     )
     lines = []
     for own in profiles:
-        device, threads = str(own.cost.machine["device"]), own.cost.machine["threads"]
+        device, threads = str(own[0].machine["device"]), own[0].machine["threads"]
         machine = f"{device}, {threads} thread{'s' if threads != 1 else ''}" if device.startswith("cpu") else device
-        for entry in own.cost.result["latency"]:
-            lines.append(own.line({**{name: entry[name] for name in MEASURED}, "device": device}, machine=machine))
+        for entry in own[0].result["latency"]:
+            lines.append(_line(own, {**{name: entry[name] for name in MEASURED}, "device": device}, machine=machine))
     return CostGrid("cost-latency", caption, columns, lines)
 
 
-def module_grid(profiles: list[ProfiledRow]) -> CostGrid:
+def module_grid(profiles: list[Profiled]) -> CostGrid:
     """FLOPs of every module of a view."""
-    views = [float(own.cost.result["flops"]["view"]["counted"]) for own in profiles]
+    views = [float(cost.result["flops"]["view"]["counted"]) for cost, _ in profiles]
     unit, word = flop_unit(max(views, default=0))
     columns = (
-        named("Module"),
-        CostColumn(f"{word} counted", "counted", unit),
-        CostColumn(f"{word} closed form", "closed", unit),
-        CostColumn(f"{word[0]}MACs counted", "counted", 2 * unit, DETAIL),
-        CostColumn("Δ (%)", "difference"),
-        CostColumn("Share (%)", "share"),
+        *(named("Module"), CostColumn(f"{word} counted", "counted", unit)),
+        *(CostColumn(f"{word} closed form", "closed", unit), detail(f"{word[0]}MACs counted", "counted", 2 * unit)),
+        *(CostColumn("Δ (%)", "difference"), CostColumn("Share (%)", "share")),
     )
     caption = (
         f"Where the {word} ({EACH}) of one view go, as deployed; modules add up to the view. Δ: counted − closed form."
     )
     lines = []
     for own, view in zip(profiles, views, strict=True):
-        for module in own.cost.result["modules"]:
+        for module in own[0].result["modules"]:
             share = 100 * module["counted"] / view if view else 0.0
             values = {"module": module["name"], "counted": module["counted"], "closed": module["closed"]}
             difference = _percent(_difference(module))
-            lines.append(own.line(values | {"share_percent": share}, difference=difference, share=f"{share:.1f}"))
+            lines.append(_line(own, values | {"share_percent": share}, difference=difference, share=f"{share:.1f}"))
     return CostGrid("cost-modules", caption, columns, lines)
 
 
-def expert_grid(profiles: list[ProfiledRow]) -> CostGrid:
+def expert_grid(profiles: list[Profiled]) -> CostGrid:
     """The experts of each profile, then the choices that are made of several."""
-    having = [own for own in profiles if own.cost.result["experts"]]
-    largest = (choice["flops"]["counted"] for own in having for choice in own.cost.result["choices"])
+    having = [own for own in profiles if own[0].result["experts"]]
+    largest = (choice["flops"]["counted"] for cost, _ in having for choice in cost.result["choices"])
     unit, word = flop_unit(max(largest, default=0))
     columns = (
-        named("Expert"),
-        CostColumn("Parameters (M)", "parameters", MEGA),
-        CostColumn("Head (M)", "head_parameters", MEGA, DETAIL),
+        *(named("Expert"), CostColumn("Parameters (M)", "parameters", MEGA)),
+        detail("Head (M)", "head_parameters", MEGA),
         CostColumn(f"Training step ({word})", "training_flops", unit),
         CostColumn(f"Head, a view ({word})", "head_flops", unit),
-        CostColumn(f"closed form ({word})", "head_closed", unit, DETAIL),
-        CostColumn(f"counted ({word[0]}MACs)", "head_flops", 2 * unit, DETAIL),
-        CostColumn("p50 (ms)", "p50_seconds", MILLI),
-        CostColumn("p95 (ms)", "p95_seconds", MILLI),
+        detail(f"closed form ({word})", "head_closed", unit),
+        detail(f"counted ({word[0]}MACs)", "head_flops", 2 * unit),
+        *(CostColumn("p50 (ms)", "p50_seconds", MILLI), CostColumn("p95 (ms)", "p95_seconds", MILLI)),
     )
     caption = (
         f"What experts cost, in {word} ({EACH}). Parameters: of an expert its own, over all layers; of all together "
@@ -269,11 +242,11 @@ def expert_grid(profiles: list[ProfiledRow]) -> CostGrid:
     )
     lines = []
     for own in having:
-        choices = {choice["name"]: choice for choice in own.cost.result["choices"]}
-        for values in expert_values(own.cost.result):
+        choices = {choice["name"]: choice for choice in own[0].result["choices"]}
+        for values in expert_values(own[0].result):
             choice = choices.get(values["expert"], {})
             closed = choice.get("flops", {}).get("closed")
-            lines.append(own.line(values, head_parameters=choice.get("parameters"), head_closed=closed))
+            lines.append(_line(own, values, head_parameters=choice.get("parameters"), head_closed=closed))
     return CostGrid("cost-experts", caption, columns, lines)
 
 
@@ -303,11 +276,8 @@ def training_grid(results: Results) -> CostGrid:
     hour, unit = (1, "hours") if largest >= 0.5 else (60, "minutes")
     selected = {(pair.row, pair.point): pair.number for pair in results.published if pair.number.metric == GPU_DAYS}
     columns = (
-        named("Device"),
-        CostColumn("Devices", "devices"),
-        CostColumn("Seeds", "seeds"),
-        CostColumn(f"Device-{unit}", "time"),
-        CostColumn("Device-days", "days"),
+        *(named("Device"), CostColumn("Devices", "devices"), CostColumn("Seeds", "seeds")),
+        *(CostColumn(f"Device-{unit}", "time"), CostColumn("Device-days", "days")),
         CostColumn("Published GPU-days", "published"),
     )
     caption = (
@@ -324,7 +294,7 @@ def _training_line(
 ) -> CostLine:
     """The record is linked where there is a single one; the values name them all."""
     first, subject = seeds[0], seeds[0].subject
-    others = [results.labels()[row] for row in first.sharing]
+    others = ", ".join(results.labels[row] for row in first.sharing)
     hours = spread([own.device_hours for own in seeds])
     number = selected.get(first.setting) or selected.get((subject.row, ""))
     values = {
@@ -334,12 +304,12 @@ def _training_line(
         "published_gpu_days": number.value if number else None,
         "identities": " ".join(own.subject.identity for own in seeds),
     }
-    label = f"{subject.label} (also {', '.join(others)})" if others else subject.label
     details = {
+        **{"method": f"{subject.label} (also {others})" if others else subject.label},
+        **{"identity": subject.identity if len(seeds) == 1 else "", "published": number.text if number else "–"},
         **{"time": _plus_minus(hours, hour), "days": _plus_minus(hours, 1 / DAY)},
-        "published": number.text if number else "–",
     }
-    return CostLine(label, subject.identity if len(seeds) == 1 else "", values, details)
+    return CostLine(values, details)
 
 
 def _conditions(results: Results, selected: list[Number]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from reports import labels, scatter, style
 from reports.results import Results, is_set
-from reports.style import READS, Picture
+from reports.style import READS, Panel, Picture
 
 TICKS = 24  # of an axis; of more values, every second or third has one
 
@@ -49,22 +50,24 @@ def curve_figure(results: Results, axis: str) -> Figure | None:
     summary = summary[summary[[f"{name}_planned" for name in drawn]].any(axis=1)]
     absent = summary[[f"{name}_mean" for name in drawn]].isna()
     facets = results.facets(summary, axis)
-    columns = len(facets) if len(facets) > 1 or len(drawn) < 3 else 2
-    with style.look():
-        cells = [(measure, facet) for measure in drawn for facet in facets]
-        figure, panels = style.panels(len(cells), 3.9, 2.4, columns=columns)
-        for axes, (measure, facet) in zip(panels, cells, strict=True):
-            _panel(axes, scatter.heights(facets[facet], measure), results, axis)
-            axes.set_ylabel(scatter.axis_title(results, measure).replace(", ", ",\n"))
-            axes.set_title(facet if axes in panels[: len(facets)] else "", parse_math=False)
-        for first in range(0, len(cells), len(facets)):
-            scatter.share_scale(panels[first : first + len(facets)])
-        missing = scatter.missing_note(summary[absent.any(axis=1)], *drawn)
-        style.note(figure, scatter.seed_note(summary, *drawn) + missing)
-        figure.draw_without_rendering()  # settles the layout, which the labels' heights depend on
-        for axes, (measure, facet) in zip(panels, cells, strict=True):
-            labels.stack(axes, _labels(scatter.heights(facets[facet], measure), results, axis))
-    return figure
+    missing = scatter.missing_note(summary[absent.any(axis=1)], *drawn)
+
+    def share_scales(panels: list[Axes]) -> None:
+        for first in range(0, len(panels), len(facets)):
+            style.share_heights(panels[first : first + len(facets)])
+
+    def panel(measure: str, facet: str) -> Panel:
+        lines = scatter.heights(facets[facet], measure)
+        title, y = facet if measure == drawn[0] else "", scatter.axis_title(results, measure).replace(", ", ",\n")
+        draw, label = (partial(own, lines=lines, results=results, axis=axis) for own in (_draw, _label))
+        return Panel(draw, title, results.axes[axis], y, label)
+
+    return style.figure(
+        [panel(measure, facet) for measure in drawn for facet in facets],
+        *(3.9, 2.4, len(facets) if len(facets) > 1 or len(drawn) < 3 else 2),
+        note=scatter.seed_note(summary, *drawn) + missing,
+        after=share_scales,
+    )
 
 
 def _sides(results: Results, measure: str) -> tuple[str, ...]:
@@ -83,8 +86,8 @@ def _series(lines: pd.DataFrame, results: Results, axis: str) -> list[tuple[str,
     return series
 
 
-def _panel(axes: Axes, lines: pd.DataFrame, results: Results, axis: str) -> None:
-    marks = style.marks(results.labels(), results.settings.reference)
+def _draw(axes: Axes, lines: pd.DataFrame, results: Results, axis: str) -> None:
+    marks = style.marks(results.labels, results.settings.reference)
     for row, _, group in _series(lines, results, axis):
         mark = marks[row]
         if not is_set(group[axis].iloc[0]):
@@ -106,7 +109,6 @@ def _panel(axes: Axes, lines: pd.DataFrame, results: Results, axis: str) -> None
     axes.set_xticks(ticks[:: -(-len(ticks) // TICKS)])
     axes.tick_params(axis="x", rotation=90 if len(ticks) > 7 else 0)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel(results.axes[axis], parse_math=False)
     axes.margins(y=0.12)
     axes.grid(axis="y", color=style.GRID, linewidth=0.5)
 
@@ -117,11 +119,8 @@ def _logarithmic(results: Results, axis: str) -> bool:
     return min(sizes) > 0 and max(sizes) > 8 * min(sizes)
 
 
-def _labels(lines: pd.DataFrame, results: Results, axis: str) -> list[labels.Label]:
-    marks = style.marks(results.labels(), results.settings.reference)
-    series = [(row, name, group.dropna(subset="y")) for row, name, group in _series(lines, results, axis)]
-    return [
-        labels.Label(0, float(group["y"].iloc[-1]), name, marks[row].colour)
-        for row, name, group in series
-        if len(group)
-    ]
+def _label(axes: Axes, lines: pd.DataFrame, results: Results, axis: str) -> None:
+    marks = style.marks(results.labels, results.settings.reference)
+    ends = [(row, name, group["y"].dropna()) for row, name, group in _series(lines, results, axis)]
+    named = [labels.Label(0, float(y.iloc[-1]), name, marks[row].colour) for row, name, y in ends if len(y)]
+    labels.stack(axes, named)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -55,11 +54,8 @@ def undecodable(results: Results) -> list[str]:
 def missing(results: Results) -> list[str]:
     """An entry for every row, point, expert, protocol and part that lacks results, with the seeds."""
     lines = results.table[results.table["top1"].isna()]
-    groups = lines.groupby(["label", "point", "expert", "protocol", "part"], sort=False)
-    return [
-        f"{', '.join(filter(None, names))}: seed {', '.join(str(seed) for seed in group['seed'])}"
-        for names, group in ((tuple(map(str, key)), group) for key, group in groups)
-    ]
+    seeds = lines.groupby(["label", "point", "expert", "protocol", "part"], sort=False)["seed"]
+    return [f"{', '.join(filter(None, map(str, names)))}: seed {', '.join(map(str, own))}" for names, own in seeds]
 
 
 def failure_tables(results: Results) -> Iterator[Table]:
@@ -84,14 +80,17 @@ def _facet(results: Results, measure: str, where: str, lines: pd.DataFrame) -> l
     if complete.empty:
         return [f"No row has a complete {title} yet{where}."]
     best, rest = complete.iloc[0], complete.iloc[1:]
-    resampled, own = bootstrap(results), _Named(results, where)
-    sentences = [f"Best {title}{where}: {own.name(best)} with {_numbers(results, measure, best)}."]
+    resampled, facets = bootstrap(results, False), results.facet_axes(None)
+    names = {
+        index: results.name(line, [axis for axis in results.axes if axis not in facets])
+        for index, line in complete.iterrows()
+    }
+    sentences = [f"Best {title}{where}: {names[best.name]} with {_numbers(results, measure, best)}."]
     gaps = resampled.gaps(measure, [place_of(line) for _, line in complete.iterrows()]) if len(rest) else {}
     others = rest[rest["row"] != best["row"]]
     reference = complete[complete["row"] == results.settings.reference].index[:1]
-    shown = dict.fromkeys(others.index[:1], "Next") | dict.fromkeys(
-        reference.drop([best.name], errors="ignore"), "Reference"
-    )
+    shown = dict.fromkeys(others.index[:1], "Next")
+    shown |= dict.fromkeys(reference.drop([best.name], errors="ignore"), "Reference")
     of = f", {title}" if len(results.headlines) > 1 else ""
     for index, what in shown.items():
         line = complete.loc[index]
@@ -99,19 +98,8 @@ def _facet(results: Results, measure: str, where: str, lines: pd.DataFrame) -> l
         alone = any(resampled.alone(place, measure) for place in pair)
         numbers = _numbers(results, measure, line) if what == "Reference" else f"{line[mean]:.1f} %"
         behind = _behind(gaps[pair[1]], len(gaps) - 1, alone)
-        sentences.append(f"{what}{of}{where}: {own.name(line)} with {numbers}, {behind}.")
-    return sentences + _costs(results, [best, *(complete.loc[index] for index in shown)], own)
-
-
-class _Named(NamedTuple):
-    """Names of lines within a facet, by the axes that its title does not have."""
-
-    results: Results
-    where: str
-
-    def name(self, line: pd.Series) -> str:
-        facets = self.results.facet_axes(None)
-        return self.results.name(line, [axis for axis in self.results.axes if axis not in facets])
+        sentences.append(f"{what}{of}{where}: {names[index]} with {numbers}, {behind}.")
+    return sentences + _costs(results, where, {names[index]: complete.loc[index] for index in (best.name, *shown)})
 
 
 def _behind(gap: Gap, tests: int, alone: bool) -> str:
@@ -126,17 +114,17 @@ def _behind(gap: Gap, tests: int, alone: bool) -> str:
     return f"{gap.points:.1f} points below the best ({verdict} {over}, {holm}; {interval})"
 
 
-def _costs(results: Results, lines: list[pd.Series], own: _Named) -> list[str]:
+def _costs(results: Results, where: str, lines: dict[str, pd.Series]) -> list[str]:
     """Costs of the named rows that have a profile: GFLOPs per video, and trainable parameters."""
     profiles = {cost.setting: cost_values(cost.result) for cost in results.costs}
-    found = {own.name(line): profiles.get((line["row"], line["point"])) for line in lines}
+    found = {name: profiles.get((line["row"], line["point"])) for name, line in lines.items()}
     texts = [
         f"{name} {digits(profile['flops_video_counted'] / GIGA)} GFLOPs per video, "
         f"{digits(profile['parameters_trainable'] / MEGA)} M trainable parameters"
         for name, profile in found.items()
         if profile
     ]
-    return [f"Cost{own.where}: {'; '.join(texts)}."] if texts else []
+    return [f"Cost{where}: {'; '.join(texts)}."] if texts else []
 
 
 def _numbers(results: Results, measure: str, line: pd.Series) -> str:

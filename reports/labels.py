@@ -48,10 +48,11 @@ def along(x_K: ArrayLike, y_K: ArrayLike) -> Floats:
 
 
 def place(axes: Axes, labels: Sequence[Label], obstacles_K2: Floats) -> None:
-    """Draw `labels` inside `axes`, whose limits and layout must be final, at the least crowded positions.
+    """Draw `labels` inside `axes`, whose limits must be final, at the least crowded positions; the layout stays.
 
     A label that had to move away from its point gets a thin leader.
     """
+    axes.figure.set_layout_engine("none")  # type: ignore[union-attr]
     if not labels:
         return
     texts = [_text(axes, label) for label in labels]

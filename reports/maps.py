@@ -61,7 +61,7 @@ def _figure(maps: Maps, clip: MappedClip) -> Figure:
         title = ", ".join([maps.subject.name, maps.protocol, f"seed {maps.subject.seed}"])
         figure.suptitle(f"{title}\n{clip.video}: {clip.shown}", fontsize=8, parse_math=False)
         some = f", {len(shown)} of {frames} frames" if frames > len(shown) else ""
-        style.note(figure, f"Left: choice of experts, class it predicts, range of its cosines. 1 clip{some}.")
+        style.add_note(figure, f"Left: choice of experts, class it predicts, range of its cosines. 1 clip{some}.")
     return figure
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from reports.facts import Fact
-from reports.results import Results, value_text
+from reports.results import PLACE, Results, value_text
 from reports.table import Origin
 
-CELL = ["row", "point", "expert", "protocol"]
+CELL = [*PLACE, "protocol"]
 PERCENT = ("top1", "top5", "mean_class")
 
 
@@ -56,32 +56,17 @@ class Origins:
     def lines(self) -> Iterator[ResultLine]:
         """Every result, those of a cell below each other."""
         columns = ["label", *self.results.axes, "expert", "protocol", "part"]
-        names = zip(*(self.table[column].map(value_text) for column in columns), strict=True)
-        number_columns = [self.table["seed"].map(str), *map(self._percent, PERCENT), self._videos()]
-        numbers = zip(*number_columns, strict=True)
-        first = ~self.table["cell"].duplicated()
-        records = zip(self.table["cell"], first, names, numbers, self.table["identity"], strict=True)
-        for cell, is_first, own_names, own_numbers, identity in records:
-            yield ResultLine(cell, is_first, own_names, own_numbers, identity, self._file("evaluate", identity))
+        seen = self.table["cell"].duplicated()
+        for line, again in zip(self.table.to_dict("records"), seen, strict=True):
+            names, identity = tuple(value_text(line[column]) for column in columns), line["identity"]
+            mark = "†" if line["deviation"] else ""
+            percent = (_measured(line, column, f"{{:.1f}}{mark}") for column in PERCENT)
+            numbers = (str(line["seed"]), *percent, _measured(line, "videos", "{:.0f}"))
+            yield ResultLine(line["cell"], not again, names, numbers, identity, self._file("evaluate", identity))
 
     def others(self) -> list[tuple[str, str, str]]:
         """Kind, identity and file of every record behind the page that is not an evaluation."""
         return [(kind, identity, self._file(kind, identity)) for identity, kind in sorted(self._kinds.items())]
-
-    def _percent(self, column: str) -> pd.Series:
-        marks = self.table["deviation"].map(lambda text: "†" if text else "")
-        return self._measured(self.table[column].astype(float), "{:.1f}", marks)
-
-    def _videos(self) -> pd.Series:
-        return self._measured(self.table["videos"].astype(float), "{:.0f}", pd.Series("", self.table.index))
-
-    def _measured(self, values: pd.Series, form: str, marks: pd.Series) -> pd.Series:
-        """In print; "–" is a number that a record does not have, "missing" one without a record."""
-        texts = [
-            (form.format(value) + mark if value == value else "–") if identity else "missing"
-            for value, mark, identity in zip(values, marks, self.table["identity"], strict=True)
-        ]
-        return pd.Series(texts, self.table.index)
 
     def _file(self, kind: str, identity: str) -> str:
         return f"{self.records}/{kind}/{identity}/record.json" if self.records and kind and identity else ""
@@ -103,3 +88,10 @@ class Origins:
             "train": (*results.routing, *results.trainings),
         }
         return {own.subject.identity: kind for kind, found in kinds.items() for own in found}
+
+
+def _measured(line: dict[Hashable, Any], column: str, form: str) -> str:
+    """In print; "–" is a number that a record does not have, "missing" one without a record."""
+    if not line["identity"]:
+        return "missing"
+    return "–" if pd.isna(line[column]) else form.format(float(line[column]))

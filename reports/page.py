@@ -16,19 +16,24 @@ from reports import findings, snapshot, style
 from reports.accuracies import accuracy_tables
 from reports.beside import published_tables
 from reports.classes import category_figures, category_table, class_figures, class_tables
+from reports.compare import regression_tables, sentences
 from reports.comparisons import comparison_tables
 from reports.cost_figures import cost_figures
 from reports.costs import cost_tables
 from reports.curves import curve_figures
-from reports.experts import accuracy_figures
+from reports.experts import (
+    accuracy_figures,
+    distance_figures,
+    distance_table,
+    routing_figures,
+    share_figures,
+    similarity_figures,
+)
 from reports.findings import failure_tables
 from reports.maps import map_figures
 from reports.origins import Origins
 from reports.protocols import protocol_tables, shared_fields
-from reports.regressions import regression_tables, sentences
 from reports.results import Results
-from reports.shares import routing_figures, share_figures
-from reports.similarity import distance_figures, distance_table, similarity_figures
 from reports.style import Picture
 from reports.table import Table
 from reports.tradeoff import tradeoff_figures
@@ -123,17 +128,12 @@ def _page(results: Results, images: list[Image], shown: list[Table], origins: Or
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    placed = {
-        "missing",
-        "provenance",
-        *(image.picture.section for image in images),
-        *(table.section for table in shown),
-    }
+    placed = {image.picture.section for image in images} | {table.section for table in shown}
     inline = {kind: (TEMPLATES / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")}
     return environment.get_template("report.html.j2").render(
         results=results,
         findings=[*sentences(results), *findings.findings(results)],
-        sections={name: title for name, title in SECTIONS.items() if name in placed},
+        sections={name: title for name, title in SECTIONS.items() if name in placed | {"missing", "provenance"}},
         images=images,
         tables=shown,
         missing=findings.missing(results),

@@ -12,18 +12,17 @@ CHANGES = {"starts from": "use", "with the changes": "changes"}  # row -> what o
 
 def protocol_tables(results: Results) -> Iterator[Table]:
     """Fields as rows, the suite's protocols as columns, notes on their data below."""
-    names, differing = tuple(results.roles), _fields(results)
     shared = shared_fields(results)
-    rows = [("hash", *(results.protocols[name]["hash"] for name in names))]
-    rows += [(field, *(value or "–" for value in row)) for field, row in differing.items() if field not in shared]
+    rows = [cells("hash", *(results.protocols[name]["hash"] for name in results.roles))]
+    for field, row in _fields(results).items():
+        if field not in shared:
+            rows.append(cells(field, *(value or "–" for value in row)))
     which = "the fields that differ" if shared else "all fields"
     axes = " or ".join(results.axes[axis] for axis in results.protocol_axes)
     first = f" Fields that {axes} changes are shown as at its first value." if axes else ""
     caption = f"How each column is measured: {which}. “–”: none.{first}"
-    heads = dict.fromkeys(("Field", *names), False)
-    yield Table(
-        "protocols", "protocols", caption, columns(heads), tuple(cells(*row) for row in rows), tuple(_notes(results))
-    )
+    heads = columns(dict.fromkeys(("Field", *results.roles), False))
+    yield Table("protocols", "protocols", caption, heads, tuple(rows), tuple(_notes(results)))
 
 
 def shared_fields(results: Results) -> dict[str, str]:

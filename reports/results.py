@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,8 @@ from bench.suite.measures import ROLES, Measure, measures, of_role, trade_offs
 from reports.facts import Cost, Distances, FailedStage, Maps, Probe, Routing, Shares, TrainingCost
 
 Place = tuple[str, str, str]  # row, point, expert
-TRIAL = ["row", "point", "expert", "seed"]
+PLACE = ["row", "point", "expert"]
+TRIAL = [*PLACE, "seed"]
 COLUMNS = {
     *("row", "label", "method", "point", "seed", "expert", "role", "protocol", "dataset", "part", "deviation"),
     *("top1", "top5", "mean_class", "videos", "undecodable", "identity"),
@@ -36,14 +37,6 @@ class ReportSettings:
     compare: tuple[tuple[str, str], ...] = ()
 
 
-class SideRow(NamedTuple):
-    """The side of a comparison that a row is of, and the row's id and label there."""
-
-    side: str
-    row: str
-    label: str
-
-
 @dataclass(frozen=True, eq=False)  # a table has no truth value; what is made of one is kept by identity
 class Results:
     """The results of one suite.
@@ -56,8 +49,8 @@ class Results:
     `predictions(identity)` gives `video`, `label`, `prediction`, `correct` of one evaluation; draws of classes share
     one, in which `correct` is a video's mean over its draws, nan without any. `protocols` maps a protocol to its
     `hash`, the named protocol that it starts from (`use`), its `changes` to that one, its `fields` and `notes`.
-    `published` are numbers of papers beside the measures that they belong to. `sides` has the side of every row of a
-    comparison by row id, and is empty for a single suite.
+    `published` are numbers of papers beside the measures that they belong to. `sides` has the label of every row of a
+    comparison without its side, and is empty for a single suite.
     Raises ValueError on missing columns or a trial that has two results for one part.
     """
 
@@ -80,7 +73,7 @@ class Results:
     trainings: tuple[TrainingCost, ...] = ()
     shares: tuple[Shares, ...] = ()
     failures: tuple[FailedStage, ...] = ()
-    sides: Mapping[str, SideRow] = field(default_factory=dict)
+    sides: Mapping[str, str] = field(default_factory=dict)
     class_names: Callable[[str], Sequence[str]] = lambda identity: ()  # candidates of an evaluation, by its identity
     answers: Callable[[str], NDArray[np.float32]] | None = None  # a quicker way to `correct` than all of `predictions`
 
@@ -94,10 +87,8 @@ class Results:
     @cached_property
     def roles(self) -> dict[str, str]:
         """The role of every protocol, in the order of the roles, then of the suite."""
-        role: dict[str, str] = dict(
-            self.table[["protocol", "role"]].drop_duplicates("protocol").itertuples(index=False)
-        )
-        return {name: role[name] for name in sorted(role, key=lambda name: ROLES.index(role[name]))}
+        role = self.table[["protocol", "role"]].drop_duplicates("protocol").itertuples(index=False, name=None)
+        return dict(sorted(role, key=lambda own: ROLES.index(own[1])))
 
     def of_role(self, role: str) -> tuple[str, ...]:
         """Short names of the protocols of one of the `ROLES`, in the suite's order."""
@@ -130,12 +121,9 @@ class Results:
             return f"{self.roles[measure]} top-1, {measure}"
         return self.measures[measure].title.replace("Trade", "trade")
 
+    @cached_property
     def labels(self) -> dict[str, str]:
         """Display name of every row id, in the suite's order."""
-        return dict(self._labels)
-
-    @cached_property
-    def _labels(self) -> dict[str, str]:
         return dict(self.table[["row", "label"]].drop_duplicates("row").itertuples(index=False))
 
     def correct(self, identity: str) -> NDArray[np.float32]:
@@ -144,11 +132,16 @@ class Results:
         It is read once and kept, four bytes a video; not to be changed.
         """
         if identity not in self._correct:
-            if self.answers is not None:
-                self._correct[identity] = self.answers(identity)
-            else:
-                self._correct[identity] = self.predictions(identity)["correct"].to_numpy(np.float32, na_value=np.nan)
+            self._correct[identity] = (
+                self.answers(identity)
+                if self.answers
+                else self.predictions(identity)["correct"].to_numpy(np.float32, na_value=np.nan)
+            )
         return self._correct[identity]
+
+    def lines(self, experts: bool) -> pd.DataFrame:
+        """The lines of `table` of the rows themselves, or of the expert choices."""
+        return self.table[(self.table["expert"] != "") == experts]
 
     def scores(self, *, experts: bool = False, alike: bool = False) -> pd.DataFrame:
         """One line per trial with every measure in percent: nan where a part or an input is missing.
@@ -156,22 +149,7 @@ class Results:
         Harmonic means leave out what deviates from its column: they are nan there. With `alike` the deviating
         accuracies are nan too; with `experts`, one line per expert choice.
         """
-        return self._once(("scores", experts, alike), lambda: self._scores(experts, alike))
-
-    def _scores(self, experts: bool, alike: bool) -> pd.DataFrame:
-        lines = self.table[(self.table["expert"] != "") == experts]
-        names = ["row", "label", "method", "point", *self.axes, "expert", "seed"]
-        trials = lines.drop_duplicates(TRIAL)[names].reset_index(drop=True)
-        cells, measured = self._cells(experts), list(self.roles)
-        usable = cells["top1"].where(cells["deviation"] == "").unstack("protocol").reindex(columns=measured)
-        scores = trials.join(usable, on=TRIAL)
-        for key, measure in self.measures.items():
-            if measure.needs:
-                scores[key] = [harmonic_mean(values) for values in scores[[*measure.needs]].to_numpy(float)]
-        if not alike:
-            everything = cells["top1"].unstack("protocol").reindex(columns=measured)
-            scores[measured] = trials.join(everything, on=TRIAL)[measured]
-        return scores
+        return _scores(self, experts, alike)
 
     def summary(self, *, experts: bool = False, alike: bool = False) -> pd.DataFrame:
         """One line per row × point (× expert), over the planned `seeds`, of `scores` with the same options.
@@ -181,28 +159,7 @@ class Results:
         protocol also the number of `_parts`, their `_parts_std` (ddof 0; the mean over seeds), and `_parts_missing`,
         over all seeds.
         """
-        return self._once(("summary", experts, alike), lambda: self._summary(experts, alike))
-
-    def _summary(self, experts: bool, alike: bool) -> pd.DataFrame:
-        how = {"parts": "max", "parts_std": "mean", "parts_missing": "sum", "deviation": "first"}
-        cells = self._cells(experts).groupby([*TRIAL[:3], "protocol"], sort=False).agg(how).to_dict("index")
-        scores, lines = self.scores(experts=experts, alike=alike), []
-        names = [name for name in scores.columns if name != "seed" and name not in self.measures]
-        number = scores.groupby(TRIAL[:3], sort=False).ngroup().to_numpy()
-        by_place = np.argsort(number, kind="stable")
-        values = scores[[*self.measures]].to_numpy(float)[by_place]
-        seeds_of = np.split(values, np.flatnonzero(np.diff(number[by_place])) + 1)
-        for line, seeds in zip(scores.drop_duplicates(TRIAL[:3])[names].to_dict("records"), seeds_of, strict=True):
-            key = tuple(line[name] for name in TRIAL[:3])
-            own: dict[str, Any] = {name: cells.get((*key, name), NOT_PLANNED) for name in self.roles}
-            line["seeds"] = len(seeds)
-            for (name, measure), column in zip(self.measures.items(), seeds.T, strict=True):
-                deviating = ", ".join(protocol for protocol in measure.inputs if own[protocol]["deviation"])
-                facts = spread(column)._asdict() | own.get(name, {"deviation": deviating})
-                facts["planned"] = all(own[protocol]["parts"] for protocol in measure.inputs)
-                line |= {f"{name}_{fact}": value for fact, value in facts.items()}
-            lines.append(line)
-        return pd.DataFrame(lines)
+        return _summary(self, experts, alike)
 
     def evaluations(self) -> pd.DataFrame:
         """The lines of `table`, where all draws of classes that an evaluation re-scores are a single line."""
@@ -223,7 +180,8 @@ class Results:
         `along` does not split its own figure. A text axis of a single row names its points instead, because panels
         of one point compare nothing.
         """
-        text = [a for a in self.axes if a != along and not self.is_numeric(a) and self._rows_through(a) > 1]
+        rows = {axis: self.table.loc[self.table[axis].map(is_set), "row"].nunique() for axis in self.axes}
+        text = [a for a in self.axes if a != along and not self.is_numeric(a) and rows[a] > 1]
         return [axis for axis in self.axes if axis in text or axis in self.protocol_axes]
 
     def facets(self, lines: pd.DataFrame, along: str | None) -> dict[str, pd.DataFrame]:
@@ -240,12 +198,13 @@ class Results:
                 panels[self.axis_text(group.iloc[0], axes)] = alike[inside]
         return panels
 
-    def axis_text(self, line: pd.Series, axes: list[str]) -> str:
-        """The values that `line` has on `axes`, e.g. "world narrow, layers 4"."""
+    def axis_text(self, line: pd.Series, axes: Sequence[str] | None = None) -> str:
+        """The values that `line` has on `axes` (None: on all), e.g. "world narrow, layers 4"."""
+        axes = list(self.axes) if axes is None else axes
         return ", ".join(f"{self.axes[axis]} {value_text(line[axis])}" for axis in axes if is_set(line[axis]))
 
-    def name(self, line: pd.Series, axes: list[str]) -> str:
-        """The label of `line` with its values on `axes`, e.g. "MoTE, layers 4"."""
+    def name(self, line: pd.Series, axes: Sequence[str] | None = None) -> str:
+        """The label of `line` with its values on `axes` (None: on all), e.g. "MoTE, layers 4"."""
         return ", ".join(filter(None, [str(line["label"]), self.axis_text(line, axes)]))
 
     def comparable(self, a: pd.Series, b: pd.Series) -> bool:
@@ -253,36 +212,61 @@ class Results:
         return all(a[axis] == b[axis] for axis in self.axes if is_set(a[axis]) and is_set(b[axis]))
 
     @cached_property
-    def _frames(self) -> dict[tuple[object, ...], pd.DataFrame]:
-        return {}
-
-    @cached_property
     def _correct(self) -> dict[str, NDArray[np.float32]]:
         return {}
 
-    def _once(self, key: tuple[object, ...], make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """A copy of a frame that is made once and kept, so that no figure or table changes another's."""
-        if key not in self._frames:
-            self._frames[key] = make()
-        return self._frames[key].copy()
 
-    def _cells(self, experts: bool) -> pd.DataFrame:
-        """Per trial × protocol: `top1`, the mean of its parts (nan where one is missing), and facts about the parts."""
-        lines = self.table[(self.table["expert"] != "") == experts]
-        groups = lines.groupby([*TRIAL, "protocol"], sort=False)
-        parts, present = groups.size(), groups["top1"].count()
-        return pd.DataFrame(
-            {
-                "top1": groups["top1"].mean().where(present == parts),
-                "parts": parts,
-                "parts_std": groups["top1"].std(ddof=0).where((present == parts) & (parts > 1)),
-                "parts_missing": parts - present,
-                "deviation": groups["deviation"].first(),
-            }
-        )
+@lru_cache(maxsize=8)  # of two reports
+def _scores(results: Results, experts: bool, alike: bool) -> pd.DataFrame:
+    names = ["row", "label", "method", "point", *results.axes, "expert", "seed"]
+    trials = results.lines(experts).drop_duplicates(TRIAL)[names].reset_index(drop=True)
+    cells, measured = _cells(results, experts), list(results.roles)
+    usable = cells["top1"].where(cells["deviation"] == "").unstack("protocol").reindex(columns=measured)
+    scores = trials.join(usable, on=TRIAL)
+    for key, measure in results.measures.items():
+        if measure.needs:
+            scores[key] = [harmonic_mean(values) for values in scores[[*measure.needs]].to_numpy(float)]
+    if not alike:
+        everything = cells["top1"].unstack("protocol").reindex(columns=measured)
+        scores[measured] = trials.join(everything, on=TRIAL)[measured]
+    return scores
 
-    def _rows_through(self, axis: str) -> int:
-        return int(self.table.loc[[is_set(value) for value in self.table[axis]], "row"].nunique())
+
+@lru_cache(maxsize=8)
+def _summary(results: Results, experts: bool, alike: bool) -> pd.DataFrame:
+    how = {"parts": "max", "parts_std": "mean", "parts_missing": "sum", "deviation": "first"}
+    cells = _cells(results, experts).groupby([*PLACE, "protocol"], sort=False).agg(how).to_dict("index")
+    scores, lines = results.scores(experts=experts, alike=alike), []
+    names = [name for name in scores.columns if name != "seed" and name not in results.measures]
+    number = scores.groupby(PLACE, sort=False).ngroup().to_numpy()
+    by_place = np.argsort(number, kind="stable")
+    values = scores[[*results.measures]].to_numpy(float)[by_place]
+    seeds_of = np.split(values, np.flatnonzero(np.diff(number[by_place])) + 1)
+    for line, seeds in zip(scores.drop_duplicates(PLACE)[names].to_dict("records"), seeds_of, strict=True):
+        own: dict[str, Any] = {name: cells.get((*place_of(line), name), NOT_PLANNED) for name in results.roles}
+        line["seeds"] = len(seeds)
+        for (name, measure), column in zip(results.measures.items(), seeds.T, strict=True):
+            deviating = ", ".join(protocol for protocol in measure.inputs if own[protocol]["deviation"])
+            facts = spread(column)._asdict() | own.get(name, {"deviation": deviating})
+            facts["planned"] = all(own[protocol]["parts"] for protocol in measure.inputs)
+            line |= {f"{name}_{fact}": value for fact, value in facts.items()}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _cells(results: Results, experts: bool) -> pd.DataFrame:
+    """Per trial × protocol: `top1`, the mean of its parts (nan where one is missing), and facts about the parts."""
+    groups = results.lines(experts).groupby([*TRIAL, "protocol"], sort=False)
+    parts, present = groups.size(), groups["top1"].count()
+    return pd.DataFrame(
+        {
+            "top1": groups["top1"].mean().where(present == parts),
+            "parts": parts,
+            "parts_std": groups["top1"].std(ddof=0).where((present == parts) & (parts > 1)),
+            "parts_missing": parts - present,
+            "deviation": groups["deviation"].first(),
+        }
+    )
 
 
 def place_of(line: pd.Series | Mapping[Hashable, Any]) -> Place:

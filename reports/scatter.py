@@ -75,10 +75,3 @@ def fit(axes: Axes, lines: pd.DataFrame, margin: float = 0.12) -> None:
         low, high = (lines[values] - lines[spread]).min(), (lines[values] + lines[spread]).max()
         room = max(margin * (high - low), 1 - (high - low) / 2)
         limit(max(low - room, 0 if low >= 0 else low), min(high + room, 100.5))
-
-
-def share_scale(panels: list[Axes]) -> None:
-    """Give panels side by side the same y limits, so that heights compare across them."""
-    limits = [axes.get_ylim() for axes in panels]
-    for axes in panels:
-        axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))

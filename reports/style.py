@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
 import seaborn
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, FAINT, GRID = "#222222", "#767676", "#d4d4d4"
 HM_ZS = r"HM$_{\mathrm{ZS}}$"
 SMALL = 6.5  # points; the smallest text that survives a paper's column
+LETTERS = 19  # of the small print, an inch
 READS = "its numbers are in the table of this page"
 # Okabe & Ito (2008) without its yellow; the others are darkened where they are too light for text on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#B8578F", "#B27B00", "#2F86B8", "#7A4FA3", "#555555")
@@ -81,6 +85,62 @@ def shortened(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
+class Panel(NamedTuple):
+    """A panel of a figure: `draw` fills its axes, `label` names points in axes whose limits and layout are final."""
+
+    draw: Callable[[Axes], object]
+    title: str = ""
+    x: str = ""
+    y: str = ""
+    label: Callable[[Axes], object] | None = None
+
+
+def figure(
+    parts: Sequence[Panel], width: float, height: float, columns: int = 3, *, title: str = "", small: bool = False,
+    note: str = "", wrap: bool = False, after: Callable[[list[Axes]], object] | None = None,
+) -> Figure:  # fmt: skip
+    """A figure of `parts` of `width` × `height` inches; `after` is given all axes once they are drawn.
+
+    Titles of panels are `small` where they have several lines. The note is small print below: the meaning of bars, n,
+    and rows that could not be drawn.
+    """
+    with look():
+        own, drawn = panels(len(parts), width, height, columns)
+        if title:
+            own.suptitle(title, fontsize=9 if small else "large", parse_math=False)
+        for axes, part in zip(drawn, parts, strict=True):
+            axes.set_title(part.title, fontsize=7.5 if small else 8.5, parse_math=False)
+            part.draw(axes)
+            for set_text, text in ((axes.set_xlabel, part.x), (axes.set_ylabel, part.y)):
+                if text:
+                    set_text(text, parse_math=HM_ZS in text)
+        if after:
+            after(drawn)
+        if wrap:
+            lines = note.strip().splitlines()
+            note = "\n".join(textwrap.fill(line, int(LETTERS * own.get_figwidth())) for line in lines)
+        if note:
+            add_note(own, note)
+        if any(part.label for part in parts):
+            own.draw_without_rendering()  # settles the layout, which the labels' places depend on
+        for axes, part in zip(drawn, parts, strict=True):
+            if part.label:
+                part.label(axes)
+    return own
+
+
+def add_note(figure: Figure, text: str) -> None:
+    """Add small print under the figure."""
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=SMALL, color=FAINT)
+
+
+def share_heights(panels: Sequence[Axes], low: float | None = None, most: float = inf, room: float = 1.0) -> None:
+    """Give panels the same y limits, so that heights compare across them: up to `most`, with `room` above."""
+    bottoms, tops = zip(*(axes.get_ylim() for axes in panels), strict=True)
+    for axes in panels:
+        axes.set_ylim(min(bottoms) if low is None else low, min(most, room * max(tops)))
+
+
 def panels(count: int, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Any]]:
     """A figure of `count` panels of `width` × `height` inches, in even rows of at most `columns`. Without pyplot."""
     rows = -(-count // columns)
@@ -90,11 +150,6 @@ def panels(count: int, width: float, height: float, columns: int = 3) -> tuple[F
     for spare in axes[count:]:
         spare.remove()
     return figure, axes[:count]
-
-
-def note(figure: Figure, text: str) -> None:
-    """Add small print under the figure: the meaning of bars, n, and rows that could not be drawn."""
-    figure.supxlabel(text, x=0.01, ha="left", fontsize=SMALL, color=FAINT)
 
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:

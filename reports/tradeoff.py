@@ -6,6 +6,7 @@ Base against novel top-1 is drawn alike: both are two sides of a harmonic mean.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from reports import labels, scatter, style
 from reports.results import Results, is_set, value_text
-from reports.style import READS, Picture
+from reports.style import READS, Panel, Picture
 
 MOST = 40  # labels of a panel; of more points, only the best of each row are named
 
@@ -41,27 +42,30 @@ def tradeoff_figure(results: Results, measure: str = "trade_off") -> Figure | No
     drawable = summary[f"{measure}_n"] > 0
     sides = results.trade_offs[measure].needs
     located = scatter.points(summary[drawable], *sides)
-    marks = style.marks(results.labels(), results.settings.reference)
+    marks = style.marks(results.labels, results.settings.reference)
     facets = results.facets(located, results.settings.join)
-    with style.look():
-        wide = (5.6, 4.2) if len(facets) == 1 else (4.1, 3.7)
-        figure, panels = style.panels(len(facets), *wide, columns=2)
-        for axes, (title, lines) in zip(panels, facets.items(), strict=True):
-            axes.set_title(title, parse_math=False)
-            scatter.fit(axes, located)
-            _iso_lines(axes, results.words(measure).partition(" ")[0])
-            _panel(axes, lines, results, marks)
-            axes.set_xlabel(scatter.axis_title(results, sides[0]))
-            axes.set_ylabel(scatter.axis_title(results, sides[1]))
-        missing = scatter.missing_note(summary[~drawable], measure)
-        many = max(map(len, facets.values())) > MOST
-        named = f"\nOf more than {MOST} points, only the best of each row is named." if many else ""
-        style.note(figure, scatter.seed_note(summary[drawable], measure) + named + missing)
-        figure.draw_without_rendering()  # settles the layout, which direct labels depend on
-        figure.set_layout_engine("none")
-        for axes, lines in zip(panels, facets.values(), strict=True):
-            labels.place(axes, _labels(_named(lines, measure), results, marks), _obstacles(lines, results))
-    return figure
+
+    def draw(axes: Axes, lines: pd.DataFrame) -> None:
+        scatter.fit(axes, located)
+        _iso_lines(axes, results.words(measure).partition(" ")[0])
+        for row, group in lines.groupby("row", sort=False):
+            for chain in _chains(group, results):
+                axes.plot(chain["x"], chain["y"], color=marks[str(row)].colour, linewidth=1, alpha=0.6, zorder=2)
+            scatter.bars(axes, group, marks[str(row)])
+
+    def label(axes: Axes, lines: pd.DataFrame) -> None:
+        labels.place(axes, _labels(_named(lines, measure), results, marks), _obstacles(lines, results))
+
+    x, y = (scatter.axis_title(results, side) for side in sides)
+    many = max(map(len, facets.values())) > MOST
+    return style.figure(
+        [Panel(partial(draw, lines=own), title, x, y, partial(label, lines=own)) for title, own in facets.items()],
+        *((5.6, 4.2) if len(facets) == 1 else (4.1, 3.7)),
+        columns=2,
+        note=scatter.seed_note(summary[drawable], measure)
+        + (f"\nOf more than {MOST} points, only the best of each row is named." if many else "")
+        + scatter.missing_note(summary[~drawable], measure),
+    )
 
 
 def _named(lines: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -70,13 +74,6 @@ def _named(lines: pd.DataFrame, measure: str) -> pd.DataFrame:
         return lines
     ordered = lines.sort_values(f"{measure}_mean", ascending=False, kind="stable")
     return ordered.drop_duplicates("row").head(MOST)
-
-
-def _panel(axes: Axes, lines: pd.DataFrame, results: Results, marks: dict[str, style.Mark]) -> None:
-    for row, group in lines.groupby("row", sort=False):
-        for chain in _chains(group, results):
-            axes.plot(chain["x"], chain["y"], color=marks[str(row)].colour, linewidth=1, alpha=0.6, zorder=2)
-        scatter.bars(axes, group, marks[str(row)])
 
 
 def _chains(group: pd.DataFrame, results: Results) -> Iterable[pd.DataFrame]:

@@ -17,14 +17,15 @@ ENCODER = {"preset": "ultrafast", "threads": "1"}
 def write_video(
     path: Path,
     frames_THW3: np.ndarray,
+    codec: str = "libx264",
     fps: int = 8,
     pixels: str = "yuv420p",
     options: dict[str, str] | None = None,
 ) -> None:
-    """Encode uint8 RGB frames as H.264; with the default options, the same bytes every time."""
+    """Encode uint8 RGB frames, as H.264 unless said otherwise; with the default options, the same bytes every time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options={"movflags": "faststart"} if path.suffix == ".mp4" else {}) as container:
-        stream = container.add_stream("libx264", rate=fps, options=options or ENCODER)
+        stream = container.add_stream(codec, rate=fps, options=options or (ENCODER if codec == "libx264" else {}))
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = frames_THW3.shape[1:3]
         stream.pix_fmt = pixels

@@ -25,9 +25,8 @@ def compare(
     fail: Annotated[bool, typer.Option("--fail-on-regression", help="end with 1 if anything became worse")] = False,
 ) -> None:
     """Write the page of two suites or revisions, B against A, and say which accuracies and times became worse."""
-    from reports.compare import merge
+    from reports.compare import changes, merge, sentences
     from reports.page import write_report
-    from reports.regressions import changes, sentences
     from reports.snapshot import find
 
     merged = merge(find(a, store), find(b, store), (a, b))

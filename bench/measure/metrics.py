@@ -1,6 +1,6 @@
-"""Metrics from the scores of views: fusion of views, accuracies and their means; numpy only.
+"""From scores per view to the numbers of the tables: fusion of views, accuracies, means; numpy only.
 
-A failed video always counts as wrong: it is passed as failed, or its scores are NaN.
+A failed video counts as wrong everywhere: pass it as failed, or leave its scores NaN.
 
 Legend: N videos, V views, C candidate classes.
 """
@@ -20,15 +20,15 @@ Array = np.ndarray
 
 
 def fuse(cosines_NVC: Array, norms_NV: Array, logit_scale: float, rule: Fusion) -> Array:
-    """Scores [N,C] (float64) of videos from the cosines of their views with class features of unit length.
+    """Scores [N,C] (float64) of videos from the cosines of their views with unit class features.
 
     double_softmax  softmax of the views' mean softmax of raw cosines (MoTE, BIKE)
     cos_mean        mean cosine (half-class routine of MoTE and BIKE)
     softmax_sum     sum of softmax of scaled cosines (X-CLIP, ViFi-CLIP)
     logit_sum       sum of scaled cosines (Open-VCLIP, FROSTER)
-    feature_mean    cosine with the mean of un-normalised video features (Text4Vis), computed from cosines weighted by
-                    the features' lengths `norms_NV`. The ranking is the same; the value differs by a factor per video
-                    (length of the mean vector / mean length), which cosines do not determine.
+    feature_mean    cosine with the mean of un-normalised video features (Text4Vis). It takes cosines weighted by the
+                    features' lengths `norms_NV`: the same ranking, and the same value up to a factor per video, the
+                    length of the mean vector over the mean length, which cosines cannot tell.
     """
     cosines_NVC = cosines_NVC.astype(np.float64)
     if rule == "double_softmax":
@@ -44,7 +44,7 @@ def fuse(cosines_NVC: Array, norms_NV: Array, logit_scale: float, rule: Fusion) 
 
 
 def top_k_correct(scores_NC: Array, labels_N: Array, k: int) -> Array:
-    """True if the label is among the k best classes, [N] bool; of ties the lowest class wins, NaN scores are wrong."""
+    """Whether the label is among the k best classes, [N] bool; ties go to the lowest class, NaN scores are wrong."""
     own_N1 = np.take_along_axis(scores_NC, labels_N[:, None], axis=1)
     first_NC = np.arange(scores_NC.shape[1]) < labels_N[:, None]
     before_N = ((scores_NC > own_N1) | ((scores_NC == own_N1) & first_NC)).sum(axis=1)
@@ -52,7 +52,7 @@ def top_k_correct(scores_NC: Array, labels_N: Array, k: int) -> Array:
 
 
 def accuracies(scores_NC: Array, labels_N: Array, failed_N: Array | None = None) -> dict[str, float | None]:
-    """`top1` and `top5` over all videos and `mean_class` over the classes that occur, in percent.
+    """`top1`, `top5` over all videos and `mean_class` over the classes that occur, in percent.
 
     `top5` is None for fewer than five classes. Failed videos count as wrong. Raises ValueError without videos.
     """
@@ -69,16 +69,11 @@ def accuracies(scores_NC: Array, labels_N: Array, failed_N: Array | None = None)
 
 
 def harmonic_mean(values: Iterable[float | None]) -> float:
-    """Harmonic mean of accuracies; nan if one is missing (None or nan) or there are none, else 0 if one is 0."""
+    """Harmonic mean of accuracies; nan if one is missing (None or nan) or there is none, else 0 if one is 0."""
     numbers = [math.nan if value is None else float(value) for value in values]
     if not numbers or any(map(math.isnan, numbers)):
         return math.nan
     return 0.0 if 0 in numbers else len(numbers) / sum(1 / number for number in numbers)
-
-
-def trade_off(closed: float | None, hm: float | None) -> float:
-    """Harmonic mean of closed-set accuracy and the zero-shot harmonic mean (MoTE, NeurIPS 2024, Table 4)."""
-    return harmonic_mean([closed, hm])
 
 
 def subset_accuracies(
@@ -90,10 +85,10 @@ def subset_accuracies(
     failed_N: Array,
     ids: Sequence[int] | None = None,
 ) -> tuple[dict[str, float | None], Array]:
-    """`accuracies` among the candidate classes `ids`, over their videos only (None: all classes and videos).
+    """`accuracies` where only the classes `ids` are candidates and only their videos count (None: all of both).
 
-    Also the correctness [N] of each video: 1, 0, or NaN for a video of another class. Candidates are restricted before
-    views are fused, because a softmax depends on them. Raises ValueError if no video has one of the classes.
+    Also whether each video is right, [N] float: 1, 0, or NaN for a video of another class. Candidates are restricted
+    before views are fused, because a softmax depends on them. Raises ValueError if no video has one of the classes.
     """
     ids_C = np.arange(cosines_NVC.shape[2]) if ids is None else np.unique(ids)
     kept_N = np.isin(labels_N, ids_C)
@@ -108,7 +103,7 @@ def half_classes(classes: int, draw: int, generator: Generator = "text4vis") -> 
     """Ids of half of the classes, rounded down, in draw number `draw` of ten.
 
     text4vis    NumPy's legacy generator seeded with the draw, ids in its order (Text4Vis, BIKE, MoTE; EP1)
-    open-vclip  Python's generator seeded once with 2023, which shuffles all ids for every draw; ids ascending
+    open-vclip  Python's generator seeded once with 2023, every draw shuffles all ids anew; ids ascending
     """
     if generator == "text4vis":
         return np.random.RandomState(draw).permutation(classes)[: classes // 2].tolist()  # type: ignore[no-any-return]
@@ -117,12 +112,3 @@ def half_classes(classes: int, draw: int, generator: Generator = "text4vis") -> 
         ids = list(range(classes))
         rng.shuffle(ids)
     return sorted(ids[: classes // 2])
-
-
-def half_class_accuracy(cosines_NVC: Array, labels_N: Array, draw: int) -> dict[str, float | None]:
-    """`subset_accuracies` of one draw by the mean cosine, as in Text4Vis, BIKE and MoTE.
-
-    Cosines are those of view features of unit length with all classes. Raises ValueError if no video has a drawn class.
-    """
-    ids, unit_NV = half_classes(cosines_NVC.shape[2], draw), np.ones(cosines_NVC.shape[:2])
-    return subset_accuracies(cosines_NVC, unit_NV, 1.0, "cos_mean", labels_N, np.zeros(len(labels_N), bool), ids)[0]

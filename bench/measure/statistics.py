@@ -1,7 +1,7 @@
 """Spread over seeds; intervals and tests over videos, and over videos and seeds (docs/statistics.md).
 
-Accuracies are in percent, differences in points. Legend: N videos, B resamples of the videos, T trials, G rows (means
-over trials that differ in their seed), P pairs of rows, S seeds of a row, K tests.
+Accuracies in percent, differences in points. Legend: N videos, B resamples of the videos, T trials, G rows, each the
+mean over its own trials, which differ in their seed, P pairs of rows, S seeds of a row, K tests.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 DRAWS = 2000  # resamples of the videos
 TAILS = (0.025, 0.975)
-ENOUGH = 10  # smallest number of seeds with which a plain percentile interval over seeds and videos keeps its level
-CHUNK = 4_000_000  # largest number of weights of resampled videos in memory
-TIE = 1e-6  # tolerance for equal sums: rounding makes them differ by at most 1e-12 per video
+ENOUGH = 10  # seeds from which on a plain percentile interval over seeds and videos holds its level
+CHUNK = 4_000_000  # weights of resampled videos that are in memory at once
+TIE = 1e-6  # sums of thirds that are equal on paper differ by rounding, at most 1e-12 a video
 
 
 class Spread(NamedTuple):
-    """Mean, sample standard deviation (ddof 1, nan for fewer than two values) and number of values."""
+    """Mean, sample standard deviation (ddof 1, nan below two values) and number of values."""
 
     mean: float
     std: float
@@ -32,7 +32,7 @@ class Spread(NamedTuple):
 
 
 def spread(values: ArrayLike) -> Spread:
-    """Spread of `values` over seeds, in their unit; nan, a seed without a result, is not counted."""
+    """Spread of `values` over seeds, in their unit; nan stands for a seed without a result and is not counted."""
     present = np.asarray(values, dtype=float)
     present = present[~np.isnan(present)]
     mean = float(present.mean()) if present.size else float("nan")
@@ -40,63 +40,31 @@ def spread(values: ArrayLike) -> Spread:
     return Spread(mean, std, present.size)
 
 
-def paired_permutation_test(
-    correct_a_N: ArrayLike, correct_b_N: ArrayLike, permutations: int = 20_000, seed: int = 0
-) -> tuple[float, float]:
-    """Two-sided sign-flip test of equal accuracy on the same videos: (a minus b in points, p).
+def sign_flip_test(difference_N: Floats, permutations: int = 20_000, seed: int = 0) -> float:
+    """p of equal accuracy on the same videos, two-sided, by flipping signs of each video's difference.
 
-    Inputs are the correctness in [0,1] of each video, averaged over seeds, in the same order. With one seed it is 0 or
-    1, and this is McNemar's exact test, except for random permutations. p counts the observed assignment as one of the
-    permutations (Phipson & Smyth 2010), so it is never zero. Raises ValueError for unequal or empty inputs.
+    Differences of correctness in [0,1], averaged over seeds. With one seed each, where they are -1, 0 or 1, this is
+    McNemar's exact test but for the error of drawing permutations. p counts the observed assignment among the
+    permutations (Phipson & Smyth 2010), so it is never zero.
     """
-    difference_N = _paired(correct_a_N, correct_b_N)
-    observed = difference_N.sum()
-    flipped = _flipped_sums(np.abs(difference_N), permutations, np.random.default_rng(seed))
-    extreme = np.count_nonzero(np.abs(flipped) >= abs(observed) - TIE)
-    return float(100 * observed / difference_N.size), float((extreme + 1) / (permutations + 1))
-
-
-def _flipped_sums(sizes_N: Floats, permutations: int, generator: np.random.Generator) -> Floats:
-    # Means over S seeds differ by multiples of 1/S, so the N differences have few sizes. Flipping the signs of k equal
-    # sizes is one binomial draw: 20,000 permutations of 20,000 videos take S draws each, not 20,000.
-    sums = np.zeros(permutations)
-    for size, count in zip(*np.unique(sizes_N.round(12), return_counts=True), strict=True):
+    # Means over S seeds differ by multiples of 1/S, so the N differences take few sizes. Flipping the signs of k
+    # equal sizes is one binomial draw: 20,000 permutations of 20,000 videos cost S draws each, not 20,000.
+    generator, flipped = np.random.default_rng(seed), np.zeros(permutations)
+    for size, count in zip(*np.unique(np.abs(difference_N).round(12), return_counts=True), strict=True):
         if size > 0:
-            sums += size * (2 * generator.binomial(count, 0.5, permutations) - count)
-    return sums
+            flipped += size * (2 * generator.binomial(count, 0.5, permutations) - count)
+    extreme = np.count_nonzero(np.abs(flipped) >= abs(difference_N.sum()) - TIE)
+    return float((extreme + 1) / (permutations + 1))
 
 
-def mcnemar(correct_a_N: ArrayLike, correct_b_N: ArrayLike) -> tuple[float, float]:
-    """McNemar's exact test of equal accuracy of two runs on the same videos: (a minus b in points, p).
-
-    Binomial test of the videos that only one of the runs gets right (McNemar 1947). Raises ValueError for unequal or
-    empty inputs.
-    """
-    difference_N = _paired(correct_a_N, correct_b_N)
+def mcnemar(difference_N: Floats) -> float:
+    """p of McNemar's exact test (1947) of equal accuracy of one run each, binomial in the videos that differ."""
     only_a, only_b = int((difference_N > 0).sum()), int((difference_N < 0).sum())
-    p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    return 100 * (only_a - only_b) / difference_N.size, float(p)
-
-
-def paired_interval(
-    correct_a_N: ArrayLike, correct_b_N: ArrayLike, draws: int = DRAWS, seed: int = 0
-) -> tuple[float, float]:
-    """95 % interval of a minus b in points over videos, for the given seeds: percentiles of the paired bootstrap."""
-    difference_N = _paired(correct_a_N, correct_b_N)
-    low, high = np.quantile(bootstrap_means(100 * difference_N[None], draws, seed)[0], TAILS)
-    return float(low), float(high)
-
-
-def _paired(correct_a_N: ArrayLike, correct_b_N: ArrayLike) -> Floats:
-    a_N, b_N = np.asarray(correct_a_N, dtype=float), np.asarray(correct_b_N, dtype=float)
-    if a_N.shape != b_N.shape or a_N.ndim != 1 or not a_N.size:
-        raise ValueError(f"a paired test needs two lists of equal length, got {a_N.shape} and {b_N.shape}")
-    difference_N: Floats = a_N - b_N
-    return difference_N
+    return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 def resamples(videos: int, draws: int, seed: int) -> Iterator[Singles]:
-    """Weights [b, N] of the videos in `draws` samples with replacement, in chunks of b; a sample sums to 1."""
+    """Weights [b, N] of the videos in `draws` samples with replacement, in chunks of b; those of a sample add to 1."""
     generator, chunk = np.random.default_rng(seed), max(1, CHUNK // videos)
     for start in range(0, draws, chunk):
         rows = min(chunk, draws - start)
@@ -106,20 +74,19 @@ def resamples(videos: int, draws: int, seed: int) -> Iterator[Singles]:
 
 
 def bootstrap_means(values_TN: NDArray[np.floating], draws: int, seed: int) -> Singles:
-    """Means [T, B] over resampled videos; with the same `seed` and N the same videos, so rows can be subtracted."""
+    """Means [T, B] over resampled videos; equal `seed` and N mean equal videos, so rows can be subtracted."""
     values_TN = values_TN.astype(np.float32)
     return np.concatenate([values_TN @ weights.T for weights in resamples(values_TN.shape[1], draws, seed)], axis=1)
 
 
 @dataclass(frozen=True)
 class Estimates:
-    """Numbers of G rows, means over their seeds, with the variances that intervals and tests need.
+    """Numbers of G rows, each the mean over its seeds, and what is known of their error.
 
-    `values_T`, `row_T`: number and row of each trial; trials without a number are left out. `draws_GB`: numbers of the
-    rows under B resamples of the videos, the same for all rows and seeds. `between_G`: s²/S, the variance of a mean
-    over S seeds by their spread; `excess_G`: the part of it that resampling the videos does not explain, which is due
-    to the seeds. Both are 0 for one seed, where they are unknown. `videos`: size of the smallest set behind the
-    numbers.
+    `values_T`, `row_T`: the number of each trial and its row; a trial without one is left out. `draws_GB`: the rows'
+    numbers under B resamples of the videos, the same for all rows and all seeds. `between_G`: s²/S, the variance of a
+    mean over S seeds by their spread; `excess_G`: what of it resampling the videos does not explain, seeds' own part.
+    Both are 0 with one seed, where nothing is known of it. `videos`: of the smallest set that the numbers come from.
     """
 
     values_T: Floats
@@ -133,12 +100,12 @@ class Estimates:
 
 
 def estimate(values_T: Floats, draws_TB: Singles, row_T: NDArray[np.intp], rows: int, videos: int) -> Estimates:
-    """`Estimates` of `rows` from the numbers of trials and their numbers under resamples of the videos.
+    """The `Estimates` of `rows` from the numbers of trials and their numbers under resamples of the videos.
 
-    Works for any number computed from a resample, such as a harmonic mean. Values are nan for missing results.
+    Works for whatever is computed of each resample, such as a harmonic mean. Values are nan where a result is missing.
 
-    Two seeds answer a video differently, so their numbers differ even if all seeds are equally good. The resamples show
-    by how much: mean variance within a seed minus mean covariance of two seeds.
+    Two seeds answer a video differently, so their numbers differ even if all seeds are equally good. How much is in
+    the resamples: their mean variance within a seed less their mean covariance of two seeds.
     """
     present = ~np.isnan(values_T)
     values_T, draws_TB, row_T = values_T[present], draws_TB[present], row_T[present]
@@ -155,11 +122,11 @@ def estimate(values_T: Floats, draws_TB: Singles, row_T: NDArray[np.intp], rows:
 
 
 def nested_intervals(estimates: Estimates, seed: int = 0) -> tuple[Floats, Floats]:
-    """95 % intervals (low [G], high [G]) over videos and seeds: percentiles with both resampled.
+    """95 % intervals (low [G], high [G]) over videos and seeds: percentiles where both are resampled.
 
-    All seeds have the same resampled videos. The deviations of the resampled seeds from the row's mean are scaled to
-    the variance `excess_G`, and to the tails of S - 1 degrees of freedom (Hesterberg 2015: a bootstrap of few values is
-    too narrow). With one seed, only the videos vary.
+    All seeds see the same resampled videos. The resampled seeds' deviations from the row's mean are scaled so that
+    they have the variance of `excess_G`, and that of S - 1 degrees of freedom in the tails (Hesterberg 2015: a
+    bootstrap of few values is too narrow). With one seed, the videos are all that varies.
     """
     generator, seeds_G, draws_GB = np.random.default_rng(seed), estimates.seeds_G, estimates.draws_GB.copy()
     for seeds in np.unique(seeds_G[seeds_G > 1]):
@@ -176,7 +143,7 @@ def nested_intervals(estimates: Estimates, seed: int = 0) -> tuple[Floats, Float
 
 
 class Tests(NamedTuple):
-    """Differences of pairs of rows in points, their 95 % intervals, and p for no difference, [P] each."""
+    """Differences of pairs of rows in points, their 95 % intervals, and p of no difference, [P] each."""
 
     difference: Floats
     low: Floats
@@ -185,10 +152,10 @@ class Tests(NamedTuple):
 
 
 def difference_tests(estimates: Estimates, first_P: ArrayLike, second_P: ArrayLike) -> Tests:
-    """Welch's t test over videos and seeds of rows `first_P` minus rows `second_P`, given by their index.
+    """Welch's t test over videos and seeds of row `first_P` minus row `second_P`, places in `estimates`.
 
-    The variance is that of the difference under resampled videos plus the variances of both rows over seeds; degrees of
-    freedom after Satterthwaite (1946). A row with one seed adds none: the test is then about this run alone.
+    The variance is that of the difference under resampled videos plus both rows' own variance over seeds; degrees of
+    freedom after Satterthwaite (1946). A row with one seed adds none: the test then speaks of that run alone.
     """
     first_P, second_P = np.asarray(first_P, dtype=int), np.asarray(second_P, dtype=int)
     difference_P = estimates.mean_G[first_P] - estimates.mean_G[second_P]
@@ -206,7 +173,7 @@ def difference_tests(estimates: Estimates, first_P: ArrayLike, second_P: ArrayLi
 
 
 def holm(p_K: ArrayLike) -> Floats:
-    """p-values corrected for the number of tests (Holm 1979); nan, no test, stays nan."""
+    """p-values corrected for the number of tests (Holm 1979); nan is no test and stays nan."""
     given_K = np.asarray(p_K, dtype=float)
     tests = np.flatnonzero(~np.isnan(given_K))
     order = tests[np.argsort(given_K[tests], kind="stable")]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from bench.measure.metrics import fuse, half_class_accuracy
+from bench.measure.metrics import fuse, half_classes, subset_accuracies
 from bench.video.sampling import test_indices
 from bench.video.views import TestViews
 
@@ -49,7 +49,10 @@ def replay_half_classes(path: Path) -> Deviations:
     case = load_file(path)
     cosines_NVC = np.einsum("nvd,cd->nvc", case["in.view_embeddings"], case["in.class_embeddings"])
     draws = range(len(case["out.top1_per_split"]))
-    found = [half_class_accuracy(cosines_NVC, case["in.labels"], draw) for draw in draws]
+    labels_N, ones_NV = case["in.labels"], np.ones(cosines_NVC.shape[:2])
+    halves = [half_classes(cosines_NVC.shape[2], draw) for draw in draws]
+    none_N = np.zeros(len(labels_N), bool)
+    found = [subset_accuracies(cosines_NVC, ones_NV, 1.0, "cos_mean", labels_N, none_N, ids)[0] for ids in halves]
     return {
         f"{name}_per_split": _deviation(np.array([each[name] for each in found], float), case[f"out.{name}_per_split"])
         for name in ("top1", "top5")

@@ -19,7 +19,7 @@ CLIP, MOTE = ("clip", "", ""), ("mote", "", "")
 
 
 def _deviation(results: Results, place: tuple[str, str, str], measure: str) -> float:
-    own = bootstrap(results)
+    own = bootstrap(results, False)
     return float(own.columns[measure].draws_GB[own.places[place]].std())
 
 
@@ -31,7 +31,7 @@ def _accuracies(results: Results, row: str) -> dict[str, float]:
 def test_one_runs_interval_is_that_of_a_share() -> None:
     results = synthetic.plain()
     top1 = _accuracies(results, "clip")["K400"]
-    interval = bootstrap(results).interval(CLIP, "K400")
+    interval = bootstrap(results, False).interval(CLIP, "K400")
     assert interval is not None and interval.over == "200 videos, nothing else varies"
     share = stats.binomtest(round(2 * top1), 200).proportion_ci(method="wilson")
     assert (interval.low, interval.high) == pytest.approx((100 * share.low, 100 * share.high), abs=1.2)
@@ -75,13 +75,13 @@ def test_trials_without_all_parts_and_videos_without_a_draw_are_left_out() -> No
         predictions = synthetic.predictions(identity)
         return predictions.assign(correct=predictions["correct"].astype(float).where(predictions.index < 120))
 
-    own = bootstrap(replace(synthetic.plain(), predictions=half)).columns["UCF"]
+    own = bootstrap(replace(synthetic.plain(), predictions=half), False).columns["UCF"]
     assert own.videos == 120
 
 
 def test_intervals_surround_every_number_that_is_there() -> None:
     results = synthetic.layered()
-    found, summary = bootstrap(results), results.summary()
+    found, summary = bootstrap(results, False), results.summary()
     assert list(found.places) == list(summary[["row", "point", "expert"]].itertuples(index=False, name=None))
     for measure in results.measures:
         for place, mean in zip(found.places, summary[f"{measure}_mean"], strict=True):
@@ -90,17 +90,19 @@ def test_intervals_surround_every_number_that_is_there() -> None:
 
 
 def test_only_a_row_that_could_have_more_seeds_is_a_run_of_its_own() -> None:
-    found = bootstrap(synthetic.plain())
+    found = bootstrap(synthetic.plain(), False)
     assert found.fixed == {CLIP} and not found.alone(CLIP, "K400") and not found.alone(MOTE, "K400")
-    single = bootstrap(synthetic.parts())
+    single = bootstrap(synthetic.parts(), False)
     assert not single.fixed and single.alone(CLIP, "K400")
     table = synthetic.missing(synthetic.plain().table, row="mote", seed=1, protocol="UCF")
-    left = bootstrap(replace(synthetic.plain(), table=synthetic.missing(table, row="mote", seed=2, protocol="UCF")))
+    left = bootstrap(
+        replace(synthetic.plain(), table=synthetic.missing(table, row="mote", seed=2, protocol="UCF")), False
+    )
     assert left.alone(MOTE, "UCF") and left.alone(MOTE, "hm_zs") and not left.alone(MOTE, "HMDB")
 
 
 def test_gaps_are_to_the_best_and_corrected_over_the_column() -> None:
-    found = bootstrap(synthetic.plain())
+    found = bootstrap(synthetic.plain(), False)
     rows = [(row, "", "") for row in ("clip", "mean", "dense", "mote")]
     gaps = found.gaps("trade_off", rows)
     assert next(iter(gaps)) == MOTE and gaps[MOTE].points == 0
@@ -111,7 +113,7 @@ def test_gaps_are_to_the_best_and_corrected_over_the_column() -> None:
 
 def test_suites_of_very_many_results_have_fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MANY", 10)
-    assert bootstrap(synthetic.halves()).draws == module.FEW_DRAWS
+    assert bootstrap(synthetic.halves(), False).draws == module.FEW_DRAWS
 
 
 def test_a_harmonic_mean_of_nothing_right_is_zero() -> None:

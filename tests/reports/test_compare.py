@@ -14,11 +14,10 @@ import pytest
 from bench.commands.app import main
 from bench.commands.compare import compare
 from bench.store.records import Store
-from reports import bootstrap, regressions
-from reports.compare import merge
+from reports import bootstrap
+from reports.compare import Change, changes, merge, regression_tables, sentences
 from reports.comparisons import comparisons
 from reports.facts import Cost, Subject, TrainingCost
-from reports.regressions import Change, changes, regression_tables, sentences
 from reports.results import Results
 from reports.snapshot import save
 from tests.reports import synthetic
@@ -49,9 +48,9 @@ def with_protocol(results: Results, name: str, **fields: Any) -> Results:
 
 def test_rows_of_both_are_pairs_and_the_first_is_what_is_compared_with() -> None:
     merged = merge(of({"mean": 70, "dense": 80}), of({"dense": 81, "mote": 82}), NAMES)
-    assert list(merged.labels().values()) == ["A: Mean pooling", "A: Text4Vis", "B: Text4Vis", "B: MoTE"]
+    assert list(merged.labels.values()) == ["A: Mean pooling", "A: Text4Vis", "B: Text4Vis", "B: MoTE"]
     assert merged.settings.compare == (("B: dense", "A: dense"),)
-    assert merged.sides["B: dense"] == ("B", "dense", "Text4Vis") and merged.sides["A: mean"].side == "A"
+    assert merged.sides["B: dense"] == "Text4Vis" and merged.sides["A: mean"] == "Mean pooling"
     assert merged.settings.reference == "A: mean" and merged.title == "before against after"
     assert merged.description.split(". ")[1:] == ["Only A has Mean pooling", "Only B has MoTE."]
     (test, *_) = [test for test in comparisons(merged) if test.role == "closed-set"]
@@ -167,7 +166,7 @@ def times() -> dict[tuple[str, str], Change]:
         ),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(regressions, "comparisons", lambda results: [])
+        patch.setattr("reports.compare.comparisons", lambda results: [])
         return {(change.row, change.what.split(" of ")[0]): change for change in changes(merge(a, b, NAMES))}
 
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from reports.experts import accuracy_figures
+from reports.experts import accuracy_figures, similarity_figures
 from reports.results import Results
-from reports.similarity import similarity_figures
 from tests.reports import synthetic
 
 

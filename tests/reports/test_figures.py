@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 
 from reports import style
 from reports.curves import curve_axes, curve_figure, curve_measures
-from reports.experts import accuracy_figures
+from reports.experts import accuracy_figures, similarity_figures
 from reports.results import Results
-from reports.similarity import similarity_figures
 from reports.tradeoff import tradeoff_figure
 from tests.reports import synthetic
 
@@ -41,7 +40,7 @@ def test_tradeoff_points_are_the_means() -> None:
     means = results.summary()[["K400_mean", "hm_zs_mean"]].to_numpy(float).round(3)
     assert {tuple(point) for point in means.tolist()} <= _drawn(figure)
     assert "n = 2–3" in _texts(figure) and "Single run, no bars: CLIP (frozen)" in _texts(figure)
-    assert all(label in _texts(figure) for label in results.labels().values())
+    assert all(label in _texts(figure) for label in results.labels.values())
 
 
 def test_tradeoff_joins_points_in_axis_order() -> None:

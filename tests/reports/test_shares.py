@@ -12,8 +12,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from reports.experts import routing_figures, share_figures
 from reports.facts import Routing, Shares, Subject
-from reports.shares import routing_figures, share_figures
 from tests.reports import synthetic
 
 

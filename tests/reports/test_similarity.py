@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from reports.experts import distance_figures, distance_table
 from reports.facts import Distances, Subject
-from reports.similarity import distance_figures, distance_table
 from tests.reports import synthetic
 
 EXPERTS = 3

@@ -53,12 +53,12 @@ def test_texts_stay_texts(tmp_path: Path) -> None:
     save(
         replace(
             results,
-            table=results.table.replace({"label": {results.labels()[row]: name for row, name in names.items()}}),
+            table=results.table.replace({"label": {results.labels[row]: name for row, name in names.items()}}),
         ),
         tmp_path,
     )
     again = load(tmp_path)
-    assert {row: again.labels()[row] for row in names} == names
+    assert {row: again.labels[row] for row in names} == names
     assert set(again.table["expert"]) == {""} and again.table["top1"].isna().sum() == 1
 
 

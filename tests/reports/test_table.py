@@ -34,7 +34,7 @@ def suites() -> dict[str, Results]:
     made = {name: getattr(synthetic, name)() for name in ("experts", "layered", "joined", "parts", "halves")}
     made |= {name: getattr(synthetic, name)() for name in ("deviating", "published")}
     base = synthetic.deviating()
-    labels = {label: f"{HOSTILE} {label}" for label in base.labels().values()}
+    labels = {label: f"{HOSTILE} {label}" for label in base.labels.values()}
     table = base.table.assign(label=base.table["label"].map(labels))
     return made | {"hostile": replace(base, table=table, title=HOSTILE)}
 
