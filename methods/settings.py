@@ -7,10 +7,10 @@ a trained model, so rows that differ in it share the training.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from annotated_types import Ge, Le
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from bench.core.identity import Identified
 from bench.models.backbones import Backbone
@@ -29,17 +29,35 @@ class Parameters(NamedTuple):
     active: int  # at inference, after experts are merged or one is chosen
 
 
-class Inference(Identified):
+class Choices(Identified):
+    """Fields whose meaning and source stand below them."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    # Field -> other field -> the values of it with which the field has an effect.
+    needs: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {}
+
+    @model_validator(mode="after")
+    def _every_choice_has_an_effect(self) -> Self:
+        for name, others in self.needs.items():
+            if getattr(self, name) == type(self).model_fields[name].default:
+                continue
+            for other, allowed in others.items():
+                if (value := getattr(self, other)) not in allowed:
+                    better = f"{other}: {' or '.join(each or 'empty' for each in allowed)}"
+                    raise ValueError(f"{name} has no effect with {other}: {value}; allowed: leave it out, {better}")
+        return self
+
+
+class Inference(Choices):
     """Choices made after training. Methods extend it."""
 
-    clip_alpha: Fraction = Field(
-        default=1.0,
-        description="share alpha of the tuned tower in its mean with CLIP, alpha * tuned + (1 - alpha) * CLIP; "
-        "MoTE's test programs use 0.99 (WiSE-FT, arXiv 2109.01903)",
-    )
+    clip_alpha: Fraction = 1.0
+    """share alpha of the tuned tower in its mean with CLIP, alpha * tuned + (1 - alpha) * CLIP; MoTE's test programs
+    use 0.99 (WiSE-FT, arXiv 2109.01903)"""
 
 
-class Config(Identified):
+class Config(Choices):
     """Choices that change training. Methods extend it."""
 
     tower_inside: ClassVar[bool] = False  # True: modules inside the visual tower, with an `encode` of the method's own
@@ -48,15 +66,8 @@ class Config(Identified):
     # innermost module counts, and the first part that fits. "" is the predictor itself, outside all named modules.
     head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
-    tower: Literal["frozen", "tuned"] = Field(
-        default="frozen", description="frozen or trained visual tower of CLIP (this project)"
-    )
-
-    def _refuse_idle(self, choice: str, *names: str, instead: str) -> None:
-        """Raises ValueError for a field that has no effect with `choice` and is not at its default."""
-        for name in names:
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} has no effect with {choice}; allowed: leave it out, or {instead}")
+    tower: Literal["frozen", "tuned"] = "frozen"
+    """frozen or trained visual tower of CLIP (this project)"""
 
     @property
     def open_vocabulary(self) -> bool:

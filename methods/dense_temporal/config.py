@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from pydantic import Field
-
 from bench.models.backbones import Backbone
 from methods import settings
 from methods.costs import TEMPORAL_PATHS, refuse_frames_without_position, temporal_modules, temporal_parameters
@@ -26,11 +24,9 @@ class Config(settings.Config):
 
     head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = TEMPORAL_PATHS
 
-    layers: Count = Field(
-        default=4,
-        description="temporal layers; 4 as MoTE with ViT-B/16, while the published dense ViT-B/16 row has 6 "
-        "(MoTE, Fig. 1b; official configs)",
-    )
+    layers: Count = 4
+    """temporal layers; 4 as MoTE with ViT-B/16, while the published dense ViT-B/16 row has 6 (MoTE, Fig. 1b; official
+    configs)"""
 
     def fits(self, backbone: Backbone, frames: int) -> None:
         refuse_frames_without_position(frames)

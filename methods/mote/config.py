@@ -13,7 +13,7 @@ from math import exp, inf
 from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from bench.models.backbones import Backbone
 from methods import settings
@@ -31,44 +31,30 @@ from methods.settings import Count, Finite, Flops, Parameters, Weight, each_expe
 class Inference(settings.Inference):
     """Way that experts become one answer, and trust in temporal features on the test's classes."""
 
-    aggregation: Literal["merge", "ensemble", "random_routing"] = Field(
-        default="merge",
-        description="how experts combine: one network of mean weights (merge, published); one pass per expert and the "
-        "mean of their cosines (ensemble); one expert per layer, drawn once with the odds of training "
-        "(random_routing) (MoTE, Table 2c)",
-    )
-    routing_seed: Annotated[int, Ge(0)] = Field(
-        default=0, description="seed of random_routing's draw; an axis over it shows the spread (this project)"
-    )
-    expert: Annotated[int, Ge(0)] | None = Field(
-        default=None, description="use this expert, counted from 0, in every layer instead of merging (MoTE, Fig. 3)"
-    )
-    merge_temperature: Finite | None = Field(
-        default=None,
-        description="temperature tau of the merge weights softmax(i / tau), i = 1..N; none: uniform (MoTE, Eq. 7)",
-    )
-    tfm: bool = Field(
-        default=True,
-        description="whether the test modulates temporal features; the official test does, most ablation tables do "
-        "not (MoTE, Sec. 3.4)",
-    )
-    tfm_gamma: Annotated[float, Gt(0)] = Field(
-        default=0.05, description="gamma of the modulation exp(-(1 - m) / gamma) (MoTE, Table 2f)"
-    )
-    tfm_k: Count = Field(
-        default=5,
-        description="number K of nearest classes of test and source; fewer where there are fewer (MoTE, Table 7b)",
-    )
-    tfm_target: Literal["h", "branch"] = Field(
-        default="h",
-        description="scaled by the modulation: the temporal feature with its copy of frames and positions (h, official "
-        "code), or only what the layers added (branch, this project)",
-    )
-    tfm_scope: Literal["list", "full"] = Field(
-        default="list",
-        description="nearest classes for a measurement on half of the classes: those of the half (list, this project) "
-        "or those of the full list, a small leak (full, official code)",
-    )
+    needs = {"routing_seed": {"aggregation": ("random_routing",)}}
+
+    aggregation: Literal["merge", "ensemble", "random_routing"] = "merge"
+    """how experts combine: one network of mean weights (merge, published); one pass per expert and the mean of their
+    cosines (ensemble); one expert per layer, drawn once with the odds of training (random_routing) (MoTE, Table 2c)"""
+    routing_seed: Annotated[int, Ge(0)] = 0
+    """seed of random_routing's draw; an axis over it shows the spread (this project)"""
+    expert: Annotated[int, Ge(0)] | None = None
+    """use this expert, counted from 0, in every layer instead of merging (MoTE, Fig. 3)"""
+    merge_temperature: Finite | None = None
+    """temperature tau of the merge weights softmax(i / tau), i = 1..N; none: uniform (MoTE, Eq. 7)"""
+    tfm: bool = True
+    """whether the test modulates temporal features; the official test does, most ablation tables do not (MoTE, Sec.
+    3.4)"""
+    tfm_gamma: Annotated[float, Gt(0)] = 0.05
+    """gamma of the modulation exp(-(1 - m) / gamma) (MoTE, Table 2f)"""
+    tfm_k: Count = 5
+    """number K of nearest classes of test and source; fewer where there are fewer (MoTE, Table 7b)"""
+    tfm_target: Literal["h", "branch"] = "h"
+    """scaled by the modulation: the temporal feature with its copy of frames and positions (h, official code), or only
+    what the layers added (branch, this project)"""
+    tfm_scope: Literal["list", "full"] = "list"
+    """nearest classes for a measurement on half of the classes: those of the half (list, this project) or those of the
+    full list, a small leak (full, official code)"""
 
     @model_validator(mode="after")
     def _one_way_to_combine(self) -> Self:
@@ -79,8 +65,6 @@ class Inference(settings.Inference):
         given = [name for name, is_given in ways.items() if is_given]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other; allowed: one of them")
-        if self.routing_seed and self.aggregation != "random_routing":
-            raise ValueError("routing_seed has no effect; allowed: with aggregation: random_routing")
         return self
 
 
@@ -91,81 +75,50 @@ class Config(settings.Config):
         "attention": TEMPORAL_PATHS["attention"],
         "experts": TEMPORAL_PATHS["feed-forward"],
     }
+    needs = {
+        "routing": {"data": ("routed",)},
+        "kappa": {"data": ("routed",), "routing": ("multinomial",)},
+        "temperature": {"wmr_region": ("region",)},
+    }
 
-    layers: Count = Field(
-        default=4, description="temporal layers; 4 for ViT-B/16, 6 for ViT-L/14 (MoTE, official configs)"
-    )
-    num_experts: Count = Field(default=4, description="experts per layer, N (MoTE, Table 2b)")
-    expert_design: Literal["ffn", "up_down", "up", "down"] = Field(
-        default="ffn",
-        description="form of an expert: a whole feed-forward network; its up- and its down-projection, each with a "
-        "draw of its own (regularised with one temperature); or only one of the two, the other shared "
-        "(MoTE, Table 7a)",
-    )
-    init: Literal["different", "same"] = Field(
-        default="different",
-        description="initial experts: drawn independently, or copies of the first; copies that also see all data stay "
-        "one network, which is the dense baseline and is not merged (MoTE, Table 2a)",
-    )
-    data: Literal["routed", "all"] = Field(
-        default="routed",
-        description="route of a batch: through one expert per layer, or through all of them, whose outputs are "
-        "averaged; the average is this project's choice (MoTE, Table 2a)",
-    )
-    routing: Literal["multinomial", "random", "fixed"] = Field(
-        default="multinomial",
-        description="draw of the expert: with p ~ exp(i / kappa), i = 1..N; uniform; or always the last one, so that "
-        "no other is built, which is the dense baseline (MoTE, Table 2d)",
-    )
-    kappa: Annotated[Finite, Gt(0)] = Field(
-        default=1.0,
-        description="evenness of multinomial routing; 1 as published, small values favour the last expert (this "
-        "project)",
-    )
-    routing_scope: Literal["process", "step"] = Field(
-        default="process",
-        description="scope of a draw: each training process draws for itself (process, official code), or one draw "
-        "holds for the whole step (step, this project)",
-    )
-    wmr_weight: Weight = Field(
-        default=0.5, description="lambda, weight of the weight merging regularisation (MoTE, paper and official code)"
-    )
-    wmr_loss: Literal["ce", "kl", "mse"] = Field(
-        default="ce",
-        description="target of the merged pass: the labels (ce), or, detached, the routed pass's probabilities (kl) or "
-        "frame-level video features (mse) (MoTE, Table 7c)",
-    )
-    wmr_region: Literal["region", "point"] = Field(
-        default="region",
-        description="merge weights of the regulariser: those of a drawn temperature, or uniform (MoTE, Table 2e)",
-    )
-    temperature: Literal["discrete", "normal", "uniform"] = Field(
-        default="discrete",
-        description="draw of a layer's merge temperature: from +-beta * 2^n, n = 0..4, and infinity; from N(0, 1); or "
-        "from U(-16 beta, 16 beta), an interval that the paper does not give (MoTE, Table 7f)",
-    )
-    beta: Annotated[Finite, Gt(0)] = Field(
-        default=0.6, description="smallest positive merge temperature of the regulariser (MoTE, Table 2e)"
-    )
-    mse_weight: Weight = Field(
-        default=0.1,
-        description="eta, weight of the mean square of the merged temporal features (MoTE, paper and official code)",
-    )
-    mse_form: Literal["code", "paper"] = Field(
-        default="code",
-        description="form of that mean square: over all elements of the frame-level features (code, official code), or "
-        "the squared norm of the pooled feature (paper, MoTE's paper)",
-    )
-
-    @model_validator(mode="after")
-    def _every_choice_counts(self) -> Self:
-        if self.data == "all":
-            self._refuse_idle("data: all", "routing", "kappa", instead="data: routed")
-        if self.routing != "multinomial":
-            self._refuse_idle(f"routing: {self.routing}", "kappa", instead="routing: multinomial")
-        if self.wmr_region == "point":
-            self._refuse_idle("wmr_region: point", "temperature", instead="wmr_region: region")
-        return self
+    layers: Count = 4
+    """temporal layers; 4 for ViT-B/16, 6 for ViT-L/14 (MoTE, official configs)"""
+    num_experts: Count = 4
+    """experts per layer, N (MoTE, Table 2b)"""
+    expert_design: Literal["ffn", "up_down", "up", "down"] = "ffn"
+    """form of an expert: a whole feed-forward network; its up- and its down-projection, each with a draw of its own
+    (regularised with one temperature); or only one of the two, the other shared (MoTE, Table 7a)"""
+    init: Literal["different", "same"] = "different"
+    """initial experts: drawn independently, or copies of the first; copies that also see all data stay one network,
+    which is the dense baseline and is not merged (MoTE, Table 2a)"""
+    data: Literal["routed", "all"] = "routed"
+    """route of a batch: through one expert per layer, or through all of them, whose outputs are averaged; the average
+    is this project's choice (MoTE, Table 2a)"""
+    routing: Literal["multinomial", "random", "fixed"] = "multinomial"
+    """draw of the expert: with p ~ exp(i / kappa), i = 1..N; uniform; or always the last one, so that no other is
+    built, which is the dense baseline (MoTE, Table 2d)"""
+    kappa: Annotated[Finite, Gt(0)] = 1.0
+    """evenness of multinomial routing; 1 as published, small values favour the last expert (this project)"""
+    routing_scope: Literal["process", "step"] = "process"
+    """scope of a draw: each training process draws for itself (process, official code), or one draw holds for the whole
+    step (step, this project)"""
+    wmr_weight: Weight = 0.5
+    """lambda, weight of the weight merging regularisation (MoTE, paper and official code)"""
+    wmr_loss: Literal["ce", "kl", "mse"] = "ce"
+    """target of the merged pass: the labels (ce), or, detached, the routed pass's probabilities (kl) or frame-level
+    video features (mse) (MoTE, Table 7c)"""
+    wmr_region: Literal["region", "point"] = "region"
+    """merge weights of the regulariser: those of a drawn temperature, or uniform (MoTE, Table 2e)"""
+    temperature: Literal["discrete", "normal", "uniform"] = "discrete"
+    """draw of a layer's merge temperature: from +-beta * 2^n, n = 0..4, and infinity; from N(0, 1); or from U(-16 beta,
+    16 beta), an interval that the paper does not give (MoTE, Table 7f)"""
+    beta: Annotated[Finite, Gt(0)] = 0.6
+    """smallest positive merge temperature of the regulariser (MoTE, Table 2e)"""
+    mse_weight: Weight = 0.1
+    """eta, weight of the mean square of the merged temporal features (MoTE, paper and official code)"""
+    mse_form: Literal["code", "paper"] = "code"
+    """form of that mean square: over all elements of the frame-level features (code, official code), or the squared
+    norm of the pooled feature (paper, MoTE's paper)"""
 
     @property
     def built(self) -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import StringConstraints, model_validator
 
 from bench.models.backbones import Backbone
 from methods import settings
@@ -39,7 +39,6 @@ LAYERED = ("transf", "transf_cls")
 LEARNT = (*LAYERED, "conv1d", "lstm")
 TEXTS = ("clip_text", "coop")
 MARKS = 2  # tokens that start and end a text
-OF_COOP = ("context", "context_start", "context_of", "class_at")
 CLS_HEADS, CLS_INNER = 8, 2048  # attention heads and inner width of a layer of `transf_cls`, whatever D (ActionCLIP)
 KERNEL = 3  # frames in a convolution over time
 
@@ -55,75 +54,52 @@ class Config(dense.Config):
         "convolution": ("head.shift",),
         "recurrence": ("",),
     }
+    needs = {
+        "layers": {"head": LAYERED},
+        "conv_axes": {"head": ("conv1d",)},
+        **{name: {"classifier": ("coop",)} for name in ("context_start", "context_of", "class_at")},
+        "context": {"classifier": ("coop",), "context_start": ("",)},  # whose words are counted instead
+    }
 
-    layers: Count = Field(
-        default=6,
-        description="temporal layers of transf and transf_cls; 6 for every backbone (Text4Vis, official code)",
-    )
-    head: Literal["none", "transf", "transf_cls", "conv1d", "lstm", "shift"] = Field(
-        default="transf",
-        description="module behind the tower: none, so that the mean over frames is used; the temporal transformer "
-        "(transf); a transformer read out at a class token; a depth-wise convolution over time; an LSTM; a shift of an "
-        "eighth of the channels from either neighbour (none, transf: Text4Vis, official code; transf_cls, conv1d, "
-        "lstm: ActionCLIP, official code; shift: TSM, arXiv 1811.08383)",
-    )
-    conv_axes: Literal["transposed", "viewed"] = Field(
-        default="transposed",
-        description="how conv1d moves time to the last axis: by a transpose (this project), or by another view of the "
-        "memory, which mixes channels with frames (viewed: ActionCLIP, official code)",
-    )
-    inside: Literal["none", "tsm", "tokenshift", "tokent1d", "joint_st"] = Field(
-        default="none",
-        description="exchange between frames inside the tower: none; patch tokens shifted in time before every block "
-        "(tsm); class tokens shifted before both halves of every block (tokenshift); a convolution that starts as that "
-        "shift (tokent1d); one sequence of all frames' patches, joint space-time (joint_st) (Text4Vis, official code, "
-        "network.tm)",
-    )
-    classifier: Literal["clip_text", "coop", "linear", "random", "orthogonal", "lda"] = Field(
-        default="clip_text",
-        description="classifier of video embeddings: class texts (clip_text; recipe.templates: text4vis has one "
-        "template, mote28 the ensemble); class texts with a learnt context (coop, arXiv 2109.01134; templates: name in "
-        "recipe and protocols, since a template's words would count as part of the name); a trained linear layer; "
-        "frozen rows of normal draws, of a random orthogonal matrix, or of a linear discriminant analysis of plain "
-        "CLIP's features of a tenth of the source, drawn as shots are (lda). All but the texts are class-bound. The "
-        "paper's distilbert is clip_text with recipe.class_features (Text4Vis, Sec. 3)",
-    )
-    context: Count = Field(
-        default=16,
-        description="number of coop's learnt vectors, drawn from Normal(0, 0.02) (CoOp, official code, N_CTX)",
-    )
-    context_start: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
-        default="",
-        description="initial words of coop's vectors, one vector for each; every word has to be a single token (CoOp, "
-        "official code, CTX_INIT)",
-    )
-    context_of: Literal["all", "class"] = Field(
-        default="all",
-        description="owner of a context: all classes together, unseen ones too; or each class, which is class-bound; "
-        "CoOp's code ignores the latter where vectors begin as words (CoOp, official code, CSC)",
-    )
-    class_at: Literal["end", "middle", "front"] = Field(
-        default="end",
-        description="place of the class name: behind, amid or in front of coop's vectors; the full stop is last (CoOp, "
-        "official code, CLASS_TOKEN_POSITION)",
-    )
-    loss: Literal["ce", "nce", "ds"] = Field(
-        default="ce",
-        description="loss: cross-entropy over all classes (ce, main trainer); videos of a batch against the texts of "
-        "its labels and back, to targets softmax(10 * same label) (nce, contrastive trainer); the same after a dual "
-        "softmax (ds). The last two compare only videos of the same part of a batch (Text4Vis, official code)",
-    )
+    layers: Count = 6
+    """temporal layers of transf and transf_cls; 6 for every backbone (Text4Vis, official code)"""
+    head: Literal["none", "transf", "transf_cls", "conv1d", "lstm", "shift"] = "transf"
+    """module behind the tower: none, so that the mean over frames is used; the temporal transformer (transf); a
+    transformer read out at a class token; a depth-wise convolution over time; an LSTM; a shift of an eighth of the
+    channels from either neighbour (none, transf: Text4Vis, official code; transf_cls, conv1d, lstm: ActionCLIP,
+    official code; shift: TSM, arXiv 1811.08383)"""
+    conv_axes: Literal["transposed", "viewed"] = "transposed"
+    """how conv1d moves time to the last axis: by a transpose (this project), or by another view of the memory, which
+    mixes channels with frames (viewed: ActionCLIP, official code)"""
+    inside: Literal["none", "tsm", "tokenshift", "tokent1d", "joint_st"] = "none"
+    """exchange between frames inside the tower: none; patch tokens shifted in time before every block (tsm); class
+    tokens shifted before both halves of every block (tokenshift); a convolution that starts as that shift (tokent1d);
+    one sequence of all frames' patches, joint space-time (joint_st) (Text4Vis, official code, network.tm)"""
+    classifier: Literal["clip_text", "coop", "linear", "random", "orthogonal", "lda"] = "clip_text"
+    """classifier of video embeddings: class texts (clip_text; recipe.templates: text4vis has one template, mote28 the
+    ensemble); class texts with a learnt context (coop, arXiv 2109.01134; templates: name in recipe and protocols, since
+    a template's words would count as part of the name); a trained linear layer; frozen rows of normal draws, of a
+    random orthogonal matrix, or of a linear discriminant analysis of plain CLIP's features of a tenth of the source,
+    drawn as shots are (lda). All but the texts are class-bound. The paper's distilbert is clip_text with
+    recipe.class_features (Text4Vis, Sec. 3)"""
+    context: Count = 16
+    """number of coop's learnt vectors, drawn from Normal(0, 0.02) (CoOp, official code, N_CTX)"""
+    context_start: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
+    """initial words of coop's vectors, one vector for each; every word has to be a single token (CoOp, official code,
+    CTX_INIT)"""
+    context_of: Literal["all", "class"] = "all"
+    """owner of a context: all classes together, unseen ones too; or each class, which is class-bound; CoOp's code
+    ignores the latter where vectors begin as words (CoOp, official code, CSC)"""
+    class_at: Literal["end", "middle", "front"] = "end"
+    """place of the class name: behind, amid or in front of coop's vectors; the full stop is last (CoOp, official code,
+    CLASS_TOKEN_POSITION)"""
+    loss: Literal["ce", "nce", "ds"] = "ce"
+    """loss: cross-entropy over all classes (ce, main trainer); videos of a batch against the texts of its labels and
+    back, to targets softmax(10 * same label) (nce, contrastive trainer); the same after a dual softmax (ds). The last
+    two compare only videos of the same part of a batch (Text4Vis, official code)"""
 
     @model_validator(mode="after")
     def _every_choice_counts(self) -> Self:
-        if self.head not in LAYERED:
-            self._refuse_idle(f"head: {self.head}", "layers", instead=f"head: {' or '.join(LAYERED)}")
-        if self.head != "conv1d":
-            self._refuse_idle(f"head: {self.head}", "conv_axes", instead="head: conv1d")
-        if self.classifier != "coop":
-            self._refuse_idle(f"classifier: {self.classifier}", *OF_COOP, instead="classifier: coop")
-        if self.context_start:
-            self._refuse_idle("context_start, whose words are counted", "context", instead="no context_start")
         if self.loss != "ce" and self.classifier not in TEXTS:
             raise ValueError(
                 f"loss: {self.loss} compares with texts, not with classifier: {self.classifier}; allowed: ce"

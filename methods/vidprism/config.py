@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from annotated_types import Ge, Gt, MinLen
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from bench.models.backbones import Backbone
 from methods import settings
@@ -34,11 +34,9 @@ class StreamPair(NamedTuple):
 class Inference(settings.Inference):
     """Choice of experts at the test."""
 
-    expert: Annotated[int, Ge(0)] | None = Field(
-        default=None,
-        description="read out this expert's tokens alone, counted from 0; none: those of all (none: VidPrism, official "
-        "code; one: this project)",
-    )
+    expert: Annotated[int, Ge(0)] | None = None
+    """read out this expert's tokens alone, counted from 0; none: those of all (none: VidPrism, official code; one: this
+    project)"""
 
 
 class Config(settings.Config):
@@ -51,109 +49,76 @@ class Config(settings.Config):
         "read-out": ("head.mote.readout_gate",),
         "projection": ("head.projection_head",),
     }
+    needs = {"keep": {"aggregation": ("guided",)}, "freeze_blocks": {"tower": ("tuned",)}}
 
-    rates: Annotated[tuple[Count, ...], MinLen(1)] = Field(
-        default=(2, 4, 8, 16),
-        description="frames per window of each expert's stream, ascending; 2, 4, 8, 16 for 32 frames, 2, 4, 8 for 8 "
-        "frames (VidPrism, official configs; 8 frames: notes on the paper)",
-    )
-    slow_rate: Count = Field(
-        default=8, description="frames per window from which a stream is slow, not fast (VidPrism, official code)"
-    )
+    rates: Annotated[tuple[Count, ...], MinLen(1)] = (2, 4, 8, 16)
+    """frames per window of each expert's stream, ascending; 2, 4, 8, 16 for 32 frames, 2, 4, 8 for 8 frames (VidPrism,
+    official configs; 8 frames: notes on the paper)"""
+    slow_rate: Count = 8
+    """frames per window from which a stream is slow, not fast (VidPrism, official code)"""
 
     # --- merging of windows ---
-    aggregation: Literal["guided", "sampling", "average", "max"] = Field(
-        default="guided",
-        description="token of a window: its best frame and a share of the others, rank-guided merging (guided); its "
-        "first frame (sampling; the paper does not say which frame); its mean; its maximum (VidPrism, aggregation "
-        "ablation)",
-    )
-    keep: Count = Field(default=1, description="tokens that a window keeps (VidPrism, official code, a constant)")
-    similarity_temperature: Positive = Field(
-        default=0.1, description="tau, temperature of the softmax over similar tokens (VidPrism, official code)"
-    )
-    score_share: Fraction = Field(
-        default=0.7,
-        description="alpha, share of the predicted score in choosing a frame; the rest is its norm's (VidPrism, "
-        "official code)",
-    )
-    score_temperature: Positive = Field(
-        default=0.2, description="temperature of both sides of the rank loss (VidPrism, official code)"
-    )
-    merge_factor: Weight = Field(
-        default=0.5, description="delta, weight of the tokens merged into a kept one (VidPrism, official code)"
-    )
+    aggregation: Literal["guided", "sampling", "average", "max"] = "guided"
+    """token of a window: its best frame and a share of the others, rank-guided merging (guided); its first frame
+    (sampling; the paper does not say which frame); its mean; its maximum (VidPrism, aggregation ablation)"""
+    keep: Count = 1
+    """tokens that a window keeps (VidPrism, official code, a constant)"""
+    similarity_temperature: Positive = 0.1
+    """tau, temperature of the softmax over similar tokens (VidPrism, official code)"""
+    score_share: Fraction = 0.7
+    """alpha, share of the predicted score in choosing a frame; the rest is its norm's (VidPrism, official code)"""
+    score_temperature: Positive = 0.2
+    """temperature of both sides of the rank loss (VidPrism, official code)"""
+    merge_factor: Weight = 0.5
+    """delta, weight of the tokens merged into a kept one (VidPrism, official code)"""
 
     # --- interaction of streams ---
-    interaction: Literal["both", "slow_to_fast", "fast_to_slow", "none"] = Field(
-        default="both", description="direction in which streams take over from others (VidPrism, interaction ablation)"
-    )
-    gate: Literal["batch", "sample"] = Field(
-        default="batch",
-        description="score compared with the threshold: the mean over the batch, at the test too, so that an answer "
-        "depends on the batch's other videos (batch), or the video's own (sample) (batch: VidPrism, official code; "
-        "sample: notes on the paper)",
-    )
-    gate_threshold: Fraction = Field(
-        default=0.3, description="score below which a pair is skipped (VidPrism, official code)"
-    )
-    gate_reduction: Count = Field(
-        default=4, description="D over the inner width of a pair's scoring network (VidPrism, official code)"
-    )
-    sources: Literal["last", "sum"] = Field(
-        default="last",
-        description="input of a stream for which several pairs pass: the last source (last), "
-        "or the sum of all (sum) (last: VidPrism, official code; sum: notes on the paper)",
-    )
-    kernel: Count = Field(
-        default=5,
-        description="width in tokens of the strided convolutions from fast to slow, odd (VidPrism, official code)",
-    )
+    interaction: Literal["both", "slow_to_fast", "fast_to_slow", "none"] = "both"
+    """direction in which streams take over from others (VidPrism, interaction ablation)"""
+    gate: Literal["batch", "sample"] = "batch"
+    """score compared with the threshold: the mean over the batch, at the test too, so that an answer depends on the
+    batch's other videos (batch), or the video's own (sample) (batch: VidPrism, official code; sample: notes on the
+    paper)"""
+    gate_threshold: Fraction = 0.3
+    """score below which a pair is skipped (VidPrism, official code)"""
+    gate_reduction: Count = 4
+    """D over the inner width of a pair's scoring network (VidPrism, official code)"""
+    sources: Literal["last", "sum"] = "last"
+    """input of a stream for which several pairs pass: the last source (last), or the sum of all (sum) (last: VidPrism,
+    official code; sum: notes on the paper)"""
+    kernel: Count = 5
+    """width in tokens of the strided convolutions from fast to slow, odd (VidPrism, official code)"""
 
     # --- experts and read-out ---
-    heads: Count = Field(default=4, description="attention heads of experts and read-out (VidPrism, official code)")
-    expansion: Count = Field(
-        default=2, description="inner width of an expert's feed-forward network over D (VidPrism, official code)"
-    )
-    readout: Literal["query", "average", "linear", "mlp"] = Field(
-        default="query",
-        description="pooling of tokens into one vector: attention of one learnt query; their mean; weights by a linear "
-        "layer; weights by a small network. The paper does not describe the last two, nor its local attention, which "
-        "is left out (VidPrism, read-out ablation)",
-    )
-    classifier: Literal["linear", "text"] = Field(
-        default="linear",
-        description="classifier: a class-bound linear layer (linear, published), or the cosine with class texts, which "
-        "any classes can have (text). The official file for the latter has no training; here it is the cross-entropy "
-        "of scaled cosines (VidPrism, official code)",
-    )
+    heads: Count = 4
+    """attention heads of experts and read-out (VidPrism, official code)"""
+    expansion: Count = 2
+    """inner width of an expert's feed-forward network over D (VidPrism, official code)"""
+    readout: Literal["query", "average", "linear", "mlp"] = "query"
+    """pooling of tokens into one vector: attention of one learnt query; their mean; weights by a linear layer; weights
+    by a small network. The paper does not describe the last two, nor its local attention, which is left out (VidPrism,
+    read-out ablation)"""
+    classifier: Literal["linear", "text"] = "linear"
+    """classifier: a class-bound linear layer (linear, published), or the cosine with class texts, which any classes can
+    have (text). The official file for the latter has no training; here it is the cross-entropy of scaled cosines
+    (VidPrism, official code)"""
 
     # --- objective ---
-    rank_weight: Weight = Field(
-        default=0.1, description="weight of the rank loss of the merging (VidPrism, official code)"
-    )
-    gate_weight: Weight = Field(
-        default=0.01, description="weight of the balance loss of the read-out's shares (VidPrism, official code)"
-    )
-    diversity: Literal["batch", "experts", "off"] = Field(
-        default="batch",
-        description="diversity loss: mean of 1 - cosine over pairs of videos, which draws them together (batch); mean "
-        "cosine over pairs of experts, which drives them apart (experts); or none (off) (batch: VidPrism, official "
-        "code; experts: notes on the paper)",
-    )
-    diversity_weight: Weight = Field(
-        default=0.005, description="weight of the diversity loss (VidPrism, official code)"
-    )
-    contrastive_weight: Weight = Field(
-        default=0.01,
-        description="weight of the cross-entropy of plain cosines with class texts; not in the paper (VidPrism, "
-        "official code)",
-    )
-    freeze_blocks: bool = Field(
-        default=False,
-        description="whether blocks and positions of a tuned tower stay frozen, as `fix_text` of the Kinetics-400 "
-        "config does by mistake (VidPrism, official code)",
-    )
+    rank_weight: Weight = 0.1
+    """weight of the rank loss of the merging (VidPrism, official code)"""
+    gate_weight: Weight = 0.01
+    """weight of the balance loss of the read-out's shares (VidPrism, official code)"""
+    diversity: Literal["batch", "experts", "off"] = "batch"
+    """diversity loss: mean of 1 - cosine over pairs of videos, which draws them together (batch); mean cosine over
+    pairs of experts, which drives them apart (experts); or none (off) (batch: VidPrism, official code; experts: notes
+    on the paper)"""
+    diversity_weight: Weight = 0.005
+    """weight of the diversity loss (VidPrism, official code)"""
+    contrastive_weight: Weight = 0.01
+    """weight of the cross-entropy of plain cosines with class texts; not in the paper (VidPrism, official code)"""
+    freeze_blocks: bool = False
+    """whether blocks and positions of a tuned tower stay frozen, as `fix_text` of the Kinetics-400 config does by
+    mistake (VidPrism, official code)"""
 
     @model_validator(mode="after")
     def _every_choice_counts(self) -> Self:
@@ -161,10 +126,6 @@ class Config(settings.Config):
             raise ValueError(f"rates {list(self.rates)} must ascend: the last source of a stream is the slowest")
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel {self.kernel} has no middle; allowed: odd numbers")
-        if self.tower == "frozen":
-            self._refuse_idle("tower: frozen", "freeze_blocks", instead="tower: tuned")
-        if self.aggregation != "guided":
-            self._refuse_idle(f"aggregation: {self.aggregation}", "keep", instead="aggregation: guided")
         if self.keep > self.rates[0]:
             raise ValueError(f"keep: {self.keep} is more than a window of {self.rates[0]} has; allowed: at most that")
         for source, target in self.pairs:

@@ -45,6 +45,7 @@ HARMLESS: dict[str, Edit] = {
     "did you mean": ("bench/core/errors.py", "did you mean '", "did you perhaps mean '"),
     "an error inside a training": (TRAIN, "; try a lower recipe.lr", "; lower the rate"),
     "a docstring": (TRANSFORMS, "Square crops of frames", "Squares of frames"),
+    "the meaning of a key": ("methods/mote/config.py", "experts per layer, N", "experts of a layer, N"),
     "a comment": (TRAIN, "# alike on all ranks, so they stop at the same step", "# the same everywhere"),
     "the supervision of ranks": ("bench/stages/training/processes.py", "BLAME_SECONDS = 5.0", "BLAME_SECONDS = 9.0"),
     "the supervision of decoders": ("bench/video/pool.py", "START_SECONDS = 300.0", "START_SECONDS = 400.0"),

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from annotated_types import Gt
-from pydantic import Field
 
 from bench.models.backbones import Backbone
 from methods import settings
@@ -25,9 +24,8 @@ class Config(settings.Config):
         "pooling": ("",)
     }  # computed in the predictor itself, in no named module
 
-    temperature: Annotated[float, Gt(0)] = Field(
-        default=1.0, description="temperature of the softmax over the frames (this template)"
-    )
+    temperature: Annotated[float, Gt(0)] = 1.0
+    """temperature of the softmax over the frames (this template)"""
 
     def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
         return Parameters(stored=backbone.embed_dim, active=backbone.embed_dim)
