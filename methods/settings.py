@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from bench.core.identity import Identified
 from bench.models.backbones import Backbone
+from methods.costs import Cost, Costs, total
 
 Count = Annotated[int, Ge(1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -143,27 +144,45 @@ class Config(Choices):
     def fits(self, backbone: Backbone, frames: int) -> None:
         """Raises ValueError, naming the allowed values, for a backbone or a number of frames that cannot be used."""
 
-    def head_parameters(self, backbone: Backbone, inference: Inference | None = None) -> Parameters:
-        """Closed form. `active` is as deployed with these inference choices, by default the method's defaults."""
-        return Parameters(0, 0)
+    # --- costs in closed form -----------------------------------------------------------------------------------------
+
+    def head_costs(self, backbone: Backbone, frames: int, inference: Inference | None, stored: bool) -> Costs:
+        """Modules behind the tower by part: as deployed with these inference choices, or as `stored` after training.
+
+        Without class-bound parameters and the product with class features. `frames` has no effect on parameters.
+        """
+        return {}
+
+    def inside_cost(self, backbone: Backbone, frames: int) -> Cost:
+        """Modules inside the visual tower, and the FLOPs that they add to one view."""
+        return Cost()
+
+    def text_cost(self, backbone: Backbone) -> Cost:
+        """Modules inside the text tower, and the FLOPs that they add to one class text, padded to full length."""
+        return Cost()
 
     def class_bound_parameters(self, backbone: Backbone, classes: int) -> int:
-        """Closed form of the class-bound parameters, which `head_parameters` does not include."""
+        """Parameters that belong to single classes, which `head_parameters` does not include."""
         return 0
 
-    # --- FLOPs in closed form: forward, matrix products only, 2 per multiply-add --------------------------------------
+    def head_parameters(self, backbone: Backbone, inference: Inference | None = None) -> Parameters:
+        """Parameters of all modules of the method; `active` with these inference choices, by default the defaults."""
+        inside = self.inside_cost(backbone, 1) + self.text_cost(backbone)
+        heads = (self.head_costs(backbone, 1, inference, stored) for stored in (True, False))
+        return Parameters(*(total([inside, *parts.values()]).parameters for parts in heads))
 
     def text_flops(self, backbone: Backbone) -> int:
-        """One class text, padded to full length, through the text tower and the method's modules inside it."""
-        return backbone.text_flops()
+        """FLOPs of one class text through the text tower and the method's modules inside it."""
+        return backbone.text_flops() + self.text_cost(backbone).flops
 
     def inside_flops(self, backbone: Backbone, frames: int) -> int:
         """FLOPs that modules inside the visual tower add to one view."""
-        return 0
+        return self.inside_cost(backbone, frames).flops
 
     def head_modules(self, backbone: Backbone, frames: int, inference: Inference | None = None) -> Flops:
-        """FLOPs of the deployed head for one view by part, without the product with class features."""
-        return {}
+        """FLOPs of the deployed head for one view by part."""
+        costs = self.head_costs(backbone, frames, inference, stored=False)
+        return {part: cost.flops for part, cost in costs.items() if cost.flops}
 
     def head_flops(self, backbone: Backbone, frames: int, inference: Inference | None = None) -> int:
         """FLOPs of the deployed head for one view."""

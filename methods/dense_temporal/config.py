@@ -12,11 +12,9 @@ from typing import ClassVar
 
 from bench.models.backbones import Backbone
 from methods import settings
-from methods.costs import TEMPORAL_PATHS, refuse_frames_without_position, temporal_modules, temporal_parameters
+from methods.costs import TEMPORAL_PATHS, Costs, refuse_frames_without_position, temporal
 from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
-from methods.settings import Count, Flops, Inference, Parameters
-
-__all__ = ["Config", "Inference"]
+from methods.settings import Count, Inference
 
 
 class Config(settings.Config):
@@ -31,12 +29,8 @@ class Config(settings.Config):
     def fits(self, backbone: Backbone, frames: int) -> None:
         refuse_frames_without_position(frames)
 
-    def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
-        size = temporal_parameters(backbone.embed_dim, self.layers)
-        return Parameters(size, size)
-
-    def head_modules(self, backbone: Backbone, frames: int, inference: settings.Inference | None = None) -> Flops:
-        return temporal_modules(backbone.embed_dim, self.layers, frames)
+    def head_costs(self, backbone: Backbone, frames: int, inference: Inference | None, stored: bool) -> Costs:
+        return temporal(backbone.embed_dim, self.layers, frames)
 
 
 # As MoTE's paper trains and tests its dense rows: with the optimiser, schedule, prompts and programs of MoTE.

@@ -17,15 +17,9 @@ from pydantic import model_validator
 
 from bench.models.backbones import Backbone
 from methods import settings
-from methods.costs import (
-    TEMPORAL_PATHS,
-    half_feed_forward_flops,
-    refuse_frames_without_position,
-    temporal_modules,
-    temporal_parameters,
-)
+from methods.costs import EXPANSION, TEMPORAL_PATHS, Cost, Costs, linear, refuse_frames_without_position, temporal
 from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
-from methods.settings import Count, Finite, Flops, Parameters, Weight, each_expert, refuse_missing_expert
+from methods.settings import Count, Finite, Weight, each_expert, refuse_missing_expert
 
 
 class Inference(settings.Inference):
@@ -190,20 +184,21 @@ class Config(settings.Config):
     def fits(self, backbone: Backbone, frames: int) -> None:
         refuse_frames_without_position(frames)
 
-    def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
-        stored = temporal_parameters(backbone.embed_dim, self.layers, *self.pools)
-        one = temporal_parameters(backbone.embed_dim, self.layers)
-        return Parameters(stored, stored if _passes_all(inference) else one)
-
-    def head_modules(self, backbone: Backbone, frames: int, inference: settings.Inference | None = None) -> Flops:
+    def head_costs(self, backbone: Backbone, frames: int, inference: settings.Inference | None, stored: bool) -> Costs:
         """Without modulation, which takes little and depends on the numbers of classes."""
-        passes = self.built if _passes_all(inference) else 1
-        dense = temporal_modules(backbone.embed_dim, self.layers, frames)
-        return {"attention": passes * dense["attention"], "experts": passes * dense["feed-forward"]}
+        width, ensemble = backbone.embed_dim, isinstance(inference, Inference) and inference.aggregation == "ensemble"
+        one = temporal(width, self.layers, frames)
+        kept = temporal(width, self.layers, frames, *self.pools) if stored or ensemble else one
+        passes = self.built if ensemble else 1
+        return {
+            own: Cost(kept[part].parameters, passes * one[part].flops)
+            for own, part in (("attention", "attention"), ("experts", "feed-forward"))
+        }
 
     def expert_flops(self, backbone: Backbone, frames: int) -> tuple[int, ...]:
-        own = 1 if self.expert_design in ("up", "down") else 2  # halves of a network that are not shared
-        return (own * half_feed_forward_flops(backbone.embed_dim, self.layers, frames),) * self.experts
+        halves = 1 if self.expert_design in ("up", "down") else 2  # of a network, those that are not shared
+        half = linear(backbone.embed_dim, EXPANSION * backbone.embed_dim, frames).flops
+        return (halves * self.layers * half,) * self.experts
 
 
 # Changes for a comparison of experts (see `expert_choices`).
@@ -215,10 +210,6 @@ def merge_weights(experts: int, temperature: float) -> list[float]:
     scaled = [i / temperature for i in range(1, experts + 1)]
     shares = [exp(value - max(scaled)) for value in scaled]
     return [share / sum(shares) for share in shares]
-
-
-def _passes_all(inference: settings.Inference | None) -> bool:
-    return isinstance(inference, Inference) and inference.aggregation == "ensemble"
 
 
 # `official`: the authors' programs. `clean`: the method without their quirks, for comparisons. Depth, epochs and the

@@ -19,9 +19,9 @@ from pydantic import model_validator
 
 from bench.models.backbones import Backbone
 from methods import settings
-from methods.costs import linear
+from methods.costs import Cost, feed_forward, linear
 from methods.presets import Preset
-from methods.settings import Count, Inference, Parameters, Weight
+from methods.settings import Count, Inference, Weight
 
 __all__ = ["Config", "Inference"]
 
@@ -132,39 +132,29 @@ class Config(settings.Config):
 
     # --- costs --------------------------------------------------------------------------------------------------------
 
-    def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
-        inner, size = self.bottleneck, 0
-        if self.texts_inside:
-            size += linear(backbone.text_width, inner) + linear(inner, backbone.text_width)
-        if self.adapts_video:
-            size += self._video_parameters(backbone.vision_width)
-        middles = {"shared": 1, "own": 2, "none": 0}[self.middle]
-        total = len(self.pairs(backbone)) * (size + middles * linear(inner, inner))
-        return Parameters(total, total)
-
-    def _video_parameters(self, width: int) -> int:
-        spatial = linear(self.bottleneck, width) if self.linear_up else 0
-        temporal = width * (KERNEL * self.inputs_per_output(width) + 1) if self.up != "spatial" else 0
-        return linear(width, self.bottleneck) + spatial + temporal
-
-    def text_flops(self, backbone: Backbone) -> int:
+    def text_cost(self, backbone: Backbone) -> Cost:
         if not self.texts_inside:
-            return backbone.text_flops()
-        width, inner = backbone.text_width, self.bottleneck
-        macs = backbone.context_length * (2 * inner * width + (inner**2 if self.middle != "none" else 0))
-        return backbone.text_flops() + 2 * len(self.pairs(backbone)) * macs
+            return Cost()
+        tokens = backbone.context_length
+        branch = feed_forward(backbone.text_width, self.bottleneck, tokens) + self._middle(tokens)
+        return len(self.pairs(backbone)) * branch
 
-    def inside_flops(self, backbone: Backbone, frames: int) -> int:
-        """FLOPs of the video branch. The text branch runs once for a list of classes, not for each view."""
+    def inside_cost(self, backbone: Backbone, frames: int) -> Cost:
+        """The video branch. The text branch runs once for a list of classes, not for each view."""
         if not self.adapts_video:
-            return 0
-        width, inner, tokens = backbone.vision_width, self.bottleneck, frames * backbone.vision_tokens
-        products = inner * width * (1 + self.linear_up) + (inner**2 if self.middle != "none" else 0)
-        macs = tokens * products
+            return Cost()
+        width, tokens = backbone.vision_width, frames * backbone.vision_tokens
+        middle, up, inputs = self._middle(tokens), Cost(), KERNEL * self.inputs_per_output(width)
+        if self.middle == "shared" and self.texts_inside:
+            middle = Cost(0, middle.flops)  # its parameters are the text branch's
+        if self.linear_up:
+            up += linear(self.bottleneck, width, tokens)
         if self.up != "spatial":
-            seen = tokens if self.temporal_cls else tokens - frames
-            macs += seen * width * KERNEL * self.inputs_per_output(width)
-        return 2 * len(self.pairs(backbone)) * macs
+            up += linear(inputs, width, tokens if self.temporal_cls else tokens - frames)
+        return len(self.pairs(backbone)) * (linear(width, self.bottleneck, tokens) + middle + up)
+
+    def _middle(self, tokens: int) -> Cost:
+        return Cost() if self.middle == "none" else linear(self.bottleneck, self.bottleneck, tokens)
 
 
 # Optimiser, schedule and views are alike in paper and logs: those of ViFi-CLIP's program. Suites set what depends on

@@ -18,22 +18,22 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import StringConstraints, model_validator
 
 from bench.models.backbones import Backbone
-from methods import settings
 from methods.costs import (
     POSITIONS,
     TEMPORAL_PATHS,
+    Cost,
+    Costs,
     attention,
-    attention_flops,
+    feed_forward,
     linear,
+    norm,
     refuse_frames_without_position,
-    temporal_modules,
-    temporal_parameters,
+    table,
+    temporal,
 )
 from methods.dense_temporal import config as dense
 from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
-from methods.settings import Count, Flops, Inference, Parameters
-
-__all__ = ["Config", "Inference"]
+from methods.settings import Count, Inference
 
 LAYERED = ("transf", "transf_cls")
 LEARNT = (*LAYERED, "conv1d", "lstm")
@@ -154,57 +154,41 @@ class Config(dense.Config):
 
     # --- costs --------------------------------------------------------------------------------------------------------
 
-    def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
-        width, inner_width = backbone.embed_dim, backbone.vision_width
-        size = {
-            "transf": temporal_parameters(width, self.layers),
-            "transf_cls": (POSITIONS + 2) * width + self.layers * _post_norm_block(width) + 2 * width,
-            "conv1d": KERNEL * width,
-            "lstm": 8 * linear(width, width),
-        }.get(self.head, 0)
-        inside = {"tokent1d": backbone.vision_layers * KERNEL * inner_width, "joint_st": POSITIONS * inner_width}
-        size += inside.get(self.inside, 0)
-        if self.classifier == "coop" and self.context_of == "all":
-            size += self.vectors * backbone.text_width
-        return Parameters(size, size)
+    def head_costs(self, backbone: Backbone, frames: int, inference: Inference | None, stored: bool) -> Costs:
+        width, tokens = backbone.embed_dim, frames + 1
+        if self.head == "transf":
+            return temporal(width, self.layers, frames)
+        if self.head == "transf_cls":
+            rows = table(POSITIONS + 2, width)  # of the class token and of positions
+            attending = rows + norm(width) + self.layers * (attention(width, tokens) + 2 * norm(width))
+            return {"attention": attending, "feed-forward": self.layers * feed_forward(width, CLS_INNER, tokens)}
+        if self.head == "conv1d":
+            return {"convolution": linear(KERNEL, width, frames, bias=False)}
+        return {"recurrence": 8 * linear(width, width, frames)} if self.head == "lstm" else {}
+
+    def inside_cost(self, backbone: Backbone, frames: int) -> Cost:
+        width, layers = backbone.vision_width, backbone.vision_layers
+        if self.inside == "tokent1d":
+            shift = linear(KERNEL, width, frames, bias=False)
+            return layers * Cost(shift.parameters, 2 * shift.flops)  # twice in a block
+        if self.inside != "joint_st":
+            return Cost()
+        # One class token instead of one per frame, all patches attend to each other, and one feature is projected.
+        joint, single = (
+            layers * (attention(width, tokens) + feed_forward(width, int(width * backbone.vision_mlp_ratio), tokens))
+            for tokens in (1 + frames * (backbone.vision_tokens - 1), backbone.vision_tokens)
+        )
+        projection = linear(width, backbone.embed_dim, frames - 1).flops
+        return Cost(POSITIONS * width, joint.flops - frames * single.flops - projection)
+
+    def text_cost(self, backbone: Backbone) -> Cost:
+        shared = self.classifier == "coop" and self.context_of == "all"
+        return table(self.vectors, backbone.text_width) if shared else Cost()
 
     def class_bound_parameters(self, backbone: Backbone, classes: int) -> int:
         if self.context_of == "class":
             return self.vectors * backbone.text_width * classes
-        return linear(backbone.embed_dim, classes) if self.classifier == "linear" else 0
-
-    def inside_flops(self, backbone: Backbone, frames: int) -> int:
-        if self.inside == "tokent1d":
-            return backbone.vision_layers * 2 * frames * 2 * KERNEL * backbone.vision_width  # twice in a block
-        if self.inside != "joint_st":
-            return 0
-        # One class token instead of one per frame, all patches attend to each other, and one feature is projected.
-        joint, single = 1 + frames * (backbone.vision_tokens - 1), backbone.vision_tokens
-        added = backbone.vision_layers * (_tower_block(backbone, joint) - frames * _tower_block(backbone, single))
-        return added - (frames - 1) * 2 * backbone.vision_width * backbone.embed_dim
-
-    def head_modules(self, backbone: Backbone, frames: int, inference: settings.Inference | None = None) -> Flops:
-        width, layers = backbone.embed_dim, self.layers
-        if self.head == "transf":
-            return temporal_modules(width, layers, frames)
-        if self.head == "transf_cls":
-            tokens = frames + 1
-            feed_forward = layers * 2 * tokens * 2 * width * CLS_INNER
-            return {"attention": layers * attention_flops(width, tokens), "feed-forward": feed_forward}
-        if self.head == "conv1d":
-            return {"convolution": frames * 2 * KERNEL * width}
-        return {"recurrence": frames * 2 * 8 * width**2} if self.head == "lstm" else {}
-
-
-def _post_norm_block(width: int) -> int:
-    """Parameters of a layer of `transf_cls`: attention, two norms, feed-forward network."""
-    return attention(width) + 4 * width + linear(width, CLS_INNER) + linear(CLS_INNER, width)
-
-
-def _tower_block(backbone: Backbone, tokens: int) -> int:
-    """FLOPs of a block of the visual tower: attention and feed-forward network."""
-    width = backbone.vision_width
-    return attention_flops(width, tokens) + 2 * tokens * 2 * width * int(width * backbone.vision_mlp_ratio)
+        return linear(backbone.embed_dim, classes).parameters if self.classifier == "linear" else 0
 
 
 # Its test also resizes the short side to 256 where a frame is 224 wide; the named protocols `text4vis/...` have that.

@@ -17,9 +17,9 @@ from pydantic import model_validator
 
 from bench.models.backbones import Backbone
 from methods import settings
-from methods.costs import attention, attention_flops, linear
+from methods.costs import Cost, Costs, attention, feed_forward, linear, norm, product, table, total
 from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
-from methods.settings import Count, Finite, Flops, Fraction, Parameters, Weight, each_expert, refuse_missing_expert
+from methods.settings import Count, Finite, Fraction, Weight, each_expert, refuse_missing_expert
 
 Positive = Annotated[Finite, Gt(0)]
 
@@ -203,108 +203,80 @@ class Config(settings.Config):
     def expert_choices(self, inference: settings.Inference) -> dict[str, settings.Inference]:
         return each_expert(inference.model_copy(update={"expert": None}), self.experts)
 
-    # --- parameters ---------------------------------------------------------------------------------------------------
+    # --- costs --------------------------------------------------------------------------------------------------------
 
     def score_width(self, width: int) -> int:
         """Inner width of a scoring network."""
         return max(1, width // self.gate_reduction)
 
-    def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
-        """Active are those that can make a difference: the chosen experts, and scores of pairs that can interact."""
-        width, streams = backbone.embed_dim, len(self.rates)
-        merging = streams * (linear(width, width) + 3 * width) if self.aggregation == "guided" else 0
-        inner = self.expansion * width
-        expert = attention(width) + 4 * width + linear(width, inner) + linear(inner, width)
-        projection = 2 * linear(width, width) + (2 * width if self.classifier == "text" else 0)
-        common = merging + self._readout_parameters(width)
-        stored = common + self._interaction_parameters(width) + streams * expert + projection
-        active = common + self._interaction_parameters(width, deployed=True)
-        active += expert * (streams if _chosen_expert(inference) is None else 1)
-        return Parameters(stored, active + (projection if self.classifier == "text" else 0))
-
-    def _interaction_parameters(self, width: int, *, deployed: bool = False) -> int:
-        """Stored are a scoring network for any two streams and a shared projection, needed or not (official code)."""
-        if self.interaction == "none":
-            return 0
-        to_slow = sum(self.is_slow(pair.target) for pair in self.pairs)
-        inner = self.score_width(width)
-        scores = len(self.pairs) if deployed else len(self.rates) ** 2
-        shared = to_slow < len(self.pairs) if deployed else self.interaction != "fast_to_slow"
-        scoring = linear(2 * width, inner) + linear(inner, 1)
-        return scores * scoring + shared * linear(width, width) + to_slow * self.kernel * width**2
-
-    def _readout_parameters(self, width: int) -> int:
-        """Weights of tokens, and the norm behind them."""
-        inner = self.score_width(width)
-        weighing = {
-            "query": width + attention(width),
-            "average": 0,
-            "linear": linear(width, 1),
-            "mlp": linear(width, inner) + linear(inner, 1),
-        }
-        return weighing[self.readout] + 2 * width
-
     def class_bound_parameters(self, backbone: Backbone, classes: int) -> int:
-        return linear(backbone.embed_dim, classes) if self.classifier == "linear" else 0
+        return linear(backbone.embed_dim, classes).parameters if self.classifier == "linear" else 0
 
-    # --- FLOPs --------------------------------------------------------------------------------------------------------
-
-    def head_modules(self, backbone: Backbone, frames: int, inference: settings.Inference | None = None) -> Flops:
-        """FLOPs up to the logits by part, with all gates open."""
+    def head_costs(self, backbone: Backbone, frames: int, inference: settings.Inference | None, stored: bool) -> Costs:
+        """All gates are open. Deployed are the chosen experts, and scores of pairs that can interact."""
         width, lengths, chosen = backbone.embed_dim, self.lengths(frames), _chosen_expert(inference)
-        streams = [length for i, length in enumerate(lengths) if chosen in (None, i)]
-        parts = {
-            "merging": sum(self._merging_flops(width, frames, rate) for rate in self.rates),
-            "interaction": self._interaction_flops(width, lengths),
-            "experts": sum(self._expert_flops(width, length) for length in streams),
-            "read-out": self._readout_flops(width, sum(streams)),
-            "projection": 2 * 2 * width**2 if self.classifier == "text" else 0,
+        streams = [length for i, length in enumerate(lengths) if stored or chosen in (None, i)]
+        texts = self.classifier == "text"
+        return {
+            "merging": total(self._merging(width, frames, rate) for rate in self.rates),
+            "interaction": self._interaction(width, lengths, stored),
+            "experts": total(self._expert(width, length) for length in streams),
+            "read-out": self._readout(width, sum(streams)),
+            "projection": 2 * linear(width, width) + texts * norm(width) if stored or texts else Cost(),
         }
-        return {name: flops for name, flops in parts.items() if flops}
 
     def expert_flops(self, backbone: Backbone, frames: int) -> tuple[int, ...]:
         """FLOPs of experts on streams of different lengths."""
         lengths = self.lengths(frames) if self.experts else ()
-        return tuple(self._expert_flops(backbone.embed_dim, length) for length in lengths)
+        return tuple(self._expert(backbone.embed_dim, length).flops for length in lengths)
 
-    def _merging_flops(self, width: int, frames: int, rate: int) -> int:
+    def _merging(self, width: int, frames: int, rate: int) -> Cost:
         """Projection and score of every token, similarities in a window, weights and sums of the kept tokens."""
         if self.aggregation != "guided":
-            return 0
-        return sum(
-            2 * count * (length * width * (width + 1) + length**2 * (width + self.keep) + self.keep * length * width)
-            for count, length in self.windows(frames, rate)
-            if length > self.keep
-        )
+            return Cost()
+        merged = [(count, length) for count, length in self.windows(frames, rate) if length > self.keep]
+        tokens = sum(count * length for count, length in merged)
+        scores = linear(width, width, tokens) + norm(width) + linear(width, 1, tokens, bias=False)
+        sums = (count * product(self.keep, length, length + width) for count, length in merged)
+        return scores + total(count * product(length, width, length) for count, length in merged) + total(sums)
 
-    def _interaction_flops(self, width: int, lengths: tuple[int, ...]) -> int:
-        """Every pair's score; a projection for each slow source in use; interpolations and strided convolutions."""
-        used = list(self.pairs) if self.sources == "sum" else list({pair.target: pair for pair in self.pairs}.values())
+    def _interaction(self, width: int, lengths: tuple[int, ...], stored: bool) -> Cost:
+        """Every pair's score; a projection for each slow source in use; interpolations and strided convolutions.
+
+        Stored are a scoring network for any two streams and a shared projection, needed or not (official code).
+        """
+        if self.interaction == "none":
+            return Cost()
+        used = self.pairs if self.sources == "sum" else {pair.target: pair for pair in self.pairs}.values()
+        to_slow = [pair for pair in self.pairs if self.is_slow(pair.target)]
+        shared = self.interaction != "fast_to_slow" if stored else len(to_slow) < len(self.pairs)
+        slow_tokens = sum(lengths[source] for source in {p.source for p in used if p not in to_slow})
+        costs = [
+            (len(self.rates) ** 2 if stored else len(self.pairs)) * self._score(2 * width, width),
+            shared * linear(width, width, slow_tokens),
+            *(linear(self.kernel * width, width, (p in used) * lengths[p.target], bias=False) for p in to_slow),
+            *(product(lengths[p.source], lengths[p.target], width) for p in used if p not in to_slow),
+        ]
+        return total(costs)
+
+    def _score(self, inputs: int, width: int, tokens: int = 1) -> Cost:
+        """A small scoring network."""
         inner = self.score_width(width)
-        scores = len(self.pairs) * (2 * width * inner + inner)
-        projected = sum(lengths[source] * width**2 for source in {p.source for p in used if self.is_slow(p.source)})
-        return 2 * (scores + projected + sum(self._taken(width, lengths, pair) for pair in used))
+        return linear(inputs, inner, tokens) + linear(inner, 1, tokens)
 
-    def _taken(self, width: int, lengths: tuple[int, ...], pair: StreamPair) -> int:
-        """Multiply-adds of a strided convolution or of an interpolation."""
-        if self.is_slow(pair.target):
-            return lengths[pair.target] * self.kernel * width**2
-        return lengths[pair.source] * lengths[pair.target] * width
+    def _expert(self, width: int, length: int) -> Cost:
+        return attention(width, length) + 2 * norm(width) + feed_forward(width, self.expansion * width, length)
 
-    def _expert_flops(self, width: int, length: int) -> int:
-        """Attention and feed-forward network."""
-        return attention_flops(width, length) + 2 * length * width**2 * 2 * self.expansion
-
-    def _readout_flops(self, width: int, length: int) -> int:
-        """Weights of the tokens, and their weighted sum."""
-        inner = self.score_width(width)
-        weighing = {
-            "query": width**2 * (2 + 2 * length) + length * width,
-            "average": 0,
-            "linear": length * width,
-            "mlp": length * (width * inner + inner),
+    def _readout(self, width: int, length: int) -> Cost:
+        """Weights of the tokens, their weighted sum, and a norm."""
+        query = table(1, width) + 2 * linear(width, width) + 2 * linear(width, width, length)
+        weights = {
+            "query": query + product(1, width, length),
+            "average": Cost(),
+            "linear": linear(width, 1, length),
+            "mlp": self._score(width, width, length),
         }
-        return 2 * (weighing[self.readout] + length * width)
+        return weights[self.readout] + product(1, length, width) + norm(width)
 
 
 def _chosen_expert(inference: settings.Inference | None) -> int | None:

@@ -12,9 +12,8 @@ from annotated_types import Gt
 
 from bench.models.backbones import Backbone
 from methods import settings
-from methods.settings import Flops, Inference, Parameters
-
-__all__ = ["Config", "Inference"]
+from methods.costs import Cost, Costs
+from methods.settings import Inference
 
 
 class Config(settings.Config):
@@ -27,9 +26,6 @@ class Config(settings.Config):
     temperature: Annotated[float, Gt(0)] = 1.0
     """temperature of the softmax over the frames (this template)"""
 
-    def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
-        return Parameters(stored=backbone.embed_dim, active=backbone.embed_dim)
-
-    def head_modules(self, backbone: Backbone, frames: int, inference: settings.Inference | None = None) -> Flops:
-        """FLOPs of the frames' scores and of their weighted sum."""
-        return {"pooling": 2 * 2 * frames * backbone.embed_dim}
+    def head_costs(self, backbone: Backbone, frames: int, inference: Inference | None, stored: bool) -> Costs:
+        """The query, the frames' scores and their weighted sum."""
+        return {"pooling": Cost(backbone.embed_dim, 2 * 2 * frames * backbone.embed_dim)}
