@@ -6,14 +6,15 @@ are the rows that a layer is applied to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bench.models.backbones import Backbone
 
 POSITIONS = 77  # rows of the position table; the official heads size it by CLIP's text context length
 EXPANSION = 4  # hidden width of the temporal transformer's feed-forward network over D
-TEMPORAL_PATHS = {"attention": ("*.attn",), "feed-forward": ("*.mlp",)}  # modules of `temporal` in a predictor
+# Modules of `temporal` in a predictor.
+TEMPORAL_PATHS: Mapping[str, tuple[str, ...]] = {"attention": ("*.attn",), "feed-forward": ("*.mlp",)}
 
 
 @dataclass(frozen=True)

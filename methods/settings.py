@@ -54,8 +54,7 @@ class Inference(Choices):
     """Choices made after training. Methods extend it."""
 
     clip_alpha: Fraction = 1.0
-    """share alpha of the tuned tower in its mean with CLIP, alpha * tuned + (1 - alpha) * CLIP; MoTE's test programs
-    use 0.99 (WiSE-FT, arXiv 2109.01903)"""
+    """alpha of the tower alpha * tuned + (1 - alpha) * CLIP; 0.99 in MoTE's programs (WiSE-FT, arXiv 2109.01903)"""
 
 
 class Config(Choices):

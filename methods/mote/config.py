@@ -8,9 +8,8 @@ ablates is a field; where the paper leaves one open, the field's description say
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import exp, inf
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt
 from pydantic import model_validator
@@ -18,7 +17,7 @@ from pydantic import model_validator
 from bench.models.backbones import Backbone
 from methods import settings
 from methods.costs import EXPANSION, TEMPORAL_PATHS, Cost, Costs, linear, refuse_frames_without_position, temporal
-from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
+from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset, tuned
 from methods.settings import Count, Finite, Weight, each_expert, refuse_missing_expert
 
 
@@ -37,8 +36,7 @@ class Inference(settings.Inference):
     merge_temperature: Finite | None = None
     """temperature tau of the merge weights softmax(i / tau), i = 1..N; none: uniform (MoTE, Eq. 7)"""
     tfm: bool = True
-    """whether the test modulates temporal features; the official test does, most ablation tables do not (MoTE, Sec.
-    3.4)"""
+    """whether the test modulates temporal features: the official test does, most ablations do not (MoTE, Sec. 3.4)"""
     tfm_gamma: Annotated[float, Gt(0)] = 0.05
     """gamma of the modulation exp(-(1 - m) / gamma) (MoTE, Table 2f)"""
     tfm_k: Count = 5
@@ -65,7 +63,7 @@ class Inference(settings.Inference):
 class Config(settings.Config):
     """Size of the head, routing of batches to experts, and regularisers."""
 
-    head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    head_paths = {
         "attention": TEMPORAL_PATHS["attention"],
         "experts": TEMPORAL_PATHS["feed-forward"],
     }
@@ -86,16 +84,14 @@ class Config(settings.Config):
     """initial experts: drawn independently, or copies of the first; copies that also see all data stay one network,
     which is the dense baseline and is not merged (MoTE, Table 2a)"""
     data: Literal["routed", "all"] = "routed"
-    """route of a batch: through one expert per layer, or through all of them, whose outputs are averaged; the average
-    is this project's choice (MoTE, Table 2a)"""
+    """route of a batch: one expert per layer, or all, with averaged outputs (average: this project; MoTE, Table 2a)"""
     routing: Literal["multinomial", "random", "fixed"] = "multinomial"
     """draw of the expert: with p ~ exp(i / kappa), i = 1..N; uniform; or always the last one, so that no other is
     built, which is the dense baseline (MoTE, Table 2d)"""
     kappa: Annotated[Finite, Gt(0)] = 1.0
     """evenness of multinomial routing; 1 as published, small values favour the last expert (this project)"""
     routing_scope: Literal["process", "step"] = "process"
-    """scope of a draw: each training process draws for itself (process, official code), or one draw holds for the whole
-    step (step, this project)"""
+    """scope of a draw: each training process (process, official code), or the whole step (step, this project)"""
     wmr_weight: Weight = 0.5
     """lambda, weight of the weight merging regularisation (MoTE, paper and official code)"""
     wmr_loss: Literal["ce", "kl", "mse"] = "ce"
@@ -111,8 +107,7 @@ class Config(settings.Config):
     mse_weight: Weight = 0.1
     """eta, weight of the mean square of the merged temporal features (MoTE, paper and official code)"""
     mse_form: Literal["code", "paper"] = "code"
-    """form of that mean square: over all elements of the frame-level features (code, official code), or the squared
-    norm of the pooled feature (paper, MoTE's paper)"""
+    """mean square of all frame-level elements (code, official code), or of the pooled feature's norm (paper, MoTE)"""
 
     @property
     def built(self) -> int:
@@ -215,16 +210,15 @@ def merge_weights(experts: int, temperature: float) -> list[float]:
 # `official`: the authors' programs. `clean`: the method without their quirks, for comparisons. Depth, epochs and the
 # tower's rate depend on the backbone: 4, 30 and 0.07 for ViT-B/16; 6, 20 and 0.06 for ViT-L/14 (official configs).
 PRESETS: dict[str, Preset] = {
-    "official": {
-        "config": {"tower": "tuned", "routing_scope": "process", "mse_form": "code"},
-        "inference": {"clip_alpha": 0.99, "tfm": True, "tfm_target": "h", "tfm_scope": "full"},
-        "recipe": MOTE_TRAINING,
-    },
+    "official": tuned(
+        MOTE_TRAINING,
+        {"clip_alpha": 0.99, "tfm": True, "tfm_target": "h", "tfm_scope": "full"},
+        routing_scope="process",
+        mse_form="code",
+    ),
     # The code's mean square stays: it is the loss behind the published numbers and weights. Under the same eta the
     # paper's form weighs up to D times as much, and no result is known for it.
-    "clean": {
-        "config": {"tower": "tuned", "routing_scope": "step", "mse_form": "code"},
-        "inference": {"clip_alpha": 1.0, "tfm": True, "tfm_target": "h", "tfm_scope": "list"},
-        "recipe": CLEAN_TRAINING,
-    },
+    "clean": tuned(
+        CLEAN_TRAINING, {"tfm": True, "tfm_target": "h", "tfm_scope": "list"}, routing_scope="step", mse_form="code"
+    ),
 }

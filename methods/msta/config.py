@@ -12,7 +12,7 @@ choosing the epoch on the test list.
 from __future__ import annotations
 
 from math import gcd
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Le
 from pydantic import model_validator
@@ -35,7 +35,7 @@ BlockNumber = Annotated[int, Ge(1), Le(NUMBERS)]
 class Config(settings.Config):
     """Place and form of the adapters, and weight of the consistency with descriptions."""
 
-    tower_inside: ClassVar[bool] = True
+    tower_inside = True
     needs = {
         "up": {"branches": WITH_VIDEO},
         "temporal_layout": {"branches": WITH_VIDEO, "up": ("both", "temporal")},
@@ -52,29 +52,25 @@ class Config(settings.Config):
     branches: Literal["both", "text", "video"] = "both"
     """towers that have adapters (MSTA, component ablation)"""
     middle: Literal["shared", "own", "none"] = "shared"
-    """projection between down and up: one for text and video together; one for each; or none, so that only the ReLU
-    behind the down-projection is left. The ablation's row without a shared layer is one of the last two; which one is
-    not known (MSTA, component ablation)"""
+    """projection between down and up: one for text and video together; one for each; or none, so that only a ReLU is
+    left. Which of the last two is the ablation's row without a shared layer is not known (MSTA, component ablation)"""
     up: Literal["both", "spatial", "temporal"] = "both"
-    """up-projections of the video branch: the sum of the linear and the temporal one, or only one (both: MSTA, adapter
-    equations; a single one: this project)"""
+    """up-projections of the video branch: linear plus temporal (both: MSTA, adapter equations), or one (this
+    project)"""
     temporal_layout: Literal["grouped", "depthwise"] = "grouped"
-    """input of the temporal up-projection, a convolution over three frames: the bottleneck itself, in gcd(r, width)
-    groups, or the linear up-projection's output, channel by channel. Both have the logged number of parameters (MSTA,
-    derived from the authors' logs)"""
+    """input of the temporal up-projection, a convolution over three frames: the bottleneck in gcd(r, width) groups, or
+    the linear up-projection's output by channel; both fit the logged number of parameters (MSTA, authors' logs)"""
     temporal_cls: bool = True
     """whether the temporal projection also mixes class tokens over time; without it the last block's temporal term
     reaches no output. ViCLIP has one class token per video (not in the paper; this project)"""
     adapter_input: Literal["ln1", "raw"] = "ln1"
-    """adapter input: the block's input behind its first norm (ln1: MMA's code, which MSTA extends) or the block's input
-    itself (raw: MSTA, adapter equations)"""
+    """adapter input: the block's, behind its first norm (ln1: MMA's code) or as it is (raw: MSTA, adapter equations)"""
     scale: Weight = 0.005
     """lambda, weight of an adapter's output (MSTA, paper and logs)"""
     unscaled_gradients: bool = True
     """whether adapters get gradients as if lambda were 1; layers below keep the factor (MMA's code)"""
     cc_weight: Weight = 1.0
-    """alpha, weight of the consistency of class texts with their descriptions; the logged configs do not show it (MSTA,
-    paper)"""
+    """alpha, weight of the consistency of texts with descriptions; the logged configs do not show it (MSTA, paper)"""
     descriptions: Literal["both", "spatial", "temporal"] = "both"
     """sets of descriptions in the consistency term (both: MSTA, paper; a single one: this project)"""
 

@@ -12,27 +12,14 @@ contrastive losses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import StringConstraints, model_validator
 
 from bench.models.backbones import Backbone
-from methods.costs import (
-    POSITIONS,
-    TEMPORAL_PATHS,
-    Cost,
-    Costs,
-    attention,
-    feed_forward,
-    linear,
-    norm,
-    refuse_frames_without_position,
-    table,
-    temporal,
-)
+from methods import costs
 from methods.dense_temporal import config as dense
-from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
+from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset, tuned
 from methods.settings import Count, Inference
 
 LAYERED = ("transf", "transf_cls")
@@ -48,9 +35,9 @@ class Config(dense.Config):
 
     # Cells of `lstm` and attention of `transf_cls` are computed outside modules of their own: the former in the
     # predictor itself, the latter in a layer.
-    head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "feed-forward": (*TEMPORAL_PATHS["feed-forward"], "*.linear[12]"),
-        "attention": (*TEMPORAL_PATHS["attention"], "*.layers.*"),
+    head_paths = {
+        "feed-forward": (*costs.TEMPORAL_PATHS["feed-forward"], "*.linear[12]"),
+        "attention": (*costs.TEMPORAL_PATHS["attention"], "*.layers.*"),
         "convolution": ("head.shift",),
         "recurrence": ("",),
     }
@@ -64,10 +51,10 @@ class Config(dense.Config):
     layers: Count = 6
     """temporal layers of transf and transf_cls; 6 for every backbone (Text4Vis, official code)"""
     head: Literal["none", "transf", "transf_cls", "conv1d", "lstm", "shift"] = "transf"
-    """module behind the tower: none, so that the mean over frames is used; the temporal transformer (transf); a
-    transformer read out at a class token; a depth-wise convolution over time; an LSTM; a shift of an eighth of the
-    channels from either neighbour (none, transf: Text4Vis, official code; transf_cls, conv1d, lstm: ActionCLIP,
-    official code; shift: TSM, arXiv 1811.08383)"""
+    """module behind the tower: none, for the mean over frames; the temporal transformer (transf); a transformer read
+    out at a class token; a depth-wise convolution over time; an LSTM; a shift of an eighth of the channels from either
+    neighbour (none, transf: Text4Vis, official code; transf_cls, conv1d, lstm: ActionCLIP; shift: TSM, arXiv
+    1811.08383)"""
     conv_axes: Literal["transposed", "viewed"] = "transposed"
     """how conv1d moves time to the last axis: by a transpose (this project), or by another view of the memory, which
     mixes channels with frames (viewed: ActionCLIP, official code)"""
@@ -77,22 +64,19 @@ class Config(dense.Config):
     one sequence of all frames' patches, joint space-time (joint_st) (Text4Vis, official code, network.tm)"""
     classifier: Literal["clip_text", "coop", "linear", "random", "orthogonal", "lda"] = "clip_text"
     """classifier of video embeddings: class texts (clip_text; recipe.templates: text4vis has one template, mote28 the
-    ensemble); class texts with a learnt context (coop, arXiv 2109.01134; templates: name in recipe and protocols, since
-    a template's words would count as part of the name); a trained linear layer; frozen rows of normal draws, of a
-    random orthogonal matrix, or of a linear discriminant analysis of plain CLIP's features of a tenth of the source,
-    drawn as shots are (lda). All but the texts are class-bound. The paper's distilbert is clip_text with
-    recipe.class_features (Text4Vis, Sec. 3)"""
+    ensemble); class texts with a learnt context (coop, arXiv 2109.01134; templates: name, since a template's words
+    would count as part of the name); a trained linear layer; frozen rows: normal draws, a random orthogonal matrix, or
+    a linear discriminant analysis of plain CLIP's features of a tenth of the source (lda). All but the texts are
+    class-bound. The paper's distilbert is clip_text with recipe.class_features (Text4Vis, Sec. 3)"""
     context: Count = 16
     """number of coop's learnt vectors, drawn from Normal(0, 0.02) (CoOp, official code, N_CTX)"""
     context_start: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
-    """initial words of coop's vectors, one vector for each; every word has to be a single token (CoOp, official code,
-    CTX_INIT)"""
+    """initial words of coop's vectors, one each; every word has to be a single token (CoOp, official code, CTX_INIT)"""
     context_of: Literal["all", "class"] = "all"
     """owner of a context: all classes together, unseen ones too; or each class, which is class-bound; CoOp's code
     ignores the latter where vectors begin as words (CoOp, official code, CSC)"""
     class_at: Literal["end", "middle", "front"] = "end"
-    """place of the class name: behind, amid or in front of coop's vectors; the full stop is last (CoOp, official code,
-    CLASS_TOKEN_POSITION)"""
+    """place of the class name: behind, amid or before coop's vectors (CoOp, official code, CLASS_TOKEN_POSITION)"""
     loss: Literal["ce", "nce", "ds"] = "ce"
     """loss: cross-entropy over all classes (ce, main trainer); videos of a batch against the texts of its labels and
     back, to targets softmax(10 * same label) (nce, contrastive trainer); the same after a dual softmax (ds). The last
@@ -137,7 +121,7 @@ class Config(dense.Config):
 
     def fits(self, backbone: Backbone, frames: int) -> None:
         if self.head in LAYERED or self.inside == "joint_st":
-            refuse_frames_without_position(frames)
+            costs.refuse_frames_without_position(frames)
         if self.classifier == "coop" and self.vectors >= (room := backbone.context_length - MARKS):
             raise ValueError(
                 f"a context of {self.vectors} leaves no room for a class name in a text of {backbone.context_length} "
@@ -154,60 +138,51 @@ class Config(dense.Config):
 
     # --- costs --------------------------------------------------------------------------------------------------------
 
-    def head_costs(self, backbone: Backbone, frames: int, inference: Inference | None, stored: bool) -> Costs:
+    def head_costs(self, backbone: Backbone, frames: int, inference: Inference | None, stored: bool) -> costs.Costs:
         width, tokens = backbone.embed_dim, frames + 1
         if self.head == "transf":
-            return temporal(width, self.layers, frames)
+            return costs.temporal(width, self.layers, frames)
         if self.head == "transf_cls":
-            rows = table(POSITIONS + 2, width)  # of the class token and of positions
-            attending = rows + norm(width) + self.layers * (attention(width, tokens) + 2 * norm(width))
-            return {"attention": attending, "feed-forward": self.layers * feed_forward(width, CLS_INNER, tokens)}
+            outside = costs.table(costs.POSITIONS + 2, width) + costs.norm(width)  # class token, positions, last norm
+            attending = outside + self.layers * (costs.attention(width, tokens) + 2 * costs.norm(width))
+            return {"attention": attending, "feed-forward": self.layers * costs.feed_forward(width, CLS_INNER, tokens)}
         if self.head == "conv1d":
-            return {"convolution": linear(KERNEL, width, frames, bias=False)}
-        return {"recurrence": 8 * linear(width, width, frames)} if self.head == "lstm" else {}
+            return {"convolution": costs.linear(KERNEL, width, frames, bias=False)}
+        return {"recurrence": 8 * costs.linear(width, width, frames)} if self.head == "lstm" else {}
 
-    def inside_cost(self, backbone: Backbone, frames: int) -> Cost:
+    def inside_cost(self, backbone: Backbone, frames: int) -> costs.Cost:
         width, layers = backbone.vision_width, backbone.vision_layers
         if self.inside == "tokent1d":
-            shift = linear(KERNEL, width, frames, bias=False)
-            return layers * Cost(shift.parameters, 2 * shift.flops)  # twice in a block
+            shift = costs.linear(KERNEL, width, frames, bias=False)
+            return layers * costs.Cost(shift.parameters, 2 * shift.flops)  # twice in a block
         if self.inside != "joint_st":
-            return Cost()
+            return costs.Cost()
         # One class token instead of one per frame, all patches attend to each other, and one feature is projected.
+        inner, patches = int(width * backbone.vision_mlp_ratio), backbone.vision_tokens - 1
         joint, single = (
-            layers * (attention(width, tokens) + feed_forward(width, int(width * backbone.vision_mlp_ratio), tokens))
-            for tokens in (1 + frames * (backbone.vision_tokens - 1), backbone.vision_tokens)
+            layers * (costs.attention(width, tokens) + costs.feed_forward(width, inner, tokens))
+            for tokens in (1 + frames * patches, 1 + patches)
         )
-        projection = linear(width, backbone.embed_dim, frames - 1).flops
-        return Cost(POSITIONS * width, joint.flops - frames * single.flops - projection)
+        projection = costs.linear(width, backbone.embed_dim, frames - 1).flops
+        return costs.Cost(costs.POSITIONS * width, joint.flops - frames * single.flops - projection)
 
-    def text_cost(self, backbone: Backbone) -> Cost:
+    def text_cost(self, backbone: Backbone) -> costs.Cost:
         shared = self.classifier == "coop" and self.context_of == "all"
-        return table(self.vectors, backbone.text_width) if shared else Cost()
+        return costs.table(self.vectors, backbone.text_width) if shared else costs.Cost()
 
     def class_bound_parameters(self, backbone: Backbone, classes: int) -> int:
         if self.context_of == "class":
             return self.vectors * backbone.text_width * classes
-        return linear(backbone.embed_dim, classes).parameters if self.classifier == "linear" else 0
+        return costs.linear(backbone.embed_dim, classes).parameters if self.classifier == "linear" else 0
 
 
 # Its test also resizes the short side to 256 where a frame is 224 wide; the named protocols `text4vis/...` have that.
 PRESETS: dict[str, Preset] = {
-    "official": {
-        "config": {"tower": "tuned"},
-        "inference": {"clip_alpha": 1.0},
-        "recipe": {
-            **MOTE_TRAINING,
-            "templates": "text4vis",
-            "views": {**MOTE_TRAINING["views"], "sampler": "ticks"},
-            "batch": 256,
-            "epochs": 30,
-            "tower_lr_ratio": 0.1,
-        },
-    },
-    "clean": {
-        "config": {"tower": "tuned"},
-        "inference": {"clip_alpha": 1.0},
-        "recipe": {**CLEAN_TRAINING, "tower_lr_ratio": 0.1},
-    },
+    "official": tuned(
+        {
+            **{**MOTE_TRAINING, "templates": "text4vis", "views": {**MOTE_TRAINING["views"], "sampler": "ticks"}},
+            **{"batch": 256, "epochs": 30, "tower_lr_ratio": 0.1},
+        }
+    ),
+    "clean": tuned({**CLEAN_TRAINING, "tower_lr_ratio": 0.1}),
 }

@@ -8,9 +8,8 @@ notes of others alone. Left out: the VideoMAEv2 tower and joint space-time atten
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from annotated_types import Ge, Gt, MinLen
 from pydantic import model_validator
@@ -18,7 +17,7 @@ from pydantic import model_validator
 from bench.models.backbones import Backbone
 from methods import settings
 from methods.costs import Cost, Costs, attention, feed_forward, linear, norm, product, table, total
-from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
+from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset, tuned
 from methods.settings import Count, Finite, Fraction, Weight, each_expert, refuse_missing_expert
 
 Positive = Annotated[Finite, Gt(0)]
@@ -35,14 +34,14 @@ class Inference(settings.Inference):
     """Choice of experts at the test."""
 
     expert: Annotated[int, Ge(0)] | None = None
-    """read out this expert's tokens alone, counted from 0; none: those of all (none: VidPrism, official code; one: this
+    """read out this expert alone, counted from 0; none: all of them (none: VidPrism, official code; one: this
     project)"""
 
 
 class Config(settings.Config):
     """Rates, modules between frames and logits, and losses."""
 
-    head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    head_paths = {
         "merging": ("head.pooling_layers.*",),
         "interaction": ("head.dynamic_interaction",),
         "experts": ("head.mote.experts.*",),
@@ -76,16 +75,15 @@ class Config(settings.Config):
     interaction: Literal["both", "slow_to_fast", "fast_to_slow", "none"] = "both"
     """direction in which streams take over from others (VidPrism, interaction ablation)"""
     gate: Literal["batch", "sample"] = "batch"
-    """score compared with the threshold: the mean over the batch, at the test too, so that an answer depends on the
-    batch's other videos (batch), or the video's own (sample) (batch: VidPrism, official code; sample: notes on the
-    paper)"""
+    """score compared with the threshold: the batch's mean, at the test too, so that answers depend on the other videos
+    (batch: VidPrism, official code), or the video's own (sample: notes on the paper)"""
     gate_threshold: Fraction = 0.3
     """score below which a pair is skipped (VidPrism, official code)"""
     gate_reduction: Count = 4
     """D over the inner width of a pair's scoring network (VidPrism, official code)"""
     sources: Literal["last", "sum"] = "last"
-    """input of a stream for which several pairs pass: the last source (last), or the sum of all (sum) (last: VidPrism,
-    official code; sum: notes on the paper)"""
+    """of several sources that pass: the last one (last: VidPrism, official code), or their sum (sum: notes on the
+    paper)"""
     kernel: Count = 5
     """width in tokens of the strided convolutions from fast to slow, odd (VidPrism, official code)"""
 
@@ -95,13 +93,11 @@ class Config(settings.Config):
     expansion: Count = 2
     """inner width of an expert's feed-forward network over D (VidPrism, official code)"""
     readout: Literal["query", "average", "linear", "mlp"] = "query"
-    """pooling of tokens into one vector: attention of one learnt query; their mean; weights by a linear layer; weights
-    by a small network. The paper does not describe the last two, nor its local attention, which is left out (VidPrism,
-    read-out ablation)"""
+    """pooling of tokens into one vector: attention of one learnt query; their mean; weights by a linear layer or by a
+    small network, neither of which the paper describes. Left out: local attention (VidPrism, read-out ablation)"""
     classifier: Literal["linear", "text"] = "linear"
-    """classifier: a class-bound linear layer (linear, published), or the cosine with class texts, which any classes can
-    have (text). The official file for the latter has no training; here it is the cross-entropy of scaled cosines
-    (VidPrism, official code)"""
+    """a class-bound linear layer (linear, published), or the cosine with any class texts (text), whose official file
+    has no training; here it is the cross-entropy of scaled cosines (VidPrism, official code)"""
 
     # --- objective ---
     rank_weight: Weight = 0.1
@@ -109,16 +105,15 @@ class Config(settings.Config):
     gate_weight: Weight = 0.01
     """weight of the balance loss of the read-out's shares (VidPrism, official code)"""
     diversity: Literal["batch", "experts", "off"] = "batch"
-    """diversity loss: mean of 1 - cosine over pairs of videos, which draws them together (batch); mean cosine over
-    pairs of experts, which drives them apart (experts); or none (off) (batch: VidPrism, official code; experts: notes
-    on the paper)"""
+    """diversity loss: mean of 1 - cosine over pairs of videos, which draws them together (batch: VidPrism, official
+    code); mean cosine over pairs of experts, which drives them apart (experts: notes on the paper)"""
     diversity_weight: Weight = 0.005
     """weight of the diversity loss (VidPrism, official code)"""
     contrastive_weight: Weight = 0.01
     """weight of the cross-entropy of plain cosines with class texts; not in the paper (VidPrism, official code)"""
     freeze_blocks: bool = False
-    """whether blocks and positions of a tuned tower stay frozen, as `fix_text` of the Kinetics-400 config does by
-    mistake (VidPrism, official code)"""
+    """whether blocks and positions of a tuned tower stay frozen, a mistake of `fix_text` (VidPrism, official K400
+    config)"""
 
     @model_validator(mode="after")
     def _every_choice_counts(self) -> Self:
@@ -288,18 +283,16 @@ def _chosen_expert(inference: settings.Inference | None) -> int | None:
 # 5e-5 and the tower's at 0.06, HMDB-51 a decay of 0.1 (official configs). The official K400 config has no rates: those
 # of the others are taken. Its 64 videos are two processes' 32, which terms and gates of a batch see by themselves.
 PUBLISHED = {"epochs": 40, "warmup_epochs": 10, "lr": 1e-4, "tower_lr_ratio": 0.07, "batch": 64, "accumulate": 2}
-VIEWS = {"frames": 32}
+RATES = [2, 4, 8, 16]
+
+
+def _published(training: dict[str, Any]) -> dict[str, Any]:
+    return {**training, **PUBLISHED, "views": {**training["views"], "frames": 32}}
+
+
 PRESETS: dict[str, Preset] = {
-    "official": {
-        "config": {"tower": "tuned", "rates": [2, 4, 8, 16], "gate": "batch", "sources": "last", "diversity": "batch"},
-        # The only official evaluation that runs, the one inside training, does not mix CLIP's weights in.
-        "inference": {"clip_alpha": 1.0},
-        "recipe": {**MOTE_TRAINING, **PUBLISHED, "views": {**MOTE_TRAINING["views"], **VIEWS}},
-    },
+    # The only official evaluation that runs, the one inside training, does not mix CLIP's weights in.
+    "official": tuned(_published(MOTE_TRAINING), rates=RATES, gate="batch", sources="last", diversity="batch"),
     # Sources and losses stay the code's: the published numbers come from it, and none are known for the paper's form.
-    "clean": {
-        "config": {"tower": "tuned", "rates": [2, 4, 8, 16], "gate": "sample", "sources": "last", "diversity": "batch"},
-        "inference": {"clip_alpha": 1.0},
-        "recipe": {**CLEAN_TRAINING, **PUBLISHED, "views": {**CLEAN_TRAINING["views"], **VIEWS}},
-    },
+    "clean": tuned(_published(CLEAN_TRAINING), rates=RATES, gate="sample", sources="last", diversity="batch"),
 }

@@ -55,7 +55,7 @@ HARMLESS: dict[str, Edit] = {
     "a new backbone": ("bench/assets/backbones/other.json", "", "{}"),
     "a new template": ("bench/models/prompts.py", '    "bike": (', '    "other": ("a {}",),\n    "bike": ('),
     "a new dataset": ("bench/assets/datasets.yaml", "", "\nother: {root: a, classes: b, splits: {test: c}}\n"),
-    "a new preset": ("methods/mote/config.py", '    "clean": {\n', '    "other": {},\n    "clean": {\n'),
+    "a new preset": ("methods/mote/config.py", '    "clean": tuned(\n', '    "other": {},\n    "clean": tuned(\n'),
     "a new key of recipes": (RECIPE, "\n    @model_validator", f"{A_FIELD}\n    @model_validator"),
     "a new key of trainings": (RECIPE, "\n\nclass Recipe(", f"{A_FIELD}\n\nclass Recipe("),
     "a new key of protocols": (PROTOCOL, "\n\nclass Protocol(", f"{A_FIELD}\n\nclass Protocol("),

@@ -5,8 +5,7 @@ Title, paper, official code and licence belong here. `list methods` shows the fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from annotated_types import Gt
 
@@ -19,9 +18,7 @@ from methods.settings import Inference
 class Config(settings.Config):
     """Choices that change training. Choices of the test alone belong to Inference."""
 
-    head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "pooling": ("",)
-    }  # computed in the predictor itself, in no named module
+    head_paths = {"pooling": ("",)}  # computed in the predictor itself, in no named module
 
     temperature: Annotated[float, Gt(0)] = 1.0
     """temperature of the softmax over the frames (this template)"""
