@@ -107,34 +107,28 @@ def import_official(
         result: dict[str, Any] = {"file": file.name, "epoch": official.epoch, "in_one": official.in_one}
         if classes := head_of.bound_classes(official.head):
             result["classes"] = classes
-        _write(store, stage, f"import {name or file.name}", result, official, head_of, started)
+        about = {"title": f"import {name or file.name}", "result": result}
+        _write(store, stage, about, _states(official, head_of), started)
     return Imported(stage.identity, digest, choices, dict(head_of.inference), fresh, notes)
 
 
-def _write(
-    store: Store,
-    stage: Stage,
-    title: str,
-    result: dict[str, Any],
-    official: Official,
-    head_of: OfficialHead,
-    started: float,
-) -> None:
-    """`weights.safetensors` and an empty `history.json` as trainings leave them; besides, class features and text tower
-    where the file has them, so that an export gives them back."""
+def _states(official: Official, head_of: OfficialHead) -> dict[str, State]:
+    """Files of a record: weights, and what an export gives back besides, where the checkpoint has it."""
     apart = {SOURCES, *head_of.additions(official.head)}
     head = {name: tensor for name, tensor in official.head.items() if name not in apart}
     features = {name: tensor for name, tensor in official.head.items() if name == SOURCES}
     states = {"weights": trained_names(official.tower, head), "sources": features, "texts": official.texts}
-    record = {
-        **{"title": title, "spec": as_json(stage.spec), "context": stage.context, "inputs": {}, "result": result},
-        "source": source_hashes(*stage.modules, without=CARRIERS["train"]),
-    }
+    return {name: state for name, state in states.items() if state}
+
+
+def _write(store: Store, stage: Stage, about: dict[str, Any], states: dict[str, State], started: float) -> None:
+    """A record as trainings leave it, with an empty history."""
+    sources = source_hashes(*stage.modules, without=CARRIERS["train"])
+    record = {**about, "spec": as_json(stage.spec), "context": stage.context, "inputs": {}, "source": sources}
     with store.writing(*stage.key, record) as out:
         for name, state in states.items():
-            if state:
-                tensors = {key: tensor.detach().clone().contiguous() for key, tensor in state.items()}
-                save_file(tensors, out / f"{name}.safetensors")
+            own = {key: tensor.detach().clone().contiguous() for key, tensor in state.items()}
+            save_file(own, out / f"{name}.safetensors")
         (out / "history.json").write_text("[]")
         seconds = time.time() - started
         record["cost"] = {"seconds": seconds, "flops": 0.0}
@@ -199,18 +193,16 @@ def _model(method_name: str, backbone_name: str, choices: dict[str, Any], classe
 def _fitting(tower: State) -> list[str]:
     """Backbones with a tower of these shapes, those with OpenAI's activation first."""
     layers = layers_in(tower, r"visual\.transformer\.resblocks\.(\d+)\.")
-    found = {name: tuple(tower[name].shape) for name in _SHAPES if name in tower}
+    named = [tower.get(f"visual.{name}") for name in ("conv1.weight", "positional_embedding", "proj")]
+    found = [None if tensor is None else tuple(tensor.shape) for tensor in named]
     fitting = []
     for name in supported_names():
         shape = backbone(name)
         width, patch = shape.vision_width, shape.patch_size
-        sizes = ((width, 3, patch, patch), (shape.vision_tokens, width), (width, shape.embed_dim))
-        if layers == shape.vision_layers and found == dict(zip(_SHAPES, sizes, strict=True)):
+        sizes = [(width, 3, patch, patch), (shape.vision_tokens, width), (width, shape.embed_dim)]
+        if layers == shape.vision_layers and found == sizes:
             fitting.append(name)
     return sorted(fitting, key=lambda name: not backbone(name).quick_gelu)
-
-
-_SHAPES = ("visual.conv1.weight", "visual.positional_embedding", "visual.proj")  # the layers' number is told by names
 
 
 def _refuse_other_texts(clip: Clip, texts: State, file: Path) -> None:

@@ -55,8 +55,7 @@ class Config(settings.Config):
     """projection between down and up: one for text and video together; one for each; or none, so that only a ReLU is
     left. Which of the last two is the ablation's row without a shared layer is not known (MSTA, component ablation)"""
     up: Literal["both", "spatial", "temporal"] = "both"
-    """up-projections of the video branch: linear plus temporal (both: MSTA, adapter equations), or one (this
-    project)"""
+    """up-projections of the video branch: linear plus temporal (both: MSTA, equations), or one (this project)"""
     temporal_layout: Literal["grouped", "depthwise"] = "grouped"
     """input of the temporal up-projection, a convolution over three frames: the bottleneck in gcd(r, width) groups, or
     the linear up-projection's output by channel; both fit the logged number of parameters (MSTA, authors' logs)"""

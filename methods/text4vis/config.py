@@ -52,9 +52,8 @@ class Config(dense.Config):
     """temporal layers of transf and transf_cls; 6 for every backbone (Text4Vis, official code)"""
     head: Literal["none", "transf", "transf_cls", "conv1d", "lstm", "shift"] = "transf"
     """module behind the tower: none, for the mean over frames; the temporal transformer (transf); a transformer read
-    out at a class token; a depth-wise convolution over time; an LSTM; a shift of an eighth of the channels from either
-    neighbour (none, transf: Text4Vis, official code; transf_cls, conv1d, lstm: ActionCLIP; shift: TSM, arXiv
-    1811.08383)"""
+    out at a class token; a convolution over time by channel; an LSTM; a shift of an eighth of the channels each way
+    (none, transf: Text4Vis, official code; transf_cls, conv1d, lstm: ActionCLIP; shift: TSM, arXiv 1811.08383)"""
     conv_axes: Literal["transposed", "viewed"] = "transposed"
     """how conv1d moves time to the last axis: by a transpose (this project), or by another view of the memory, which
     mixes channels with frames (viewed: ActionCLIP, official code)"""

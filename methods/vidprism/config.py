@@ -34,8 +34,7 @@ class Inference(settings.Inference):
     """Choice of experts at the test."""
 
     expert: Annotated[int, Ge(0)] | None = None
-    """read out this expert alone, counted from 0; none: all of them (none: VidPrism, official code; one: this
-    project)"""
+    """read out one expert alone, counted from 0; none: all (none: VidPrism, official code; one: this project)"""
 
 
 class Config(settings.Config):
@@ -82,8 +81,7 @@ class Config(settings.Config):
     gate_reduction: Count = 4
     """D over the inner width of a pair's scoring network (VidPrism, official code)"""
     sources: Literal["last", "sum"] = "last"
-    """of several sources that pass: the last one (last: VidPrism, official code), or their sum (sum: notes on the
-    paper)"""
+    """of sources that pass: the last one (last: VidPrism, official code), or their sum (sum: notes on the paper)"""
     kernel: Count = 5
     """width in tokens of the strided convolutions from fast to slow, odd (VidPrism, official code)"""
 
@@ -112,8 +110,7 @@ class Config(settings.Config):
     contrastive_weight: Weight = 0.01
     """weight of the cross-entropy of plain cosines with class texts; not in the paper (VidPrism, official code)"""
     freeze_blocks: bool = False
-    """whether blocks and positions of a tuned tower stay frozen, a mistake of `fix_text` (VidPrism, official K400
-    config)"""
+    """freeze blocks and positions of a tuned tower, as `fix_text` does by mistake (VidPrism, official K400 config)"""
 
     @model_validator(mode="after")
     def _every_choice_counts(self) -> Self:
@@ -209,7 +206,8 @@ class Config(settings.Config):
 
     def head_costs(self, backbone: Backbone, frames: int, inference: settings.Inference | None, stored: bool) -> Costs:
         """All gates are open. Deployed are the chosen experts, and scores of pairs that can interact."""
-        width, lengths, chosen = backbone.embed_dim, self.lengths(frames), _chosen_expert(inference)
+        width, lengths = backbone.embed_dim, self.lengths(frames)
+        chosen = inference.expert if isinstance(inference, Inference) else None
         streams = [length for i, length in enumerate(lengths) if stored or chosen in (None, i)]
         texts = self.classifier == "text"
         return {
@@ -272,10 +270,6 @@ class Config(settings.Config):
             "mlp": self._score(width, width, length),
         }
         return weights[self.readout] + product(1, length, width) + norm(width)
-
-
-def _chosen_expert(inference: settings.Inference | None) -> int | None:
-    return inference.expert if isinstance(inference, Inference) else None
 
 
 # `official`: the authors' program on Kinetics-400 with ViT-B/16. `clean`: the method without its quirks, for
