@@ -151,3 +151,12 @@ def class_tokens(visual: Any, hidden_NPW: Tensor) -> Tensor:
     """Embeddings [N, D] of the class tokens behind the last block of a visual tower."""
     embeddings_ND: Tensor = visual._pool(hidden_NPW)[0] @ visual.proj
     return embeddings_ND
+
+
+def encoded(visual: Any, clips_BT3HW: Tensor, blocks: Iterable[Callable[..., Tensor]]) -> Tensor:
+    """Frame features [B, T, D] of a visual tower with these blocks in the place of its own."""
+    hidden_NPW = visual._embeds(clips_BT3HW.flatten(0, 1))
+    for block in blocks:
+        hidden_NPW = through(visual, block, hidden_NPW)
+    features_BTD: Tensor = class_tokens(visual, hidden_NPW).unflatten(0, clips_BT3HW.shape[:2])
+    return features_BTD

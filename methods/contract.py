@@ -134,22 +134,19 @@ class Model(nn.Module):
         names = self._trained_names()
         return {name: tensor for name, tensor in self.state_dict().items() if name in names}
 
-    def load_trained(self, state: dict[str, Tensor]) -> None:
-        """Inverse of `trained_state`. Raises KeyError when names are missing or left over."""
-        self._load(state, frozenset())
-
-    def init_from(self, state: dict[str, Tensor]) -> None:
-        """Take over the `trained_state` of another training of this configuration, without class-bound tensors.
+    def load_trained(self, state: dict[str, Tensor], without: frozenset[str] = frozenset()) -> None:
+        """Inverse of `trained_state`, for all names but those in `without`.
 
         Raises KeyError when names are missing or left over.
         """
-        self._load(state, self.class_bound)
-
-    def _load(self, state: dict[str, Tensor], left_out: frozenset[str]) -> None:
-        own = {name: tensor for name, tensor in state.items() if name not in left_out}
-        if differing := sorted((self._trained_names() - left_out) ^ set(own)):
+        own = {name: tensor for name, tensor in state.items() if name not in without}
+        if differing := sorted((self._trained_names() - without) ^ set(own)):
             raise KeyError(f"weights differ from the model: {differing[:5]}")
         self.load_state_dict(own, strict=False)
+
+    def init_from(self, state: dict[str, Tensor]) -> None:
+        """Load the `trained_state` of another training of this configuration, without class-bound tensors."""
+        self.load_trained(state, self.class_bound)
 
     def _trained_names(self) -> set[str]:
         trained = {name for name, p in self.named_parameters() if p.requires_grad}

@@ -21,3 +21,12 @@ CLEAN_TRAINING: dict[str, Any] = {
     "eps": 1e-8,
 }
 MOTE_TRAINING: dict[str, Any] = {**CLEAN_TRAINING, "precision": "fp16"}
+
+
+def tuned(recipe: dict[str, Any], inference: dict[str, Any] | None = None, **config: Any) -> Preset:
+    """Preset of a tuned tower, by default without weight interpolation."""
+    return {
+        "config": {"tower": "tuned", **config},
+        "inference": {"clip_alpha": 1.0, **(inference or {})},
+        "recipe": recipe,
+    }

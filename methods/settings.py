@@ -7,13 +7,14 @@ a trained model, so rows that differ in it share the training.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from annotated_types import Ge, Le
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from bench.core.identity import Identified
 from bench.models.backbones import Backbone
+from methods.costs import Cost, Costs, total
 
 Count = Annotated[int, Ge(1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -29,17 +30,34 @@ class Parameters(NamedTuple):
     active: int  # at inference, after experts are merged or one is chosen
 
 
-class Inference(Identified):
+class Choices(Identified):
+    """Fields whose meaning and source stand below them."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    # Field -> other field -> the values of it with which the field has an effect.
+    needs: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {}
+
+    @model_validator(mode="after")
+    def _every_choice_has_an_effect(self) -> Self:
+        for name, others in self.needs.items():
+            if getattr(self, name) == type(self).model_fields[name].default:
+                continue
+            for other, allowed in others.items():
+                if (value := getattr(self, other)) not in allowed:
+                    better = f"{other}: {' or '.join(each or 'empty' for each in allowed)}"
+                    raise ValueError(f"{name} has no effect with {other}: {value}; allowed: leave it out, {better}")
+        return self
+
+
+class Inference(Choices):
     """Choices made after training. Methods extend it."""
 
-    clip_alpha: Fraction = Field(
-        default=1.0,
-        description="share alpha of the tuned tower in its mean with CLIP, alpha * tuned + (1 - alpha) * CLIP; "
-        "MoTE's test programs use 0.99 (WiSE-FT, arXiv 2109.01903)",
-    )
+    clip_alpha: Fraction = 1.0
+    """alpha of the tower alpha * tuned + (1 - alpha) * CLIP; 0.99 in MoTE's programs (WiSE-FT, arXiv 2109.01903)"""
 
 
-class Config(Identified):
+class Config(Choices):
     """Choices that change training. Methods extend it."""
 
     tower_inside: ClassVar[bool] = False  # True: modules inside the visual tower, with an `encode` of the method's own
@@ -48,15 +66,8 @@ class Config(Identified):
     # innermost module counts, and the first part that fits. "" is the predictor itself, outside all named modules.
     head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
-    tower: Literal["frozen", "tuned"] = Field(
-        default="frozen", description="frozen or trained visual tower of CLIP (this project)"
-    )
-
-    def _refuse_idle(self, choice: str, *names: str, instead: str) -> None:
-        """Raises ValueError for a field that has no effect with `choice` and is not at its default."""
-        for name in names:
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} has no effect with {choice}; allowed: leave it out, or {instead}")
+    tower: Literal["frozen", "tuned"] = "frozen"
+    """frozen or trained visual tower of CLIP (this project)"""
 
     @property
     def open_vocabulary(self) -> bool:
@@ -132,27 +143,45 @@ class Config(Identified):
     def fits(self, backbone: Backbone, frames: int) -> None:
         """Raises ValueError, naming the allowed values, for a backbone or a number of frames that cannot be used."""
 
-    def head_parameters(self, backbone: Backbone, inference: Inference | None = None) -> Parameters:
-        """Closed form. `active` is as deployed with these inference choices, by default the method's defaults."""
-        return Parameters(0, 0)
+    # --- costs in closed form -----------------------------------------------------------------------------------------
+
+    def head_costs(self, backbone: Backbone, frames: int, inference: Inference | None, stored: bool) -> Costs:
+        """Modules behind the tower by part: as deployed with these inference choices, or as `stored` after training.
+
+        Without class-bound parameters and the product with class features. `frames` has no effect on parameters.
+        """
+        return {}
+
+    def inside_cost(self, backbone: Backbone, frames: int) -> Cost:
+        """Modules inside the visual tower, and the FLOPs that they add to one view."""
+        return Cost()
+
+    def text_cost(self, backbone: Backbone) -> Cost:
+        """Modules inside the text tower, and the FLOPs that they add to one class text, padded to full length."""
+        return Cost()
 
     def class_bound_parameters(self, backbone: Backbone, classes: int) -> int:
-        """Closed form of the class-bound parameters, which `head_parameters` does not include."""
+        """Parameters that belong to single classes, which `head_parameters` does not include."""
         return 0
 
-    # --- FLOPs in closed form: forward, matrix products only, 2 per multiply-add --------------------------------------
+    def head_parameters(self, backbone: Backbone, inference: Inference | None = None) -> Parameters:
+        """Parameters of all modules of the method; `active` with these inference choices, by default the defaults."""
+        inside = self.inside_cost(backbone, 1) + self.text_cost(backbone)
+        heads = (self.head_costs(backbone, 1, inference, stored) for stored in (True, False))
+        return Parameters(*(total([inside, *parts.values()]).parameters for parts in heads))
 
     def text_flops(self, backbone: Backbone) -> int:
-        """One class text, padded to full length, through the text tower and the method's modules inside it."""
-        return backbone.text_flops()
+        """FLOPs of one class text through the text tower and the method's modules inside it."""
+        return backbone.text_flops() + self.text_cost(backbone).flops
 
     def inside_flops(self, backbone: Backbone, frames: int) -> int:
         """FLOPs that modules inside the visual tower add to one view."""
-        return 0
+        return self.inside_cost(backbone, frames).flops
 
     def head_modules(self, backbone: Backbone, frames: int, inference: Inference | None = None) -> Flops:
-        """FLOPs of the deployed head for one view by part, without the product with class features."""
-        return {}
+        """FLOPs of the deployed head for one view by part."""
+        costs = self.head_costs(backbone, frames, inference, stored=False)
+        return {part: cost.flops for part, cost in costs.items() if cost.flops}
 
     def head_flops(self, backbone: Backbone, frames: int, inference: Inference | None = None) -> int:
         """FLOPs of the deployed head for one view."""

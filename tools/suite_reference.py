@@ -108,7 +108,7 @@ def _table(schema: Schema) -> str:
 
 def _meaning(description: str) -> tuple[str, str]:
     """(meaning, source) of a description that may end with its source in brackets."""
-    text = description.replace("|", r"\|")
+    text = " ".join(description.split()).replace("|", r"\|")
     found = SOURCE.search(text)
     if not found or "`" in found[1] or re.search(r"\([A-Z]", text[: found.start()]):
         return text, "–"

@@ -1,10 +1,5 @@
 """Official checkpoints become training records, and training records official checkpoints.
 
-A method takes part by a module about its official head: `choices(head)`, the config that it was built with;
-`additions(head)`, what it holds beside parameters, and `refuse_skewed(head)`, which checks that; `INFERENCE`, what the
-official test sets apart from the defaults; `HAS_SOURCES`, whether it keeps the class features of its training set; and
-`bound_classes(head)`, where a part of it belongs to single classes, how many these are.
-
 Legend: S source classes, D joint CLIP width.
 """
 
@@ -13,9 +8,9 @@ from __future__ import annotations
 import os
 import socket
 import time
-from importlib import import_module
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -23,11 +18,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.checkpoints.heads import OfficialHead, official_head
 from bench.checkpoints.imported import file_digest, find_trained
 from bench.core.errors import UserError
 from bench.core.identity import source_hashes
 from bench.graph.kinds import ImportedStage
-from bench.graph.stage import CARRIERS, as_json
+from bench.graph.stage import CARRIERS, Stage, as_json
 from bench.models.backbones import backbone, model_config, supported_names
 from bench.models.clip import Clip, load_clip
 from bench.models.prompts import prompts
@@ -50,12 +46,6 @@ from bench.store.records import Store
 from methods.contract import Model
 from methods.registry import method
 
-HEADS = {
-    "mote": "methods.mote.official",
-    "text4vis": "methods.dense_temporal.official",
-    "dense_temporal": "methods.dense_temporal.official",
-    "vidprism": "methods.vidprism.official",
-}
 ALIKE = 0.999  # least cosine of a stored class feature with the one computed from the class's name
 
 
@@ -97,105 +87,68 @@ def import_official(
 
     Raises UserError, and writes nothing, where the file is no official checkpoint or fits neither method nor backbone.
     """
-    started = time.time()
-    head_of, spec_of_clip = _head_of(method_name), backbone(backbone_name)
+    started, shape, head_of = time.time(), backbone(backbone_name), official_head(method_name)
     check_tag(backbone_name, pretrained)
     official = read_official(file)
     if collapse:
-        official = official._replace(head=_dense(official, backbone_name, file))
-    choices = {"tower": "tuned", **_at(file, head_of.choices, official.head)}
-    _refuse_misfits(official, method_name, backbone_name, choices, file)
+        _choices(official, "mote", backbone_name, file)
+        official = official._replace(head=collapsed(official.head))
+    choices = _choices(official, method_name, backbone_name, file)
     config, digest = method(method_name).config.model_validate(choices), file_digest(file)
-    stage = ImportedStage(method_name, config, backbone_name, pretrained, digest).plan()
-    identity = stage.identity
-    imported = Imported(identity, digest, choices, head_of.INFERENCE, not store.done("train", identity), [])
-    if not spec_of_clip.quick_gelu and pretrained != "openai" and backbone_name != "glyph-vit":
-        imported.notes.append(f"official towers have QuickGELU, {backbone_name} has GELU with these weights")
+    stage, notes = ImportedStage(method_name, config, backbone_name, pretrained, digest).plan(), []
+    if not shape.quick_gelu and pretrained != "openai" and backbone_name != "glyph-vit":
+        notes.append(f"official towers have QuickGELU, {backbone_name} has GELU with these weights")
     if official.texts or sources:
         clip = load_clip(backbone_name, pretrained)
         _refuse_other_texts(clip, official.texts, file)
         if sources:
-            imported.notes.append(_compare_sources(clip, official.head.get(SOURCES), sources, file))
-    if imported.fresh:
-        record = {
-            "title": f"import {name or file.name}",
-            "spec": as_json(stage.spec),
-            "context": stage.context,
-            "inputs": {},
-            "source": source_hashes(*stage.modules, without=CARRIERS["train"]),
-            "result": {
-                **{"file": file.name, "epoch": official.epoch, "in_one": official.in_one},
-                **({"classes": classes} if (classes := _bound_classes(head_of, official.head)) else {}),
-            },
-        }
-        _write(store, identity, record, official, head_of, started)
-    return imported
+            notes.append(_compare_sources(clip, official.head.get(SOURCES), sources, file))
+    if fresh := not store.done(*stage.key):
+        result: dict[str, Any] = {"file": file.name, "epoch": official.epoch, "in_one": official.in_one}
+        if classes := head_of.bound_classes(official.head):
+            result["classes"] = classes
+        about = {"title": f"import {name or file.name}", "result": result}
+        _write(store, stage, about, _states(official, head_of), started)
+    return Imported(stage.identity, digest, choices, dict(head_of.inference), fresh, notes)
 
 
-def _head_of(method_name: str) -> ModuleType:
-    if method_name not in HEADS:
-        method(method_name)  # a misspelt name is another mistake
-        raise UserError(f"'{method_name}' has no official layout here", where="--method", allowed=HEADS)
-    return import_module(HEADS[method_name])
-
-
-def _bound_classes(head_of: ModuleType, head: State) -> int:
-    return head_of.bound_classes(head) if hasattr(head_of, "bound_classes") else 0
-
-
-def _dense(official: Official, backbone_name: str, file: Path) -> State:
-    """MoTE's head with its experts merged. Raises UserError where it is not MoTE's."""
-    choices = _at(file, _head_of("mote").choices, official.head)
-    _refuse_misfits(official, "mote", backbone_name, {"tower": "tuned", **choices}, file)
-    return collapsed(official.head)
-
-
-def _at(file: object, check: Any, head: State) -> Any:
-    try:
-        return check(head)
-    except UserError as error:
-        raise error.at(f"{file}: {error.where}") from None
-
-
-def _write(
-    store: Store, identity: str, record: dict[str, Any], official: Official, head_of: ModuleType, started: float
-) -> None:
-    """`weights.safetensors` and an empty `history.json` as trainings leave them; besides, class features and text tower
-    where the file has them, so that an export gives them back."""
+def _states(official: Official, head_of: OfficialHead) -> dict[str, State]:
+    """Files of a record: weights, and what an export gives back besides, where the checkpoint has it."""
     apart = {SOURCES, *head_of.additions(official.head)}
     head = {name: tensor for name, tensor in official.head.items() if name not in apart}
-    with store.writing("train", identity, record) as out:
-        _save(trained_names(official.tower, head), out / "weights.safetensors")
+    features = {name: tensor for name, tensor in official.head.items() if name == SOURCES}
+    states = {"weights": trained_names(official.tower, head), "sources": features, "texts": official.texts}
+    return {name: state for name, state in states.items() if state}
+
+
+def _write(store: Store, stage: Stage, about: dict[str, Any], states: dict[str, State], started: float) -> None:
+    """A record as trainings leave it, with an empty history."""
+    sources = source_hashes(*stage.modules, without=CARRIERS["train"])
+    record = {**about, "spec": as_json(stage.spec), "context": stage.context, "inputs": {}, "source": sources}
+    with store.writing(*stage.key, record) as out:
+        for name, state in states.items():
+            own = {key: tensor.detach().clone().contiguous() for key, tensor in state.items()}
+            save_file(own, out / f"{name}.safetensors")
         (out / "history.json").write_text("[]")
-        if SOURCES in official.head:
-            _save({SOURCES: official.head[SOURCES]}, out / "sources.safetensors")
-        if official.texts:
-            _save(official.texts, out / "texts.safetensors")
         seconds = time.time() - started
         record["cost"] = {"seconds": seconds, "flops": 0.0}
         record["provenance"] = {
             **provenance(),
-            "host": socket.gethostname(),
-            "device": "cpu",
-            "threads": torch.get_num_threads(),
-            "started": started,
-            "seconds": seconds,
+            **{"host": socket.gethostname(), "device": "cpu", "threads": torch.get_num_threads()},
+            **{"started": started, "seconds": seconds},
         }
-
-
-def _save(state: State, path: Path) -> None:
-    save_file({name: tensor.detach().clone().contiguous() for name, tensor in state.items()}, path)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What has to fit
 
 
-def _refuse_misfits(
-    official: Official, method_name: str, backbone_name: str, choices: dict[str, Any], where: object
-) -> None:
-    """Raises UserError where names or shapes are not those of the method's model on the backbone."""
-    model = _model(method_name, backbone_name, choices, _bound_classes(_head_of(method_name), official.head))
+def _choices(official: Official, method_name: str, backbone_name: str, where: object) -> dict[str, Any]:
+    """Config of the head. Raises UserError where tensors are not those of the method's model on the backbone."""
+    head_of = official_head(method_name)
+    with _at(where):
+        choices = {"tower": "tuned", **head_of.choices(official.head)}
+    model = _model(method_name, backbone_name, choices, head_of.bound_classes(official.head))
     tower, head = official_names(model.trained_state())
     texts = {name: tensor for name, tensor in model.clip.state_dict().items() if not is_tower(name)}
     whole = {**tower, **texts} if texts.keys() & official.texts.keys() else tower
@@ -205,10 +158,23 @@ def _refuse_misfits(
         fitting = _fitting(official.tower)
         hint = f"the tower fits {', '.join(fitting) or 'no known backbone'}" if backbone_name not in fitting else ""
         raise UserError(error.what, where=error.where, hint=hint) from None
-    additions = {**_head_of(method_name).additions(official.head), **_sources_like(official.head, backbone_name)}
+    features = official.head.get(SOURCES, torch.empty(0))
+    features_SD = torch.empty(len(features) if features.ndim else 0, model.width, device="meta")
+    additions = {**head_of.additions(official.head), SOURCES: features_SD}
     present = {name: tensor for name, tensor in additions.items() if name in official.head}
     refuse_differences({**head, **present}, official.head, f"not a head of '{method_name}'", str(where))
-    _at(where, _head_of(method_name).refuse_skewed, official.head)
+    with _at(where):
+        head_of.refuse(official.head)
+    return choices
+
+
+@contextmanager
+def _at(where: object) -> Iterator[None]:
+    """Inside, a UserError names the file as well."""
+    try:
+        yield
+    except UserError as error:
+        raise error.at(f"{where}: {error.where}") from None
 
 
 def _model(method_name: str, backbone_name: str, choices: dict[str, Any], classes: int = 0) -> Model:
@@ -224,27 +190,19 @@ def _model(method_name: str, backbone_name: str, choices: dict[str, Any], classe
         return model
 
 
-def _sources_like(head: State, backbone_name: str) -> State:
-    """Class features of the head's number of classes and the backbone's width."""
-    rows = len(head[SOURCES]) if SOURCES in head and head[SOURCES].ndim else 0
-    return {SOURCES: torch.empty(rows, backbone(backbone_name).embed_dim, device="meta")}
-
-
 def _fitting(tower: State) -> list[str]:
     """Backbones with a tower of these shapes, those with OpenAI's activation first."""
     layers = layers_in(tower, r"visual\.transformer\.resblocks\.(\d+)\.")
-    found = {name: tuple(tower[name].shape) for name in _SHAPES if name in tower}
+    named = [tower.get(f"visual.{name}") for name in ("conv1.weight", "positional_embedding", "proj")]
+    found = [None if tensor is None else tuple(tensor.shape) for tensor in named]
     fitting = []
     for name in supported_names():
         shape = backbone(name)
         width, patch = shape.vision_width, shape.patch_size
-        sizes = ((width, 3, patch, patch), (shape.vision_tokens, width), (width, shape.embed_dim))
-        if layers == shape.vision_layers and found == dict(zip(_SHAPES, sizes, strict=True)):
+        sizes = [(width, 3, patch, patch), (shape.vision_tokens, width), (width, shape.embed_dim)]
+        if layers == shape.vision_layers and found == sizes:
             fitting.append(name)
     return sorted(fitting, key=lambda name: not backbone(name).quick_gelu)
-
-
-_SHAPES = ("visual.conv1.weight", "visual.positional_embedding", "visual.proj")  # the layers' number is told by names
 
 
 def _refuse_other_texts(clip: Clip, texts: State, file: Path) -> None:
@@ -298,21 +256,19 @@ def export_official(store: Store, key: str, target: Path) -> str:
         raise UserError("the file exists", where=str(target), hint="name another file")
     if not target.absolute().parent.is_dir():
         raise UserError("there is no such folder", where=str(target.parent))
-    head_of = _head_of(spec["method"])
+    head_of = official_head(spec["method"])
     tower, head = official_names(load_file(folder / "weights.safetensors"))
     if not tower:
         clip = load_clip(spec["backbone"], record["context"]["pretrained"])
         tower = {name: tensor for name, tensor in clip.state_dict().items() if is_tower(name)}
-    choices = {"tower": "tuned", **_at(folder, head_of.choices, head)}
     if "imported" in spec:
         epoch, in_one = record["result"]["epoch"], record["result"]["in_one"]
     else:
         epoch, in_one = int(spec["recipe"]["epochs"]), False
-    sources = _sources(store, folder, record, head_of)
-    texts = load_file(folder / "texts.safetensors") if (folder / "texts.safetensors").is_file() else {}
-    whole = {**head, **head_of.additions(head), **sources}
-    official = Official(tower, whole, texts, epoch, in_one)
-    _refuse_misfits(official, spec["method"], spec["backbone"], choices, folder)
+    with _at(folder):
+        whole = {**head, **head_of.additions(head), **_sources(store, folder, record, head_of)}
+    official = Official(tower, whole, _stored(folder / "texts.safetensors"), epoch, in_one)
+    _choices(official, spec["method"], spec["backbone"], folder)
     partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         torch.save(official_layout(official), partial)
@@ -322,11 +278,16 @@ def export_official(store: Store, key: str, target: Path) -> str:
     return str(record["title"])
 
 
-def _sources(store: Store, folder: Path, record: dict[str, Any], head_of: ModuleType) -> State:
+def _stored(file: Path) -> State:
+    """Tensors of a file; none if there is no file."""
+    return load_file(file) if file.is_file() else {}
+
+
+def _sources(store: Store, folder: Path, record: dict[str, Any], head_of: OfficialHead) -> State:
     """Class features of the training set: those of the imported file, or those that the training itself used."""
-    if (folder / "sources.safetensors").is_file():
-        return load_file(folder / "sources.safetensors")
-    used = record["inputs"].get("source_texts") if head_of.HAS_SOURCES else None
+    if imported := _stored(folder / "sources.safetensors"):
+        return imported
+    used = record["inputs"].get("source_texts") if head_of.has_sources else None
     if used is None or not store.done(*used):
         return {}
     return {SOURCES: load_file(store.folder(*used) / "classes.safetensors")["classes"]}

@@ -204,7 +204,13 @@ def _is_table(node: ast.stmt) -> bool:
 
 
 def _is_field(node: ast.stmt) -> bool:
-    return isinstance(node, ast.AnnAssign) and not ast.unparse(node.annotation).startswith("ClassVar")
+    """True for a field's declaration and for the text below it."""
+    match node:
+        case ast.AnnAssign(annotation=annotation):
+            return not ast.unparse(annotation).startswith("ClassVar")
+        case ast.Expr(ast.Constant(str())):
+            return True
+    return False
 
 
 def _imports(nodes: Iterable[ast.AST]) -> Iterator[str]:

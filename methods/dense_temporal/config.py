@@ -7,44 +7,30 @@ taken). The head is Text4Vis' (github.com/whwu95/Text4Vis, MIT licence).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
-from pydantic import Field
-
 from bench.models.backbones import Backbone
 from methods import settings
-from methods.costs import TEMPORAL_PATHS, refuse_frames_without_position, temporal_modules, temporal_parameters
-from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
-from methods.settings import Count, Flops, Inference, Parameters
-
-__all__ = ["Config", "Inference"]
+from methods.costs import TEMPORAL_PATHS, Costs, refuse_frames_without_position, temporal
+from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset, tuned
+from methods.settings import Count, Inference
 
 
 class Config(settings.Config):
     """Depth of the head."""
 
-    head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = TEMPORAL_PATHS
+    head_paths = TEMPORAL_PATHS
 
-    layers: Count = Field(
-        default=4,
-        description="temporal layers; 4 as MoTE with ViT-B/16, while the published dense ViT-B/16 row has 6 "
-        "(MoTE, Fig. 1b; official configs)",
-    )
+    layers: Count = 4
+    """temporal layers; 4 as MoTE's ViT-B/16, the published dense row has 6 (MoTE, Fig. 1b; official configs)"""
 
     def fits(self, backbone: Backbone, frames: int) -> None:
         refuse_frames_without_position(frames)
 
-    def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
-        size = temporal_parameters(backbone.embed_dim, self.layers)
-        return Parameters(size, size)
-
-    def head_modules(self, backbone: Backbone, frames: int, inference: settings.Inference | None = None) -> Flops:
-        return temporal_modules(backbone.embed_dim, self.layers, frames)
+    def head_costs(self, backbone: Backbone, frames: int, inference: Inference | None, stored: bool) -> Costs:
+        return temporal(backbone.embed_dim, self.layers, frames)
 
 
 # As MoTE's paper trains and tests its dense rows: with the optimiser, schedule, prompts and programs of MoTE.
 PRESETS: dict[str, Preset] = {
-    "official": {"config": {"tower": "tuned"}, "inference": {"clip_alpha": 0.99}, "recipe": MOTE_TRAINING},
-    "clean": {"config": {"tower": "tuned"}, "inference": {"clip_alpha": 1.0}, "recipe": CLEAN_TRAINING},
+    "official": tuned(MOTE_TRAINING, {"clip_alpha": 0.99}),
+    "clean": tuned(CLEAN_TRAINING),
 }

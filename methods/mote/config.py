@@ -8,67 +8,45 @@ ablates is a field; where the paper leaves one open, the field's description say
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import exp, inf
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from bench.models.backbones import Backbone
 from methods import settings
-from methods.costs import (
-    TEMPORAL_PATHS,
-    half_feed_forward_flops,
-    refuse_frames_without_position,
-    temporal_modules,
-    temporal_parameters,
-)
-from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
-from methods.settings import Count, Finite, Flops, Parameters, Weight, each_expert, refuse_missing_expert
+from methods.costs import EXPANSION, TEMPORAL_PATHS, Cost, Costs, linear, refuse_frames_without_position, temporal
+from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset, tuned
+from methods.settings import Count, Finite, Weight, each_expert, refuse_missing_expert
 
 
 class Inference(settings.Inference):
     """Way that experts become one answer, and trust in temporal features on the test's classes."""
 
-    aggregation: Literal["merge", "ensemble", "random_routing"] = Field(
-        default="merge",
-        description="how experts combine: one network of mean weights (merge, published); one pass per expert and the "
-        "mean of their cosines (ensemble); one expert per layer, drawn once with the odds of training "
-        "(random_routing) (MoTE, Table 2c)",
-    )
-    routing_seed: Annotated[int, Ge(0)] = Field(
-        default=0, description="seed of random_routing's draw; an axis over it shows the spread (this project)"
-    )
-    expert: Annotated[int, Ge(0)] | None = Field(
-        default=None, description="use this expert, counted from 0, in every layer instead of merging (MoTE, Fig. 3)"
-    )
-    merge_temperature: Finite | None = Field(
-        default=None,
-        description="temperature tau of the merge weights softmax(i / tau), i = 1..N; none: uniform (MoTE, Eq. 7)",
-    )
-    tfm: bool = Field(
-        default=True,
-        description="whether the test modulates temporal features; the official test does, most ablation tables do "
-        "not (MoTE, Sec. 3.4)",
-    )
-    tfm_gamma: Annotated[float, Gt(0)] = Field(
-        default=0.05, description="gamma of the modulation exp(-(1 - m) / gamma) (MoTE, Table 2f)"
-    )
-    tfm_k: Count = Field(
-        default=5,
-        description="number K of nearest classes of test and source; fewer where there are fewer (MoTE, Table 7b)",
-    )
-    tfm_target: Literal["h", "branch"] = Field(
-        default="h",
-        description="scaled by the modulation: the temporal feature with its copy of frames and positions (h, official "
-        "code), or only what the layers added (branch, this project)",
-    )
-    tfm_scope: Literal["list", "full"] = Field(
-        default="list",
-        description="nearest classes for a measurement on half of the classes: those of the half (list, this project) "
-        "or those of the full list, a small leak (full, official code)",
-    )
+    needs = {"routing_seed": {"aggregation": ("random_routing",)}}
+
+    aggregation: Literal["merge", "ensemble", "random_routing"] = "merge"
+    """how experts combine: one network of mean weights (merge, published); one pass per expert and the mean of their
+    cosines (ensemble); one expert per layer, drawn once with the odds of training (random_routing) (MoTE, Table 2c)"""
+    routing_seed: Annotated[int, Ge(0)] = 0
+    """seed of random_routing's draw; an axis over it shows the spread (this project)"""
+    expert: Annotated[int, Ge(0)] | None = None
+    """use this expert, counted from 0, in every layer instead of merging (MoTE, Fig. 3)"""
+    merge_temperature: Finite | None = None
+    """temperature tau of the merge weights softmax(i / tau), i = 1..N; none: uniform (MoTE, Eq. 7)"""
+    tfm: bool = True
+    """whether the test modulates temporal features: the official test does, most ablations do not (MoTE, Sec. 3.4)"""
+    tfm_gamma: Annotated[float, Gt(0)] = 0.05
+    """gamma of the modulation exp(-(1 - m) / gamma) (MoTE, Table 2f)"""
+    tfm_k: Count = 5
+    """number K of nearest classes of test and source; fewer where there are fewer (MoTE, Table 7b)"""
+    tfm_target: Literal["h", "branch"] = "h"
+    """scaled by the modulation: the temporal feature with its copy of frames and positions (h, official code), or only
+    what the layers added (branch, this project)"""
+    tfm_scope: Literal["list", "full"] = "list"
+    """nearest classes for a measurement on half of the classes: those of the half (list, this project) or those of the
+    full list, a small leak (full, official code)"""
 
     @model_validator(mode="after")
     def _one_way_to_combine(self) -> Self:
@@ -79,93 +57,57 @@ class Inference(settings.Inference):
         given = [name for name, is_given in ways.items() if is_given]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other; allowed: one of them")
-        if self.routing_seed and self.aggregation != "random_routing":
-            raise ValueError("routing_seed has no effect; allowed: with aggregation: random_routing")
         return self
 
 
 class Config(settings.Config):
     """Size of the head, routing of batches to experts, and regularisers."""
 
-    head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    head_paths = {
         "attention": TEMPORAL_PATHS["attention"],
         "experts": TEMPORAL_PATHS["feed-forward"],
     }
+    needs = {
+        "routing": {"data": ("routed",)},
+        "kappa": {"data": ("routed",), "routing": ("multinomial",)},
+        "temperature": {"wmr_region": ("region",)},
+    }
 
-    layers: Count = Field(
-        default=4, description="temporal layers; 4 for ViT-B/16, 6 for ViT-L/14 (MoTE, official configs)"
-    )
-    num_experts: Count = Field(default=4, description="experts per layer, N (MoTE, Table 2b)")
-    expert_design: Literal["ffn", "up_down", "up", "down"] = Field(
-        default="ffn",
-        description="form of an expert: a whole feed-forward network; its up- and its down-projection, each with a "
-        "draw of its own (regularised with one temperature); or only one of the two, the other shared "
-        "(MoTE, Table 7a)",
-    )
-    init: Literal["different", "same"] = Field(
-        default="different",
-        description="initial experts: drawn independently, or copies of the first; copies that also see all data stay "
-        "one network, which is the dense baseline and is not merged (MoTE, Table 2a)",
-    )
-    data: Literal["routed", "all"] = Field(
-        default="routed",
-        description="route of a batch: through one expert per layer, or through all of them, whose outputs are "
-        "averaged; the average is this project's choice (MoTE, Table 2a)",
-    )
-    routing: Literal["multinomial", "random", "fixed"] = Field(
-        default="multinomial",
-        description="draw of the expert: with p ~ exp(i / kappa), i = 1..N; uniform; or always the last one, so that "
-        "no other is built, which is the dense baseline (MoTE, Table 2d)",
-    )
-    kappa: Annotated[Finite, Gt(0)] = Field(
-        default=1.0,
-        description="evenness of multinomial routing; 1 as published, small values favour the last expert (this "
-        "project)",
-    )
-    routing_scope: Literal["process", "step"] = Field(
-        default="process",
-        description="scope of a draw: each training process draws for itself (process, official code), or one draw "
-        "holds for the whole step (step, this project)",
-    )
-    wmr_weight: Weight = Field(
-        default=0.5, description="lambda, weight of the weight merging regularisation (MoTE, paper and official code)"
-    )
-    wmr_loss: Literal["ce", "kl", "mse"] = Field(
-        default="ce",
-        description="target of the merged pass: the labels (ce), or, detached, the routed pass's probabilities (kl) or "
-        "frame-level video features (mse) (MoTE, Table 7c)",
-    )
-    wmr_region: Literal["region", "point"] = Field(
-        default="region",
-        description="merge weights of the regulariser: those of a drawn temperature, or uniform (MoTE, Table 2e)",
-    )
-    temperature: Literal["discrete", "normal", "uniform"] = Field(
-        default="discrete",
-        description="draw of a layer's merge temperature: from +-beta * 2^n, n = 0..4, and infinity; from N(0, 1); or "
-        "from U(-16 beta, 16 beta), an interval that the paper does not give (MoTE, Table 7f)",
-    )
-    beta: Annotated[Finite, Gt(0)] = Field(
-        default=0.6, description="smallest positive merge temperature of the regulariser (MoTE, Table 2e)"
-    )
-    mse_weight: Weight = Field(
-        default=0.1,
-        description="eta, weight of the mean square of the merged temporal features (MoTE, paper and official code)",
-    )
-    mse_form: Literal["code", "paper"] = Field(
-        default="code",
-        description="form of that mean square: over all elements of the frame-level features (code, official code), or "
-        "the squared norm of the pooled feature (paper, MoTE's paper)",
-    )
-
-    @model_validator(mode="after")
-    def _every_choice_counts(self) -> Self:
-        if self.data == "all":
-            self._refuse_idle("data: all", "routing", "kappa", instead="data: routed")
-        if self.routing != "multinomial":
-            self._refuse_idle(f"routing: {self.routing}", "kappa", instead="routing: multinomial")
-        if self.wmr_region == "point":
-            self._refuse_idle("wmr_region: point", "temperature", instead="wmr_region: region")
-        return self
+    layers: Count = 4
+    """temporal layers; 4 for ViT-B/16, 6 for ViT-L/14 (MoTE, official configs)"""
+    num_experts: Count = 4
+    """experts per layer, N (MoTE, Table 2b)"""
+    expert_design: Literal["ffn", "up_down", "up", "down"] = "ffn"
+    """form of an expert: a whole feed-forward network; its up- and its down-projection, each with a draw of its own
+    (regularised with one temperature); or only one of the two, the other shared (MoTE, Table 7a)"""
+    init: Literal["different", "same"] = "different"
+    """initial experts: drawn independently, or copies of the first; copies that also see all data stay one network,
+    which is the dense baseline and is not merged (MoTE, Table 2a)"""
+    data: Literal["routed", "all"] = "routed"
+    """route of a batch: one expert per layer, or all, with averaged outputs (average: this project; MoTE, Table 2a)"""
+    routing: Literal["multinomial", "random", "fixed"] = "multinomial"
+    """draw of the expert: with p ~ exp(i / kappa), i = 1..N; uniform; or always the last one, so that no other is
+    built, which is the dense baseline (MoTE, Table 2d)"""
+    kappa: Annotated[Finite, Gt(0)] = 1.0
+    """evenness of multinomial routing; 1 as published, small values favour the last expert (this project)"""
+    routing_scope: Literal["process", "step"] = "process"
+    """scope of a draw: each training process (process, official code), or the whole step (step, this project)"""
+    wmr_weight: Weight = 0.5
+    """lambda, weight of the weight merging regularisation (MoTE, paper and official code)"""
+    wmr_loss: Literal["ce", "kl", "mse"] = "ce"
+    """target of the merged pass: the labels (ce), or, detached, the routed pass's probabilities (kl) or frame-level
+    video features (mse) (MoTE, Table 7c)"""
+    wmr_region: Literal["region", "point"] = "region"
+    """merge weights of the regulariser: those of a drawn temperature, or uniform (MoTE, Table 2e)"""
+    temperature: Literal["discrete", "normal", "uniform"] = "discrete"
+    """draw of a layer's merge temperature: from +-beta * 2^n, n = 0..4, and infinity; from N(0, 1); or from U(-16 beta,
+    16 beta), an interval that the paper does not give (MoTE, Table 7f)"""
+    beta: Annotated[Finite, Gt(0)] = 0.6
+    """smallest positive merge temperature of the regulariser (MoTE, Table 2e)"""
+    mse_weight: Weight = 0.1
+    """eta, weight of the mean square of the merged temporal features (MoTE, paper and official code)"""
+    mse_form: Literal["code", "paper"] = "code"
+    """mean square of all frame-level elements (code, official code), or of the pooled feature's norm (paper, MoTE)"""
 
     @property
     def built(self) -> int:
@@ -237,20 +179,21 @@ class Config(settings.Config):
     def fits(self, backbone: Backbone, frames: int) -> None:
         refuse_frames_without_position(frames)
 
-    def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
-        stored = temporal_parameters(backbone.embed_dim, self.layers, *self.pools)
-        one = temporal_parameters(backbone.embed_dim, self.layers)
-        return Parameters(stored, stored if _passes_all(inference) else one)
-
-    def head_modules(self, backbone: Backbone, frames: int, inference: settings.Inference | None = None) -> Flops:
+    def head_costs(self, backbone: Backbone, frames: int, inference: settings.Inference | None, stored: bool) -> Costs:
         """Without modulation, which takes little and depends on the numbers of classes."""
-        passes = self.built if _passes_all(inference) else 1
-        dense = temporal_modules(backbone.embed_dim, self.layers, frames)
-        return {"attention": passes * dense["attention"], "experts": passes * dense["feed-forward"]}
+        width, ensemble = backbone.embed_dim, isinstance(inference, Inference) and inference.aggregation == "ensemble"
+        one = temporal(width, self.layers, frames)
+        kept = temporal(width, self.layers, frames, *self.pools) if stored or ensemble else one
+        passes = self.built if ensemble else 1
+        return {
+            own: Cost(kept[part].parameters, passes * one[part].flops)
+            for own, part in (("attention", "attention"), ("experts", "feed-forward"))
+        }
 
     def expert_flops(self, backbone: Backbone, frames: int) -> tuple[int, ...]:
-        own = 1 if self.expert_design in ("up", "down") else 2  # halves of a network that are not shared
-        return (own * half_feed_forward_flops(backbone.embed_dim, self.layers, frames),) * self.experts
+        halves = 1 if self.expert_design in ("up", "down") else 2  # of a network, those that are not shared
+        half = linear(backbone.embed_dim, EXPANSION * backbone.embed_dim, frames).flops
+        return (halves * self.layers * half,) * self.experts
 
 
 # Changes for a comparison of experts (see `expert_choices`).
@@ -264,23 +207,18 @@ def merge_weights(experts: int, temperature: float) -> list[float]:
     return [share / sum(shares) for share in shares]
 
 
-def _passes_all(inference: settings.Inference | None) -> bool:
-    return isinstance(inference, Inference) and inference.aggregation == "ensemble"
-
-
 # `official`: the authors' programs. `clean`: the method without their quirks, for comparisons. Depth, epochs and the
 # tower's rate depend on the backbone: 4, 30 and 0.07 for ViT-B/16; 6, 20 and 0.06 for ViT-L/14 (official configs).
 PRESETS: dict[str, Preset] = {
-    "official": {
-        "config": {"tower": "tuned", "routing_scope": "process", "mse_form": "code"},
-        "inference": {"clip_alpha": 0.99, "tfm": True, "tfm_target": "h", "tfm_scope": "full"},
-        "recipe": MOTE_TRAINING,
-    },
+    "official": tuned(
+        MOTE_TRAINING,
+        {"clip_alpha": 0.99, "tfm": True, "tfm_target": "h", "tfm_scope": "full"},
+        routing_scope="process",
+        mse_form="code",
+    ),
     # The code's mean square stays: it is the loss behind the published numbers and weights. Under the same eta the
     # paper's form weighs up to D times as much, and no result is known for it.
-    "clean": {
-        "config": {"tower": "tuned", "routing_scope": "step", "mse_form": "code"},
-        "inference": {"clip_alpha": 1.0, "tfm": True, "tfm_target": "h", "tfm_scope": "list"},
-        "recipe": CLEAN_TRAINING,
-    },
+    "clean": tuned(
+        CLEAN_TRAINING, {"tfm": True, "tfm_target": "h", "tfm_scope": "list"}, routing_scope="step", mse_form="code"
+    ),
 }

@@ -54,23 +54,17 @@ def _discrete(beta: float, generator: torch.Generator) -> float:
     return allowed[int(torch.randint(len(allowed), (1,), generator=generator, device=generator.device))]
 
 
-def _normal(beta: float, generator: torch.Generator) -> float:
-    return _not_zero(float(torch.randn(1, generator=generator, device=generator.device)))
-
-
-def _uniform(beta: float, generator: torch.Generator) -> float:
-    return _not_zero(16 * beta * (2 * float(torch.rand(1, generator=generator, device=generator.device)) - 1))
-
-
 def _not_zero(temperature: float) -> float:
     return copysign(max(abs(temperature), COLDEST), temperature)
 
 
 DRAWS: dict[str, Callable[[float, torch.Generator], float]] = {
     "discrete": _discrete,
-    "normal": _normal,
-    "uniform": _uniform,
-    "point": lambda beta, generator: inf,
+    "normal": lambda beta, own: _not_zero(float(torch.randn(1, generator=own, device=own.device))),
+    "uniform": lambda beta, own: _not_zero(
+        16 * beta * (2 * float(torch.rand(1, generator=own, device=own.device)) - 1)
+    ),
+    "point": lambda beta, own: inf,
 }
 
 
@@ -184,33 +178,28 @@ class Model(contract.Model):
         """Merges the experts into one network, once. Only an ensemble keeps them, with one pass through each."""
         assert isinstance(inference, Inference)
         self.config.check(inference)
-        scale = self.deployed_scale(inference)
-        if inference.aggregation == "ensemble":
-            passes = self._weights([i] * self.config.layers for i in range(self.config.built))
-            return MotePredictor(deepcopy(self.head), scale, source_classes_CD, inference, passes, self._shares(passes))
-        weights = {"merge": self._equal, "random_routing": self._drawn}[inference.aggregation](inference)
-        head = self.head.merged(*weights)
-        return MotePredictor(head, scale, source_classes_CD, inference, shares_E=self._shares(weights))
-
-    def _shares(self, weights: list[LayerWeights]) -> list[float]:
-        """Mean weight [E] of each expert over layers and passes; empty if all experts are one network."""
+        weights, scale = self._deployed(inference), self.deployed_scale(inference)
         layers = [weights_E for weights_LE in weights for weights_E in weights_LE]
-        return [fmean(column) for column in zip(*layers, strict=True)] if self.config.experts else []
+        shares_E = [fmean(column) for column in zip(*layers, strict=True)] if self.config.experts else []
+        if inference.aggregation == "ensemble":
+            return MotePredictor(deepcopy(self.head), scale, source_classes_CD, inference, shares_E, weights)
+        return MotePredictor(self.head.merged(*weights), scale, source_classes_CD, inference, shares_E)
 
-    def _equal(self, inference: Inference) -> list[LayerWeights]:
-        """Equal weights in all layers: those of one expert, or of a temperature."""
-        experts, expert, tau = self.config.built, inference.expert, inference.merge_temperature
-        weights_E = merge_weights(experts, tau or inf) if expert is None else one_expert(experts, expert)
-        return [[weights_E] * self.config.layers]
+    def _deployed(self, inference: Inference) -> list[LayerWeights]:
+        """Weights of each pass; of a merge, those of all pools, or of up- and of down-projections.
 
-    def _drawn(self, inference: Inference) -> list[LayerWeights]:
-        """One expert in each layer, drawn with the odds of training, once for the whole test.
-
-        The paper may draw anew for each batch: the mean over seeds is the same, but here no video's score depends on
-        its batch.
+        Random routing draws once for the whole test. The paper may draw anew for each batch: the mean over seeds is the
+        same, but here no video's score depends on its batch.
         """
-        generator = torch.Generator().manual_seed(seed_for("routing at test", inference.routing_seed))
-        return self._weights(draw_routing(self.config, generator).values())
+        layers, experts, expert = self.config.layers, self.config.built, inference.expert
+        if inference.aggregation == "ensemble":
+            return self._weights([i] * layers for i in range(experts))
+        if inference.aggregation == "random_routing":
+            generator = torch.Generator().manual_seed(seed_for("routing at test", inference.routing_seed))
+            return self._weights(draw_routing(self.config, generator).values())
+        if expert is not None:
+            return self._weights([[expert] * layers])
+        return [[merge_weights(experts, inference.merge_temperature or inf)] * layers]
 
 
 # --- Test -------------------------------------------------------------------------------------------------------------
@@ -232,8 +221,8 @@ def modulation(frames_BTD: Tensor, classes_CD: Tensor, sources_SD: Tensor, gamma
 class MotePredictor(TemporalPredictor):
     """A head whose temporal feature has less weight where the test's classes are unlike the source's.
 
-    `passes` are the weights of each pass through a head that still has its experts; cosines and features are then means
-    over the passes. `shares_E` are the merge weights of experts, the mean over layers; empty without experts.
+    `shares_E` are the mean weights of experts over layers and passes; empty if all experts are one network. `passes`
+    are the weights of each pass through a head that still has its experts; cosines and features are then means.
     """
 
     sources_SD: Tensor
@@ -244,8 +233,8 @@ class MotePredictor(TemporalPredictor):
         logit_scale: float,
         sources_SD: Tensor,
         inference: Inference,
+        shares_E: Sequence[float],
         passes: Sequence[LayerWeights] = (),
-        shares_E: Sequence[float] = (),
     ) -> None:
         super().__init__(head, logit_scale)
         self.register_buffer("sources_SD", sources_SD.detach().clone())

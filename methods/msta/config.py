@@ -12,21 +12,22 @@ choosing the epoch on the test list.
 from __future__ import annotations
 
 from math import gcd
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Le
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from bench.models.backbones import Backbone
 from methods import settings
-from methods.costs import linear
+from methods.costs import Cost, feed_forward, linear
 from methods.presets import Preset
-from methods.settings import Count, Inference, Parameters, Weight
+from methods.settings import Count, Inference, Weight
 
 __all__ = ["Config", "Inference"]
 
 NUMBERS = 12  # of blocks in the paper's two towers
 KERNEL = 3  # frames in the temporal projection's convolution
+WITH_VIDEO = ("both", "video")
 
 BlockNumber = Annotated[int, Ge(1), Le(NUMBERS)]
 
@@ -34,63 +35,43 @@ BlockNumber = Annotated[int, Ge(1), Le(NUMBERS)]
 class Config(settings.Config):
     """Place and form of the adapters, and weight of the consistency with descriptions."""
 
-    tower_inside: ClassVar[bool] = True
+    tower_inside = True
+    needs = {
+        "up": {"branches": WITH_VIDEO},
+        "temporal_layout": {"branches": WITH_VIDEO, "up": ("both", "temporal")},
+        "temporal_cls": {"branches": WITH_VIDEO, "up": ("both", "temporal")},
+    }
 
-    bottleneck: Count = Field(
-        default=128, description="width r inside the adapters; 128 in all logs, 256 in the paper (MSTA, authors' logs)"
-    )
-    first_block: BlockNumber = Field(
-        default=1,
-        description="lowest adapted block, counted as if a tower had 12 blocks; towers of another depth are divided in "
-        "proportion (MSTA, base-to-novel setting; the proportion is this project's)",
-    )
-    last_block: BlockNumber = Field(
-        default=NUMBERS, description="highest adapted block, counted as first_block is (MSTA, paper and logs)"
-    )
-    branches: Literal["both", "text", "video"] = Field(
-        default="both", description="towers that have adapters (MSTA, component ablation)"
-    )
-    middle: Literal["shared", "own", "none"] = Field(
-        default="shared",
-        description="projection between down and up: one for text and video together; one for each; or none, so that "
-        "only the ReLU behind the down-projection is left. The ablation's row without a shared layer is one of the "
-        "last two; which one is not known (MSTA, component ablation)",
-    )
-    up: Literal["both", "spatial", "temporal"] = Field(
-        default="both",
-        description="up-projections of the video branch: the sum of the linear and the temporal one, or only one "
-        "(both: MSTA, adapter equations; a single one: this project)",
-    )
-    temporal_layout: Literal["grouped", "depthwise"] = Field(
-        default="grouped",
-        description="input of the temporal up-projection, a convolution over three frames: the bottleneck itself, in "
-        "gcd(r, width) groups, or the linear up-projection's output, channel by channel. Both have the logged number "
-        "of parameters (MSTA, derived from the authors' logs)",
-    )
-    temporal_cls: bool = Field(
-        default=True,
-        description="whether the temporal projection also mixes class tokens over time; without it the last block's "
-        "temporal term reaches no output. ViCLIP has one class token per video (not in the paper; this project)",
-    )
-    adapter_input: Literal["ln1", "raw"] = Field(
-        default="ln1",
-        description="adapter input: the block's input behind its first norm (ln1: MMA's code, which MSTA extends) or "
-        "the block's input itself (raw: MSTA, adapter equations)",
-    )
-    scale: Weight = Field(default=0.005, description="lambda, weight of an adapter's output (MSTA, paper and logs)")
-    unscaled_gradients: bool = Field(
-        default=True,
-        description="whether adapters get gradients as if lambda were 1; layers below keep the factor (MMA's code)",
-    )
-    cc_weight: Weight = Field(
-        default=1.0,
-        description="alpha, weight of the consistency of class texts with their descriptions; the logged configs do "
-        "not show it (MSTA, paper)",
-    )
-    descriptions: Literal["both", "spatial", "temporal"] = Field(
-        default="both",
-        description="sets of descriptions in the consistency term (both: MSTA, paper; a single one: this project)",
-    )
+    bottleneck: Count = 128
+    """width r inside the adapters; 128 in all logs, 256 in the paper (MSTA, authors' logs)"""
+    first_block: BlockNumber = 1
+    """lowest adapted block, counted as if a tower had 12 blocks; towers of another depth are divided in proportion
+    (MSTA, base-to-novel setting; the proportion is this project's)"""
+    last_block: BlockNumber = NUMBERS
+    """highest adapted block, counted as first_block is (MSTA, paper and logs)"""
+    branches: Literal["both", "text", "video"] = "both"
+    """towers that have adapters (MSTA, component ablation)"""
+    middle: Literal["shared", "own", "none"] = "shared"
+    """projection between down and up: one for text and video together; one for each; or none, so that only a ReLU is
+    left. Which of the last two is the ablation's row without a shared layer is not known (MSTA, component ablation)"""
+    up: Literal["both", "spatial", "temporal"] = "both"
+    """up-projections of the video branch: linear plus temporal (both: MSTA, equations), or one (this project)"""
+    temporal_layout: Literal["grouped", "depthwise"] = "grouped"
+    """input of the temporal up-projection, a convolution over three frames: the bottleneck in gcd(r, width) groups, or
+    the linear up-projection's output by channel; both fit the logged number of parameters (MSTA, authors' logs)"""
+    temporal_cls: bool = True
+    """whether the temporal projection also mixes class tokens over time; without it the last block's temporal term
+    reaches no output. ViCLIP has one class token per video (not in the paper; this project)"""
+    adapter_input: Literal["ln1", "raw"] = "ln1"
+    """adapter input: the block's, behind its first norm (ln1: MMA's code) or as it is (raw: MSTA, adapter equations)"""
+    scale: Weight = 0.005
+    """lambda, weight of an adapter's output (MSTA, paper and logs)"""
+    unscaled_gradients: bool = True
+    """whether adapters get gradients as if lambda were 1; layers below keep the factor (MMA's code)"""
+    cc_weight: Weight = 1.0
+    """alpha, weight of the consistency of texts with descriptions; the logged configs do not show it (MSTA, paper)"""
+    descriptions: Literal["both", "spatial", "temporal"] = "both"
+    """sets of descriptions in the consistency term (both: MSTA, paper; a single one: this project)"""
 
     @model_validator(mode="after")
     def _every_choice_counts(self) -> Self:
@@ -98,18 +79,12 @@ class Config(settings.Config):
             raise ValueError(f"first_block {self.first_block} lies above last_block {self.last_block}")
         if self.middle == "own" and self.branches != "both":
             raise ValueError(f"middle: own equals shared with branches: {self.branches}; allowed: shared, none")
-        if self.branches == "text":
-            self._refuse_idle(
-                "branches: text", "up", "temporal_layout", "temporal_cls", instead="branches: both or video"
-            )
-        if self.up == "spatial":
-            self._refuse_idle("up: spatial", "temporal_layout", "temporal_cls", instead="up: both or temporal")
         if self.up == "temporal" and not self.temporal_cls:
             raise ValueError("up: temporal without temporal_cls has no effect in the last block; allowed: up: both")
         if self.branches == "video" and self.cc_weight:
             raise ValueError("branches: video adapts no texts, so cc_weight has no effect; allowed: cc_weight: 0")
-        if not self.cc_weight:
-            self._refuse_idle("cc_weight: 0", "descriptions", instead="a cc_weight above 0")
+        if self.descriptions != "both" and not self.cc_weight:
+            raise ValueError("descriptions has no effect with cc_weight: 0; allowed: leave it out, a larger cc_weight")
         return self
 
     # --- derived choices ----------------------------------------------------------------------------------------------
@@ -152,39 +127,29 @@ class Config(settings.Config):
 
     # --- costs --------------------------------------------------------------------------------------------------------
 
-    def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
-        inner, size = self.bottleneck, 0
-        if self.texts_inside:
-            size += linear(backbone.text_width, inner) + linear(inner, backbone.text_width)
-        if self.adapts_video:
-            size += self._video_parameters(backbone.vision_width)
-        middles = {"shared": 1, "own": 2, "none": 0}[self.middle]
-        total = len(self.pairs(backbone)) * (size + middles * linear(inner, inner))
-        return Parameters(total, total)
-
-    def _video_parameters(self, width: int) -> int:
-        spatial = linear(self.bottleneck, width) if self.linear_up else 0
-        temporal = width * (KERNEL * self.inputs_per_output(width) + 1) if self.up != "spatial" else 0
-        return linear(width, self.bottleneck) + spatial + temporal
-
-    def text_flops(self, backbone: Backbone) -> int:
+    def text_cost(self, backbone: Backbone) -> Cost:
         if not self.texts_inside:
-            return backbone.text_flops()
-        width, inner = backbone.text_width, self.bottleneck
-        macs = backbone.context_length * (2 * inner * width + (inner**2 if self.middle != "none" else 0))
-        return backbone.text_flops() + 2 * len(self.pairs(backbone)) * macs
+            return Cost()
+        tokens = backbone.context_length
+        branch = feed_forward(backbone.text_width, self.bottleneck, tokens) + self._middle(tokens)
+        return len(self.pairs(backbone)) * branch
 
-    def inside_flops(self, backbone: Backbone, frames: int) -> int:
-        """FLOPs of the video branch. The text branch runs once for a list of classes, not for each view."""
+    def inside_cost(self, backbone: Backbone, frames: int) -> Cost:
+        """The video branch. The text branch runs once for a list of classes, not for each view."""
         if not self.adapts_video:
-            return 0
-        width, inner, tokens = backbone.vision_width, self.bottleneck, frames * backbone.vision_tokens
-        products = inner * width * (1 + self.linear_up) + (inner**2 if self.middle != "none" else 0)
-        macs = tokens * products
+            return Cost()
+        width, tokens = backbone.vision_width, frames * backbone.vision_tokens
+        middle, up, inputs = self._middle(tokens), Cost(), KERNEL * self.inputs_per_output(width)
+        if self.middle == "shared" and self.texts_inside:
+            middle = Cost(0, middle.flops)  # its parameters are the text branch's
+        if self.linear_up:
+            up += linear(self.bottleneck, width, tokens)
         if self.up != "spatial":
-            seen = tokens if self.temporal_cls else tokens - frames
-            macs += seen * width * KERNEL * self.inputs_per_output(width)
-        return 2 * len(self.pairs(backbone)) * macs
+            up += linear(inputs, width, tokens if self.temporal_cls else tokens - frames)
+        return len(self.pairs(backbone)) * (linear(width, self.bottleneck, tokens) + middle + up)
+
+    def _middle(self, tokens: int) -> Cost:
+        return Cost() if self.middle == "none" else linear(self.bottleneck, self.bottleneck, tokens)
 
 
 # Optimiser, schedule and views are alike in paper and logs: those of ViFi-CLIP's program. Suites set what depends on

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bench.models.clip import TEXTS_PER_BATCH, Clip, class_means
 from methods import contract
-from methods.blocks import class_tokens, through
+from methods.blocks import encoded, through
 from methods.clip_mean.model import MeanPredictor
 from methods.contract import Terms
 from methods.msta.adapters import AdaptedBlock, AdapterPair
@@ -48,12 +48,7 @@ class Model(contract.Model):
         """Frame features [B, T, D]; the frames of a clip see each other in the adapters."""
         if not self.config.adapts_video:
             return super().encode(clips_BT3HW)
-        batch, frames = clips_BT3HW.shape[:2]
-        visual = self.clip.visual
-        hidden_NPW = visual._embeds(clips_BT3HW.flatten(0, 1))
-        for block in self._blocks("video", frames):
-            hidden_NPW = through(visual, block, hidden_NPW)
-        return class_tokens(visual, hidden_NPW).reshape(batch, frames, -1)
+        return encoded(self.clip.visual, clips_BT3HW, self._blocks("video", clips_BT3HW.shape[1]))
 
     def embed_classes(self, prompts: list[list[str]]) -> Tensor:
         """Unit class features [C, D] by the adapted text tower."""
@@ -104,10 +99,9 @@ class Model(contract.Model):
     def inconsistency(self, classes_CD: Tensor) -> Tensor:
         """L_CC: mean over the classes of 1 - cos(class text, its description), summed over the description sets."""
         with torch.autocast(classes_CD.device.type, enabled=False):
-            described = [
-                (classes_CD.float() * self.descriptions[kind]).sum(dim=-1) for kind in self.config.description_sets
-            ]
-            return torch.stack([1 - cosines_C for cosines_C in described]).sum(dim=0).mean()
+            described = [self.descriptions[kind] for kind in self.config.description_sets]
+            distances = [1 - (classes_CD.float() * described_CD).sum(dim=-1) for described_CD in described]
+            return torch.stack(distances).sum(dim=0).mean()
 
     def deploy(self, inference: Inference, source_classes_CD: Tensor) -> MeanPredictor:
         """Mean over the frames; the adapters stay in the towers."""

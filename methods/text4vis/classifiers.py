@@ -56,7 +56,12 @@ class Discriminants(FrozenRows):
 
 
 class Linear(nn.Linear):
-    """A layer on un-normalised video embeddings, without a scale."""
+    """A layer on un-normalised video embeddings, without a scale. Initialised as others in the official code."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__(width, classes)
+        nn.init.normal_(self.weight, std=0.02)
+        nn.init.zeros_(self.bias)
 
     def logits(self, video_BD: Tensor, scale: Tensor | float) -> Tensor:
         """Logits [B, C]; never in half precision, like cosines."""
@@ -65,14 +70,6 @@ class Linear(nn.Linear):
 
 
 Classifier = FrozenRows | Linear
-
-
-def linear(width: int, classes: int) -> Linear:
-    """A linear layer, initialised as the other ones of the official code; the paper leaves it open."""
-    layer = Linear(width, classes)
-    nn.init.normal_(layer.weight, std=0.02)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def orthogonal(width: int, classes: int) -> FrozenRows:
@@ -88,7 +85,7 @@ def orthogonal(width: int, classes: int) -> FrozenRows:
 
 
 CLASSIFIERS: dict[str, Callable[[int, int], Classifier]] = {
-    "linear": linear,
+    "linear": Linear,
     "random": lambda width, classes: FrozenRows(torch.randn(classes, width)),
     "orthogonal": orthogonal,
     "lda": lambda width, classes: Discriminants(torch.full((classes, width), torch.nan)),

@@ -12,34 +12,20 @@ contrastive losses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import StringConstraints, model_validator
 
 from bench.models.backbones import Backbone
-from methods import settings
-from methods.costs import (
-    POSITIONS,
-    TEMPORAL_PATHS,
-    attention,
-    attention_flops,
-    linear,
-    refuse_frames_without_position,
-    temporal_modules,
-    temporal_parameters,
-)
+from methods import costs
 from methods.dense_temporal import config as dense
-from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
-from methods.settings import Count, Flops, Inference, Parameters
-
-__all__ = ["Config", "Inference"]
+from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset, tuned
+from methods.settings import Count, Inference
 
 LAYERED = ("transf", "transf_cls")
 LEARNT = (*LAYERED, "conv1d", "lstm")
 TEXTS = ("clip_text", "coop")
 MARKS = 2  # tokens that start and end a text
-OF_COOP = ("context", "context_start", "context_of", "class_at")
 CLS_HEADS, CLS_INNER = 8, 2048  # attention heads and inner width of a layer of `transf_cls`, whatever D (ActionCLIP)
 KERNEL = 3  # frames in a convolution over time
 
@@ -49,81 +35,54 @@ class Config(dense.Config):
 
     # Cells of `lstm` and attention of `transf_cls` are computed outside modules of their own: the former in the
     # predictor itself, the latter in a layer.
-    head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "feed-forward": (*TEMPORAL_PATHS["feed-forward"], "*.linear[12]"),
-        "attention": (*TEMPORAL_PATHS["attention"], "*.layers.*"),
+    head_paths = {
+        "feed-forward": (*costs.TEMPORAL_PATHS["feed-forward"], "*.linear[12]"),
+        "attention": (*costs.TEMPORAL_PATHS["attention"], "*.layers.*"),
         "convolution": ("head.shift",),
         "recurrence": ("",),
     }
+    needs = {
+        "layers": {"head": LAYERED},
+        "conv_axes": {"head": ("conv1d",)},
+        **{name: {"classifier": ("coop",)} for name in ("context_start", "context_of", "class_at")},
+        "context": {"classifier": ("coop",), "context_start": ("",)},  # whose words are counted instead
+    }
 
-    layers: Count = Field(
-        default=6,
-        description="temporal layers of transf and transf_cls; 6 for every backbone (Text4Vis, official code)",
-    )
-    head: Literal["none", "transf", "transf_cls", "conv1d", "lstm", "shift"] = Field(
-        default="transf",
-        description="module behind the tower: none, so that the mean over frames is used; the temporal transformer "
-        "(transf); a transformer read out at a class token; a depth-wise convolution over time; an LSTM; a shift of an "
-        "eighth of the channels from either neighbour (none, transf: Text4Vis, official code; transf_cls, conv1d, "
-        "lstm: ActionCLIP, official code; shift: TSM, arXiv 1811.08383)",
-    )
-    conv_axes: Literal["transposed", "viewed"] = Field(
-        default="transposed",
-        description="how conv1d moves time to the last axis: by a transpose (this project), or by another view of the "
-        "memory, which mixes channels with frames (viewed: ActionCLIP, official code)",
-    )
-    inside: Literal["none", "tsm", "tokenshift", "tokent1d", "joint_st"] = Field(
-        default="none",
-        description="exchange between frames inside the tower: none; patch tokens shifted in time before every block "
-        "(tsm); class tokens shifted before both halves of every block (tokenshift); a convolution that starts as that "
-        "shift (tokent1d); one sequence of all frames' patches, joint space-time (joint_st) (Text4Vis, official code, "
-        "network.tm)",
-    )
-    classifier: Literal["clip_text", "coop", "linear", "random", "orthogonal", "lda"] = Field(
-        default="clip_text",
-        description="classifier of video embeddings: class texts (clip_text; recipe.templates: text4vis has one "
-        "template, mote28 the ensemble); class texts with a learnt context (coop, arXiv 2109.01134; templates: name in "
-        "recipe and protocols, since a template's words would count as part of the name); a trained linear layer; "
-        "frozen rows of normal draws, of a random orthogonal matrix, or of a linear discriminant analysis of plain "
-        "CLIP's features of a tenth of the source, drawn as shots are (lda). All but the texts are class-bound. The "
-        "paper's distilbert is clip_text with recipe.class_features (Text4Vis, Sec. 3)",
-    )
-    context: Count = Field(
-        default=16,
-        description="number of coop's learnt vectors, drawn from Normal(0, 0.02) (CoOp, official code, N_CTX)",
-    )
-    context_start: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
-        default="",
-        description="initial words of coop's vectors, one vector for each; every word has to be a single token (CoOp, "
-        "official code, CTX_INIT)",
-    )
-    context_of: Literal["all", "class"] = Field(
-        default="all",
-        description="owner of a context: all classes together, unseen ones too; or each class, which is class-bound; "
-        "CoOp's code ignores the latter where vectors begin as words (CoOp, official code, CSC)",
-    )
-    class_at: Literal["end", "middle", "front"] = Field(
-        default="end",
-        description="place of the class name: behind, amid or in front of coop's vectors; the full stop is last (CoOp, "
-        "official code, CLASS_TOKEN_POSITION)",
-    )
-    loss: Literal["ce", "nce", "ds"] = Field(
-        default="ce",
-        description="loss: cross-entropy over all classes (ce, main trainer); videos of a batch against the texts of "
-        "its labels and back, to targets softmax(10 * same label) (nce, contrastive trainer); the same after a dual "
-        "softmax (ds). The last two compare only videos of the same part of a batch (Text4Vis, official code)",
-    )
+    layers: Count = 6
+    """temporal layers of transf and transf_cls; 6 for every backbone (Text4Vis, official code)"""
+    head: Literal["none", "transf", "transf_cls", "conv1d", "lstm", "shift"] = "transf"
+    """module behind the tower: none, for the mean over frames; the temporal transformer (transf); a transformer read
+    out at a class token; a convolution over time by channel; an LSTM; a shift of an eighth of the channels each way
+    (none, transf: Text4Vis, official code; transf_cls, conv1d, lstm: ActionCLIP; shift: TSM, arXiv 1811.08383)"""
+    conv_axes: Literal["transposed", "viewed"] = "transposed"
+    """how conv1d moves time to the last axis: by a transpose (this project), or by another view of the memory, which
+    mixes channels with frames (viewed: ActionCLIP, official code)"""
+    inside: Literal["none", "tsm", "tokenshift", "tokent1d", "joint_st"] = "none"
+    """exchange between frames inside the tower: none; patch tokens shifted in time before every block (tsm); class
+    tokens shifted before both halves of every block (tokenshift); a convolution that starts as that shift (tokent1d);
+    one sequence of all frames' patches, joint space-time (joint_st) (Text4Vis, official code, network.tm)"""
+    classifier: Literal["clip_text", "coop", "linear", "random", "orthogonal", "lda"] = "clip_text"
+    """classifier of video embeddings: class texts (clip_text; recipe.templates: text4vis has one template, mote28 the
+    ensemble); class texts with a learnt context (coop, arXiv 2109.01134; templates: name, since a template's words
+    would count as part of the name); a trained linear layer; frozen rows: normal draws, a random orthogonal matrix, or
+    a linear discriminant analysis of plain CLIP's features of a tenth of the source (lda). All but the texts are
+    class-bound. The paper's distilbert is clip_text with recipe.class_features (Text4Vis, Sec. 3)"""
+    context: Count = 16
+    """number of coop's learnt vectors, drawn from Normal(0, 0.02) (CoOp, official code, N_CTX)"""
+    context_start: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
+    """initial words of coop's vectors, one each; every word has to be a single token (CoOp, official code, CTX_INIT)"""
+    context_of: Literal["all", "class"] = "all"
+    """owner of a context: all classes together, unseen ones too; or each class, which is class-bound; CoOp's code
+    ignores the latter where vectors begin as words (CoOp, official code, CSC)"""
+    class_at: Literal["end", "middle", "front"] = "end"
+    """place of the class name: behind, amid or before coop's vectors (CoOp, official code, CLASS_TOKEN_POSITION)"""
+    loss: Literal["ce", "nce", "ds"] = "ce"
+    """loss: cross-entropy over all classes (ce, main trainer); videos of a batch against the texts of its labels and
+    back, to targets softmax(10 * same label) (nce, contrastive trainer); the same after a dual softmax (ds). The last
+    two compare only videos of the same part of a batch (Text4Vis, official code)"""
 
     @model_validator(mode="after")
     def _every_choice_counts(self) -> Self:
-        if self.head not in LAYERED:
-            self._refuse_idle(f"head: {self.head}", "layers", instead=f"head: {' or '.join(LAYERED)}")
-        if self.head != "conv1d":
-            self._refuse_idle(f"head: {self.head}", "conv_axes", instead="head: conv1d")
-        if self.classifier != "coop":
-            self._refuse_idle(f"classifier: {self.classifier}", *OF_COOP, instead="classifier: coop")
-        if self.context_start:
-            self._refuse_idle("context_start, whose words are counted", "context", instead="no context_start")
         if self.loss != "ce" and self.classifier not in TEXTS:
             raise ValueError(
                 f"loss: {self.loss} compares with texts, not with classifier: {self.classifier}; allowed: ce"
@@ -161,7 +120,7 @@ class Config(dense.Config):
 
     def fits(self, backbone: Backbone, frames: int) -> None:
         if self.head in LAYERED or self.inside == "joint_st":
-            refuse_frames_without_position(frames)
+            costs.refuse_frames_without_position(frames)
         if self.classifier == "coop" and self.vectors >= (room := backbone.context_length - MARKS):
             raise ValueError(
                 f"a context of {self.vectors} leaves no room for a class name in a text of {backbone.context_length} "
@@ -178,76 +137,51 @@ class Config(dense.Config):
 
     # --- costs --------------------------------------------------------------------------------------------------------
 
-    def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
-        width, inner_width = backbone.embed_dim, backbone.vision_width
-        size = {
-            "transf": temporal_parameters(width, self.layers),
-            "transf_cls": (POSITIONS + 2) * width + self.layers * _post_norm_block(width) + 2 * width,
-            "conv1d": KERNEL * width,
-            "lstm": 8 * linear(width, width),
-        }.get(self.head, 0)
-        inside = {"tokent1d": backbone.vision_layers * KERNEL * inner_width, "joint_st": POSITIONS * inner_width}
-        size += inside.get(self.inside, 0)
-        if self.classifier == "coop" and self.context_of == "all":
-            size += self.vectors * backbone.text_width
-        return Parameters(size, size)
+    def head_costs(self, backbone: Backbone, frames: int, inference: Inference | None, stored: bool) -> costs.Costs:
+        width, tokens = backbone.embed_dim, frames + 1
+        if self.head == "transf":
+            return costs.temporal(width, self.layers, frames)
+        if self.head == "transf_cls":
+            outside = costs.table(costs.POSITIONS + 2, width) + costs.norm(width)  # class token, positions, last norm
+            attending = outside + self.layers * (costs.attention(width, tokens) + 2 * costs.norm(width))
+            return {"attention": attending, "feed-forward": self.layers * costs.feed_forward(width, CLS_INNER, tokens)}
+        if self.head == "conv1d":
+            return {"convolution": costs.linear(KERNEL, width, frames, bias=False)}
+        return {"recurrence": 8 * costs.linear(width, width, frames)} if self.head == "lstm" else {}
+
+    def inside_cost(self, backbone: Backbone, frames: int) -> costs.Cost:
+        width, layers = backbone.vision_width, backbone.vision_layers
+        if self.inside == "tokent1d":
+            shift = costs.linear(KERNEL, width, frames, bias=False)
+            return layers * costs.Cost(shift.parameters, 2 * shift.flops)  # twice in a block
+        if self.inside != "joint_st":
+            return costs.Cost()
+        # One class token instead of one per frame, all patches attend to each other, and one feature is projected.
+        inner, patches = int(width * backbone.vision_mlp_ratio), backbone.vision_tokens - 1
+        joint, single = (
+            layers * (costs.attention(width, tokens) + costs.feed_forward(width, inner, tokens))
+            for tokens in (1 + frames * patches, 1 + patches)
+        )
+        projection = costs.linear(width, backbone.embed_dim, frames - 1).flops
+        return costs.Cost(costs.POSITIONS * width, joint.flops - frames * single.flops - projection)
+
+    def text_cost(self, backbone: Backbone) -> costs.Cost:
+        shared = self.classifier == "coop" and self.context_of == "all"
+        return costs.table(self.vectors, backbone.text_width) if shared else costs.Cost()
 
     def class_bound_parameters(self, backbone: Backbone, classes: int) -> int:
         if self.context_of == "class":
             return self.vectors * backbone.text_width * classes
-        return linear(backbone.embed_dim, classes) if self.classifier == "linear" else 0
-
-    def inside_flops(self, backbone: Backbone, frames: int) -> int:
-        if self.inside == "tokent1d":
-            return backbone.vision_layers * 2 * frames * 2 * KERNEL * backbone.vision_width  # twice in a block
-        if self.inside != "joint_st":
-            return 0
-        # One class token instead of one per frame, all patches attend to each other, and one feature is projected.
-        joint, single = 1 + frames * (backbone.vision_tokens - 1), backbone.vision_tokens
-        added = backbone.vision_layers * (_tower_block(backbone, joint) - frames * _tower_block(backbone, single))
-        return added - (frames - 1) * 2 * backbone.vision_width * backbone.embed_dim
-
-    def head_modules(self, backbone: Backbone, frames: int, inference: settings.Inference | None = None) -> Flops:
-        width, layers = backbone.embed_dim, self.layers
-        if self.head == "transf":
-            return temporal_modules(width, layers, frames)
-        if self.head == "transf_cls":
-            tokens = frames + 1
-            feed_forward = layers * 2 * tokens * 2 * width * CLS_INNER
-            return {"attention": layers * attention_flops(width, tokens), "feed-forward": feed_forward}
-        if self.head == "conv1d":
-            return {"convolution": frames * 2 * KERNEL * width}
-        return {"recurrence": frames * 2 * 8 * width**2} if self.head == "lstm" else {}
-
-
-def _post_norm_block(width: int) -> int:
-    """Parameters of a layer of `transf_cls`: attention, two norms, feed-forward network."""
-    return attention(width) + 4 * width + linear(width, CLS_INNER) + linear(CLS_INNER, width)
-
-
-def _tower_block(backbone: Backbone, tokens: int) -> int:
-    """FLOPs of a block of the visual tower: attention and feed-forward network."""
-    width = backbone.vision_width
-    return attention_flops(width, tokens) + 2 * tokens * 2 * width * int(width * backbone.vision_mlp_ratio)
+        return costs.linear(backbone.embed_dim, classes).parameters if self.classifier == "linear" else 0
 
 
 # Its test also resizes the short side to 256 where a frame is 224 wide; the named protocols `text4vis/...` have that.
 PRESETS: dict[str, Preset] = {
-    "official": {
-        "config": {"tower": "tuned"},
-        "inference": {"clip_alpha": 1.0},
-        "recipe": {
-            **MOTE_TRAINING,
-            "templates": "text4vis",
-            "views": {**MOTE_TRAINING["views"], "sampler": "ticks"},
-            "batch": 256,
-            "epochs": 30,
-            "tower_lr_ratio": 0.1,
-        },
-    },
-    "clean": {
-        "config": {"tower": "tuned"},
-        "inference": {"clip_alpha": 1.0},
-        "recipe": {**CLEAN_TRAINING, "tower_lr_ratio": 0.1},
-    },
+    "official": tuned(
+        {
+            **{**MOTE_TRAINING, "templates": "text4vis", "views": {**MOTE_TRAINING["views"], "sampler": "ticks"}},
+            **{"batch": 256, "epochs": 30, "tower_lr_ratio": 0.1},
+        }
+    ),
+    "clean": tuned({**CLEAN_TRAINING, "tower_lr_ratio": 0.1}),
 }

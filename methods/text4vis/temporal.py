@@ -14,15 +14,15 @@ the tower, D joint CLIP width, H attention heads, K width of an attention head.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from bench.models.backbones import Backbone
-from methods.blocks import TemporalTransformer, class_tokens, through
+from methods.blocks import TemporalTransformer, class_tokens, encoded, through
 from methods.contract import Features
 from methods.costs import POSITIONS, refuse_frames_without_position, temporal_heads
 from methods.text4vis.config import CLS_HEADS, CLS_INNER, KERNEL, Config
@@ -135,7 +135,8 @@ class TransfCls(FrameHead):
         super().__init__()
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(1, POSITIONS + 1, width))
-        self.transformer_enc = Stack(width, layers)
+        blocks = nn.ModuleList(PostNormBlock(width) for _ in range(layers))
+        self.transformer_enc = nn.ModuleDict({"layers": blocks, "norm": nn.LayerNorm(width)})
         for weight in (self.cls_token, self.pos_embed):
             _truncated_normal(weight)
         self.apply(_initialise)
@@ -146,43 +147,24 @@ class TransfCls(FrameHead):
         tokens_BND = torch.cat([self.cls_token.expand(batch, -1, -1), frames_BTD], dim=1)
         tokens_BND = tokens_BND + self.pos_embed[:, : frames + 1]
         drop = partial(dropped, generator=generator if self.training else None)
-        return {"z": self.transformer_enc(tokens_BND, drop)[:, 0]}
+        for block in cast("Iterable[PostNormBlock]", self.transformer_enc["layers"]):
+            tokens_BND = block(tokens_BND, drop)
+        return {"z": self.transformer_enc["norm"](tokens_BND)[:, 0]}
 
 
-class Stack(nn.Module):
-    """Post-norm layers and a norm behind them."""
-
-    def __init__(self, width: int, layers: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(PostNormBlock(width) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, tokens_BND: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
-        for layer in self.layers:
-            tokens_BND = layer(tokens_BND, drop)
-        normed_BND: Tensor = self.norm(tokens_BND)
-        return normed_BND
-
-
-class PostNormBlock(nn.Module):
-    """torch's encoder layer, under its names, with dropout that draws from a generator of the caller's."""
+class PostNormBlock(nn.TransformerEncoderLayer):
+    """torch's encoder layer with dropout that draws from a generator of the caller's, in the attention as well."""
 
     def __init__(self, width: int) -> None:
-        super().__init__()
-        self.self_attn = nn.MultiheadAttention(width, CLS_HEADS, batch_first=True)
-        self.linear1 = nn.Linear(width, CLS_INNER)
-        self.linear2 = nn.Linear(CLS_INNER, width)
-        self.norm1 = nn.LayerNorm(width)
-        self.norm2 = nn.LayerNorm(width)
+        super().__init__(width, CLS_HEADS, CLS_INNER, batch_first=True)
 
-    def forward(self, tokens_BND: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(self, tokens_BND: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:  # type: ignore[override]
         tokens_BND = self.norm1(tokens_BND + drop(self._attention(tokens_BND, drop)))
         added_BND: Tensor = self.linear2(drop(self.linear1(tokens_BND).relu()))
         normed_BND: Tensor = self.norm2(tokens_BND + drop(added_BND))
         return normed_BND
 
     def _attention(self, tokens_BND: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
-        """Written out, because attention weights are dropped as well."""
         own = self.self_attn
         projected_BND = nn.functional.linear(tokens_BND, own.in_proj_weight, own.in_proj_bias)
         query_BHNK, key_BHNK, value_BHNK = (
@@ -233,12 +215,9 @@ class Inside(nn.Module):
 
     def encode(self, visual: Any, clips_BT3HW: Tensor) -> Tensor:
         """Frame features, with `mix` before the attention of every block."""
-        batch, frames = clips_BT3HW.shape[:2]
-        hidden_NPW = visual._embeds(clips_BT3HW.flatten(0, 1))
-        for layer, block in enumerate(visual.transformer.resblocks):
-            step = partial(self._step, block, layer=layer, frames=frames)
-            hidden_NPW = through(visual, step, hidden_NPW)
-        return class_tokens(visual, hidden_NPW).reshape(batch, frames, -1)
+        blocks, frames = visual.transformer.resblocks, clips_BT3HW.shape[1]
+        steps = [partial(self._step, block, layer=layer, frames=frames) for layer, block in enumerate(blocks)]
+        return encoded(visual, clips_BT3HW, steps)
 
     def _step(self, block: Any, hidden_NPW: Tensor, layer: int, frames: int) -> Tensor:
         """A residual block of CLIP with the stream mixed before its attention, or before both of its halves."""

@@ -8,18 +8,17 @@ notes of others alone. Left out: the VideoMAEv2 tower and joint space-time atten
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from annotated_types import Ge, Gt, MinLen
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from bench.models.backbones import Backbone
 from methods import settings
-from methods.costs import attention, attention_flops, linear
-from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset
-from methods.settings import Count, Finite, Flops, Fraction, Parameters, Weight, each_expert, refuse_missing_expert
+from methods.costs import Cost, Costs, attention, feed_forward, linear, norm, product, table, total
+from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset, tuned
+from methods.settings import Count, Finite, Fraction, Weight, each_expert, refuse_missing_expert
 
 Positive = Annotated[Finite, Gt(0)]
 
@@ -34,126 +33,84 @@ class StreamPair(NamedTuple):
 class Inference(settings.Inference):
     """Choice of experts at the test."""
 
-    expert: Annotated[int, Ge(0)] | None = Field(
-        default=None,
-        description="read out this expert's tokens alone, counted from 0; none: those of all (none: VidPrism, official "
-        "code; one: this project)",
-    )
+    expert: Annotated[int, Ge(0)] | None = None
+    """read out one expert alone, counted from 0; none: all (none: VidPrism, official code; one: this project)"""
 
 
 class Config(settings.Config):
     """Rates, modules between frames and logits, and losses."""
 
-    head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    head_paths = {
         "merging": ("head.pooling_layers.*",),
         "interaction": ("head.dynamic_interaction",),
         "experts": ("head.mote.experts.*",),
         "read-out": ("head.mote.readout_gate",),
         "projection": ("head.projection_head",),
     }
+    needs = {"keep": {"aggregation": ("guided",)}, "freeze_blocks": {"tower": ("tuned",)}}
 
-    rates: Annotated[tuple[Count, ...], MinLen(1)] = Field(
-        default=(2, 4, 8, 16),
-        description="frames per window of each expert's stream, ascending; 2, 4, 8, 16 for 32 frames, 2, 4, 8 for 8 "
-        "frames (VidPrism, official configs; 8 frames: notes on the paper)",
-    )
-    slow_rate: Count = Field(
-        default=8, description="frames per window from which a stream is slow, not fast (VidPrism, official code)"
-    )
+    rates: Annotated[tuple[Count, ...], MinLen(1)] = (2, 4, 8, 16)
+    """frames per window of each expert's stream, ascending; 2, 4, 8, 16 for 32 frames, 2, 4, 8 for 8 frames (VidPrism,
+    official configs; 8 frames: notes on the paper)"""
+    slow_rate: Count = 8
+    """frames per window from which a stream is slow, not fast (VidPrism, official code)"""
 
     # --- merging of windows ---
-    aggregation: Literal["guided", "sampling", "average", "max"] = Field(
-        default="guided",
-        description="token of a window: its best frame and a share of the others, rank-guided merging (guided); its "
-        "first frame (sampling; the paper does not say which frame); its mean; its maximum (VidPrism, aggregation "
-        "ablation)",
-    )
-    keep: Count = Field(default=1, description="tokens that a window keeps (VidPrism, official code, a constant)")
-    similarity_temperature: Positive = Field(
-        default=0.1, description="tau, temperature of the softmax over similar tokens (VidPrism, official code)"
-    )
-    score_share: Fraction = Field(
-        default=0.7,
-        description="alpha, share of the predicted score in choosing a frame; the rest is its norm's (VidPrism, "
-        "official code)",
-    )
-    score_temperature: Positive = Field(
-        default=0.2, description="temperature of both sides of the rank loss (VidPrism, official code)"
-    )
-    merge_factor: Weight = Field(
-        default=0.5, description="delta, weight of the tokens merged into a kept one (VidPrism, official code)"
-    )
+    aggregation: Literal["guided", "sampling", "average", "max"] = "guided"
+    """token of a window: its best frame and a share of the others, rank-guided merging (guided); its first frame
+    (sampling; the paper does not say which frame); its mean; its maximum (VidPrism, aggregation ablation)"""
+    keep: Count = 1
+    """tokens that a window keeps (VidPrism, official code, a constant)"""
+    similarity_temperature: Positive = 0.1
+    """tau, temperature of the softmax over similar tokens (VidPrism, official code)"""
+    score_share: Fraction = 0.7
+    """alpha, share of the predicted score in choosing a frame; the rest is its norm's (VidPrism, official code)"""
+    score_temperature: Positive = 0.2
+    """temperature of both sides of the rank loss (VidPrism, official code)"""
+    merge_factor: Weight = 0.5
+    """delta, weight of the tokens merged into a kept one (VidPrism, official code)"""
 
     # --- interaction of streams ---
-    interaction: Literal["both", "slow_to_fast", "fast_to_slow", "none"] = Field(
-        default="both", description="direction in which streams take over from others (VidPrism, interaction ablation)"
-    )
-    gate: Literal["batch", "sample"] = Field(
-        default="batch",
-        description="score compared with the threshold: the mean over the batch, at the test too, so that an answer "
-        "depends on the batch's other videos (batch), or the video's own (sample) (batch: VidPrism, official code; "
-        "sample: notes on the paper)",
-    )
-    gate_threshold: Fraction = Field(
-        default=0.3, description="score below which a pair is skipped (VidPrism, official code)"
-    )
-    gate_reduction: Count = Field(
-        default=4, description="D over the inner width of a pair's scoring network (VidPrism, official code)"
-    )
-    sources: Literal["last", "sum"] = Field(
-        default="last",
-        description="input of a stream for which several pairs pass: the last source (last), "
-        "or the sum of all (sum) (last: VidPrism, official code; sum: notes on the paper)",
-    )
-    kernel: Count = Field(
-        default=5,
-        description="width in tokens of the strided convolutions from fast to slow, odd (VidPrism, official code)",
-    )
+    interaction: Literal["both", "slow_to_fast", "fast_to_slow", "none"] = "both"
+    """direction in which streams take over from others (VidPrism, interaction ablation)"""
+    gate: Literal["batch", "sample"] = "batch"
+    """score compared with the threshold: the batch's mean, at the test too, so that answers depend on the other videos
+    (batch: VidPrism, official code), or the video's own (sample: notes on the paper)"""
+    gate_threshold: Fraction = 0.3
+    """score below which a pair is skipped (VidPrism, official code)"""
+    gate_reduction: Count = 4
+    """D over the inner width of a pair's scoring network (VidPrism, official code)"""
+    sources: Literal["last", "sum"] = "last"
+    """of sources that pass: the last one (last: VidPrism, official code), or their sum (sum: notes on the paper)"""
+    kernel: Count = 5
+    """width in tokens of the strided convolutions from fast to slow, odd (VidPrism, official code)"""
 
     # --- experts and read-out ---
-    heads: Count = Field(default=4, description="attention heads of experts and read-out (VidPrism, official code)")
-    expansion: Count = Field(
-        default=2, description="inner width of an expert's feed-forward network over D (VidPrism, official code)"
-    )
-    readout: Literal["query", "average", "linear", "mlp"] = Field(
-        default="query",
-        description="pooling of tokens into one vector: attention of one learnt query; their mean; weights by a linear "
-        "layer; weights by a small network. The paper does not describe the last two, nor its local attention, which "
-        "is left out (VidPrism, read-out ablation)",
-    )
-    classifier: Literal["linear", "text"] = Field(
-        default="linear",
-        description="classifier: a class-bound linear layer (linear, published), or the cosine with class texts, which "
-        "any classes can have (text). The official file for the latter has no training; here it is the cross-entropy "
-        "of scaled cosines (VidPrism, official code)",
-    )
+    heads: Count = 4
+    """attention heads of experts and read-out (VidPrism, official code)"""
+    expansion: Count = 2
+    """inner width of an expert's feed-forward network over D (VidPrism, official code)"""
+    readout: Literal["query", "average", "linear", "mlp"] = "query"
+    """pooling of tokens into one vector: attention of one learnt query; their mean; weights by a linear layer or by a
+    small network, neither of which the paper describes. Left out: local attention (VidPrism, read-out ablation)"""
+    classifier: Literal["linear", "text"] = "linear"
+    """a class-bound linear layer (linear, published), or the cosine with any class texts (text), whose official file
+    has no training; here it is the cross-entropy of scaled cosines (VidPrism, official code)"""
 
     # --- objective ---
-    rank_weight: Weight = Field(
-        default=0.1, description="weight of the rank loss of the merging (VidPrism, official code)"
-    )
-    gate_weight: Weight = Field(
-        default=0.01, description="weight of the balance loss of the read-out's shares (VidPrism, official code)"
-    )
-    diversity: Literal["batch", "experts", "off"] = Field(
-        default="batch",
-        description="diversity loss: mean of 1 - cosine over pairs of videos, which draws them together (batch); mean "
-        "cosine over pairs of experts, which drives them apart (experts); or none (off) (batch: VidPrism, official "
-        "code; experts: notes on the paper)",
-    )
-    diversity_weight: Weight = Field(
-        default=0.005, description="weight of the diversity loss (VidPrism, official code)"
-    )
-    contrastive_weight: Weight = Field(
-        default=0.01,
-        description="weight of the cross-entropy of plain cosines with class texts; not in the paper (VidPrism, "
-        "official code)",
-    )
-    freeze_blocks: bool = Field(
-        default=False,
-        description="whether blocks and positions of a tuned tower stay frozen, as `fix_text` of the Kinetics-400 "
-        "config does by mistake (VidPrism, official code)",
-    )
+    rank_weight: Weight = 0.1
+    """weight of the rank loss of the merging (VidPrism, official code)"""
+    gate_weight: Weight = 0.01
+    """weight of the balance loss of the read-out's shares (VidPrism, official code)"""
+    diversity: Literal["batch", "experts", "off"] = "batch"
+    """diversity loss: mean of 1 - cosine over pairs of videos, which draws them together (batch: VidPrism, official
+    code); mean cosine over pairs of experts, which drives them apart (experts: notes on the paper)"""
+    diversity_weight: Weight = 0.005
+    """weight of the diversity loss (VidPrism, official code)"""
+    contrastive_weight: Weight = 0.01
+    """weight of the cross-entropy of plain cosines with class texts; not in the paper (VidPrism, official code)"""
+    freeze_blocks: bool = False
+    """freeze blocks and positions of a tuned tower, as `fix_text` does by mistake (VidPrism, official K400 config)"""
 
     @model_validator(mode="after")
     def _every_choice_counts(self) -> Self:
@@ -161,10 +118,6 @@ class Config(settings.Config):
             raise ValueError(f"rates {list(self.rates)} must ascend: the last source of a stream is the slowest")
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel {self.kernel} has no middle; allowed: odd numbers")
-        if self.tower == "frozen":
-            self._refuse_idle("tower: frozen", "freeze_blocks", instead="tower: tuned")
-        if self.aggregation != "guided":
-            self._refuse_idle(f"aggregation: {self.aggregation}", "keep", instead="aggregation: guided")
         if self.keep > self.rates[0]:
             raise ValueError(f"keep: {self.keep} is more than a window of {self.rates[0]} has; allowed: at most that")
         for source, target in self.pairs:
@@ -242,112 +195,81 @@ class Config(settings.Config):
     def expert_choices(self, inference: settings.Inference) -> dict[str, settings.Inference]:
         return each_expert(inference.model_copy(update={"expert": None}), self.experts)
 
-    # --- parameters ---------------------------------------------------------------------------------------------------
+    # --- costs --------------------------------------------------------------------------------------------------------
 
     def score_width(self, width: int) -> int:
         """Inner width of a scoring network."""
         return max(1, width // self.gate_reduction)
 
-    def head_parameters(self, backbone: Backbone, inference: settings.Inference | None = None) -> Parameters:
-        """Active are those that can make a difference: the chosen experts, and scores of pairs that can interact."""
-        width, streams = backbone.embed_dim, len(self.rates)
-        merging = streams * (linear(width, width) + 3 * width) if self.aggregation == "guided" else 0
-        inner = self.expansion * width
-        expert = attention(width) + 4 * width + linear(width, inner) + linear(inner, width)
-        projection = 2 * linear(width, width) + (2 * width if self.classifier == "text" else 0)
-        common = merging + self._readout_parameters(width)
-        stored = common + self._interaction_parameters(width) + streams * expert + projection
-        active = common + self._interaction_parameters(width, deployed=True)
-        active += expert * (streams if _chosen_expert(inference) is None else 1)
-        return Parameters(stored, active + (projection if self.classifier == "text" else 0))
-
-    def _interaction_parameters(self, width: int, *, deployed: bool = False) -> int:
-        """Stored are a scoring network for any two streams and a shared projection, needed or not (official code)."""
-        if self.interaction == "none":
-            return 0
-        to_slow = sum(self.is_slow(pair.target) for pair in self.pairs)
-        inner = self.score_width(width)
-        scores = len(self.pairs) if deployed else len(self.rates) ** 2
-        shared = to_slow < len(self.pairs) if deployed else self.interaction != "fast_to_slow"
-        scoring = linear(2 * width, inner) + linear(inner, 1)
-        return scores * scoring + shared * linear(width, width) + to_slow * self.kernel * width**2
-
-    def _readout_parameters(self, width: int) -> int:
-        """Weights of tokens, and the norm behind them."""
-        inner = self.score_width(width)
-        weighing = {
-            "query": width + attention(width),
-            "average": 0,
-            "linear": linear(width, 1),
-            "mlp": linear(width, inner) + linear(inner, 1),
-        }
-        return weighing[self.readout] + 2 * width
-
     def class_bound_parameters(self, backbone: Backbone, classes: int) -> int:
-        return linear(backbone.embed_dim, classes) if self.classifier == "linear" else 0
+        return linear(backbone.embed_dim, classes).parameters if self.classifier == "linear" else 0
 
-    # --- FLOPs --------------------------------------------------------------------------------------------------------
-
-    def head_modules(self, backbone: Backbone, frames: int, inference: settings.Inference | None = None) -> Flops:
-        """FLOPs up to the logits by part, with all gates open."""
-        width, lengths, chosen = backbone.embed_dim, self.lengths(frames), _chosen_expert(inference)
-        streams = [length for i, length in enumerate(lengths) if chosen in (None, i)]
-        parts = {
-            "merging": sum(self._merging_flops(width, frames, rate) for rate in self.rates),
-            "interaction": self._interaction_flops(width, lengths),
-            "experts": sum(self._expert_flops(width, length) for length in streams),
-            "read-out": self._readout_flops(width, sum(streams)),
-            "projection": 2 * 2 * width**2 if self.classifier == "text" else 0,
+    def head_costs(self, backbone: Backbone, frames: int, inference: settings.Inference | None, stored: bool) -> Costs:
+        """All gates are open. Deployed are the chosen experts, and scores of pairs that can interact."""
+        width, lengths = backbone.embed_dim, self.lengths(frames)
+        chosen = inference.expert if isinstance(inference, Inference) else None
+        streams = [length for i, length in enumerate(lengths) if stored or chosen in (None, i)]
+        texts = self.classifier == "text"
+        return {
+            "merging": total(self._merging(width, frames, rate) for rate in self.rates),
+            "interaction": self._interaction(width, lengths, stored),
+            "experts": total(self._expert(width, length) for length in streams),
+            "read-out": self._readout(width, sum(streams)),
+            "projection": 2 * linear(width, width) + texts * norm(width) if stored or texts else Cost(),
         }
-        return {name: flops for name, flops in parts.items() if flops}
 
     def expert_flops(self, backbone: Backbone, frames: int) -> tuple[int, ...]:
         """FLOPs of experts on streams of different lengths."""
         lengths = self.lengths(frames) if self.experts else ()
-        return tuple(self._expert_flops(backbone.embed_dim, length) for length in lengths)
+        return tuple(self._expert(backbone.embed_dim, length).flops for length in lengths)
 
-    def _merging_flops(self, width: int, frames: int, rate: int) -> int:
+    def _merging(self, width: int, frames: int, rate: int) -> Cost:
         """Projection and score of every token, similarities in a window, weights and sums of the kept tokens."""
         if self.aggregation != "guided":
-            return 0
-        return sum(
-            2 * count * (length * width * (width + 1) + length**2 * (width + self.keep) + self.keep * length * width)
-            for count, length in self.windows(frames, rate)
-            if length > self.keep
-        )
+            return Cost()
+        merged = [(count, length) for count, length in self.windows(frames, rate) if length > self.keep]
+        tokens = sum(count * length for count, length in merged)
+        scores = linear(width, width, tokens) + norm(width) + linear(width, 1, tokens, bias=False)
+        sums = (count * product(self.keep, length, length + width) for count, length in merged)
+        return scores + total(count * product(length, width, length) for count, length in merged) + total(sums)
 
-    def _interaction_flops(self, width: int, lengths: tuple[int, ...]) -> int:
-        """Every pair's score; a projection for each slow source in use; interpolations and strided convolutions."""
-        used = list(self.pairs) if self.sources == "sum" else list({pair.target: pair for pair in self.pairs}.values())
+    def _interaction(self, width: int, lengths: tuple[int, ...], stored: bool) -> Cost:
+        """Every pair's score; a projection for each slow source in use; interpolations and strided convolutions.
+
+        Stored are a scoring network for any two streams and a shared projection, needed or not (official code).
+        """
+        if self.interaction == "none":
+            return Cost()
+        used = self.pairs if self.sources == "sum" else {pair.target: pair for pair in self.pairs}.values()
+        to_slow = [pair for pair in self.pairs if self.is_slow(pair.target)]
+        shared = self.interaction != "fast_to_slow" if stored else len(to_slow) < len(self.pairs)
+        slow_tokens = sum(lengths[source] for source in {p.source for p in used if p not in to_slow})
+        costs = [
+            (len(self.rates) ** 2 if stored else len(self.pairs)) * self._score(2 * width, width),
+            shared * linear(width, width, slow_tokens),
+            *(linear(self.kernel * width, width, (p in used) * lengths[p.target], bias=False) for p in to_slow),
+            *(product(lengths[p.source], lengths[p.target], width) for p in used if p not in to_slow),
+        ]
+        return total(costs)
+
+    def _score(self, inputs: int, width: int, tokens: int = 1) -> Cost:
+        """A small scoring network."""
         inner = self.score_width(width)
-        scores = len(self.pairs) * (2 * width * inner + inner)
-        projected = sum(lengths[source] * width**2 for source in {p.source for p in used if self.is_slow(p.source)})
-        return 2 * (scores + projected + sum(self._taken(width, lengths, pair) for pair in used))
+        return linear(inputs, inner, tokens) + linear(inner, 1, tokens)
 
-    def _taken(self, width: int, lengths: tuple[int, ...], pair: StreamPair) -> int:
-        """Multiply-adds of a strided convolution or of an interpolation."""
-        if self.is_slow(pair.target):
-            return lengths[pair.target] * self.kernel * width**2
-        return lengths[pair.source] * lengths[pair.target] * width
+    def _expert(self, width: int, length: int) -> Cost:
+        return attention(width, length) + 2 * norm(width) + feed_forward(width, self.expansion * width, length)
 
-    def _expert_flops(self, width: int, length: int) -> int:
-        """Attention and feed-forward network."""
-        return attention_flops(width, length) + 2 * length * width**2 * 2 * self.expansion
-
-    def _readout_flops(self, width: int, length: int) -> int:
-        """Weights of the tokens, and their weighted sum."""
-        inner = self.score_width(width)
-        weighing = {
-            "query": width**2 * (2 + 2 * length) + length * width,
-            "average": 0,
-            "linear": length * width,
-            "mlp": length * (width * inner + inner),
+    def _readout(self, width: int, length: int) -> Cost:
+        """Weights of the tokens, their weighted sum, and a norm."""
+        query = table(1, width) + 2 * linear(width, width) + 2 * linear(width, width, length)
+        weights = {
+            "query": query + product(1, width, length),
+            "average": Cost(),
+            "linear": linear(width, 1, length),
+            "mlp": self._score(width, width, length),
         }
-        return 2 * (weighing[self.readout] + length * width)
-
-
-def _chosen_expert(inference: settings.Inference | None) -> int | None:
-    return inference.expert if isinstance(inference, Inference) else None
+        return weights[self.readout] + product(1, length, width) + norm(width)
 
 
 # `official`: the authors' program on Kinetics-400 with ViT-B/16. `clean`: the method without its quirks, for
@@ -355,18 +277,16 @@ def _chosen_expert(inference: settings.Inference | None) -> int | None:
 # 5e-5 and the tower's at 0.06, HMDB-51 a decay of 0.1 (official configs). The official K400 config has no rates: those
 # of the others are taken. Its 64 videos are two processes' 32, which terms and gates of a batch see by themselves.
 PUBLISHED = {"epochs": 40, "warmup_epochs": 10, "lr": 1e-4, "tower_lr_ratio": 0.07, "batch": 64, "accumulate": 2}
-VIEWS = {"frames": 32}
+RATES = [2, 4, 8, 16]
+
+
+def _published(training: dict[str, Any]) -> dict[str, Any]:
+    return {**training, **PUBLISHED, "views": {**training["views"], "frames": 32}}
+
+
 PRESETS: dict[str, Preset] = {
-    "official": {
-        "config": {"tower": "tuned", "rates": [2, 4, 8, 16], "gate": "batch", "sources": "last", "diversity": "batch"},
-        # The only official evaluation that runs, the one inside training, does not mix CLIP's weights in.
-        "inference": {"clip_alpha": 1.0},
-        "recipe": {**MOTE_TRAINING, **PUBLISHED, "views": {**MOTE_TRAINING["views"], **VIEWS}},
-    },
+    # The only official evaluation that runs, the one inside training, does not mix CLIP's weights in.
+    "official": tuned(_published(MOTE_TRAINING), rates=RATES, gate="batch", sources="last", diversity="batch"),
     # Sources and losses stay the code's: the published numbers come from it, and none are known for the paper's form.
-    "clean": {
-        "config": {"tower": "tuned", "rates": [2, 4, 8, 16], "gate": "sample", "sources": "last", "diversity": "batch"},
-        "inference": {"clip_alpha": 1.0},
-        "recipe": {**CLEAN_TRAINING, **PUBLISHED, "views": {**CLEAN_TRAINING["views"], **VIEWS}},
-    },
+    "clean": tuned(_published(CLEAN_TRAINING), rates=RATES, gate="sample", sources="last", diversity="batch"),
 }

@@ -46,28 +46,35 @@ def windowed(frames_BTD: Tensor, rate: int) -> list[Tensor]:
     return [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True) if part.shape[1]]
 
 
-class RankGuidedMerging(nn.Module):
-    """Stream of one rate. Choosing has no gradient, so scores learn from the rank loss alone."""
+class Merging(nn.Module):
+    """Stream of one rate."""
 
-    def __init__(self, width: int, rate: int, config: Config) -> None:
+    def __init__(self, rate: int, config: Config) -> None:
         super().__init__()
         self.rate, self.config = rate, config
-        self.metric_proj = nn.Linear(width, width)
-        self.score_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1, bias=False))
 
     def forward(self, frames_BTD: Tensor, ranked: bool) -> MergedStream:
         """Stream of frames [B, T, D]; with its divergence if `ranked`."""
-        tokens, divergences = [], []
-        for windows_BnwD in windowed(frames_BTD, self.rate):
-            merged_BnKD, divergence_Bn = self._merge(windows_BnwD, ranked)
-            tokens.append(merged_BnKD.flatten(1, 2))
-            divergences.append(divergence_Bn)
+        merged = [self.merge(windows_BnwD, ranked) for windows_BnwD in windowed(frames_BTD, self.rate)]
+        tokens, divergences = zip(*merged, strict=True)
         divergence_BN = torch.cat(divergences, dim=1)
         mean = divergence_BN.mean() if divergence_BN.numel() else frames_BTD.new_zeros(())
-        return MergedStream(torch.cat(tokens, dim=1), mean)
+        return MergedStream(torch.cat([tokens_BnKD.flatten(1, 2) for tokens_BnKD in tokens], dim=1), mean)
 
-    def _merge(self, windows_BnwD: Tensor, ranked: bool) -> tuple[Tensor, Tensor]:
-        """Tokens of windows of one length, and the divergence [B, n or 0] of windows that lost tokens."""
+    def merge(self, windows_BnwD: Tensor, ranked: bool) -> tuple[Tensor, Tensor]:
+        """Tokens [B, n, K, D] of windows of one length, and the divergence [B, n or 0] of ranked ones."""
+        raise NotImplementedError
+
+
+class RankGuidedMerging(Merging):
+    """Best frames with a share of the others. Choosing has no gradient: scores learn from the rank loss alone."""
+
+    def __init__(self, width: int, rate: int, config: Config) -> None:
+        super().__init__(rate, config)
+        self.metric_proj = nn.Linear(width, width)
+        self.score_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1, bias=False))
+
+    def merge(self, windows_BnwD: Tensor, ranked: bool) -> tuple[Tensor, Tensor]:
         config, length = self.config, windows_BnwD.shape[2]
         if length <= config.keep:
             return windows_BnwD, windows_BnwD.new_zeros(len(windows_BnwD), 0)
@@ -118,18 +125,12 @@ PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class PlainMerging(nn.Module):
-    """Stream of one rate without parameters: the first frame, the mean or the maximum of each window."""
+class PlainMerging(Merging):
+    """The first frame, the mean or the maximum of each window, without parameters and ranking."""
 
-    def __init__(self, rate: int, config: Config) -> None:
-        super().__init__()
-        self.rate, self.aggregation = rate, config.aggregation
-
-    def forward(self, frames_BTD: Tensor, ranked: bool) -> MergedStream:
-        """Stream of frames [B, T, D]; there is no ranking."""
-        merge = PLAIN[self.aggregation]
-        tokens = [merge(windows_BnwD) for windows_BnwD in windowed(frames_BTD, self.rate)]
-        return MergedStream(torch.cat(tokens, dim=1), frames_BTD.new_zeros(()))
+    def merge(self, windows_BnwD: Tensor, ranked: bool) -> tuple[Tensor, Tensor]:
+        tokens_BnD = PLAIN[self.config.aggregation](windows_BnwD)
+        return tokens_BnD[:, :, None], windows_BnwD.new_zeros(len(windows_BnwD), 0)
 
 
 # --- Interaction of streams -------------------------------------------------------------------------------------------
@@ -140,10 +141,10 @@ class Interaction(nn.Module):
 
     def __init__(self, width: int, config: Config) -> None:
         super().__init__()
-        self.config, self.pairs, inner = config, config.pairs, config.score_width(width)
+        self.config, self.pairs = config, config.pairs
         # A dictionary has the state-dict names of a list, and entries can be deleted for the test.
         self.score_mlps = nn.ModuleDict(
-            {str(i): _score_mlp(width, inner) for i in range(len(config.rates) ** 2)},
+            {str(i): scoring(2 * width, width, config).append(nn.Sigmoid()) for i in range(len(config.rates) ** 2)}
         )
         if config.interaction != "fast_to_slow":
             self.slow2fast = nn.ModuleDict({"proj": nn.Conv1d(width, width, 1)})
@@ -163,10 +164,9 @@ class Interaction(nn.Module):
         # The stack only serves the decision: weights taken from it would give idle pairs gradients of 0, hence decay.
         chosen_PB = self.chosen(torch.stack(scores).detach())
         projected: dict[int, Tensor] = {}
-        for pair, score_B, chosen_B, used in zip(
-            self.pairs, scores, chosen_PB, chosen_PB.any(dim=1).tolist(), strict=True
-        ):
-            if used:
+        used = chosen_PB.any(dim=1).tolist()
+        for pair, score_B, chosen_B, is_used in zip(self.pairs, scores, chosen_PB, used, strict=True):
+            if is_used:
                 update_BLD = self._update(pair, streams, projected)
                 taking[pair.target] = taking[pair.target] + (score_B * chosen_B)[:, None, None] * update_BLD
         return taking
@@ -214,8 +214,10 @@ class Interaction(nn.Module):
             del self.slow2fast
 
 
-def _score_mlp(width: int, inner: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(2 * width, inner), nn.ReLU(), nn.Linear(inner, 1), nn.Sigmoid())
+def scoring(inputs: int, width: int, config: Config) -> nn.Sequential:
+    """A small network from vectors to scores."""
+    inner = config.score_width(width)
+    return nn.Sequential(nn.Linear(inputs, inner), nn.ReLU(), nn.Linear(inner, 1))
 
 
 def _name(pair: StreamPair) -> str:
@@ -277,20 +279,14 @@ class WeightedReadout(nn.Module):
 
     def __init__(self, width: int, config: Config) -> None:
         super().__init__()
-        inner = config.score_width(width)
-        self.score: nn.Module | None = None
-        if config.readout == "linear":
-            self.score = nn.Linear(width, 1)
-        elif config.readout == "mlp":
-            self.score = nn.Sequential(nn.Linear(width, inner), nn.ReLU(), nn.Linear(inner, 1))
+        if config.readout != "average":
+            self.score = nn.Linear(width, 1) if config.readout == "linear" else scoring(width, width, config)
         self.ln = nn.LayerNorm(width)
 
     def forward(self, tokens_BLD: Tensor) -> tuple[Tensor, Tensor]:
         """Vector [B, D] and the weight [B, L] of every token."""
-        scored = (
-            tokens_BLD.new_zeros(tokens_BLD.shape[:2]) if self.score is None else self.score(tokens_BLD).squeeze(-1)
-        )
-        weights_BL = scored.softmax(dim=-1)
+        scored_BL = self.score(tokens_BLD)[..., 0] if hasattr(self, "score") else torch.zeros_like(tokens_BLD[..., 0])
+        weights_BL = scored_BL.softmax(dim=-1)
         return self.ln((weights_BL[:, None] @ tokens_BLD).squeeze(1)), weights_BL
 
 
@@ -314,9 +310,8 @@ class Experts(nn.Module):
 
     def forward(self, streams: Sequence[Tensor]) -> Readout:
         """Read-out of streams [B, L, D], one for each expert."""
-        outputs, branches = zip(
-            *(expert(stream_BLD) for expert, stream_BLD in zip(self.experts, streams, strict=True)), strict=True
-        )
+        pairs = [expert(stream_BLD) for expert, stream_BLD in zip(self.experts, streams, strict=True)]
+        outputs, branches = zip(*pairs, strict=True)
         tokens_BLD = torch.cat(outputs, dim=1)
         video_BD, weights_BL = self.readout_gate(tokens_BLD)
         own = weights_BL.split([stream_BLD.shape[1] for stream_BLD in streams], dim=1)

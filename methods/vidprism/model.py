@@ -76,18 +76,18 @@ class Model(contract.Model):
         The scale is stored in official checkpoints, but the linear classifier has none, and with class texts it stays
         CLIP's.
         """
-        config = self.config
-        unused = ["head.dynamic_interaction.", "clip.logit_scale"]
-        if not config.rank_weight:
-            unused.append("head.pooling_layers.")
-        if config.rates[0] == config.keep:  # nothing is merged
-            unused.append("head.pooling_layers.0.")
-        if len(config.rates) == 1:  # a single stream may be a single token, whose weight is always 1
-            unused.append("head.mote.readout_gate.")
-        if config.classifier == "linear" and not config.contrastive_weight:
-            unused.append("head.projection_head.")
+        config, merging = self.config, "head.pooling_layers."
+        unused = {
+            "head.dynamic_interaction.": True,
+            "clip.logit_scale": True,
+            merging: not config.rank_weight,
+            f"{merging}0.": config.rates[0] == config.keep,  # nothing is merged
+            "head.mote.readout_gate.": len(config.rates) == 1,  # a stream of a single token, whose weight is always 1
+            "head.projection_head.": config.classifier == "linear" and not config.contrastive_weight,
+        }
+        prefixes = tuple(prefix for prefix, is_unused in unused.items() if is_unused)
         trainable = (name for name, parameter in self.named_parameters() if parameter.requires_grad)
-        return {name for name in trainable if name.startswith(tuple(unused))}
+        return {name for name in trainable if name.startswith(prefixes)}
 
     def expert_parameters(self) -> Sequence[Mapping[str, Tensor]]:
         experts = list(self.head.mote.experts) if self.config.experts else []

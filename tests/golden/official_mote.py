@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bench.checkpoints.heads import HEADS
 from bench.core.errors import UserError
 from bench.models.backbones import Backbone, backbone
 from bench.models.clip import Clip
@@ -28,7 +29,6 @@ from bench.models.state_dicts import (
 )
 from methods.mote.config import Config
 from methods.mote.model import Model
-from methods.mote.official import additions, choices, refuse_skewed
 
 HEAD_CHANNELS = 64  # of an attention head, in all towers of CLIP
 
@@ -46,10 +46,10 @@ def official_mote(model_state: State, head_state: State, clip: Clip) -> Official
     Raises UserError for missing, left-over or wrongly shaped tensors, and for a head without experts.
     """
     tower, head = tensors(model_state), tensors(head_state)
-    model = Model(Config.model_validate({"tower": "tuned", **choices(head)}), clip)
-    refuse_skewed(head)
+    model = Model(Config.model_validate({"tower": "tuned", **HEADS["mote"].choices(head)}), clip)
+    HEADS["mote"].refuse(head)
     sources_SD = head.pop(SOURCES, None)
-    fixed = additions(head)
+    fixed = HEADS["mote"].additions(head)
     head = {name: tensor for name, tensor in head.items() if name not in fixed}
     own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("head.")}
     refuse_differences(own, trained_names({}, head), "not the head of this model", HEAD)

@@ -50,7 +50,7 @@ def test_declarations_import_no_torch() -> None:
 def test_every_field_says_its_meaning_and_ends_with_its_source_in_brackets(name: str) -> None:
     for model in (method(name).config, method(name).inference):
         for field, info in model.model_fields.items():
-            assert re.fullmatch(r".+ \(.+\)", info.description or ""), f"{name}: {model.__name__}.{field}"
+            assert re.fullmatch(r"(?s).+\s\(.+\)", info.description or ""), f"{name}: {model.__name__}.{field}"
 
 
 def test_other_packages_register_methods_but_replace_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.checkpoints.heads import HEADS
 from bench.commands.app import main
 from bench.core.errors import UserError
 from bench.models.backbones import backbone
@@ -26,7 +27,6 @@ from bench.models.clip import load_clip
 from bench.models.state_dicts import HEAD, TOWER, official_names
 from bench.store.records import Store
 from methods.contract import build_model
-from methods.vidprism import official
 from methods.vidprism.config import Config, Inference, StreamPair
 from methods.vidprism.head import Interaction, PlainMerging, RankGuidedMerging, VidPrismHead, divergence, interpolation
 from methods.vidprism.model import DIVERSITY, Model, balance
@@ -497,7 +497,7 @@ def test_a_single_stream_is_no_choice_of_experts() -> None:
 def checkpoint(**choices: Any) -> dict[str, Any]:
     """As the official trainer saves it."""
     tower, made = official_names(build(tower="tuned", **choices).trained_state())
-    return {"epoch": 7, TOWER: tower, HEAD: {**made, **official.additions(made)}}
+    return {"epoch": 7, TOWER: tower, HEAD: {**made, **HEADS["vidprism"].additions(made)}}
 
 
 @pytest.mark.parametrize("choices", [{}, {"rates": [2, 4, 8]}, {"classifier": "text"}])
@@ -526,8 +526,8 @@ def test_heads_whose_rates_cannot_be_told_are_refused() -> None:
     made = checkpoint()[HEAD]
     strange = {name.replace("0->2", "0->1"): tensor for name, tensor in made.items()}
     with pytest.raises(UserError, match=r"0->1, 0->3, 1->2, 1->3 are not those of rates \[2, 4, 8, 16\]"):
-        official.choices(strange)
+        HEADS["vidprism"].choices(strange)
     with pytest.raises(UserError, match="rates of 5 experts are not known"):
-        official.choices({"mote.experts.4.ln_1.bias": torch.zeros(D)})
+        HEADS["vidprism"].choices({"mote.experts.4.ln_1.bias": torch.zeros(D)})
     with pytest.raises(UserError, match="the head has no experts"):
-        official.choices({})
+        HEADS["vidprism"].choices({})

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bench.checkpoints.heads import HEADS
 from bench.checkpoints.official import _fitting, _model
 from bench.core.errors import UserError
 from bench.models.backbones import supported_names
 from bench.models.state_dicts import SOURCES, State, collapsed, official_names
-from methods.dense_temporal import official as text4vis
-from methods.mote import official as mote
 from tests.official_files import golden, head_state
+
+mote, text4vis = HEADS["mote"], HEADS["text4vis"]
 
 
 def published(method: str, backbone: str, **choices: int) -> tuple[State, State]:
@@ -53,6 +54,6 @@ def test_collapsed_experts_are_a_dense_head_with_their_plain_mean() -> None:
 
 def test_unequal_merge_weights_are_refused() -> None:
     head = golden("ckpt.fusion_model_state_dict.")
-    mote.refuse_skewed(head)
+    mote.refuse(head)
     with pytest.raises(UserError, match="not merged equally"):
-        mote.refuse_skewed({**head, "transformer.resblocks.0.mlp.mote_fusion_weight": torch.ones(4)})
+        mote.refuse({**head, "transformer.resblocks.0.mlp.mote_fusion_weight": torch.ones(4)})

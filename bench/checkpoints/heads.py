@@ -1,0 +1,109 @@
+"""Heads of official checkpoints: the config that each was built with, and what it holds beside parameters.
+
+Sizes are inferred from the tensors' shapes. Legend: E experts, D joint CLIP width, C classes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from bench.core.errors import UserError
+from bench.models.state_dicts import HEAD, State, layers_in
+from methods.registry import method
+from methods.vidprism.config import Config as VidPrism
+
+LAYER, EXPERT = r"transformer\.resblocks\.(\d+)\.", r"transformer\.resblocks\.\d+\.mlp\.fc_up\.(\d+)\."
+CONVOLUTION = r"dynamic_interaction\.fast2slow_ops\.(.+?)\."
+TEXT_NORM = "projection_head.3.weight"  # of VidPrism's head for class texts
+# Rates are not in the file: those of the official configs, which have one choice for each number of experts.
+RATES = {1: (4,), 2: (2, 8), 3: (2, 4, 8), 4: (2, 4, 8, 16)}
+UNUSED_CLASSES = 400  # of the linear classifier that VidPrism's official head for class texts has and does not use
+
+
+class OfficialHead(NamedTuple):
+    """Official layout of a method's head."""
+
+    choices: Callable[[State], dict[str, Any]]  # config of a head; raises UserError for a head of another kind
+    additions: Callable[[State], State] = lambda head: {}  # tensors besides the parameters, as a new head has them
+    refuse: Callable[[State], None] = lambda head: None  # raises UserError for additions that cannot be left out
+    bound_classes: Callable[[State], int] = lambda head: 0  # number of classes of a class-bound part
+    inference: Mapping[str, Any] = {}  # choices of the official test programs that are not the defaults
+    has_sources: bool = False  # True: it keeps the class features of its training set
+
+
+def official_head(method_name: str) -> OfficialHead:
+    """Layout of a method's head. Raises UserError for a method without one."""
+    if method_name not in HEADS:
+        method(method_name)  # a misspelt name is another mistake
+        raise UserError(f"'{method_name}' has no official layout here", where="--method", allowed=HEADS)
+    return HEADS[method_name]
+
+
+def _dense(head: State) -> dict[str, int]:
+    """Of Text4Vis, and of MoTE's dense rows."""
+    if any(".mlp.fc_up." in name for name in head):
+        raise UserError("the head has experts", where=HEAD, hint="import it as mote, or merge them with --collapse")
+    if not (layers := layers_in(head, LAYER)):
+        raise UserError("the head has no temporal transformer", where=HEAD, hint="expected transformer.resblocks.0...")
+    return {"layers": layers}
+
+
+def _mote(head: State) -> dict[str, int]:
+    if not (experts := layers_in(head, EXPERT)):
+        raise UserError("the head has no experts", where=HEAD, hint="dense heads belong to text4vis or dense_temporal")
+    return {"layers": layers_in(head, LAYER), "num_experts": experts}
+
+
+def _merge_logits(head: State) -> State:
+    """Logits [E] of each layer's merge weights, fixed at 0."""
+    found = _mote(head)
+    names = (f"transformer.resblocks.{layer}.mlp.mote_fusion_weight" for layer in range(found["layers"]))
+    return {name: torch.zeros(found["num_experts"]) for name in names}
+
+
+def _refuse_skewed(head: State) -> None:
+    if skewed := [name for name in _merge_logits(head) if name in head and head[name].any()]:
+        raise UserError(f"{skewed[0]} is not 0: these experts were not merged equally", where=HEAD)
+
+
+def _vidprism(head: State) -> dict[str, Any]:
+    """No weights have been published."""
+    if not (experts := layers_in(head, r"mote\.experts\.(\d+)\.")):
+        raise UserError("the head has no experts", where=HEAD, hint="expected VidPrism's: mote.experts.0...")
+    if experts not in RATES:
+        hint = "the file does not say them, and no official config has as many"
+        raise UserError(f"rates of {experts} experts are not known", where=HEAD, allowed=map(str, RATES), hint=hint)
+    chosen = {"rates": list(RATES[experts]), "classifier": "text" if TEXT_NORM in head else "linear"}
+    config = VidPrism.model_validate(chosen)
+    own = {f"{pair.source}->{pair.target}" for pair in config.pairs if config.is_slow(pair.target)}
+    found = {match[1] for name in head if (match := re.match(CONVOLUTION, name))}
+    if own != found:
+        raise UserError(
+            f"its convolutions {', '.join(sorted(found)) or '(none)'} are not those of rates {chosen['rates']}",
+            where=HEAD,
+            hint="other rates than the official configs' cannot be read from a file",
+        )
+    return chosen
+
+
+def _unused_classifier(head: State) -> State:
+    if TEXT_NORM not in head:
+        return {}
+    return {"head.weight": torch.zeros(UNUSED_CLASSES, len(head[TEXT_NORM])), "head.bias": torch.zeros(UNUSED_CLASSES)}
+
+
+def _classes(head: State) -> int:
+    return 0 if TEXT_NORM in head or "head.weight" not in head else len(head["head.weight"])
+
+
+HEADS = {
+    "mote": OfficialHead(_mote, _merge_logits, _refuse_skewed, inference={"clip_alpha": 0.99}, has_sources=True),
+    "text4vis": OfficialHead(_dense),
+    "dense_temporal": OfficialHead(_dense),
+    # The evaluation inside VidPrism's training has a clip_alpha of 1.
+    "vidprism": OfficialHead(_vidprism, _unused_classifier, bound_classes=_classes, inference={"clip_alpha": 0.99}),
+}
