@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 PROJECT = ("bench", "methods")
 NEUTRAL_FILE = Path(__file__).parents[1] / "assets" / "neutral.json"
@@ -35,6 +35,11 @@ def digest(value: object) -> str:
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def setting(default: Any, description: str, **more: Any) -> Any:
+    """A key of a suite or a site: its default and its meaning, for the reference and for errors."""
+    return Field(default=default, description=description, **more)
 
 
 class Identified(BaseModel):

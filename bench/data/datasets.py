@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 
 from bench.core.errors import UserError, unknown
 from bench.core.files import ASSETS, expanded, not_found
-from bench.core.identity import digest
+from bench.core.identity import digest, setting
 from bench.data.lists import Entry, Listing, Split, read_classes, read_json, read_list, read_names
 from bench.data.manifest import FileProgress, Manifest
 from bench.video.source import Source, inside
@@ -40,19 +40,19 @@ class Dataset(BaseModel):
     buildable: ClassVar[bool] = False  # `build` can make missing videos
 
     name: str = Field(description="name of the dataset; the suite fills it in")
-    folder: str = Field(default="", description="folder of the declaring file; the suite fills it in")
-    like: str = Field(default="", description="shipped dataset whose settings are the defaults")
+    folder: str = setting("", "folder of the declaring file; the suite fills it in")
+    like: str = setting("", "shipped dataset whose settings are the defaults")
     root: str = Field(description="folder of the videos")
-    lists: str = Field(default="", description="folder of the lists and classes, before the declaring file's")
+    lists: str = setting("", "folder of the lists and classes, before the declaring file's")
     classes: str = Field(description="CSV file with the header id,name, or the JSON of SSv2 or ActivityNet")
-    variants: dict[str, str] = Field(default={}, description="label variant -> CSV with other spellings of the classes")
+    variants: dict[str, str] = setting({}, "label variant -> CSV with other spellings of the classes")
     splits: Annotated[dict[str, Split], MinLen(1)] = Field(description="split name -> list file, or how it is read")
-    known_bad: tuple[str, ...] = Field(default=(), description="undecodable videos, as in the lists, or a file of them")
-    frames: str = Field(default="", description="videos are folders of frames with such names, e.g. img_{:05d}.jpg")
-    first: int = Field(default=1, description="number of the first frame file")
-    places: tuple[str, ...] = Field(default=("{path}",), min_length=1, description="where a listed video may lie")
-    ranking: str = Field(default="", description="split whose frequencies rank classes into base and novel, or train")
-    disjoint: tuple[tuple[str, str], ...] = Field(default=(), description="splits that must not share videos")
+    known_bad: tuple[str, ...] = setting((), "undecodable videos, as in the lists, or a file of them")
+    frames: str = setting("", "videos are folders of frames with such names, e.g. img_{:05d}.jpg")
+    first: int = setting(1, "number of the first frame file")
+    places: tuple[str, ...] = setting(("{path}",), "where a listed video may lie", min_length=1)
+    ranking: str = setting("", "split whose frequencies rank classes into base and novel, or train")
+    disjoint: tuple[tuple[str, str], ...] = setting((), "splits that must not share videos")
 
     _names: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
     _listings: dict[str, Listing] = PrivateAttr(default_factory=dict)

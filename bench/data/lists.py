@@ -27,6 +27,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bench.core.errors import UserError
+from bench.core.identity import setting
 from bench.video.source import refuse_escape
 
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
@@ -51,18 +52,14 @@ class Split(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     list: tuple[str, ...] = Field(min_length=1, description="list files; `*` stands for any characters")
-    format: Literal["labelled", "ucf", "hmdb", "kinetics", "ssv2", "activitynet", "activitynet-instances"] = Field(
-        default="labelled", description="format of the list files (docs/add_a_dataset.md)"
+    format: Literal["labelled", "ucf", "hmdb", "kinetics", "ssv2", "activitynet", "activitynet-instances"] = setting(
+        "labelled", "format of the list files (docs/add_a_dataset.md)"
     )
-    select: str = Field(
-        default="", description="rows to keep: hmdb 1, 2 or 12, kinetics' split column, activitynet's subset"
-    )
-    subset: bool = Field(default=False, description="entries of classes that are not among the dataset's are left out")
-    min_frames: int = Field(default=0, description="entries whose list gives fewer frames are left out")
-    videos: tuple[int, ...] = Field(default=(), description="numbers of videos in known copies")
-    per_class: tuple[int, int] | None = Field(
-        default=None, description="fewest and most videos of a class in known copies"
-    )
+    select: str = setting("", "rows to keep: hmdb 1, 2 or 12, kinetics' split column, activitynet's subset")
+    subset: bool = setting(False, "entries of classes that are not among the dataset's are left out")
+    min_frames: int = setting(0, "entries whose list gives fewer frames are left out")
+    videos: tuple[int, ...] = setting((), "numbers of videos in known copies")
+    per_class: tuple[int, int] | None = setting(None, "fewest and most videos of a class in known copies")
 
     @model_validator(mode="before")
     @classmethod

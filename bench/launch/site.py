@@ -14,9 +14,10 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 from platformdirs import user_config_path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from bench.core.errors import UserError
+from bench.core.identity import setting
 from bench.suite.named_protocols import merged
 from bench.suite.resources import Count, JobResources, Line, Minutes, Resources
 from bench.suite.yaml_lines import KeyPath, load_yaml, validate
@@ -32,19 +33,15 @@ class Site(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    python: Line | None = Field(default=None, description="command that starts Python on the nodes; none: this Python")
-    setup: list[Line] = Field(default=[], description="shell lines before each job")
-    max_array: Count | None = Field(default=None, description="most tasks of an array; none: Slurm is asked")
-    parallel: Count | None = Field(default=256, description="tasks of an array that run at once; none: no limit")
-    pack: Minutes = Field(default=10, description="small stages share a job of about this length; 0: no sharing")
-    pack_most: Count = Field(default=100, description="most stages in a job")
-    signal: Annotated[int, Ge(10)] = Field(
-        default=120, description="seconds before its time limit at which a job is told to save"
-    )
-    attempts: Count = Field(
-        default=3, description="most attempts at a stage; an interrupted one that made progress does not count"
-    )
-    resources: JobResources = Field(default={}, description="for `all`, a kind of stage, or the finalizer (`report`)")
+    python: Line | None = setting(None, "command that starts Python on the nodes; none: this Python")
+    setup: list[Line] = setting([], "shell lines before each job")
+    max_array: Count | None = setting(None, "most tasks of an array; none: Slurm is asked")
+    parallel: Count | None = setting(256, "tasks of an array that run at once; none: no limit")
+    pack: Minutes = setting(10, "small stages share a job of about this length; 0: no sharing")
+    pack_most: Count = setting(100, "most stages in a job")
+    signal: Annotated[int, Ge(10)] = setting(120, "seconds before its time limit at which a job is told to save")
+    attempts: Count = setting(3, "most attempts at a stage; an interrupted one that made progress does not count")
+    resources: JobResources = setting({}, "for `all`, a kind of stage, or the finalizer (`report`)")
 
 
 def load_site(path: Path | None) -> Site:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, MinLen
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from bench.core.identity import Identified
+from bench.core.identity import Identified, setting
 from bench.suite.resources import JobResources, StageResources
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$")]
@@ -24,54 +24,51 @@ class _Declared(BaseModel):
 class Row(_Declared):
     """One line of the tables: a method with its settings, multiplied by its axes."""
 
-    label: str | None = Field(default=None, description="name in tables and figures; none: the row's key")
+    label: str | None = setting(None, "name in tables and figures; none: the row's key")
     method: str = Field(description="method by name: `run_suite.py list methods`")
-    fidelity: Fidelity | None = Field(default=None, description="preset below this row's settings; none: the suite's")
-    init_from: Name | None = Field(
-        default=None,
-        description="row further up, of the same method, config and backbone. This row's training begins with the "
-        "weights of that row's training of the same seed and the same values on common axes; class-bound weights "
-        "begin anew",
+    fidelity: Fidelity | None = setting(None, "preset below this row's settings; none: the suite's")
+    init_from: Name | None = setting(
+        None,
+        "row further up, of the same method, config and backbone. This row's training begins with the weights of "
+        "that row's training of the same seed and the same values on common axes; class-bound weights begin anew",
     )
-    config: Settings = Field(default={}, description="method settings that change training: the method's Config")
-    inference: Settings = Field(default={}, description="method settings of the test alone: the method's Inference")
-    recipe: Settings = Field(default={}, description="recipe keys of this row, on top of the suite's")
-    protocol: Settings = Field(default={}, description="protocol keys of this row, on top of every protocol's")
-    protocols: list[Name] = Field(default=[], description="protocols that measure this row; none: all of the suite's")
-    axes: dict[str, Axis] = Field(
-        default={},
-        description="axes of this row: a field (`config.layers`, `recipe.lr`, `inference.tfm`, `protocol.templates`, "
+    config: Settings = setting({}, "method settings that change training: the method's Config")
+    inference: Settings = setting({}, "method settings of the test alone: the method's Inference")
+    recipe: Settings = setting({}, "recipe keys of this row, on top of the suite's")
+    protocol: Settings = setting({}, "protocol keys of this row, on top of every protocol's")
+    protocols: list[Name] = setting([], "protocols that measure this row; none: all of the suite's")
+    axes: dict[str, Axis] = setting(
+        {},
+        "axes of this row: a field (`config.layers`, `recipe.lr`, `inference.tfm`, `protocol.templates`, "
         "`protocols.<name>.views.frames`) and its values, or a name and named bundles of fields",
     )
-    resources: StageResources = Field(
-        default={}, description="what this row's jobs ask of Slurm, on top of the suite's"
-    )
+    resources: StageResources = setting({}, "what this row's jobs ask of Slurm, on top of the suite's")
 
 
 class Measurement(Identified):
     """Settings of a profile's measurements."""
 
-    batches: tuple[Count, ...] = Field(default=(1,), description="videos at once; none: nothing is timed")
-    precisions: Annotated[tuple[Literal["fp32", "bf16", "fp16"], ...], MinLen(1)] = Field(
-        default=("fp32",), description="of matrix products, each measured"
+    batches: tuple[Count, ...] = setting((1,), "videos at once; none: nothing is timed")
+    precisions: Annotated[tuple[Literal["fp32", "bf16", "fp16"], ...], MinLen(1)] = setting(
+        ("fp32",), "of matrix products, each measured"
     )
-    device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field(
-        default="auto", description="cpu, cuda, cuda:1 ...; auto: that of the launch"
+    device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = setting(
+        "auto", "cpu, cuda, cuda:1 ...; auto: that of the launch"
     )
-    threads: Annotated[int, Ge(0)] = Field(default=0, description="CPU threads; 0: those of the launch")
-    seconds: Annotated[float, Gt(0)] = Field(default=0.5, description="of each measurement, about")
+    threads: Annotated[int, Ge(0)] = setting(0, "CPU threads; 0: those of the launch")
+    seconds: Annotated[float, Gt(0)] = setting(0.5, "of each measurement, about")
 
 
 class Profile(Measurement):
     """Profiles of rows: the costs of their methods."""
 
-    frames: Annotated[int, Ge(1)] | None = Field(
-        default=None, description="frames of a view; none: as under the first closed-set protocol"
+    frames: Annotated[int, Ge(1)] | None = setting(
+        None, "frames of a view; none: as under the first closed-set protocol"
     )
-    views: Annotated[int, Ge(1)] | None = Field(
-        default=None, description="views of a video; none: as under the first closed-set protocol"
+    views: Annotated[int, Ge(1)] | None = setting(
+        None, "views of a video; none: as under the first closed-set protocol"
     )
-    rows: list[Name] = Field(default=[], description="rows that are profiled; none: all")
+    rows: list[Name] = setting([], "rows that are profiled; none: all")
 
     @property
     def measurement(self) -> Measurement:
@@ -87,31 +84,29 @@ class Published(_Declared):
 
     row: str = Field(description="row that the numbers belong to")
     where: Annotated[dict[str, str | int], MinLen(1)] = Field(description="column of results.csv -> value, as printed")
-    point: dict[str, Any] = Field(default={}, description="axis -> value of the points that they belong to")
+    point: dict[str, Any] = setting({}, "axis -> value of the points that they belong to")
 
 
 class Report(_Declared):
     """Contents of the report besides the tables."""
 
-    join: str | None = Field(default=None, description="axis along which points of the trade-off plot are joined")
-    reference: Name | None = Field(default=None, description="row drawn as the reference point")
-    experts: list[Name] = Field(default=[], description="rows whose experts are evaluated and compared one by one")
-    feature: Literal["t", "z", "last_ffn_branch"] = Field(
-        default="t",
-        description="feature that the similarity heatmap compares: `t` temporal feature, `z` video embedding, "
+    join: str | None = setting(None, "axis along which points of the trade-off plot are joined")
+    reference: Name | None = setting(None, "row drawn as the reference point")
+    experts: list[Name] = setting([], "rows whose experts are evaluated and compared one by one")
+    feature: Literal["t", "z", "last_ffn_branch"] = setting(
+        "t",
+        "feature that the similarity heatmap compares: `t` temporal feature, `z` video embedding, "
         "`last_ffn_branch` what the last expert layer adds (MoTE, Fig. 7)",
     )
-    maps: Annotated[int, Ge(0)] = Field(
-        default=0, description="number of videos for which the page shows what each expert looks at (MoTE, Fig. 6)"
+    maps: Annotated[int, Ge(0)] = setting(
+        0, "number of videos for which the page shows what each expert looks at (MoTE, Fig. 6)"
     )
-    experts_protocol: Name | None = Field(default=None, description="protocol whose videos the similarity heatmap uses")
-    published: list[Published] = Field(default=[], description="published numbers that belong to the rows")
-    compare: list[tuple[Name, Name]] = Field(
-        default=[], description="pairs of rows that are tested against each other, also class by class"
+    experts_protocol: Name | None = setting(None, "protocol whose videos the similarity heatmap uses")
+    published: list[Published] = setting([], "published numbers that belong to the rows")
+    compare: list[tuple[Name, Name]] = setting(
+        [], "pairs of rows that are tested against each other, also class by class"
     )
-    profile: Profile | None = Field(
-        default=None, description="costs of the rows; `{}` measures with all defaults, none does not measure"
-    )
+    profile: Profile | None = setting(None, "costs of the rows; `{}` measures with all defaults, none does not measure")
 
     def profiles(self, row: str) -> bool:
         """Tells whether a row is profiled."""
@@ -122,25 +117,23 @@ class SuiteFile(_Declared):
     """The keys of a suite file."""
 
     title: str = Field(description="headline of the report")
-    description: str = Field(default="", description="text below the headline")
-    fidelity: Fidelity | None = Field(
-        default=None,
-        description="preset below the settings of all rows: `official`, as the authors' program, or `clean`, "
-        "for a fair comparison; some methods have more",
+    description: str = setting("", "text below the headline")
+    fidelity: Fidelity | None = setting(
+        None,
+        "preset below the settings of all rows: `official`, as the authors' program, or `clean`, for a fair "
+        "comparison; some methods have more",
     )
-    world: str | None = Field(
-        default=None, description="world that replaces data, backbone and schedule: `glyphs` (docs/glyph_world.md)"
+    world: str | None = setting(None, "world that replaces data, backbone and schedule: `glyphs` (docs/glyph_world.md)")
+    seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] = setting(
+        [0], "seeds of the trainings; each row is trained once for each"
     )
-    seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] = Field(
-        default=[0], description="seeds of the trainings; each row is trained once for each"
-    )
-    datasets: dict[Name, Settings] = Field(default={}, description="own datasets, and places of the public ones")
-    recipe: Settings = Field(default={}, description="recipe of every row")
-    protocol: Settings = Field(default={}, description="defaults of every protocol")
+    datasets: dict[Name, Settings] = setting({}, "own datasets, and places of the public ones")
+    recipe: Settings = setting({}, "recipe of every row")
+    protocol: Settings = setting({}, "defaults of every protocol")
     protocols: Annotated[dict[Name, Settings], MinLen(1)] = Field(
         description="columns of the tables: a named protocol (`use: mote/k400-4x3`), keys of a protocol, or both"
     )
     rows: Annotated[dict[Name, Row], MinLen(1)] = Field(description="lines of the tables")
-    axes: dict[str, Axis] = Field(default={}, description="axes of every row")
-    report: Report = Field(default=Report(), description="contents of the report besides the tables")
-    resources: JobResources = Field(default={}, description="what Slurm jobs ask for, on top of the site's")
+    axes: dict[str, Axis] = setting({}, "axes of every row")
+    report: Report = setting(Report(), "contents of the report besides the tables")
+    resources: JobResources = setting({}, "what Slurm jobs ask for, on top of the site's")

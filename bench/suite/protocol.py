@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bench.core.identity import Identified
+from bench.core.identity import Identified, setting
 from bench.video.views import TestViews
 
 Role = Literal["closed-set", "zero-shot", "base", "novel"]
@@ -21,20 +21,20 @@ class Part(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dataset: str | None = Field(default=None, description="dataset of this part; none: the protocol's")
-    split: str | None = Field(default=None, description="split of this part; none: the protocol's")
+    dataset: str | None = setting(None, "dataset of this part; none: the protocol's")
+    split: str | None = setting(None, "split of this part; none: the protocol's")
 
 
 class Scoring(Identified):
     """The part of a protocol that an evaluation reads; the videos, names and prompts reach it as its inputs."""
 
-    half: Generator | None = Field(
-        default=None, description="mean over ten draws of half of the classes, drawn as Text4Vis or Open-VCLIP do"
+    half: Generator | None = setting(
+        None, "mean over ten draws of half of the classes, drawn as Text4Vis or Open-VCLIP do"
     )
-    views: TestViews = Field(default=TestViews(), description="frames, clips and crops of a test video")
-    fusion: Fusion = Field(
-        default="double_softmax",
-        description="rule that makes one score of those of the views: `double_softmax` (MoTE, BIKE), `feature_mean` "
+    views: TestViews = setting(TestViews(), "frames, clips and crops of a test video")
+    fusion: Fusion = setting(
+        "double_softmax",
+        "rule that makes one score of those of the views: `double_softmax` (MoTE, BIKE), `feature_mean` "
         "(Text4Vis), `softmax_sum` (X-CLIP, ViFi-CLIP), `logit_sum` (Open-VCLIP), `cos_mean` (half-class routine)",
     )
 
@@ -52,15 +52,13 @@ class Protocol(Scoring):
         "a dataset's classes with more (`base`) or fewer (`novel`) training videos"
     )
     dataset: str = Field(description="dataset that is measured")
-    split: str = Field(default="test", description="split that is measured")
-    over: tuple[Part, ...] = Field(default=(), description="parts whose mean is the number, e.g. three official splits")
-    labels: str = Field(default="", description="label variant: another spelling of the class names")
-    vocabulary: tuple[str, ...] = Field(
-        default=(), description="other datasets whose class names are candidates as well (MoTE, Sec. 3.4)"
+    split: str = setting("test", "split that is measured")
+    over: tuple[Part, ...] = setting((), "parts whose mean is the number, e.g. three official splits")
+    labels: str = setting("", "label variant: another spelling of the class names")
+    vocabulary: tuple[str, ...] = setting(
+        (), "other datasets whose class names are candidates as well (MoTE, Sec. 3.4)"
     )
-    templates: str = Field(
-        default="mote28", description="set of prompt templates of the candidate class texts (bench/models/prompts.py)"
-    )
+    templates: str = setting("mote28", "set of prompt templates of the candidate class texts (bench/models/prompts.py)")
 
     @cached_property
     def scoring(self) -> Scoring:

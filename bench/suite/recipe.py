@@ -6,9 +6,9 @@ from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from bench.core.identity import Identified
+from bench.core.identity import Identified, setting
 from bench.video.views import TrainViews
 
 Rate = Annotated[float, Ge(0)]
@@ -20,16 +20,9 @@ class Execution(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    processes: Count = Field(
-        default=1, description="processes of the training, one device each; every batch is divided among them"
-    )
-    accumulate: Count = Field(
-        default=1, description="parts of a process's share of a batch, computed one after another to save memory"
-    )
-    checkpointing: bool = Field(
-        default=False,
-        description="compute the tower's activations again in the backward pass, to save memory",
-    )
+    processes: Count = setting(1, "processes of the training, one device each; every batch is divided among them")
+    accumulate: Count = setting(1, "parts of a process's share of a batch, computed one after another to save memory")
+    checkpointing: bool = setting(False, "compute the tower's activations again in the backward pass, to save memory")
 
     @property
     def shards(self) -> int:
@@ -43,87 +36,70 @@ class Training(Identified):
     Source: arXiv 2410.10589, Sec. 4.1, and the official config.
     """
 
-    views: TrainViews = Field(default=TrainViews(), description="frames and pixels of a training video")
-    batch: Count = Field(default=144, description="videos of an optimiser step, over all processes (MoTE, paper)")
-    epochs: Annotated[float, Gt(0)] = Field(
-        default=30, description="length of the training, in epochs (MoTE, Sec. 4.1)"
+    views: TrainViews = setting(TrainViews(), "frames and pixels of a training video")
+    batch: Count = setting(144, "videos of an optimiser step, over all processes (MoTE, paper)")
+    epochs: Annotated[float, Gt(0)] = setting(30, "length of the training, in epochs (MoTE, Sec. 4.1)")
+    warmup_epochs: Rate = setting(5, "length of the warm-up of the rates, in epochs (MoTE, Sec. 4.1)")
+    schedule: Literal["mote", "vifi"] = setting(
+        "mote",
+        "schedule of the rates: cosine in steps of ten iterations (`mote`, also of Text4Vis and VidPrism), or by "
+        "iteration, down to a hundredth (`vifi`, also of MSTA)",
     )
-    warmup_epochs: Rate = Field(default=5, description="length of the warm-up of the rates, in epochs (MoTE, Sec. 4.1)")
-    schedule: Literal["mote", "vifi"] = Field(
-        default="mote",
-        description="schedule of the rates: cosine in steps of ten iterations (`mote`, also of Text4Vis and VidPrism), "
-        "or by iteration, down to a hundredth (`vifi`, also of MSTA)",
+    lr: Rate = setting(5e-5, "base learning rate, which is the head's (MoTE, Sec. 4.1)")
+    tower_lr_ratio: Rate = setting(
+        0.06, "learning rate of the CLIP tower and the logit scale, over the base rate (MoTE, paper)"
     )
-    lr: Rate = Field(default=5e-5, description="base learning rate, which is the head's (MoTE, Sec. 4.1)")
-    tower_lr_ratio: Rate = Field(
-        default=0.06,
-        description="learning rate of the CLIP tower and the logit scale, over the base rate (MoTE, paper)",
+    weight_decay: Rate = setting(0.2, "weight decay of AdamW, on every trained parameter (MoTE, code)")
+    betas: tuple[float, float] = setting((0.9, 0.999), "decays of AdamW's two moments (MoTE, code)")
+    eps: Annotated[float, Gt(0)] = setting(1e-8, "epsilon of AdamW (MoTE, code)")
+    precision: Literal["fp32", "bf16", "fp16"] = setting(
+        "fp32", "precision of matrix products, by autocast; fp16 has dynamic loss scaling (MoTE, code)"
     )
-    weight_decay: Rate = Field(
-        default=0.2, description="weight decay of AdamW, on every trained parameter (MoTE, code)"
+    clip_grad: Annotated[float, Gt(0)] | None = setting(
+        None, "largest norm of all gradients together; none: no clipping (MoTE, code)"
     )
-    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="decays of AdamW's two moments (MoTE, code)")
-    eps: Annotated[float, Gt(0)] = Field(default=1e-8, description="epsilon of AdamW (MoTE, code)")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        default="fp32",
-        description="precision of matrix products, by autocast; fp16 has dynamic loss scaling (MoTE, code)",
-    )
-    clip_grad: Annotated[float, Gt(0)] | None = Field(
-        default=None, description="largest norm of all gradients together; none: no clipping (MoTE, code)"
-    )
-    validate_every: Count = Field(default=1, description="epochs between two measurements of the validation split")
-    keep: Literal["last", "best"] = Field(
-        default="last",
-        description="weights that are the result: the last ones, or the best ones on the validation split",
+    validate_every: Count = setting(1, "epochs between two measurements of the validation split")
+    keep: Literal["last", "best"] = setting(
+        "last", "weights that are the result: the last ones, or the best ones on the validation split"
     )
 
 
 class Recipe(Training, Execution):
     """All settings of a training. Its own fields name lists, texts and weights, which enter identities by content."""
 
-    source: str = Field(default="glyphs-narrow", description="dataset that is trained on")
-    split: str = Field(default="train", description="split of the source")
-    classes: Literal["all", "base"] = Field(
-        default="all",
-        description="classes that are trained on; `base` is the half with more training videos "
-        "(ViFi-CLIP, base to novel)",
+    source: str = setting("glyphs-narrow", "dataset that is trained on")
+    split: str = setting("train", "split of the source")
+    classes: Literal["all", "base"] = setting(
+        "all", "classes that are trained on; `base` is the half with more training videos (ViFi-CLIP, base to novel)"
     )
-    shots: Count | None = Field(default=None, description="videos of each class, drawn (few-shot); none: all")
-    draw: Annotated[int, Ge(0)] | Literal["trial"] = Field(
-        default="trial", description="seed of the draw of the shots; `trial`: that of the training"
+    shots: Count | None = setting(None, "videos of each class, drawn (few-shot); none: all")
+    draw: Annotated[int, Ge(0)] | Literal["trial"] = setting(
+        "trial", "seed of the draw of the shots; `trial`: that of the training"
     )
-    repeat: bool = Field(
-        default=False,
-        description="repeat the drawn shots until an epoch is as long as one of the whole list (MoTE, Text4Vis)",
+    repeat: bool = setting(
+        False, "repeat the drawn shots until an epoch is as long as one of the whole list (MoTE, Text4Vis)"
     )
-    labels: str = Field(default="", description="label variant of the source: another spelling of its class names")
-    backbone: str = Field(
-        default="glyph-vit", description="CLIP model: `glyph-vit` or the name of an open_clip ViT, such as `ViT-B-16`"
+    labels: str = setting("", "label variant of the source: another spelling of its class names")
+    backbone: str = setting("glyph-vit", "CLIP model: `glyph-vit` or the name of an open_clip ViT, such as `ViT-B-16`")
+    pretrained: str = setting(
+        "builtin", "weights of CLIP: `builtin`, a local file, an open_clip tag such as `openai`, or `random:<seed>`"
     )
-    pretrained: str = Field(
-        default="builtin",
-        description="weights of CLIP: `builtin`, a local file, an open_clip tag such as `openai`, or `random:<seed>`",
-    )
-    imported: str | None = Field(
-        default=None,
+    imported: str | None = setting(
+        None,
+        "official checkpoint that takes the place of training, by the name that `import` prints",
         pattern="^[0-9a-f]{16}$",
-        description="official checkpoint that takes the place of training, by the name that `import` prints",
     )
-    templates: str = Field(
-        default="mote28", description="set of prompt templates of the source class texts (bench/models/prompts.py)"
+    templates: str = setting("mote28", "set of prompt templates of the source class texts (bench/models/prompts.py)")
+    descriptions: str = setting(
+        "",
+        "folder of sentences about the source classes, for methods whose loss compares with them; `glyphs` for "
+        "the embedded world",
     )
-    descriptions: str = Field(
-        default="",
-        description="folder of sentences about the source classes, for methods whose loss compares with them; `glyphs` "
-        "for the embedded world",
+    class_features: str = setting(
+        "", "file of class features that take the place of the text tower's, in training and at the test"
     )
-    class_features: str = Field(
-        default="",
-        description="file of class features that take the place of the text tower's, in training and at the test",
-    )
-    validation: str = Field(
-        default="",
-        description="split of the source that is measured during training, one view of a video; none: no measurement",
+    validation: str = setting(
+        "", "split of the source that is measured during training, one view of a video; none: no measurement"
     )
 
     @model_validator(mode="after")

@@ -12,13 +12,13 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Field,
     GetPydanticSchema,
     PlainValidator,
     StringConstraints,
 )
 from pydantic_core import core_schema
 
+from bench.core.identity import setting
 from bench.store.records import KINDS
 
 # Options that the launcher sets itself, or that would keep it from learning the job's number.
@@ -117,25 +117,23 @@ class Resources(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    partition: Word | None = Field(default=None, description="partition (queue) of the job")
-    account: Word | None = Field(default=None, description="account that the job is charged to")
-    qos: Word | None = Field(default=None, description="quality of service")
-    constraint: Word | None = Field(default=None, description="features that a node must have: a100|h100")
-    gpus: Annotated[int, Ge(0)] | None = Field(
-        default=None, description="GPUs of a task; a training has recipe.processes tasks, all else one"
+    partition: Word | None = setting(None, "partition (queue) of the job")
+    account: Word | None = setting(None, "account that the job is charged to")
+    qos: Word | None = setting(None, "quality of service")
+    constraint: Word | None = setting(None, "features that a node must have: a100|h100")
+    gpus: Annotated[int, Ge(0)] | None = setting(
+        None, "GPUs of a task; a training has recipe.processes tasks, all else one"
     )
-    cpus: Count | None = Field(default=None, description="CPUs of a task")
-    memory: Megabytes | None = Field(
-        default=None, description="memory of a node: 512M, 16G, 1.5T, or a number of megabytes"
+    cpus: Count | None = setting(None, "CPUs of a task")
+    memory: Megabytes | None = setting(None, "memory of a node: 512M, 16G, 1.5T, or a number of megabytes")
+    time: Annotated[Minutes, Ge(1)] | None = setting(
+        None, "limit of a job: H:MM:SS, D-HH:MM:SS, D-HH, MM:SS, or a number of minutes"
     )
-    time: Annotated[Minutes, Ge(1)] | None = Field(
-        default=None, description="limit of a job: H:MM:SS, D-HH:MM:SS, D-HH, MM:SS, or a number of minutes"
-    )
-    nodes: Count | None = Field(default=None, description="nodes over which the tasks of a job are divided evenly")
-    exclude: Word | None = Field(default=None, description="nodes to stay away from: node[1-3]")
-    reservation: Word | None = Field(default=None, description="reservation that the job runs in")
-    extra: Annotated[dict[Option, OptionValue], AfterValidator(_sorted)] = Field(
-        default={}, description="other options of sbatch by their long names; true: without value, false: left out"
+    nodes: Count | None = setting(None, "nodes over which the tasks of a job are divided evenly")
+    exclude: Word | None = setting(None, "nodes to stay away from: node[1-3]")
+    reservation: Word | None = setting(None, "reservation that the job runs in")
+    extra: Annotated[dict[Option, OptionValue], AfterValidator(_sorted)] = setting(
+        {}, "other options of sbatch by their long names; true: without value, false: left out"
     )
 
     def __hash__(self) -> int:

@@ -8,34 +8,28 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from bench.core.identity import Identified
+from bench.core.identity import Identified, setting
 
 Positive = Annotated[int, Ge(1)]
 Resize = Positive | tuple[Positive, Positive]
 
 
 class _Views(Identified):
-    frames: Positive = Field(default=8, description="frames of a clip, T")
+    frames: Positive = setting(8, "frames of a clip, T")
     resize: Resize
     size: Positive
-    decoder: str = Field(
-        default="decord", description="video decoder: `decord`, `pyav`, `torchcodec`, or `module:Class`"
+    decoder: str = setting("decord", "video decoder: `decord`, `pyav`, `torchcodec`, or `module:Class`")
+    normalise: Literal["model", "imagenet"] = setting(
+        "model", "channel statistics: those of the CLIP weights, or ImageNet's (X-CLIP, ViFi-CLIP)"
     )
-    normalise: Literal["model", "imagenet"] = Field(
-        default="model", description="channel statistics: those of the CLIP weights, or ImageNet's (X-CLIP, ViFi-CLIP)"
+    stride: Positive = setting(16, "strided sampler: distance of two frames of a clip, in frames of the video")
+    rate: Annotated[float, Gt(0)] | None = setting(
+        None, "strided sampler: frames per second that `stride` is meant for; none: those of each video"
     )
-    stride: Positive = Field(
-        default=16, description="strided sampler: distance of two frames of a clip, in frames of the video"
-    )
-    rate: Annotated[float, Gt(0)] | None = Field(
-        default=None,
-        description="strided sampler: frames per second that `stride` is meant for; none: those of each video",
-    )
-    spacing: Literal["step", "even"] = Field(
-        default="step",
-        description="strided sampler: exact steps (ST-Adapter), or evenly to the span's end (PySlowFast)",
+    spacing: Literal["step", "even"] = setting(
+        "step", "strided sampler: exact steps (ST-Adapter), or evenly to the span's end (PySlowFast)"
     )
 
     @model_validator(mode="after")
@@ -51,33 +45,31 @@ class TestViews(_Views):
 
     __test__ = False
 
-    clips: Positive = Field(default=1, description="clips of a video, at different times")
-    crops: Literal[1, 3, 5, 10] = Field(
-        default=1, description="crops of a clip: centre; three; corners and centre; these five and their mirror images"
+    clips: Positive = setting(1, "clips of a video, at different times")
+    crops: Literal[1, 3, 5, 10] = setting(
+        1, "crops of a clip: centre; three; corners and centre; these five and their mirror images"
     )
-    three_crop: Literal["quarters", "long_side"] = Field(
-        default="quarters",
-        description="places of three crops: left, right, centre (MoTE), or along the longer side (mmaction)",
+    three_crop: Literal["quarters", "long_side"] = setting(
+        "quarters", "places of three crops: left, right, centre (MoTE), or along the longer side (mmaction)"
     )
-    sampler: Literal["segment_start", "dense", "segment_centre", "mmaction", "strided"] = Field(
-        default="segment_start",
-        description="rule that picks the frames: first of each segment (MoTE, Text4Vis), over 128 consecutive ones "
-        "(`dense`), middle of each segment (ActionCLIP), mmaction's (X-CLIP, ViFi-CLIP), every `stride`-th "
-        "(ST-Adapter, Open-VCLIP)",
+    sampler: Literal["segment_start", "dense", "segment_centre", "mmaction", "strided"] = setting(
+        "segment_start",
+        "rule that picks the frames: first of each segment (MoTE, Text4Vis), over 128 consecutive ones (`dense`), "
+        "middle of each segment (ActionCLIP), mmaction's (X-CLIP, ViFi-CLIP), every `stride`-th (ST-Adapter, "
+        "Open-VCLIP)",
     )
-    short_clip: Literal["wrap", "clamp"] = Field(
-        default="clamp",
-        description="segment_start of videos with fewer frames than `frames`: later clips begin with the last frame "
-        "(`wrap`, official code) or with the first (`clamp`)",
+    short_clip: Literal["wrap", "clamp"] = setting(
+        "clamp",
+        "segment_start of videos with fewer frames than `frames`: later clips begin with the last frame (`wrap`, "
+        "official code) or with the first (`clamp`)",
     )
-    resize: Resize = Field(
-        default=224,
-        description="length of the short side in pixels, or [height, width] whatever the video's proportions; left out "
-        "in a suite, the default is scaled to the backbone's input size",
+    resize: Resize = setting(
+        224,
+        "length of the short side in pixels, or [height, width] whatever the video's proportions; left out in a "
+        "suite, the default is scaled to the backbone's input size",
     )
-    size: Positive = Field(
-        default=224,
-        description="side of the square crop in pixels; left out in a suite, it is the backbone's input size",
+    size: Positive = setting(
+        224, "side of the square crop in pixels; left out in a suite, it is the backbone's input size"
     )
 
     @property
@@ -93,29 +85,27 @@ class TrainViews(_Views):
     them once; epoch e uses copy e mod N. `copies` = 0 draws a new view in every epoch.
     """
 
-    sampler: Literal["segments_inclusive", "ticks", "dense", "mmaction", "strided"] = Field(
-        default="segments_inclusive",
-        description="rule that draws the frames: one of each segment with common borders (MoTE) or without (`ticks`, "
+    sampler: Literal["segments_inclusive", "ticks", "dense", "mmaction", "strided"] = setting(
+        "segments_inclusive",
+        "rule that draws the frames: one of each segment with common borders (MoTE) or without (`ticks`, "
         "Text4Vis), over 128 consecutive ones (`dense`), mmaction's (X-CLIP, ViFi-CLIP), or every `stride`-th",
     )
-    augmentation: Literal["none", "mote"] = Field(
-        default="none", description="centre crop; or random resized crop, mirror image and grey at random (MoTE, code)"
+    augmentation: Literal["none", "mote"] = setting(
+        "none", "centre crop; or random resized crop, mirror image and grey at random (MoTE, code)"
     )
-    flip: bool = Field(
-        default=True,
-        description="augmentation `mote` mirrors half of the views; switch off where classes name left and right",
+    flip: bool = setting(
+        True, "augmentation `mote` mirrors half of the views; switch off where classes name left and right"
     )
-    resize: Resize = Field(
-        default=256,
-        description="length of the short side in pixels, or [height, width] whatever the video's proportions; left out "
-        "in a suite, the default is scaled to the backbone's input size",
+    resize: Resize = setting(
+        256,
+        "length of the short side in pixels, or [height, width] whatever the video's proportions; left out in a "
+        "suite, the default is scaled to the backbone's input size",
     )
-    size: Positive = Field(
-        default=224,
-        description="side of the square crop in pixels; left out in a suite, it is the backbone's input size",
+    size: Positive = setting(
+        224, "side of the square crop in pixels; left out in a suite, it is the backbone's input size"
     )
-    copies: Annotated[int, Ge(0)] = Field(
-        default=0, description="fixed views of each video, which trials with a frozen tower share; 0: fresh ones always"
+    copies: Annotated[int, Ge(0)] = setting(
+        0, "fixed views of each video, which trials with a frozen tower share; 0: fresh ones always"
     )
 
     @property

@@ -133,7 +133,7 @@ COUNTS: dict[str, tuple[Edit, str]] = {
         "evaluate mote",
     ),
     "interpolation of weights": ((CONTRACT, "(1 - alpha) * other)", "alpha * other)"), "evaluate mote"),
-    "a default": ((RECIPE, "default=5e-5", "default=6e-5"), "train frozen"),
+    "a default": ((RECIPE, "setting(5e-5", "setting(6e-5"), "train frozen"),
     "a preset": (("methods/mote/config.py", '"clip_alpha": 0.99', '"clip_alpha": 0.98'), "evaluate mote"),
     "draw of shots": (("bench/data/selection.py", 'seed_for("few-shot", seed', 'seed_for("shots", seed'), "train own"),
     "base and novel": (
