@@ -148,8 +148,8 @@ def _line(status: StageStatus) -> Text:
     words.append(moment(status.started) if status.started else "-".ljust(19))
     words.append(f"{clock(status.seconds) if status.seconds is not None else '-':>8}")
     words.append(stage.title)
-    if known and known.total:
-        words.append(f"{known.done}/{known.total} {known.unit} ({known.done / known.total:.0%})")
+    if known and known["total"]:
+        words.append(f"{known['done']}/{known['total']} {known['unit']} ({known['done'] / known['total']:.0%})")
     if status.left is not None:
         words.append(f"ETA {clock(status.left)}")
     if remark := "; ".join(filter(None, (status.remark, "will be tried again" if status.will_retry else ""))):

@@ -261,6 +261,7 @@ def test_a_dead_process_of_a_local_launch_is_repeated_a_few_times(local: Scene) 
 
 
 def test_progress_that_a_dead_process_left_does_not_make_its_stage_run(local: Scene) -> None:
+    local.log("start", TRAIN, 41.0)
     progress(local, TRAIN, 10, 100, ago=40.0)
     assert local.state(TRAIN) == "running"
     local.log("death", TRAIN, 20.0, attempt=1)
@@ -316,7 +317,7 @@ def test_a_running_stage_needs_as_long_as_its_progress_says(scene: Scene) -> Non
     scene.log("start", TRAIN, 60.0, job="2_0")
     progress(scene, TRAIN, 25, 100, ago=58.0)
     found = scene.stage(TRAIN)
-    assert found.progress and (found.progress.done, found.progress.total) == (25, 100)
+    assert found.progress and (found.progress["done"], found.progress["total"]) == (25, 100)
     assert found.left == pytest.approx(180.0, abs=20.0)
 
 
