@@ -35,9 +35,14 @@ Plugins = Annotated[
 DEFAULT_STORE = Path("runs")
 
 
-def say(text: str, style: str | None = None) -> None:
+def say(text: str, style: str | None = None, console: Console = out) -> None:
     """Print a result as it is, without markup or line breaks."""
-    out.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def warn(text: str, style: str = "yellow") -> None:
+    """Print a warning or an error as it is."""
+    say(text, style, console)
 
 
 def open_suite(

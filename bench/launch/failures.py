@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -177,18 +178,17 @@ def grouped(
     stages: Iterable[StageStatus], jobs_folder: Path, queue: dict[str, QueuedJob] | None = None
 ) -> list[FailureGroup]:
     """The failed and lost stages by cause, the largest group first. Errors with different last lines are kept apart."""
-    outputs = JobOutputs(jobs_folder)
-    groups: dict[tuple[str, str], list[StageFailure]] = {}
+    outputs, groups = job_outputs(jobs_folder), defaultdict[tuple[str, str], list[StageFailure]](list)
     for status in stages:
         if status.state in ("failed", "lost"):
             failure = _failure(status, outputs, queue or {})
             error = _last_line(failure.text) if failure.cause in (BUG, REFUSED) else ""
-            groups.setdefault((failure.cause.name, error), []).append(failure)
+            groups[failure.cause.name, error].append(failure)
     ordered = [sorted(failures, key=lambda failure: failure.time) for failures in groups.values()]
     return [FailureGroup(found[0].cause, tuple(found)) for found in sorted(ordered, key=lambda found: -len(found))]
 
 
-def _failure(status: StageStatus, outputs: JobOutputs, queue: dict[str, QueuedJob]) -> StageFailure:
+def _failure(status: StageStatus, outputs: defaultdict[str, list[Path]], queue: dict[str, QueuedJob]) -> StageFailure:
     event = status.failure or {}
     reason, when = str(event.get("reason", "")), event.get("time", status.started or time.time())
     if event.get("event") == "death" and not reason:
@@ -197,7 +197,7 @@ def _failure(status: StageStatus, outputs: JobOutputs, queue: dict[str, QueuedJo
         reason = f"interrupted without progress: {reason}"
     unclear = not event or event["event"] in ("death", "interrupted") or _sign(reason, (LOST_PEER,)) is not None
     job = str(event.get("job") or status.job)
-    output = outputs.errors(job) if unclear else ""
+    output = "\n".join(tail(file) for file in outputs[job] if file.suffix == ".err") if unclear else ""
     state = queue[job].state if job in queue else ""
     found = cause(reason, output, state, began=status.started is not None, fatal=bool(event.get("final")))
     if event.get("event") == "interrupted" and found in (GONE, KILLED):
@@ -214,23 +214,13 @@ def _last_line(text: str) -> str:
 # --- outputs of jobs --------------------------------------------------------------------------------------------------
 
 
-class JobOutputs:
-    """The output files of jobs: `<job>_<task>_log.out` and `.err`. The folder is listed once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._files: dict[str, list[Path]] = {}
-        names = sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
-        for name in names:
-            if match := re.fullmatch(r"(\d+(?:_\d+)?)_\d+_log\.(?:out|err)", name):
-                self._files.setdefault(match[1], []).append(folder / name)
-
-    def files(self, job: str) -> Sequence[Path]:
-        """The output files of a job, task by task."""
-        return self._files.get(job, [])
-
-    def errors(self, job: str) -> str:
-        """The ends of the error outputs of a job's tasks."""
-        return "\n".join(tail(file) for file in self.files(job) if file.suffix == ".err")
+def job_outputs(folder: Path) -> defaultdict[str, list[Path]]:
+    """The output files of jobs, `<job>_<task>_log.out` and `.err`, by job and in order of tasks."""
+    found = defaultdict[str, list[Path]](list)
+    for file in sorted(folder.glob("*_log.*")):
+        if match := re.fullmatch(r"(\d+(?:_\d+)?)_\d+_log\.(?:out|err)", file.name):
+            found[match[1]].append(file)
+    return found
 
 
 def tail(file: Path, size: int = TAIL) -> str:

@@ -23,9 +23,12 @@ from getpass import getuser
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from bench.core.errors import UserError, unknown
 from bench.core.files import write_atomically
 from bench.graph.stage import Stage
+from bench.launch.scheduler import QueuedJob
 from bench.launch.work import Order
 from bench.store.records import Store
 
@@ -76,6 +79,16 @@ class JobArray:
         return {f"{self.job}_{index}": numbers for index, numbers in enumerate(self.array_tasks)}
 
 
+def jobs_of(arrays: Iterable[JobArray]) -> list[tuple[str, list[int]]]:
+    """The jobs of arrays, each with its stages."""
+    return [job for array in arrays for job in array.jobs().items()]
+
+
+def active_jobs(arrays: Iterable[JobArray], queue: dict[str, QueuedJob]) -> list[str]:
+    """The jobs of arrays that run or will run."""
+    return [job for job, _ in jobs_of(arrays) if job in queue and queue[job].active]
+
+
 @dataclass(frozen=True)
 class Launch:
     """A launch, read from its folder."""
@@ -102,7 +115,7 @@ class Launch:
         wanted = set(numbers)
         with open(self.folder / "orders.jsonl", encoding="utf-8") as file:
             found = {number: json.loads(line) for number, line in enumerate(file) if number in wanted}
-        return {number: _order(found[number]) for number in wanted}
+        return TypeAdapter(dict[int, Order]).validate_python(found)
 
     def missing(self) -> list[int]:
         """Numbers of the stages without a record."""
@@ -133,10 +146,6 @@ class Launch:
         (self.folder / "ended.json").unlink(missing_ok=True)
 
 
-def _order(found: dict[str, Any]) -> Order:
-    return Order(**{**found, "inputs": {name: tuple(key) for name, key in found["inputs"].items()}})
-
-
 def create(store: Store, about: LaunchData, stages: list[PlannedStage], orders: Iterable[Order] = ()) -> Launch:
     """Make a launch. `about` has at least `suite` and `on`; user, host, process and time are added."""
     now = time.time()
@@ -158,11 +167,8 @@ def open_launch(folder: Path) -> Launch:
     if not file.is_file():
         raise UserError("no such file, so no launch", where=str(file))
     about = _renamed(json.loads(file.read_text(encoding="utf-8")))
-    stages = [
-        PlannedStage(**{**stage, "inputs": tuple((kind, identity) for kind, identity in stage["inputs"])})
-        for stage in about.pop("stages")
-    ]
-    return Launch(folder, about, tuple(stages))
+    stages = TypeAdapter(tuple[PlannedStage, ...]).validate_python(about.pop("stages"))
+    return Launch(folder, about, stages)
 
 
 def submitted(folder: Path) -> list[JobArray]:

@@ -44,11 +44,6 @@ def jobs(users: Iterable[str] = ()) -> dict[str, QueuedJob]:
     return {identifier.strip(): QueuedJob(state.strip(), reason.strip()) for identifier, state, reason in fields}
 
 
-def active(queue: dict[str, QueuedJob], identifiers: Iterable[str]) -> list[str]:
-    """Those of the jobs that run or will run."""
-    return [identifier for identifier in identifiers if identifier in queue and queue[identifier].active]
-
-
 def max_array() -> int:
     """The largest number of tasks that an array may have here."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config"), re.MULTILINE)

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from bench.launch.launches import (
     LaunchData,
     PlannedStage,
     StageKey,
+    active_jobs,
     create,
-    launch_folders,
+    jobs_of,
     open_launch,
     release,
     submitted,
@@ -36,6 +38,7 @@ from bench.launch.launches import (
 )
 from bench.launch.site import Site, resources_for, submitit_parameters
 from bench.launch.work import Order
+from bench.models.weights import resolved
 from bench.store.attempts import attempts_since
 from bench.store.records import Store
 from bench.suite.resources import Resources
@@ -78,7 +81,8 @@ def launch_slurm(
     about: LaunchData, stages: list[PlannedStage], todo: Sequence[Stage], store: Store, finalizer: Finalizer
 ) -> Launch:
     """Submit the stages and return at once. Raises UserError, with no job left in the queue, if Slurm refuses."""
-    orders = [Order.of(stage) for stage in _with_local_weights(todo)]
+    _use_local_weights(todo)
+    orders = [Order.of(stage) for stage in todo]
     environment = {name: value for name, value in os.environ.items() if name.startswith("VTB_")}
     launch = create(store, {**about, "environment": environment}, stages, orders)
     launch.suite_file.write_bytes(Path(about["file"]).read_bytes())
@@ -86,23 +90,17 @@ def launch_slurm(
     return launch
 
 
-def _with_local_weights(stages: Sequence[Stage]) -> list[Stage]:
+def _use_local_weights(stages: Iterable[Stage]) -> None:
     """Replace tags of pretrained weights by files, downloaded now if need be, because nodes may have no network."""
-    from bench.models.weights import resolved
-
-    files = {
-        (backbone, pretrained): resolved(backbone, pretrained).value
-        for backbone, pretrained in {(stage.spec["backbone"], stage.context["pretrained"]) for stage in stages}
-    }
+    file = cache(resolved)
     for stage in stages:
-        stage.context = {**stage.context, "pretrained": files[stage.spec["backbone"], stage.context["pretrained"]]}
-    return list(stages)
+        if backbone := stage.spec.get("backbone"):  # class features from a file are read without a backbone
+            stage.context = {**stage.context, "pretrained": file(backbone, stage.context["pretrained"]).value}
 
 
 def resubmit(launch: Launch, finalizer: Finalizer) -> list[JobArray]:
     """Submit all stages without a record again, with new attempts. Raises UserError while jobs of the launch remain."""
-    queue = scheduler.jobs()
-    if active := [job for array in launch.arrays() for job in scheduler.active(queue, array.jobs())]:
+    if active := active_jobs(launch.arrays(), scheduler.jobs()):
         hint = "wait for its end, or `cancel` it first"
         raise UserError(f"{len(active)} of its jobs run or will run", where=launch.name, hint=hint)
     numbers = launch.missing()
@@ -150,15 +148,13 @@ def submit_round(
 
 def _claim(launch: Launch, numbers: Iterable[int]) -> tuple[list[int], dict[int, str], list[int]]:
     """(own stages, stages of other launches with the job to wait for, stages for a later round)."""
-    alive = _OtherLaunches(launch)
-    own: list[int] = []
-    others: dict[int, str] = {}
-    later: list[int] = []
+    alive = _OtherLaunches(launch.store)
+    own, later, others = list[int](), list[int](), dict[int, str]()
     for number in numbers:
         key = launch.stages[number].key
         holder = take(launch.store, key, launch.name, alive)
         if holder is not None:
-            if job := _job_of(launch.store, holder, key, alive.active[holder]):
+            if job := _job_of(launch.store, holder, key, alive.jobs[holder] or []):
                 others[number] = job
             else:
                 later.append(number)
@@ -177,37 +173,26 @@ def _claim(launch: Launch, numbers: Iterable[int]) -> tuple[list[int], dict[int,
 
 
 class _OtherLaunches:
-    """Other launches that go on, with their active jobs. An unknown launch may be new, so it looks again for it."""
+    """Other launches that go on. `jobs`: active jobs of a launch, asked for once; None if it does not go on."""
 
-    def __init__(self, launch: Launch) -> None:
-        self.launch = launch
-        self.active = _active_launches(launch)
-        self.over: set[str] = set()
+    def __init__(self, store: Store) -> None:
+        self.store, self.jobs = store, dict[str, list[str] | None]()
 
     def __contains__(self, name: object) -> bool:
-        if name not in self.active and name not in self.over:
-            self.active = _active_launches(self.launch)
-            self.over |= {str(name)} - set(self.active)
-        return name in self.active
+        if str(name) not in self.jobs:
+            self.jobs[str(name)] = self._active(self.store.root / "launches" / str(name))
+        return self.jobs[str(name)] is not None
 
-
-def _active_launches(launch: Launch) -> dict[str, list[str]]:
-    """Other launches that go on, with their active jobs. A launch without jobs is about to submit them."""
-    others = {
-        folder: submitted(folder)
-        for folder in launch_folders(launch.store)
-        if folder != launch.folder and not (folder / "ended.json").is_file() and (folder / "orders.jsonl").is_file()
-    }
-    queue = scheduler.jobs({folder.owner() for folder in others})  # asked last, so it has all these jobs
-    found = {}
-    for folder, arrays in others.items():
-        if active := scheduler.active(queue, [job for array in arrays for job in array.jobs()]):
-            found[folder.name] = active
-        elif submitted(folder) != arrays or (
-            not any(array.finalizer for array in arrays) and time.time() - folder.stat().st_mtime < SUBMITTING
-        ):
-            found[folder.name] = []
-    return found
+    def _active(self, folder: Path) -> list[str] | None:
+        """The active jobs of a launch; none if it is about to submit them."""
+        if (folder / "ended.json").is_file() or not (folder / "orders.jsonl").is_file():
+            return None
+        arrays = submitted(folder)
+        queue = scheduler.jobs({folder.owner()})  # asked last, so it has all these jobs
+        if active := active_jobs(arrays, queue):
+            return active
+        finished = any(array.finalizer for array in arrays) or time.time() - folder.stat().st_mtime >= SUBMITTING
+        return None if finished and submitted(folder) == arrays else []
 
 
 def _job_of(store: Store, holder: str, key: StageKey, active: list[str]) -> str | None:
@@ -215,13 +200,8 @@ def _job_of(store: Store, holder: str, key: StageKey, active: list[str]) -> str 
     other = open_launch(store.root / "launches" / holder)
     arrays = other.arrays()[::-1]
     finalizer = next((array.job for array in arrays if array.finalizer and array.job in active), None)
-    if finalizer is None:
-        return None
-    for array in arrays:
-        for job, numbers in array.jobs().items():
-            if job in active and any(other.stages[number].key == key for number in numbers):
-                return job
-    return finalizer
+    own = (job for job, numbers in jobs_of(arrays) if any(other.stages[number].key == key for number in numbers))
+    return finalizer and next((job for job in own if job in active), finalizer)
 
 
 # --- submissions ------------------------------------------------------------------------------------------------------

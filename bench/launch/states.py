@@ -26,7 +26,16 @@ from typing import Any
 
 from bench.core.errors import UserError
 from bench.launch import scheduler
-from bench.launch.launches import JobArray, Launch, LaunchData, PlannedStage, StageKey, holder, open_launch
+from bench.launch.launches import (
+    JobArray,
+    Launch,
+    LaunchData,
+    PlannedStage,
+    StageKey,
+    active_jobs,
+    holder,
+    open_launch,
+)
 from bench.launch.local import ATTEMPTS
 from bench.launch.scheduler import QueuedJob
 from bench.store.attempts import Attempts, attempts_from
@@ -110,12 +119,8 @@ class LaunchStatus:
         self._others = {} if others is None else others
         self._others[launch.name] = self
         self._planned = {stage.key: stage for stage in launch.stages}
-        self._jobs = {  # key of a stage -> its latest job
-            launch.stages[number].key: (job, array)
-            for array in self.arrays
-            for job, numbers in array.jobs().items()
-            for number in numbers
-        }
+        latest = {n: (job, array) for array in self.arrays for job, numbers in array.jobs().items() for n in numbers}
+        self._jobs = {launch.stages[number].key: job for number, job in latest.items()}
         self._statuses: dict[StageKey, StageStatus] = {}
 
     @cached_property
@@ -135,7 +140,7 @@ class LaunchStatus:
     @cached_property
     def active(self) -> list[str]:
         """Its jobs that run or will run."""
-        return scheduler.active(self.seen.queue or {}, (job for array in self.arrays for job in array.jobs()))
+        return active_jobs(self.arrays, self.seen.queue or {})
 
     @cached_property
     def finalizers(self) -> list[str]:
