@@ -10,7 +10,10 @@ import yaml
 
 from bench.commands.display import bars
 from bench.commands.options import DEFAULT_STORE, StorePath, console, say
-from bench.core.errors import UserError
+from bench.core.errors import UserError, unknown
+from bench.data.datasets import dataset
+from bench.models.prompts import TEMPLATES
+from bench.store.records import Store
 
 if TYPE_CHECKING:
     from bench.checkpoints.official import Imported, Sources
@@ -34,7 +37,6 @@ def import_(
 ) -> None:
     """Make a training record from an official checkpoint, so that suites evaluate it without training."""
     from bench.checkpoints.official import import_official
-    from bench.store.records import Store
 
     if not file.is_file():
         raise UserError("no such file", where=str(file))
@@ -64,7 +66,6 @@ def export(
 ) -> None:
     """Write a training as a checkpoint that official code can load."""
     from bench.checkpoints.official import export_official
-    from bench.store.records import Store
 
     title = export_official(Store(store), training, target)
     say(f"{title}: {target}")
@@ -88,9 +89,6 @@ def pretrain(
 
 def _sources(name: str, templates: str, labels: str) -> Sources:
     from bench.checkpoints.official import Sources
-    from bench.core.errors import unknown
-    from bench.data.datasets import dataset
-    from bench.models.prompts import TEMPLATES
 
     if templates not in TEMPLATES:
         raise unknown("templates", templates, TEMPLATES, where="--templates")

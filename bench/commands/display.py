@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,9 +19,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from bench.launch.launches import JobArray
-    from bench.launch.local import LocalRun, Watch
+from bench.launch.launches import JobArray
+from bench.launch.local import LocalRun, Watch
 
 LINE_SECONDS = 10.0  # between two lines, where there is no terminal
 NAMED = 5  # names that are listed of many

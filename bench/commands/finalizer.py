@@ -9,11 +9,13 @@ from pathlib import Path
 
 from bench.commands.display import summary
 from bench.commands.options import write_suite_report
+from bench.graph.build import build_graph
 from bench.launch import scheduler
 from bench.launch.job import set_environment
 from bench.launch.launches import Launch, jobs_of, open_launch, release
 from bench.launch.slurm import submit_round
 from bench.store.attempts import attempts_since
+from bench.suite.resolve import load_suite
 
 
 def finalize(folder: str, round: int, since: float) -> None:
@@ -72,9 +74,6 @@ def _finish(launch: Launch) -> None:
 
 def _report(launch: Launch) -> Path:
     """Write the report of the suite as it was submitted."""
-    from bench.graph.build import build_graph
-    from bench.suite.resolve import load_suite
-
     os.chdir(launch.about["folder"])
     suite = load_suite(launch.suite_file, tuple(launch.about["overrides"]), Path(launch.about["file"]).parent)
     origin = {**launch.about["provenance"], "launch": launch.name, "time": time.time()}

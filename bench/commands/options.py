@@ -5,18 +5,18 @@ from __future__ import annotations
 import gc
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from bench.commands.display import bars
+from bench.graph.build import Graph, build_graph
+from bench.store.provenance import Provenance
+from bench.store.records import Store
+from bench.suite.resolve import load_suite, suite_path
+from bench.suite.trial import Suite
 from methods.registry import use_plugins
-
-if TYPE_CHECKING:
-    from bench.graph.build import Graph
-    from bench.store.provenance import Provenance
-    from bench.store.records import Store
-    from bench.suite.trial import Suite
 
 console = Console(stderr=True)  # progress, warnings, errors
 out = Console()  # results
@@ -49,10 +49,6 @@ def open_suite(
     name: str, overrides: list[str] | None, cache: Path | None, plugins: list[str] | None
 ) -> tuple[Suite, Graph]:
     """Read a suite and build its graph, with a progress bar for datasets that are read for the first time."""
-    from bench.commands.display import bars
-    from bench.graph.build import build_graph
-    from bench.suite.resolve import load_suite, suite_path
-
     use_plugins(plugins or ())
     if cache is not None:
         os.environ["VTB_CACHE"] = str(cache)

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from bench.commands.display import bars, clock, summary, watching
+from bench.checkpoints.imported import refuse_unimported
+from bench.commands.display import bars, clock, counted, summary, watching
+from bench.commands.finalizer import finalize
 from bench.commands.options import (
     DEFAULT_STORE,
     CachePath,
@@ -24,21 +26,26 @@ from bench.commands.options import (
     open_suite,
     out,
     say,
+    warn,
     write_suite_report,
 )
 from bench.core.errors import UserError
-from methods.registry import use_plugins
-
-if TYPE_CHECKING:
-    from bench.data.datasets import Dataset
-    from bench.graph.build import Graph
-    from bench.graph.plan import Plan
-    from bench.graph.stage import Stage
-    from bench.launch.launches import LaunchData
-    from bench.launch.local import Outcome
-    from bench.stages.work import Compute
-    from bench.store.records import Store
-    from bench.suite.trial import Suite
+from bench.data.datasets import Dataset, datasets
+from bench.graph.build import Graph
+from bench.graph.plan import Plan, cache_frames, default_jobs, estimate, make_plan, measured_rates
+from bench.graph.stage import Stage
+from bench.launch.launches import Launch, LaunchData, PlannedStage, create
+from bench.launch.local import run_local
+from bench.launch.scheduler import DEFAULT_MAX_ARRAY
+from bench.launch.site import load_site
+from bench.launch.slurm import launch_slurm, plan_round, planned, script
+from bench.stages.work import Compute
+from bench.store.provenance import provenance
+from bench.store.records import KINDS, Store
+from bench.suite.named_protocols import named_protocols
+from bench.suite.resolve import SUITES, load_suite, suite_path
+from bench.suite.trial import Suite
+from methods.registry import methods, use_plugins
 
 
 class Launcher(StrEnum):
@@ -94,13 +101,6 @@ def run(
     plugin: Plugins = None,
 ) -> None:
     """Run the stages of a suite that have no record, then write its report. On Slurm, submit them and return."""
-    from bench.checkpoints.imported import refuse_unimported
-    from bench.graph.plan import cache_frames, default_jobs, estimate, make_plan, measured_rates
-    from bench.stages.work import Compute
-    from bench.store.provenance import provenance
-    from bench.store.records import Store
-    from bench.suite.resolve import suite_path
-
     started = time.monotonic()
     if dry_run and on is Launcher.local:
         raise UserError("needs --on slurm", where="--dry-run", hint="`plan` shows the stages to run on this machine")
@@ -160,9 +160,6 @@ def plan(
     plugin: Plugins = None,
 ) -> None:
     """Show the plan of a suite: its stages, those cached, missing data, and about how long the rest takes."""
-    from bench.graph.plan import make_plan
-    from bench.store.records import Store
-
     declared, graph = open_suite(suite, overrides, cache, plugin)
     records = Store(store)
     _show_plan(make_plan(graph, records), declared, graph)
@@ -179,9 +176,6 @@ def report(
     plugin: Plugins = None,
 ) -> None:
     """Write a suite's report from the records there are; cells without a record are shown as missing."""
-    from bench.store.provenance import provenance
-    from bench.store.records import Store
-
     declared, graph = open_suite(suite, overrides, cache, plugin)
     say(f"report: {write_suite_report(declared, graph, Store(store), provenance())}")
 
@@ -197,8 +191,6 @@ def list_(what: Annotated[Listed, typer.Argument(help="kind of names")], plugin:
 
 
 def _show_plan(plan: Plan, suite: Suite, graph: Graph) -> None:
-    from bench.store.records import KINDS
-
     table = Table(title=f"{suite.name}: {len(suite.trials)} trials", title_justify="left")
     for title in ("stage", "cached", "to run", "data missing"):
         table.add_column(title, justify="left" if title == "stage" else "right")
@@ -252,12 +244,8 @@ def _on_this_machine(
     about: LaunchData,
 ) -> int:
     """Carry out the stages here. Returns the number of stages that have no record afterwards."""
-    from bench.launch.launches import PlannedStage, create
-    from bench.launch.local import run_local
-
-    launch = create(
-        records, {**about, "on": "local"}, [PlannedStage.of(stage, estimates[stage.identity]) for stage in todo]
-    )
+    stages = [PlannedStage.of(stage, estimates[stage.identity]) for stage in todo]
+    launch = create(records, {**about, "on": "local"}, stages)
     origin = {**about["provenance"], "launch": launch.name}
     try:
         with watching(console, estimates, max(1, slots)) as watch:
@@ -267,16 +255,11 @@ def _on_this_machine(
         raise
     blocked = [stage.identity for stage in outcome.blocked]
     launch.end("incomplete" if outcome.failed or blocked else "complete", outcome.failed, blocked)
-    return _show_failures(outcome, graph)
-
-
-def _show_failures(outcome: Outcome, graph: Graph) -> int:
-    """Print the failed stages and the number of blocked ones. Returns the number of both together."""
     for identity, reason in outcome.failed.items():
-        console.print(f"failed: {graph.stages[identity].title}\n{reason}", style="red", highlight=False, markup=False)
-    if outcome.blocked:
-        console.print(f"{len(outcome.blocked)} stages were not started because an input failed.", style="red")
-    return len(outcome.failed) + len(outcome.blocked)
+        warn(f"failed: {graph.stages[identity].title}\n{reason}", "red")
+    if blocked:
+        warn(f"{len(blocked)} stages were not started because an input failed.", "red")
+    return len(outcome.failed) + len(blocked)
 
 
 def _on_slurm(
@@ -289,10 +272,6 @@ def _on_slurm(
     prepare: Callable[[], None] | None,
 ) -> None:
     """Submit the stages and print the commands that follow them; without `prepare`, only print the scripts."""
-    from bench.commands.finalizer import finalize
-    from bench.launch.site import load_site
-    from bench.launch.slurm import launch_slurm, planned
-
     about, stages = planned(suite, todo, estimates, load_site(site), about)
     if prepare is None:
         _show_scripts(about, stages, records)
@@ -307,11 +286,6 @@ def _on_slurm(
 
 def _show_scripts(about: LaunchData, stages: list[Any], records: Store) -> None:
     """Print the batch scripts that would be submitted, without writing a file or asking Slurm."""
-    from bench.commands.display import counted
-    from bench.launch.launches import Launch
-    from bench.launch.scheduler import DEFAULT_MAX_ARRAY
-    from bench.launch.slurm import plan_round, script
-
     launch = Launch(records.root / "launches" / "<launch>", about, tuple(stages))
     limit = about["site"]["max_array"] or DEFAULT_MAX_ARRAY
     submissions = plan_round(launch, list(range(len(stages))), {}, limit=limit)
@@ -327,11 +301,6 @@ def _show_scripts(about: LaunchData, stages: list[Any], records: Store) -> None:
 
 def _listing(what: Listed) -> list[tuple[str, str]]:
     """Names and descriptions."""
-    from bench.data.datasets import datasets
-    from bench.suite.named_protocols import named_protocols
-    from bench.suite.resolve import SUITES, load_suite
-    from methods.registry import methods
-
     if what is Listed.methods:
         return [(name, found.summary) for name, found in methods().items()]
     if what is Listed.datasets:
