@@ -140,12 +140,10 @@ def _progress(title: str, wrong: str) -> Iterator[Any]:
 
 
 def _csv(rows: Iterator[dict[str, object]]) -> str:
-    text = io.StringIO()
-    first = next(rows)
-    writer = csv.DictWriter(text, first, lineterminator="\n")
+    text, lines = io.StringIO(), list(rows)
+    writer = csv.DictWriter(text, lines[0], lineterminator="\n")
     writer.writeheader()
-    writer.writerow(first)
-    writer.writerows(rows)
+    writer.writerows(lines)
     return text.getvalue()
 
 

@@ -128,21 +128,19 @@ def _compare(a: StoredRecord, b: StoredRecord, path: str, found: Differences, se
     found.notes += [f"{path}{note}" for note in _same_name(ours, theirs)]
     found.older |= {side for side, record in (("A", ours), ("B", theirs)) if record.get("source") is None}
     for name in {**ours["inputs"], **theirs["inputs"]}:
-        keys, inputs = [record["inputs"].get(name) for record in (ours, theirs)], (a.input(name), b.input(name))
-        if inputs[0] and inputs[1]:
-            if keys[0] != keys[1] and (inputs[0].record["identity"], inputs[1].record["identity"]) not in seen:
-                _compare(*inputs, f"{path}{name}: ", found, seen)
-        elif keys[0] != keys[1]:
-            found.add(path, name, *(f"{key[0]} {key[1][:8]}" if key else NOTHING for key in keys))
-            if all(keys):
-                found.notes.append(
-                    f"{path}{name}: a record is no longer in the store, so its differences are not known."
-                )
+        keys, one, other = [record["inputs"].get(name) for record in (ours, theirs)], a.input(name), b.input(name)
+        if keys[0] == keys[1]:
+            continue
+        if one and other:
+            if (one.record["identity"], other.record["identity"]) not in seen:
+                _compare(one, other, f"{path}{name}: ", found, seen)
+            continue
+        found.add(path, name, *(f"{key[0]} {key[1][:8]}" if key else NOTHING for key in keys))
+        if all(keys):
+            found.notes.append(f"{path}{name}: a record is no longer in the store, so its differences are not known.")
 
 
-def _code(
-    ours: dict[str, str] | None, theirs: dict[str, str] | None, explained: bool
-) -> Iterator[tuple[str, str, str]]:
+def _code(ours: dict[str, str] | None, theirs: dict[str, str] | None, explained: bool) -> Iterator[tuple[str, ...]]:
     """The modules that differ; "code" alone if they are not recorded and nothing else differs."""
     if ours is not None and theirs is not None:
         for name in sorted(ours | theirs):
@@ -152,7 +150,7 @@ def _code(
         yield "code", *(UNKNOWN if source is None else "recorded" for source in (ours, theirs))
 
 
-def _settings(a: RecordData, b: RecordData) -> Iterator[tuple[str, str, str]]:
+def _settings(a: RecordData, b: RecordData) -> Iterator[tuple[str, ...]]:
     """Names and both values of settings that differ, as identities see them, which distinguish 1 from 1.0."""
     sides = [(dict(_flat(record["spec"])), record["context"]) for record in (a, b)]
     for name in sides[0][0] | sides[1][0]:
