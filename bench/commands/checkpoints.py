@@ -100,6 +100,5 @@ def _row(method: str, imported: Imported, recipe: dict[str, Any]) -> str:
     keys: dict[str, Any] = {"method": method, "config": imported.config, "recipe": recipe}
     if imported.inference:
         keys["inference"] = imported.inference
-    flow = (yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000) for value in keys.values())
-    values = (text.removesuffix("...\n").strip() for text in flow)
-    return "\n".join(f"    {key}: {value}" for key, value in zip(keys, values, strict=True))
+    flow = {key: yaml.safe_dump(own, default_flow_style=True, sort_keys=False, width=1000) for key, own in keys.items()}
+    return "\n".join(f"    {key}: " + text.removesuffix("...\n").strip() for key, text in flow.items())

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -48,22 +47,6 @@ from bench.suite.trial import Suite
 from methods.registry import methods, use_plugins
 
 
-class Launcher(StrEnum):
-    """Values of `--on`."""
-
-    local = "local"
-    slurm = "slurm"
-
-
-class Listed(StrEnum):
-    """Values of `list`."""
-
-    methods = "methods"
-    suites = "suites"
-    datasets = "datasets"
-    protocols = "protocols"
-
-
 def run(
     suite: SuiteName,
     overrides: Overrides = None,
@@ -90,7 +73,9 @@ def run(
     wandb: Annotated[
         str, typer.Option("--wandb", metavar="PROJECT", help="W&B project that trainings are logged to")
     ] = "",
-    on: Annotated[Launcher, typer.Option("--on", help="this machine, or jobs of a Slurm cluster")] = Launcher.local,
+    on: Annotated[
+        Literal["local", "slurm"], typer.Option("--on", help="this machine, or jobs of a Slurm cluster")
+    ] = "local",
     site: Annotated[
         Path | None,
         typer.Option(
@@ -102,10 +87,10 @@ def run(
 ) -> None:
     """Run the stages of a suite that have no record, then write its report. On Slurm, submit them and return."""
     started = time.monotonic()
-    if dry_run and on is Launcher.local:
+    if dry_run and on == "local":
         raise UserError("needs --on slurm", where="--dry-run", hint="`plan` shows the stages to run on this machine")
     declared, graph = open_suite(suite, overrides, cache, plugin)
-    records, origin = Store(store.resolve() if on is Launcher.slurm else store), provenance()
+    records, origin = Store(store.resolve() if on == "slurm" else store), provenance()
     made = make_plan(graph, records)
     _show_plan(made, declared, graph)
     _refuse_missing_data(made, graph)
@@ -138,7 +123,7 @@ def run(
             _build_worlds(graph, todo, max(1, slots))
             cache_frames(todo, int(frame_cache * 1e9))
 
-        if on is Launcher.slurm:
+        if on == "slurm":
             _on_slurm(declared, todo, records, estimates, about, site, None if dry_run else prepare)
             return
         prepare()
@@ -180,7 +165,10 @@ def report(
     say(f"report: {write_suite_report(declared, graph, Store(store), provenance())}")
 
 
-def list_(what: Annotated[Listed, typer.Argument(help="kind of names")], plugin: Plugins = None) -> None:
+def list_(
+    what: Annotated[Literal["methods", "suites", "datasets", "protocols"], typer.Argument(help="kind of names")],
+    plugin: Plugins = None,
+) -> None:
     """List the names that a suite may use."""
     use_plugins(plugin or ())
     for name, text in _listing(what):
@@ -299,14 +287,14 @@ def _show_scripts(about: LaunchData, stages: list[Any], records: Store) -> None:
 # --- lists ------------------------------------------------------------------------------------------------------------
 
 
-def _listing(what: Listed) -> list[tuple[str, str]]:
+def _listing(what: str) -> Iterable[tuple[str, str]]:
     """Names and descriptions."""
-    if what is Listed.methods:
+    if what == "methods":
         return [(name, found.summary) for name, found in methods().items()]
-    if what is Listed.datasets:
+    if what == "datasets":
         return [(name, _described(data)) for name, data in datasets({}).items()]
-    if what is Listed.protocols:
-        return list(named_protocols())
+    if what == "protocols":
+        return named_protocols()
     suites = [load_suite(path) for path in sorted(SUITES.glob("*.yaml"))]
     return [(suite.name, suite.file.title) for suite in suites]
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from heapq import heappop, heappush
 from multiprocessing import get_context
 
@@ -47,17 +48,14 @@ class LocalRun:
         self.todo = {stage.identity: stage for stage in stages if stage.identity not in done}
         self.running: dict[str, Stage] = {}
         self.outcome = Outcome()
-        self._waits_for = {
+        inputs = {
             stage.identity: {other.identity for other in stage.inputs.values()} - done for stage in self.todo.values()
         }
-        self._needed_by: dict[str, list[Stage]] = {}
-        for stage in self.todo.values():
-            for identity in self._waits_for[stage.identity]:
-                self._needed_by.setdefault(identity, []).append(stage)
+        self._order = TopologicalSorter(inputs)
+        self._order.prepare()
         self._ready: list[tuple[float, str]] = []
         self._alone: list[tuple[float, str]] = []  # ready, but must run alone
-        for stage in self.todo.values():
-            self._offer(stage)
+        self._offer(self._order.get_ready())
 
     def start(self) -> Stage | None:
         """Start the costliest stage that is ready, so that no long one is left to the end; None if none is ready."""
@@ -77,18 +75,18 @@ class LocalRun:
             self.outcome.failed[stage.identity] = reason
             return
         self.outcome.done.append(stage)
-        for other in self._needed_by.get(stage.identity, []):
-            self._waits_for[other.identity].discard(stage.identity)
-            self._offer(other)
+        self._order.done(stage.identity)
+        self._offer(self._order.get_ready())
 
     def repeat(self, stage: Stage) -> None:
         """Make a running stage ready again."""
         self.todo[stage.identity] = self.running.pop(stage.identity)
-        self._offer(stage)
+        self._offer([stage.identity])
 
-    def _offer(self, stage: Stage) -> None:
-        if not stage.missing and not self._waits_for[stage.identity]:
-            heappush(self._alone if stage.kind in ALONE else self._ready, (-stage.flops, stage.identity))
+    def _offer(self, identities: Iterable[str]) -> None:
+        for stage in (self.todo[identity] for identity in identities if identity in self.todo):
+            if not stage.missing:
+                heappush(self._alone if stage.kind in ALONE else self._ready, (-stage.flops, stage.identity))
 
 
 def run_local(

@@ -7,12 +7,14 @@ import pytest
 
 from bench.commands.finalizer import _log_deaths, finalize, worth_repeating
 from bench.core.errors import UserError
+from bench.graph.stage import Stage
 from bench.launch import scheduler, slurm
-from bench.launch.launches import JobArray, holder, take
+from bench.launch.launches import JobArray, PlannedStage, holder, take
 from bench.launch.scheduler import QueuedJob
 from bench.launch.slurm import plan_round, resubmit, submit_round
+from bench.models.weights import Resolved
 from bench.store.records import Store
-from tests.launch.launched import finish, launched, stage
+from tests.launch.launched import RESOURCES, finish, launched, stage
 
 RUNNING, GONE = QueuedJob("RUNNING", ""), QueuedJob("FAILED", "")
 
@@ -158,6 +160,23 @@ def test_a_job_that_died_costs_the_stage_it_was_at_and_one_that_never_began_all_
         "2": "ended without an error in job 5_1 (gone)",
         "3": "ended without an error in job 5_1 (gone)",
     }
+
+
+def test_class_features_from_a_file_are_submitted_without_weights(
+    tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "resolved", lambda backbone, tag: Resolved(f"{tag}@/{backbone}", None))
+    context = {"pretrained": "openai", "class_features": "rows.safetensors"}
+    listed = Stage("texts", {"classes": "c1"}, {}, ("bench.stages.texts",), context, "class features", 0.0)
+    encode = {"backbone": "ViT-B-16"}
+    others = [Stage("encode", {**encode, "content": n}, {}, (), {"pretrained": "openai"}, "", 1.0) for n in "ab"]
+    todo, about = [listed, *others], launched(Store(tmp_path), stage("a")).about
+    about["file"] = __file__
+    stages = [PlannedStage.of(each, 1.0, resources=RESOURCES) for each in todo]
+    launch = slurm.launch_slurm(about, stages, todo, Store(tmp_path), finalize)
+    weights = [order.context["pretrained"] for order in launch.orders(range(3)).values()]
+    assert sorted(weights) == ["openai", "openai@/ViT-B-16", "openai@/ViT-B-16"]
+    assert launch.orders([0])[0].context["pretrained"] == "openai"
 
 
 def test_a_retry_needs_an_empty_queue_and_unchanged_code(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
