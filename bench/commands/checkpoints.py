@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from bench.commands.display import bars
-from bench.commands.options import DEFAULT_STORE, StorePath, console, say
+from bench.commands.options import DEFAULT_STORE, StorePath, progress_bar, say
 from bench.core.errors import UserError, unknown
 from bench.data.datasets import dataset
 from bench.models.prompts import TEMPLATES
@@ -79,12 +78,8 @@ def pretrain(
     """Pretrain the embedded tiny CLIP as the shipped weights were (most of an hour; resumes if interrupted)."""
     from tools.pretrain import pretrain as train
 
-    with bars(console) as shown:
-        task = shown.add_task("pre-training", total=None)
-        file = train(
-            target, lambda done, total, text: shown.update(task, completed=done, total=total, description=text)
-        )
-    say(f"weights: {file}")
+    with progress_bar("pre-training") as show:
+        say(f"weights: {train(target, show)}")
 
 
 def _sources(name: str, templates: str, labels: str) -> Sources:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from bench.care.doctor import Examination, Finding, declared_bad, known_bad, listed
 from bench.care.prepare import Preparation, Target, declaration, refuse
-from bench.commands.display import bars
-from bench.commands.options import console, say, warn
+from bench.commands.options import console, progress_bar, say, warn
 from bench.core.errors import UserError, unknown
 from bench.core.files import write_atomically
 from bench.data.datasets import Dataset
@@ -128,15 +127,10 @@ def _splits(data: Dataset, named: Sequence[str] | None) -> list[str]:
 
 
 @contextmanager
-def _progress(title: str, wrong: str) -> Iterator[Any]:
+def _progress(title: str, wrong: str) -> Iterator[Callable[[int, int, int], None]]:
     """A function (done, total, number of faulty videos) that draws a progress bar."""
-    with bars(console) as shown:
-        task = shown.add_task(title, total=None)
-
-        def progress(done: int, total: int, faulty: int) -> None:
-            shown.update(task, completed=done, total=total, description=f"{title} ({faulty} {wrong})")
-
-        yield progress
+    with progress_bar(title) as show:
+        yield lambda done, total, faulty: show(done, total, f"{title} ({faulty} {wrong})")
 
 
 def _csv(rows: Iterator[dict[str, object]]) -> str:

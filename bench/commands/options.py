@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +45,14 @@ def say(text: str, style: str | None = None, console: Console = out) -> None:
 def warn(text: str, style: str = "yellow") -> None:
     """Print a warning or an error as it is."""
     say(text, style, console)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[..., None]]:
+    """A function (done, total, description) that draws a progress bar."""
+    with bars(console) as shown:
+        task = shown.add_task(title, total=None)
+        yield lambda done, total, text=title: shown.update(task, completed=done, total=total, description=text)
 
 
 def open_suite(

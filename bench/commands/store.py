@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 from rich.filesize import decimal
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from bench.commands.options import DEFAULT_STORE, CachePath, StorePath, console, out, say, warn
@@ -60,12 +61,11 @@ def gc(
 
 def _table(gone: Iterable[Garbage], title: str) -> Table:
     """Number and size of each kind of garbage, with the reason, and the total."""
-    groups: dict[tuple[str, str], list[int]] = {}
+    groups = defaultdict[tuple[str, str], list[int]](list)
     for item in gone:
-        groups.setdefault((item.kind, item.reason), []).append(item.bytes)
-    table = Table(title=title, title_justify="left")
-    for name in ("what", "number", "size", "why"):
-        table.add_column(name, justify="right" if name in ("number", "size") else "left")
+        groups[item.kind, item.reason].append(item.bytes)
+    numbers = (Column(name, justify="right") for name in ("number", "size"))
+    table = Table("what", *numbers, "why", title=title, title_justify="left")
     for (kind, reason), sizes in groups.items():
         table.add_row(kind, f"{len(sizes):,}", decimal(sum(sizes)), reason)
     table.add_section()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from bench.checkpoints.imported import refuse_unimported
-from bench.commands.display import bars, clock, counted, summary, watching
+from bench.commands.display import clock, counted, summary, watching
 from bench.commands.finalizer import finalize
 from bench.commands.options import (
     DEFAULT_STORE,
@@ -24,6 +24,7 @@ from bench.commands.options import (
     console,
     open_suite,
     out,
+    progress_bar,
     say,
     warn,
     write_suite_report,
@@ -33,11 +34,11 @@ from bench.data.datasets import Dataset, datasets
 from bench.graph.build import Graph
 from bench.graph.plan import Plan, cache_frames, default_jobs, estimate, make_plan, measured_rates
 from bench.graph.stage import Stage
-from bench.launch.launches import Launch, LaunchData, PlannedStage, create
+from bench.launch.launches import Launch, PlannedStage, create
 from bench.launch.local import run_local
 from bench.launch.scheduler import DEFAULT_MAX_ARRAY
 from bench.launch.site import load_site
-from bench.launch.slurm import launch_slurm, plan_round, planned, script
+from bench.launch.slurm import launch_slurm, on_site, plan_round, script
 from bench.stages.work import Compute
 from bench.store.provenance import provenance
 from bench.store.records import KINDS, Store
@@ -108,7 +109,8 @@ def run(
             tensorboard=tensorboard,
             wandb=wandb,
         )
-        estimates = dict(zip((stage.identity for stage in todo), estimate(todo, measured_rates(records)), strict=True))
+        seconds = estimate(todo, measured_rates(records))
+        stages = [PlannedStage.of(stage, each) for stage, each in zip(todo, seconds, strict=True)]
         about = {
             "suite": declared.name,
             "file": str(suite_path(suite).resolve()),
@@ -124,10 +126,16 @@ def run(
             cache_frames(todo, int(frame_cache * 1e9))
 
         if on == "slurm":
-            _on_slurm(declared, todo, records, estimates, about, site, None if dry_run else prepare)
+            about, stages = on_site(load_site(site), declared, about, stages, todo)
+            if dry_run:
+                _show_scripts(Launch(records.root / "launches" / "<launch>", about, tuple(stages)))
+                return
+            prepare()
+            _follow(launch_slurm(about, stages, todo, records, finalize))
             return
         prepare()
-        failed = _on_this_machine(graph, todo, records, compute, slots, estimates, about)
+        launch = create(records, {**about, "on": "local"}, stages)
+        failed = _on_this_machine(launch, graph, compute, slots)
     else:
         console.print("Nothing had to run: every stage has its record.")
     say(f"report: {write_suite_report(declared, graph, records, origin)}")
@@ -179,9 +187,8 @@ def list_(
 
 
 def _show_plan(plan: Plan, suite: Suite, graph: Graph) -> None:
-    table = Table(title=f"{suite.name}: {len(suite.trials)} trials", title_justify="left")
-    for title in ("stage", "cached", "to run", "data missing"):
-        table.add_column(title, justify="left" if title == "stage" else "right")
+    numbers = (Column(name, justify="right") for name in ("cached", "to run", "data missing"))
+    table = Table("stage", *numbers, title=f"{suite.name}: {len(suite.trials)} trials", title_justify="left")
     for kind in KINDS:
         counts = [plan.cached[kind], plan.to_run[kind], plan.missing[kind]]
         if any(counts):
@@ -217,27 +224,17 @@ def _build_worlds(graph: Graph, todo: list[Stage], workers: int) -> None:
     worlds: list[Any] = [data for name in sorted(needed) if (data := graph.datasets[name]).buildable]
     for data in worlds:
         if data.missing():
-            with bars(console) as shown:
-                task = shown.add_task(f"making the videos of {data.name}", total=None)
-                data.build(lambda done, total, task=task: shown.update(task, completed=done, total=total), workers)
+            with progress_bar(f"making the videos of {data.name}") as show:
+                data.build(show, workers)
 
 
-def _on_this_machine(
-    graph: Graph,
-    todo: list[Stage],
-    records: Store,
-    compute: Compute,
-    slots: int,
-    estimates: dict[str, float],
-    about: LaunchData,
-) -> int:
+def _on_this_machine(launch: Launch, graph: Graph, compute: Compute, slots: int) -> int:
     """Carry out the stages here. Returns the number of stages that have no record afterwards."""
-    stages = [PlannedStage.of(stage, estimates[stage.identity]) for stage in todo]
-    launch = create(records, {**about, "on": "local"}, stages)
-    origin = {**about["provenance"], "launch": launch.name}
+    origin = {**launch.about["provenance"], "launch": launch.name}
+    estimates = {stage.identity: stage.seconds for stage in launch.stages}
     try:
         with watching(console, estimates, max(1, slots)) as watch:
-            outcome = run_local(list(graph.stages.values()), records, compute, slots, origin, watch)
+            outcome = run_local(list(graph.stages.values()), launch.store, compute, slots, origin, watch)
     except BaseException:
         launch.end("cancelled")
         raise
@@ -250,33 +247,18 @@ def _on_this_machine(
     return len(outcome.failed) + len(blocked)
 
 
-def _on_slurm(
-    suite: Suite,
-    todo: list[Stage],
-    records: Store,
-    estimates: dict[str, float],
-    about: LaunchData,
-    site: Path | None,
-    prepare: Callable[[], None] | None,
-) -> None:
-    """Submit the stages and print the commands that follow them; without `prepare`, only print the scripts."""
-    about, stages = planned(suite, todo, estimates, load_site(site), about)
-    if prepare is None:
-        _show_scripts(about, stages, records)
-        return
-    prepare()
-    launch = launch_slurm(about, stages, todo, records, finalize)
+def _follow(launch: Launch) -> None:
+    """Print what was submitted, and the commands that follow it."""
     say(f"{launch.name}: {summary(launch.arrays())}")
     for arguments in (f"status {launch.name}", "logs TRIAL", f"cancel {launch.name}", f"retry {launch.name}"):
         watch = " --watch" if arguments.startswith("status") else ""
-        say(f"  python run_suite.py {arguments} --store {records.root}{watch}")
+        say(f"  python run_suite.py {arguments} --store {launch.store.root}{watch}")
 
 
-def _show_scripts(about: LaunchData, stages: list[Any], records: Store) -> None:
+def _show_scripts(launch: Launch) -> None:
     """Print the batch scripts that would be submitted, without writing a file or asking Slurm."""
-    launch = Launch(records.root / "launches" / "<launch>", about, tuple(stages))
-    limit = about["site"]["max_array"] or DEFAULT_MAX_ARRAY
-    submissions = plan_round(launch, list(range(len(stages))), {}, limit=limit)
+    limit = launch.about["site"]["max_array"] or DEFAULT_MAX_ARRAY
+    submissions = plan_round(launch, list(range(len(launch.stages))), {}, limit=limit)
     names = [f"<{number}: {each.name}>" for number, each in enumerate(submissions, start=1)]
     for name, each in zip(names, submissions, strict=True):
         size = f"{counted(sum(map(len, each.array_tasks)), 'stage')} in {counted(len(each.array_tasks), 'job')}"

@@ -51,9 +51,8 @@ class PlannedStage:
     resources: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, stage: Stage, seconds: float, tasks: int = 1, resources: dict[str, Any] | None = None) -> PlannedStage:
-        inputs = tuple(other.key for other in stage.inputs.values())
-        return cls(*stage.key, stage.title, inputs, seconds, tasks, resources or {})
+    def of(cls, stage: Stage, seconds: float) -> PlannedStage:
+        return cls(*stage.key, stage.title, tuple(other.key for other in stage.inputs.values()), seconds)
 
     @property
     def key(self) -> StageKey:

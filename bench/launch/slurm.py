@@ -13,9 +13,10 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +64,23 @@ class Submission:
     finalizer: bool = False
 
 
-def planned(
-    suite: Suite, todo: Iterable[Stage], estimates: dict[str, float], site: Site, about: LaunchData
+def on_site(
+    site: Site, suite: Suite, about: LaunchData, stages: Iterable[PlannedStage], todo: Iterable[Stage]
 ) -> tuple[LaunchData, list[PlannedStage]]:
-    """The data of a launch on a site, and its stages with their resources."""
-    stages = []
-    for stage in todo:
-        row = suite.file.rows[stage.row].resources
-        resources = resources_for(stage.kind, site, suite.file.resources, row).model_dump(mode="json")
-        tasks = stage.context.get("execution", {}).get("processes", 1)
-        stages.append(PlannedStage.of(stage, estimates[stage.identity], tasks, resources))
-    finalizer = resources_for("report", site, suite.file.resources).model_dump(mode="json")
-    return {**about, "on": "slurm", "site": site.model_dump(mode="json"), "finalizer": finalizer}, stages
+    """The data of a launch on a site, and its stages with their tasks and resources."""
+
+    def resources(kind: str, row: Mapping[str, Resources] | None = None) -> dict[str, Any]:
+        return resources_for(kind, site, suite.file.resources, row).model_dump(mode="json")
+
+    data = {**about, "on": "slurm", "site": site.model_dump(mode="json"), "finalizer": resources("report")}
+    return data, [
+        replace(
+            planned,
+            tasks=stage.context.get("execution", {}).get("processes", 1),
+            resources=resources(stage.kind, suite.file.rows[stage.row].resources),
+        )
+        for planned, stage in zip(stages, todo, strict=True)
+    ]
 
 
 def launch_slurm(
@@ -149,26 +155,21 @@ def submit_round(
 def _claim(launch: Launch, numbers: Iterable[int]) -> tuple[list[int], dict[int, str], list[int]]:
     """(own stages, stages of other launches with the job to wait for, stages for a later round)."""
     alive = _OtherLaunches(launch.store)
-    own, later, others = list[int](), list[int](), dict[int, str]()
-    for number in numbers:
-        key = launch.stages[number].key
-        holder = take(launch.store, key, launch.name, alive)
-        if holder is not None:
-            if job := _job_of(launch.store, holder, key, alive.jobs[holder] or []):
-                others[number] = job
-            else:
-                later.append(number)
-        elif launch.store.done(*key):  # another launch has finished it since this one was planned
-            release(launch.store, key, launch.name)
+    own, later, others, waiting = list[int](), list[int](), dict[int, str](), set[str]()
+    for number in numbers:  # inputs come first
+        stage = launch.stages[number]
+        inputs_wait = any(identity in waiting for _, identity in stage.inputs)
+        holder = None if inputs_wait else take(launch.store, stage.key, launch.name, alive)
+        job = _job_of(launch.store, holder, stage.key, alive.jobs[holder] or []) if holder else None
+        if job:
+            others[number] = job
+        elif inputs_wait or holder:
+            later.append(number)
+            waiting.add(stage.identity)
+        elif launch.store.done(*stage.key):  # another launch has finished it since this one was planned
+            release(launch.store, stage.key, launch.name)
         else:
             own.append(number)
-    waiting = {launch.stages[number].identity for number in later}
-    for number in list(own):  # inputs come first, so one pass finds all that depend on them
-        if any(identity in waiting for _, identity in launch.stages[number].inputs):
-            waiting.add(launch.stages[number].identity)
-            own.remove(number)
-            later.append(number)
-            release(launch.store, launch.stages[number].key, launch.name)
     return own, others, later
 
 
@@ -257,18 +258,18 @@ def _packed(launch: Launch, numbers: list[int], site: Site, tried: set[str]) -> 
 
     Stages that failed before, that have many tasks or that measure time do not share a job.
     """
-    stages = launch.stages
-    room = min(site.pack, stages[numbers[0]].resources["time"] / 2) * 60.0
-    array_tasks: list[list[int]] = []
-    filled = room
-    for number in sorted(numbers, key=lambda n: (stages[n].identity in tried, -stages[n].seconds, n)):
-        alone = stages[number].tasks > 1 or stages[number].kind in ALONE or stages[number].identity in tried
-        full = not array_tasks or filled + stages[number].seconds > room or len(array_tasks[-1]) >= site.pack_most
-        if alone or full:
+    room = min(site.pack, launch.stages[numbers[0]].resources["time"] / 2) * 60.0
+    array_tasks, filled = list[list[int]](), inf
+    stages = {number: launch.stages[number] for number in numbers}
+    for number, stage in sorted(
+        stages.items(), key=lambda item: (item[1].identity in tried, -item[1].seconds, item[0])
+    ):
+        alone = stage.tasks > 1 or stage.kind in ALONE or stage.identity in tried
+        if alone or filled + stage.seconds > room or len(array_tasks[-1]) >= site.pack_most:
             array_tasks.append([])
             filled = 0.0
         array_tasks[-1].append(number)
-        filled = room if alone else filled + stages[number].seconds
+        filled = inf if alone else filled + stage.seconds
     return array_tasks
 
 

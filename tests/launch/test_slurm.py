@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -172,7 +173,7 @@ def test_class_features_from_a_file_are_submitted_without_weights(
     others = [Stage("encode", {**encode, "content": n}, {}, (), {"pretrained": "openai"}, "", 1.0) for n in "ab"]
     todo, about = [listed, *others], launched(Store(tmp_path), stage("a")).about
     about["file"] = __file__
-    stages = [PlannedStage.of(each, 1.0, resources=RESOURCES) for each in todo]
+    stages = [replace(PlannedStage.of(each, 1.0), resources=RESOURCES) for each in todo]
     launch = slurm.launch_slurm(about, stages, todo, Store(tmp_path), finalize)
     weights = [order.context["pretrained"] for order in launch.orders(range(3)).values()]
     assert sorted(weights) == ["openai", "openai@/ViT-B-16", "openai@/ViT-B-16"]
