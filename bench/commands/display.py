@@ -75,15 +75,14 @@ def _bars_of(run: LocalRun, progress: dict[str, ProgressData]) -> Progress:
 
 def _summary(run: LocalRun, estimates: dict[str, float], slots: int, progress: dict[str, ProgressData]) -> str:
     """Numbers of stages, and the time left: estimated, scaled by the actual over the estimated time so far."""
-    outcome, elapsed = run.outcome, time.monotonic() - run.started
-    ended = len(outcome.done) + len(outcome.failed)
-    failed = f", {len(outcome.failed)} failed" if outcome.failed else ""
+    elapsed, ended = time.monotonic() - run.started, len(run.done) + len(run.failed)
+    failed = f", {len(run.failed)} failed" if run.failed else ""
     fractions = {
         identity: known["done"] / known["total"] if known["total"] else 0.0 for identity, known in progress.items()
     }
     passed = sum(estimates[identity] * fraction for identity, fraction in fractions.items())
     left = sum(estimates[identity] for identity in (*run.todo, *run.running)) - passed
-    done = sum(estimates[stage.identity] for stage in outcome.done) + passed
+    done = sum(estimates[stage.identity] for stage in run.done) + passed
     eta = clock(left * (elapsed / done if done else 1 / slots))
     return f"{ended}/{ended + len(run.running) + len(run.todo)} stages{failed}  elapsed {clock(elapsed)}  ETA {eta}"
 

@@ -234,17 +234,17 @@ def _on_this_machine(launch: Launch, graph: Graph, compute: Compute, slots: int)
     estimates = {stage.identity: stage.seconds for stage in launch.stages}
     try:
         with watching(console, estimates, max(1, slots)) as watch:
-            outcome = run_local(list(graph.stages.values()), launch.store, compute, slots, origin, watch)
+            run = run_local(list(graph.stages.values()), launch.store, compute, slots, origin, watch)
     except BaseException:
         launch.end("cancelled")
         raise
-    blocked = [stage.identity for stage in outcome.blocked]
-    launch.end("incomplete" if outcome.failed or blocked else "complete", outcome.failed, blocked)
-    for identity, reason in outcome.failed.items():
+    blocked = [stage.identity for stage in run.blocked]
+    launch.end("incomplete" if run.failed or blocked else "complete", run.failed, blocked)
+    for identity, reason in run.failed.items():
         warn(f"failed: {graph.stages[identity].title}\n{reason}", "red")
     if blocked:
         warn(f"{len(blocked)} stages were not started because an input failed.", "red")
-    return len(outcome.failed) + len(blocked)
+    return len(run.failed) + len(blocked)
 
 
 def _follow(launch: Launch) -> None:

@@ -17,9 +17,10 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable
 from dataclasses import asdict, dataclass, field
 from getpass import getuser
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -238,21 +239,19 @@ def release(store: Store, key: StageKey, launch: str | None = None) -> None:
     With `launch`, only if that launch holds the stage; without, because the stage is done.
     """
     if launch in (None, holder(store, key)):
-        for path in list(_claims(store, key)):
+        for path in _claims(store, key):
             path.unlink(missing_ok=True)
 
 
 def holder(store: Store, key: StageKey) -> str | None:
     """The launch that has claimed a stage."""
-    claims = list(_claims(store, key))
+    claims = _claims(store, key)
     return _holder(claims[-1]) if claims else None
 
 
-def _claims(store: Store, key: StageKey) -> Iterator[Path]:
-    number = 1
-    while (path := _claim(store, key, number)).exists():
-        yield path
-        number += 1
+def _claims(store: Store, key: StageKey) -> list[Path]:
+    """The claims to a stage, the oldest first."""
+    return list(takewhile(Path.exists, (_claim(store, key, number) for number in count(1))))
 
 
 def _claim(store: Store, key: StageKey, number: int) -> Path:
