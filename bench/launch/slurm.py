@@ -54,13 +54,15 @@ SlurmOptions = dict[str, Any]  # of submitit's SlurmExecutor.update_parameters
 
 @dataclass(frozen=True)
 class Submission:
-    """An array to submit: the stage numbers of each array task, the earlier submissions and other jobs to wait for."""
+    """An array to submit, with the stage numbers of each array task.
+
+    `after`: earlier submissions of the round, by index, and jobs of other launches, by id, that it waits for.
+    """
 
     name: str
     options: SlurmOptions
     array_tasks: list[list[int]]
-    after: tuple[int, ...]
-    others: tuple[str, ...] = ()
+    after: tuple[int | str, ...]
     finalizer: bool = False
 
 
@@ -218,8 +220,7 @@ def plan_round(
     site = Site.model_validate(launch.about["site"])
     limit = limit or site.max_array or scheduler.max_array()
     submissions: list[Submission] = []
-    place: dict[str, int] = {}  # identity -> index of its submission
-    elsewhere = {launch.stages[number].identity: job for number, job in others.items()}
+    place: dict[str, int | str] = {launch.stages[number].identity: job for number, job in others.items()}
     tried = {identity for identity, attempts in attempts_since(launch.store, since).items() if attempts.spent}
     for numbers in _alike(launch, own):
         first = launch.stages[numbers[0]]
@@ -229,16 +230,16 @@ def plan_round(
         for start in range(0, len(array_tasks), limit):
             part = array_tasks[start : start + limit]
             inputs = {identity for task in part for n in task for _, identity in launch.stages[n].inputs}
-            after = tuple(sorted({place[identity] for identity in inputs if identity in place}))
-            waiting = tuple(sorted({elsewhere[identity] for identity in inputs if identity in elsewhere}))
-            submissions.append(Submission(name, options, part, after, waiting))
-            place |= {launch.stages[n].identity: len(submissions) - 1 for task in part for n in task}
+            after = {place[identity] for identity in inputs if identity in place}
+            ordered = tuple(sorted(after, key=lambda each: (isinstance(each, str), each)))
+            place |= {launch.stages[n].identity: len(submissions) for task in part for n in task}
+            submissions.append(Submission(name, options, part, ordered))
     name = f"{launch.about['suite']}-report"
     options = submitit_parameters(Resources(**launch.about["finalizer"]), 1, name, site)
-    waiting = tuple(sorted(set(elsewhere.values())))[:OTHERS]
+    waiting = sorted(set(others.values()))[:OTHERS]
     if waits and not submissions and not waiting:  # another launch is submitting; its jobs will soon be known
         options["additional_parameters"] = {**options["additional_parameters"], "begin": "now+60"}
-    return [*submissions, Submission(name, options, [[]], tuple(range(len(submissions))), waiting, finalizer=True)]
+    return [*submissions, Submission(name, options, [[]], (*range(len(submissions)), *waiting), finalizer=True)]
 
 
 def _alike(launch: Launch, own: list[int]) -> list[list[int]]:
@@ -293,9 +294,9 @@ def _submit(
 
 def _options(submission: Submission, jobs: list[str]) -> SlurmOptions:
     """Options for submitit, with the dependency on earlier submissions, whose job numbers are `jobs`."""
-    after = [*(jobs[index] for index in submission.after), *submission.others]
-    if not after:
+    if not submission.after:
         return submission.options
+    after = [jobs[each] if isinstance(each, int) else each for each in submission.after]
     more = {**submission.options["additional_parameters"], "dependency": "afterany:" + ":".join(after)}
     return {**submission.options, "additional_parameters": more}
 
@@ -319,4 +320,4 @@ def _check(launch: Launch, submissions: list[Submission]) -> None:
     """Raise UserError, before anything is submitted, if Slurm would refuse one of the submissions."""
     alike = {repr(submission.options): submission for submission in submissions}
     for submission in alike.values():
-        scheduler.check(script(launch, replace(submission, after=(), others=()), []))
+        scheduler.check(script(launch, replace(submission, after=()), []))

@@ -88,9 +88,9 @@ def test_a_stage_of_another_launch_is_waited_for_and_not_submitted(tmp_path: Pat
     second = launched(store, shared, own, suite="other")
     jobs = submit_round(second, [0, 1], 1, 0.0, finalize)
     assert [entry.array_tasks for entry in jobs] == [[[1]], [[]]]
-    others, _, _ = slurm._claim(second, [0])[1], None, None
+    _, others, _ = slurm._claim(second, [0])
     assert others == {0: first_job.job}
-    assert plan_round(second, [1], others)[0].others == (first_job.job,)
+    assert plan_round(second, [1], others)[0].after == (first_job.job,)
 
 
 def test_what_follows_from_a_launch_that_is_still_submitting_waits_for_the_next_round(
