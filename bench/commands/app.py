@@ -7,7 +7,7 @@ from collections.abc import Callable
 import typer
 
 from bench.commands import checkpoints, compare, data, launches, profile, store, suites
-from bench.commands.options import console
+from bench.commands.options import warn
 from bench.core.errors import UserError
 
 app = typer.Typer(
@@ -48,6 +48,6 @@ def main(arguments: list[str]) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     except UserError as error:
-        console.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        warn(f"error: {error}", "bold red")
         return 2
     return 0

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from bench.commands.display import bars
-from bench.commands.options import DEFAULT_STORE, StorePath, console, say
-from bench.core.errors import UserError
+from bench.commands.options import DEFAULT_STORE, StorePath, progress_bar, say
+from bench.core.errors import UserError, unknown
+from bench.data.datasets import dataset
+from bench.models.prompts import TEMPLATES
+from bench.store.records import Store
 
 if TYPE_CHECKING:
     from bench.checkpoints.official import Imported, Sources
@@ -34,7 +36,6 @@ def import_(
 ) -> None:
     """Make a training record from an official checkpoint, so that suites evaluate it without training."""
     from bench.checkpoints.official import import_official
-    from bench.store.records import Store
 
     if not file.is_file():
         raise UserError("no such file", where=str(file))
@@ -64,7 +65,6 @@ def export(
 ) -> None:
     """Write a training as a checkpoint that official code can load."""
     from bench.checkpoints.official import export_official
-    from bench.store.records import Store
 
     title = export_official(Store(store), training, target)
     say(f"{title}: {target}")
@@ -80,19 +80,12 @@ def pretrain(
         from tools.pretrain import pretrain as train
     except ModuleNotFoundError as error:
         raise UserError("the recipe of the embedded CLIP is not installed", hint="run this in a checkout") from error
-    with bars(console) as shown:
-        task = shown.add_task("pre-training", total=None)
-        file = train(
-            target, lambda done, total, text: shown.update(task, completed=done, total=total, description=text)
-        )
-    say(f"weights: {file}")
+    with progress_bar("pre-training") as show:
+        say(f"weights: {train(target, show)}")
 
 
 def _sources(name: str, templates: str, labels: str) -> Sources:
     from bench.checkpoints.official import Sources
-    from bench.core.errors import unknown
-    from bench.data.datasets import dataset
-    from bench.models.prompts import TEMPLATES
 
     if templates not in TEMPLATES:
         raise unknown("templates", templates, TEMPLATES, where="--templates")
@@ -104,6 +97,5 @@ def _row(method: str, imported: Imported, recipe: dict[str, Any]) -> str:
     keys: dict[str, Any] = {"method": method, "config": imported.config, "recipe": recipe}
     if imported.inference:
         keys["inference"] = imported.inference
-    flow = (yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000) for value in keys.values())
-    values = (text.removesuffix("...\n").strip() for text in flow)
-    return "\n".join(f"    {key}: {value}" for key, value in zip(keys, values, strict=True))
+    flow = {key: yaml.safe_dump(own, default_flow_style=True, sort_keys=False, width=1000) for key, own in keys.items()}
+    return "\n".join(f"    {key}: " + text.removesuffix("...\n").strip() for key, text in flow.items())

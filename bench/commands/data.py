@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from bench.commands.display import bars
-from bench.commands.options import console, say
+from bench.care.doctor import Examination, Finding, declared_bad, known_bad, listed
+from bench.care.prepare import Preparation, PreparedFolder, declaration, refuse
+from bench.commands.options import console, progress_bar, say, warn
 from bench.core.errors import UserError, unknown
 from bench.core.files import write_atomically
-
-if TYPE_CHECKING:
-    from bench.care.doctor import Finding
-    from bench.data.datasets import Dataset
+from bench.data.datasets import Dataset
+from bench.data.datasets import dataset as find_dataset
+from bench.graph.plan import default_jobs
+from bench.suite.resolve import load_suite, suite_path
 
 SEE = "see docs/add_a_dataset.md"
 EXAMPLES = 3  # findings of a kind that are printed; the files list all
@@ -47,9 +48,6 @@ def doctor(
     ] = None,
 ) -> None:
     """Examine a dataset: undecodable files, contradictions in its lists, test videos that are also in training."""
-    from bench.care.doctor import Examination, known_bad, listed
-    from bench.graph.plan import default_jobs
-
     data = _dataset(dataset, suite)
     files = listed(data, _splits(data, split))
     examination = Examination(data, files, decoder, full)
@@ -84,10 +82,6 @@ def prepare(
     seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="time limit of one video")] = 600.0,
 ) -> None:
     """Make a copy of a dataset that decodes fast: small H.264 videos with many key frames, under the same paths."""
-    from bench.care.doctor import declared_bad, listed
-    from bench.care.prepare import Preparation, PreparedFolder, declaration, refuse
-    from bench.graph.plan import default_jobs
-
     data, how = _dataset(dataset, suite), Preparation(short_side, gop, crf)
     refuse(data, target)
     files = listed(data, _splits(data, split))
@@ -95,7 +89,7 @@ def prepare(
         todo, failed = copy.todo(data, files)
         kept = len(files) - len(todo) - len(failed)
         if warning := copy.space_warning(todo):
-            console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+            warn(f"warning: {warning}")
         with _progress(f"preparing {dataset}", "failed") as progress:
             failed |= copy.make(todo, default_jobs() if workers is None else workers, seconds, progress)
     say(f"{dataset}: {len(files) - kept - len(failed):,} videos made, {kept:,} existed already")
@@ -110,11 +104,8 @@ def prepare(
 
 
 def _dataset(name: str, suite: str | None) -> Dataset:
-    from bench.data.datasets import dataset
-    from bench.suite.resolve import load_suite, suite_path
-
     declared = load_suite(suite_path(suite)).datasets if suite else {}
-    return dataset(name, declared, where=suite or "")
+    return find_dataset(name, declared, where=suite or "")
 
 
 def _splits(data: Dataset, named: Sequence[str] | None) -> list[str]:
@@ -128,7 +119,7 @@ def _splits(data: Dataset, named: Sequence[str] | None) -> list[str]:
             raise UserError(reason, hint=SEE)
     reasons = {split: data.missing(split) for split in named or data.splits}
     for reason in filter(None, reasons.values()):
-        console.print(f"left out: {reason}", highlight=False, markup=False, soft_wrap=True)
+        say(f"left out: {reason}", None, console)
     chosen = [split for split, reason in reasons.items() if not reason]
     if not chosen:
         raise UserError("no split has a list", where=f"dataset '{data.name}'", hint=SEE)
@@ -136,24 +127,17 @@ def _splits(data: Dataset, named: Sequence[str] | None) -> list[str]:
 
 
 @contextmanager
-def _progress(title: str, wrong: str) -> Iterator[Any]:
+def _progress(title: str, wrong: str) -> Iterator[Callable[[int, int, int], None]]:
     """A function (done, total, number of faulty videos) that draws a progress bar."""
-    with bars(console) as shown:
-        task = shown.add_task(title, total=None)
-
-        def progress(done: int, total: int, faulty: int) -> None:
-            shown.update(task, completed=done, total=total, description=f"{title} ({faulty} {wrong})")
-
-        yield progress
+    with progress_bar(title) as show:
+        yield lambda done, total, faulty: show(done, total, f"{title} ({faulty} {wrong})")
 
 
 def _csv(rows: Iterator[dict[str, object]]) -> str:
-    text = io.StringIO()
-    first = next(rows)
-    writer = csv.DictWriter(text, first, lineterminator="\n")
+    text, lines = io.StringIO(), list(rows)
+    writer = csv.DictWriter(text, lines[0], lineterminator="\n")
     writer.writeheader()
-    writer.writerow(first)
-    writer.writerows(rows)
+    writer.writerows(lines)
     return text.getvalue()
 
 

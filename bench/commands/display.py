@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,10 +19,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from bench.launch.launches import JobArray
-    from bench.launch.local import LocalRun, Watch
+from bench.launch.launches import JobArray
+from bench.launch.local import LocalRun, Watch
+from bench.store.records import ProgressData
 
+UNKNOWN = {"done": 0, "total": None, "unit": ""}  # progress of a stage that has just started
 LINE_SECONDS = 10.0  # between two lines, where there is no terminal
 NAMED = 5  # names that are listed of many
 
@@ -39,65 +39,52 @@ def bars(console: Console) -> Progress:
 
 @contextmanager
 def watching(console: Console, estimates: dict[str, float], slots: int) -> Iterator[Watch]:
-    """Display a local run: live bars on a terminal, a line now and then elsewhere.
+    """Display a local run: live bars on a terminal, a line every few seconds and one at the end elsewhere.
 
     `estimates` are seconds by stage identity; the ETA corrects them by the time that passes.
     """
-    if console.is_terminal:
-        with Live(console=console, refresh_per_second=4) as live:
-            yield lambda run: live.update(_bars_of(run, estimates, slots))
-    else:
-        yield _lines(console, estimates, slots)
-
-
-def _lines(console: Console, estimates: dict[str, float], slots: int) -> Watch:
-    """A function that prints a line every few seconds, and one at the end."""
     last = 0.0
 
     def show(run: LocalRun) -> None:
         nonlocal last
-        ended = not run.todo and not run.running
-        if ended or time.monotonic() - last >= LINE_SECONDS:
+        progress = {stage.identity: run.store.progress(*stage.key) or UNKNOWN for stage in run.running.values()}
+        text = _summary(run, estimates, slots, progress)
+        if console.is_terminal:
+            live.update(Group(Text(text), _bars_of(run, progress)))
+        elif not (run.todo or run.running) or time.monotonic() - last >= LINE_SECONDS:
             last = time.monotonic()
             titles = ", ".join(stage.title for stage in run.running.values())
-            text = f"{_summary(run, estimates, slots)}{'  ' + titles if titles else ''}"
-            console.print(text, highlight=False, soft_wrap=True)
+            console.print(f"{text}{'  ' + titles if titles else ''}", highlight=False, soft_wrap=True)
 
-    return show
+    live = Live(console=console, refresh_per_second=4)
+    with live if console.is_terminal else nullcontext():
+        yield show
 
 
-def _bars_of(run: LocalRun, estimates: dict[str, float], slots: int) -> Group:
-    """The summary, and a bar for each running stage."""
+def _bars_of(run: LocalRun, progress: dict[str, ProgressData]) -> Progress:
+    """A bar for each running stage."""
     columns = ("{task.description:<48.48}", "{task.fields[unit]}", "{task.fields[elapsed]}")
     title, unit, elapsed = (TextColumn(column, markup=False) for column in columns)
     bars = Progress(title, BarColumn(24), MofNCompleteColumn(), unit, elapsed)
-    for stage in run.running.values():
-        known = run.store.progress(*stage.key) or {"done": 0, "total": None, "unit": "", "started": time.time()}
-        passed = clock(time.time() - known["started"])
-        bars.add_task(stage.title, completed=known["done"], total=known["total"], unit=known["unit"], elapsed=passed)
-    return Group(Text(_summary(run, estimates, slots)), bars)
+    for identity, known in progress.items():
+        passed = clock(time.time() - known.get("started", time.time()))
+        numbers = {"completed": known["done"], "total": known["total"], "unit": known["unit"]}
+        bars.add_task(run.running[identity].title, **numbers, elapsed=passed)
+    return bars
 
 
-def _summary(run: LocalRun, estimates: dict[str, float], slots: int) -> str:
-    outcome, elapsed = run.outcome, time.monotonic() - run.started
-    ended = len(outcome.done) + len(outcome.failed)
-    total = ended + len(run.running) + len(run.todo)
-    failed = f", {len(outcome.failed)} failed" if outcome.failed else ""
-    return f"{ended}/{total} stages{failed}  elapsed {clock(elapsed)}  ETA {_eta(run, estimates, slots, elapsed)}"
-
-
-def _eta(run: LocalRun, estimates: dict[str, float], slots: int, elapsed: float) -> str:
-    """Estimated time left, scaled by the actual over the estimated time so far."""
-    left = sum(estimates[identity] for identity in run.todo)
-    begun = sum(estimates[identity] for identity in run.running)
-    passed = sum(estimates[identity] * _fraction(run, identity) for identity in run.running)
-    done = sum(estimates[stage.identity] for stage in run.outcome.done) + passed
-    return clock((left + begun - passed) * (elapsed / done if done else 1 / slots))
-
-
-def _fraction(run: LocalRun, identity: str) -> float:
-    known = run.store.progress(run.running[identity].kind, identity)
-    return known["done"] / known["total"] if known and known["total"] else 0.0
+def _summary(run: LocalRun, estimates: dict[str, float], slots: int, progress: dict[str, ProgressData]) -> str:
+    """Numbers of stages, and the time left: estimated, scaled by the actual over the estimated time so far."""
+    elapsed, ended = time.monotonic() - run.started, len(run.done) + len(run.failed)
+    failed = f", {len(run.failed)} failed" if run.failed else ""
+    fractions = {
+        identity: known["done"] / known["total"] if known["total"] else 0.0 for identity, known in progress.items()
+    }
+    passed = sum(estimates[identity] * fraction for identity, fraction in fractions.items())
+    left = sum(estimates[identity] for identity in (*run.todo, *run.running)) - passed
+    done = sum(estimates[stage.identity] for stage in run.done) + passed
+    eta = clock(left * (elapsed / done if done else 1 / slots))
+    return f"{ended}/{ended + len(run.running) + len(run.todo)} stages{failed}  elapsed {clock(elapsed)}  ETA {eta}"
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from bench.commands.display import summary
 from bench.commands.options import write_suite_report
+from bench.graph.build import build_graph
 from bench.launch import scheduler
 from bench.launch.job import set_environment
-from bench.launch.launches import Launch, open_launch, release
+from bench.launch.launches import Launch, jobs_of, open_launch, release
 from bench.launch.slurm import submit_round
 from bench.store.attempts import attempts_since
+from bench.suite.resolve import load_suite
 
 
 def finalize(folder: str, round: int, since: float) -> None:
@@ -22,7 +24,7 @@ def finalize(folder: str, round: int, since: float) -> None:
     set_environment(launch)
     with scheduler.outside():
         # If the finalizer was interrupted and runs again, it cancels the jobs that it had submitted, and submits anew.
-        scheduler.cancel(job for array in launch.arrays() if array.round > round for job in array.jobs())
+        scheduler.cancel(job for job, _ in jobs_of(array for array in launch.arrays() if array.round > round))
         _log_deaths(launch, round, since)
     if again := worth_repeating(launch, since):
         print(summary(submit_round(launch, again, round + 1, since, finalize)), flush=True)
@@ -37,8 +39,7 @@ def worth_repeating(launch: Launch, since: float) -> list[int]:
     given_up: set[str] = set()
     for number in missing:  # inputs come first
         stage = launch.stages[number]
-        attempts = found.get(stage.identity)
-        if (attempts and attempts.over(most)) or any(identity in given_up for _, identity in stage.inputs):
+        if found[stage.identity].over(most) or any(identity in given_up for _, identity in stage.inputs):
             given_up.add(stage.identity)
     return [number for number in missing if launch.stages[number].identity not in given_up]
 
@@ -48,10 +49,9 @@ def _log_deaths(launch: Launch, round: int, since: float) -> None:
     found, queue = attempts_since(launch.store, since), scheduler.jobs()
     missing = set(launch.missing())
     started = {event.get("job") for event in launch.store.events() if event["time"] >= since}
-    arrays = [array for array in launch.arrays() if array.round == round and not array.finalizer]
-    for job, numbers in (item for array in arrays for item in array.jobs().items()):
+    for job, numbers in jobs_of(array for array in launch.arrays() if array.round == round and not array.finalizer):
         unfinished = [launch.stages[number] for number in numbers if number in missing]
-        died = [stage for stage in unfinished if (a := found.get(stage.identity)) and a.running]
+        died = [stage for stage in unfinished if found[stage.identity].running]
         state = queue[job].state if job in queue else "gone"
         for stage in died if died or job in started else unfinished:
             reason = f"ended without an error in job {job} ({state})"
@@ -62,7 +62,7 @@ def _finish(launch: Launch) -> None:
     """Write the report and end the launch, also if stages have no records."""
     found = attempts_since(launch.store)
     missing = [launch.stages[number].identity for number in launch.missing()]
-    failed = [identity for identity in missing if (attempts := found.get(identity)) and attempts.failure]
+    failed = [identity for identity in missing if found[identity].failure]
     for stage in launch.stages:
         release(launch.store, stage.key, launch.name)
     try:
@@ -74,9 +74,6 @@ def _finish(launch: Launch) -> None:
 
 def _report(launch: Launch) -> Path:
     """Write the report of the suite as it was submitted."""
-    from bench.graph.build import build_graph
-    from bench.suite.resolve import load_suite
-
     os.chdir(launch.about["folder"])
     suite = load_suite(launch.suite_file, tuple(launch.about["overrides"]), Path(launch.about["file"]).parent)
     origin = {**launch.about["provenance"], "launch": launch.name, "time": time.time()}

@@ -7,9 +7,10 @@ import shlex
 import signal
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext, suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Group, RenderableType
@@ -18,13 +19,25 @@ from rich.live import Live
 from rich.text import Text
 
 from bench.commands.display import NAMED, clock, counted, moment, named, plain, summary
-from bench.commands.options import DEFAULT_STORE, StorePath, console, out, say
+from bench.commands.finalizer import finalize
+from bench.commands.options import DEFAULT_STORE, StorePath, console, out, say, warn
+from bench.commands.picture import picture, state_name
 from bench.core.errors import UserError
-
-if TYPE_CHECKING:
-    from bench.launch.launches import Launch, StageKey
-    from bench.launch.states import LaunchStatus
-    from bench.store.records import Event, Store
+from bench.launch import scheduler
+from bench.launch.failures import job_outputs, tail
+from bench.launch.launches import (
+    Launch,
+    StageKey,
+    active_jobs,
+    find_launch,
+    jobs_of,
+    launch_folders,
+    open_launch,
+    release,
+)
+from bench.launch.slurm import resubmit
+from bench.launch.states import LaunchStatus, command_line, launch_status, observe, process_lives
+from bench.store.records import Event, Store
 
 MATCHES = 20  # stages that `logs` shows
 SECONDS_TO_END = 120.0  # that `cancel` waits for jobs to end; Slurm kills them after 30 by default
@@ -46,11 +59,6 @@ def status(
     interval: Annotated[float, typer.Option("--interval", min=1, help="seconds between repetitions of --watch")] = 10.0,
 ) -> None:
     """Show the status of a launch: stages by state, running stages, failures with causes. Exit code 1 if it failed."""
-    from bench.commands.picture import picture
-    from bench.launch.launches import find_launch
-    from bench.launch.states import launch_status
-    from bench.store.records import Store
-
     records = Store(store)
     if all_launches:
         for line in _launches(records):
@@ -75,13 +83,9 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", min=0, help="last lines of each output file")] = 40,
 ) -> None:
     """Show the history of stages of a launch: attempts, checkpoints, and the output of their jobs."""
-    from bench.launch.failures import JobOutputs
-    from bench.launch.launches import find_launch
-    from bench.store.records import Store
-
     launch = find_launch(Store(store), name)
     numbers = _matching(launch, trial)
-    jobs, outputs = _jobs_by_stage(launch), JobOutputs(launch.folder / "jobs")
+    jobs, outputs = jobs_of(launch.arrays()), job_outputs(launch.folder / "jobs")
     events = launch.store.events()
     titles = {stage.key: stage.title for stage in launch.stages}
     for number in numbers[:MATCHES]:
@@ -92,20 +96,18 @@ def logs(
                 say(f"  {moment(event['time'])}  {_sentence(event, titles)}")
         for line in _record_or_checkpoint(launch.store, stage.key):
             say(f"  {line}")
-        for job, others in jobs.get(number, {}).items():
-            shared = f", shared with {counted(others, 'other stage')}" if others else ""
-            say(f"  job {job}{shared}" + ("" if outputs.files(job) else ": no output"))
-            for file in outputs.files(job):
-                _show_end(file, lines)
+        for job, members in jobs:
+            if number in members:
+                shared = f", shared with {counted(len(members) - 1, 'other stage')}" if len(members) > 1 else ""
+                say(f"  job {job}{shared}" + ("" if outputs[job] else ": no output"))
+                for file in outputs[job]:
+                    _show_end(file, lines)
     if len(numbers) > MATCHES:
         say(f"and {len(numbers) - MATCHES} more stages; give more of the title")
 
 
 def cancel(name: LaunchName = None, store: StorePath = DEFAULT_STORE) -> None:
     """End a launch: cancel its jobs, or interrupt its process on this machine. Records and checkpoints stay."""
-    from bench.launch.launches import find_launch
-    from bench.store.records import Store
-
     launch = find_launch(Store(store), name)
     if launch.about["on"] == "slurm":
         _cancel_jobs(launch)
@@ -115,11 +117,6 @@ def cancel(name: LaunchName = None, store: StorePath = DEFAULT_STORE) -> None:
 
 def retry(name: LaunchName = None, store: StorePath = DEFAULT_STORE) -> None:
     """Run the unfinished stages of a launch again, with new attempts and the same settings."""
-    from bench.commands.finalizer import finalize
-    from bench.launch.launches import find_launch
-    from bench.launch.slurm import resubmit
-    from bench.store.records import Store
-
     launch = find_launch(Store(store), name)
     if not launch.missing():
         say(f"{launch.name}: every stage has its record")
@@ -135,35 +132,23 @@ def retry(name: LaunchName = None, store: StorePath = DEFAULT_STORE) -> None:
 
 def _watch(launch: Launch, interval: float, stages: bool, full: bool) -> LaunchStatus:
     """Show the status until the launch ends or the user interrupts. Returns the last status."""
-    from bench.commands.picture import picture
-    from bench.launch.states import launch_status
-
     found = launch_status(launch)
-    try:
-        if out.is_terminal:
-            with Live(Group(*picture(found, stages, full)), console=out, auto_refresh=False) as live:
-                while found.going_on:
-                    time.sleep(interval)
-                    found = launch_status(launch)
-                    live.update(Group(*picture(found, stages, full)), refresh=True)
-        else:
+    live = Live(Group(*picture(found, stages, full)), console=out, auto_refresh=False)
+    with suppress(KeyboardInterrupt), live if out.is_terminal else nullcontext():
+        if not out.is_terminal:
             _print(picture(found, stages, full))
-            while found.going_on:
-                time.sleep(interval)
-                found = launch_status(launch)
-                say("")
-                _print(picture(found, stages, full))
-    except KeyboardInterrupt:
-        pass
+        while found.going_on:
+            time.sleep(interval)
+            found = launch_status(launch)
+            if out.is_terminal:
+                live.update(Group(*picture(found, stages, full)), refresh=True)
+            else:
+                _print([Text(""), *picture(found, stages, full)])
     return found
 
 
 def _launches(store: Store) -> Iterator[str]:
     """A line for each launch, the newest first."""
-    from bench.commands.picture import state_name
-    from bench.launch.launches import launch_folders, open_launch
-    from bench.launch.states import LaunchStatus, observe
-
     launches = [open_launch(folder) for folder in reversed(launch_folders(store))]
     going = [launch for launch in launches if not launch.ended()]
     seen = observe(store, going)
@@ -197,15 +182,6 @@ def _matching(launch: Launch, trial: str) -> list[int]:
             hint="give part of a title, or the start of an identity; `status --stages` lists them. Stages that already "
             "had a record are not part of a launch",
         )
-    return found
-
-
-def _jobs_by_stage(launch: Launch) -> dict[int, dict[str, int]]:
-    """The jobs of every stage, in order, with the number of other stages in them."""
-    found: dict[int, dict[str, int]] = {}
-    for job, numbers in (item for array in launch.arrays() for item in array.jobs().items()):
-        for number in numbers:
-            found.setdefault(number, {})[job] = len(numbers) - 1
     return found
 
 
@@ -248,8 +224,6 @@ def _record_or_checkpoint(store: Store, key: StageKey) -> Iterator[str]:
 
 def _show_end(file: Path, lines: int) -> None:
     """A file's path and its last lines."""
-    from bench.launch.failures import tail
-
     text = plain(tail(file)).splitlines()
     say(f"    {file}" + ("" if text else ": empty"))
     for line in text[-lines:] if lines else ():
@@ -266,10 +240,6 @@ def _indented(text: str) -> str:
 
 
 def _cancel_jobs(launch: Launch) -> None:
-    from bench.launch import scheduler
-    from bench.launch.launches import release
-    from bench.launch.states import launch_status
-
     scheduler.jobs()  # raises UserError without Slurm
     status = launch_status(launch)
     if status.ended and not status.active:
@@ -286,20 +256,18 @@ def _cancel_jobs(launch: Launch) -> None:
     launch.end("cancelled")
     say(f"{launch.name}: cancelled ({counted(known, 'job')})")
     if left:
-        console.print(f"still ending: {' '.join(left[:NAMED])}", style="yellow", highlight=False, markup=False)
+        warn(f"still ending: {' '.join(left[:NAMED])}")
 
 
 def _cancel(launch: Launch, finalizers_only: bool) -> list[str]:
     """Cancel jobs of a launch, and jobs that come back, until none is left. Returns jobs that take too long to end."""
-    from bench.launch import scheduler
-
     deadline = time.monotonic() + SECONDS_TO_END
     asked: dict[str, str] = {}  # job -> its state when it was cancelled
     with console.status("waiting for jobs to end"):
         while True:
             queue = scheduler.jobs()
             arrays = [array for array in launch.arrays() if array.finalizer or not finalizers_only]
-            active = {job: array.job for array in arrays for job in scheduler.active(queue, array.jobs())}
+            active = {job: array.job for array in arrays for job in active_jobs([array], queue)}
             if not active or time.monotonic() > deadline:
                 return list(active)
             # Whole arrays. A job that had just requeued itself is pending again, and is cancelled once more.
@@ -309,15 +277,12 @@ def _cancel(launch: Launch, finalizers_only: bool) -> list[str]:
 
 
 def _interrupt(launch: Launch) -> None:
-    """End a local launch as Ctrl-C would."""
-    from bench.launch.states import command_line, process_lives
-
-    about = launch.about
-    host, pid = about["host"], about["pid"]
+    """End a local launch as Ctrl-C would. Raises UserError if its process cannot be reached or does not end."""
+    host, pid = launch.about["host"], launch.about["pid"]
     if ended := launch.ended():
         say(f"{launch.name} has ended already ({ended['state']})")
         return
-    lives = process_lives(about)
+    lives = process_lives(launch.about)
     if lives is None:
         raise UserError(f"it was started on {host}", where=launch.name, hint=f"run this there, or kill -INT {pid}")
     if lives:
@@ -326,22 +291,15 @@ def _interrupt(launch: Launch) -> None:
             what = "unknown" if command is None else f"'{command}'"
             raise UserError(f"process {pid} is {what}, not a run of suites", where=launch.name, hint="has it ended?")
         os.kill(pid, signal.SIGINT)
-        _wait_for_end(launch)
+        deadline = time.monotonic() + SECONDS_TO_END
+        with console.status("waiting for its process to end"):
+            while process_lives(launch.about):
+                if time.monotonic() > deadline:
+                    raise UserError(f"process {pid} does not end", where=launch.name)
+                time.sleep(POLL)
     if not launch.ended():
         launch.end("cancelled")
     say(f"{launch.name}: cancelled")
-
-
-def _wait_for_end(launch: Launch) -> None:
-    """Raises UserError if the process does not end."""
-    from bench.launch.states import process_lives
-
-    deadline = time.monotonic() + SECONDS_TO_END
-    with console.status("waiting for its process to end"):
-        while process_lives(launch.about):
-            if time.monotonic() > deadline:
-                raise UserError(f"process {launch.about['pid']} does not end", where=launch.name)
-            time.sleep(POLL)
 
 
 def _print(parts: Iterable[RenderableType]) -> None:

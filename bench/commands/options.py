@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from bench.commands.display import bars
+from bench.graph.build import Graph, build_graph
+from bench.published.pairing import pairs
+from bench.store.provenance import Provenance
+from bench.store.records import Store
+from bench.suite.resolve import load_suite, suite_path
+from bench.suite.trial import Suite
 from methods.registry import use_plugins
-
-if TYPE_CHECKING:
-    from bench.graph.build import Graph
-    from bench.store.provenance import Provenance
-    from bench.store.records import Store
-    from bench.suite.trial import Suite
 
 console = Console(stderr=True)  # progress, warnings, errors
 out = Console()  # results
@@ -35,20 +38,28 @@ Plugins = Annotated[
 DEFAULT_STORE = Path("runs")
 
 
-def say(text: str, style: str | None = None) -> None:
+def say(text: str, style: str | None = None, console: Console = out) -> None:
     """Print a result as it is, without markup or line breaks."""
-    out.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def warn(text: str, style: str = "yellow") -> None:
+    """Print a warning or an error as it is."""
+    say(text, style, console)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[..., None]]:
+    """A function (done, total, description) that draws a progress bar."""
+    with bars(console) as shown:
+        task = shown.add_task(title, total=None)
+        yield lambda done, total, text=title: shown.update(task, completed=done, total=total, description=text)
 
 
 def open_suite(
     name: str, overrides: list[str] | None, cache: Path | None, plugins: list[str] | None
 ) -> tuple[Suite, Graph]:
     """Read a suite and build its graph, with a progress bar for datasets that are read for the first time."""
-    from bench.commands.display import bars
-    from bench.graph.build import build_graph
-    from bench.published.pairing import pairs
-    from bench.suite.resolve import load_suite, suite_path
-
     use_plugins(plugins or ())
     if cache is not None:
         os.environ["VTB_CACHE"] = str(cache)

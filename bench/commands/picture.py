@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from bench.commands.display import NAMED, clock, counted, moment, named, plain
@@ -69,10 +69,7 @@ def _table(stages: list[StageStatus]) -> Table:
     """Numbers of stages by kind and state."""
     counts = Counter((status.stage.kind, status.state) for status in stages)
     kinds = [kind for kind in KINDS if any((kind, state) in counts for state in STATES)]
-    table = Table()
-    table.add_column("stage")
-    for state in STATES:
-        table.add_column(state, justify="right", style=STYLES.get(state, ""))
+    table = Table("stage", *(Column(state, justify="right", style=STYLES.get(state, "")) for state in STATES))
     for kind in kinds:
         table.add_row(kind, *(str(counts[kind, state] or "") for state in STATES))
     if len(kinds) != 1:
@@ -148,8 +145,8 @@ def _line(status: StageStatus) -> Text:
     words.append(moment(status.started) if status.started else "-".ljust(19))
     words.append(f"{clock(status.seconds) if status.seconds is not None else '-':>8}")
     words.append(stage.title)
-    if known and known.total:
-        words.append(f"{known.done}/{known.total} {known.unit} ({known.done / known.total:.0%})")
+    if known and known["total"]:
+        words.append(f"{known['done']}/{known['total']} {known['unit']} ({known['done'] / known['total']:.0%})")
     if status.left is not None:
         words.append(f"ETA {clock(status.left)}")
     if remark := "; ".join(filter(None, (status.remark, "will be tried again" if status.will_retry else ""))):

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.filesize import decimal
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from bench.commands.options import DEFAULT_STORE, CachePath, StorePath, console, out, say
+from bench.commands.options import DEFAULT_STORE, CachePath, StorePath, console, out, say, warn
 from bench.core.errors import UserError
-
-if TYPE_CHECKING:
-    from bench.store.garbage import Garbage
+from bench.core.files import cache_dir
+from bench.store.garbage import Garbage, find, remove
+from bench.store.records import Store
+from bench.store.why import differences, find_record
 
 RecordName = Annotated[str, typer.Argument(help="start of a record's identity, of any kind, or a record's folder")]
 
 
 def why(a: RecordName, b: RecordName, store: StorePath = DEFAULT_STORE) -> None:
     """Show which fields make two records differ: settings, data, code, and those of their inputs."""
-    from bench.store.records import Store
-    from bench.store.why import differences, find_record
-
     records = [find_record(Store(store), key) for key in (a, b)]
     found = differences(*records)
     if found.fields:
@@ -44,10 +43,6 @@ def gc(
     paths: Annotated[bool, typer.Option("--paths", help="name every file and folder")] = False,
 ) -> None:
     """Remove garbage: leftovers of ended work, and decoded frames that were not read for long. Records stay."""
-    from bench.core.files import cache_dir
-    from bench.store.garbage import find, remove
-    from bench.store.records import Store
-
     if not store.is_dir():
         raise UserError("no such folder", where=str(store), hint="--store names the folder of records")
     found = find(Store(store), cache.expanduser() if cache else cache_dir(), days, time.time())
@@ -61,17 +56,16 @@ def gc(
     else:
         say("nothing to remove")
     for error in (error for _, error in ended if error):
-        console.print(f"not removed: {error}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        warn(f"not removed: {error}")
 
 
 def _table(gone: Iterable[Garbage], title: str) -> Table:
     """Number and size of each kind of garbage, with the reason, and the total."""
-    groups: dict[tuple[str, str], list[int]] = {}
+    groups = defaultdict[tuple[str, str], list[int]](list)
     for item in gone:
-        groups.setdefault((item.kind, item.reason), []).append(item.bytes)
-    table = Table(title=title, title_justify="left")
-    for name in ("what", "number", "size", "why"):
-        table.add_column(name, justify="right" if name in ("number", "size") else "left")
+        groups[item.kind, item.reason].append(item.bytes)
+    numbers = (Column(name, justify="right") for name in ("number", "size"))
+    table = Table("what", *numbers, "why", title=title, title_justify="left")
     for (kind, reason), sizes in groups.items():
         table.add_row(kind, f"{len(sizes):,}", decimal(sum(sizes)), reason)
     table.add_section()

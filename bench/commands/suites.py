@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
-from bench.commands.display import bars, clock, summary, watching
+from bench.checkpoints.imported import refuse_unimported
+from bench.commands.display import clock, counted, summary, watching
+from bench.commands.finalizer import finalize
 from bench.commands.options import (
     DEFAULT_STORE,
     CachePath,
@@ -23,38 +24,28 @@ from bench.commands.options import (
     console,
     open_suite,
     out,
+    progress_bar,
     say,
+    warn,
     write_suite_report,
 )
 from bench.core.errors import UserError
-from methods.registry import use_plugins
-
-if TYPE_CHECKING:
-    from bench.data.datasets import Dataset
-    from bench.graph.build import Graph
-    from bench.graph.plan import Plan
-    from bench.graph.stage import Stage
-    from bench.launch.launches import LaunchData
-    from bench.launch.local import Outcome
-    from bench.stages.work import Compute
-    from bench.store.records import Store
-    from bench.suite.trial import Suite
-
-
-class Launcher(StrEnum):
-    """Values of `--on`."""
-
-    local = "local"
-    slurm = "slurm"
-
-
-class Listed(StrEnum):
-    """Values of `list`."""
-
-    methods = "methods"
-    suites = "suites"
-    datasets = "datasets"
-    protocols = "protocols"
+from bench.data.datasets import Dataset, datasets
+from bench.graph.build import Graph
+from bench.graph.plan import Plan, cache_frames, default_jobs, estimate, make_plan, measured_rates
+from bench.graph.stage import Stage
+from bench.launch.launches import Launch, PlannedStage, create
+from bench.launch.local import run_local
+from bench.launch.scheduler import DEFAULT_MAX_ARRAY
+from bench.launch.site import load_site
+from bench.launch.slurm import launch_slurm, on_site, plan_round, script
+from bench.stages.work import Compute
+from bench.store.provenance import provenance
+from bench.store.records import KINDS, Store
+from bench.suite.named_protocols import named_protocols
+from bench.suite.resolve import SUITES, load_suite, suite_path
+from bench.suite.trial import Suite
+from methods.registry import methods, use_plugins
 
 
 def run(
@@ -83,7 +74,9 @@ def run(
     wandb: Annotated[
         str, typer.Option("--wandb", metavar="PROJECT", help="W&B project that trainings are logged to")
     ] = "",
-    on: Annotated[Launcher, typer.Option("--on", help="this machine, or jobs of a Slurm cluster")] = Launcher.local,
+    on: Annotated[
+        Literal["local", "slurm"], typer.Option("--on", help="this machine, or jobs of a Slurm cluster")
+    ] = "local",
     site: Annotated[
         Path | None,
         typer.Option(
@@ -94,18 +87,11 @@ def run(
     plugin: Plugins = None,
 ) -> None:
     """Run the stages of a suite that have no record, then write its report. On Slurm, submit them and return."""
-    from bench.checkpoints.imported import refuse_unimported
-    from bench.graph.plan import cache_frames, default_jobs, estimate, make_plan, measured_rates
-    from bench.stages.work import Compute
-    from bench.store.provenance import provenance
-    from bench.store.records import Store
-    from bench.suite.resolve import suite_path
-
     started = time.monotonic()
-    if dry_run and on is Launcher.local:
+    if dry_run and on == "local":
         raise UserError("needs --on slurm", where="--dry-run", hint="`plan` shows the stages to run on this machine")
     declared, graph = open_suite(suite, overrides, cache, plugin)
-    records, origin = Store(store.resolve() if on is Launcher.slurm else store), provenance()
+    records, origin = Store(store.resolve() if on == "slurm" else store), provenance()
     made = make_plan(graph, records)
     _show_plan(made, declared, graph)
     _refuse_missing_data(made, graph)
@@ -123,7 +109,8 @@ def run(
             tensorboard=tensorboard,
             wandb=wandb,
         )
-        estimates = dict(zip((stage.identity for stage in todo), estimate(todo, measured_rates(records)), strict=True))
+        seconds = estimate(todo, measured_rates(records))
+        stages = [PlannedStage.of(stage, each) for stage, each in zip(todo, seconds, strict=True)]
         about = {
             "suite": declared.name,
             "file": str(suite_path(suite).resolve()),
@@ -138,11 +125,17 @@ def run(
             _build_worlds(graph, todo, max(1, slots))
             cache_frames(todo, int(frame_cache * 1e9))
 
-        if on is Launcher.slurm:
-            _on_slurm(declared, todo, records, estimates, about, site, None if dry_run else prepare)
+        if on == "slurm":
+            about, stages = on_site(load_site(site), declared, about, stages, todo)
+            if dry_run:
+                _show_scripts(Launch(records.root / "launches" / "<launch>", about, tuple(stages)))
+                return
+            prepare()
+            _follow(launch_slurm(about, stages, todo, records, finalize))
             return
         prepare()
-        failed = _on_this_machine(graph, todo, records, compute, slots, estimates, about)
+        launch = create(records, {**about, "on": "local"}, stages)
+        failed = _on_this_machine(launch, graph, compute, slots)
     else:
         console.print("Nothing had to run: every stage has its record.")
     say(f"report: {write_suite_report(declared, graph, records, origin)}")
@@ -160,9 +153,6 @@ def plan(
     plugin: Plugins = None,
 ) -> None:
     """Show the plan of a suite: its stages, those cached, missing data, and about how long the rest takes."""
-    from bench.graph.plan import make_plan
-    from bench.store.records import Store
-
     declared, graph = open_suite(suite, overrides, cache, plugin)
     records = Store(store)
     _show_plan(make_plan(graph, records), declared, graph)
@@ -179,14 +169,14 @@ def report(
     plugin: Plugins = None,
 ) -> None:
     """Write a suite's report from the records there are; cells without a record are shown as missing."""
-    from bench.store.provenance import provenance
-    from bench.store.records import Store
-
     declared, graph = open_suite(suite, overrides, cache, plugin)
     say(f"report: {write_suite_report(declared, graph, Store(store), provenance())}")
 
 
-def list_(what: Annotated[Listed, typer.Argument(help="kind of names")], plugin: Plugins = None) -> None:
+def list_(
+    what: Annotated[Literal["methods", "suites", "datasets", "protocols"], typer.Argument(help="kind of names")],
+    plugin: Plugins = None,
+) -> None:
     """List the names that a suite may use."""
     use_plugins(plugin or ())
     for name, text in _listing(what):
@@ -197,11 +187,8 @@ def list_(what: Annotated[Listed, typer.Argument(help="kind of names")], plugin:
 
 
 def _show_plan(plan: Plan, suite: Suite, graph: Graph) -> None:
-    from bench.store.records import KINDS
-
-    table = Table(title=f"{suite.name}: {len(suite.trials)} trials", title_justify="left")
-    for title in ("stage", "cached", "to run", "data missing"):
-        table.add_column(title, justify="left" if title == "stage" else "right")
+    numbers = (Column(name, justify="right") for name in ("cached", "to run", "data missing"))
+    table = Table("stage", *numbers, title=f"{suite.name}: {len(suite.trials)} trials", title_justify="left")
     for kind in KINDS:
         counts = [plan.cached[kind], plan.to_run[kind], plan.missing[kind]]
         if any(counts):
@@ -237,84 +224,41 @@ def _build_worlds(graph: Graph, todo: list[Stage], workers: int) -> None:
     worlds: list[Any] = [data for name in sorted(needed) if (data := graph.datasets[name]).buildable]
     for data in worlds:
         if data.missing():
-            with bars(console) as shown:
-                task = shown.add_task(f"making the videos of {data.name}", total=None)
-                data.build(lambda done, total, task=task: shown.update(task, completed=done, total=total), workers)
+            with progress_bar(f"making the videos of {data.name}") as show:
+                data.build(show, workers)
 
 
-def _on_this_machine(
-    graph: Graph,
-    todo: list[Stage],
-    records: Store,
-    compute: Compute,
-    slots: int,
-    estimates: dict[str, float],
-    about: LaunchData,
-) -> int:
+def _on_this_machine(launch: Launch, graph: Graph, compute: Compute, slots: int) -> int:
     """Carry out the stages here. Returns the number of stages that have no record afterwards."""
-    from bench.launch.launches import PlannedStage, create
-    from bench.launch.local import run_local
-
-    launch = create(
-        records, {**about, "on": "local"}, [PlannedStage.of(stage, estimates[stage.identity]) for stage in todo]
-    )
-    origin = {**about["provenance"], "launch": launch.name}
+    origin = {**launch.about["provenance"], "launch": launch.name}
+    estimates = {stage.identity: stage.seconds for stage in launch.stages}
     try:
         with watching(console, estimates, max(1, slots)) as watch:
-            outcome = run_local(list(graph.stages.values()), records, compute, slots, origin, watch)
+            run = run_local(list(graph.stages.values()), launch.store, compute, slots, origin, watch)
     except BaseException:
         launch.end("cancelled")
         raise
-    blocked = [stage.identity for stage in outcome.blocked]
-    launch.end("incomplete" if outcome.failed or blocked else "complete", outcome.failed, blocked)
-    return _show_failures(outcome, graph)
+    blocked = [stage.identity for stage in run.blocked]
+    launch.end("incomplete" if run.failed or blocked else "complete", run.failed, blocked)
+    for identity, reason in run.failed.items():
+        warn(f"failed: {graph.stages[identity].title}\n{reason}", "red")
+    if blocked:
+        warn(f"{len(blocked)} stages were not started because an input failed.", "red")
+    return len(run.failed) + len(blocked)
 
 
-def _show_failures(outcome: Outcome, graph: Graph) -> int:
-    """Print the failed stages and the number of blocked ones. Returns the number of both together."""
-    for identity, reason in outcome.failed.items():
-        console.print(f"failed: {graph.stages[identity].title}\n{reason}", style="red", highlight=False, markup=False)
-    if outcome.blocked:
-        console.print(f"{len(outcome.blocked)} stages were not started because an input failed.", style="red")
-    return len(outcome.failed) + len(outcome.blocked)
-
-
-def _on_slurm(
-    suite: Suite,
-    todo: list[Stage],
-    records: Store,
-    estimates: dict[str, float],
-    about: LaunchData,
-    site: Path | None,
-    prepare: Callable[[], None] | None,
-) -> None:
-    """Submit the stages and print the commands that follow them; without `prepare`, only print the scripts."""
-    from bench.commands.finalizer import finalize
-    from bench.launch.site import load_site
-    from bench.launch.slurm import launch_slurm, planned
-
-    about, stages = planned(suite, todo, estimates, load_site(site), about)
-    if prepare is None:
-        _show_scripts(about, stages, records)
-        return
-    prepare()
-    launch = launch_slurm(about, stages, todo, records, finalize)
+def _follow(launch: Launch) -> None:
+    """Print what was submitted, and the commands that follow it."""
     say(f"{launch.name}: {summary(launch.arrays())}")
     for arguments in (f"status {launch.name}", "logs TRIAL", f"cancel {launch.name}", f"retry {launch.name}"):
         watch = " --watch" if arguments.startswith("status") else ""
-        say(f"  python run_suite.py {arguments} --store {records.root}{watch}")
+        say(f"  python run_suite.py {arguments} --store {launch.store.root}{watch}")
 
 
-def _show_scripts(about: LaunchData, stages: list[Any], records: Store) -> None:
+def _show_scripts(launch: Launch) -> None:
     """Print the batch scripts that would be submitted, without writing a file or asking Slurm."""
-    from bench.commands.display import counted
-    from bench.launch.launches import Launch
-    from bench.launch.scheduler import DEFAULT_MAX_ARRAY
-    from bench.launch.slurm import plan_round, script
-
-    launch = Launch(records.root / "launches" / "<launch>", about, tuple(stages))
-    limit = about["site"]["max_array"] or DEFAULT_MAX_ARRAY
-    submissions = plan_round(launch, list(range(len(stages))), {}, limit=limit)
+    limit = launch.about["site"]["max_array"] or DEFAULT_MAX_ARRAY
+    submissions = plan_round(launch, list(range(len(launch.stages))), {}, limit=limit)
     names = [f"<{number}: {each.name}>" for number, each in enumerate(submissions, start=1)]
     for name, each in zip(names, submissions, strict=True):
         size = f"{counted(sum(map(len, each.array_tasks)), 'stage')} in {counted(len(each.array_tasks), 'job')}"
@@ -325,19 +269,14 @@ def _show_scripts(about: LaunchData, stages: list[Any], records: Store) -> None:
 # --- lists ------------------------------------------------------------------------------------------------------------
 
 
-def _listing(what: Listed) -> list[tuple[str, str]]:
+def _listing(what: str) -> Iterable[tuple[str, str]]:
     """Names and descriptions."""
-    from bench.data.datasets import datasets
-    from bench.suite.named_protocols import named_protocols
-    from bench.suite.resolve import SUITES, load_suite
-    from methods.registry import methods
-
-    if what is Listed.methods:
+    if what == "methods":
         return [(name, found.summary) for name, found in methods().items()]
-    if what is Listed.datasets:
+    if what == "datasets":
         return [(name, _described(data)) for name, data in datasets({}).items()]
-    if what is Listed.protocols:
-        return list(named_protocols())
+    if what == "protocols":
+        return named_protocols()
     suites = [load_suite(path) for path in sorted(SUITES.glob("*.yaml"))]
     return [(suite.name, suite.file.title) for suite in suites]
 

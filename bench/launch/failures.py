@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,88 +27,73 @@ class Cause:
 
     name: str
     action: str
-    signs: tuple[str, ...] = ()  # any of these words in an output is evidence; no patterns, because outputs are long
+    signs: str = ""  # divided by |; any of them in an output is evidence. No patterns, because outputs are long
 
 
 GPU_MEMORY = Cause(
     "out of GPU memory",
     "set recipe.accumulate: 2 (or 4), or recipe.checkpointing: true, or ask for a larger GPU: "
     "resources.{kind}.constraint or .partition; then launch again",
-    (
-        *("CUDA out of memory", "CUDA error: out of memory", "torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError"),
-        "CUBLAS_STATUS_ALLOC_FAILED",
-    ),
+    "CUDA out of memory|CUDA error: out of memory|torch.OutOfMemoryError|torch.cuda.OutOfMemoryError|"
+    "CUBLAS_STATUS_ALLOC_FAILED",
 )
 MEMORY = Cause(
     "out of memory",
     "raise resources.{kind}.memory, then launch again; a training needs less with recipe.accumulate or "
     "recipe.checkpointing, and with fewer --workers",
-    (
-        *("MemoryError", "xceeded memory limit", "xceeded job memory limit", "oom-kill", "oom_kill", "OUT_OF_MEMORY"),
-        *("Out Of Memory", "DefaultCPUAllocator", "Cannot allocate memory", "std::bad_alloc"),
-    ),
+    "MemoryError|xceeded memory limit|xceeded job memory limit|oom-kill|oom_kill|OUT_OF_MEMORY|Out Of Memory|"
+    "DefaultCPUAllocator|Cannot allocate memory|std::bad_alloc",
 )
 DISK = Cause(
     "disk full",
     "free space (`gc` removes garbage), or raise the quota; then `retry`",
-    ("No space left on device", "Disk quota exceeded", "[Errno 28]", "[Errno 122]"),
+    "No space left on device|Disk quota exceeded|[Errno 28]|[Errno 122]",
 )
 NOT_FINITE = Cause(
     "not finite",
     "lower recipe.lr, set recipe.clip_grad, or recipe.precision: fp32 or bf16; another attempt would fail too",
-    ("loss is not finite",),
+    "loss is not finite",
 )
 DECODE = Cause(
     "undecodable videos",
     "repair the files, or list them under the dataset's known_bad (`doctor DATASET` writes such a list); then launch "
     "again",
-    ("cannot be decoded", "can be decoded"),
+    "cannot be decoded|can be decoded",
 )
 CHANGED_CODE = Cause(
     "changed code",
     "launch the suite again, or restore the code and `retry`",
-    ("he code has changed",),
+    "he code has changed",
 )
 TIMEOUT = Cause(
     "out of time",
     "raise resources.{kind}.time; if the job was preempted before it had saved, lower --checkpoint-seconds; "
     "then launch again, or `retry` with the time as it was",
-    ("DUE TO TIME LIMIT", "ended: TIMEOUT", "times without progress", "times without getting further"),
+    "DUE TO TIME LIMIT|ended: TIMEOUT|times without progress|times without getting further",
 )
 NODE = Cause(
     "node",
     "`retry`; if it is always the same node, exclude it: resources.all.exclude of the site",
-    (
-        *("ended: NODE_FAIL", "ended: BOOT_FAIL", "DUE TO NODE FAILURE", "ECC error", "CUDA error: uncorrectable"),
-        *("No CUDA GPUs are available", "no CUDA-capable device", "CUDA-capable device(s) is/are busy"),
-        *("CUDA driver initialization failed", "Bus error", "SIGBUS", "tale file handle", "tale NFS file handle"),
-        *("[Errno 5]", "[Errno 116]", "[Errno 121]", "Input/output error"),
-    ),
+    "ended: NODE_FAIL|ended: BOOT_FAIL|DUE TO NODE FAILURE|ECC error|CUDA error: uncorrectable|"
+    "No CUDA GPUs are available|no CUDA-capable device|CUDA-capable device(s) is/are busy|"
+    "CUDA driver initialization failed|Bus error|SIGBUS|tale file handle|tale NFS file handle|[Errno 5]|"
+    "[Errno 116]|[Errno 121]|Input/output error",
 )
 LOST_PEER = Cause(
     NODE.name,
     NODE.action,
-    (
-        *("rank is gone or silent", "DistBackendError", "NCCL error", "NCCL communicator", "ncclSystemError"),
-        *("ncclRemoteError", "ncclInternalError", "ncclUnhandledCudaError", "gloo/transport", "onnection reset by"),
-        "onnection closed by",
-    ),
+    "rank is gone or silent|DistBackendError|NCCL error|NCCL communicator|ncclSystemError|ncclRemoteError|"
+    "ncclInternalError|ncclUnhandledCudaError|gloo/transport|onnection reset by|onnection closed by",
 )
 KILLED = Cause(
     "killed",
     "`retry`; if it was not cancelled, read its output (`logs`), or raise resources.{kind}.memory",
-    (
-        *("Killed", "SIGKILL", "SIGTERM", "SIGSEGV", "SIGABRT", "Segmentation fault", "CANCELLED", "ended: PREEMPTED"),
-        "rocess died",
-    ),
+    "Killed|SIGKILL|SIGTERM|SIGSEGV|SIGABRT|Segmentation fault|CANCELLED|ended: PREEMPTED|rocess died",
 )
 NO_START = Cause(
     "job did not start",
     "read its output (`logs`) and check `python` and `setup` of the site, then launch again",
-    (
-        *("command not found", "No such file or directory", "ModuleNotFoundError", "ImportError", "execve"),
-        "cannot open shared object",
-    ),
+    "command not found|No such file or directory|ModuleNotFoundError|ImportError|execve|cannot open shared object",
 )
 REFUSED = Cause("refused", "the message says what to change; another attempt would fail too")
 BUG = Cause("error", "read the traceback (`logs` shows each); when it is fixed, `retry` or launch again")
@@ -138,7 +124,7 @@ def cause(reason: str, output: str = "", state: str = "", *, began: bool = True,
 
 
 def _sign(text: str, causes: Iterable[Cause]) -> Cause | None:
-    return next((cause for cause in causes if any(sign in text for sign in cause.signs)), None)
+    return next((each for each in causes if any(sign and sign in text for sign in each.signs.split("|"))), None)
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------
@@ -177,18 +163,17 @@ def grouped(
     stages: Iterable[StageStatus], jobs_folder: Path, queue: dict[str, QueuedJob] | None = None
 ) -> list[FailureGroup]:
     """The failed and lost stages by cause, the largest group first. Errors with different last lines are kept apart."""
-    outputs = JobOutputs(jobs_folder)
-    groups: dict[tuple[str, str], list[StageFailure]] = {}
+    outputs, groups = job_outputs(jobs_folder), defaultdict[tuple[str, str], list[StageFailure]](list)
     for status in stages:
         if status.state in ("failed", "lost"):
             failure = _failure(status, outputs, queue or {})
             error = _last_line(failure.text) if failure.cause in (BUG, REFUSED) else ""
-            groups.setdefault((failure.cause.name, error), []).append(failure)
+            groups[failure.cause.name, error].append(failure)
     ordered = [sorted(failures, key=lambda failure: failure.time) for failures in groups.values()]
     return [FailureGroup(found[0].cause, tuple(found)) for found in sorted(ordered, key=lambda found: -len(found))]
 
 
-def _failure(status: StageStatus, outputs: JobOutputs, queue: dict[str, QueuedJob]) -> StageFailure:
+def _failure(status: StageStatus, outputs: defaultdict[str, list[Path]], queue: dict[str, QueuedJob]) -> StageFailure:
     event = status.failure or {}
     reason, when = str(event.get("reason", "")), event.get("time", status.started or time.time())
     if event.get("event") == "death" and not reason:
@@ -197,7 +182,7 @@ def _failure(status: StageStatus, outputs: JobOutputs, queue: dict[str, QueuedJo
         reason = f"interrupted without progress: {reason}"
     unclear = not event or event["event"] in ("death", "interrupted") or _sign(reason, (LOST_PEER,)) is not None
     job = str(event.get("job") or status.job)
-    output = outputs.errors(job) if unclear else ""
+    output = "\n".join(tail(file) for file in outputs[job] if file.suffix == ".err") if unclear else ""
     state = queue[job].state if job in queue else ""
     found = cause(reason, output, state, began=status.started is not None, fatal=bool(event.get("final")))
     if event.get("event") == "interrupted" and found in (GONE, KILLED):
@@ -214,23 +199,13 @@ def _last_line(text: str) -> str:
 # --- outputs of jobs --------------------------------------------------------------------------------------------------
 
 
-class JobOutputs:
-    """The output files of jobs: `<job>_<task>_log.out` and `.err`. The folder is listed once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._files: dict[str, list[Path]] = {}
-        names = sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
-        for name in names:
-            if match := re.fullmatch(r"(\d+(?:_\d+)?)_\d+_log\.(?:out|err)", name):
-                self._files.setdefault(match[1], []).append(folder / name)
-
-    def files(self, job: str) -> Sequence[Path]:
-        """The output files of a job, task by task."""
-        return self._files.get(job, [])
-
-    def errors(self, job: str) -> str:
-        """The ends of the error outputs of a job's tasks."""
-        return "\n".join(tail(file) for file in self.files(job) if file.suffix == ".err")
+def job_outputs(folder: Path) -> defaultdict[str, list[Path]]:
+    """The output files of jobs, `<job>_<task>_log.out` and `.err`, by job and in order of tasks."""
+    found = defaultdict[str, list[Path]](list)
+    for file in sorted(folder.glob("*_log.*")):
+        if match := re.fullmatch(r"(\d+(?:_\d+)?)_\d+_log\.(?:out|err)", file.name):
+            found[match[1]].append(file)
+    return found
 
 
 def tail(file: Path, size: int = TAIL) -> str:

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
 
 from bench.core.errors import Interrupted
 from bench.launch import scheduler
@@ -33,18 +32,17 @@ class StopSignals:
     """The signals to stop that the job has received."""
 
     def __init__(self) -> None:
-        self.requeue = self.terminate = False
-        signal.signal(signal.SIGUSR2, self._note)
-        signal.signal(signal.SIGTERM, self._note)
+        self.received = set[int]()
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: self.received.add(number))
 
     def __call__(self) -> bool:
-        return self.requeue or self.terminate
+        return bool(self.received)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGUSR2:
-            self.requeue = True
-        else:
-            self.terminate = True
+    @property
+    def requeue(self) -> bool:
+        """True if the job has to go on later."""
+        return signal.SIGUSR2 in self.received
 
 
 def run_array_task(folder: str, numbers: list[int], since: float) -> None:
@@ -105,8 +103,7 @@ class _Job:
         """Carry out a stage, unless it is done, has no attempts left or misses an input. Raises Interrupted."""
         if self.store.done(*order.key):
             return
-        attempts = self.before.get(order.identity)
-        if attempts and attempts.over(self.most_attempts):
+        if self.before[order.identity].over(self.most_attempts):
             return
         if missing := [key for key in order.inputs.values() if not self.store.done(*key)]:
             if rank == 0:
@@ -125,9 +122,8 @@ class _Job:
 
     def has_work(self, orders: Iterable[Order]) -> bool:
         """True if any of these stages is neither done nor out of attempts."""
-        found = attempts_since(self.store, self.since)
-        over = {identity for identity, attempts in found.items() if attempts.over(self.most_attempts)}
-        return any(order.identity not in over and not self.store.done(*order.key) for order in orders)
+        found, most = attempts_since(self.store, self.since), self.most_attempts
+        return any(not found[order.identity].over(most) and not self.store.done(*order.key) for order in orders)
 
     def may_go_on(self, order: Order) -> bool:
         """True if an interrupted stage has attempts left; if not, log a failure."""
@@ -151,7 +147,7 @@ def _leave(stop: StopSignals, rank: int) -> None:
     # Slurm would count a job that exits during its preemption as finished, so it waits until it is killed.
     deadline = time.monotonic() + KILLED_WITHIN
     while time.monotonic() < deadline:
-        if rank == 0 and stop.requeue and stop.terminate:
+        if rank == 0 and stop.requeue and signal.SIGTERM in stop.received:
             sys.exit(0)
         time.sleep(0.2)
     sys.exit(0)

@@ -17,15 +17,19 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable
 from dataclasses import asdict, dataclass, field
 from getpass import getuser
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from bench.core.errors import UserError, unknown
 from bench.core.files import write_atomically
 from bench.graph.stage import Stage
+from bench.launch.scheduler import QueuedJob
 from bench.launch.work import Order
 from bench.store.records import Store
 
@@ -48,9 +52,8 @@ class PlannedStage:
     resources: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, stage: Stage, seconds: float, tasks: int = 1, resources: dict[str, Any] | None = None) -> PlannedStage:
-        inputs = tuple(other.key for other in stage.inputs.values())
-        return cls(*stage.key, stage.title, inputs, seconds, tasks, resources or {})
+    def of(cls, stage: Stage, seconds: float) -> PlannedStage:
+        return cls(*stage.key, stage.title, tuple(other.key for other in stage.inputs.values()), seconds)
 
     @property
     def key(self) -> StageKey:
@@ -74,6 +77,16 @@ class JobArray:
         if len(self.array_tasks) == 1:
             return {self.job: self.array_tasks[0]}
         return {f"{self.job}_{index}": numbers for index, numbers in enumerate(self.array_tasks)}
+
+
+def jobs_of(arrays: Iterable[JobArray]) -> list[tuple[str, list[int]]]:
+    """The jobs of arrays, each with its stages."""
+    return [job for array in arrays for job in array.jobs().items()]
+
+
+def active_jobs(arrays: Iterable[JobArray], queue: dict[str, QueuedJob]) -> list[str]:
+    """The jobs of arrays that run or will run."""
+    return [job for job, _ in jobs_of(arrays) if job in queue and queue[job].active]
 
 
 @dataclass(frozen=True)
@@ -102,7 +115,7 @@ class Launch:
         wanted = set(numbers)
         with open(self.folder / "orders.jsonl", encoding="utf-8") as file:
             found = {number: json.loads(line) for number, line in enumerate(file) if number in wanted}
-        return {number: _order(found[number]) for number in wanted}
+        return TypeAdapter(dict[int, Order]).validate_python(found)
 
     def missing(self) -> list[int]:
         """Numbers of the stages without a record."""
@@ -133,10 +146,6 @@ class Launch:
         (self.folder / "ended.json").unlink(missing_ok=True)
 
 
-def _order(found: dict[str, Any]) -> Order:
-    return Order(**{**found, "inputs": {name: tuple(key) for name, key in found["inputs"].items()}})
-
-
 def create(store: Store, about: LaunchData, stages: list[PlannedStage], orders: Iterable[Order] = ()) -> Launch:
     """Make a launch. `about` has at least `suite` and `on`; user, host, process and time are added."""
     now = time.time()
@@ -158,11 +167,8 @@ def open_launch(folder: Path) -> Launch:
     if not file.is_file():
         raise UserError("no such file, so no launch", where=str(file))
     about = _renamed(json.loads(file.read_text(encoding="utf-8")))
-    stages = [
-        PlannedStage(**{**stage, "inputs": tuple((kind, identity) for kind, identity in stage["inputs"])})
-        for stage in about.pop("stages")
-    ]
-    return Launch(folder, about, tuple(stages))
+    stages = TypeAdapter(tuple[PlannedStage, ...]).validate_python(about.pop("stages"))
+    return Launch(folder, about, stages)
 
 
 def submitted(folder: Path) -> list[JobArray]:
@@ -233,21 +239,19 @@ def release(store: Store, key: StageKey, launch: str | None = None) -> None:
     With `launch`, only if that launch holds the stage; without, because the stage is done.
     """
     if launch in (None, holder(store, key)):
-        for path in list(_claims(store, key)):
+        for path in _claims(store, key):
             path.unlink(missing_ok=True)
 
 
 def holder(store: Store, key: StageKey) -> str | None:
     """The launch that has claimed a stage."""
-    claims = list(_claims(store, key))
+    claims = _claims(store, key)
     return _holder(claims[-1]) if claims else None
 
 
-def _claims(store: Store, key: StageKey) -> Iterator[Path]:
-    number = 1
-    while (path := _claim(store, key, number)).exists():
-        yield path
-        number += 1
+def _claims(store: Store, key: StageKey) -> list[Path]:
+    """The claims to a stage, the oldest first."""
+    return list(takewhile(Path.exists, (_claim(store, key, number) for number in count(1))))
 
 
 def _claim(store: Store, key: StageKey, number: int) -> Path:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from heapq import heappop, heappush
 from multiprocessing import get_context
 
@@ -25,20 +25,11 @@ from bench.store.records import KINDS, Store
 ATTEMPTS = 3  # at a stage whose process dies; a stage that raises an error is not tried again
 
 
-@dataclass
-class Outcome:
-    """The result of a run."""
-
-    done: list[Stage] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)  # identity -> reason
-    blocked: list[Stage] = field(default_factory=list)  # an input failed, or the data are missing
-
-
 Watch = Callable[["LocalRun"], None]
 
 
 class LocalRun:
-    """The state of a run: stages to do, stages ready to start (their inputs have records), running and ended stages."""
+    """The stages of a run: to do, ready to start (their inputs have records), running, done and failed."""
 
     def __init__(self, stages: list[Stage], store: Store) -> None:
         done = {identity for kind in KINDS for identity in store.known(kind)}
@@ -46,18 +37,21 @@ class LocalRun:
         self.started = time.monotonic()
         self.todo = {stage.identity: stage for stage in stages if stage.identity not in done}
         self.running: dict[str, Stage] = {}
-        self.outcome = Outcome()
-        self._waits_for = {
+        self.done: list[Stage] = []
+        self.failed: dict[str, str] = {}  # identity -> reason
+        inputs = {
             stage.identity: {other.identity for other in stage.inputs.values()} - done for stage in self.todo.values()
         }
-        self._needed_by: dict[str, list[Stage]] = {}
-        for stage in self.todo.values():
-            for identity in self._waits_for[stage.identity]:
-                self._needed_by.setdefault(identity, []).append(stage)
+        self._order = TopologicalSorter(inputs)
+        self._order.prepare()
         self._ready: list[tuple[float, str]] = []
         self._alone: list[tuple[float, str]] = []  # ready, but must run alone
-        for stage in self.todo.values():
-            self._offer(stage)
+        self._offer(self._order.get_ready())
+
+    @property
+    def blocked(self) -> list[Stage]:
+        """The stages that were not started after the end, because an input failed, or the data are missing."""
+        return list(self.todo.values())
 
     def start(self) -> Stage | None:
         """Start the costliest stage that is ready, so that no long one is left to the end; None if none is ready."""
@@ -74,26 +68,26 @@ class LocalRun:
         """Note the end of a running stage: the error, or None for success, which lets others start."""
         del self.running[stage.identity]
         if reason is not None:
-            self.outcome.failed[stage.identity] = reason
+            self.failed[stage.identity] = reason
             return
-        self.outcome.done.append(stage)
-        for other in self._needed_by.get(stage.identity, []):
-            self._waits_for[other.identity].discard(stage.identity)
-            self._offer(other)
+        self.done.append(stage)
+        self._order.done(stage.identity)
+        self._offer(self._order.get_ready())
 
     def repeat(self, stage: Stage) -> None:
         """Make a running stage ready again."""
         self.todo[stage.identity] = self.running.pop(stage.identity)
-        self._offer(stage)
+        self._offer([stage.identity])
 
-    def _offer(self, stage: Stage) -> None:
-        if not stage.missing and not self._waits_for[stage.identity]:
-            heappush(self._alone if stage.kind in ALONE else self._ready, (-stage.flops, stage.identity))
+    def _offer(self, identities: Iterable[str]) -> None:
+        for stage in (self.todo[identity] for identity in identities if identity in self.todo):
+            if not stage.missing:
+                heappush(self._alone if stage.kind in ALONE else self._ready, (-stage.flops, stage.identity))
 
 
 def run_local(
     stages: list[Stage], store: Store, compute: Compute, jobs: int, origin: Provenance, watch: Watch
-) -> Outcome:
+) -> LocalRun:
     """Carry out the stages that have no record yet, `jobs` at once; 0: in this process, one after the other.
 
     `watch` is called about twice a second and after every stage.
@@ -103,8 +97,7 @@ def run_local(
         _in_process(state, compute, origin, watch)
     else:
         _in_slots(state, compute, jobs, origin, watch)
-    state.outcome.blocked = list(state.todo.values())
-    return state.outcome
+    return state
 
 
 def _in_process(state: LocalRun, compute: Compute, origin: Provenance, watch: Watch) -> None:

@@ -44,11 +44,6 @@ def jobs(users: Iterable[str] = ()) -> dict[str, QueuedJob]:
     return {identifier.strip(): QueuedJob(state.strip(), reason.strip()) for identifier, state, reason in fields}
 
 
-def active(queue: dict[str, QueuedJob], identifiers: Iterable[str]) -> list[str]:
-    """Those of the jobs that run or will run."""
-    return [identifier for identifier in identifiers if identifier in queue and queue[identifier].active]
-
-
 def max_array() -> int:
     """The largest number of tasks that an array may have here."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config"), re.MULTILINE)
@@ -78,15 +73,13 @@ def requeue(identifier: str) -> str | None:
 @contextmanager
 def outside() -> Iterator[None]:
     """Hide the environment variables of the current job, which the jobs that it submits would inherit."""
-    hidden = {name: os.environ.pop(name) for name in list(os.environ) if _of_a_job(name)}
+    kinds = ("SLURM_", "SLURMD_", "SBATCH_", "SUBMITIT_")
+    names = [name for name in os.environ if name.startswith(kinds) and name != "SLURM_CONF"]
+    hidden = {name: os.environ.pop(name) for name in names}
     try:
         yield
     finally:
         os.environ.update(hidden)
-
-
-def _of_a_job(name: str) -> bool:
-    return name.startswith(("SLURM_", "SLURMD_", "SBATCH_", "SUBMITIT_")) and name != "SLURM_CONF"
 
 
 def _ask(program: str, *arguments: str, given: str | None = None) -> str:
@@ -94,17 +87,12 @@ def _ask(program: str, *arguments: str, given: str | None = None) -> str:
 
     It runs in a session of its own: when a job requeues itself, the signal that follows must not end the request.
     """
-    environment = {name: value for name, value in os.environ.items() if not _of_a_job(name)}
+    command = [program, *arguments]
     try:
-        run = subprocess.run(
-            [program, *arguments],
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            env=environment,
-            start_new_session=True,
-        )
+        with outside():
+            run = subprocess.run(
+                command, input=given, capture_output=True, text=True, timeout=TIMEOUT, start_new_session=True
+            )
     except FileNotFoundError as error:
         hint = "run this on a machine that can submit jobs; --dry-run shows the scripts without Slurm"
         raise UserError(f"there is no {program} here, so no Slurm", hint=hint) from error
@@ -112,5 +100,5 @@ def _ask(program: str, *arguments: str, given: str | None = None) -> str:
         raise UserError(f"{program} did not answer within {TIMEOUT:.0f} s", hint="does slurmctld run?") from error
     if run.returncode:
         message = (run.stderr or run.stdout).strip() or f"exit code {run.returncode}"
-        raise UserError(message, where=" ".join([program, *arguments]))
+        raise UserError(message, where=" ".join(command))
     return run.stdout

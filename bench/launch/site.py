@@ -99,17 +99,12 @@ def submitit_parameters(resources: Resources, tasks: int, name: str, site: Site)
             hint="raise its time (1:30 is a minute and a half, 1:30:00 an hour and a half), or lower `signal` of the "
             "site",
         )
-    tasks_per_node = tasks // nodes
-    cpus = resources.cpus or CPUS
+    tasks_per_node, cpus = tasks // nodes, resources.cpus or CPUS
     extra = {option: value for option, value in resources.extra.items() if value is not False}
     reservation = {"reservation": resources.reservation} if resources.reservation else {}
     return {
+        **resources.model_dump(include={"partition", "account", "qos", "constraint", "exclude"}),
         "job_name": name,
-        "partition": resources.partition,
-        "account": resources.account,
-        "qos": resources.qos,
-        "constraint": resources.constraint,
-        "exclude": resources.exclude,
         "time": time,
         "nodes": nodes,
         "ntasks_per_node": tasks_per_node,

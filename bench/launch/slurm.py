@@ -13,8 +13,10 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,9 @@ from bench.launch.launches import (
     LaunchData,
     PlannedStage,
     StageKey,
+    active_jobs,
     create,
-    launch_folders,
+    jobs_of,
     open_launch,
     release,
     submitted,
@@ -36,6 +39,7 @@ from bench.launch.launches import (
 )
 from bench.launch.site import Site, resources_for, submitit_parameters
 from bench.launch.work import Order
+from bench.models.weights import resolved
 from bench.store.attempts import attempts_since
 from bench.store.records import Store
 from bench.suite.resources import Resources
@@ -50,35 +54,43 @@ SlurmOptions = dict[str, Any]  # of submitit's SlurmExecutor.update_parameters
 
 @dataclass(frozen=True)
 class Submission:
-    """An array to submit: the stage numbers of each array task, the earlier submissions and other jobs to wait for."""
+    """An array to submit, with the stage numbers of each array task.
+
+    `after`: earlier submissions of the round, by index, and jobs of other launches, by id, that it waits for.
+    """
 
     name: str
     options: SlurmOptions
     array_tasks: list[list[int]]
-    after: tuple[int, ...]
-    others: tuple[str, ...] = ()
+    after: tuple[int | str, ...]
     finalizer: bool = False
 
 
-def planned(
-    suite: Suite, todo: Iterable[Stage], estimates: dict[str, float], site: Site, about: LaunchData
+def on_site(
+    site: Site, suite: Suite, about: LaunchData, stages: Iterable[PlannedStage], todo: Iterable[Stage]
 ) -> tuple[LaunchData, list[PlannedStage]]:
-    """The data of a launch on a site, and its stages with their resources."""
-    stages = []
-    for stage in todo:
-        row = suite.file.rows[stage.row].resources
-        resources = resources_for(stage.kind, site, suite.file.resources, row).model_dump(mode="json")
-        tasks = stage.context.get("execution", {}).get("processes", 1)
-        stages.append(PlannedStage.of(stage, estimates[stage.identity], tasks, resources))
-    finalizer = resources_for("report", site, suite.file.resources).model_dump(mode="json")
-    return {**about, "on": "slurm", "site": site.model_dump(mode="json"), "finalizer": finalizer}, stages
+    """The data of a launch on a site, and its stages with their tasks and resources."""
+
+    def resources(kind: str, row: Mapping[str, Resources] | None = None) -> dict[str, Any]:
+        return resources_for(kind, site, suite.file.resources, row).model_dump(mode="json")
+
+    data = {**about, "on": "slurm", "site": site.model_dump(mode="json"), "finalizer": resources("report")}
+    return data, [
+        replace(
+            planned,
+            tasks=stage.context.get("execution", {}).get("processes", 1),
+            resources=resources(stage.kind, suite.file.rows[stage.row].resources),
+        )
+        for planned, stage in zip(stages, todo, strict=True)
+    ]
 
 
 def launch_slurm(
     about: LaunchData, stages: list[PlannedStage], todo: Sequence[Stage], store: Store, finalizer: Finalizer
 ) -> Launch:
     """Submit the stages and return at once. Raises UserError, with no job left in the queue, if Slurm refuses."""
-    orders = [Order.of(stage) for stage in _with_local_weights(todo)]
+    _use_local_weights(todo)
+    orders = [Order.of(stage) for stage in todo]
     environment = {name: value for name, value in os.environ.items() if name.startswith("VTB_")}
     launch = create(store, {**about, "environment": environment}, stages, orders)
     launch.suite_file.write_bytes(Path(about["file"]).read_bytes())
@@ -86,23 +98,17 @@ def launch_slurm(
     return launch
 
 
-def _with_local_weights(stages: Sequence[Stage]) -> list[Stage]:
+def _use_local_weights(stages: Iterable[Stage]) -> None:
     """Replace tags of pretrained weights by files, downloaded now if need be, because nodes may have no network."""
-    from bench.models.weights import resolved
-
-    files = {
-        (backbone, pretrained): resolved(backbone, pretrained).value
-        for backbone, pretrained in {(stage.spec["backbone"], stage.context["pretrained"]) for stage in stages}
-    }
+    file = cache(resolved)
     for stage in stages:
-        stage.context = {**stage.context, "pretrained": files[stage.spec["backbone"], stage.context["pretrained"]]}
-    return list(stages)
+        if backbone := stage.spec.get("backbone"):  # class features from a file are read without a backbone
+            stage.context = {**stage.context, "pretrained": file(backbone, stage.context["pretrained"]).value}
 
 
 def resubmit(launch: Launch, finalizer: Finalizer) -> list[JobArray]:
     """Submit all stages without a record again, with new attempts. Raises UserError while jobs of the launch remain."""
-    queue = scheduler.jobs()
-    if active := [job for array in launch.arrays() for job in scheduler.active(queue, array.jobs())]:
+    if active := active_jobs(launch.arrays(), scheduler.jobs()):
         hint = "wait for its end, or `cancel` it first"
         raise UserError(f"{len(active)} of its jobs run or will run", where=launch.name, hint=hint)
     numbers = launch.missing()
@@ -150,64 +156,46 @@ def submit_round(
 
 def _claim(launch: Launch, numbers: Iterable[int]) -> tuple[list[int], dict[int, str], list[int]]:
     """(own stages, stages of other launches with the job to wait for, stages for a later round)."""
-    alive = _OtherLaunches(launch)
-    own: list[int] = []
-    others: dict[int, str] = {}
-    later: list[int] = []
-    for number in numbers:
-        key = launch.stages[number].key
-        holder = take(launch.store, key, launch.name, alive)
-        if holder is not None:
-            if job := _job_of(launch.store, holder, key, alive.active[holder]):
-                others[number] = job
-            else:
-                later.append(number)
-        elif launch.store.done(*key):  # another launch has finished it since this one was planned
-            release(launch.store, key, launch.name)
+    alive = _OtherLaunches(launch.store)
+    own, later, others, waiting = list[int](), list[int](), dict[int, str](), set[str]()
+    for number in numbers:  # inputs come first
+        stage = launch.stages[number]
+        inputs_wait = any(identity in waiting for _, identity in stage.inputs)
+        holder = None if inputs_wait else take(launch.store, stage.key, launch.name, alive)
+        job = _job_of(launch.store, holder, stage.key, alive.jobs[holder] or []) if holder else None
+        if job:
+            others[number] = job
+        elif inputs_wait or holder:
+            later.append(number)
+            waiting.add(stage.identity)
+        elif launch.store.done(*stage.key):  # another launch has finished it since this one was planned
+            release(launch.store, stage.key, launch.name)
         else:
             own.append(number)
-    waiting = {launch.stages[number].identity for number in later}
-    for number in list(own):  # inputs come first, so one pass finds all that depend on them
-        if any(identity in waiting for _, identity in launch.stages[number].inputs):
-            waiting.add(launch.stages[number].identity)
-            own.remove(number)
-            later.append(number)
-            release(launch.store, launch.stages[number].key, launch.name)
     return own, others, later
 
 
 class _OtherLaunches:
-    """Other launches that go on, with their active jobs. An unknown launch may be new, so it looks again for it."""
+    """Other launches that go on. `jobs`: active jobs of a launch, asked for once; None if it does not go on."""
 
-    def __init__(self, launch: Launch) -> None:
-        self.launch = launch
-        self.active = _active_launches(launch)
-        self.over: set[str] = set()
+    def __init__(self, store: Store) -> None:
+        self.store, self.jobs = store, dict[str, list[str] | None]()
 
     def __contains__(self, name: object) -> bool:
-        if name not in self.active and name not in self.over:
-            self.active = _active_launches(self.launch)
-            self.over |= {str(name)} - set(self.active)
-        return name in self.active
+        if str(name) not in self.jobs:
+            self.jobs[str(name)] = self._active(self.store.root / "launches" / str(name))
+        return self.jobs[str(name)] is not None
 
-
-def _active_launches(launch: Launch) -> dict[str, list[str]]:
-    """Other launches that go on, with their active jobs. A launch without jobs is about to submit them."""
-    others = {
-        folder: submitted(folder)
-        for folder in launch_folders(launch.store)
-        if folder != launch.folder and not (folder / "ended.json").is_file() and (folder / "orders.jsonl").is_file()
-    }
-    queue = scheduler.jobs({folder.owner() for folder in others})  # asked last, so it has all these jobs
-    found = {}
-    for folder, arrays in others.items():
-        if active := scheduler.active(queue, [job for array in arrays for job in array.jobs()]):
-            found[folder.name] = active
-        elif submitted(folder) != arrays or (
-            not any(array.finalizer for array in arrays) and time.time() - folder.stat().st_mtime < SUBMITTING
-        ):
-            found[folder.name] = []
-    return found
+    def _active(self, folder: Path) -> list[str] | None:
+        """The active jobs of a launch; none if it is about to submit them."""
+        if (folder / "ended.json").is_file() or not (folder / "orders.jsonl").is_file():
+            return None
+        arrays = submitted(folder)
+        queue = scheduler.jobs({folder.owner()})  # asked last, so it has all these jobs
+        if active := active_jobs(arrays, queue):
+            return active
+        finished = any(array.finalizer for array in arrays) or time.time() - folder.stat().st_mtime >= SUBMITTING
+        return None if finished and submitted(folder) == arrays else []
 
 
 def _job_of(store: Store, holder: str, key: StageKey, active: list[str]) -> str | None:
@@ -215,13 +203,8 @@ def _job_of(store: Store, holder: str, key: StageKey, active: list[str]) -> str 
     other = open_launch(store.root / "launches" / holder)
     arrays = other.arrays()[::-1]
     finalizer = next((array.job for array in arrays if array.finalizer and array.job in active), None)
-    if finalizer is None:
-        return None
-    for array in arrays:
-        for job, numbers in array.jobs().items():
-            if job in active and any(other.stages[number].key == key for number in numbers):
-                return job
-    return finalizer
+    own = (job for job, numbers in jobs_of(arrays) if any(other.stages[number].key == key for number in numbers))
+    return finalizer and next((job for job in own if job in active), finalizer)
 
 
 # --- submissions ------------------------------------------------------------------------------------------------------
@@ -237,8 +220,7 @@ def plan_round(
     site = Site.model_validate(launch.about["site"])
     limit = limit or site.max_array or scheduler.max_array()
     submissions: list[Submission] = []
-    place: dict[str, int] = {}  # identity -> index of its submission
-    elsewhere = {launch.stages[number].identity: job for number, job in others.items()}
+    place: dict[str, int | str] = {launch.stages[number].identity: job for number, job in others.items()}
     tried = {identity for identity, attempts in attempts_since(launch.store, since).items() if attempts.spent}
     for numbers in _alike(launch, own):
         first = launch.stages[numbers[0]]
@@ -248,16 +230,16 @@ def plan_round(
         for start in range(0, len(array_tasks), limit):
             part = array_tasks[start : start + limit]
             inputs = {identity for task in part for n in task for _, identity in launch.stages[n].inputs}
-            after = tuple(sorted({place[identity] for identity in inputs if identity in place}))
-            waiting = tuple(sorted({elsewhere[identity] for identity in inputs if identity in elsewhere}))
-            submissions.append(Submission(name, options, part, after, waiting))
-            place |= {launch.stages[n].identity: len(submissions) - 1 for task in part for n in task}
+            after = {place[identity] for identity in inputs if identity in place}
+            ordered = tuple(sorted(after, key=lambda each: (isinstance(each, str), each)))
+            place |= {launch.stages[n].identity: len(submissions) for task in part for n in task}
+            submissions.append(Submission(name, options, part, ordered))
     name = f"{launch.about['suite']}-report"
     options = submitit_parameters(Resources(**launch.about["finalizer"]), 1, name, site)
-    waiting = tuple(sorted(set(elsewhere.values())))[:OTHERS]
+    waiting = sorted(set(others.values()))[:OTHERS]
     if waits and not submissions and not waiting:  # another launch is submitting; its jobs will soon be known
         options["additional_parameters"] = {**options["additional_parameters"], "begin": "now+60"}
-    return [*submissions, Submission(name, options, [[]], tuple(range(len(submissions))), waiting, finalizer=True)]
+    return [*submissions, Submission(name, options, [[]], (*range(len(submissions)), *waiting), finalizer=True)]
 
 
 def _alike(launch: Launch, own: list[int]) -> list[list[int]]:
@@ -277,18 +259,18 @@ def _packed(launch: Launch, numbers: list[int], site: Site, tried: set[str]) -> 
 
     Stages that failed before, that have many tasks or that measure time do not share a job.
     """
-    stages = launch.stages
-    room = min(site.pack, stages[numbers[0]].resources["time"] / 2) * 60.0
-    array_tasks: list[list[int]] = []
-    filled = room
-    for number in sorted(numbers, key=lambda n: (stages[n].identity in tried, -stages[n].seconds, n)):
-        alone = stages[number].tasks > 1 or stages[number].kind in ALONE or stages[number].identity in tried
-        full = not array_tasks or filled + stages[number].seconds > room or len(array_tasks[-1]) >= site.pack_most
-        if alone or full:
+    room = min(site.pack, launch.stages[numbers[0]].resources["time"] / 2) * 60.0
+    array_tasks, filled = list[list[int]](), inf
+    stages = {number: launch.stages[number] for number in numbers}
+    for number, stage in sorted(
+        stages.items(), key=lambda item: (item[1].identity in tried, -item[1].seconds, item[0])
+    ):
+        alone = stage.tasks > 1 or stage.kind in ALONE or stage.identity in tried
+        if alone or filled + stage.seconds > room or len(array_tasks[-1]) >= site.pack_most:
             array_tasks.append([])
             filled = 0.0
         array_tasks[-1].append(number)
-        filled = room if alone else filled + stages[number].seconds
+        filled = inf if alone else filled + stage.seconds
     return array_tasks
 
 
@@ -312,9 +294,9 @@ def _submit(
 
 def _options(submission: Submission, jobs: list[str]) -> SlurmOptions:
     """Options for submitit, with the dependency on earlier submissions, whose job numbers are `jobs`."""
-    after = [*(jobs[index] for index in submission.after), *submission.others]
-    if not after:
+    if not submission.after:
         return submission.options
+    after = [jobs[each] if isinstance(each, int) else each for each in submission.after]
     more = {**submission.options["additional_parameters"], "dependency": "afterany:" + ":".join(after)}
     return {**submission.options, "additional_parameters": more}
 
@@ -338,4 +320,4 @@ def _check(launch: Launch, submissions: list[Submission]) -> None:
     """Raise UserError, before anything is submitted, if Slurm would refuse one of the submissions."""
     alike = {repr(submission.options): submission for submission in submissions}
     for submission in alike.values():
-        scheduler.check(script(launch, replace(submission, after=(), others=()), []))
+        scheduler.check(script(launch, replace(submission, after=()), []))

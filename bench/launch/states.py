@@ -17,34 +17,33 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bench.core.errors import UserError
 from bench.launch import scheduler
-from bench.launch.launches import JobArray, Launch, LaunchData, PlannedStage, StageKey, holder, open_launch
+from bench.launch.launches import (
+    JobArray,
+    Launch,
+    LaunchData,
+    PlannedStage,
+    StageKey,
+    active_jobs,
+    holder,
+    open_launch,
+)
 from bench.launch.local import ATTEMPTS
 from bench.launch.scheduler import QueuedJob
 from bench.store.attempts import Attempts, attempts_from
-from bench.store.records import KINDS, Event, Store
+from bench.store.records import KINDS, Event, ProgressData, Store
 
 STATES = ("done", "running", "queued", "failed", "blocked", "lost")
 FRESH = 120.0  # seconds for which a sign of life shows that a process on another machine lives
 SLACK = 10.0  # seconds by which clocks of machines may differ
-
-
-class StageProgress(NamedTuple):
-    """The progress of a running stage. `changed`: time of the last report."""
-
-    done: int
-    total: int
-    unit: str
-    started: float
-    changed: float
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Observations:
     queue: dict[str, QueuedJob] | None
     silence: str
     events: list[Event]
-    progress: dict[StageKey, StageProgress]
+    progress: dict[StageKey, ProgressData]
     done: dict[str, set[str]]  # kind -> identities with a record
 
 
@@ -64,8 +63,11 @@ def observe(store: Store, launches: Iterable[Launch]) -> Observations:
     launches = list(launches)
     users = {launch.about["user"] for launch in launches if launch.about["on"] == "slurm"}
     # In this order, a stage that moves on meanwhile is seen further than it was, and never as lost.
-    now = time.time()
-    queue, silence = _queue(users) if users else (None, "")
+    now, queue, silence = time.time(), None, ""
+    try:
+        queue = scheduler.jobs(users) if users else None
+    except UserError as error:
+        silence = error.what.splitlines()[-1]
     events, progress = store.events(), _progress(store, {stage.key for launch in launches for stage in launch.stages})
     return Observations(now, queue, silence, events, progress, {kind: store.known(kind) for kind in KINDS})
 
@@ -75,28 +77,11 @@ def launch_status(launch: Launch) -> LaunchStatus:
     return LaunchStatus(launch, observe(launch.store, [launch]))
 
 
-def _queue(users: Iterable[str]) -> tuple[dict[str, QueuedJob] | None, str]:
-    try:
-        return scheduler.jobs(users), ""
-    except UserError as error:
-        return None, error.what.splitlines()[-1]
-
-
-def _progress(store: Store, keys: set[StageKey]) -> dict[StageKey, StageProgress]:
-    folder, found = store.root / "running", {}
-    for entry in os.scandir(folder) if folder.is_dir() else ():
-        kind, _, identity = entry.name.removesuffix(".json").partition("-")
-        if (kind, identity) in keys and (known := store.progress(kind, identity)):
-            done, total, unit = known["done"], known["total"] or 0, known["unit"]
-            found[kind, identity] = StageProgress(done, total, unit, known["started"], _changed(Path(entry.path)))
-    return found
-
-
-def _changed(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:  # the stage has just ended
-        return 0.0
+def _progress(store: Store, keys: Iterable[StageKey]) -> dict[StageKey, ProgressData]:
+    """The progress of those of the stages that have a progress file."""
+    folder = store.root / "running"
+    names = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else ()
+    return {key: known for key in keys if f"{'-'.join(key)}.json" in names and (known := store.progress(*key))}
 
 
 @dataclass(frozen=True)
@@ -113,7 +98,7 @@ class StageStatus:
     host: str = ""
     started: float | None = None  # start of its last attempt
     seconds: float | None = None  # duration of its last attempt, so far if it runs
-    progress: StageProgress | None = None
+    progress: ProgressData | None = None
     left: float | None = None  # estimated seconds until a running one ends
 
     @property
@@ -133,42 +118,29 @@ class LaunchStatus:
         self.on_slurm = launch.about["on"] == "slurm"
         self._others = {} if others is None else others
         self._others[launch.name] = self
-        self._numbers = {stage.key: number for number, stage in enumerate(launch.stages)}
-        self._jobs = {  # number of a stage -> its latest job
-            number: (job, array) for array in self.arrays for job, numbers in array.jobs().items() for number in numbers
-        }
-        self._statuses: dict[int, StageStatus] = {}
+        self._planned = {stage.key: stage for stage in launch.stages}
+        latest = {n: (job, array) for array in self.arrays for job, numbers in array.jobs().items() for n in numbers}
+        self._jobs = {launch.stages[number].key: job for number, job in latest.items()}
+        self._statuses: dict[StageKey, StageStatus] = {}
 
     @cached_property
-    def _events(self) -> list[Event]:
-        """The events that count for this launch."""
-        since = {stage.identity: self.launch.about["created"] for stage in self.launch.stages}
-        for number, (_, array) in self._jobs.items():
-            since[self.launch.stages[number].identity] = array.since
-        return [event for event in self.seen.events if event["time"] >= since.get(event.get("identity", ""), inf)]
-
-    @cached_property
-    def _all_attempts(self) -> dict[str, Attempts]:
-        return attempts_from(self._events)
-
-    @cached_property
-    def _starts(self) -> dict[str, Event]:
-        return {event["identity"]: event for event in self._events if event["event"] == "start"}
-
-    @cached_property
-    def _ends(self) -> dict[str, Event]:
-        return {event["identity"]: event for event in self._events if event["event"] == "end"}
+    def _attempts(self) -> defaultdict[str, Attempts]:
+        """Attempts by identity, from the events that count for this launch."""
+        since = dict.fromkeys((stage.identity for stage in self.launch.stages), self.launch.about["created"])
+        since |= {identity: array.since for (_, identity), (_, array) in self._jobs.items()}
+        events = (event for event in self.seen.events if event["time"] >= since.get(event.get("identity", ""), inf))
+        return attempts_from(events)
 
     # --- the launch ---------------------------------------------------------------------------------------------------
 
     @cached_property
     def stages(self) -> list[StageStatus]:
-        return [self._stage(number) for number in range(len(self.launch.stages))]
+        return [self.of(key) for key in self._planned]
 
     @cached_property
     def active(self) -> list[str]:
         """Its jobs that run or will run."""
-        return scheduler.active(self.seen.queue or {}, (job for array in self.arrays for job in array.jobs()))
+        return active_jobs(self.arrays, self.seen.queue or {})
 
     @cached_property
     def finalizers(self) -> list[str]:
@@ -179,10 +151,12 @@ class LaunchStatus:
     @cached_property
     def submitting(self) -> bool:
         """True while its jobs are being submitted."""
-        if self.ended or not self.on_slurm or any(array.finalizer for array in self.arrays):
-            return False
-        alive = process_lives(self.launch.about)
-        return self.seen.time - self.launch.about["created"] < FRESH if alive is None else alive
+        return (
+            not self.ended
+            and self.on_slurm
+            and not any(array.finalizer for array in self.arrays)
+            and self._process_lives()
+        )
 
     @cached_property
     def going_on(self) -> bool:
@@ -191,14 +165,13 @@ class LaunchStatus:
             return False
         if self.on_slurm:
             return self.seen.queue is None or bool(self.active) or self.submitting
-        alive = process_lives(self.launch.about)
-        return self._gave_sign() if alive is None else alive
+        reported = (known["changed"] for known in self.seen.progress.values())
+        return self._process_lives(*reported, *(each.last["time"] for each in self._attempts.values() if each.last))
 
-    def _gave_sign(self) -> bool:
-        """True if one of its stages gave a sign of life lately."""
-        signs = [self.launch.about["created"], *(known.changed for known in self.seen.progress.values())]
-        signs += (attempts.last["time"] for attempts in self._all_attempts.values() if attempts.last)
-        return bool(self.seen.time - max(signs) < FRESH)
+    def _process_lives(self, *signs: float) -> bool:
+        """True if its process lives, as far as is known: on another machine, if a sign of life is recent."""
+        lives = process_lives(self.launch.about)
+        return self.seen.time - max([self.launch.about["created"], *signs]) < FRESH if lives is None else lives
 
     @cached_property
     def complete(self) -> bool:
@@ -223,7 +196,8 @@ class LaunchStatus:
     @cached_property
     def work_left(self) -> float | None:
         """Estimated seconds of work left, one stage after the other; None if there is no estimate or no work left."""
-        return sum(self._left(stage) for stage in self.stages if stage.open) or None
+        left = (self._expected(each.stage) if each.left is None else each.left for each in self.stages if each.open)
+        return sum(left) or None
 
     @cached_property
     def eta(self) -> float | None:
@@ -231,9 +205,6 @@ class LaunchStatus:
         if not self.work_left or not self.at_once:
             return None
         return max(self.work_left / self.at_once, *(stage.left or 0.0 for stage in self.stages))
-
-    def _left(self, status: StageStatus) -> float:
-        return self._expected(status.stage) if status.left is None else status.left
 
     def _expected(self, stage: PlannedStage) -> float:
         """The estimate of a stage, corrected by the actual times of its kind, or else of all kinds."""
@@ -244,7 +215,7 @@ class LaunchStatus:
         """Actual over estimated seconds, by kind; "" for all kinds."""
         actual, estimated = defaultdict[str, float](float), defaultdict[str, float](float)
         for stage in self.launch.stages:
-            if (end := self._ends.get(stage.identity)) and stage.identity in self.seen.done[stage.kind]:
+            if (end := self._attempts[stage.identity].end) and stage.identity in self.seen.done[stage.kind]:
                 for kind in (stage.kind, ""):
                     actual[kind] += end["seconds"]
                     estimated[kind] += stage.seconds
@@ -252,27 +223,28 @@ class LaunchStatus:
 
     # --- a stage ------------------------------------------------------------------------------------------------------
 
-    def _stage(self, number: int) -> StageStatus:
-        if number not in self._statuses:
-            self._statuses[number] = self._look(number)
-        return self._statuses[number]
+    def of(self, key: StageKey) -> StageStatus:
+        """The status of a stage."""
+        if key not in self._statuses:
+            self._statuses[key] = self._look(self._planned[key])
+        return self._statuses[key]
 
-    def _look(self, number: int) -> StageStatus:
-        stage = self.launch.stages[number]
+    def _look(self, stage: PlannedStage) -> StageStatus:
+        job, array = self._jobs.get(stage.key, ("", None))
         if stage.identity in self.seen.done[stage.kind]:
-            end = self._ends.get(stage.identity)
+            end = self._attempts[stage.identity].end
             return self._status(stage, "done", seconds=end["seconds"] if end else None)
-        if not self.on_slurm:
-            return self._local(stage) if self.going_on else self._over(stage)
-        if number in self._jobs:
-            return self._in_job(stage, *self._jobs[number])
-        return self._elsewhere(stage)
+        if self.on_slurm and array is None and (elsewhere := self._elsewhere(stage)):
+            return elsewhere
+        if not self.on_slurm or self.seen.queue is None:
+            return self._by_events(stage, job) if self.going_on else self._over(stage, job)
+        if array is not None:
+            return self._in_job(stage, job, array)
+        return self._status(stage, "queued", remark="not submitted yet") if self.submitting else self._over(stage)
 
     def _in_job(self, stage: PlannedStage, name: str, array: JobArray) -> StageStatus:
-        """A stage that this launch has submitted."""
-        if self.seen.queue is None:
-            return self._over(stage) if self.ended else self._by_events(stage, name)
-        job, attempts = self.seen.queue.get(name), self._attempts(stage)
+        """A stage that this launch has submitted, by what Slurm says of its job."""
+        job, attempts = (self.seen.queue or {}).get(name), self._attempts[stage.identity]
         if job is None and array.time > self.seen.time - SLACK:
             return self._status(stage, "queued", name, remark="just submitted")
         if job is None or not job.active:
@@ -281,121 +253,87 @@ class LaunchStatus:
             waits = job.reason if job.state == "PENDING" and job.reason != "None" else job.state.lower()
             return self._status(stage, "queued", name, remark=waits)
         if attempts.running and attempts.running.get("job") == name:
-            return self._running(stage, name)
+            return self._running(stage, attempts.running, name)
         if attempts.last and attempts.last["time"] >= array.time and attempts.last["event"] in ("failure", "blocked"):
             return self._over(stage, name)  # the job goes on with other stages
         return self._status(stage, "queued", name, remark="its job runs another stage")
 
-    def _elsewhere(self, stage: PlannedStage) -> StageStatus:
-        """A stage without a job of this launch: another launch carries it out, or it is not submitted yet."""
-        by = holder(self.launch.store, stage.key)
-        other = self._other(by) if by and by != self.launch.name else None
-        if other and stage.key in other._numbers:
-            status = other._stage(other._numbers[stage.key])
-            remark = f"by launch {by}" + (f": {status.remark}" if status.remark else "")
-            ended = status.state in ("failed", "blocked", "lost")
-            will_retry = status.will_retry or (ended and self._will_retry(stage))
-            return replace(status, stage=stage, remark=remark, will_retry=will_retry)
-        if self.seen.queue is None and not self.ended:
-            return self._by_events(stage, "")
-        return self._status(stage, "queued", remark="not submitted yet") if self.submitting else self._over(stage)
-
-    def _other(self, name: str) -> LaunchStatus | None:
-        if name not in self._others:
-            self._others[name] = None  # so that launches that claim from each other end the recursion
-            folder = self.launch.folder.parent / name
-            if (folder / "launch.json").is_file():
-                self._others[name] = LaunchStatus(open_launch(folder), self.seen, self._others)
-        return self._others[name]
-
-    def _local(self, stage: PlannedStage) -> StageStatus:
-        """A stage of a local launch whose process lives."""
-        attempts, known = self._attempts(stage), self.seen.progress.get(stage.key)
-        last = attempts.last["time"] if attempts.last else self.launch.about["created"]
-        if attempts.running or (known and known.started >= last):
-            return self._running(stage)
-        if attempts.failure and (attempts.failure["event"] != "death" or attempts.spent >= ATTEMPTS):
-            return self._status(stage, "failed", failure=attempts.failure)
-        if blockers := self._blockers(stage):
-            return self._status(stage, "blocked", blockers=blockers)
-        return self._status(stage, "queued", remark="its process died; will be tried again" if attempts.failure else "")
+    def _elsewhere(self, stage: PlannedStage) -> StageStatus | None:
+        """The status in the launch that has claimed the stage, if that is another one."""
+        by = holder(self.launch.store, stage.key) or self.launch.name
+        if by not in self._others:
+            folder = self.launch.folder.parent / by
+            known = (folder / "launch.json").is_file()
+            self._others[by] = LaunchStatus(open_launch(folder), self.seen, self._others) if known else None
+        other = self._others[by]
+        if other is None or other is self or stage.key not in other._planned:
+            return None
+        status = other.of(stage.key)
+        remark = f"by launch {by}" + (f": {status.remark}" if status.remark else "")
+        ended = status.state in ("failed", "blocked", "lost")
+        will_retry = status.will_retry or (ended and self._will_retry(stage))
+        return replace(status, stage=stage, remark=remark, will_retry=will_retry)
 
     def _by_events(self, stage: PlannedStage, job: str) -> StageStatus:
-        """A stage of a launch that has not ended, where Slurm gives no answer."""
-        if self._attempts(stage).running:
-            return self._running(stage, job)
+        """A stage of a launch that goes on, on this machine or where Slurm gives no answer."""
+        attempts = self._attempts[stage.identity]
+        if attempts.running:
+            return self._running(stage, attempts.running, job)
+        died = attempts.failure is not None and attempts.failure["event"] == "death"
+        if not self.on_slurm and died and attempts.spent < ATTEMPTS:
+            return self._status(stage, "queued", remark="its process died; will be tried again")
         over = self._over(stage, job)
         return over if over.state in ("failed", "blocked") else replace(over, state="queued", will_retry=False)
 
     def _over(self, stage: PlannedStage, job: str = "") -> StageStatus:
         """A stage without a record that no process carries out."""
-        attempts, will_retry = self._attempts(stage), self._will_retry(stage)
+        attempts, will_retry = self._attempts[stage.identity], self._will_retry(stage)
         if attempts.failure or attempts.fatal:
             # An attempt that left no outcome after a failure is explained by its job's output instead.
             failure = None if attempts.running else attempts.failure
             return self._status(stage, "failed", job, will_retry=will_retry, failure=failure)
-        blockers = self._blockers(stage)
-        if blockers or (attempts.last and attempts.last["event"] == "blocked"):
-            will_retry &= all(self._stage(number).open for number in self._known_inputs(stage, blockers))
-            return self._status(
-                stage, "blocked", job, will_retry=will_retry, blockers=blockers or self._missing_inputs(attempts)
-            )
-        return self._status(stage, "lost", job, will_retry=will_retry)
+        if blockers := self._blockers(stage):
+            will_retry &= all(self.of(key).open for key in blockers if key in self._planned)
+        elif not attempts.last or attempts.last["event"] != "blocked":
+            return self._status(stage, "lost", job, will_retry=will_retry)
+        else:  # inputs that had no record when its job looked, and that have none now
+            lacking = ((kind, identity) for kind, identity in attempts.last["lacking"])
+            blockers = tuple(key for key in lacking if key[1] not in self.seen.done[key[0]])
+        return self._status(stage, "blocked", job, will_retry=will_retry, blockers=blockers)
 
     def _will_retry(self, stage: PlannedStage) -> bool:
         """True if the finalizer will submit it again."""
         if self.ended or not self.on_slurm or not (self.finalizers or self.seen.queue is None):
             return False
-        attempts = self._attempts(stage)
+        attempts = self._attempts[stage.identity]
         most = int(self.launch.about["site"]["attempts"])
         return not attempts.fatal and attempts.spent + (attempts.running is not None) < most
 
     def _blockers(self, stage: PlannedStage) -> tuple[StageKey, ...]:
         """The failed stages that it depends on, directly or through others."""
         found: dict[StageKey, None] = {}
-        for number in self._known_inputs(stage, stage.inputs):
-            status = self._stage(number)
-            if status.state == "failed":
-                found[status.stage.key] = None
-            elif status.state == "blocked":
-                found |= dict.fromkeys(status.blockers)
+        for status in (self.of(key) for key in stage.inputs if key in self._planned):
+            found |= dict.fromkeys([status.stage.key] if status.state == "failed" else status.blockers)
         return tuple(found)
 
-    def _missing_inputs(self, attempts: Attempts) -> tuple[StageKey, ...]:
-        """The inputs that had no record when its job looked, and that have none now."""
-        missing = attempts.last["lacking"] if attempts.last else ()
-        return tuple((kind, identity) for kind, identity in missing if identity not in self.seen.done[kind])
-
-    def _known_inputs(self, stage: PlannedStage, keys: Iterable[StageKey]) -> Iterator[int]:
-        return (self._numbers[key] for key in keys if key in self._numbers and key != stage.key)
-
-    def _running(self, stage: PlannedStage, job: str = "") -> StageStatus:
-        begun, known = self._attempts(stage).running, self.seen.progress.get(stage.key)
-        started = begun["time"] if begun else known.started if known else self.seen.time
-        if known and known.started < started - SLACK:
+    def _running(self, stage: PlannedStage, start: Event, job: str) -> StageStatus:
+        seconds, known = max(0.0, self.seen.time - start["time"]), self.seen.progress.get(stage.key)
+        if known and known["started"] < start["time"] - SLACK:
             known = None  # left over from an attempt that was killed
-        seconds = max(0.0, self.seen.time - started)
-        left = self._time_left(stage, known, seconds)
-        return self._status(stage, "running", job, started=started, seconds=seconds, progress=known, left=left)
-
-    def _time_left(self, stage: PlannedStage, known: StageProgress | None, seconds: float) -> float | None:
-        """Seconds left at its speed, or by its estimate. Steps that earlier attempts saved do not count as speed."""
-        saved = self._attempts(stage).furthest
-        if known and known.total and known.done > saved:
-            return max(0.0, seconds * (known.total - known.done) / (known.done - saved))
-        return self._expected(stage) - seconds if self._expected(stage) > seconds else None
+        saved, expected = self._attempts[stage.identity].furthest, self._expected(stage)
+        left = expected - seconds if expected > seconds else None
+        if known and known["total"] and known["done"] > saved:  # by its speed; what earlier attempts saved is none
+            left = max(0.0, seconds * (known["total"] - known["done"]) / (known["done"] - saved))
+        return self._status(stage, "running", job, seconds=seconds, progress=known, left=left)
 
     def _status(self, stage: PlannedStage, state: str, job: str = "", **more: Any) -> StageStatus:
         """A status with what events add: host, start and duration of the last attempt."""
-        start, last = self._starts.get(stage.identity), self._attempts(stage).last
-        if start:
-            seconds = last["time"] - start["time"] if last and last is not start else None
+        attempts = self._attempts[stage.identity]
+        if start := attempts.start:
+            seconds = attempts.last["time"] - start["time"] if attempts.last and attempts.last is not start else None
             more = {"started": start["time"], "seconds": seconds, "host": start.get("host", ""), **more}
             job = job or start.get("job") or ""
         return StageStatus(stage, state, job, **more)
-
-    def _attempts(self, stage: PlannedStage) -> Attempts:
-        return self._all_attempts.get(stage.identity) or Attempts()
 
 
 def process_lives(about: LaunchData) -> bool | None:

@@ -82,20 +82,11 @@ def execute(
 def assist(order: Order, store: Store, compute: Compute, stopping: Callable[[], bool]) -> None:
     """Take part in a stage as a rank other than 0, which keeps the log and writes the record."""
     with TemporaryDirectory() as folder:
-        _run(order, store, _with_device(compute), Path(folder), _quiet, stopping)
+        _run(order, store, compute, Path(folder), _quiet, stopping)
 
 
 def _quiet(done: int, total: int, unit: str) -> None:
     """Report nothing: rank 0 reports the progress of all ranks."""
-
-
-def _with_device(compute: Compute) -> Compute:
-    """Replace the device `auto` by the first CUDA device if there is one, else by the CPU."""
-    import torch
-
-    if compute.device == "auto":
-        return replace(compute, device="cuda" if torch.cuda.is_available() else "cpu")
-    return compute
 
 
 def _run(
@@ -112,6 +103,7 @@ def _run(
     if stage_source(order.kind, order.modules) != order.source:
         raise StageError("the code has changed since the launch, so the stage has another identity; launch it again")
     torch.set_num_threads(compute.threads)
+    compute = replace(compute, device=_device(compute))
     inputs = {name: store.folder(kind, identity) for name, (kind, identity) in order.inputs.items()}
     checkpoint, note = store.checkpoint(*order.key), partial(_note, order, store)
     work = Work(order.spec, order.context, inputs, out, checkpoint, compute, progress, note, stopping)
@@ -122,7 +114,6 @@ def _run(
 def _carry_out(
     order: Order, store: Store, compute: Compute, origin: Provenance, stopping: Callable[[], bool], started: float
 ) -> None:
-    compute = _with_device(compute)
     context = {**order.context, "pretrained": tagged(order.context["pretrained"])[0]}  # the tag without its file
     record: RecordData = {
         "title": order.title,
@@ -138,7 +129,7 @@ def _carry_out(
         record["provenance"] = {
             **origin,
             "host": socket.gethostname(),
-            "device": _device_name(compute.device),
+            "device": _device_name(_device(compute)),
             "threads": compute.threads,
             "started": started,
             "seconds": seconds,
@@ -161,6 +152,13 @@ class _Reporter:
         if time.time() - self.last > 0.5:
             self.last = time.time()
             self.store.report_progress(*self.order.key, {**self.about, "done": done, "total": total, "unit": unit})
+
+
+def _device(compute: Compute) -> str:
+    """The device to use; `auto` is the first CUDA device if there is one, else the CPU."""
+    import torch
+
+    return compute.device if compute.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _device_name(device: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ class Attempts:
 
     spent: int = 0
     fatal: bool = False  # another attempt would end the same way
+    start: Event | None = None  # the latest start
+    end: Event | None = None  # the success
     running: Event | None = None  # the start of an attempt that has no outcome: it runs, or its process is gone
     last: Event | None = None  # the latest event
     failure: Event | None = None  # the latest failure, death or interruption that was spent
@@ -34,25 +37,27 @@ class Attempts:
         if name == "start":
             if self.running:  # the attempt before left no outcome
                 self.spent += 1
-            self.running = event
+            self.start = self.running = event
         elif name in OUTCOMES:
             self.running = None
             if name == "interrupted" and event["done"] > self.furthest:
                 self.furthest = event["done"]
-            elif name != "end":
+            elif name == "end":
+                self.end = event
+            else:
                 self.spent += 1
                 self.failure = event
             self.fatal |= bool(event.get("final"))
 
 
-def attempts_since(store: Store, since: float = 0.0) -> dict[str, Attempts]:
+def attempts_since(store: Store, since: float = 0.0) -> defaultdict[str, Attempts]:
     """Attempts by stage identity, from the events after a time."""
     return attempts_from(event for event in store.events() if event["time"] >= since)
 
 
-def attempts_from(events: Iterable[Event]) -> dict[str, Attempts]:
+def attempts_from(events: Iterable[Event]) -> defaultdict[str, Attempts]:
     """Attempts by stage identity, from events in order of time."""
-    found: dict[str, Attempts] = {}
+    found = defaultdict[str, Attempts](Attempts)
     for event in events:
-        found.setdefault(event["identity"], Attempts()).add(event)
+        found[event["identity"]].add(event)
     return found

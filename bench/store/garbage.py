@@ -8,14 +8,16 @@ that gave one lately stay. A folder is renamed before it is emptied, so that no 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import stat
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from math import inf
 from pathlib import Path
 from typing import NamedTuple
@@ -42,14 +44,8 @@ class Garbage(NamedTuple):
 def find(store: Store, cache: Path, days: float, now: float) -> Iterator[Garbage]:
     """Find garbage, without removing it. Unfinished work is garbage after `days` without a sign of life."""
     search = _Search(store, cache, days, now)
-    yield from search.unfinished_records()
-    yield from search.checkpoints()
-    yield from search.progress()
-    yield from search.claims()
-    yield from search.launches()
-    yield from search.frames()
-    yield from search.temporary_files()
-    yield from search.logs()
+    yield from chain(search.unfinished_records(), search.checkpoints(), search.progress(), search.claims())
+    yield from chain(search.launches(), search.frames(), search.temporary_files(), search.logs())
 
 
 def remove(found: Iterable[Garbage]) -> Iterator[tuple[Garbage, str]]:
@@ -74,26 +70,12 @@ class _Usage(NamedTuple):
     used: float  # seconds since 1970
 
 
-@dataclass(frozen=True)
 class _Search:
     """A search for garbage at one moment; a method for each kind of garbage."""
 
-    store: Store
-    cache: Path
-    days: float
-    now: float
-
-    @property
-    def yesterday(self) -> float:
-        return self.now - DAY
-
-    @property
-    def long_ago(self) -> float:
-        return self.now - self.days * DAY
-
-    @property
-    def untouched(self) -> str:
-        return f"untouched for {self.days:g} days"
+    def __init__(self, store: Store, cache: Path, days: float, now: float) -> None:
+        self.store, self.cache, self.days = store, cache, days
+        self.yesterday, self.long_ago, self.untouched = now - DAY, now - days * DAY, f"untouched for {days:g} days"
 
     @cached_property
     def signs(self) -> dict[str, float]:
@@ -134,12 +116,10 @@ class _Search:
     def claims(self) -> Iterator[Garbage]:
         # The claims to a stage are numbered without gaps, and the highest counts: either all of them are removed, the
         # lowest first, or none. At worst one stage is done twice, and the first record wins.
-        claims: dict[tuple[str, str], list[tuple[int, Path]]] = {}
+        claims = defaultdict[tuple[str, str], list[tuple[int, Path]]](list)
         for entry in _entries(self.store.root / "claims"):
-            stage, _, number = entry.name.removesuffix(".json").rpartition(".")
-            kind, _, identity = stage.partition("-")
-            if entry.name.endswith(".json") and number.isdecimal():
-                claims.setdefault((kind, identity), []).append((int(number), Path(entry.path)))
+            if match := re.fullmatch(r"([^-]*)-(.*)\.(\d+)\.json", entry.name):
+                claims[match[1], match[2]].append((int(match[3]), Path(entry.path)))
         known = {kind: self.store.known(kind) for kind in {kind for kind, _ in claims}}
         for (kind, identity), numbered in claims.items():
             looked = [(path, _usage(path)) for _, path in sorted(numbered)]

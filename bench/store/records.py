@@ -152,12 +152,12 @@ class Store:
             write_atomically(path, json.dumps(state).encode(), durable=False)
 
     def progress(self, kind: str, identity: str) -> ProgressData | None:
-        """The progress of a running stage, None if unknown."""
+        """The progress of a running stage, with the time of its last report as `changed`; None if unknown."""
+        path = self.root / "running" / f"{kind}-{identity}.json"
         try:
-            state: ProgressData = json.loads((self.root / "running" / f"{kind}-{identity}.json").read_text())
+            return {**json.loads(path.read_text()), "changed": path.stat().st_mtime}
         except (OSError, ValueError):
             return None
-        return state
 
 
 def _size(path: str) -> int:

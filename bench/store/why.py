@@ -1,4 +1,4 @@
-"""Differences two records differ: their settings, the code that ran, and the same of their inputs, down to the first.
+"""Differences of two records: their settings, the code that ran, and the same of their inputs, down to the first.
 
 A hash of data or texts is shown with a description of its content, which the record's `context` holds.
 """
@@ -36,11 +36,6 @@ class StoredRecord:
         key = self.record["inputs"].get(name)
         return StoredRecord(self.store, self.store.read(*key)) if key and self.store.done(*key) else None
 
-    def named_input(self, name: str) -> str:
-        """The kind and the start of the identity of an input."""
-        key = self.record["inputs"].get(name)
-        return f"{key[0]} {key[1][:8]}" if key else NOTHING
-
 
 class Difference(NamedTuple):
     """A field in which two records differ, with both values. The name of an input precedes its fields."""
@@ -49,20 +44,23 @@ class Difference(NamedTuple):
     a: str
     b: str
 
+    @property
+    def name(self) -> str:
+        """The field within its own record."""
+        return self.field.rpartition(": ")[2]
+
 
 @dataclass
 class Differences:
-    """Differences of two records. `code`: modules that differ, as far as recorded; `notes`: what is not recorded."""
+    """Differences of two records and of their inputs, and notes on what is not recorded."""
 
     fields: list[Difference] = field(default_factory=list)
-    code: set[str] = field(default_factory=set)
-    older: set[str] = field(default_factory=set)  # "A", "B": sides with records that do not say which code they ran
     notes: list[str] = field(default_factory=list)
+    older: set[str] = field(default_factory=set)  # "A", "B": sides with records that do not say which code they ran
 
     def add(self, path: str, name: str, a: str, b: str) -> None:
         """Add a difference, unless the record that uses this input has the same one."""
-        outer = {found.field.rpartition(": ")[2]: found[1:] for found in self.fields}
-        if not path or outer.get(name) != (a, b):
+        if not path or (a, b) not in [each[1:] for each in self.fields if each.name == name][-1:]:
             self.fields.append(Difference(path + name, a, b))
 
     def verdict(self, a: StoredRecord, b: StoredRecord) -> str:
@@ -73,12 +71,11 @@ class Differences:
             return "They are records of different kinds."
         if not self.fields:
             return "No recorded field differs: the identities were computed in different ways."
-        if all(difference.field.rpartition(": ")[2].startswith(CODE) for difference in self.fields):
-            return f"Only code differs: {', '.join(sorted(self.code))}."
-        if all(a == UNKNOWN or b == UNKNOWN for _, a, b in self.fields):
+        if all(each.name.startswith(CODE) for each in self.fields):
+            return f"Only code differs: {', '.join(sorted({each.name.removeprefix(CODE) for each in self.fields}))}."
+        if all(UNKNOWN in each for each in self.fields):
             return "Only code differs, but which modules is not recorded."
-        count = len(self.fields)
-        return "1 field differs." if count == 1 else f"{count} fields differ."
+        return "1 field differs." if len(self.fields) == 1 else f"{len(self.fields)} fields differ."
 
 
 def find_record(store: Store, key: str) -> StoredRecord:
@@ -119,66 +116,51 @@ def _titled(store: Store, kind: str, identity: str) -> str:
 
 def _compare(a: StoredRecord, b: StoredRecord, path: str, found: Differences, seen: set[tuple[str, str]]) -> None:
     """Add the differences of two records and of their inputs. Each pair of inputs is compared once."""
-    seen.add((a.record["identity"], b.record["identity"]))
-    fields = list(_fields(a.record, b.record))
-    for name, *texts in fields:
+    ours, theirs = a.record, b.record
+    seen.add((ours["identity"], theirs["identity"]))
+    if ours["kind"] != theirs["kind"]:
+        found.add(path, "kind", ours["kind"], theirs["kind"])
+        return
+    settings = list(_settings(ours, theirs))
+    explained = bool(settings) or ours["inputs"] != theirs["inputs"]
+    for name, *texts in [*settings, *_code(ours.get("source"), theirs.get("source"), explained)]:
         found.add(path, name, *texts)
-    if a.record["kind"] != b.record["kind"]:
-        return
-    found.notes += [f"{path}{note}" for note in _same_name(a.record, b.record)]
-    _compare_code(a.record, b.record, path, found, explained=bool(fields) or a.record["inputs"] != b.record["inputs"])
-    for name in {**a.record["inputs"], **b.record["inputs"]}:
-        if a.record["inputs"].get(name) != b.record["inputs"].get(name):
-            _compare_input(a, b, name, path, found, seen)
+    found.notes += [f"{path}{note}" for note in _same_name(ours, theirs)]
+    found.older |= {side for side, record in (("A", ours), ("B", theirs)) if record.get("source") is None}
+    for name in {**ours["inputs"], **theirs["inputs"]}:
+        keys, one, other = [record["inputs"].get(name) for record in (ours, theirs)], a.input(name), b.input(name)
+        if keys[0] == keys[1]:
+            continue
+        if one and other:
+            if (one.record["identity"], other.record["identity"]) not in seen:
+                _compare(one, other, f"{path}{name}: ", found, seen)
+            continue
+        found.add(path, name, *(f"{key[0]} {key[1][:8]}" if key else NOTHING for key in keys))
+        if all(keys):
+            found.notes.append(f"{path}{name}: a record is no longer in the store, so its differences are not known.")
 
 
-def _compare_input(
-    a: StoredRecord, b: StoredRecord, name: str, path: str, found: Differences, seen: set[tuple[str, str]]
-) -> None:
-    ours, theirs = a.input(name), b.input(name)
-    if ours and theirs:
-        if (ours.record["identity"], theirs.record["identity"]) not in seen:
-            _compare(ours, theirs, f"{path}{name}: ", found, seen)
-        return
-    found.add(path, name, a.named_input(name), b.named_input(name))
-    if name in a.record["inputs"] and name in b.record["inputs"]:
-        found.notes.append(f"{path}{name}: a record is no longer in the store, so its differences are not known.")
-
-
-def _compare_code(a: RecordData, b: RecordData, path: str, found: Differences, explained: bool) -> None:
-    """Add the modules that differ. If they are not recorded and nothing else differs, only "code" is added."""
-    ours, theirs = a.get("source"), b.get("source")
+def _code(ours: dict[str, str] | None, theirs: dict[str, str] | None, explained: bool) -> Iterator[tuple[str, ...]]:
+    """The modules that differ; "code" alone if they are not recorded and nothing else differs."""
     if ours is not None and theirs is not None:
-        modules = sorted(name for name in ours | theirs if ours.get(name) != theirs.get(name))
-        found.code |= set(modules)
-        for name in modules:
-            found.add(path, f"{CODE}{name}", *(side.get(name, NOTHING)[:8] for side in (ours, theirs)))
-        return
-    found.older |= {side for side, source in (("A", ours), ("B", theirs)) if source is None}
-    if not explained:
-        found.add(path, "code", *(UNKNOWN if source is None else "recorded" for source in (ours, theirs)))
+        for name in sorted(ours | theirs):
+            if ours.get(name) != theirs.get(name):
+                yield f"{CODE}{name}", ours.get(name, NOTHING)[:8], theirs.get(name, NOTHING)[:8]
+    elif not explained:
+        yield "code", *(UNKNOWN if source is None else "recorded" for source in (ours, theirs))
 
 
-def _fields(a: RecordData, b: RecordData) -> Iterator[tuple[str, str, str]]:
-    """Names and both values of settings that differ."""
-    if a["kind"] != b["kind"]:
-        yield "kind", a["kind"], b["kind"]
-        return
-    ours, theirs = dict(_flat(a["spec"])), dict(_flat(b["spec"]))
-    for name in ours | theirs:
-        if _text(ours, name) != _text(theirs, name):
-            own, other = (
-                _shown(name, fields[name], record["context"]) if name in fields else NOTHING
-                for fields, record in ((ours, a), (theirs, b))
+def _settings(a: RecordData, b: RecordData) -> Iterator[tuple[str, ...]]:
+    """Names and both values of settings that differ, as identities see them, which distinguish 1 from 1.0."""
+    sides = [(dict(_flat(record["spec"])), record["context"]) for record in (a, b)]
+    for name in sides[0][0] | sides[1][0]:
+        if len({json.dumps(fields[name]) if name in fields else None for fields, _ in sides}) > 1:
+            yield (
+                name,
+                *(_shown(name, fields[name], context) if name in fields else NOTHING for fields, context in sides),
             )
-            yield name, own, other
             if name == "prompts":
-                yield from _class_names(a["context"], b["context"])
-
-
-def _text(fields: dict[str, object], name: str) -> str | None:
-    """A value as identities see it, which distinguish 1 from 1.0."""
-    return json.dumps(fields[name]) if name in fields else None
+                yield from _class_names(*(context["class_names"] for _, context in sides))
 
 
 def _flat(value: object, path: str = "") -> Iterator[tuple[str, object]]:
@@ -218,9 +200,8 @@ def _about(name: str, context: dict[str, Any]) -> str:
     return ""
 
 
-def _class_names(a: RecordData, b: RecordData) -> Iterator[tuple[str, str, str]]:
+def _class_names(ours: list[str], theirs: list[str]) -> Iterator[tuple[str, str, str]]:
     """Classes that only one of the records has."""
-    ours, theirs = a["class_names"], b["class_names"]
     if ours != theirs:
         yield "class names", _only(ours, theirs), _only(theirs, ours)
 

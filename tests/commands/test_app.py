@@ -36,11 +36,12 @@ def test_a_wrong_command_line_ends_with_2(arguments: list[str]) -> None:
     assert main(arguments) == 2
 
 
-def test_help_and_lists_import_no_torch() -> None:
+def test_help_lists_and_gc_import_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys; from bench.commands.app import main; main(['--help']); main(['list', 'methods']); "
-        "sys.exit('torch' in sys.modules)"
+        f"main(['gc', '--store', {str(tmp_path)!r}, '--cache', 'none', '--dry-run']); "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'pandas', 'submitit')))"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert "Usage" in run.stdout and "mote" in run.stdout
+    assert "Usage" in run.stdout and "mote" in run.stdout and "nothing to remove" in run.stdout

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.launch import failures
-from bench.launch.failures import TAIL, JobOutputs, cause, grouped, tail
+from bench.launch.failures import TAIL, cause, grouped, job_outputs, tail
 from bench.launch.scheduler import QueuedJob
 from bench.launch.states import StageStatus
 from bench.suite.recipe import Recipe
@@ -185,4 +185,4 @@ def test_bytes_that_are_no_text_do_no_harm(tmp_path: Path) -> None:
 
 def test_a_missing_output_is_empty(tmp_path: Path) -> None:
     assert tail(tmp_path / "none.err") == ""
-    assert JobOutputs(tmp_path / "none").files("7") == []
+    assert job_outputs(tmp_path / "none")["7"] == []

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench.commands.finalizer import _log_deaths, finalize, worth_repeating
 from bench.core.errors import UserError
+from bench.graph.stage import Stage
 from bench.launch import scheduler, slurm
-from bench.launch.launches import JobArray, holder, take
+from bench.launch.launches import JobArray, PlannedStage, holder, take
 from bench.launch.scheduler import QueuedJob
 from bench.launch.slurm import plan_round, resubmit, submit_round
+from bench.models.weights import Resolved
 from bench.store.records import Store
-from tests.launch.launched import finish, launched, stage
+from tests.launch.launched import RESOURCES, finish, launched, stage
 
 RUNNING, GONE = QueuedJob("RUNNING", ""), QueuedJob("FAILED", "")
 
@@ -85,9 +88,9 @@ def test_a_stage_of_another_launch_is_waited_for_and_not_submitted(tmp_path: Pat
     second = launched(store, shared, own, suite="other")
     jobs = submit_round(second, [0, 1], 1, 0.0, finalize)
     assert [entry.array_tasks for entry in jobs] == [[[1]], [[]]]
-    others, _, _ = slurm._claim(second, [0])[1], None, None
+    _, others, _ = slurm._claim(second, [0])
     assert others == {0: first_job.job}
-    assert plan_round(second, [1], others)[0].others == (first_job.job,)
+    assert plan_round(second, [1], others)[0].after == (first_job.job,)
 
 
 def test_what_follows_from_a_launch_that_is_still_submitting_waits_for_the_next_round(
@@ -158,6 +161,23 @@ def test_a_job_that_died_costs_the_stage_it_was_at_and_one_that_never_began_all_
         "2": "ended without an error in job 5_1 (gone)",
         "3": "ended without an error in job 5_1 (gone)",
     }
+
+
+def test_class_features_from_a_file_are_submitted_without_weights(
+    tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "resolved", lambda backbone, tag: Resolved(f"{tag}@/{backbone}", None))
+    context = {"pretrained": "openai", "class_features": "rows.safetensors"}
+    listed = Stage("texts", {"classes": "c1"}, {}, ("bench.stages.texts",), context, "class features", 0.0)
+    encode = {"backbone": "ViT-B-16"}
+    others = [Stage("encode", {**encode, "content": n}, {}, (), {"pretrained": "openai"}, "", 1.0) for n in "ab"]
+    todo, about = [listed, *others], launched(Store(tmp_path), stage("a")).about
+    about["file"] = __file__
+    stages = [replace(PlannedStage.of(each, 1.0), resources=RESOURCES) for each in todo]
+    launch = slurm.launch_slurm(about, stages, todo, Store(tmp_path), finalize)
+    weights = [order.context["pretrained"] for order in launch.orders(range(3)).values()]
+    assert sorted(weights) == ["openai", "openai@/ViT-B-16", "openai@/ViT-B-16"]
+    assert launch.orders([0])[0].context["pretrained"] == "openai"
 
 
 def test_a_retry_needs_an_empty_queue_and_unchanged_code(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:

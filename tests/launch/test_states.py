@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,11 +57,48 @@ def test_a_stage_runs_if_its_job_does_and_has_started_it(scene: Scene) -> None:
     assert found.seconds == pytest.approx(60.0, abs=5.0)
 
 
-def test_a_start_in_an_earlier_job_does_not_make_a_stage_run(scene: Scene) -> None:
-    scene.log("start", TRAIN, 60.0, job="2_0")
-    scene.submit("5", [1], round=2)
-    scene.queue["5"] = RUNNING
-    assert (scene.state(TRAIN), scene.stage(TRAIN).job) == ("queued", "5")
+STARTED, FAILED = ("start", 60.0, {"job": "2_0"}), ("failure", 70.0, {"reason": "no", "final": False})
+CASES: dict[str, tuple[dict[str, QueuedJob], list[tuple[str, float, dict[str, Any]]], str, str]] = {
+    # the queue, events of a training with their age, its state, the event that explains it
+    "its job was requeued": (
+        {"2_0": PENDING},
+        [STARTED, ("interrupted", 30.0, {"reason": "", "done": 7})],
+        "queued",
+        "",
+    ),
+    "its job is gone": ({}, [STARTED], "lost", ""),
+    "its job has ended": ({"2_0": QueuedJob("FAILED", "NonZeroExitCode")}, [STARTED], "lost", ""),
+    "it failed": ({}, [FAILED], "failed", "failure"),
+    "its process died": ({}, [("death", 30.0, {"reason": "gone", "job": "2_0"})], "failed", "death"),
+    "it was interrupted before it had saved": (
+        {},
+        [("interrupted", 30.0, {"reason": "", "done": 0})],
+        "failed",
+        "interrupted",
+    ),
+    "it started again after a failure, and is gone": ({}, [FAILED, STARTED], "failed", ""),
+    "it failed before the attempts that count": (
+        {},
+        [("failure", 4000.0, {"reason": "no", "final": True})],
+        "lost",
+        "",
+    ),
+    "it started in an earlier job": ({"5": RUNNING}, [STARTED], "queued", ""),
+    "it failed before it was submitted again": ({"5": RUNNING}, [("failure", 3599.0, {"reason": "no"})], "queued", ""),
+}
+
+
+@pytest.mark.parametrize(("queue", "events", "state", "reason"), CASES.values(), ids=CASES)
+def test_the_state_of_a_training_in_the_second_job(
+    scene: Scene, queue: dict[str, QueuedJob], events: list[tuple[str, float, dict[str, Any]]], state: str, reason: str
+) -> None:
+    if "5" in queue:
+        scene.submit("5", [1, 2], round=2)
+    scene.queue |= queue
+    for event, ago, details in events:
+        scene.log(event, TRAIN, ago, **details)
+    found = scene.stage(TRAIN)
+    assert (found.state, (found.failure or {}).get("event", "")) == (state, reason)
 
 
 @pytest.mark.parametrize(
@@ -80,55 +118,12 @@ def test_a_stage_of_an_active_job_is_queued_and_it_is_said_what_it_waits_for(
     assert (scene.state(EVALUATE), scene.stage(EVALUATE).remark) == ("queued", remark)
 
 
-def test_a_requeued_job_waits_although_its_stage_had_started(scene: Scene) -> None:
-    scene.queue["2_0"] = PENDING
-    scene.log("start", TRAIN, 60.0, job="2_0")
-    scene.log("interrupted", TRAIN, 30.0, reason="saved", done=7)
-    assert scene.state(TRAIN) == "queued"
-
-
 def test_a_stage_that_failed_in_a_job_that_goes_on_has_failed(scene: Scene) -> None:
     scene.submit("5", [1, 2], round=2)
     scene.queue["5"] = RUNNING
     scene.log("start", TRAIN, 60.0, job="5")
     scene.log("failure", TRAIN, 30.0, reason="no", final=False)
     assert (scene.state(TRAIN), scene.state(OTHER)) == ("failed", "queued")
-
-
-def test_what_failed_before_it_was_submitted_again_is_queued(scene: Scene) -> None:
-    scene.log("failure", TRAIN, 3599.0, reason="no", final=False)
-    scene.submit("5", [1, 2], round=2)
-    scene.queue["5"] = RUNNING
-    assert scene.state(TRAIN) == "queued"
-
-
-@pytest.mark.parametrize(
-    ("event", "details"),
-    [
-        ("failure", {"reason": "no", "final": False}),
-        ("death", {"reason": "its job 2_0 ended: gone", "job": "2_0"}),
-        ("interrupted", {"reason": "saved", "done": 0}),
-    ],
-)
-def test_a_stage_whose_last_attempt_counts_against_it_has_failed(
-    scene: Scene, event: str, details: dict[str, object]
-) -> None:
-    scene.log(event, TRAIN, 30.0, **details)
-    found = scene.stage(TRAIN)
-    assert found.state == "failed"
-    assert found.failure and found.failure["event"] == event
-
-
-def test_an_ended_job_in_the_queue_is_as_good_as_none(scene: Scene) -> None:
-    scene.queue["2_0"] = QueuedJob("FAILED", "NonZeroExitCode")
-    scene.log("start", TRAIN, 60.0, job="2_0")
-    assert (scene.state(TRAIN), scene.state(OTHER)) == ("lost", "lost")
-
-
-def test_what_went_without_a_word_after_a_failure_is_not_explained_by_that(scene: Scene) -> None:
-    scene.log("failure", TRAIN, 60.0, reason="no", final=False)
-    scene.log("start", TRAIN, 30.0, job="2_0")
-    assert (scene.state(TRAIN), scene.stage(TRAIN).failure) == ("failed", None)
 
 
 def test_what_needs_a_failed_stage_is_blocked_by_it_at_any_distance(scene: Scene) -> None:
@@ -146,11 +141,6 @@ def test_a_stage_that_needs_a_failed_one_is_queued_while_its_own_job_waits(scene
     scene.log("failure", TRAIN, 30.0, reason="no", final=False)
     scene.queue["3"] = PENDING
     assert scene.state(EVALUATE) == "queued"
-
-
-def test_events_from_before_the_attempts_that_count_do_not(scene: Scene) -> None:
-    scene.log("failure", TRAIN, 4000.0, reason="no", final=True)
-    assert scene.state(TRAIN) == "lost"
 
 
 def test_a_job_that_was_submitted_after_the_queue_was_asked_is_not_lost(
@@ -261,6 +251,7 @@ def test_a_dead_process_of_a_local_launch_is_repeated_a_few_times(local: Scene) 
 
 
 def test_progress_that_a_dead_process_left_does_not_make_its_stage_run(local: Scene) -> None:
+    local.log("start", TRAIN, 41.0)
     progress(local, TRAIN, 10, 100, ago=40.0)
     assert local.state(TRAIN) == "running"
     local.log("death", TRAIN, 20.0, attempt=1)
@@ -316,7 +307,7 @@ def test_a_running_stage_needs_as_long_as_its_progress_says(scene: Scene) -> Non
     scene.log("start", TRAIN, 60.0, job="2_0")
     progress(scene, TRAIN, 25, 100, ago=58.0)
     found = scene.stage(TRAIN)
-    assert found.progress and (found.progress.done, found.progress.total) == (25, 100)
+    assert found.progress and (found.progress["done"], found.progress["total"]) == (25, 100)
     assert found.left == pytest.approx(180.0, abs=20.0)
 
 
