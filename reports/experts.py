@@ -1,5 +1,6 @@
 """Figures of experts: accuracy of each alone (MoTE, NeurIPS 2024, Fig. 3), likeness of features (Fig. 7) and weights,
-shares of the draws in training against nominal odds, and of the answer.
+shares of the draws in training against nominal odds, and of the answer; maps of patches in each frame that are like the
+temporal feature (Fig. 6).
 
 E experts, G groups of parameters, L layers, S seeds.
 """
@@ -8,19 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from numpy.typing import NDArray
 
 from bench.measure.statistics import Floats
 from reports import labels, scatter, style
-from reports.facts import Distances, Probe, Routing, Shares, by_setting
+from reports.facts import Distances, MappedClip, Maps, Probe, Routing, Shares, by_setting
 from reports.results import Results
 from reports.style import READS, Panel, Picture, expert_picture
 
@@ -28,6 +31,9 @@ REACH = 2.0  # how far from the experts a reference may lie to be a point, in wi
 FEATURES = {"t": "temporal feature", "z": "video embedding", "last_ffn_branch": "last feed-forward branch"}
 RIGHT = 2**0.5  # relative distance of orthogonal vectors of one length
 CHANCE = 1.96  # standard deviations that hold 95 of 100 draws
+COLUMNS = 8  # frames that fit across a page
+TILE = 0.8  # inches
+WIDTH = 20  # characters of a class name in a line beside them
 
 # --- accuracy --------------------------------------------------------------------------------------------------------
 
@@ -379,3 +385,69 @@ def _share_note(settings: list[list[Shares]]) -> str:
     bars = "Error bars: ±1 s.d. over seeds. " if several else ""
     varies = f"s.d. over videos at most {between:.1f} points" if between >= 0.05 else "alike for every video"
     return f"{bars}Dotted: equal shares.\nWithin a seed: {varies}."
+
+
+# --- maps -----------------------------------------------------------------------------------------------------------
+
+
+def map_figures(results: Results) -> Iterator[Picture]:
+    """Per row, point and clip, a line for each choice and a column for each frame; the first seed."""
+    first: dict[tuple[str, ...], tuple[Maps, MappedClip]] = {}
+    for maps in sorted(results.maps, key=lambda maps: maps.subject.seed):
+        for number, clip in enumerate(maps.clips, start=1):
+            first.setdefault((*maps.setting, str(number)), (maps, clip))
+    for key, (maps, clip) in first.items():
+        caption = f"What the temporal feature of {maps.subject.name} is like in each frame, video {key[-1]}."
+        yield expert_picture("maps", key, caption, _map_figure(maps, clip))
+
+
+def scaled(cosines_TGG: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each frame's map from 0 (its least alike patch) to 1; zeros where all are alike."""
+    low, high = (limit(cosines_TGG, axis=(1, 2), keepdims=True) for limit in (np.min, np.max))
+    span = high - low
+    return np.asarray(np.divide(cosines_TGG - low, span, out=np.zeros_like(cosines_TGG), where=span > 0))
+
+
+def _map_figure(maps: Maps, clip: MappedClip) -> Figure:
+    frames = len(clip.pixels)
+    shown = np.linspace(0, frames - 1, min(COLUMNS, frames)).round().astype(int)
+    rows = len(maps.names) + 1
+    with style.look():
+        figure = Figure(figsize=(TILE * len(shown) + 1.3, TILE * rows + 0.75), layout="constrained")
+        grid = figure.subplots(rows, len(shown), squeeze=False)
+        for axes, frame in zip(grid[0], shown, strict=True):
+            _show_frame(axes, clip.pixels[frame])
+            axes.set_title(f"frame {frame}", fontsize=style.SMALL)
+        _name_line(grid[0, 0], "frames")
+        for line, name, predicted, cosines_TGG in zip(grid[1:], maps.names, clip.predicted, clip.cosines, strict=True):
+            for axes, frame, map_GG in zip(line, shown, scaled(cosines_TGG)[shown], strict=True):
+                image = _show_frame(axes, clip.pixels[frame], map_GG)
+            low, high = cosines_TGG[shown].min(), cosines_TGG[shown].max()
+            _name_line(line[0], f"{name}\n{fill(predicted, WIDTH)}\n{low:.2f} to {high:.2f}")
+        bar = figure.colorbar(image, ax=grid[1:], ticks=[0, 1], aspect=30, shrink=0.8, pad=0.01)
+        bar.set_ticklabels(["least", "most"])
+        bar.set_label("cosine, scaled in each frame")
+        title = ", ".join([maps.subject.name, maps.protocol, f"seed {maps.subject.seed}"])
+        figure.suptitle(f"{title}\n{clip.video}: {clip.shown}", fontsize=8, parse_math=False)
+        some = f", {len(shown)} of {frames} frames" if frames > len(shown) else ""
+        style.add_note(figure, f"Left: choice of experts, class it predicts, range of its cosines. 1 clip{some}.")
+    return figure
+
+
+def _show_frame(axes: Axes, pixels_3SS: NDArray[np.uint8], map_GG: NDArray[np.float32] | None = None) -> AxesImage:
+    """A frame, in grey below its map."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    side = pixels_3SS.shape[-1]
+    if map_GG is None:
+        return axes.imshow(pixels_3SS.transpose(1, 2, 0))
+    axes.imshow(pixels_3SS.mean(axis=0), cmap="gray", vmin=0, vmax=255)
+    return axes.imshow(
+        map_GG, cmap="inferno", vmin=0, vmax=1, alpha=0.6, interpolation="bilinear", extent=(0, side, side, 0)
+    )
+
+
+def _name_line(axes: Axes, text: str) -> None:
+    axes.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=style.SMALL, parse_math=False)

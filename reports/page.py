@@ -25,12 +25,12 @@ from reports.experts import (
     accuracy_figures,
     distance_figures,
     distance_table,
+    map_figures,
     routing_figures,
     share_figures,
     similarity_figures,
 )
 from reports.findings import failure_tables
-from reports.maps import map_figures
 from reports.origins import Origins
 from reports.protocols import protocol_tables, shared_fields
 from reports.results import Results

@@ -12,11 +12,7 @@ from bench.core.errors import UserError
 
 @contextmanager
 def refused(
-    *named: object,
-    where: str = "",
-    allowed: Iterable[object] = (),
-    hint: str = "",
-    kind: type[Exception] = UserError,
+    *named: object, where: str = "", allowed: Iterable[object] = (), hint: str = "", kind: type[Exception] = UserError
 ) -> Iterator[None]:
     """Asserts that the block raises `kind`: at `where`, with the names and values `named` in its message.
 

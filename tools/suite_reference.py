@@ -49,10 +49,7 @@ marked with the fields that differ, and takes part in no comparison, mean or bol
 """
 ROOTS: dict[str, tuple[type[BaseModel], str]] = {
     "Suite": (SuiteFile, "The keys of a suite file, `suites/*.yaml` or your own."),
-    "Recipe": (
-        Recipe,
-        "Keys below `recipe` of a suite or a row; an axis names them `recipe.<key>`.",
-    ),
+    "Recipe": (Recipe, "Keys below `recipe` of a suite or a row; an axis names them `recipe.<key>`."),
     "Protocol": (
         Protocol,
         "Keys below `protocols.<name>`, and below `protocol` of a suite (defaults of all) or of a row. `use: HOW/WHAT` "

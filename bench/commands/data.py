@@ -28,8 +28,7 @@ DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="shipped, or
 SuiteFile = Annotated[str | None, typer.Option("--suite", help="suite that declares the dataset")]
 Splits = Annotated[list[str] | None, typer.Option("--split", help="only this split; may be repeated")]
 Workers = Annotated[
-    int | None,
-    typer.Option("--workers", min=0, help="decoding processes; 0 = in this one (default: cores, at most 8)"),
+    int | None, typer.Option("--workers", min=0, help="decoding processes; 0 = in this one (default: cores, at most 8)")
 ]
 
 

@@ -151,15 +151,9 @@ def _file(module: str) -> Path | None:
 @cache
 def _parse(file: Path) -> tuple[str, tuple[str, ...]]:
     """(hash of the code that can change a number, names of imported modules); the hash of no code is ""."""
-    tree = _syntax(file)
     counted = _Counted(_models(file)).visit(ast.parse(file.read_bytes(), filename=str(file)))
-    imported = tuple(_imports(ast.walk(_Counted(frozenset()).visit(tree))))
     code = ast.unparse(counted)
-    return hashlib.sha256(code.encode()).hexdigest() if code else "", imported
-
-
-def _syntax(file: Path) -> ast.Module:
-    return ast.parse(file.read_bytes(), filename=str(file))
+    return hashlib.sha256(code.encode()).hexdigest() if code else "", tuple(_imports(ast.walk(counted)))
 
 
 class _Counted(ast.NodeTransformer):
@@ -233,7 +227,7 @@ def _imports(nodes: Iterable[ast.AST]) -> Iterator[str]:
 @cache
 def _models(file: Path) -> frozenset[str]:
     """The classes of a module that derive from pydantic's BaseModel, also through other project modules."""
-    tree = _syntax(file)
+    tree = ast.parse(file.read_bytes(), filename=str(file))
     known = {"BaseModel", "Identified"} | {name for name, module, own in _names(tree) if _is_model(module, own)}
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     for node in classes:

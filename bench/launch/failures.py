@@ -13,8 +13,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import yaml
+from pydantic import TypeAdapter
+
+from bench.core.files import ASSETS
 from bench.launch.scheduler import QueuedJob
 from bench.launch.states import StageStatus
 
@@ -23,86 +27,26 @@ TAIL = 64 * 1024  # bytes at the end of a job's output that are searched
 
 @dataclass(frozen=True)
 class Cause:
-    """A reason for failures. `action` is what the user can do; `{kind}` in it stands for the kind of stage."""
+    """A reason for failures (bench/assets/failures.yaml).
+
+    `action` is what the user can do; `{kind}` in it stands for the kind of stage. Any of the `signs` is evidence in the
+    texts that it is `looked_for_in`: a stage's error, the error output of its job.
+    """
 
     name: str
     action: str
-    signs: str = ""  # divided by |; any of them in an output is evidence. No patterns, because outputs are long
+    signs: tuple[str, ...] = ()
+    looked_for_in: tuple[Literal["errors", "outputs"], ...] = ()
 
 
-GPU_MEMORY = Cause(
-    "out of GPU memory",
-    "set recipe.accumulate: 2 (or 4), or recipe.checkpointing: true, or ask for a larger GPU: "
-    "resources.{kind}.constraint or .partition; then launch again",
-    "CUDA out of memory|CUDA error: out of memory|torch.OutOfMemoryError|torch.cuda.OutOfMemoryError|"
-    "CUBLAS_STATUS_ALLOC_FAILED",
+CAUSES = TypeAdapter(dict[str, Cause]).validate_python(
+    yaml.safe_load((ASSETS / "failures.yaml").read_text(encoding="utf-8"))
 )
-MEMORY = Cause(
-    "out of memory",
-    "raise resources.{kind}.memory, then launch again; a training needs less with recipe.accumulate or "
-    "recipe.checkpointing, and with fewer --workers",
-    "MemoryError|xceeded memory limit|xceeded job memory limit|oom-kill|oom_kill|OUT_OF_MEMORY|Out Of Memory|"
-    "DefaultCPUAllocator|Cannot allocate memory|std::bad_alloc",
+IN_ERRORS, IN_OUTPUTS = (
+    tuple(own for own in CAUSES.values() if text in own.looked_for_in) for text in ("errors", "outputs")
 )
-DISK = Cause(
-    "disk full",
-    "free space (`gc` removes garbage), or raise the quota; then `retry`",
-    "No space left on device|Disk quota exceeded|[Errno 28]|[Errno 122]",
-)
-NOT_FINITE = Cause(
-    "not finite",
-    "lower recipe.lr, set recipe.clip_grad, or recipe.precision: fp32 or bf16; another attempt would fail too",
-    "loss is not finite",
-)
-DECODE = Cause(
-    "undecodable videos",
-    "repair the files, or list them under the dataset's known_bad (`doctor DATASET` writes such a list); then launch "
-    "again",
-    "cannot be decoded|can be decoded",
-)
-CHANGED_CODE = Cause(
-    "changed code",
-    "launch the suite again, or restore the code and `retry`",
-    "he code has changed",
-)
-TIMEOUT = Cause(
-    "out of time",
-    "raise resources.{kind}.time; if the job was preempted before it had saved, lower --checkpoint-seconds; "
-    "then launch again, or `retry` with the time as it was",
-    "DUE TO TIME LIMIT|ended: TIMEOUT|times without progress|times without getting further",
-)
-NODE = Cause(
-    "node",
-    "`retry`; if it is always the same node, exclude it: resources.all.exclude of the site",
-    "ended: NODE_FAIL|ended: BOOT_FAIL|DUE TO NODE FAILURE|ECC error|CUDA error: uncorrectable|"
-    "No CUDA GPUs are available|no CUDA-capable device|CUDA-capable device(s) is/are busy|"
-    "CUDA driver initialization failed|Bus error|SIGBUS|tale file handle|tale NFS file handle|[Errno 5]|"
-    "[Errno 116]|[Errno 121]|Input/output error",
-)
-LOST_PEER = Cause(
-    NODE.name,
-    NODE.action,
-    "rank is gone or silent|DistBackendError|NCCL error|NCCL communicator|ncclSystemError|ncclRemoteError|"
-    "ncclInternalError|ncclUnhandledCudaError|gloo/transport|onnection reset by|onnection closed by",
-)
-KILLED = Cause(
-    "killed",
-    "`retry`; if it was not cancelled, read its output (`logs`), or raise resources.{kind}.memory",
-    "Killed|SIGKILL|SIGTERM|SIGSEGV|SIGABRT|Segmentation fault|CANCELLED|ended: PREEMPTED|rocess died",
-)
-NO_START = Cause(
-    "job did not start",
-    "read its output (`logs`) and check `python` and `setup` of the site, then launch again",
-    "command not found|No such file or directory|ModuleNotFoundError|ImportError|execve|cannot open shared object",
-)
-REFUSED = Cause("refused", "the message says what to change; another attempt would fail too")
-BUG = Cause("error", "read the traceback (`logs` shows each); when it is fixed, `retry` or launch again")
-GONE = Cause(
-    "ended without an error", "`retry`; if that repeats, ask `sacct` or the cluster's staff what ended the job"
-)
-
-IN_ERRORS = (GPU_MEMORY, MEMORY, DISK, NOT_FINITE, DECODE, CHANGED_CODE, TIMEOUT, NODE, LOST_PEER)
-IN_OUTPUTS = (GPU_MEMORY, MEMORY, DISK, TIMEOUT, NODE, LOST_PEER, KILLED)
+LOST_PEER, KILLED, NO_START = (CAUSES[name] for name in ("lost_peer", "killed", "no_start"))
+REFUSED, BUG, GONE, TIMEOUT = (CAUSES[name] for name in ("refused", "bug", "gone", "timeout"))
 
 
 def cause(reason: str, output: str = "", state: str = "", *, began: bool = True, fatal: bool = False) -> Cause:
@@ -124,7 +68,7 @@ def cause(reason: str, output: str = "", state: str = "", *, began: bool = True,
 
 
 def _sign(text: str, causes: Iterable[Cause]) -> Cause | None:
-    return next((each for each in causes if any(sign and sign in text for sign in each.signs.split("|"))), None)
+    return next((each for each in causes if any(sign in text for sign in each.signs)), None)
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------

@@ -26,16 +26,7 @@ from typing import Any
 
 from bench.core.errors import UserError
 from bench.launch import scheduler
-from bench.launch.launches import (
-    JobArray,
-    Launch,
-    LaunchData,
-    PlannedStage,
-    StageKey,
-    active_jobs,
-    holder,
-    open_launch,
-)
+from bench.launch.launches import JobArray, Launch, LaunchData, PlannedStage, StageKey, active_jobs, holder, open_launch
 from bench.launch.local import ATTEMPTS
 from bench.launch.scheduler import QueuedJob
 from bench.store.attempts import Attempts, attempts_from

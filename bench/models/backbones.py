@@ -57,20 +57,6 @@ class Backbone:
         """Patches of a frame plus the class token."""
         return (self.image_size // self.patch_size) ** 2 + 1
 
-    def tower_parameters(self) -> int:
-        """Parameters of the visual tower: patch convolution, class token, positions, blocks, norms, projection."""
-        width = self.vision_width
-        stem = 3 * self.patch_size**2 * width + width + self.vision_tokens * width
-        scales = 2 * width * self.vision_layers if self.layer_scale else 0
-        blocks = self.vision_layers * _block_parameters(width, int(width * self.vision_mlp_ratio)) + scales
-        return stem + blocks + 4 * width + width * self.embed_dim
-
-    def text_parameters(self) -> int:
-        """Parameters of the text tower: word embedding, positions, blocks, final norm, projection; no logit scale."""
-        width = self.text_width
-        embedding = (self.vocab_size + self.context_length) * width
-        return embedding + self.text_layers * _block_parameters(width, 4 * width) + 2 * width + width * self.embed_dim
-
     def tower_flops(self) -> int:
         """FLOPs of one frame through the visual tower, forward (1 MAC = 2 FLOPs)."""
         width, patches = self.vision_width, self.vision_tokens - 1
@@ -82,11 +68,6 @@ class Backbone:
         """FLOPs of one text, padded to full length, through the text tower, forward (1 MAC = 2 FLOPs)."""
         block = _block_flops(self.context_length, self.text_width, 4 * self.text_width)
         return self.text_layers * block + 2 * self.text_width * self.embed_dim
-
-
-def _block_parameters(width: int, hidden: int) -> int:
-    """Attention (q, k, v, output) and a two-layer MLP with biases, two norms."""
-    return 4 * width * (width + 1) + hidden * (width + 1) + width * (hidden + 1) + 4 * width
 
 
 def _block_flops(tokens: int, width: int, hidden: int) -> int:

@@ -11,7 +11,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import yaml
+
 from bench.core.errors import UserError, unknown
+from bench.core.files import ASSETS
 from bench.published.numbers import COMPARED, COSTS, Number, lookup, one_value
 from bench.suite.file import Published
 from bench.suite.measures import measures
@@ -22,27 +25,9 @@ from bench.video.views import TestViews
 
 Facts = dict[str, str]  # field -> what is known of it, "" for nothing
 
-DATASETS = {
-    **{"kinetics-400": "Kinetics-400", "ucf101": "UCF-101", "hmdb51": "HMDB-51", "ssv2": "SSv2"},
-    **{f"kinetics-600-split{i}": "Kinetics-600" for i in (1, 2, 3)},
-    "activitynet": "ActivityNet",
-}
-SHORT = {"K400": "Kinetics-400", "UCF": "UCF-101", "HMDB": "HMDB-51", "K600": "Kinetics-600"}
-SPLITS = {
-    "val": "validation",
-    **dict.fromkeys(("mean of 3 splits", "3 splits", "3 validation splits", "3-fold"), "mean of 3"),
-    **dict.fromkeys(("full-class", "full validation set"), "all videos"),
-    **dict.fromkeys(("half-class x10", "half-class (equals BIKE README)"), "halves of the classes"),
-    **{f"split{i}": str(i) for i in (1, 2, 3)},
-    "not stated (values equal Table 2 split1)": "1",
-}
+TABLES: dict[str, dict[str, str]] = yaml.safe_load((ASSETS / "published.yaml").read_text(encoding="utf-8"))
+DATASETS, SHORT, SPLITS, K600_VIDEOS = (TABLES[name] for name in ("datasets", "short", "splits", "k600_videos"))
 UNSEEN = {"UCF-101", "HMDB-51", "Kinetics-600"}
-# Zero-shot as these papers' code does it is no column of the file: after training on Kinetics-400, and on Kinetics-600
-# on these videos, which must not be mixed.
-K600_VIDEOS = {
-    **dict.fromkeys(("MoTE", "Text4Vis", "BIKE", "X-CLIP", "ViFi-CLIP"), "test"),
-    **dict.fromkeys(("Open-VCLIP", "Open-VCLIP++", "FROSTER"), "validation"),
-}
 REPRODUCED = re.compile("reproduced_by_MoTE=yes|zero-shot part reproduced|same method carries the dagger")
 OTHER_DATA = "other data"
 

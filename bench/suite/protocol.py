@@ -58,7 +58,7 @@ class Protocol(Scoring):
     vocabulary: tuple[str, ...] = setting(
         (), "other datasets whose class names are candidates as well (MoTE, Sec. 3.4)"
     )
-    templates: str = setting("mote28", "set of prompt templates of the candidate class texts (bench/models/prompts.py)")
+    templates: str = setting("mote28", "prompt templates of the candidate class texts (bench/assets/templates.yaml)")
 
     @cached_property
     def scoring(self) -> Scoring:

@@ -89,7 +89,7 @@ class Recipe(Training, Execution):
         "official checkpoint that takes the place of training, by the name that `import` prints",
         pattern="^[0-9a-f]{16}$",
     )
-    templates: str = setting("mote28", "set of prompt templates of the source class texts (bench/models/prompts.py)")
+    templates: str = setting("mote28", "prompt templates of the source class texts (bench/assets/templates.yaml)")
     descriptions: str = setting(
         "",
         "folder of sentences about the source classes, for methods whose loss compares with them; `glyphs` for "

@@ -63,10 +63,7 @@ class Inference(settings.Inference):
 class Config(settings.Config):
     """Size of the head, routing of batches to experts, and regularisers."""
 
-    head_paths = {
-        "attention": TEMPORAL_PATHS["attention"],
-        "experts": TEMPORAL_PATHS["feed-forward"],
-    }
+    head_paths = {"attention": TEMPORAL_PATHS["attention"], "experts": TEMPORAL_PATHS["feed-forward"]}
     needs = {
         "routing": {"data": ("routed",)},
         "kappa": {"data": ("routed",), "routing": ("multinomial",)},
@@ -117,10 +114,7 @@ class Config(settings.Config):
     @property
     def pools(self) -> tuple[int, int]:
         """Numbers of up- and of down-projections in a layer."""
-        return (
-            1 if self.expert_design == "down" else self.built,
-            1 if self.expert_design == "up" else self.built,
-        )
+        return (1 if self.expert_design == "down" else self.built, 1 if self.expert_design == "up" else self.built)
 
     @property
     def routers(self) -> tuple[str, ...]:

@@ -27,14 +27,7 @@ from bench.store.records import Store
 from methods.contract import Model, build_model
 from methods.registry import method
 from tests.errors import refused, says
-from tests.official_files import (
-    TINY,
-    golden,
-    golden_checkpoint,
-    mote_checkpoint,
-    register_tiny,
-    text4vis_checkpoint,
-)
+from tests.official_files import TINY, golden, golden_checkpoint, mote_checkpoint, register_tiny, text4vis_checkpoint
 
 
 @pytest.fixture

@@ -375,10 +375,7 @@ proc = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks
 
 @proc
 def test_cancel_interrupts_a_local_launch(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    run: Run,
-    process: Callable[[str], subprocess.Popen[bytes]],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, process: Callable[[str], subprocess.Popen[bytes]]
 ) -> None:
     scene, started = Scene(tmp_path, monkeypatch, TEXTS, on="local"), process("run_suite.py")
     rewritten(scene.launch, pid=started.pid)
@@ -390,10 +387,7 @@ def test_cancel_interrupts_a_local_launch(
 
 @proc
 def test_cancel_leaves_a_process_alone_that_is_no_run_of_suites(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    run: Run,
-    process: Callable[[str], subprocess.Popen[bytes]],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, process: Callable[[str], subprocess.Popen[bytes]]
 ) -> None:
     scene, started = Scene(tmp_path, monkeypatch, TEXTS, on="local"), process("editor")
     rewritten(scene.launch, pid=started.pid)

@@ -53,7 +53,7 @@ HARMLESS: dict[str, Edit] = {
     "where weights are cached": ("bench/models/weights.py", "", "\nANOTHER = 1\n"),
     "a new method in the registry": ("methods/registry.py", '"clip_mean", ', '"clip_mean", "other", '),
     "a new backbone": ("bench/assets/backbones/other.json", "", "{}"),
-    "a new template": ("bench/models/prompts.py", '    "bike": (', '    "other": ("a {}",),\n    "bike": ('),
+    "a new template": ("bench/assets/templates.yaml", "", "\nother: [a {}]\n"),
     "a new dataset": ("bench/assets/datasets.yaml", "", "\nother: {root: a, classes: b, splits: {test: c}}\n"),
     "a new preset": ("methods/mote/config.py", '    "clean": tuned(\n', '    "other": {},\n    "clean": tuned(\n'),
     "a new key of recipes": (RECIPE, "\n    @model_validator", f"{A_FIELD}\n    @model_validator"),
@@ -122,7 +122,7 @@ COUNTS: dict[str, tuple[Edit, str]] = {
     "rate": (("bench/stages/training/schedule.py", "STRIDE = 10", "STRIDE = 1"), "train mote"),
     "precision": (("bench/models/precision.py", '"fp16": torch.float16', '"fp16": torch.bfloat16'), "train mote"),
     "class features": ((CLIP, "texts_PD.mean(dim=0)", "texts_PD.sum(dim=0)"), "texts kinetics-400"),
-    "prompt": (("bench/models/prompts.py", '"a example of"', '"an example"'), "texts kinetics-400"),
+    "prompt": (("bench/assets/templates.yaml", "a example of {}.", "an example of {}."), "texts kinetics-400"),
     "class name": (("bench/assets/classes/kinetics-400.csv", "0,abseiling", "0,rappelling"), "texts kinetics-400"),
     "shape of a backbone": (
         ("bench/assets/backbones/glyph-vit.json", '"head_width": 32', '"head_width": 64'),

@@ -49,8 +49,7 @@ def test_data_recipes_and_alphas_that_cost_nothing_share_a_profile(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "other",
-    ["{frames: 8}", "{views: 3}", "{batches: [1, 4]}", "{precisions: [bf16]}", "{device: cpu}", "{seconds: 1}"],
+    "other", ["{frames: 8}", "{views: 3}", "{batches: [1, 4]}", "{precisions: [bf16]}", "{device: cpu}", "{seconds: 1}"]
 )
 def test_another_measurement_is_another_profile(tmp_path: Path, other: str) -> None:
     first, second = (graph_with(tmp_path, profile).profiles for profile in ("{}", other))

@@ -28,10 +28,7 @@ FLAGS = [
     *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"),
     *("disable-component-update", "disable-sync", "virtual-time-budget=20000", "enable-logging=stderr", "dump-dom"),
 ]
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not on PATH"),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not on PATH")]
 TELL = """
 const tell = (what) => {
   const told = document.createElement("pre");

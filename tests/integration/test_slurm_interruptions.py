@@ -12,18 +12,7 @@ import torch
 
 from bench.launch.launches import Launch
 from bench.store.records import Event, Store
-from tests.integration.cluster import (
-    DEADLINE,
-    HEAD,
-    Cluster,
-    arrays,
-    asked,
-    command,
-    events,
-    results,
-    until,
-    weights,
-)
+from tests.integration.cluster import DEADLINE, HEAD, Cluster, arrays, asked, command, events, results, until, weights
 
 pytestmark = pytest.mark.slurm
 

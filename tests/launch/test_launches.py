@@ -8,15 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.core.errors import UserError
-from bench.launch.launches import (
-    JobArray,
-    find_launch,
-    holder,
-    launch_folders,
-    open_launch,
-    release,
-    take,
-)
+from bench.launch.launches import JobArray, find_launch, holder, launch_folders, open_launch, release, take
 from bench.store.records import Store
 from tests.launch.launched import finish, launched, stage
 

@@ -7,14 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.measure.metrics import (
-    accuracies,
-    fuse,
-    half_classes,
-    harmonic_mean,
-    subset_accuracies,
-    top_k_correct,
-)
+from bench.measure.metrics import accuracies, fuse, half_classes, harmonic_mean, subset_accuracies, top_k_correct
 from bench.suite.protocol import Fusion
 from tests.golden.data_cases import replay_half_classes, replay_view_fusion
 

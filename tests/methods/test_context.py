@@ -63,8 +63,7 @@ def byte_pairs() -> Clip:
 
 @pytest.mark.parametrize("context_of", ["all", "class"])
 @pytest.mark.parametrize(
-    ("class_at", "text"),
-    [("end", "a video of {}."), ("middle", "a {} video of."), ("front", "{} a video of.")],
+    ("class_at", "text"), [("end", "a video of {}."), ("middle", "a {} video of."), ("front", "{} a video of.")]
 )
 def test_untrained_words_make_the_text_that_clip_reads(class_at: str, text: str, context_of: str) -> None:
     clip, names = byte_pairs(), NAMES if class_at == "end" else NAMES[:-1]

@@ -81,11 +81,7 @@ def test_temperatures() -> None:
 
 @pytest.mark.parametrize(
     ("tau", "published"),
-    [
-        (0.6, [0.0055, 0.0290, 0.1534, 0.8122]),
-        (-2.4, [0.4201, 0.2770, 0.1826, 0.1204]),
-        (inf, [0.25] * 4),
-    ],
+    [(0.6, [0.0055, 0.0290, 0.1534, 0.8122]), (-2.4, [0.4201, 0.2770, 0.1826, 0.1204]), (inf, [0.25] * 4)],
 )
 def test_merge_weights(tau: float, published: list[float]) -> None:
     assert merge_weights(4, tau) == pytest.approx(published, abs=6e-5)
@@ -161,11 +157,7 @@ def test_experts_start_different_and_as_published() -> None:
 
 @pytest.mark.parametrize(
     ("choice", "weights_E"),
-    [
-        ({}, [0.25] * 4),
-        ({"expert": 2}, [0, 0, 1, 0]),
-        ({"merge_temperature": -2.4}, merge_weights(4, -2.4)),
-    ],
+    [({}, [0.25] * 4), ({"expert": 2}, [0, 0, 1, 0]), ({"merge_temperature": -2.4}, merge_weights(4, -2.4))],
 )
 def test_deploying_merges_once_into_a_dense_head(
     frames_BTD: Tensor, choice: dict[str, Any], weights_E: list[float]
@@ -227,10 +219,7 @@ def test_modulation_scales_what_the_head_adds(frames_BTD: Tensor) -> None:
 
 @pytest.mark.parametrize(
     ("name", "layers", "stored", "active"),
-    [
-        ("ViT-B-16", 4, 37_845_504, 12_648_960),
-        ("ViT-L-14", 6, 127_590_144, 42_586_368),
-    ],
+    [("ViT-B-16", 4, 37_845_504, 12_648_960), ("ViT-L-14", 6, 127_590_144, 42_586_368)],
 )
 def test_published_sizes(name: str, layers: int, stored: int, active: int) -> None:
     shapes = backbone(name)
@@ -259,11 +248,7 @@ def test_official_states_are_loaded_whatever_their_prefix(frames_BTD: Tensor) ->
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        (
-            "module.transformer.resblocks.1.ln_1.bias",
-            None,
-            r"1 tensors are missing: .*resblocks\.1\.ln_1\.bias",
-        ),
+        ("module.transformer.resblocks.1.ln_1.bias", None, r"1 tensors are missing: .*resblocks\.1\.ln_1\.bias"),
         ("novel", torch.zeros(1), r"1 unexpected tensors: .*novel"),
         ("module.transformer.resblocks.0.ln_2.bias", torch.zeros(7), r"ln_2.bias is \[7\], expected \[128\]"),
         ("transformer.resblocks.0.mlp.mote_fusion_weight", torch.ones(3), "not merged equally"),

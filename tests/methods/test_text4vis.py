@@ -400,9 +400,7 @@ def test_there_is_a_suite_for_each_question() -> None:
 
 
 @pytest.mark.parametrize("name", SUITE_NAMES)
-def test_a_suite_plans_on_real_declarations_and_in_the_embedded_world(
-    name: str,
-) -> None:
+def test_a_suite_plans_on_real_declarations_and_in_the_embedded_world(name: str) -> None:
     real, small = (load_suite(SUITES / f"{name}.yaml", overrides) for overrides in ((), ("world=glyphs",)))
     graph, embedded = build_graph(real), build_graph(small)
     assert dict.fromkeys((t.row, t.point) for t in real.trials) == dict.fromkeys((t.row, t.point) for t in small.trials)

@@ -18,9 +18,7 @@ def planned(name: str, *overrides: str) -> tuple[Suite, Graph]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_plans_on_real_declarations_and_in_the_embedded_world_with_the_same_rows(
-    name: str,
-) -> None:
+def test_it_plans_on_real_declarations_and_in_the_embedded_world_with_the_same_rows(name: str) -> None:
     (real, graph), (small, embedded) = planned(name), planned(name, "world=glyphs")
     assert [(t.row, t.point, t.seed) for t in real.trials] == [(t.row, t.point, t.seed) for t in small.trials]
     assert all(data.startswith("glyphs") for data in embedded.datasets)

@@ -138,7 +138,7 @@ def test_few_shot_numbers_go_to_their_shots(tmp_path: Path) -> None:
     ]
     assert found[0].unstated == ("backbone", "frames", "split")
     assert [pair.point for pair in _pairs(suite, point={"shots": 4}, method="MoTE", table="Table 5", shots=4)] == [
-        *("shots 4", "shots 4", "shots 4"),
+        *("shots 4", "shots 4", "shots 4")
     ]
 
 

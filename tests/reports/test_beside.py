@@ -57,7 +57,7 @@ def test_caveats_are_notes_that_lines_share() -> None:
 def test_csv_has_every_column_of_the_file() -> None:
     lines = pd.read_csv(io.StringIO(table.comma_separated(_table())), dtype=str, keep_default_na=False)
     assert lines["published_value"].to_list() == [
-        *("86.8", "88.7", "87.5", "61.4", "78.4", "80.1", "85.8", "51.5", "2.9"),
+        *("86.8", "88.7", "87.5", "61.4", "78.4", "80.1", "85.8", "51.5", "2.9")
     ]
     assert lines.loc[0, "measured_n"] == "3" and lines.loc[8, "measured_n"] == ""
     assert lines.loc[2, "not_stated"] == "frames; views"

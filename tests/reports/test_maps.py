@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from reports.experts import COLUMNS, map_figures, scaled
 from reports.facts import MappedClip, Maps, Subject
-from reports.maps import COLUMNS, map_figures, scaled
 from tests.reports import synthetic
 
 NAMES = ("merged", "expert 0", "expert 2")

@@ -31,10 +31,7 @@ def of_revision(revision: str, dirty: bool = False, top1: float = 50.0) -> Resul
     return replace(results, table=table, provenance={"revision": revision, "dirty": dirty, "store": "runs"})
 
 
-@pytest.mark.parametrize(
-    "make",
-    [synthetic.experts, synthetic.layered, synthetic.parts, synthetic.frames],
-)
+@pytest.mark.parametrize("make", [synthetic.experts, synthetic.layered, synthetic.parts, synthetic.frames])
 def test_results_come_back(make: Callable[[], Results], tmp_path: Path) -> None:
     results = replace(make(), costs=(COST,), trainings=(TRAINING,), failures=(FAILURE,))
     save(results, tmp_path)
@@ -52,8 +49,7 @@ def test_texts_stay_texts(tmp_path: Path) -> None:
     names = {"mote": "NA", "dense": "01", "hostile": 'null, "x"'}
     save(
         replace(
-            results,
-            table=results.table.replace({"label": {results.labels[row]: name for row, name in names.items()}}),
+            results, table=results.table.replace({"label": {results.labels[row]: name for row, name in names.items()}})
         ),
         tmp_path,
     )

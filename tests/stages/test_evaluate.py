@@ -41,16 +41,7 @@ def test_it_is_run_anew_with_the_classes_of_each_draw() -> None:
     )
     predictor = Relative()
     cosines_NVC, norms_NV = _scores(work, predictor, features_NVTD, texts_CD)
-    draws, correct_N = _halves(
-        work,
-        predictor,
-        features_NVTD,
-        texts_CD,
-        cosines_NVC,
-        norms_NV,
-        labels_N,
-        failed_N,
-    )
+    draws, correct_N = _halves(work, predictor, features_NVTD, texts_CD, cosines_NVC, norms_NV, labels_N, failed_N)
     assert predictor.asked == [CLASSES] + [CLASSES // 2] * DRAWS
     right = np.zeros((DRAWS, VIDEOS))
     for draw, numbers in enumerate(draws):

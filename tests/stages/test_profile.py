@@ -13,6 +13,7 @@ from bench.graph.kinds import profile_stage
 from bench.graph.stage import as_json
 from bench.measure.costs import named_choices
 from bench.models.backbones import backbone
+from bench.models.clip import load_clip
 from bench.stages.profile import run
 from bench.stages.work import Compute, Work
 from bench.suite.file import Measurement
@@ -50,9 +51,11 @@ def test_a_record_of_a_mixture() -> None:
 
     sizes, expert = found["parameters"], 8 * shape.embed_dim**2 + 5 * shape.embed_dim
     assert sizes["expert"] == found["experts"][0]["parameters"] == expert
-    assert sizes["towers"] == {"visual": shape.tower_parameters(), "text": shape.text_parameters() + 1}
+    clip = load_clip("glyph-vit", "random:0")
+    visual, every = (sum(p.numel() for p in part.parameters()) for part in (clip.visual, clip))
+    assert sizes["towers"] == {"visual": visual, "text": every - visual}
     assert sizes["total"] == sum(sizes["towers"].values()) + sizes["head"]
-    assert sizes["trainable"] == sizes["head"] and sizes["active"] == shape.tower_parameters() + sizes["head"] - expert
+    assert sizes["trainable"] == sizes["head"] and sizes["active"] == visual + sizes["head"] - expert
 
     assert [choice["name"] for choice in found["choices"]] == ["merged", "expert 0", "expert 1", "ensemble"]
     merged, first, _, ensemble = found["choices"]

@@ -30,9 +30,7 @@ def test_there_is_one_for_each_table_and_figure() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_plans_on_real_declarations_and_in_the_embedded_world_with_the_same_rows(
-    name: str,
-) -> None:
+def test_it_plans_on_real_declarations_and_in_the_embedded_world_with_the_same_rows(name: str) -> None:
     (real, graph), (small, embedded) = planned(name), planned(name, "world=glyphs")
     assert [(t.row, t.point, t.seed) for t in real.trials] == [(t.row, t.point, t.seed) for t in small.trials]
     assert real.axes == small.axes
