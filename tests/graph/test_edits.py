@@ -53,7 +53,7 @@ HARMLESS: dict[str, Edit] = {
     "where weights are cached": ("bench/models/weights.py", "", "\nANOTHER = 1\n"),
     "a new method in the registry": ("methods/registry.py", '"clip_mean", ', '"clip_mean", "other", '),
     "a new backbone": ("bench/assets/backbones/other.json", "", "{}"),
-    "a new template": ("bench/assets/templates.yaml", "", "\nother: [a {}]\n"),
+    "a new template": ("bench/assets/templates.yaml", "", "\nother: ['a {}']\n"),
     "a new dataset": ("bench/assets/datasets.yaml", "", "\nother: {root: a, classes: b, splits: {test: c}}\n"),
     "a new preset": ("methods/mote/config.py", '    "clean": tuned(\n', '    "other": {},\n    "clean": tuned(\n'),
     "a new key of recipes": (RECIPE, "\n    @model_validator", f"{A_FIELD}\n    @model_validator"),

@@ -66,7 +66,7 @@ def test_the_page_from_download_to_table(downloads: Path, capsys: pytest.Capture
         done.append(command[0])
     assert done == ["doctor", "doctor", "prepare", "plan", "first.yaml", "first.yaml"]
     told = capsys.readouterr().out
-    for line in ("all findings: doctor/ucf101/doctor.csv", "a suite uses the copy with", "first: 7 trials"):
+    for line in ("all findings: doctor/ucf101/doctor.csv", "use the copy in a suite:", "first: 7 trials"):
         assert line in told and line.partition("ucf101")[0] in PAGE
     assert "report.html" in told and (downloads / "runs/reports/first/report.html").is_file()
     assert list(pd.read_csv(downloads / "runs/reports/first/table.csv")["label"]) == [

@@ -90,7 +90,7 @@ def test_a_job_that_never_came_to_its_stages_is_told_apart(output: str) -> None:
 
 
 def test_actions_name_fields_of_the_recipe_that_there_are() -> None:
-    actions = [found.action for found in vars(failures).values() if isinstance(found, failures.Cause)]
+    actions = [found.action for found in failures.CAUSES.values()]
     named = {name for action in actions for name in re.findall(r"recipe\.(\w+)", action)}
     assert {"lr", "accumulate", "checkpointing"} <= named <= set(Recipe.model_fields)
 
