@@ -126,7 +126,7 @@ def _type(field: Schema) -> str:
 
 
 def _items(field: Schema) -> str:
-    """What a list or a mapping holds, e.g. " of text"."""
+    """Type of the items of a list or a mapping, e.g. " of text"."""
     if "prefixItems" in field:
         return f" [{', '.join(map(_type, field['prefixItems']))}]"
     held = next((field[key] for key in ("items", "additionalProperties") if isinstance(field.get(key), dict)), None)

@@ -61,7 +61,7 @@ class Imported(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """What stored class features are compared with."""
+    """Class names and templates whose features the stored ones are compared with."""
 
     dataset: str
     class_names: tuple[str, ...]
@@ -219,7 +219,7 @@ def _refuse_other_texts(clip: Clip, texts: State, file: Path) -> None:
 
 @torch.no_grad()
 def _compare_sources(clip: Clip, sources_SD: Tensor | None, sources: Sources, file: Path) -> str:
-    """What the comparison of class features gave. Raises UserError where they are of other classes or texts."""
+    """Compare stored class features with CLIP's. Raises UserError if they are of other classes or texts."""
     where, names = f"{file}: {SOURCES}", sources.class_names
     if sources_SD is None:
         return "the file has no class features to compare"

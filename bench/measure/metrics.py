@@ -44,7 +44,7 @@ def fuse(cosines_NVC: Array, norms_NV: Array, logit_scale: float, rule: Fusion) 
 
 
 def top_k_correct(scores_NC: Array, labels_N: Array, k: int) -> Array:
-    """Whether the label is among the k best classes, [N] bool; ties go to the lowest class, NaN scores are wrong."""
+    """Tells whether the label is among the k best classes, [N] bool; the lowest class wins a tie, NaN is wrong."""
     own_N1 = np.take_along_axis(scores_NC, labels_N[:, None], axis=1)
     first_NC = np.arange(scores_NC.shape[1]) < labels_N[:, None]
     before_N = ((scores_NC > own_N1) | ((scores_NC == own_N1) & first_NC)).sum(axis=1)

@@ -1,4 +1,4 @@
-"""Every public dataset as it lies on a disk, in small, through the protocols that are named after it."""
+"""Every public dataset as it lies on a disk, at toy scale, through the protocols that are named after it."""
 
 from __future__ import annotations
 
