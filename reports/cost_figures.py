@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from reports import labels, scatter, style
+from reports import scatter, style
 from reports.costs import GIGA, MEGA, cost_values, digits, expert_values, flop_unit, pareto_front
 from reports.facts import Cost
 from reports.results import Results
@@ -69,7 +69,7 @@ def _price_figure(results: Results, measure: str) -> Figure | None:
                 scatter.bars(axes, group, marks[str(row)])
 
         def label(axes: Axes) -> None:
-            labels.place(axes, _names(lines, results, marks), _obstacles(axes, lines))
+            scatter.place(axes, _names(lines, results, marks), _obstacles(axes, lines))
 
         return Panel(draw, facet, price, scatter.axis_title(results, measure) if price == titles[0] else "", label)
 
@@ -143,21 +143,21 @@ def _steps(axes: Axes, lines: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return x, np.repeat(front["y"].to_numpy(float), 2)
 
 
-def _names(lines: pd.DataFrame, results: Results, marks: dict[str, style.Mark]) -> list[labels.Label]:
+def _names(lines: pd.DataFrame, results: Results, marks: dict[str, style.Mark]) -> list[scatter.Label]:
     """Members of the front, and the best point of each row that has none there, which is smaller."""
     front = pareto_front(lines["x"], lines["y"])
     facets = results.facet_axes(results.settings.join)
     axes = [axis for axis in results.axes if axis not in facets]
     best = set(lines[~lines["row"].isin(lines["row"][front])].groupby("row")["y"].idxmax())
     return [
-        labels.Label(line["x"], line["y"], results.name(line, axes), marks[line["row"]].colour, 7.5 if member else 6.5)
+        scatter.Label(line["x"], line["y"], results.name(line, axes), marks[line["row"]].colour, 7.5 if member else 6.5)
         for (index, line), member in zip(lines.iterrows(), front, strict=True)
         if member or index in best
     ]
 
 
 def _obstacles(axes: Axes, lines: pd.DataFrame) -> np.ndarray:
-    corners = labels.along(*_steps(axes, lines)) if len(lines) else np.empty((0, 2))
+    corners = scatter.along(*_steps(axes, lines)) if len(lines) else np.empty((0, 2))
     return np.concatenate([scatter.crosses(lines), corners])
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports import labels, scatter, style
+from reports import scatter, style
 from reports.results import Results, is_set
 from reports.style import READS, Panel, Picture
 
@@ -122,5 +122,5 @@ def _logarithmic(results: Results, axis: str) -> bool:
 def _label(axes: Axes, lines: pd.DataFrame, results: Results, axis: str) -> None:
     marks = style.marks(results.labels, results.settings.reference)
     ends = [(row, name, group["y"].dropna()) for row, name, group in _series(lines, results, axis)]
-    named = [labels.Label(0, float(y.iloc[-1]), name, marks[row].colour) for row, name, y in ends if len(y)]
-    labels.stack(axes, named)
+    named = [scatter.Label(0, float(y.iloc[-1]), name, marks[row].colour) for row, name, y in ends if len(y)]
+    scatter.stack(axes, named)

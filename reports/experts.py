@@ -22,7 +22,7 @@ from matplotlib.text import Annotation
 from numpy.typing import NDArray
 
 from bench.measure.statistics import Floats
-from reports import labels, scatter, style
+from reports import scatter, style
 from reports.facts import Distances, MappedClip, Maps, Probe, Routing, Shares, by_setting
 from reports.results import Results
 from reports.style import READS, Panel, Picture, expert_picture
@@ -124,7 +124,7 @@ def _name_levels(axes: Axes, levels: pd.DataFrame, trained: str, obstacles_K2: n
         for other in (name for name in tried if name is not tried[best]):
             other.remove()
         box = boxes[best]
-        obstacles_K2 = np.concatenate([obstacles_K2, labels.along([box.x0, box.x1], [box.y0 + box.height / 2] * 2)])
+        obstacles_K2 = np.concatenate([obstacles_K2, scatter.along([box.x0, box.x1], [box.y0 + box.height / 2] * 2)])
     return obstacles_K2
 
 
@@ -146,8 +146,8 @@ def _draw_points(axes: Axes, results: Results, points: pd.DataFrame, obstacles_K
             mark = style.Mark(mark.colour, "D" if name == "merged" else "o")
         scatter.bars(axes, point.to_frame().T, mark)
         size = 7.5 if name == "merged" else style.SMALL
-        texts.append(labels.Label(point["x"], point["y"], name, mark.colour, size))
-    labels.place(axes, texts, obstacles_K2)
+        texts.append(scatter.Label(point["x"], point["y"], name, mark.colour, size))
+    scatter.place(axes, texts, obstacles_K2)
 
 
 # --- similarity of features ------------------------------------------------------------------------------------------

@@ -31,8 +31,7 @@ from reports.experts import (
     similarity_figures,
 )
 from reports.findings import failure_tables
-from reports.origins import Origins
-from reports.protocols import protocol_tables, shared_fields
+from reports.origins import Origins, protocol_tables, shared_fields
 from reports.results import Results
 from reports.style import Picture
 from reports.table import Table

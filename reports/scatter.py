@@ -1,13 +1,153 @@
-"""Points with error bars in both directions from lines of `Results.summary`, and notes on the bars."""
+"""Points with error bars, notes on the bars, and direct labels.
+
+Labels stand beside the points instead of a legend, clear of points, bars, curves and each other.
+L labels, K obstacles, P candidate positions; everything in pixels, boxes as (left, bottom, right, top).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+from numpy.typing import ArrayLike
+from scipy.optimize import isotonic_regression
 
-from reports import labels, style
+from bench.measure.statistics import Floats
+from reports import style
 from reports.results import Results
+
+DISTANCES = (6.0, 9.5, 15.0, 24.0)  # points between a mark and its label, nearest first
+ANGLES = np.radians([0, 45, 90, 315, 180, 135, 270, 225, 22, 338, 67, 293, 158, 202, 113, 247])
+STEPS = 24  # obstacles per segment of a curve or bar: closer together than a label is high
+ROUNDS = 4  # each round lets every label react to where the others went
+
+
+@dataclass(frozen=True)
+class Label:
+    """`text` for the point (x, y) in data units."""
+
+    x: float
+    y: float
+    text: str
+    colour: str = style.INK
+    size: float = 7.5
+
+
+def along(x_K: ArrayLike, y_K: ArrayLike) -> Floats:
+    """Points [K*STEPS,2] along the polyline (x, y), in data units, as obstacles for labels."""
+    vertices = np.column_stack([np.asarray(x_K, dtype=float), np.asarray(y_K, dtype=float)])
+    vertices = vertices[~np.isnan(vertices).any(axis=1)]
+    shares = np.linspace(0, 1, STEPS)[:, None]
+    pieces = [a + shares * (b - a) for a, b in pairwise(vertices)]
+    return np.concatenate([vertices, *pieces])
+
+
+def place(axes: Axes, labels: Sequence[Label], obstacles_K2: Floats) -> None:
+    """Draw `labels` inside `axes`, whose limits must be final, at the least crowded positions; the layout stays.
+
+    A label that had to move away from its point gets a thin leader.
+    """
+    axes.figure.set_layout_engine("none")  # type: ignore[union-attr]
+    if not labels:
+        return
+    texts = [_text(axes, label) for label in labels]
+    anchors_L2 = axes.transData.transform([(label.x, label.y) for label in labels])
+    obstacles_K2 = np.concatenate([axes.transData.transform(obstacles_K2), anchors_L2])
+    extents = [text.get_window_extent() for text in texts]
+    pixels = axes.figure.dpi / 72
+    candidates = [
+        _candidates(anchor, box.width, box.height, pixels) for anchor, box in zip(anchors_L2, extents, strict=True)
+    ]
+    frame = np.array(axes.get_window_extent().extents)
+    fixed = [
+        _fixed_cost(boxes_P4, obstacles_K2, frame, pixels) + 400 * pixels**2 * _misread(boxes_P4, anchors_L2, i)
+        for i, boxes_P4 in enumerate(candidates)
+    ]
+    boxes_L4 = np.array([boxes_P4[cost_P.argmin()] for boxes_P4, cost_P in zip(candidates, fixed, strict=True)])
+    for _ in range(ROUNDS):
+        for i, boxes_P4 in enumerate(candidates):
+            others = np.delete(boxes_L4, i, axis=0)
+            boxes_L4[i] = boxes_P4[(fixed[i] + 3 * _overlap(boxes_P4, others)).argmin()]
+    for text, anchor, box in zip(texts, anchors_L2, boxes_L4, strict=True):
+        _move(axes, text, anchor, box, pixels)
+
+
+def stack(axes: Axes, labels: Sequence[Label]) -> None:
+    """Draw `labels` right of `axes`, each at the height of its point, pushed apart where they would touch."""
+    if not labels:
+        return
+    height = max(label.size for label in labels) * 1.25 * axes.figure.dpi / 72
+    labels = sorted(labels, key=lambda label: label.y)
+    wanted = axes.transData.transform([(label.x, label.y) for label in labels])[:, 1]
+    # Least squares under y[i+1] - y[i] >= height is isotonic regression of y - i * height.
+    steps = np.arange(len(labels)) * height
+    heights = isotonic_regression(wanted - steps).x + steps
+    shares = axes.transAxes.inverted().transform(np.column_stack([heights, heights]))[:, 1]
+    for label, y in zip(labels, shares, strict=True):
+        axes.annotate(
+            label.text, (1.02, y), xycoords="axes fraction", va="center", color=label.colour, fontsize=label.size,
+            parse_math=False,
+        )  # fmt: skip
+
+
+def _text(axes: Axes, label: Label) -> Any:
+    halo = [withStroke(linewidth=2, foreground="white")]
+    text = axes.text(
+        label.x, label.y, label.text, color=label.colour, fontsize=label.size, ha="center", va="center", zorder=5,
+        path_effects=halo, parse_math=False,
+    )  # fmt: skip
+    text.set_in_layout(False)
+    return text
+
+
+def _candidates(anchor: Floats, width: float, height: float, pixels: float) -> Floats:
+    half = np.array([width / 2, height / 2])
+    directions = np.column_stack([np.cos(ANGLES), np.sin(ANGLES)])
+    centres_P2 = np.concatenate([anchor + directions * (half + gap * pixels) for gap in DISTANCES])
+    return np.hstack([centres_P2 - half, centres_P2 + half])
+
+
+def _fixed_cost(boxes_P4: Floats, obstacles_K2: Floats, frame: Floats, pixels: float) -> Floats:
+    """Cost in square pixels of each candidate: obstacles hidden, area outside the axes, distance, plain preference."""
+    margin = 3.5 * pixels
+    low_P12, high_P12 = boxes_P4[:, None, :2] - margin, boxes_P4[:, None, 2:] + margin
+    hidden_P = ((obstacles_K2 > low_P12) & (obstacles_K2 < high_P12)).all(axis=2).sum(axis=1)
+    area_P = np.prod(boxes_P4[:, 2:] - boxes_P4[:, :2], axis=1)
+    outside_P = area_P - _overlap(boxes_P4, frame[None])
+    distance_P = np.repeat(np.array(DISTANCES) - DISTANCES[0], len(ANGLES))
+    preference_P = np.tile(np.arange(len(ANGLES)), len(DISTANCES))
+    return np.asarray(pixels**2 * (40 * hidden_P + 6 * distance_P + 2 * preference_P) + 20 * outside_P)
+
+
+def _misread(boxes_P4: Floats, anchors_L2: Floats, own: int) -> Floats:
+    """The number of other points that each candidate of label `own` is nearer to than to its own point."""
+    nearest_PL2 = np.clip(anchors_L2[None], boxes_P4[:, None, :2], boxes_P4[:, None, 2:])
+    distance_PL = np.linalg.norm(nearest_PL2 - anchors_L2[None], axis=2)
+    return np.asarray((distance_PL < distance_PL[:, [own]]).sum(axis=1), dtype=float)
+
+
+def _overlap(boxes_P4: Floats, others_L4: Floats) -> Floats:
+    low = np.maximum(boxes_P4[:, None, :2], others_L4[None, :, :2])
+    high = np.minimum(boxes_P4[:, None, 2:], others_L4[None, :, 2:])
+    return np.asarray(np.clip(high - low, 0, None).prod(axis=2).sum(axis=1))
+
+
+def _move(axes: Axes, text: Any, anchor: Floats, box: Floats, pixels: float) -> None:
+    centre = (box[:2] + box[2:]) / 2
+    text.set_position(axes.transData.inverted().transform(centre))
+    nearest = np.clip(anchor, box[:2], box[2:])
+    if np.hypot(*(nearest - anchor)) > 1.3 * DISTANCES[1] * pixels:
+        (x0, y0), (x1, y1) = axes.transData.inverted().transform([anchor, nearest])
+        axes.plot([x0, x1], [y0, y1], color=style.FAINT, linewidth=0.4, zorder=1.5)
+
+
+# --- points -----------------------------------------------------------------------------------------------------------
 
 
 def axis_title(results: Results, measure: str) -> str:
@@ -63,7 +203,7 @@ def bars(axes: Axes, lines: pd.DataFrame, mark: style.Mark) -> None:
 def crosses(lines: pd.DataFrame) -> np.ndarray:
     """Points and their bars as obstacles [K,2] for labels, in data units."""
     arms = [
-        labels.along([x - dx, x + dx, x, x], [y, y, y - dy, y + dy])
+        along([x - dx, x + dx, x, x], [y, y, y - dy, y + dy])
         for x, y, dx, dy in lines[["x", "y", "dx", "dy"]].to_numpy(float)
     ]
     return np.concatenate([np.empty((0, 2)), *arms])

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from reports import labels, scatter, style
+from reports import scatter, style
 from reports.results import Results, is_set, value_text
 from reports.style import READS, Panel, Picture
 
@@ -54,7 +54,7 @@ def tradeoff_figure(results: Results, measure: str = "trade_off") -> Figure | No
             scatter.bars(axes, group, marks[str(row)])
 
     def label(axes: Axes, lines: pd.DataFrame) -> None:
-        labels.place(axes, _labels(_named(lines, measure), results, marks), _obstacles(lines, results))
+        scatter.place(axes, _labels(_named(lines, measure), results, marks), _obstacles(lines, results))
 
     x, y = (scatter.axis_title(results, side) for side in sides)
     many = max(map(len, facets.values())) > MOST
@@ -121,12 +121,12 @@ def _small(
     axes.annotate(text, at, offset, xycoords=coords, textcoords="offset points", **small)  # type: ignore[arg-type]
 
 
-def _labels(lines: pd.DataFrame, results: Results, marks: dict[str, style.Mark]) -> list[labels.Label]:
+def _labels(lines: pd.DataFrame, results: Results, marks: dict[str, style.Mark]) -> list[scatter.Label]:
     """Row names at their point, or at the last point of a chain, and axis values at the others."""
     join = results.settings.join
     facet_axes = results.facet_axes(join)
     named = [axis for axis in results.axes if axis != join and axis not in facet_axes]
-    texts: list[labels.Label] = []
+    texts: list[scatter.Label] = []
     for row, group in lines.groupby("row", sort=False):
         colour = marks[str(row)].colour
         chains = list(_chains(group, results))
@@ -136,12 +136,12 @@ def _labels(lines: pd.DataFrame, results: Results, marks: dict[str, style.Mark])
             name = results.name(point, named)
             if not value or index in ends:
                 text = f"{name} ({results.axes[join]} {value})" if join and value else name
-                texts.append(labels.Label(point["x"], point["y"], text, colour))
+                texts.append(scatter.Label(point["x"], point["y"], text, colour))
             else:
-                texts.append(labels.Label(point["x"], point["y"], value, colour, style.SMALL))
+                texts.append(scatter.Label(point["x"], point["y"], value, colour, style.SMALL))
     return texts
 
 
 def _obstacles(lines: pd.DataFrame, results: Results) -> np.ndarray:
     chains = [chain for _, group in lines.groupby("row") for chain in _chains(group, results)]
-    return np.concatenate([scatter.crosses(lines), *(labels.along(chain["x"], chain["y"]) for chain in chains)])
+    return np.concatenate([scatter.crosses(lines), *(scatter.along(chain["x"], chain["y"]) for chain in chains)])

@@ -18,6 +18,7 @@ from bench.core.files import file_sha256
 from bench.data.datasets import Dataset
 from bench.data.lists import Entry, plain_name
 from bench.data.manifest import Manifest
+from bench.data.videos import source_of
 from bench.video.decoders import known_decoder
 from bench.video.pool import Finished, Pool, Result, Task, WorkerLost
 from bench.video.reader import Video
@@ -235,7 +236,7 @@ def listed(dataset: Dataset, splits: Sequence[str]) -> Listed:
     for split in splits:
         for entry in dataset.entries(split):
             try:
-                file = dataset.source(entry).path.relative_to(root).as_posix()
+                file = dataset.file(entry).relative_to(root).as_posix()
             except UserError:  # the path leads out of the root, which the examination reports
                 file = entry.path
             found.setdefault(file, []).append((split, entry))
@@ -244,7 +245,7 @@ def listed(dataset: Dataset, splits: Sequence[str]) -> Listed:
 
 def whole_file(dataset: Dataset, entries: Sequence[tuple[str, Entry]]) -> Source:
     """Source of the file that some entries, or parts of it, name. Raises UserError if it leads out of the root."""
-    return dataset.source(entries[0][1])._replace(span=None)
+    return source_of(dataset, entries[0][1])._replace(span=None)
 
 
 def declared_bad(dataset: Dataset, files: Listed) -> set[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from bench.commands import checkpoints, compare, data, launches, profile, store, suites
+from bench.commands import checkpoints, data, launches, profile, store, suites
 from bench.commands.options import warn
 from bench.core.errors import UserError
 
@@ -28,7 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "retry": launches.retry,
     "profile": profile.profile,
     "why": store.why,
-    "compare": compare.compare,
+    "compare": store.compare,
     "gc": store.gc,
     "doctor": data.doctor,
     "prepare": data.prepare,

@@ -1,24 +1,32 @@
-"""Progress bars, the display of a local run, and the words for times, numbers and names that commands share."""
+"""What commands show: progress bars, a local run, `status`, and the words for times, numbers and names."""
 
 from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column, Table
 from rich.text import Text
 
+from bench.launch.failures import FailureGroup, grouped
 from bench.launch.launches import JobArray
 from bench.launch.local import LocalRun, Watch
-from bench.store.records import ProgressData
+from bench.launch.states import STATES, LaunchStatus, StageStatus
+from bench.store.records import KINDS, ProgressData
 
 UNKNOWN = {"done": 0, "total": None, "unit": ""}  # progress of a stage that has just started
 LINE_SECONDS = 10.0  # between two lines, where there is no terminal
 NAMED = 5  # names that are listed of many
+RUNNING_SHOWN = 20  # stages; --stages lists all
+TRACEBACK_LINES = 15  # without --full
+STYLES = {"done": "green", "running": "cyan", "failed": "red", "blocked": "yellow", "lost": "red"}
+HELD = ("JobHeldUser", "JobHeldAdmin", "launch failed requeued held", "job requeued in held state")
 
 
 def bars(console: Console) -> Progress:
@@ -119,3 +127,139 @@ def summary(submitted: list[JobArray]) -> str:
     jobs = [numbers for array in arrays for numbers in array.array_tasks]
     size = f"{counted(sum(map(len, jobs)), 'stage')} in {counted(len(jobs), 'job')} ({counted(len(arrays), 'array')})"
     return f"{size}, finalizer: job {submitted[-1].job}"
+
+
+# --- status -----------------------------------------------------------------------------------------------------------
+
+
+def picture(status: LaunchStatus, every: bool, full: bool) -> list[RenderableType]:
+    """All that `status` prints. `every`: list all stages; `full`: show whole tracebacks."""
+    cancelled = (status.ended or {}).get("state") == "cancelled"
+    shown = [stage for stage in status.stages if not (cancelled and stage.state == "lost")]
+    parts: list[RenderableType] = [*_header(status), _table(status.stages), *_running(status), *_waiting(status)]
+    for group in grouped(shown, status.launch.folder / "jobs", status.seen.queue):
+        parts += _failures(group, full)
+    parts += _blocked(status)
+    if every:
+        parts += [Text(""), *(_line(stage) for stage in status.stages)]
+    return parts
+
+
+def _header(status: LaunchStatus) -> Iterator[Text]:
+    about = status.launch.about
+    where = "on Slurm, submitted" if status.on_slurm else f"on {about['host']} (process {about['pid']}), started"
+    ago = clock(max(0.0, status.seen.time - about["created"]))
+    yield Text(f"{about['suite']}: launch {status.launch.name}", style="bold")
+    yield Text(f"{where} {moment(about['created'])}, {ago} ago: ").append(*_outcome(status))
+    if status.seen.silence:
+        yield Text(f"{status.seen.silence}: states are read from events and progress files only", style="yellow")
+
+
+def _outcome(status: LaunchStatus) -> tuple[str, str]:
+    """The status of the launch as a whole, and its colour."""
+    if status.ended:
+        state = f"{state_name(status)} since {moment(status.ended['time'])}"
+        if status.wrong:
+            return state, "red"
+        return state + ("" if state_name(status) == "complete" else "; by now every stage has its record"), "green"
+    if status.going_on:
+        warning = "going on, but no stage will be tried again, because no finalizer is left"
+        return (warning, "red") if status.wrong else ("going on", "green")
+    if status.complete:
+        report = f"`report {status.launch.about['suite']}`"
+        return f"every stage has its record, but the launch ended before its report ({report})", "yellow"
+    return "gone: " + ("no job is left" if status.on_slurm else "its process ended without a message"), "red"
+
+
+def state_name(status: LaunchStatus) -> str:
+    """The state of a launch in a word or two."""
+    return str(status.ended["state"]) if status.ended else "going on" if status.going_on else "gone"
+
+
+def _table(stages: list[StageStatus]) -> Table:
+    """Numbers of stages by kind and state."""
+    counts = Counter((status.stage.kind, status.state) for status in stages)
+    kinds = [kind for kind in KINDS if any((kind, state) in counts for state in STATES)]
+    table = Table("stage", *(Column(state, justify="right", style=STYLES.get(state, "")) for state in STATES))
+    for kind in kinds:
+        table.add_row(kind, *(str(counts[kind, state] or "") for state in STATES))
+    if len(kinds) != 1:
+        table.add_section()
+        table.add_row("in all", *(str(sum(counts[kind, state] for kind in kinds) or "") for state in STATES))
+    return table
+
+
+def _running(status: LaunchStatus) -> Iterator[Text]:
+    """The running stages, and about how long the launch takes."""
+    running = [stage for stage in status.stages if stage.state == "running"]
+    for stage in running[:RUNNING_SHOWN]:
+        yield _line(stage)
+    if len(running) > RUNNING_SHOWN:
+        yield Text(f"and {len(running) - RUNNING_SHOWN} more; --stages lists them")
+    if status.eta is not None:
+        yield Text(f"ETA {clock(status.eta)}, with {status.at_once} at once as now")
+    elif status.work_left is not None and status.going_on:
+        yield Text(f"about {clock(status.work_left)} of work left, one stage after the other")
+
+
+def _waiting(status: LaunchStatus) -> Iterator[Text]:
+    """The reasons for queued stages, and the jobs that the user has to release."""
+    reasons = Counter(s.remark.partition(":")[0] or "next" for s in status.stages if s.state == "queued")
+    if reasons:
+        yield Text("queued: " + ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()))
+    held = [name for name in status.active if (status.seen.queue or {})[name].reason in HELD]
+    if held:
+        first = f", the first {NAMED}" if len(held) > NAMED else ""
+        release = f"`scontrol release {' '.join(held[:NAMED])}`"
+        yield Text(f"held: {counted(len(held), 'job')}; {release} releases them{first}", style="yellow")
+    if again := sum(stage.will_retry for stage in status.stages):
+        yield Text(f"{again} will be tried again", style="yellow")
+
+
+def _failures(group: FailureGroup, full: bool) -> Iterator[Text]:
+    """A group of failures: its stages, what to do, and the text of one failure."""
+    stages = [failure.status for failure in group.failures]
+    again = sum(status.will_retry for status in stages)
+    later = f" ({'' if again == len(stages) else f'{again} '}will be tried again)" if again else ""
+    titles = named([status.stage.title for status in stages])
+    yield Text("")
+    yield Text(f"{group.cause.name}: {counted(len(stages), 'stage')}{later}: {titles}", style="red")
+    yield Text(f"  what to do: {group.action}")
+    example = group.example
+    job = f", job {example.status.job}" if example.status.job else ""
+    host = f" on {example.status.host}" if example.status.host else ""
+    yield Text(f"  {example.status.stage.title}, {moment(example.time)}{job}{host}:")
+    lines = plain(example.text).splitlines() or ["no message"]
+    if len(lines) > TRACEBACK_LINES and not full:
+        yield Text(f"    ... ({len(lines) - TRACEBACK_LINES} lines before; --full shows them)")
+        lines = lines[-TRACEBACK_LINES:]
+    for line in lines:
+        yield Text(f"    {line}")
+
+
+def _blocked(status: LaunchStatus) -> Iterator[Text]:
+    """The number of blocked stages, and the failed stages that block them."""
+    blocked = [stage for stage in status.stages if stage.state == "blocked"]
+    if not blocked:
+        return
+    titles = {stage.key: stage.title for stage in status.launch.stages}
+    by = Counter(key for stage in blocked for key in stage.blockers)
+    causes = named([f"{titles.get(key, ' '.join(key))} ({count})" for key, count in by.most_common()])
+    yield Text("")
+    yield Text(f"blocked: {len(blocked)}" + (f", by {causes}" if causes else ""), style="yellow")
+
+
+def _line(status: StageStatus) -> Text:
+    """A stage with its state, job, times and progress."""
+    stage, known = status.stage, status.progress
+    words = [f"{status.state:<8}", f"{stage.kind:<8}", stage.identity, f"{status.job or '-':<10}"]
+    words.append(moment(status.started) if status.started else "-".ljust(19))
+    words.append(f"{clock(status.seconds) if status.seconds is not None else '-':>8}")
+    words.append(stage.title)
+    if known and known["total"]:
+        words.append(f"{known['done']}/{known['total']} {known['unit']} ({known['done'] / known['total']:.0%})")
+    if status.left is not None:
+        words.append(f"ETA {clock(status.left)}")
+    if remark := "; ".join(filter(None, (status.remark, "will be tried again" if status.will_retry else ""))):
+        words.append(f"({remark})")
+    return Text("  ".join(words), style=STYLES.get(status.state, "") if status.state != "done" else "")

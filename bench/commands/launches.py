@@ -18,10 +18,9 @@ from rich.filesize import decimal
 from rich.live import Live
 from rich.text import Text
 
-from bench.commands.display import NAMED, clock, counted, moment, named, plain, summary
+from bench.commands.display import NAMED, clock, counted, moment, named, picture, plain, state_name, summary
 from bench.commands.finalizer import finalize
 from bench.commands.options import DEFAULT_STORE, StorePath, console, out, say, warn
-from bench.commands.picture import picture, state_name
 from bench.core.errors import UserError
 from bench.launch import scheduler
 from bench.launch.failures import job_outputs, tail

@@ -1,10 +1,12 @@
-"""The commands on the store: `why` compares two records, `gc` removes garbage."""
+"""The commands on the store: `why` compares two records, `compare` two suites or revisions; `gc` removes garbage."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +22,7 @@ from bench.store.records import Store
 from bench.store.why import differences, find_record
 
 RecordName = Annotated[str, typer.Argument(help="start of a record's identity, of any kind, or a record's folder")]
+Side = Annotated[str, typer.Argument(help="a suite, SUITE@REVISION, or the folder of a report")]
 
 
 def why(a: RecordName, b: RecordName, store: StorePath = DEFAULT_STORE) -> None:
@@ -33,6 +36,33 @@ def why(a: RecordName, b: RecordName, store: StorePath = DEFAULT_STORE) -> None:
         out.print(table)
     for sentence in [found.verdict(*records), *found.notes]:
         say(sentence)
+
+
+def compare(
+    a: Side,
+    b: Side,
+    target: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="else compare-A-B beside the store's reports")
+    ] = None,
+    store: StorePath = DEFAULT_STORE,
+    fail: Annotated[bool, typer.Option("--fail-on-regression", help="end with 1 if anything became worse")] = False,
+) -> None:
+    """Write the page of two suites or revisions, B against A, and say which accuracies and times became worse."""
+    from reports.compare import changes, merge, sentences
+    from reports.page import write_report
+    from reports.snapshot import find
+
+    merged = merge(find(a, store), find(b, store), (a, b))
+    page = write_report(merged, target or store / "reports" / f"compare-{_slug(a)}-{_slug(b)}")
+    for sentence in sentences(merged):
+        say(sentence)
+    say(f"report: {page}")
+    if fail and any(change.worse for change in changes(merged)):
+        raise typer.Exit(1)
+
+
+def _slug(side: str) -> str:
+    return re.sub(r"[^\w.]+", "-", side).strip("-.")
 
 
 def gc(

@@ -15,9 +15,9 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
-from importlib.util import find_spec
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,7 +45,7 @@ def setting(default: Any, description: str, **more: Any) -> Any:
 class Identified(BaseModel):
     """Settings that take part in identities by value."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -122,7 +122,7 @@ def source_hashes(*modules: str, without: frozenset[str] = frozenset()) -> dict[
     while todo:
         name = todo.pop()
         if name not in found and name not in without and (file := _file(name)) is not None:
-            found[name], imported = _parse(file)
+            found[name], imported = _parse(name, file)
             todo += [*_parents(name), *(other for other in imported if other.partition(".")[0] in packages)]
     return {name: own for name, own in found.items() if own}
 
@@ -149,11 +149,11 @@ def _file(module: str) -> Path | None:
 
 
 @cache
-def _parse(file: Path) -> tuple[str, tuple[str, ...]]:
+def _parse(module: str, file: Path) -> tuple[str, tuple[str, ...]]:
     """(hash of the code that can change a number, names of imported modules); the hash of no code is ""."""
     counted = _Counted(_models(file)).visit(ast.parse(file.read_bytes(), filename=str(file)))
-    code = ast.unparse(counted)
-    return hashlib.sha256(code.encode()).hexdigest() if code else "", tuple(_imports(ast.walk(counted)))
+    code, package = ast.unparse(counted), module if file.name == "__init__.py" else module.rpartition(".")[0]
+    return hashlib.sha256(code.encode()).hexdigest() if code else "", tuple(_imports(counted, package))
 
 
 class _Counted(ast.NodeTransformer):
@@ -163,7 +163,7 @@ class _Counted(ast.NodeTransformer):
         self.models = models
 
     def visit_Module(self, node: ast.Module) -> ast.AST:
-        node.body = [each for each in _without_docstring(node.body) if not _is_table(each)]
+        node.body = [each for each in _without_docstring(node.body) if not (self.models and _is_table(each))]
         return self.generic_visit(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
@@ -178,10 +178,9 @@ class _Counted(ast.NodeTransformer):
 
     visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]
 
-    def visit_If(self, node: ast.If) -> ast.AST | None:
-        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            return None
-        return self.generic_visit(node)
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        return node.orelse if ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING") else node
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
         """An error's text changes no number."""
@@ -205,20 +204,21 @@ def _is_table(node: ast.stmt) -> bool:
 def _is_field(node: ast.stmt) -> bool:
     """True for a field's declaration and for the text below it."""
     match node:
-        case ast.AnnAssign(annotation=annotation):
-            return not ast.unparse(annotation).startswith("ClassVar")
+        case ast.AnnAssign(target=ast.Name(name), annotation=annotation):
+            return "ClassVar" not in ast.unparse(annotation) and not name.startswith("_")
         case ast.Expr(ast.Constant(str())):
             return True
     return False
 
 
-def _imports(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    for node in nodes:
+def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = resolve_name("." * node.level + (node.module or ""), package)
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 # --- which classes are settings ---------------------------------------------------------------------------------------

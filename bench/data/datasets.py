@@ -24,7 +24,7 @@ from bench.core.files import ASSETS, expanded, not_found
 from bench.core.identity import digest, setting
 from bench.data.lists import Entry, Listing, Split, read_classes, read_json, read_list, read_names
 from bench.data.manifest import FileProgress, Manifest
-from bench.video.source import Source, inside
+from bench.video.source import inside
 
 EMBEDDED = {"glyphs-": "bench.glyphs.datasets"}  # prefix of the names of embedded datasets -> module with `datasets()`
 SHIPPED_PREFIX = "shipped:"
@@ -162,10 +162,9 @@ class Dataset(BaseModel):
         reason = not_found(f"root of dataset '{self.name}'", self.location(), Path.is_dir)
         return reason or (None if split is None else self._absent(split))
 
-    def source(self, entry: Entry) -> Source:
-        """The source of a listed video. Raises UserError if its path leads out of the root."""
-        path = inside(self.location(), self._found(self.location(), entry.path), f"dataset '{self.name}'")
-        return Source(path, entry.span, self.frames, self.first)
+    def file(self, entry: Entry) -> Path:
+        """The file or folder of a listed video. Raises UserError if its path leads out of the root."""
+        return inside(self.location(), self._found(self.location(), entry.path), f"dataset '{self.name}'")
 
     def content(self, entries: Sequence[Entry], progress: FileProgress | None = None) -> str:
         """Hash of entries and the bytes of their videos (None for a missing one), without class names.

@@ -6,17 +6,14 @@ ViFi-CLIP (CVPR 2023) defines base and novel classes. Its published few-shot lis
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import cycle, islice
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from bench.core.errors import StageError, UserError
+from bench.core.errors import UserError
 from bench.core.seeds import seed_for
-from bench.data.datasets import Dataset, Entry, dataset
-from bench.video.source import Sample
+from bench.data.datasets import Dataset, Entry
 
 
 class Selection(NamedTuple):
@@ -31,21 +28,6 @@ class Selection(NamedTuple):
     def __str__(self) -> str:
         halves = "" if self.classes == "all" else f" {self.classes} classes"
         return f"{self.dataset}/{self.split}{halves}" + (f" {self.shots}-shot draw {self.draw}" if self.shots else "")
-
-
-@dataclass(frozen=True)
-class Videos:
-    """Selected videos of a dataset; labels count within the selected classes."""
-
-    dataset: Dataset
-    entries: tuple[Entry, ...]
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def __getitem__(self, index: int) -> Sample:
-        entry = self.entries[index]
-        return Sample(entry.name, self.dataset.source(entry), entry.label)
 
 
 def class_ids(data: Dataset, classes: str) -> tuple[int, ...]:
@@ -64,20 +46,6 @@ def select(data: Dataset, selection: Selection) -> tuple[Entry, ...]:
     if not entries:
         raise UserError(f"{selection} has no videos", hint="the list names no video of these classes")
     return entries if selection.shots is None else tuple(few_shot(entries, selection.shots, selection.draw))
-
-
-def opened(context: Mapping[str, Any]) -> Videos:
-    """Videos that a stage's context selects. Raises StageError if the data are missing.
-
-    With `length`, the list is repeated until it has that many entries.
-    """
-    declared = {name: Dataset.model_validate(fields) for name, fields in context["declared"].items()}
-    selection = Selection(*context["selection"])
-    data = dataset(selection.dataset, declared)
-    if reason := data.missing(selection.split):
-        raise StageError(reason)
-    entries = select(data, selection)
-    return Videos(data, tuple(islice(cycle(entries), context.get("length") or len(entries))))
 
 
 def few_shot(entries: Iterable[Entry], shots: int, seed: int) -> list[Entry]:

@@ -203,7 +203,7 @@ class EncodeStage:
             "encode",
             spec,
             {"train": tower.train} if tower else {},
-            ("bench.stages.encode", *(method(tower.method).modules if tower else ())),
+            ("bench.stages.encode", *_decoder(self.views), *(method(tower.method).modules if tower else ())),
             {"pretrained": self.pretrained, **stages.place(self.selection)},
             f"encode {self.selection}" + (f" with {self.tower_name}" if tower else ""),
             float(stages.count(self.selection) * frames * backbone(self.backbone).tower_flops()),
@@ -241,12 +241,12 @@ class TrainStage:
         if config.depends_on_processes and recipe.shards > 1:
             spec["shards"] = recipe.shards
         if validation:
-            spec["validation"] = stages.content(validation)["content"]
+            spec |= {"validation": stages.content(validation)["content"], "inference": method(self.method).inference()}
         return Stage(
             "train",
             spec,
             self._inputs(stages, selection, cached),
-            ("bench.stages.train", *method(self.method).modules),
+            ("bench.stages.train", *_decoder(recipe.views), *method(self.method).modules),
             {
                 "pretrained": recipe.pretrained,
                 **stages.place(selection),
@@ -352,6 +352,12 @@ def _draw(recipe: Recipe, seed: int) -> int:
     return seed if recipe.draw == "trial" else recipe.draw
 
 
+def _decoder(views: TestViews | TrainViews) -> tuple[str, ...]:
+    """The module of a user's own decoder, `module:Class`."""
+    module, own, _ = views.decoder.partition(":")
+    return (module,) if own else ()
+
+
 def _still(views: TrainViews) -> TestViews:
     """One deterministic view with the size and normalisation of the training views."""
     shared = {name: getattr(views, name) for name in ("frames", "resize", "size", "decoder", "normalise")}
@@ -450,7 +456,7 @@ class MapsStage:
                 "feature": "t_frames",
             },
             {**inputs, "train": train} if train else inputs,
-            ("bench.stages.maps", *method(trial.method).modules),
+            ("bench.stages.maps", *_decoder(views), *method(trial.method).modules),
             {"pretrained": trial.recipe.pretrained, **stages.place(selection)},
             f"maps {trial.title}",
             float(self.videos * views.frames * backbone(trial.recipe.backbone).tower_flops()),

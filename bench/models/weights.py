@@ -75,7 +75,7 @@ def weights_identity(name: str, pretrained: str) -> str:
     if file is not None:
         return f"sha256:{weights_sha256(file)}"
     if random_seed(pretrained) is not None:
-        return f"{name}/{pretrained}"
+        return f"{name}/{RANDOM}{random_seed(pretrained)}"
     return f"open_clip:{name}/{tagged(pretrained)[0]}"
 
 

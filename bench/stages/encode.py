@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.core.errors import Interrupted, StageError
-from bench.data.selection import Videos, opened
+from bench.data.videos import Videos, opened
 from bench.models.clip import load_clip
 from bench.stages.trained import trained_model
 from bench.video.loader import ViewBatch, copies_loader, test_loader

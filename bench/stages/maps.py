@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from bench.core.errors import StageError
 from bench.core.seeds import seed_for
-from bench.data.selection import Videos, opened
+from bench.data.videos import Videos, opened
 from bench.models.clip import load_clip
 from bench.stages.trained import class_texts, deploy, feature, trained_model
 from bench.video.loader import test_loader

@@ -122,7 +122,9 @@ class Trainer:
         self.source: TrainingData = (Features if "features" in work.inputs else Clips)(work, self.training, division)
         self.validation: Validation | None = None
         if "validation" in work.spec:
-            self.validation = Validation(work, self.training, ranks, registered.inference())
+            self.validation = Validation(
+                work, self.training, ranks, registered.inference.model_validate(work.spec["inference"])
+            )
         self.events = Events(work, ranks.rank == 0)
         self.steps_per_epoch = math.ceil(len(self.source) / self.training.batch)
         self.steps = max(1, round(self.training.epochs * self.steps_per_epoch))

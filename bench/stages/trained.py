@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.core.errors import StageError
+from bench.core.identity import digest
 from bench.models.clip import load_clip
 from bench.models.prompts import texts_of
 from methods.contract import Model, Prediction, Predictor, build_model
@@ -55,8 +56,12 @@ def class_texts(work: Work, name: str, model: Model) -> Tensor:
 
 
 def class_prompts(work: Work, name: str) -> list[list[str]]:
-    """Texts of each class, [C][P], that an input was made of."""
-    return texts_of(json.loads((work.inputs[name] / "record.json").read_text())["context"])
+    """Texts of each class, [C][P], that an input was made of. Raises StageError if they are others by now."""
+    record = json.loads((work.inputs[name] / "record.json").read_text())
+    texts = texts_of(record["context"])
+    if digest(texts) != record["spec"]["prompts"]:
+        raise StageError("the prompts have changed since their features were computed; launch again")
+    return texts
 
 
 def feature(work: Work, prediction: Prediction) -> Tensor:

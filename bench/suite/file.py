@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, MinLen
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from bench.core.identity import Identified, setting
 from bench.suite.resources import JobResources, StageResources
@@ -15,6 +15,12 @@ Fidelity = Literal["official", "clean", "log", "paper"]
 Settings = dict[str, Any]
 Count = Annotated[int, Ge(1)]
 Axis = Annotated[list[Any], MinLen(1)] | Annotated[dict[str, Settings], MinLen(1)]
+
+
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("the same seed is given twice")
+    return seeds
 
 
 class _Declared(BaseModel):
@@ -124,7 +130,7 @@ class SuiteFile(_Declared):
         "comparison; some methods have more",
     )
     world: str | None = setting(None, "world that replaces data, backbone and schedule: `glyphs` (docs/glyph_world.md)")
-    seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] = setting(
+    seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1), AfterValidator(_distinct)] = setting(
         [0], "seeds of the trainings; each row is trained once for each"
     )
     datasets: dict[Name, Settings] = setting({}, "own datasets, and places of the public ones")

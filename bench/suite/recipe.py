@@ -5,13 +5,14 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from bench.core.identity import Identified, setting
 from bench.video.views import TrainViews
 
 Rate = Annotated[float, Ge(0)]
+Decay = Annotated[float, Ge(0), Lt(1)]
 Count = Annotated[int, Ge(1)]
 
 
@@ -50,7 +51,7 @@ class Training(Identified):
         0.06, "learning rate of the CLIP tower and the logit scale, over the base rate (MoTE, paper)"
     )
     weight_decay: Rate = setting(0.2, "weight decay of AdamW, on every trained parameter (MoTE, code)")
-    betas: tuple[float, float] = setting((0.9, 0.999), "decays of AdamW's two moments (MoTE, code)")
+    betas: tuple[Decay, Decay] = setting((0.9, 0.999), "decays of AdamW's two moments (MoTE, code)")
     eps: Annotated[float, Gt(0)] = setting(1e-8, "epsilon of AdamW (MoTE, code)")
     precision: Literal["fp32", "bf16", "fp16"] = setting(
         "fp32", "precision of matrix products, by autocast; fp16 has dynamic loss scaling (MoTE, code)"

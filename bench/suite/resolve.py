@@ -332,9 +332,9 @@ class _Resolver:
             with_size(data, str(data.get("backbone", DEFAULT_BACKBONE)), 256 / 224, self._place((*place, "backbone"))),
             place,
         )
-        self._known_data(recipe.source, recipe.split, recipe.labels, recipe.classes, place, "source")
-        if recipe.validation:
-            self._known_data(recipe.source, recipe.validation, recipe.labels, recipe.classes, place, "source")
+        for key in ("split", "validation"):
+            if split := getattr(recipe, key):
+                self._known_data(recipe.source, split, recipe.labels, recipe.classes, place, "source", key)
         self._known_names(recipe.templates, recipe.views.decoder, place)
         return recipe
 
@@ -367,13 +367,15 @@ class _Resolver:
         except ValueError as error:
             raise UserError(str(error), where=self.where(("rows", row_id))) from error
 
-    def _known_data(self, name: str, split: str, labels: str, classes: str, place: KeyPath, key: str) -> None:
+    def _known_data(
+        self, name: str, split: str, labels: str, classes: str, place: KeyPath, key: str, at: str = "split"
+    ) -> None:
         if (name, split, labels, classes) in self.known_data:
             return
         self.known_data.add((name, split, labels, classes))
         data = dataset(name, self.suite.datasets, where=self._place((*place, key)))
         if split not in data.splits:
-            raise unknown(f"split of dataset '{name}'", split, data.splits, where=self._place((*place, "split")))
+            raise unknown(f"split of dataset '{name}'", split, data.splits, where=self._place((*place, at)))
         if labels and labels not in data.variants:
             raise unknown(
                 f"label variant of dataset '{name}'", labels, data.variants, where=self._place((*place, "labels"))

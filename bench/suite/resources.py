@@ -106,8 +106,8 @@ def _one_of(*names: str) -> GetPydanticSchema:
 Word = Annotated[str, StringConstraints(pattern=r"^\S+$")]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\r\n]+$")]
 Count = Annotated[int, Ge(1)]
-Minutes = Annotated[int, BeforeValidator(_minutes), Ge(0)]
-Megabytes = Annotated[int, BeforeValidator(_megabytes), Ge(1)]
+Minutes = Annotated[int, BeforeValidator(_minutes, json_schema_input_type=str | int), Ge(0)]
+Megabytes = Annotated[int, BeforeValidator(_megabytes, json_schema_input_type=str | int), Ge(1)]
 Option = Annotated[str, AfterValidator(_option)]
 OptionValue = Annotated[str | int | bool, PlainValidator(_option_value)]
 

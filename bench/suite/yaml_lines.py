@@ -56,11 +56,13 @@ class _Loader(yaml.SafeLoader):
 
 def load_yaml(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     """The mapping in a YAML file and the line of every key path. Raises UserError with file and line."""
-    loader = _Loader(path.read_text(encoding="utf-8"))
-    loader.name = str(path)
     try:
+        loader = _Loader(path.read_text(encoding="utf-8"))
+        loader.name = str(path)
         node = loader.get_single_node()
         data = loader.construct_document(node) if node is not None else None
+    except (UnicodeDecodeError, yaml.reader.ReaderError) as error:
+        raise UserError(f"not text in UTF-8: {error.reason}", where=str(path)) from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"not valid YAML: {error.problem}", where=f"{path}:{line}") from error

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bench.care.prepare import Preparation, prepare_video
-from bench.data.selection import Videos
+from bench.data.videos import Videos
 from bench.stages.training.batches import Division, Features
 from bench.suite.recipe import Execution, Training
 from bench.video.loader import test_loader

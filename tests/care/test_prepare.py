@@ -20,6 +20,7 @@ from bench.care.prepare import Preparation, prepare_video
 from bench.commands.app import main
 from bench.core.errors import UserError
 from bench.data.datasets import Dataset, dataset
+from bench.data.videos import source_of
 from bench.suite.resolve import load_suite
 from bench.video.reader import Video
 from bench.video.source import Source, VideoError
@@ -90,10 +91,10 @@ def test_the_lists_keep_working(small: Path, capsys: pytest.CaptureFixture[str])
     small.write_text(prepared)
     again = load_suite(small).datasets["small"]
     for index, entry in enumerate(again.entries("test")):
-        video = Video(again.source(entry))
+        video = Video(source_of(again, entry))
         frames = video.frames(np.arange(len(video)))
         assert shown(frames) == list(range(5 + index)) and frames.shape[1:] == (256, 274, 3)
-        assert video.rate == Video(original.source(entry)).rate == 8
+        assert video.rate == Video(source_of(original, entry)).rate == 8
     assert [path.name for path in copy.iterdir() if path.name.startswith(".")] == [".lock"]
 
 

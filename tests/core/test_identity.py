@@ -9,6 +9,8 @@ import pytest
 from bench.core import identity
 from bench.core.identity import digest, source_fingerprint, source_hashes
 
+SETTINGS = "from pydantic import BaseModel\n\nclass A(BaseModel):\n    b: int\n    {}\n"
+
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -23,7 +25,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fingerprint() -> str:
-    for cached in (source_fingerprint, identity._file, identity._parse):
+    for cached in (source_fingerprint, identity._file, identity._parse, identity._models):
         cached.cache_clear()
     return source_fingerprint("sample_method.outer")
 
@@ -43,6 +45,30 @@ def test_what_only_type_checkers_see_does_not_count(package: Path) -> None:
         "def f():\n    return VALUE\n"
     )
     assert fingerprint() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "other"),
+    [
+        ("from .inner import VALUE", "from .inner import VALUE as OTHER"),
+        ("if TYPE_CHECKING:\n    pass\nelse:\n    A = 1", "if TYPE_CHECKING:\n    pass\nelse:\n    A = 2"),
+        ("VARIANTS = {1: 2}", "VARIANTS = {1: 3}"),
+        (SETTINGS.format("a: typing.ClassVar[int] = 1"), SETTINGS.format("a: typing.ClassVar[int] = 2")),
+        (SETTINGS.format("_a: int = 1"), SETTINGS.format("_a: int = 2")),
+    ],
+)
+def test_what_is_neither_setting_nor_typing_counts(package: Path, line: str, other: str) -> None:
+    (package / "outer.py").write_text(line)
+    before = fingerprint()
+    (package / "outer.py").write_text(other)
+    assert fingerprint() != before
+
+
+def test_a_relative_import_counts(package: Path) -> None:
+    (package / "outer.py").write_text("from . import inner\n")
+    before = fingerprint()
+    (package / "inner.py").write_text("VALUE = 2\n")
+    assert fingerprint() != before
 
 
 @pytest.mark.parametrize(
@@ -83,7 +109,9 @@ def test_stages_do_not_depend_on_planning_and_reports() -> None:
         file = identity._file(name)
         if file and name not in seen:
             seen.add(name)
-            todo += [other for other in identity._parse(file)[1] if other.startswith(("bench", "methods", "reports"))]
+            todo += [
+                other for other in identity._parse(name, file)[1] if other.startswith(("bench", "methods", "reports"))
+            ]
     assert "bench.models.clip" in seen
     assert not {name for name in seen if name.startswith(PLANNING)}
 

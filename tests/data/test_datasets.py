@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from bench.core.errors import UserError
 from bench.core.files import cache_dir
 from bench.data.datasets import Dataset, Entry, dataset, datasets, declared_fields, embedded, shipped
+from bench.data.videos import source_of
 from bench.glyphs import world as glyphs
 from bench.glyphs.datasets import Glyphs
 from bench.suite.yaml_lines import validate
@@ -187,8 +188,8 @@ def test_a_shipped_dataset_is_read_as_it_was_downloaded(
         entries = data.entries(split)
         assert len(entries) == len({entry.name for entry in entries}) == data.count(split) == videos
         for entry in entries:
-            assert data.source(entry).path.is_file()
-            assert data.source(entry).span == entry.span
+            source = source_of(data, entry)
+            assert source.path.is_file() and source.span == entry.span
     assert set(data.splits) == set(SIZES[name])
 
 
@@ -217,7 +218,7 @@ def test_a_folder_of_datasets_needs_no_declaration(
     says(data.missing("train1") or "", "'trainlist01.txt'", "'ucf101'")
     (tmp_path / "ucf101" / "lists").symlink_to(worlds["ucf101"]["lists"])
     assert data.missing("train1") is None and data.count("train1") == 45
-    assert data.source(data.entries("train1")[0]).path.is_file()
+    assert source_of(data, data.entries("train1")[0]).path.is_file()
 
 
 def test_label_variants_are_other_spellings_of_the_same_classes(tmp_path: Path) -> None:
@@ -311,7 +312,7 @@ def test_a_list_of_bad_videos_that_is_not_there_is_named(tmp_path: Path) -> None
 def test_kinetics_is_found_in_every_usual_layout(layout: miniatures.Layout, tmp_path: Path) -> None:
     data = of("kinetics-400", tmp_path, miniatures.kinetics400(tmp_path, layout=layout))
     for split in data.splits:
-        assert all(data.source(entry).path.is_file() for entry in data.entries(split))
+        assert all(source_of(data, entry).path.is_file() for entry in data.entries(split))
     assert data.entries("train")[0].path.startswith("abseiling/")
 
 
@@ -335,12 +336,12 @@ def test_the_place_that_fitted_last_is_tried_first(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(os.path, "isfile", counted)
     for entry in data.entries("train"):
-        data.source(entry)
+        source_of(data, entry)
     assert len(tried) > len(data.entries("train"))
     validation = data.entries("validation")
     tried.clear()
     for entry in validation:
-        data.source(entry)
+        source_of(data, entry)
     assert len(tried) == len(validation)
 
 
@@ -354,9 +355,9 @@ def test_ucf_is_found_whatever_the_case(tmp_path: Path) -> None:
     for video in folder.with_name("HandStandPushups").iterdir():
         video.rename(video.with_name(video.name.replace("HandStand", "Handstand")))
     data = of("ucf101", tmp_path, {"root": str(tmp_path), "lists": str(tmp_path / "ucfTrainTestlist")})
-    assert all(data.source(entry).path.is_file() for entry in data.entries("test1"))
+    assert all(source_of(data, entry).path.is_file() for entry in data.entries("test1"))
     absent = Entry("HandstandPushups/v_none.avi", 36)
-    assert data.source(absent).path == tmp_path / absent.path
+    assert source_of(data, absent).path == tmp_path / absent.path
 
 
 def test_a_path_that_leads_out_is_refused(tmp_path: Path) -> None:
@@ -364,7 +365,7 @@ def test_a_path_that_leads_out_is_refused(tmp_path: Path) -> None:
     (tmp_path / "videos" / "out").symlink_to(tmp_path)
     for data, path in ((declared(tmp_path), "out/test.txt"), (declared(tmp_path, places=["../{path}"]), "test.txt")):
         with pytest.raises(UserError, match=r"dataset 'mine'.*leads out"):
-            data.source(Entry(path, 0))
+            source_of(data, Entry(path, 0))
 
 
 def test_folders_of_frames_are_videos(tmp_path: Path) -> None:
@@ -379,7 +380,7 @@ def test_folders_of_frames_are_videos(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "img_00000.jpg").write_bytes(b"one")
     (folder.parent / "a.avi").touch()  # no folder
-    assert data.source(data.entries("test")[0]) == (folder, None, "img_{:05d}.jpg", 0)
+    assert source_of(data, data.entries("test")[0]) == (folder, None, "img_{:05d}.jpg", 0)
     base = content(data)
     assert content(data.model_copy(update={"first": 1})) != base
     (folder / "img_00001.jpg").write_bytes(b"two")
@@ -424,7 +425,7 @@ def test_planted_leaks_are_equal_bytes_under_other_names(tmp_path: Path) -> None
             data = of(name, tmp_path, make(tmp_path / f"{name}-{leak}", leak=leak))
             assert (train, test) in data.disjoint
             learnt, measured = (
-                {data.source(entry).path.read_bytes() for entry in data.entries(split)} for split in (train, test)
+                {source_of(data, entry).path.read_bytes() for entry in data.entries(split)} for split in (train, test)
             )
             assert len(learnt & measured) == leak
             assert not {e.path for e in data.entries(train)} & {e.path for e in data.entries(test)}

@@ -9,7 +9,8 @@ import pytest
 
 from bench.core.errors import StageError
 from bench.data.datasets import Dataset
-from bench.data.selection import Selection, class_ids, opened, select
+from bench.data.selection import Selection, class_ids, select
+from bench.data.videos import opened
 from tests.errors import refused
 from tests.video.clips import small_videos
 

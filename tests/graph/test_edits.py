@@ -28,6 +28,9 @@ protocols:
 rows:
   mote: {method: mote, fidelity: official, config: {layers: 2}, recipe: {views: {copies: 0}}}
   frozen: {method: mote, config: {layers: 2}}
+  chosen: {method: mote, config: {layers: 2}, recipe: {validation: validation, keep: best}}
+  glyphs-random: {method: mote, recipe: {source: glyphs-narrow, backbone: glyph-vit, pretrained: "random:1"}}
+  decoded: {method: mote, config: {layers: 2}, recipe: {views: {decoder: "own.decoder:Opened", copies: 0}}}
   own: {method: dense_temporal, recipe: {source: tiny, shots: 1, classes: base}}
   glyphs: {method: dense_temporal, recipe: {source: glyphs-narrow, backbone: glyph-vit, pretrained: builtin}}
 report: {profile: {rows: [mote]}}
@@ -140,6 +143,16 @@ COUNTS: dict[str, tuple[Edit, str]] = {
         ("bench/data/selection.py", "sorted(ranked[classes // 2 :])", "sorted(ranked[: classes // 2])"),
         "train own",
     ),
+    "label of a video": (("bench/data/videos.py", "entry.label)", "entry.label + 1)"), "train mote"),
+    "part of a video": (("bench/data/videos.py", "entry.span, ", "None, "), "encode kinetics-400/validation"),
+    "repeated list": (("bench/data/videos.py", "cycle(entries)", "cycle(entries[::-1])"), "train mote"),
+    "random weights": (("bench/models/weights.py", "return int(seed)", "return int(seed) + 1"), "train glyphs-random"),
+    "choices of the validation": (
+        ("methods/settings.py", "clip_alpha: Fraction = 1.0", "clip_alpha: Fraction = 0.5"),
+        "train chosen",
+    ),
+    "own decoder": (("own/decoder.py", "FRAMES = 1", "FRAMES = 2"), "train decoded"),
+    "what an own decoder imports": (("own/parts.py", "SIZE = 1", "SIZE = 2"), "train decoded"),
     "list": (("train.txt", "train/0.mp4 0", "train/0.mp4 1"), "train own"),
     "renderer of glyphs": (("bench/glyphs/world.py", "FRAME_RATE = 8", "FRAME_RATE = 9"), "train glyphs"),
 }
@@ -158,6 +171,9 @@ def identities(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, 
             shutil.copyfile(source, target)
     write_tiny_dataset(folder)
     (folder / "suite.yaml").write_text(SUITE, encoding="utf-8")
+    (folder / "own").mkdir()
+    (folder / "own/decoder.py").write_text("from .parts import SIZE\n\nFRAMES = 1\n\n\nclass Opened: ...\n")
+    (folder / "own/parts.py").write_text("SIZE = 1\n")
     shutil.copytree(folder / "methods/clip_mean", folder / "methods/other")
     edits = {**HARMLESS, **{name: edit for name, (edit, _) in COUNTS.items()}}
     asked = subprocess.run(

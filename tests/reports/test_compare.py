@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from bench.commands.app import main
-from bench.commands.compare import compare
+from bench.commands.store import compare
 from bench.store.records import Store
 from reports import bootstrap
 from reports.compare import Change, changes, merge, regression_tables, sentences

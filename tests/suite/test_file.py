@@ -97,6 +97,16 @@ MISTAKES = {
         ["protocols.new-verbs", "row 'dense' has a head bound to its classes", "rows.dense.protocols"],
     ),
     "not YAML": ((("seeds: [0, 1]", "seeds: [0, 1"),), ["small.yaml:3", "not valid YAML"]),
+    "a seed twice": ((("seeds: [0, 1]", "seeds: [1, 1]"),), ["small.yaml:2: seeds", "given twice"]),
+    "a rate without bound": ((("recipe:\n", "recipe:\n  eps: .inf\n"),), ["small.yaml:4: recipe.eps", "finite"]),
+    "a decay of one": (
+        (("recipe:\n", "recipe:\n  betas: [0.9, 1.0]\n"),),
+        ["small.yaml:4: recipe.betas", "less than 1"],
+    ),
+    "unknown split for the validation": (
+        (("recipe:\n", "recipe:\n  validation: valid\n"),),
+        ["small.yaml:4: recipe.validation", "did you mean 'validation'?"],
+    ),
     "empty axis": (
         (("config: {layers: 1}}", "axes: {config.layers: []}}"),),
         ["small.yaml:19: rows.dense.axes", "at least 1 item"],

@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from bench.data.datasets import Dataset
-from bench.data.selection import Videos
+from bench.data.videos import Videos
 from tests.videos import write_video
 
 STEP = 6  # brightness between neighbouring frames; H.264 keeps flat frames within 1

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.core.files import appended_json
-from bench.data.selection import Videos
+from bench.data.videos import Videos
 from bench.video import frame_cache as module
 from bench.video.frame_cache import estimate, frame_cache
 from bench.video.loader import copies_loader, test_loader, train_loader

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.core.errors import StageError, UserError
-from bench.data.selection import Videos
+from bench.data.videos import Videos
 from bench.video import loader
 from bench.video.decoders import Pyav
 from bench.video.loader import TrainBatch, ViewBatch, copies_loader, test_loader, train_loader

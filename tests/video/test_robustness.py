@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from bench.data.selection import Videos
+from bench.data.videos import Videos
 from bench.video.decoders import Pyav
 from bench.video.loader import test_loader
 from bench.video.pool import Decoding

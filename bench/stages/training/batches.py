@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bench.core.errors import StageError
 from bench.core.seeds import seed_for
-from bench.data.selection import opened
+from bench.data.videos import opened
 from bench.suite.recipe import Execution, Training
 from bench.video.loader import train_loader
 from bench.video.transforms import normalise, statistics

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bench.data.selection import opened
+from bench.data.videos import opened
 from bench.stages.training.ranks import Ranks
 from bench.suite.recipe import Training
 from bench.video.loader import test_loader

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation, Text
 
-from reports import labels, style
+from reports import scatter, style
 
 
 def _axes() -> Axes:
@@ -27,8 +27,8 @@ def _placed(axes: Axes) -> list[Text]:
 @pytest.mark.parametrize("seed", range(5))
 def test_eight_labels_overlap_neither_each_other_nor_points(seed: int) -> None:
     axes, points_L2 = _axes(), np.random.default_rng(seed).uniform(1, 9, (8, 2))
-    wanted = [labels.Label(x, y, f"method {i}") for i, (x, y) in enumerate(points_L2)]
-    labels.place(axes, wanted, points_L2)
+    wanted = [scatter.Label(x, y, f"method {i}") for i, (x, y) in enumerate(points_L2)]
+    scatter.place(axes, wanted, points_L2)
     boxes = [text.get_window_extent() for text in _placed(axes)]
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
     assert not any(box.contains(*point) for box in boxes for point in axes.transData.transform(points_L2))
@@ -36,7 +36,7 @@ def test_eight_labels_overlap_neither_each_other_nor_points(seed: int) -> None:
 
 def test_labels_of_neighbours_are_not_swapped() -> None:
     axes, points = _axes(), [(5.0, 5.0), (5.25, 5.0)]
-    labels.place(axes, [labels.Label(x, y, str(i)) for i, (x, y) in enumerate(points)], np.array(points))
+    scatter.place(axes, [scatter.Label(x, y, str(i)) for i, (x, y) in enumerate(points)], np.array(points))
     left, right = (text.get_position()[0] for text in _placed(axes))
     assert left < right
 
@@ -44,7 +44,7 @@ def test_labels_of_neighbours_are_not_swapped() -> None:
 def test_labels_stay_inside_the_axes() -> None:
     axes = _axes()
     corners = [(0.0, 0.0), (10.0, 10.0), (0.0, 10.0), (10.0, 0.0)]
-    labels.place(axes, [labels.Label(x, y, "a rather long label") for x, y in corners], np.array(corners))
+    scatter.place(axes, [scatter.Label(x, y, "a rather long label") for x, y in corners], np.array(corners))
     frame = axes.get_window_extent()
     for text in _placed(axes):
         box = text.get_window_extent()
@@ -53,13 +53,13 @@ def test_labels_stay_inside_the_axes() -> None:
 
 def test_dollar_signs_are_not_mathematics() -> None:
     axes = _axes()
-    labels.place(axes, [labels.Label(5, 5, "$x")], np.empty((0, 2)))
+    scatter.place(axes, [scatter.Label(5, 5, "$x")], np.empty((0, 2)))
     assert not _placed(axes)[0].get_parse_math()
 
 
 def test_stacked_labels_keep_their_order_and_distance() -> None:
     axes, heights = _axes(), [5.0, 5.01, 4.99, 9.0]
-    labels.stack(axes, [labels.Label(0, y, f"{y}") for y in heights])
+    scatter.stack(axes, [scatter.Label(0, y, f"{y}") for y in heights])
     boxes = {text.get_text(): text.get_window_extent() for text in axes.texts}
     assert not any(a.overlaps(b) for a, b in combinations(boxes.values(), 2))
     assert sorted(boxes, key=lambda name: boxes[name].y0) == ["4.99", "5.0", "5.01", "9.0"]
@@ -68,4 +68,4 @@ def test_stacked_labels_keep_their_order_and_distance() -> None:
 
 
 def test_polylines_skip_missing_vertices() -> None:
-    assert not np.isnan(labels.along([0, np.nan, 2], [0, 1, 2])).any()
+    assert not np.isnan(scatter.along([0, np.nan, 2], [0, 1, 2])).any()
