@@ -53,7 +53,7 @@ def training(
     splits = {"train": "train.txt", "test": "test.txt"}
     settings |= recipe
     execution = {name: settings.pop(name) for name in Execution.model_fields if name in settings}
-    measured = {"validation": "validation"} if settings.pop("validation", "") else {}
+    measured = {"validation": "validation", "inference": {}} if settings.pop("validation", "") else {}
     declared = {"name": "tiny", "folder": str(folder), "root": ".", "classes": "classes.csv", "splits": splits}
     return Work(
         spec={
