@@ -14,7 +14,7 @@ TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loads
 test: $(VENV)/installed
 	$(TWO)
 
-# What trains, decodes in processes or runs whole suites is left out: a minute.
+# What trains, decodes in processes or runs whole suites is left out: a minute and a half.
 test-fast: $(VENV)/installed
 	$(TWO) -m 'not (slow or suites)'
 

@@ -35,8 +35,8 @@ class Origins:
 
     def __init__(self, results: Results, folder: Path) -> None:
         self.results = results
-        cells = results.table.groupby(CELL, sort=False)
-        self.table = results.table.assign(cell=cells.ngroup()).sort_values("cell", kind="stable")
+        grouped = results.table.groupby(CELL, sort=False)
+        self.table = results.table.assign(cell=grouped.ngroup()).sort_values("cell", kind="stable")
         first = self.table.drop_duplicates("cell")
         self.cells = dict(zip(first[CELL].itertuples(index=False, name=None), first["cell"], strict=True))
         store = results.provenance.get("store")
