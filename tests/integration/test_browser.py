@@ -113,7 +113,6 @@ def test_a_click_on_a_head_sorts(page: Path, tmp_path: Path) -> None:
 
 def test_ten_thousand_lines_sort_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reports.page, "FIGURES", ())
-    monkeypatch.setattr(reports.page, "GRIDS", ())
     base = synthetic.plain().table
     lines = pd.concat([base.assign(part=f"draw {draw}", top1=base["top1"] + draw % 7 / 10) for draw in range(160)])
     page = write_report(synthetic.suite(lines), tmp_path / "out")
