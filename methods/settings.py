@@ -16,7 +16,6 @@ from bench.core.identity import Identified
 from bench.models.backbones import Backbone
 from methods.costs import Cost, Costs, total
 
-Count = Annotated[int, Ge(1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 Weight = Annotated[Finite, Ge(0)]

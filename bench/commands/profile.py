@@ -79,7 +79,7 @@ def _given(settings: Iterable[str]) -> dict[str, Settings]:
         part, _, field = dotted.partition(".")
         if part not in PARTS or not field or not equals:
             raise UserError("a setting is written config.FIELD=value or inference.FIELD=value", where=f"--set {text}")
-        given[part][field] = load_value(value)
+        given[part][field] = load_value(value, f"--set {text}")
     return given
 
 

@@ -19,9 +19,10 @@ from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from annotated_types import Ge, Le, Lt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 PROJECT = ("bench", "methods")
 NEUTRAL_FILE = Path(__file__).parents[1] / "assets" / "neutral.json"
@@ -40,6 +41,32 @@ def digest(value: object) -> str:
 def setting(default: Any, description: str, **more: Any) -> Any:
     """A key of a suite or a site: its default and its meaning, for the reference and for errors."""
     return Field(default=default, description=description, **more)
+
+
+Values = TypeVar("Values", list[Any], tuple[Any, ...])
+
+
+def _distinct(values: Values) -> Values:
+    """Raises ValueError for a value that is given twice; 1, 1.0 and true are one."""
+    seen = set()
+    for value in values:
+        if (plain := _hashable(value)) in seen:
+            raise ValueError(f"{value} is given twice")
+        seen.add(plain)
+    return values
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return frozenset((key, _hashable(own)) for key, own in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
+
+
+# Numbers have limits, so that a slip of the keyboard is refused instead of filling the memory.
+Count = Annotated[int, Ge(1), Le(1_000_000)]
+Few = Annotated[int, Ge(1), Le(1000)]  # of what each costs a module, a stage or a process
+Seed = Annotated[int, Ge(0), Lt(2**63)]
+Distinct = AfterValidator(_distinct)
 
 
 class Identified(BaseModel):

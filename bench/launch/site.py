@@ -17,9 +17,9 @@ from platformdirs import user_config_path
 from pydantic import BaseModel, ConfigDict
 
 from bench.core.errors import UserError
-from bench.core.identity import setting
+from bench.core.identity import Count, setting
 from bench.suite.named_protocols import merged
-from bench.suite.resources import Count, JobResources, Line, Minutes, Resources
+from bench.suite.resources import JobResources, Line, Minutes, Resources
 from bench.suite.yaml_lines import KeyPath, load_yaml, validate
 
 # A stage that is told to stop saves and goes on in another job, so a short limit costs a wait, but no work; and a

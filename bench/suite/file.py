@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, MinLen
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from annotated_types import Ge, Gt, Le, MaxLen, MinLen
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from bench.core.identity import Identified, setting
+from bench.core.identity import Count, Distinct, Few, Identified, Seed, setting
 from bench.suite.resources import JobResources, StageResources
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$", max_length=100)]
 Fidelity = Literal["official", "clean", "log", "paper"]
 Settings = dict[str, Any]
-Count = Annotated[int, Ge(1)]
-Axis = Annotated[list[Any], MinLen(1)] | Annotated[dict[str, Settings], MinLen(1)]
-
-
-def _distinct(seeds: list[int]) -> list[int]:
-    if len(set(seeds)) < len(seeds):
-        raise ValueError("the same seed is given twice")
-    return seeds
+Axis = Annotated[list[Any], MinLen(1), Distinct] | Annotated[dict[str, Settings], MinLen(1)]
 
 
 class _Declared(BaseModel):
@@ -42,7 +35,9 @@ class Row(_Declared):
     inference: Settings = setting({}, "method settings of the test alone: the method's Inference")
     recipe: Settings = setting({}, "recipe keys of this row, on top of the suite's")
     protocol: Settings = setting({}, "protocol keys of this row, on top of every protocol's")
-    protocols: list[Name] = setting([], "protocols that measure this row; none: all of the suite's")
+    protocols: Annotated[list[Name], Distinct] = setting(
+        [], "protocols that measure this row; none: all of the suite's"
+    )
     axes: dict[str, Axis] = setting(
         {},
         "axes of this row: a field (`config.layers`, `recipe.lr`, `inference.tfm`, `protocol.templates`, "
@@ -54,27 +49,23 @@ class Row(_Declared):
 class Measurement(Identified):
     """Settings of a profile's measurements."""
 
-    batches: tuple[Count, ...] = setting((1,), "videos at once; none: nothing is timed")
-    precisions: Annotated[tuple[Literal["fp32", "bf16", "fp16"], ...], MinLen(1)] = setting(
+    batches: Annotated[tuple[Count, ...], Distinct] = setting((1,), "videos at once; none: nothing is timed")
+    precisions: Annotated[tuple[Literal["fp32", "bf16", "fp16"], ...], MinLen(1), Distinct] = setting(
         ("fp32",), "of matrix products, each measured"
     )
     device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = setting(
         "auto", "cpu, cuda, cuda:1 ...; auto: that of the launch"
     )
-    threads: Annotated[int, Ge(0)] = setting(0, "CPU threads; 0: those of the launch")
-    seconds: Annotated[float, Gt(0)] = setting(0.5, "of each measurement, about")
+    threads: Annotated[int, Ge(0), Le(1000)] = setting(0, "CPU threads; 0: those of the launch")
+    seconds: Annotated[float, Gt(0), Le(3600)] = setting(0.5, "of each measurement, about")
 
 
 class Profile(Measurement):
     """Profiles of rows: the costs of their methods."""
 
-    frames: Annotated[int, Ge(1)] | None = setting(
-        None, "frames of a view; none: as under the first closed-set protocol"
-    )
-    views: Annotated[int, Ge(1)] | None = setting(
-        None, "views of a video; none: as under the first closed-set protocol"
-    )
-    rows: list[Name] = setting([], "rows that are profiled; none: all")
+    frames: Count | None = setting(None, "frames of a view; none: as under the first closed-set protocol")
+    views: Few | None = setting(None, "views of a video; none: as under the first closed-set protocol")
+    rows: Annotated[list[Name], Distinct] = setting([], "rows that are profiled; none: all")
 
     @property
     def measurement(self) -> Measurement:
@@ -98,18 +89,18 @@ class Report(_Declared):
 
     join: str | None = setting(None, "axis along which points of the trade-off plot are joined")
     reference: Name | None = setting(None, "row drawn as the reference point")
-    experts: list[Name] = setting([], "rows whose experts are evaluated and compared one by one")
+    experts: Annotated[list[Name], Distinct] = setting([], "rows whose experts are evaluated and compared one by one")
     feature: Literal["t", "z", "last_ffn_branch"] = setting(
         "t",
         "feature that the similarity heatmap compares: `t` temporal feature, `z` video embedding, "
         "`last_ffn_branch` what the last expert layer adds (MoTE, Fig. 7)",
     )
-    maps: Annotated[int, Ge(0)] = setting(
+    maps: Annotated[int, Ge(0), Le(1000)] = setting(
         0, "number of videos for which the page shows what each expert looks at (MoTE, Fig. 6)"
     )
     experts_protocol: Name | None = setting(None, "protocol whose videos the similarity heatmap uses")
     published: list[Published] = setting([], "published numbers that belong to the rows")
-    compare: list[tuple[Name, Name]] = setting(
+    compare: Annotated[list[Annotated[tuple[Name, Name], Distinct]], Distinct] = setting(
         [], "pairs of rows that are tested against each other, also class by class"
     )
     profile: Profile | None = setting(None, "costs of the rows; `{}` measures with all defaults, none does not measure")
@@ -130,7 +121,7 @@ class SuiteFile(_Declared):
         "comparison; some methods have more",
     )
     world: str | None = setting(None, "world that replaces data, backbone and schedule: `glyphs` (docs/glyph_world.md)")
-    seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1), AfterValidator(_distinct)] = setting(
+    seeds: Annotated[list[Seed], MinLen(1), MaxLen(10_000), Distinct] = setting(
         [0], "seeds of the trainings; each row is trained once for each"
     )
     datasets: dict[Name, Settings] = setting({}, "own datasets, and places of the public ones")

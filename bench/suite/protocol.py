@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bench.core.identity import Identified, setting
+from bench.core.identity import Distinct, Identified, setting
 from bench.video.views import TestViews
 
 Role = Literal["closed-set", "zero-shot", "base", "novel"]
@@ -53,9 +53,11 @@ class Protocol(Scoring):
     )
     dataset: str = Field(description="dataset that is measured")
     split: str = setting("test", "split that is measured")
-    over: tuple[Part, ...] = setting((), "parts whose mean is the number, e.g. three official splits")
+    over: Annotated[tuple[Part, ...], Distinct] = setting(
+        (), "parts whose mean is the number, e.g. three official splits"
+    )
     labels: str = setting("", "label variant: another spelling of the class names")
-    vocabulary: tuple[str, ...] = setting(
+    vocabulary: Annotated[tuple[str, ...], Distinct] = setting(
         (), "other datasets whose class names are candidates as well (MoTE, Sec. 3.4)"
     )
     templates: str = setting("mote28", "prompt templates of the candidate class texts (bench/assets/templates.yaml)")

@@ -5,15 +5,14 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from bench.core.identity import Identified, setting
+from bench.core.identity import Count, Few, Identified, Seed, setting
 from bench.video.views import TrainViews
 
 Rate = Annotated[float, Ge(0)]
 Decay = Annotated[float, Ge(0), Lt(1)]
-Count = Annotated[int, Ge(1)]
 
 
 class Execution(BaseModel):
@@ -21,7 +20,7 @@ class Execution(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    processes: Count = setting(1, "processes of the training, one device each; every batch is divided among them")
+    processes: Few = setting(1, "processes of the training, one device each; every batch is divided among them")
     accumulate: Count = setting(1, "parts of a process's share of a batch, computed one after another to save memory")
     checkpointing: bool = setting(False, "compute the tower's activations again in the backward pass, to save memory")
 
@@ -39,7 +38,7 @@ class Training(Identified):
 
     views: TrainViews = setting(TrainViews(), "frames and pixels of a training video")
     batch: Count = setting(144, "videos of an optimiser step, over all processes (MoTE, paper)")
-    epochs: Annotated[float, Gt(0)] = setting(30, "length of the training, in epochs (MoTE, Sec. 4.1)")
+    epochs: Annotated[float, Gt(0), Le(1e6)] = setting(30, "length of the training, in epochs (MoTE, Sec. 4.1)")
     warmup_epochs: Rate = setting(5, "length of the warm-up of the rates, in epochs (MoTE, Sec. 4.1)")
     schedule: Literal["mote", "vifi"] = setting(
         "mote",
@@ -74,9 +73,7 @@ class Recipe(Training, Execution):
         "all", "classes that are trained on; `base` is the half with more training videos (ViFi-CLIP, base to novel)"
     )
     shots: Count | None = setting(None, "videos of each class, drawn (few-shot); none: all")
-    draw: Annotated[int, Ge(0)] | Literal["trial"] = setting(
-        "trial", "seed of the draw of the shots; `trial`: that of the training"
-    )
+    draw: Seed | Literal["trial"] = setting("trial", "seed of the draw of the shots; `trial`: that of the training")
     repeat: bool = setting(
         False, "repeat the drawn shots until an epoch is as long as one of the whole list (MoTE, Text4Vis)"
     )

@@ -16,7 +16,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
 from bench.core.errors import UserError, unknown
@@ -111,14 +110,7 @@ def _override(data: Settings, text: str) -> tuple[str, KeyPath]:
     dotted, equals, value = text.partition("=")
     if not equals or not dotted:
         raise UserError("an override is written key=value", where=f"override {text}", hint="e.g. recipe.epochs=5")
-    try:
-        parsed = load_value(value)
-    except yaml.YAMLError as error:
-        raise UserError("the value is not valid YAML", where=f"override {text}") from error
-    except UserError as error:
-        raise error.at(f"override {text}") from error
-    path = _set(data, dotted, parsed)
-    return text, path
+    return text, _set(data, dotted, load_value(value, f"override {text}"))
 
 
 def _set(data: Settings, dotted: str, value: Any) -> KeyPath:

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
-from bench.core.identity import setting
+from bench.core.identity import Count, setting
 from bench.store.records import KINDS
 
 # Options that the launcher sets itself, or that would keep it from learning the job's number.
@@ -105,7 +105,6 @@ def _one_of(*names: str) -> GetPydanticSchema:
 
 Word = Annotated[str, StringConstraints(pattern=r"^\S+$")]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\r\n]+$")]
-Count = Annotated[int, Ge(1)]
 Minutes = Annotated[int, BeforeValidator(_minutes, json_schema_input_type=str | int), Ge(0)]
 Megabytes = Annotated[int, BeforeValidator(_megabytes, json_schema_input_type=str | int), Ge(1)]
 Option = Annotated[str, AfterValidator(_option)]
@@ -121,7 +120,7 @@ class Resources(BaseModel):
     account: Word | None = setting(None, "account that the job is charged to")
     qos: Word | None = setting(None, "quality of service")
     constraint: Word | None = setting(None, "features that a node must have: a100|h100")
-    gpus: Annotated[int, Ge(0)] | None = setting(
+    gpus: Annotated[int, Ge(0), Le(1000)] | None = setting(
         None, "GPUs of a task; a training has recipe.processes tasks, all else one"
     )
     cpus: Count | None = setting(None, "CPUs of a task")

@@ -7,24 +7,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from pydantic import model_validator
 
-from bench.core.identity import Identified, setting
+from bench.core.identity import Count, Few, Identified, setting
 
-Positive = Annotated[int, Ge(1)]
-Resize = Positive | tuple[Positive, Positive]
+Pixels = Annotated[int, Ge(1), Le(10_000)]
+Resize = Pixels | tuple[Pixels, Pixels]
 
 
 class _Views(Identified):
-    frames: Positive = setting(8, "frames of a clip, T")
+    frames: Few = setting(8, "frames of a clip, T")
     resize: Resize
-    size: Positive
+    size: Pixels
     decoder: str = setting("decord", "video decoder: `decord`, `pyav`, `torchcodec`, or `module:Class`")
     normalise: Literal["model", "imagenet"] = setting(
         "model", "channel statistics: those of the CLIP weights, or ImageNet's (X-CLIP, ViFi-CLIP)"
     )
-    stride: Positive = setting(16, "strided sampler: distance of two frames of a clip, in frames of the video")
+    stride: Count = setting(16, "strided sampler: distance of two frames of a clip, in frames of the video")
     rate: Annotated[float, Gt(0)] | None = setting(
         None, "strided sampler: frames per second that `stride` is meant for; none: those of each video"
     )
@@ -45,7 +45,7 @@ class TestViews(_Views):
 
     __test__ = False
 
-    clips: Positive = setting(1, "clips of a video, at different times")
+    clips: Few = setting(1, "clips of a video, at different times")
     crops: Literal[1, 3, 5, 10] = setting(
         1, "crops of a clip: centre; three; corners and centre; these five and their mirror images"
     )
@@ -68,7 +68,7 @@ class TestViews(_Views):
         "length of the short side in pixels, or [height, width] whatever the video's proportions; left out in a "
         "suite, the default is scaled to the backbone's input size",
     )
-    size: Positive = setting(
+    size: Pixels = setting(
         224, "side of the square crop in pixels; left out in a suite, it is the backbone's input size"
     )
 
@@ -101,10 +101,10 @@ class TrainViews(_Views):
         "length of the short side in pixels, or [height, width] whatever the video's proportions; left out in a "
         "suite, the default is scaled to the backbone's input size",
     )
-    size: Positive = setting(
+    size: Pixels = setting(
         224, "side of the square crop in pixels; left out in a suite, it is the backbone's input size"
     )
-    copies: Annotated[int, Ge(0)] = setting(
+    copies: Annotated[int, Ge(0), Le(1000)] = setting(
         0, "fixed views of each video, which trials with a frozen tower share; 0: fresh ones always"
     )
 

@@ -7,11 +7,12 @@ taken). The head is Text4Vis' (github.com/whwu95/Text4Vis, MIT licence).
 
 from __future__ import annotations
 
+from bench.core.identity import Few
 from bench.models.backbones import Backbone
 from methods import settings
 from methods.costs import TEMPORAL_PATHS, Costs, refuse_frames_without_position, temporal
 from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset, tuned
-from methods.settings import Count, Inference
+from methods.settings import Inference
 
 
 class Config(settings.Config):
@@ -19,7 +20,7 @@ class Config(settings.Config):
 
     head_paths = TEMPORAL_PATHS
 
-    layers: Count = 4
+    layers: Few = 4
     """temporal layers; 4 as MoTE's ViT-B/16, the published dense row has 6 (MoTE, Fig. 1b; official configs)"""
 
     def fits(self, backbone: Backbone, frames: int) -> None:

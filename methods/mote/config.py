@@ -14,11 +14,12 @@ from typing import Annotated, Literal, Self
 from annotated_types import Ge, Gt
 from pydantic import model_validator
 
+from bench.core.identity import Count, Few, Seed
 from bench.models.backbones import Backbone
 from methods import settings
 from methods.costs import EXPANSION, TEMPORAL_PATHS, Cost, Costs, linear, refuse_frames_without_position, temporal
 from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset, tuned
-from methods.settings import Count, Finite, Weight, each_expert, refuse_missing_expert
+from methods.settings import Finite, Weight, each_expert, refuse_missing_expert
 
 
 class Inference(settings.Inference):
@@ -29,7 +30,7 @@ class Inference(settings.Inference):
     aggregation: Literal["merge", "ensemble", "random_routing"] = "merge"
     """how experts combine: one network of mean weights (merge, published); one pass per expert and the mean of their
     cosines (ensemble); one expert per layer, drawn once with the odds of training (random_routing) (MoTE, Table 2c)"""
-    routing_seed: Annotated[int, Ge(0)] = 0
+    routing_seed: Seed = 0
     """seed of random_routing's draw; an axis over it shows the spread (this project)"""
     expert: Annotated[int, Ge(0)] | None = None
     """use this expert, counted from 0, in every layer instead of merging (MoTE, Fig. 3)"""
@@ -70,9 +71,9 @@ class Config(settings.Config):
         "temperature": {"wmr_region": ("region",)},
     }
 
-    layers: Count = 4
+    layers: Few = 4
     """temporal layers; 4 for ViT-B/16, 6 for ViT-L/14 (MoTE, official configs)"""
-    num_experts: Count = 4
+    num_experts: Few = 4
     """experts per layer, N (MoTE, Table 2b)"""
     expert_design: Literal["ffn", "up_down", "up", "down"] = "ffn"
     """form of an expert: a whole feed-forward network; its up- and its down-projection, each with a draw of its own

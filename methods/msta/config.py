@@ -17,11 +17,12 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Ge, Le
 from pydantic import model_validator
 
+from bench.core.identity import Count
 from bench.models.backbones import Backbone
 from methods import settings
 from methods.costs import Cost, feed_forward, linear
 from methods.presets import Preset
-from methods.settings import Count, Inference, Weight
+from methods.settings import Inference, Weight
 
 __all__ = ["Config", "Inference"]
 

@@ -16,11 +16,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import StringConstraints, model_validator
 
+from bench.core.identity import Count, Few
 from bench.models.backbones import Backbone
 from methods import costs
 from methods.dense_temporal import config as dense
 from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset, tuned
-from methods.settings import Count, Inference
+from methods.settings import Inference
 
 LAYERED = ("transf", "transf_cls")
 LEARNT = (*LAYERED, "conv1d", "lstm")
@@ -48,7 +49,7 @@ class Config(dense.Config):
         "context": {"classifier": ("coop",), "context_start": ("",)},  # whose words are counted instead
     }
 
-    layers: Count = 6
+    layers: Few = 6
     """temporal layers of transf and transf_cls; 6 for every backbone (Text4Vis, official code)"""
     head: Literal["none", "transf", "transf_cls", "conv1d", "lstm", "shift"] = "transf"
     """module behind the tower: none, for the mean over frames; the temporal transformer (transf); a transformer read

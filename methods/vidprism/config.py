@@ -11,14 +11,15 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, MaxLen, MinLen
 from pydantic import model_validator
 
+from bench.core.identity import Count, Few
 from bench.models.backbones import Backbone
 from methods import settings
 from methods.costs import Cost, Costs, attention, feed_forward, linear, norm, product, table, total
 from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset, tuned
-from methods.settings import Count, Finite, Fraction, Weight, each_expert, refuse_missing_expert
+from methods.settings import Finite, Fraction, Weight, each_expert, refuse_missing_expert
 
 Positive = Annotated[Finite, Gt(0)]
 
@@ -49,7 +50,7 @@ class Config(settings.Config):
     }
     needs = {"keep": {"aggregation": ("guided",)}, "freeze_blocks": {"tower": ("tuned",)}}
 
-    rates: Annotated[tuple[Count, ...], MinLen(1)] = (2, 4, 8, 16)
+    rates: Annotated[tuple[Count, ...], MinLen(1), MaxLen(100)] = (2, 4, 8, 16)
     """frames per window of each expert's stream, ascending; 2, 4, 8, 16 for 32 frames, 2, 4, 8 for 8 frames (VidPrism,
     official configs; 8 frames: notes on the paper)"""
     slow_rate: Count = 8
@@ -82,13 +83,13 @@ class Config(settings.Config):
     """D over the inner width of a pair's scoring network (VidPrism, official code)"""
     sources: Literal["last", "sum"] = "last"
     """of sources that pass: the last one (last: VidPrism, official code), or their sum (sum: notes on the paper)"""
-    kernel: Count = 5
+    kernel: Few = 5
     """width in tokens of the strided convolutions from fast to slow, odd (VidPrism, official code)"""
 
     # --- experts and read-out ---
-    heads: Count = 4
+    heads: Few = 4
     """attention heads of experts and read-out (VidPrism, official code)"""
-    expansion: Count = 2
+    expansion: Few = 2
     """inner width of an expert's feed-forward network over D (VidPrism, official code)"""
     readout: Literal["query", "average", "linear", "mlp"] = "query"
     """pooling of tokens into one vector: attention of one learnt query; their mean; weights by a linear layer or by a

@@ -245,7 +245,7 @@ def test_a_profile_that_is_asked_for_must_exist(tmp_path: Path, monkeypatch: pyt
         ("setup: []\nparalel: 3\n", ["site.yaml:2: paralel", "did you mean 'parallel'?"]),
         ("resources:\n  trian: {gpus: 1}\n", ["site.yaml:2: resources.trian", "did you mean 'train'?"]),
         ("signal: 5\n", ["site.yaml:1: signal", "greater than or equal to 10"]),
-        ("setup: module load cuda\n", ["site.yaml:1: setup", "valid list"]),
+        ("setup: module load cuda\n", ["site.yaml:1: setup", "a list"]),
         ("pack: soon\n", ["site.yaml:1: pack", "'soon' is not a time"]),
         ("attempts: 1\nattempts: 2\n", ["site.yaml:2", "appears twice"]),
     ],
