@@ -8,7 +8,7 @@ import typer
 
 from bench.commands import checkpoints, data, launches, profile, store, suites
 from bench.commands.options import warn
-from bench.core.errors import UserError
+from bench.core.errors import UserError, fault_of_machine
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,5 +49,10 @@ def main(arguments: list[str]) -> int:
         return int(end.code or 0)
     except UserError as error:
         warn(f"error: {error}", "bold red")
+        return 2
+    except OSError as error:
+        if (fault := fault_of_machine(error)) is None:
+            raise
+        warn(f"error: {fault}", "bold red")
         return 2
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from bench.commands.display import bars
+from bench.core.errors import UserError, refuse_all
 from bench.graph.build import Graph, build_graph
 from bench.published.pairing import pairs
 from bench.store.provenance import Provenance
@@ -57,14 +58,26 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
 
 
 def open_suite(
-    name: str, overrides: list[str] | None, cache: Path | None, plugins: list[str] | None
+    name: str,
+    overrides: list[str] | None,
+    cache: Path | None,
+    plugins: list[str] | None,
+    wrong: Callable[[Suite | None], Iterable[UserError]] = lambda suite: (),
 ) -> tuple[Suite, Graph]:
-    """Read a suite and build its graph, with a progress bar for datasets that are read for the first time."""
+    """Read a suite and build its graph, with a progress bar for datasets that are read for the first time.
+
+    Raises one UserError for all that is `wrong` with it, or with the command if the suite itself cannot be read.
+    """
     use_plugins(plugins or ())
     if cache is not None:
         os.environ["VTB_CACHE"] = str(cache)
     gc.disable()  # thousands of small objects all stay alive; collecting takes half of a large plan's time
-    suite = load_suite(suite_path(name), tuple(overrides or ()))
+    try:
+        suite = load_suite(suite_path(name), tuple(overrides or ()))
+    except UserError as error:
+        refuse_all([error, *wrong(None)])
+        raise
+    refuse_all([*suite.problems, *wrong(suite)])
     pairs(suite)  # refuses a selector of published numbers that finds none
     for note in suite.renamed:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)

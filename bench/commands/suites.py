@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +12,7 @@ import typer
 from rich.table import Column, Table
 
 from bench.checkpoints.imported import refuse_unimported
+from bench.commands.checks import too_few_devices, unusable_device, unusable_options
 from bench.commands.display import clock, counted, summary, watching
 from bench.commands.finalizer import finalize
 from bench.commands.options import (
@@ -29,7 +30,7 @@ from bench.commands.options import (
     warn,
     write_suite_report,
 )
-from bench.core.errors import UserError
+from bench.core.errors import UserError, refuse_all
 from bench.data.datasets import Dataset, datasets
 from bench.graph.build import Graph
 from bench.graph.plan import Plan, cache_frames, default_jobs, estimate, make_plan, measured_rates
@@ -47,6 +48,8 @@ from bench.suite.resolve import SUITES, load_suite, suite_path
 from bench.suite.trial import Suite
 from methods.registry import methods, use_plugins
 
+SHOWN = 10  # titles of stages that failed alike
+
 
 def run(
     suite: SuiteName,
@@ -55,18 +58,19 @@ def run(
     cache: CachePath = None,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", min=0, help="stages at once; 0 = in this process (default: cores, at most 8)"),
+        typer.Option("--jobs", min=0, max=1000, help="stages at once; 0 = in this process (default: cores, at most 8)"),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...; auto: cuda if there is one")] = "auto",
-    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of a stage")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, max=1000, help="CPU threads of a stage")] = 1,
     workers: Annotated[
-        int, typer.Option("--workers", min=0, help="decoding processes of a stage; 0 = in the stage")
+        int, typer.Option("--workers", min=0, max=1000, help="decoding processes of a stage; 0 = in the stage")
     ] = 1,
     frame_cache: Annotated[
-        float, typer.Option("--frame-cache", min=0, help="GB of decoded frames to keep; 0 = none")
+        float, typer.Option("--frame-cache", min=0, max=1e6, help="GB of decoded frames to keep; 0 = none")
     ] = 10.0,
     checkpoint_seconds: Annotated[
-        float, typer.Option("--checkpoint-seconds", min=0, help="seconds between two checkpoints of a training")
+        float,
+        typer.Option("--checkpoint-seconds", min=0, max=1e6, help="seconds between two checkpoints of a training"),
     ] = 60.0,
     tensorboard: Annotated[
         str, typer.Option("--tensorboard", metavar="FOLDER", help="folder for event files of trainings")
@@ -90,7 +94,24 @@ def run(
     started = time.monotonic()
     if dry_run and on == "local":
         raise UserError("needs --on slurm", where="--dry-run", hint="`plan` shows the stages to run on this machine")
-    declared, graph = open_suite(suite, overrides, cache, plugin)
+    compute = Compute(
+        device,
+        threads,
+        workers,
+        frame_cache_gb=frame_cache,
+        checkpoint_seconds=checkpoint_seconds,
+        tensorboard=tensorboard,
+        wandb=wandb,
+    )
+
+    def wrong(declared: Suite | None) -> Iterator[UserError]:
+        yield from unusable_options(compute, store, on == "local")
+        if declared is not None and on == "local":
+            yield from too_few_devices(declared.trials, device)
+            if profile := declared.file.report.profile:
+                yield from unusable_device(profile.device, declared.where(("report", "profile", "device")), here=True)
+
+    declared, graph = open_suite(suite, overrides, cache, plugin, wrong)
     records, origin = Store(store.resolve() if on == "slurm" else store), provenance()
     made = make_plan(graph, records)
     _show_plan(made, declared, graph)
@@ -100,15 +121,6 @@ def run(
     failed = 0
     if todo:
         slots = default_jobs() if jobs is None else jobs
-        compute = Compute(
-            device,
-            threads,
-            workers,
-            frame_cache_gb=frame_cache,
-            checkpoint_seconds=checkpoint_seconds,
-            tensorboard=tensorboard,
-            wandb=wandb,
-        )
         seconds = estimate(todo, measured_rates(records))
         stages = [PlannedStage.of(stage, each) for stage, each in zip(todo, seconds, strict=True)]
         about = {
@@ -208,11 +220,14 @@ def _show_plan(plan: Plan, suite: Suite, graph: Graph) -> None:
 
 
 def _refuse_missing_data(plan: Plan, graph: Graph) -> None:
-    """Raise UserError for the first dataset, or file of a recipe, that is missing."""
-    for name, reason in plan.missing_data.items():
-        if name not in graph.datasets:
-            raise UserError(reason, where="recipe")
-        raise UserError(reason, where=f"dataset '{name}'", hint="see docs/add_a_dataset.md")
+    """Raise UserError for the datasets, and files of recipes, that are missing."""
+    hint = "see docs/add_a_dataset.md"
+    refuse_all(
+        UserError(reason, where=f"dataset '{name}'", hint=hint)
+        if name in graph.datasets
+        else UserError(reason, where="recipe")
+        for name, reason in plan.missing_data.items()
+    )
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -239,12 +254,22 @@ def _on_this_machine(launch: Launch, graph: Graph, compute: Compute, slots: int)
         launch.end("cancelled")
         raise
     blocked = [stage.identity for stage in run.blocked]
-    launch.end("incomplete" if run.failed or blocked else "complete", run.failed, blocked)
-    for identity, reason in run.failed.items():
-        warn(f"failed: {graph.stages[identity].title}\n{reason}", "red")
+    for reason, titles in _alike(run.failed, graph).items():
+        more = f" and {len(titles) - SHOWN} more" if len(titles) > SHOWN else ""
+        several = f"{len(titles)} stages failed alike" if len(titles) > 1 else "failed"
+        warn(f"{several}: {', '.join(titles[:SHOWN])}{more}\n{reason}", "red")
     if blocked:
         warn(f"{len(blocked)} stages were not started because an input failed.", "red")
+    launch.end("incomplete" if run.failed or blocked else "complete", run.failed, blocked)
     return len(run.failed) + len(blocked)
+
+
+def _alike(failed: dict[str, str], graph: Graph) -> dict[str, list[str]]:
+    """Reason -> titles of the stages that failed for it."""
+    found: dict[str, list[str]] = {}
+    for identity, reason in failed.items():
+        found.setdefault(reason, []).append(graph.stages[identity].title)
+    return found
 
 
 def _follow(launch: Launch) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+MOST = 20  # mistakes in one message
 
 
 class UserError(Exception):
@@ -40,6 +44,34 @@ def unknown(kind: str, name: str, allowed: Iterable[str], *, where: str = "") ->
     close = get_close_matches(name, options, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'?" if close else ""
     return UserError(f"unknown {kind} '{name}'", where=where, allowed=options, hint=hint)
+
+
+def refuse_all(errors: Iterable[UserError]) -> None:
+    """Raise one error that says all of these, if there are any."""
+    found = list({str(error): error for error in errors}.values())
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        more = [f"and {len(found) - MOST} more"] if len(found) > MOST else []
+        raise UserError("\n".join([f"{len(found)} mistakes", *map(str, found[:MOST]), *more]))
+
+
+# Faults of a machine, not of the program: full or read-only disks, missing rights, paths that cannot be.
+_OF_MACHINES = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
+        *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENOMEM),
+    }
+)
+
+
+def fault_of_machine(error: Exception) -> str | None:
+    """What the machine refused, in one line; None for an error that may be the program's."""
+    full = os.strerror(errno.ENOSPC)
+    if not isinstance(error, OSError):
+        return full if full in str(error) else None  # as libraries tell it
+    reason = error.strerror or str(error)
+    return None if error.errno not in _OF_MACHINES else f"{error.filename}: {reason}" if error.filename else reason
 
 
 class Interrupted(Exception):

@@ -115,6 +115,7 @@ def submitit_parameters(resources: Resources, tasks: int, name: str, site: Site)
         "array_parallelism": site.parallel or sys.maxsize,
         "setup": list(site.setup),
         # Since 22.05 srun no longer takes the CPUs of a task from sbatch, and would bind each task to one.
+        "wckey": None,  # submitit's own, which a cluster may refuse
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}"],
         "additional_parameters": {"requeue": True, **reservation, **extra},
         "stderr_to_stdout": False,

@@ -7,6 +7,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -14,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.core.errors import Interrupted, StageError
+from bench.core.errors import Interrupted, StageError, fault_of_machine
 from bench.core.identity import source_hashes
 from bench.graph.stage import CARRIERS, Stage, as_json, stage_source
 from bench.models.weights import tagged
@@ -70,8 +71,9 @@ def execute(
         raise
     except Exception as error:
         final = getattr(error, "final", False)
-        reason = str(error) if final else traceback.format_exc()
-        store.log("failure", *order.key, title=order.title, reason=reason, final=final)
+        reason = str(error) if final else fault_of_machine(error) or traceback.format_exc()
+        with suppress(OSError):  # the store may be what is full
+            store.log("failure", *order.key, title=order.title, reason=reason, final=final)
         return reason
     finally:
         store.report_progress(*order.key, None)

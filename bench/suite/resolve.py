@@ -12,13 +12,16 @@ import json
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
+from functools import cache
+from importlib.util import find_spec
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from bench.core.errors import UserError, unknown
+from bench.core.errors import UserError, refuse_all, unknown
 from bench.data.datasets import Dataset, dataset, declared_fields
 from bench.models.backbones import backbone
 from bench.models.prompts import TEMPLATES
@@ -30,10 +33,14 @@ from bench.suite.trial import DEFAULT_BACKBONE, Suite, Trial, with_size
 from bench.suite.worlds import expanded
 from bench.suite.yaml_lines import KeyPath, Where, load_value, load_yaml, validate
 from bench.video.decoders import known_decoder
+from bench.video.views import TestViews, TrainViews
 from methods.registry import method
 from methods.settings import Config
 
 SUITES = Path(__file__).parents[2] / "suites"
+MOST_TRIALS = 1_000_000  # their plan takes minutes and gigabytes
+LONGEST_NAME = 100  # of a suite; folders and jobs are named after it
+PACKAGES = {"pyav": "av"}  # decoder -> its module, where the two differ
 PARTS = ("config", "inference", "recipe", "protocol", "protocols")
 RENAMED = {"start": "init_from"}  # keys of rows: earlier name -> present one
 
@@ -43,6 +50,8 @@ def suite_path(name: str) -> Path:
     for candidate in (Path(name), SUITES / f"{name}.yaml"):
         if candidate.is_file():
             return candidate
+    if Path(name).exists():
+        raise UserError("not a regular file", where=name, hint="a suite is a YAML file")
     if "/" in name or name.endswith((".yaml", ".yml")):
         raise UserError("no such suite file", where=name)
     raise unknown("suite", name, (path.stem for path in SUITES.glob("*.yaml")))
@@ -54,6 +63,10 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
     Paths in it are relative to `folder`, which is that of the file unless this is a copy. Published numbers that it
     selects are looked up by `bench.published.pairing.pairs`.
     """
+    if len(path.stem) > LONGEST_NAME:
+        raise UserError(
+            f"the name of the suite has {len(path.stem)} characters", where=str(path), allowed=[f"up to {LONGEST_NAME}"]
+        )
     data, lines = load_yaml(path)
     changed: list[tuple[str, KeyPath]] = []
 
@@ -79,7 +92,11 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
     declared = {name: _declared(name, folder, settings, where) for name, settings in file.datasets.items()}
     suite = Suite(path.stem, file, declared, _axis_names(file, where), (), where, tuple(renamed))
     _check_report(suite, where)
-    return replace(suite, trials=tuple(_trials(suite, where)))
+    resolve = _Resolver(suite, where)
+    trials = tuple(_trials(resolve))
+    if resolve.misfits:
+        refuse_all([*resolve.misfits, *resolve.problems])
+    return replace(suite, trials=trials, problems=tuple(resolve.problems))
 
 
 def _declared(name: str, folder: Path, settings: Settings, where: Where) -> Dataset:
@@ -167,15 +184,32 @@ def _check_report(suite: Suite, where: Where) -> None:
                 raise unknown("protocol", report.experts_protocol, known, where=where(("report", "experts_protocol")))
 
 
-def _trials(suite: Suite, where: Where) -> Iterator[Trial]:
-    resolve = _Resolver(suite, where)
+def _trials(resolve: _Resolver) -> Iterator[Trial]:
+    suite, where = resolve.suite, resolve.where
     made: dict[str, list[Trial]] = {}
+    axes_of = {row_id: {**suite.file.axes, **row.axes} for row_id, row in suite.file.rows.items()}
+    counts = {row_id: len(suite.file.seeds) * prod(map(len, axes.values())) for row_id, axes in axes_of.items()}
+    if (count := sum(counts.values())) > MOST_TRIALS:
+        place = where(("rows", max(counts, key=lambda row_id: counts[row_id])))
+        raise UserError(f"the suite has {count:,} trials", where=place, allowed=[f"up to {MOST_TRIALS:,}"])
     for row_id, row in suite.file.rows.items():
-        axes = {**suite.file.axes, **row.axes}
+        axes = axes_of[row_id]
+        # In another world points may fall together; and a row may not be measured where its points differ.
+        distinct = not suite.file.world and not (
+            row.protocols and any(changes_protocols(*axis) for axis in axes.items())
+        )
+        points: dict[object, Trial] = {}
         for chosen in product(*(_values(axis) for axis in axes.values())):
             point = tuple((path.rpartition(".")[2], label) for path, (label, _) in zip(axes, chosen, strict=True))
             changes = [(path, value) for path, (_, value) in zip(axes, chosen, strict=True)]
             trial = resolve.trial(row_id, row, point, changes)
+            other = points.setdefault((trial.config, trial.inference, trial.recipe, trial.protocols), trial)
+            if distinct and other is not trial:
+                place = where(("rows", row_id, "axes") if row.axes else ("axes",))
+                raise UserError(
+                    f"'{other.row_at(dict(other.point))}' and '{trial.row_at(dict(trial.point))}' are one trial",
+                    where=place,
+                )
             several = trial.config.trains and not trial.recipe.imported
             seeds = suite.file.seeds if several else suite.file.seeds[:1]
             for seed in seeds:
@@ -224,6 +258,8 @@ class _Resolver:
         self.seen: dict[str, Any] = {}
         self.axis_of: dict[str, KeyPath] = {}  # field changed by an axis -> where the axis is declared
         self.protocols = {name: self._started(name, own) for name, own in suite.file.protocols.items()}
+        self.misfits: list[UserError] = []  # mistakes that leave the rest of the suite readable
+        self.problems: list[UserError] = []  # reasons why nothing can run
         self.known_data: set[tuple[str, str, str, str]] = set()
 
     def _started(self, name: str, own: Settings) -> Settings:
@@ -256,7 +292,7 @@ class _Resolver:
             raise UserError(str(error), where=self.where(("rows", row_id, "inference"))) from error
         recipe = self._recipe(row_id, row, parts["recipe"])
         if config.trains and not recipe.imported:
-            self._fits(row_id, config, recipe.backbone, recipe.views.frames)
+            self._fits(row_id, config, recipe.backbone, recipe.views, ("recipe",))
         if config.texts_inside and recipe.class_features:
             raise UserError(
                 f"row '{row_id}' adapts the text tower, which recipe.class_features takes the place of",
@@ -335,7 +371,7 @@ class _Resolver:
         protocol: Protocol = self._one(Protocol, with_size(data, recipe.backbone, 1.0, self.where(place)), place)
         for part in protocol.parts().values():
             self._known_data(part.dataset, part.split, part.labels, part.classes, place, "dataset")
-        self._fits(row_id, config, recipe.backbone, protocol.views.frames)
+        self._fits(row_id, config, recipe.backbone, protocol.views, place)
         for other in protocol.vocabulary:
             dataset(other, self.suite.datasets, where=self._place((*place, "vocabulary")))
         self._known_names(protocol.templates, protocol.views.decoder, place)
@@ -353,11 +389,18 @@ class _Resolver:
             )
         return protocol
 
-    def _fits(self, row_id: str, config: Config, backbone_name: str, frames: int) -> None:
+    def _fits(
+        self, row_id: str, config: Config, backbone_name: str, views: TestViews | TrainViews, place: KeyPath
+    ) -> None:
+        tower = backbone(backbone_name)
         try:
-            config.fits(backbone(backbone_name), frames)
+            config.fits(tower, views.frames)
         except ValueError as error:
-            raise UserError(str(error), where=self.where(("rows", row_id))) from error
+            self.misfits.append(UserError(str(error), where=self.where(("rows", row_id))))
+        if views.size != tower.image_size:
+            what = f"row '{row_id}' has the tower {backbone_name}, which takes no pictures of {views.size} pixels"
+            where, hint = self._place((*place, "views", "size")), "leave `size` and `resize` out"
+            self.problems.append(UserError(what, where=where, allowed=[tower.image_size], hint=hint))
 
     def _known_data(
         self, name: str, split: str, labels: str, classes: str, place: KeyPath, key: str, at: str = "split"
@@ -385,6 +428,18 @@ class _Resolver:
             known_decoder(decoder)
         except UserError as error:
             raise error.at(self._place((*place, "views", "decoder"))) from error
+        if reason := _unimportable(PACKAGES.get(decoder, decoder.partition(":")[0])):
+            what, where = f"the decoder {decoder} cannot be used: {reason}", self._place((*place, "views", "decoder"))
+            self.problems.append(UserError(what, where=where))
+
+
+@cache
+def _unimportable(module: str) -> str:
+    """The reason why a module cannot be imported, as far as that is known before; "" if it can."""
+    try:
+        return "" if find_spec(module) else f"there is no module {module}"
+    except (Exception, SystemExit) as error:  # importing the packages around it runs their code
+        return f"{type(error).__name__}: {error}"
 
 
 def changes_protocols(path: str, axis: Axis) -> bool:

@@ -67,6 +67,7 @@ class Suite:
     trials: tuple[Trial, ...]
     where: Where  # the place of a key path, for errors
     renamed: tuple[str, ...] = ()  # notes about keys that the file calls by an earlier name
+    problems: tuple[UserError, ...] = ()  # reasons why it cannot run
 
     @property
     def columns(self) -> dict[str, Protocol]:

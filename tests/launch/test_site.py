@@ -299,7 +299,6 @@ def test_what_is_asked_for_stands_in_the_text_that_sbatch_gets() -> None:
         "reservation=course",
         "signal=USR2@300",
         "time=1470",
-        "wckey=submitit",
     }
     assert lines.index("module load cuda") < next(n for n, line in enumerate(lines) if line.startswith("srun"))
     assert "--kill-on-bad-exit=1 --cpus-per-task=8 python job.py" in lines[-1]

@@ -1,0 +1,82 @@
+"""What is known to fail before a launch starts: devices, loggers and folders that are not there."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from math import isfinite
+from pathlib import Path
+
+from bench.core.errors import UserError
+from bench.core.files import cache_dir
+from bench.stages.work import Compute
+from bench.suite.trial import Trial
+
+DEVICES = ("auto", "cpu", "cuda", "cuda:1 ...", "mps")
+
+
+def unusable_options(compute: Compute, store: Path, here: bool) -> Iterator[UserError]:
+    """Options of a launch with which no stage could run. `here`: on this machine, whose devices count."""
+    yield from unusable_device(compute.device, "--device", here)
+    for option, value in (("--tensorboard", compute.tensorboard), ("--wandb", compute.wandb)):
+        if value and find_spec(option.strip("-")) is None:
+            package = option.strip("-")
+            yield UserError(f"the package {package} is not installed", where=option, hint=f"pip install {package}")
+    folders = {"--store": store, "--cache": cache_dir()}
+    if compute.tensorboard:
+        folders["--tensorboard"] = Path(compute.tensorboard)
+    for option, folder in folders.items():
+        if reason := _unwritable(folder):
+            yield UserError(reason, where=f"{option} {folder}")
+    for option, number in (
+        ("--frame-cache", compute.frame_cache_gb),
+        ("--checkpoint-seconds", compute.checkpoint_seconds),
+    ):
+        if not isfinite(number):
+            yield UserError(f"{number} is not a finite number", where=option)
+
+
+def unusable_device(device: str, where: str, here: bool) -> Iterator[UserError]:
+    """A device that cannot be. Only for a GPU of this machine torch is asked, which takes seconds to import."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,4})?", device):
+        hint = "a GPU is cuda, the second one cuda:1"
+        yield UserError(f"unknown device '{device}'", where=where, allowed=DEVICES, hint=hint)
+    elif here and device not in ("auto", "cpu"):
+        there = [
+            *(["mps"] if _has_mps() else []),
+            *(["cuda"] if _gpus() else []),
+            *(f"cuda:{n}" for n in range(_gpus())),
+        ]
+        if device not in there:
+            yield UserError(f"torch finds no device {device} here", where=where, allowed=["auto", "cpu", *there])
+
+
+def too_few_devices(trials: Iterable[Trial], device: str) -> Iterator[UserError]:
+    """Trainings of several processes on this machine, which need a GPU each if it has any."""
+    for processes in {trial.recipe.processes for trial in trials if trial.config.trains} - {1}:
+        if device not in ("cpu", "mps") and (device.startswith("cuda:") or 0 < _gpus() < processes):
+            what = f"{processes} processes of a training need a GPU each; the device is {device}, of {_gpus()}"
+            hint = "set recipe.accumulate in the place of recipe.processes"
+            yield UserError(what, where="recipe.processes", hint=hint)
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _has_mps() -> bool:
+    import torch
+
+    return torch.backends.mps.is_available()
+
+
+def _unwritable(folder: Path) -> str:
+    """The reason why nothing can be written to a folder, which may have to be made; "" if it can."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        return f"{there} is not a folder"
+    return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} cannot be written"
