@@ -13,6 +13,8 @@ from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from traceback import extract_tb
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from bench.core.errors import UserError, unknown
@@ -38,12 +40,26 @@ class Method:
         return f"{self.package}.config", f"{self.package}.model"
 
     @property
+    def declared(self) -> ModuleType:
+        """The module `config`. Raises UserError if that of another package cannot be imported or declares no method."""
+        if self.package in BUILT_IN.values():
+            return import_module(self.modules[0])
+        try:
+            module = import_module(self.modules[0])
+        except (Exception, SystemExit) as error:
+            raise _not_imported(self.package, error) from error
+        for name, base in (("Config", Config), ("Inference", Inference)):
+            if not (isinstance(own := getattr(module, name, None), type) and issubclass(own, base)):
+                raise UserError(f"has no class {name} that extends methods.settings.{name}", where=str(module.__file__))
+        return module
+
+    @property
     def config(self) -> type[Config]:
-        return import_module(self.modules[0]).Config  # type: ignore[no-any-return]
+        return self.declared.Config  # type: ignore[no-any-return]
 
     @property
     def inference(self) -> type[Inference]:
-        return import_module(self.modules[0]).Inference  # type: ignore[no-any-return]
+        return self.declared.Inference  # type: ignore[no-any-return]
 
     @property
     def model(self) -> type[Model]:
@@ -52,7 +68,7 @@ class Method:
     @property
     def summary(self) -> str:
         """First line of the method's description."""
-        return (import_module(self.modules[0]).__doc__ or "").strip().splitlines()[0]
+        return (self.declared.__doc__ or "").strip().partition("\n")[0]
 
 
 BUILT_IN = {name: f"methods.{name}" for name in ("clip_mean", "text4vis", "dense_temporal", "mote", "msta", "vidprism")}
@@ -78,9 +94,13 @@ def _importable(package: str) -> str:
     """Return the package. Raises UserError unless it exists and has the modules of a method."""
     for module in (package, f"{package}.config", f"{package}.model"):
         try:
-            found = find_spec(module)
-        except ModuleNotFoundError:
+            found = find_spec(module) if all(map(str.isidentifier, module.split("."))) else None
+        except ModuleNotFoundError as error:
+            if not f"{module}.".startswith(f"{error.name}."):  # it is there, and imports what is not
+                raise _not_imported(package, error) from error
             found = None
+        except (Exception, SystemExit) as error:  # the code of the packages around it has run
+            raise _not_imported(package, error) from error
         if found is None:
             raise UserError(
                 f"there is no module {module}",
@@ -88,6 +108,16 @@ def _importable(package: str) -> str:
                 hint="a method is a package with config.py and model.py that Python can import: docs/add_a_method.md",
             )
     return package
+
+
+def _not_imported(package: str, error: BaseException) -> UserError:
+    """The error for a package whose code raises or exits, at the line of its own code that did."""
+    part = os.sep + package.partition(".")[0]
+    own = [f"{frame.filename}:{frame.lineno}" for frame in extract_tb(error.__traceback__) if part in frame.filename]
+    if isinstance(error, SyntaxError):
+        own.append(f"{error.filename}:{error.lineno}")
+    reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return UserError(f"cannot be imported: {reason}", where=": ".join([f"plugin {package}", *own[-1:]]))
 
 
 def method(name: str, *, where: str = "") -> Method:

@@ -13,13 +13,13 @@ from bench.core.errors import UserError
 @contextmanager
 def refused(
     *named: object, where: str = "", allowed: Iterable[object] = (), hint: str = "", kind: type[Exception] = UserError
-) -> Iterator[None]:
+) -> Iterator[pytest.ExceptionInfo[Exception]]:
     """Asserts that the block raises `kind`: at `where`, with the names and values `named` in its message.
 
     Of a UserError `allowed` values and a part of the `hint` can be asked for as well.
     """
     with pytest.raises(kind) as caught:
-        yield
+        yield caught
     error = caught.value
     says(str(error), where, *named)
     if isinstance(error, UserError):

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from bench.core.errors import UserError
 from bench.core.files import cache_dir
+from bench.graph.stage import Stage
+from bench.models.weights import check_tag, random_seed, weights_file
 from bench.stages.work import Compute
 from bench.suite.trial import Trial
 
@@ -60,6 +62,19 @@ def too_few_devices(trials: Iterable[Trial], device: str) -> Iterator[UserError]
             what = f"{processes} processes of a training need a GPU each; the device is {device}, of {_gpus()}"
             hint = "set recipe.accumulate in the place of recipe.processes"
             yield UserError(what, where="recipe.processes", hint=hint)
+
+
+def unknown_weights(stages: Iterable[Stage]) -> Iterator[UserError]:
+    """Tags of weights that open_clip does not have; it is asked only if there are tags, because it imports torch."""
+    used = {
+        (stage.spec.get("backbone"), stage.context["pretrained"]) for stage in stages if "pretrained" in stage.context
+    }
+    for backbone, pretrained in sorted((str(name), own) for name, own in used if name):
+        if weights_file(backbone, pretrained) is None and random_seed(pretrained) is None:
+            try:
+                check_tag(backbone, pretrained)
+            except UserError as error:
+                yield error.at("recipe.pretrained")
 
 
 def _gpus() -> int:

@@ -12,7 +12,7 @@ import typer
 from rich.table import Column, Table
 
 from bench.checkpoints.imported import refuse_unimported
-from bench.commands.checks import too_few_devices, unusable_device, unusable_options
+from bench.commands.checks import too_few_devices, unknown_weights, unusable_device, unusable_options
 from bench.commands.display import clock, counted, summary, watching
 from bench.commands.finalizer import finalize
 from bench.commands.options import (
@@ -115,9 +115,9 @@ def run(
     records, origin = Store(store.resolve() if on == "slurm" else store), provenance()
     made = make_plan(graph, records)
     _show_plan(made, declared, graph)
-    _refuse_missing_data(made, graph)
-    refuse_unimported(graph.stages.values(), records)
     todo = [stage for stage in graph.stages.values() if not records.done(*stage.key)]
+    refuse_all([*_missing_data(made, graph), *unknown_weights(todo)])
+    refuse_unimported(graph.stages.values(), records)
     failed = 0
     if todo:
         slots = default_jobs() if jobs is None else jobs
@@ -219,15 +219,13 @@ def _show_plan(plan: Plan, suite: Suite, graph: Graph) -> None:
         say(f"data missing: {dataset}: {reason}")
 
 
-def _refuse_missing_data(plan: Plan, graph: Graph) -> None:
-    """Raise UserError for the datasets, and files of recipes, that are missing."""
-    hint = "see docs/add_a_dataset.md"
-    refuse_all(
-        UserError(reason, where=f"dataset '{name}'", hint=hint)
-        if name in graph.datasets
-        else UserError(reason, where="recipe")
-        for name, reason in plan.missing_data.items()
-    )
+def _missing_data(plan: Plan, graph: Graph) -> Iterator[UserError]:
+    """The errors for datasets, and files of recipes, that are missing."""
+    for name, reason in plan.missing_data.items():
+        if name in graph.datasets:
+            yield UserError(reason, where=f"dataset '{name}'", hint="see docs/add_a_dataset.md")
+        else:
+            yield UserError(reason, where="recipe")
 
 
 # --- running ----------------------------------------------------------------------------------------------------------

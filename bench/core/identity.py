@@ -24,6 +24,8 @@ from typing import Annotated, Any, Self, TypeVar
 from annotated_types import Ge, Le, Lt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from bench.core.errors import UserError
+
 PROJECT = ("bench", "methods")
 NEUTRAL_FILE = Path(__file__).parents[1] / "assets" / "neutral.json"
 BY_VALUE = frozenset({"PRESETS", "VARIANTS"})  # module-level tables whose entries reach a stage as its settings
@@ -166,7 +168,7 @@ def _file(module: str) -> Path | None:
     top, _, rest = module.partition(".")
     spec = find_spec(top)
     if spec is None or not spec.submodule_search_locations:
-        return Path(spec.origin) if spec and spec.origin and not rest else None
+        return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") and not rest else None
     for location in spec.submodule_search_locations:
         base = Path(location, *rest.split(".")) if rest else Path(location)
         for candidate in (base.with_suffix(".py"), base / "__init__.py"):
@@ -178,9 +180,16 @@ def _file(module: str) -> Path | None:
 @cache
 def _parse(module: str, file: Path) -> tuple[str, tuple[str, ...]]:
     """(hash of the code that can change a number, names of imported modules); the hash of no code is ""."""
-    counted = _Counted(_models(file)).visit(ast.parse(file.read_bytes(), filename=str(file)))
+    counted = _Counted(_models(file)).visit(_tree(file))
     code, package = ast.unparse(counted), module if file.name == "__init__.py" else module.rpartition(".")[0]
     return hashlib.sha256(code.encode()).hexdigest() if code else "", tuple(_imports(counted, package))
+
+
+def _tree(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_bytes(), filename=str(file))
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"not Python: {error}", where=f"{file}:{getattr(error, 'lineno', 1)}") from error
 
 
 class _Counted(ast.NodeTransformer):
@@ -254,7 +263,7 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
 @cache
 def _models(file: Path) -> frozenset[str]:
     """The classes of a module that derive from pydantic's BaseModel, also through other project modules."""
-    tree = ast.parse(file.read_bytes(), filename=str(file))
+    tree = _tree(file)
     known = {"BaseModel", "Identified"} | {name for name, module, own in _names(tree) if _is_model(module, own)}
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     for node in classes:

@@ -28,8 +28,9 @@ def random_seed(pretrained: str) -> int | None:
     if not pretrained.startswith(RANDOM):
         return None
     seed = pretrained.removeprefix(RANDOM)
-    if not seed.isdecimal():
-        raise UserError(f"'{pretrained}' needs a whole number after the colon, such as random:0", where="pretrained")
+    if not re.fullmatch(r"\d{1,18}", seed):
+        what = f"'{pretrained}' needs a whole number of up to 18 digits after the colon, such as random:0"
+        raise UserError(what, where="pretrained")
     return int(seed)
 
 

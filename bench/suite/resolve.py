@@ -25,6 +25,7 @@ from bench.core.errors import UserError, refuse_all, unknown
 from bench.data.datasets import Dataset, dataset, declared_fields
 from bench.models.backbones import backbone
 from bench.models.prompts import TEMPLATES
+from bench.models.weights import weights_file
 from bench.suite.file import Axis, Row, Settings, SuiteFile
 from bench.suite.named_protocols import merged, named_protocol
 from bench.suite.protocol import Protocol
@@ -364,6 +365,10 @@ class _Resolver:
             if split := getattr(recipe, key):
                 self._known_data(recipe.source, split, recipe.labels, recipe.classes, place, "source", key)
         self._known_names(recipe.templates, recipe.views.decoder, place)
+        try:
+            weights_file(recipe.backbone, recipe.pretrained)
+        except UserError as error:
+            raise UserError(str(error), where=self._place((*place, "pretrained"))) from error
         return recipe
 
     def _protocol(self, row_id: str, name: str, data: Settings, recipe: Recipe, config: Config) -> Protocol:

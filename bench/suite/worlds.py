@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def worlds() -> dict[str, Settings]:
 
 def _fidelity(row: Settings, fidelity: str, data: Settings, where: str) -> None:
     """The preset below a row's own settings and, for the recipe, below the file's."""
-    presets = getattr(import_module(method(row["method"], where=where).modules[0]), "PRESETS", {})
+    presets = getattr(method(row["method"], where=where).declared, "PRESETS", {})
     if presets and fidelity not in presets:
         raise unknown(f"fidelity of '{row['method']}'", fidelity, presets, where=where)
     preset: Settings = deepcopy(presets.get(fidelity, {}))
@@ -62,8 +61,11 @@ def _fidelity(row: Settings, fidelity: str, data: Settings, where: str) -> None:
 
 def _without(settings: Settings, given: Settings) -> Settings:
     """Settings that are not given elsewhere."""
-    rest = {key: value for key, value in settings.items() if key not in given or isinstance(value, Mapping)}
-    return {key: _without(value, given[key]) if key in given else value for key, value in rest.items()}
+    both = [
+        key for key, value in settings.items() if isinstance(value, Mapping) and isinstance(given.get(key), Mapping)
+    ]
+    rest = {key: value for key, value in settings.items() if key not in given}
+    return {**rest, **{key: _without(settings[key], given[key]) for key in both}}
 
 
 class _Mover:
@@ -98,17 +100,19 @@ class _Mover:
 
     def _protocol(self, own: Settings, place: tuple[str, ...]) -> Settings:
         """A protocol's own settings with data and views of the world; `use` stays, so that reports can compare."""
-        named = named_protocol(own["use"], where=self.where((*place, "use"))) if "use" in own else {}
+        named = named_protocol(str(own["use"]), where=self.where((*place, "use"))) if "use" in own else {}
         told = merged(named, own)
         moved = merged(own, self.world["protocol"])
-        moved["role"] = told["role"]
         moved["dataset"], moved["split"] = self._measured(told, place)
-        if "vocabulary" in told:
+        moved["role"] = told["role"]
+        if isinstance(told.get("vocabulary"), list):
             others = [self._place("unseen", name, (*place, "vocabulary"))["dataset"] for name in told["vocabulary"]]
             moved["vocabulary"] = list(dict.fromkeys(name for name in others if name != moved["dataset"]))
         return moved
 
     def _measured(self, protocol: Settings, place: tuple[str, ...]) -> tuple[str, str]:
+        if absent := [key for key in ("role", "dataset") if key not in protocol]:
+            raise UserError(f"key '{absent[0]}' is required", where=self.where(place))
         found = self._place(
             "unseen" if protocol["role"] == "zero-shot" else "learn", protocol["dataset"], (*place, "dataset")
         )
@@ -129,12 +133,14 @@ class _Mover:
             )
         for dotted in [dotted for dotted in rest if dotted.startswith("protocols.") and dotted.endswith(".dataset")]:
             name, split = dotted.split(".")[1], dotted.removesuffix("dataset") + "split"
-            told = {**self.data["protocols"][name], "dataset": rest[dotted]}
+            told = {**self.data["protocols"].get(name, {}), "dataset": rest[dotted]}
             rest[dotted], rest[split] = self._measured(told, place)
         return rest
 
-    def _place(self, use: str, name: str, place: tuple[str, ...]) -> Settings:
+    def _place(self, use: str, name: object, place: tuple[str, ...]) -> Settings:
         known = self.world[use]
+        if not isinstance(name, str):
+            raise UserError(f"expected the name of a dataset, got {name!r}", where=self.where(place))
         if name.startswith("glyphs-"):
             raise UserError(f"'{name}' is in this world already", where=self.where(place), hint="leave `world` out")
         if name not in known:
@@ -149,5 +155,5 @@ def _axes_of_rows(data: Settings) -> list[tuple[Settings, tuple[str, ...]]]:
     return [(row.get("axes", {}), ("rows", name, "axes")) for name, row in data["rows"].items()]
 
 
-def _kind(split: str) -> str:
-    return "train" if split.startswith("train") else "test"
+def _kind(split: object) -> str:
+    return "train" if str(split).startswith("train") else "test"

@@ -181,14 +181,16 @@ def _user_error(model: type[BaseModel], data: object, errors: list[ErrorDetails]
     alike = [(path, each) for path, each in placed if path[: len(placed[0][0])] == placed[0][0]]
     path = max((path for path, _ in alike), key=len)  # of the choices for a value, the one that fits best
     found = [each for own, each in alike if own == path]
-    found = [each for each in found if each["type"] not in _TYPES] or found
+    found = [each for each in found if each["type"] not in (*_TYPES, "literal_error")] or found
     error = found[0]
     noun = "key" if error["loc"][-1:] == ("[key]",) else "value"
     if error["type"] == "extra_forbidden":
         parent = _model_at(model, path[:-1])
         return unknown("key", str(path[-1]), parent.model_fields if parent else (), where=where(path))
     if error["type"] == "missing":
-        return UserError(f"key '{error['loc'][-1]}' is required", where=where(path))
+        name = error["loc"][-1]
+        what = f"key '{name}' is required" if isinstance(name, str) else f"expected more than {name} items"
+        return UserError(what, where=where(path))
     if error["type"] == "literal_error" and len(found) == 1:
         allowed = [part.strip("' ") for part in str(error["ctx"]["expected"]).replace(" or ", ", ").split(", ")]
         return unknown(noun, str(error["input"])[:SHOWN], allowed, where=where(path))
@@ -205,8 +207,8 @@ def _inside(data: object, path: KeyPath) -> KeyPath:
     """The parts of a path that are keys of the data, without pydantic's names of choices."""
     found: list[str | int] = []
     for part in path:
-        is_key = part in data if isinstance(data, Mapping) else isinstance(data, list | tuple) and isinstance(part, int)
-        if is_key:
+        known = data if isinstance(data, Mapping) else range(len(data)) if isinstance(data, list | tuple) else ()
+        if part in known:
             found.append(part)
             data = data[part]  # type: ignore[index]
     return tuple(found)

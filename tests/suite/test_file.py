@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.commands.app import main
+from bench.suite import resolve
 from bench.suite.resolve import SUITES, load_suite
 from tests.suites import write_suite
 
@@ -98,6 +99,74 @@ MISTAKES = {
     ),
     "not YAML": ((("seeds: [0, 1]", "seeds: [0, 1"),), ["small.yaml:3", "not valid YAML"]),
     "a seed twice": ((("seeds: [0, 1]", "seeds: [1, 1]"),), ["small.yaml:2: seeds", "given twice"]),
+    "a seed twice, once as text": (
+        (("seeds: [0, 1]", "seeds: [1, '1']"),),
+        ["small.yaml:2: seeds", "1 is given twice"],
+    ),
+    "a value of an axis twice": (
+        (("config: {layers: 1}}", "axes: {config.layers: [1, 2, 1.0]}}"),),
+        ["small.yaml:19: rows.dense.axes.config.layers", "1.0 is given twice"],
+    ),
+    "true beside 1": (
+        (("config: {layers: 1}}", "axes: {config.layers: [1, true]}}"),),
+        ["small.yaml:19: rows.dense.axes.config.layers", "True is given twice"],
+    ),
+    "a value of an axis twice, once as text": (
+        (("config: {layers: 1}}", "axes: {config.layers: [1, '1']}}"),),
+        ["small.yaml:19: rows.dense.axes", "are one trial"],
+    ),
+    "one bundle under two names": (
+        (("config: {layers: 1}}", "axes: {size: {a: {config.layers: 1}, b: {config.layers: 1.0}}}}"),),
+        ["small.yaml:19: rows.dense.axes", "'dense size=a'", "'dense size=b'"],
+    ),
+    "a protocol twice": (
+        (("config: {layers: 1}}", "protocols: [new-verbs, new-verbs]}"),),
+        ["small.yaml:19: rows.dense.protocols", "new-verbs is given twice"],
+    ),
+    "a row against itself": ((("[[dense, clip_mean]]", "[[dense, dense]]"),), ["report.compare.0", "given twice"]),
+    "a part twice": (
+        (("split: validation}", "over: [{split: train}, {split: train}]}"),),
+        ["small.yaml:15: protocols.closed-set.over", "given twice"],
+    ),
+    "a billion experts": (
+        (("num_experts: 2}}", "num_experts: 1000000000}}"),),
+        ["small.yaml:20", "num_experts", "1000"],
+    ),
+    "a billion layers": ((("{layers: 1}}", "{layers: 1000000000}}"),), ["rows.dense.config.layers", "1000"]),
+    "a billion clips": ((("role: zero", "views: {clips: 1000000000}, role: zero"),), ["new-verbs.views.clips", "1000"]),
+    "endless epochs": ((("  epochs: 1", "  epochs: 1.0e+300"),), ["small.yaml:8: recipe.epochs", "1000000"]),
+    "too many trials": (
+        (("report:\n", f"axes: {{recipe.lr: {list(range(1, 1001))}, recipe.eps: {list(range(1, 201))}}}\nreport:\n"),),
+        ["small.yaml:18: rows", "1,600,000 trials", "1,000,000"],
+    ),
+    "a long name": ((("  dense:", f"  {'d' * 300}:"),), ["small.yaml:19", "100 characters"]),
+    "views of a size that the tower cannot take": (
+        (
+            ("role: zero", "views: {size: 224, resize: 224}, role: zero"),
+            ("copies: 1}", "copies: 1, size: 32, resize: 40}"),
+        ),
+        [
+            "small.yaml:16: protocols.new-verbs.views.size",
+            "224 pixels",
+            "allowed: 64",
+            "small.yaml:6: recipe.views.size",
+        ],
+    ),
+    "a paper's protocol with another tower": (
+        (("dataset: glyphs-narrow-verbs}", "use: mote/ucf101}"), ("role: zero-shot, ", "")),
+        ["small.yaml:16: protocols.new-verbs.views.size", "224", "allowed: 64"],
+    ),
+    "decoders that are not there": (
+        (
+            ("copies: 1}", "copies: 1, decoder: torchcodec}"),
+            ("role: zero", "views: {decoder: 'no.such:Reader'}, role: zero"),
+        ),
+        ["small.yaml:6: recipe.views.decoder", "torchcodec", "new-verbs.views.decoder", "no.such"],
+    ),
+    "weights that are not there": (
+        (("recipe:\n", "recipe:\n  pretrained: /nowhere/weights.pt\n"),),
+        ["small.yaml:4: recipe.pretrained", "/nowhere/weights.pt"],
+    ),
     "a rate without bound": ((("recipe:\n", "recipe:\n  eps: .inf\n"),), ["small.yaml:4: recipe.eps", "finite"]),
     "a decay of one": (
         (("recipe:\n", "recipe:\n  betas: [0.9, 1.0]\n"),),
@@ -156,9 +225,10 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_gives_one_clear_message_and_exit_code_2(
-    mistake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changes, expected = MISTAKES[mistake]
+    monkeypatch.setattr(resolve, "_unimportable", lambda module: module if module in ("torchcodec", "no.such") else "")
     assert main(["plan", str(write_suite(tmp_path, *changes)), "--store", str(tmp_path / "runs")]) == 2
     message = capsys.readouterr().err
     assert "Traceback" not in message
@@ -169,7 +239,8 @@ def test_a_mistake_gives_one_clear_message_and_exit_code_2(
 
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_suites_are_valid_and_say_what_they_are(path: Path) -> None:
-    assert load_suite(path).trials
+    suite = load_suite(path)
+    assert suite.trials and not suite.problems
     header = [line for line in path.read_text().splitlines() if line.startswith("# ") and not line.startswith("#  ")]
     said = [line.split()[1] for line in header]
     assert [name for name in said if name != "Needs"] == ["Paper", "Expected", "Hardware", "Time", "Command"]
@@ -179,4 +250,6 @@ def test_shipped_suites_are_valid_and_say_what_they_are(path: Path) -> None:
 def test_the_suite_in_the_documents_is_valid(page: str, tmp_path: Path) -> None:
     for text in re.findall(r"```yaml\n(.*?)```", (SUITES.parent / page).read_text(), re.DOTALL):
         part = "" if "rows:" in text else "title: A part of a suite\nrows: {mean: {method: clip_mean}}\n"
-        assert load_suite(write_suite(tmp_path, text=part + text)).trials
+        part += "" if "recipe:" in text else "recipe: {backbone: ViT-B-16, pretrained: openai}\n"
+        suite = load_suite(write_suite(tmp_path, text=part + text))
+        assert suite.trials and not suite.problems
