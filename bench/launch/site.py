@@ -56,7 +56,7 @@ def load_site(path: Path | None) -> Site:
         path = user_config_path("video-transfer-bench") / "site.yaml"
         if not path.exists():
             return Site()
-    if not path.is_file():
+    if not path.exists():
         raise UserError("no such site file", where=str(path))
     data, lines = load_yaml(path)
 

@@ -96,8 +96,8 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
     resolve = _Resolver(suite, where)
     trials = tuple(_trials(resolve))
     if resolve.misfits:
-        refuse_all([*resolve.misfits, *resolve.problems])
-    return replace(suite, trials=trials, problems=tuple(resolve.problems))
+        refuse_all([*resolve.misfits.values(), *resolve.problems.values()])
+    return replace(suite, trials=trials, problems=tuple(resolve.problems.values()))
 
 
 def _declared(name: str, folder: Path, settings: Settings, where: Where) -> Dataset:
@@ -259,8 +259,8 @@ class _Resolver:
         self.seen: dict[str, Any] = {}
         self.axis_of: dict[str, KeyPath] = {}  # field changed by an axis -> where the axis is declared
         self.protocols = {name: self._started(name, own) for name, own in suite.file.protocols.items()}
-        self.misfits: list[UserError] = []  # mistakes that leave the rest of the suite readable
-        self.problems: list[UserError] = []  # reasons why nothing can run
+        self.misfits: dict[str, UserError] = {}  # mistakes that leave the rest of the suite readable
+        self.problems: dict[str, UserError] = {}  # reasons why nothing can run
         self.known_data: set[tuple[str, str, str, str]] = set()
 
     def _started(self, name: str, own: Settings) -> Settings:
@@ -401,11 +401,12 @@ class _Resolver:
         try:
             config.fits(tower, views.frames)
         except ValueError as error:
-            self.misfits.append(UserError(str(error), where=self.where(("rows", row_id))))
+            what, where = str(error), self.where(("rows", row_id))
+            self.misfits.setdefault(what + where, UserError(what, where=where))
         if views.size != tower.image_size:
-            what = f"row '{row_id}' has the tower {backbone_name}, which takes no pictures of {views.size} pixels"
+            what = f"the tower of {backbone_name} takes no pictures of {views.size} pixels"
             where, hint = self._place((*place, "views", "size")), "leave `size` and `resize` out"
-            self.problems.append(UserError(what, where=where, allowed=[tower.image_size], hint=hint))
+            self.problems.setdefault(what + where, UserError(what, where=where, allowed=[tower.image_size], hint=hint))
 
     def _known_data(
         self, name: str, split: str, labels: str, classes: str, place: KeyPath, key: str, at: str = "split"
@@ -435,7 +436,7 @@ class _Resolver:
             raise error.at(self._place((*place, "views", "decoder"))) from error
         if reason := _unimportable(PACKAGES.get(decoder, decoder.partition(":")[0])):
             what, where = f"the decoder {decoder} cannot be used: {reason}", self._place((*place, "views", "decoder"))
-            self.problems.append(UserError(what, where=where))
+            self.problems.setdefault(what + where, UserError(what, where=where))
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.commands.app import main
+from tests.errors import says
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,3 +47,36 @@ def test_help_lists_and_gc_import_nothing_heavy(tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "Usage" in run.stdout and "mote" in run.stdout and "nothing to remove" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), ["No space left"]),
+        (OSError(errno.EROFS, "Read-only file system", "/store/launches"), ["/store/launches", "Read-only"]),
+        (PermissionError(errno.EACCES, "Permission denied", "/cache"), ["/cache", "denied"]),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/store/x"), ["/store/x"]),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "n" * 300), ["n" * 300]),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(
+    error: OSError, named: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("bench.commands.suites.open_suite", fail)
+    assert main(["plan", "quickstart"]) == 2
+    message = capsys.readouterr().err
+    says(message, "error: ", *named)
+    assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "No such file", "x"), OSError("odd"), KeyError("x")])
+def test_errors_of_the_program_keep_their_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("bench.commands.suites.open_suite", fail)
+    with pytest.raises(type(error)):
+        main(["plan", "quickstart"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import pytest
 from pydantic import ValidationError
 from submitit.slurm.slurm import _make_sbatch_string
 
+from bench.commands.app import main
 from bench.core.errors import UserError
 from bench.graph.build import build_graph
 from bench.launch.site import Site, load_site, resources_for, submitit_parameters
 from bench.suite.resolve import SUITES, load_suite
 from bench.suite.resources import Resources
 from bench.suite.yaml_lines import load_value
+from tests.errors import refused
 from tests.suites import write_suite
 
 # as written without quotes -> minutes
@@ -336,3 +339,32 @@ def test_a_job_that_would_be_told_to_stop_at_its_start_is_refused() -> None:
     with pytest.raises(UserError, match=r"resources of train: time: a job of 120 seconds .* 120 seconds before"):
         submitit_parameters(Resources(time=2), 1, "train", Site())
     assert submitit_parameters(Resources(time=3), 1, "train", Site())["time"] == 3
+
+
+@pytest.mark.parametrize("site", ["resources: {}", "resources: {all: {partition: short, extra: {wckey: false}}}"])
+def test_scripts_have_no_options_of_submitits_own(
+    site: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite, profile = write_suite(tmp_path), _site(tmp_path, site)
+    assert (
+        main(["run", str(suite), "--store", str(tmp_path), "--on", "slurm", "--site", str(profile), "--dry-run"]) == 0
+    )
+    script = capsys.readouterr().out
+    assert script.count("#!/bin/bash") > 2 and "submitit.core._submit" in script
+    assert "wckey" not in script
+
+
+def test_a_site_may_set_what_submitit_would(tmp_path: Path) -> None:
+    site = load_site(_site(tmp_path, "resources: {all: {extra: {wckey: ours}}}"))
+    parameters = submitit_parameters(resources_for("encode", site, {}), 1, "encode", site)
+    text = _make_sbatch_string(command="python job.py", folder="/jobs", **parameters)
+    assert "--wckey=ours\n" in text and "wckey=submitit" not in text
+
+
+def test_a_site_is_a_regular_file_of_plain_yaml(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for name in ("pipe.yaml", "."):
+        with refused("regular", where=str(tmp_path / name)):
+            load_site(tmp_path / name)
+    with refused("U+0000", where="site.yaml:2"):
+        load_site(_site(tmp_path, "signal: 60\npython: a\0b\n"))

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.commands.app import main
 from bench.core.errors import UserError
 from methods import registry
 from methods.registry import BUILT_IN, PLUGINS, Method, method, methods
 from methods.settings import Config, Inference
+from tests.errors import says
+from tests.suites import write_suite
 
 
 def test_an_unknown_name_says_which_was_meant() -> None:
@@ -74,7 +77,7 @@ def test_a_package_can_be_named_as_a_plugin(monkeypatch: pytest.MonkeyPatch) -> 
         methods.cache_clear()
 
 
-@pytest.mark.parametrize("package", ["nowhere", "nowhere.method", "bench.stages"])
+@pytest.mark.parametrize("package", ["nowhere", "nowhere.method", "bench.stages", ".", "./plugin.py", "a b"])
 def test_a_plugin_that_is_no_method_says_what_is_missing(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PLUGINS, package)
     methods.cache_clear()
@@ -83,3 +86,34 @@ def test_a_plugin_that_is_no_method_says_what_is_missing(package: str, monkeypat
             methods()
     finally:
         methods.cache_clear()
+
+
+GOOD = '"""A method."""\nfrom methods.settings import Config, Inference\n__all__ = ["Config", "Inference"]\n'
+BROKEN = {
+    "raises": ("config.py", "x = 1\nraise RuntimeError('boom')\n", "config.py:2", "RuntimeError: boom"),
+    "exits": ("config.py", "import sys\n\nsys.exit(3)\n", "config.py:3", "SystemExit: 3"),
+    "misspelt": ("config.py", "x = 1\ndef (:\n", "config.py:2", "SyntaxError"),
+    "without_classes": ("config.py", "x = 1\n", "config.py", "Config"),
+    "raises_above": ("__init__.py", "\n1 / 0\n", "__init__.py:2", "ZeroDivisionError"),
+    "lacks_a_package": ("__init__.py", "import no_such_package\n", "__init__.py:1", "no_such_package"),
+    "misspelt_model": ("model.py", "x = 1\n\ndef (:\n", "model.py:3", "invalid syntax"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_plugin_is_named_with_file_and_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, code, place, reason = BROKEN[name]
+    package = tmp_path / name
+    package.mkdir()
+    for file, text in {"__init__.py": "", "config.py": GOOD, "model.py": "", broken: code}.items():
+        (package / file).write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv(PLUGINS, "")
+    suite = write_suite(tmp_path, ("method: dense_temporal, config: {layers: 1}", f"method: {name}"))
+    try:
+        assert main(["plan", str(suite), "--plugin", name, "--store", str(tmp_path / "runs")]) == 2
+    finally:
+        methods.cache_clear()
+    says(capsys.readouterr().err, package / place.partition(":")[0], place, reason)

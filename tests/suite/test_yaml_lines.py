@@ -74,7 +74,7 @@ def test_a_file_that_cannot_be_is_refused_at_its_line(
         (b"a: 1\nb: " + b"9" * 5000, 2, "int"),
         (b"a: 1\nb: 0x" + b"f" * 9000, 2, "too large"),
         (b"a: 1\nb: " + b"[" * 100 + b"]" * 100, 2, "in each other"),
-        (b"a: 1\n" + b"{" * 500, 2, "in each other"),
+        (b"a: 1\nb: " + b"{" * 500, 2, "in each other"),
         (b"a: 1\nb:\t- 1\n\t- 2\n", 2, "YAML"),
         (b"a: 1\n---\nb: 1\n", 2, "another document"),
         (b"- a\n", 1, "mapping"),
@@ -113,7 +113,7 @@ def test_dates_and_other_signs_are_text(text: str) -> None:
     assert load_value(f"{text}: 1") == {text: 1}
 
 
-@pytest.mark.parametrize("text", ["[1", "\0", "[" * 3000, "!!set {a}", "{1: 2}"])
+@pytest.mark.parametrize("text", ["[1", "\0", "[" * 300, "!!set {a}", "{1: 2}"])
 def test_a_value_that_cannot_be_read_is_refused_at_its_place(text: str) -> None:
     with refused(where="override x"):
         load_value(text, "override x")
