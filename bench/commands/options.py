@@ -66,7 +66,7 @@ def open_suite(
     gc.disable()  # thousands of small objects all stay alive; collecting takes half of a large plan's time
     suite = load_suite(suite_path(name), tuple(overrides or ()))
     pairs(suite)  # refuses a selector of published numbers that finds none
-    for note in suite.renamed:
+    for note in suite.notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     with bars(console) as shown:
         tasks: dict[str, Any] = {}

@@ -33,7 +33,6 @@ from bench.graph.kinds import (
 from bench.graph.specs import Hashing
 from bench.graph.stage import Context, Stage
 from bench.models.backbones import backbone
-from bench.models.prompts import TEMPLATES
 from bench.suite.protocol import Protocol
 from bench.suite.trial import Suite, Trial
 from methods.settings import Inference
@@ -141,16 +140,17 @@ def _profile(stages: Stages, trial: Trial) -> ProbeCell:
     profile, recipe, source = stages.suite.file.report.profile, trial.recipe, learnt(trial.recipe, trial.seed)
     assert profile is not None
     name, protocol = next((each for each in trial.protocols if each[1].role == "closed-set"), trial.protocols[0])
+    names = stages.class_names(source, recipe.labels)
     shown = {
         "frames": profile.frames or protocol.views.frames,
         "views": profile.views or protocol.views.count,
-        "classes": len(stages.class_names(source, recipe.labels)),
+        "classes": len(names),
     }
     training = {
         "frames": recipe.views.frames,
         "cached": caches_features(trial.config, recipe),
         "checkpointing": recipe.checkpointing,
-        "texts": len(TEMPLATES[recipe.templates]),
+        "texts": max(map(len, stages.suite.prompts(recipe.templates, names))),
         "batch": recipe.batch,
     }
     settings = trial.method, trial.config, trial.inference, backbone(recipe.backbone), shown, training
