@@ -74,8 +74,8 @@ class _Mover:
 
     def move(self) -> None:
         data, world = self.data, self.world
-        data["recipe"] = self._recipe({**data.get("recipe", {}), **world["recipe"]}, ("recipe",))
-        data["protocol"] = {**data.get("protocol", {}), **world["protocol"]}
+        data["recipe"] = self._recipe({**data.get("recipe", {}), **deepcopy(world["recipe"])}, ("recipe",))
+        data["protocol"] = {**data.get("protocol", {}), **deepcopy(world["protocol"])}
         for name, protocol in data["protocols"].items():
             data["protocols"][name] = self._protocol(protocol, ("protocols", name))
         for axes, place in ((data.get("axes", {}), ("axes",)), *_axes_of_rows(data)):
@@ -86,7 +86,7 @@ class _Mover:
             row["recipe"] = self._recipe(_outside(row.get("recipe", {}), world["recipe"]), ("rows", name, "recipe"))
             row["protocol"] = _outside(row.get("protocol", {}), world["protocol"])
             if method(row["method"]).config().has_head:
-                row["config"] = {**row.get("config", {}), **world["config"]}
+                row["config"] = {**row.get("config", {}), **deepcopy(world["config"])}
 
     def _recipe(self, recipe: Settings, place: tuple[str, ...]) -> Settings:
         recipe = {key: value for key, value in recipe.items() if key != "imported"}
@@ -99,7 +99,7 @@ class _Mover:
         """A protocol's own settings with data and views of the world; `use` stays, so that reports can compare."""
         named = named_protocol(str(own["use"]), where=self.where((*place, "use"))) if "use" in own else {}
         told = merged(named, own)
-        moved = merged(own, self.world["protocol"])
+        moved = merged(own, deepcopy(self.world["protocol"]))  # an override of one must not reach the others
         moved |= {"role": told["role"]} if "role" in told else {}
         if "dataset" in told:
             moved["dataset"], moved["split"] = self._measured(told, place)
