@@ -171,10 +171,14 @@ def _uncached(trial: Trial) -> Iterable[str]:
 def _column(stages: Stages, name: str, protocol: Protocol) -> Context:
     """Description of a column for reports: its fields, their hash, and differences from the protocol that it names."""
     lists = [(part.dataset, part.split) for part in protocol.parts().values()]
+    own = stages.suite.templates.get(protocol.templates, ())
     return {
         "hash": digest(protocol.model_dump(mode="json"))[:8],
         "use": stages.suite.file.protocols[name].get("use", ""),
         "changes": stages.suite.changes(name, protocol),
         "fields": protocol.fields(),
-        "notes": [note for name in lists for note in stages.notes.get(name, [])],
+        "notes": [
+            *(note for name in lists for note in stages.notes.get(name, [])),
+            *([f"{protocol.templates}: {' | '.join(own)}"] if isinstance(own, tuple) and len(own) > 1 else []),
+        ],
     }

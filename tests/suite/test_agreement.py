@@ -28,7 +28,9 @@ rows:
 
 
 @pytest.mark.parametrize(("path", "overrides"), SHIPPED + MOVED, ids=lambda each: getattr(each, "stem", str(each)))
-def test_a_shipped_suite_has_no_undeclared_difference_and_no_idle_setting(path: Path, overrides: tuple[str, ...]) -> None:
+def test_a_shipped_suite_has_no_undeclared_difference_and_no_idle_setting(
+    path: Path, overrides: tuple[str, ...]
+) -> None:
     assert load_suite(path, overrides).notes == ()
 
 

@@ -17,7 +17,9 @@ SWEEP = (DENSE, "config: {layers: 1}, recipe: {lr: 0.1}, axes: {config.layers: [
 
 
 def notes(folder: Path, *changes: tuple[str, str], overrides: tuple[str, ...] = ()) -> list[str]:
-    return [note.partition("small.yaml:")[2] or note for note in load_suite(write_suite(folder, *changes), overrides).notes]
+    return [
+        note.partition("small.yaml:")[2] or note for note in load_suite(write_suite(folder, *changes), overrides).notes
+    ]
 
 
 def test_a_default_that_a_named_protocol_beats_is_named(tmp_path: Path) -> None:
