@@ -79,7 +79,7 @@ def open_suite(
         raise
     refuse_all([*suite.problems, *wrong(suite)])
     pairs(suite)  # refuses a selector of published numbers that finds none
-    for note in suite.renamed:
+    for note in suite.notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     with bars(console) as shown:
         tasks: dict[str, Any] = {}

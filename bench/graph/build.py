@@ -33,7 +33,6 @@ from bench.graph.kinds import (
 from bench.graph.specs import Hashing
 from bench.graph.stage import Context, Stage
 from bench.models.backbones import backbone
-from bench.models.prompts import TEMPLATES
 from bench.suite.protocol import Protocol
 from bench.suite.trial import Suite, Trial
 from methods.settings import Inference
@@ -141,16 +140,17 @@ def _profile(stages: Stages, trial: Trial) -> ProbeCell:
     profile, recipe, source = stages.suite.file.report.profile, trial.recipe, learnt(trial.recipe, trial.seed)
     assert profile is not None
     name, protocol = next((each for each in trial.protocols if each[1].role == "closed-set"), trial.protocols[0])
+    names = stages.class_names(source, recipe.labels)
     shown = {
         "frames": profile.frames or protocol.views.frames,
         "views": profile.views or protocol.views.count,
-        "classes": len(stages.class_names(source, recipe.labels)),
+        "classes": len(names),
     }
     training = {
         "frames": recipe.views.frames,
         "cached": caches_features(trial.config, recipe),
         "checkpointing": recipe.checkpointing,
-        "texts": len(TEMPLATES[recipe.templates]),
+        "texts": max(map(len, stages.suite.prompts(recipe.templates, names))),
         "batch": recipe.batch,
     }
     settings = trial.method, trial.config, trial.inference, backbone(recipe.backbone), shown, training
@@ -171,10 +171,14 @@ def _uncached(trial: Trial) -> Iterable[str]:
 def _column(stages: Stages, name: str, protocol: Protocol) -> Context:
     """Description of a column for reports: its fields, their hash, and differences from the protocol that it names."""
     lists = [(part.dataset, part.split) for part in protocol.parts().values()]
+    own = stages.suite.templates.get(protocol.templates, ())
     return {
         "hash": digest(protocol.model_dump(mode="json"))[:8],
         "use": stages.suite.file.protocols[name].get("use", ""),
         "changes": stages.suite.changes(name, protocol),
         "fields": protocol.fields(),
-        "notes": [note for name in lists for note in stages.notes.get(name, [])],
+        "notes": [
+            *(note for name in lists for note in stages.notes.get(name, [])),
+            *([f"{protocol.templates}: {' | '.join(own)}"] if isinstance(own, tuple) and len(own) > 1 else []),
+        ],
     }

@@ -18,7 +18,6 @@ from bench.graph.stage import Context, Spec, Stage
 from bench.models.backbones import Backbone, backbone
 from bench.models.class_features import class_features, content
 from bench.models.class_features import missing as missing_features
-from bench.models.prompts import prompts
 from bench.suite import protocol as suite_protocol
 from bench.suite.file import Measurement
 from bench.suite.recipe import Recipe
@@ -82,15 +81,16 @@ class TextsStage:
 
     def plan(self, stages: Stages) -> Stage:
         names = stages.vocabulary(self.owner, self.labels, self.more)
-        texts = prompts(self.templates, names)
+        texts = stages.suite.prompts(self.templates, names)
+        own = {"sentences": texts} if self.templates in stages.suite.templates else {}
         return Stage(
             "texts",
             {**stages.clip(self.backbone, self.pretrained), "prompts": digest(texts)},
             {},
             ("bench.stages.texts",),
-            {"pretrained": self.pretrained, "templates": self.templates, "class_names": names},
+            {"pretrained": self.pretrained, "templates": self.templates, "class_names": names, **own},
             f"texts {' + '.join((self.owner.dataset, *self.more))} ({len(names)} classes)",
-            float(len(names) * len(texts[0]) * backbone(self.backbone).text_flops()),
+            float(sum(map(len, texts)) * backbone(self.backbone).text_flops()),
         )
 
 

@@ -60,7 +60,17 @@ class Protocol(Scoring):
     vocabulary: Annotated[tuple[str, ...], Distinct] = setting(
         (), "other datasets whose class names are candidates as well (MoTE, Sec. 3.4)"
     )
-    templates: str = setting("mote28", "prompt templates of the candidate class texts (bench/assets/templates.yaml)")
+    unlike_training: tuple[Literal["labels", "templates", "frames", "size", "normalise"], ...] = setting(
+        (),
+        "settings that are meant to differ from those of a training on the same dataset; any other difference is named "
+        "in the plan",
+        exclude=True,
+    )
+    templates: str = setting(
+        "mote28",
+        "prompt templates of the candidate class texts: a name (bench/assets/templates.yaml), patterns with `{}` for "
+        "the class, whole texts (`{class: [texts]}`), or a file of either (docs/add_a_dataset.md)",
+    )
 
     @cached_property
     def scoring(self) -> Scoring:

@@ -67,6 +67,12 @@ class Training(Identified):
 class Recipe(Training, Execution):
     """All settings of a training. Its own fields name lists, texts and weights, which enter identities by content."""
 
+    parts: Count | None = setting(
+        None,
+        "parts of a batch for a method that draws in each of them: `processes` x `accumulate` has to be this number, "
+        "and `accumulate` follows from it where it is not given; none: any number. `fidelity: official` has the "
+        "numbers of the authors' programs: MoTE 3, VidPrism 2",
+    )
     source: str = setting("glyphs-narrow", "dataset that is trained on")
     split: str = setting("train", "split of the source")
     classes: Literal["all", "base"] = setting(
@@ -87,7 +93,11 @@ class Recipe(Training, Execution):
         "official checkpoint that takes the place of training, by the name that `import` prints",
         pattern="^[0-9a-f]{16}$",
     )
-    templates: str = setting("mote28", "prompt templates of the source class texts (bench/assets/templates.yaml)")
+    templates: str = setting(
+        "mote28",
+        "prompt templates of the source class texts: a name (bench/assets/templates.yaml), patterns with `{}` for the "
+        "class, whole texts (`{class: [texts]}`), or a file of either (docs/add_a_dataset.md)",
+    )
     descriptions: str = setting(
         "",
         "folder of sentences about the source classes, for methods whose loss compares with them; `glyphs` for "

@@ -22,14 +22,18 @@ from typing import Any
 from pydantic import BaseModel
 
 from bench.core.errors import UserError, refuse_all, unknown
+from bench.core.identity import digest
 from bench.data.datasets import Dataset, dataset, declared_fields
 from bench.models.backbones import backbone
 from bench.models.prompts import TEMPLATES
 from bench.models.weights import weights_file
+from bench.suite.agreement import disagreements
+from bench.suite.effects import refuse_idle
 from bench.suite.file import Axis, Row, Settings, SuiteFile
 from bench.suite.named_protocols import merged, named_protocol
 from bench.suite.protocol import Protocol
 from bench.suite.recipe import Recipe
+from bench.suite.templates import check_classes, read_templates
 from bench.suite.trial import DEFAULT_BACKBONE, Suite, Trial, with_size
 from bench.suite.worlds import expanded
 from bench.suite.yaml_lines import KeyPath, Where, load_value, load_yaml, validate
@@ -79,25 +83,34 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
         known = next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), 1)
         return f"{path}:{known}: {dotted}" if dotted else f"{path}:{known}"
 
+    def origin(key: KeyPath) -> str:
+        written = "file" if key in lines and "world" not in data else ""  # a world has written over what was there
+        return "override" if any(key[: len(at)] == at for _, at in changed) else written
+
     # What is written out must not undo an override, so overrides that ask for it come first and all others last.
     first = [text for text in overrides if text.partition("=")[0].rpartition(".")[2] in ("world", "fidelity")]
     changed += [_override(data, text) for text in first]
     renamed = [*_rename(data, where)]
+    presets: dict[str, Settings] = {}
     if "world" in data or "fidelity" in data or any("fidelity" in row for row in _rows(data)):
         validate(SuiteFile, data, where)
-        data = expanded(data, where)
+        data, presets = expanded(data, where)
     changed += [_override(data, text) for text in overrides if text not in first]
     renamed += _rename(data, where)
+    for index, (text, at) in enumerate(changed):
+        if over := [later for later, key in changed[index + 1 :] if at[: len(key)] == key]:
+            raise UserError("has no effect: a later one takes its place", where=f"override {text}", hint=over[0])
     file = validate(SuiteFile, data, where)
     folder = folder or path.parent
     declared = {name: _declared(name, folder, settings, where) for name, settings in file.datasets.items()}
-    suite = Suite(path.stem, file, declared, _axis_names(file, where), (), where, tuple(renamed))
+    suite = Suite(path.stem, file, declared, _axis_names(file, where), (), where)
     _check_report(suite, where)
-    resolve = _Resolver(suite, where)
-    trials = tuple(_trials(resolve))
+    resolve = _Resolver(suite, folder, presets, where)
+    suite = replace(suite, trials=tuple(_trials(resolve)))
     if resolve.misfits:
         refuse_all([*resolve.misfits.values(), *resolve.problems.values()])
-    return replace(suite, trials=trials, problems=tuple(resolve.problems.values()))
+    notes = (*renamed, *refuse_idle(suite, origin), *disagreements(suite))
+    return replace(suite, notes=notes, problems=tuple(resolve.problems.values()))
 
 
 def _declared(name: str, folder: Path, settings: Settings, where: Where) -> Dataset:
@@ -247,14 +260,23 @@ def _first_training(trial: Trial, row: str, made: Mapping[str, list[Trial]], pla
 
 def _values(axis: list[Any] | dict[str, Settings]) -> list[tuple[Any, Any]]:
     """(label, value or bundle) of every point of an axis."""
-    return list(axis.items()) if isinstance(axis, dict) else [(value, value) for value in axis]
+    return list(axis.items()) if isinstance(axis, dict) else [(_label(value), value) for value in axis]
+
+
+def _label(value: Any) -> Any:
+    """A value as tables name it: a list or mapping as short text that no other has."""
+    text = str(value)
+    short = text if len(text) <= 40 else f"{text[:30]}... {digest(text)[:6]}"
+    return short if isinstance(value, list | dict) else value
 
 
 class _Resolver:
     """Turns a row at a point of its axes into a trial; equal settings are validated once."""
 
-    def __init__(self, suite: Suite, where: Where) -> None:
+    def __init__(self, suite: Suite, folder: Path, presets: Mapping[str, Settings], where: Where) -> None:
         self.suite = suite
+        self.folder = folder
+        self.presets = presets  # row -> recipe of its fidelity, below the file's
         self.where = where
         self.seen: dict[str, Any] = {}
         self.axis_of: dict[str, KeyPath] = {}  # field changed by an axis -> where the axis is declared
@@ -276,7 +298,7 @@ class _Resolver:
             {
                 "config": row.config,
                 "inference": row.inference,
-                "recipe": merged(file.recipe, row.recipe),
+                "recipe": merged(merged(self.presets.get(row_id, {}), file.recipe), row.recipe),
                 "protocol": row.protocol,
                 "protocols": self.protocols,
             }
@@ -291,9 +313,11 @@ class _Resolver:
             config.check(inference)
         except ValueError as error:
             raise UserError(str(error), where=self.where(("rows", row_id, "inference"))) from error
-        recipe = self._recipe(row_id, row, parts["recipe"])
+        recipe = self._recipe(row_id, row, self._divided(row, parts["recipe"], config))
         if config.trains and not recipe.imported:
             self._fits(row_id, config, recipe.backbone, recipe.views, ("recipe",))
+            if config.depends_on_processes and recipe.parts:
+                self._has_its_parts(row_id, row, recipe)
         if config.texts_inside and recipe.class_features:
             raise UserError(
                 f"row '{row_id}' adapts the text tower, which recipe.class_features takes the place of",
@@ -358,28 +382,56 @@ class _Resolver:
         place: KeyPath = ("rows", row_id, "recipe") if row.recipe else ("recipe",)
         recipe: Recipe = self._one(
             Recipe,
-            with_size(data, str(data.get("backbone", DEFAULT_BACKBONE)), 256 / 224, self._place((*place, "backbone"))),
+            with_size(
+                self._named(data, place),
+                str(data.get("backbone", DEFAULT_BACKBONE)),
+                256 / 224,
+                self._place((*place, "backbone")),
+            ),
             place,
         )
         for key in ("split", "validation"):
             if split := getattr(recipe, key):
                 self._known_data(recipe.source, split, recipe.labels, recipe.classes, place, "source", key)
-        self._known_names(recipe.templates, recipe.views.decoder, place)
+        self._known_decoder(recipe.views.decoder, place)
+        self._has_texts(recipe.templates, {recipe.source: recipe.labels}, place)
         try:
             weights_file(recipe.backbone, recipe.pretrained)
         except UserError as error:
             raise UserError(str(error), where=self._place((*place, "pretrained"))) from error
         return recipe
 
+    def _divided(self, row: Row, data: Settings, config: Config) -> Settings:
+        """The recipe with the `accumulate` that its `parts` ask for, unless the suite chooses one itself."""
+        parts, processes = data.get("parts"), data.get("processes", 1)
+        chosen = "accumulate" in {**self.suite.file.recipe, **row.recipe} or "recipe.accumulate" in self.axis_of
+        if chosen or not config.depends_on_processes or not all(type(n) is int and n > 0 for n in (parts, processes)):
+            return data
+        return {**data, "accumulate": max(1, parts // processes)}
+
+    def _has_its_parts(self, row_id: str, row: Row, recipe: Recipe) -> None:
+        parts, key = recipe.parts or 1, "processes" if recipe.processes > 1 else "accumulate"
+        ways = [count for count in range(1, min(parts, recipe.batch) + 1) if parts % count == 0]
+        if recipe.shards != parts:
+            raise UserError(
+                f"row '{row_id}' draws in each of {parts} parts, not in {recipe.processes} x {recipe.accumulate}",
+                where=self._place(("rows", row_id, "recipe", key) if key in row.recipe else ("recipe", key)),
+                allowed=[f"processes {count} x accumulate {parts // count}" for count in ways],
+                hint="recipe.parts=null allows any number, as another training",
+            )
+
     def _protocol(self, row_id: str, name: str, data: Settings, recipe: Recipe, config: Config) -> Protocol:
         place: KeyPath = ("protocols", name)
+        data = self._named(data, place)
         protocol: Protocol = self._one(Protocol, with_size(data, recipe.backbone, 1.0, self.where(place)), place)
         for part in protocol.parts().values():
             self._known_data(part.dataset, part.split, part.labels, part.classes, place, "dataset")
         self._fits(row_id, config, recipe.backbone, protocol.views, place)
         for other in protocol.vocabulary:
             dataset(other, self.suite.datasets, where=self._place((*place, "vocabulary")))
-        self._known_names(protocol.templates, protocol.views.decoder, place)
+        self._known_decoder(protocol.views.decoder, place)
+        named = {part.dataset: part.labels for part in protocol.parts().values()}
+        self._has_texts(protocol.templates, {**dict.fromkeys(protocol.vocabulary, ""), **named}, place)
         if protocol.role in ("zero-shot", "novel") and not config.open_vocabulary:
             raise UserError(
                 f"row '{row_id}' has a head bound to its classes and cannot be measured on others",
@@ -427,9 +479,30 @@ class _Resolver:
             except UserError as error:
                 raise error.at(self._place((*place, key))) from error
 
-    def _known_names(self, templates: str, decoder: str, place: KeyPath) -> None:
-        if templates not in TEMPLATES:
-            raise unknown("templates", templates, TEMPLATES, where=self._place((*place, "templates")))
+    def _named(self, data: Settings, place: KeyPath) -> Settings:
+        """Settings with their templates by name; the suite keeps what the name stands for."""
+        if "templates" not in data:
+            return data
+        key = repr(data["templates"])
+        if key not in self.seen:
+            name, own = read_templates(data["templates"], self.folder, self._place((*place, "templates")))
+            self.seen[key] = name
+            self.suite.templates.update({} if name in TEMPLATES else {name: own})
+        return {**data, "templates": self.seen[key]}
+
+    def _has_texts(self, templates: str, labels: dict[str, str], place: KeyPath) -> None:
+        """Refuse texts of other classes than those of these datasets; labels: dataset -> label variant."""
+        own, key = self.suite.templates.get(templates), f"{templates} {labels}"
+        if not isinstance(own, dict) or key in self.seen:
+            return
+        self.seen[key] = own
+        try:
+            names = [each for name in labels for each in dataset(name, self.suite.datasets).class_names(labels[name])]
+        except UserError:
+            return  # the plan says what is missing
+        check_classes(own, names, self._place((*place, "templates")))
+
+    def _known_decoder(self, decoder: str, place: KeyPath) -> None:
         try:
             known_decoder(decoder)
         except UserError as error:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
 
 from bench.core.errors import UserError
 from bench.data.datasets import Dataset
 from bench.models.backbones import backbone
+from bench.models.prompts import prompts
 from bench.suite.file import Settings, SuiteFile
 from bench.suite.named_protocols import named_protocol
 from bench.suite.protocol import Protocol
 from bench.suite.recipe import Recipe
+from bench.suite.templates import Templates, filled
 from bench.suite.yaml_lines import Where
 from methods.settings import Config, Inference
 
@@ -66,7 +68,8 @@ class Suite:
     axes: dict[str, str]  # name -> path or bundle name
     trials: tuple[Trial, ...]
     where: Where  # the place of a key path, for errors
-    renamed: tuple[str, ...] = ()  # notes about keys that the file calls by an earlier name
+    templates: dict[str, Templates] = field(default_factory=dict)  # its own: name -> patterns or texts
+    notes: tuple[str, ...] = ()  # what the plan says of its settings: earlier names, differences of training and test
     problems: tuple[UserError, ...] = ()  # reasons why it cannot run
 
     @property
@@ -74,6 +77,11 @@ class Suite:
         """The protocol of every column, at the first point that is measured under it."""
         first = {name: own for trial in reversed(self.trials) for name, own in trial.columns.items()}
         return {name: first[name] for name in self.file.protocols}
+
+    def prompts(self, templates: str, class_names: Sequence[str]) -> list[list[str]]:
+        """The prompts of each class under templates of its own or shipped ones, [C][P]."""
+        own = self.templates.get(templates)
+        return filled(own, class_names) if own else prompts(templates, class_names)
 
     def changes(self, name: str, protocol: Protocol) -> str:
         """Fields of a protocol that differ from the named one that it uses; "" if none does or if it uses none."""

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -24,17 +23,23 @@ Settings = dict[str, Any]
 FILE = Path(__file__).parents[1] / "assets" / "worlds.yaml"
 
 
-def expanded(data: Settings, where: Where) -> Settings:
-    """Write presets and world out in a suite's data; `fidelity` and `world` stay as a remark. Raises UserError."""
+def expanded(data: Settings, where: Where) -> tuple[Settings, dict[str, Settings]]:
+    """Write presets and world out in a suite's data; `fidelity` and `world` stay as a remark. Raises UserError.
+
+    Also returns the recipe of each row's preset, which lies below the file's.
+    """
     data = deepcopy(data)
+    recipes = {}
     for name, row in data["rows"].items():
         if fidelity := row.get("fidelity", data.get("fidelity")):
-            _fidelity(row, fidelity, data, where(("rows", name)))
+            recipes[name] = _fidelity(row, fidelity, where(("rows", name)))
     if data.get("world"):
         if data["world"] not in worlds():
             raise unknown("world", data["world"], worlds(), where=where(("world",)))
-        _Mover(worlds()[data["world"]], data, where).move()
-    return data
+        world = worlds()[data["world"]]
+        _Mover(world, data, where).move()
+        recipes = {name: _outside(own, world["recipe"]) for name, own in recipes.items()}
+    return data, recipes
 
 
 @cache
@@ -44,28 +49,21 @@ def worlds() -> dict[str, Settings]:
     return found
 
 
-def _fidelity(row: Settings, fidelity: str, data: Settings, where: str) -> None:
-    """The preset below a row's own settings and, for the recipe, below the file's."""
+def _fidelity(row: Settings, fidelity: str, where: str) -> Settings:
+    """Write the preset below a row's own settings. Returns its recipe."""
     presets = getattr(method(row["method"], where=where).declared, "PRESETS", {})
     if presets and fidelity not in presets:
         raise unknown(f"fidelity of '{row['method']}'", fidelity, presets, where=where)
     preset: Settings = deepcopy(presets.get(fidelity, {}))
-    recipe = _without(preset.get("recipe", {}), data.get("recipe", {}))
-    for part, below in (
-        ("config", preset.get("config", {})),
-        ("inference", preset.get("inference", {})),
-        ("recipe", recipe),
-    ):
-        row[part] = merged(below, row.get(part, {}))
+    for part in ("config", "inference"):
+        row[part] = merged(preset.get(part, {}), row.get(part, {}))
+    recipe: Settings = preset.get("recipe", {})
+    return recipe
 
 
-def _without(settings: Settings, given: Settings) -> Settings:
-    """Settings that are not given elsewhere."""
-    both = [
-        key for key, value in settings.items() if isinstance(value, Mapping) and isinstance(given.get(key), Mapping)
-    ]
-    rest = {key: value for key, value in settings.items() if key not in given}
-    return {**rest, **{key: _without(settings[key], given[key]) for key in both}}
+def _outside(settings: Settings, replaced: Settings) -> Settings:
+    """Settings without those that a world replaces."""
+    return {key: value for key, value in settings.items() if key not in replaced}
 
 
 class _Mover:
@@ -76,8 +74,8 @@ class _Mover:
 
     def move(self) -> None:
         data, world = self.data, self.world
-        data["recipe"] = self._recipe({**data.get("recipe", {}), **world["recipe"]}, ("recipe",))
-        data["protocol"] = {**data.get("protocol", {}), **world["protocol"]}
+        data["recipe"] = self._recipe({**data.get("recipe", {}), **deepcopy(world["recipe"])}, ("recipe",))
+        data["protocol"] = {**data.get("protocol", {}), **deepcopy(world["protocol"])}
         for name, protocol in data["protocols"].items():
             data["protocols"][name] = self._protocol(protocol, ("protocols", name))
         for axes, place in ((data.get("axes", {}), ("axes",)), *_axes_of_rows(data)):
@@ -85,48 +83,43 @@ class _Mover:
                 if isinstance(axis, dict):
                     axes[path] = {label: self._bundle(bundle, (*place, path)) for label, bundle in axis.items()}
         for name, row in data["rows"].items():
-            recipe = {key: value for key, value in row.get("recipe", {}).items() if key not in world["recipe"]}
-            row["recipe"] = self._recipe(recipe, ("rows", name, "recipe"))
-            row["protocol"] = {k: v for k, v in row.get("protocol", {}).items() if k not in world["protocol"]}
+            row["recipe"] = self._recipe(_outside(row.get("recipe", {}), world["recipe"]), ("rows", name, "recipe"))
+            row["protocol"] = _outside(row.get("protocol", {}), world["protocol"])
             if method(row["method"]).config().has_head:
-                row["config"] = {**row.get("config", {}), **world["config"]}
+                row["config"] = {**row.get("config", {}), **deepcopy(world["config"])}
 
     def _recipe(self, recipe: Settings, place: tuple[str, ...]) -> Settings:
         recipe = {key: value for key, value in recipe.items() if key != "imported"}
         if "source" not in recipe:
             return recipe
-        found = self._place("learn", recipe["source"], (*place, "source"))
+        found = self._place("learn", str(recipe["source"]), (*place, "source"))
         return {**recipe, "source": found["dataset"], "split": found[_kind(recipe.get("split", "train"))]}
 
     def _protocol(self, own: Settings, place: tuple[str, ...]) -> Settings:
         """A protocol's own settings with data and views of the world; `use` stays, so that reports can compare."""
         named = named_protocol(str(own["use"]), where=self.where((*place, "use"))) if "use" in own else {}
         told = merged(named, own)
-        moved = merged(own, self.world["protocol"])
-        moved["dataset"], moved["split"] = self._measured(told, place)
-        moved["role"] = told["role"]
+        moved = merged(own, deepcopy(self.world["protocol"]))  # an override of one must not reach the others
+        moved |= {"role": told["role"]} if "role" in told else {}
+        if "dataset" in told:
+            moved["dataset"], moved["split"] = self._measured(told, place)
         if isinstance(told.get("vocabulary"), list):
             others = [self._place("unseen", name, (*place, "vocabulary"))["dataset"] for name in told["vocabulary"]]
-            moved["vocabulary"] = list(dict.fromkeys(name for name in others if name != moved["dataset"]))
+            moved["vocabulary"] = list(dict.fromkeys(name for name in others if name != moved.get("dataset")))
         return moved
 
     def _measured(self, protocol: Settings, place: tuple[str, ...]) -> tuple[str, str]:
         if absent := [key for key in ("role", "dataset") if key not in protocol]:
             raise UserError(f"key '{absent[0]}' is required", where=self.where(place))
-        found = self._place(
-            "unseen" if protocol["role"] == "zero-shot" else "learn", protocol["dataset"], (*place, "dataset")
-        )
-        return found["dataset"], found["split"] if protocol["role"] == "zero-shot" else found["test"]
+        unseen = protocol["role"] == "zero-shot"
+        found = self._place("unseen" if unseen else "learn", protocol["dataset"], (*place, "dataset"))
+        return found["dataset"], found["split" if unseen else "test"]
 
     def _bundle(self, bundle: Settings, place: tuple[str, ...]) -> Settings:
         """Settings that move together, without those that the world replaces."""
-        rest = {}
-        for dotted, value in bundle.items():
-            part, _, field = dotted.partition(".")
-            if part != "recipe" or field.partition(".")[0] not in self.world["recipe"]:
-                rest[dotted] = value
+        rest = {dotted: value for dotted, value in bundle.items() if not self._replaces(dotted)}
         if "recipe.source" in rest:
-            found = self._place("learn", rest["recipe.source"], place)
+            found = self._place("learn", str(rest["recipe.source"]), place)
             rest["recipe.source"], rest["recipe.split"] = (
                 found["dataset"],
                 found[_kind(rest.get("recipe.split", "train"))],
@@ -136,6 +129,13 @@ class _Mover:
             told = {**self.data["protocols"].get(name, {}), "dataset": rest[dotted]}
             rest[dotted], rest[split] = self._measured(told, place)
         return rest
+
+    def _replaces(self, dotted: str) -> bool:
+        """Tells whether the world has a value of its own for the field of an axis."""
+        part, *path = dotted.split(".")
+        if part == "protocols":
+            part, path = "protocol", path[1:]
+        return part in ("recipe", "protocol") and any(field in self.world[part] for field in path[:1])
 
     def _place(self, use: str, name: object, place: tuple[str, ...]) -> Settings:
         known = self.world[use]

@@ -26,5 +26,6 @@ class Config(settings.Config):
 # Rows say whether the tower is tuned. A tuned one is trained and tested with MoTE's programs, as in its Fig. 3.
 PRESETS: dict[str, Preset] = {
     "official": {"inference": {"clip_alpha": 0.99}, "recipe": MOTE_TRAINING},
+    "official-192": {"inference": {"clip_alpha": 0.99}, "recipe": {**MOTE_TRAINING, "batch": 192}},  # with ViT-B/16
     "clean": {"inference": {"clip_alpha": 1.0}, "recipe": CLEAN_TRAINING},
 }

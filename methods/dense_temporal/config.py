@@ -31,4 +31,8 @@ class Config(settings.Config):
 
 
 # As MoTE's paper trains and tests its dense rows: with the optimiser, schedule, prompts and programs of MoTE.
-PRESETS: dict[str, Preset] = {"official": tuned(MOTE_TRAINING, {"clip_alpha": 0.99}), "clean": tuned(CLEAN_TRAINING)}
+PRESETS: dict[str, Preset] = {
+    "official": tuned(MOTE_TRAINING, {"clip_alpha": 0.99}),
+    "official-192": tuned({**MOTE_TRAINING, "batch": 192}, {"clip_alpha": 0.99}),  # MoTE's program with ViT-B/16
+    "clean": tuned(CLEAN_TRAINING),
+}

@@ -123,10 +123,10 @@ def test_an_earlier_name_of_a_key_is_accepted_and_named_with_its_successor(tmp_p
     more = "  more: {method: dense_temporal, config: {layers: 1}, start: dense}\n  mote:"
     suite = load_suite(write_suite(tmp_path, ("  mote:", more)))
     assert any(trial.init_from for trial in suite.trials if trial.row == "more")
-    (note,) = suite.renamed
+    (note,) = suite.notes
     assert note.endswith("small.yaml:20: rows.more.start is now called init_from")
     overridden = load_suite(write_suite(tmp_path), ("rows.mote_no_tfm.start=mote",))
-    assert [note.partition(":")[0] for note in overridden.renamed] == ["override rows.mote_no_tfm.start=mote"]
+    assert [note.partition(":")[0] for note in overridden.notes] == ["override rows.mote_no_tfm.start=mote"]
     both = more.replace("start: dense", "start: dense, init_from: dense")
     with refused("'init_from'", where="small.yaml:20: rows.more.start"):
         load_suite(write_suite(tmp_path, ("  mote:", both)))

@@ -1,0 +1,78 @@
+"""Training and test of one dataset agree, or the suite says that they are meant to differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.suite.resolve import SUITES, load_suite
+from tests.errors import refused
+from tests.suites import SMALL, write_suite
+
+EMBEDDED = {"quickstart", "methods", "depth", "interpolation"}  # they have no counterpart in a world
+SHIPPED = [(path, ()) for path in sorted(SUITES.glob("*.yaml"))]
+MOVED = [(path, ("world=glyphs",)) for path, _ in SHIPPED if path.stem not in EMBEDDED]
+
+SUPERVISED = """\
+title: Supervised
+datasets: {mine: {like: ucf101, root: .}}
+recipe: {source: ucf101, split: train1, templates: text4vis, backbone: ViT-B-16, pretrained: random:0, views: {frames: 16}}
+protocols:
+  UCF: {use: text4vis/ucf101}
+rows:
+  k: {method: text4vis}
+  more: {method: text4vis, config: {layers: 1}}
+  clip: {method: clip_mean}
+"""
+
+
+@pytest.mark.parametrize(("path", "overrides"), SHIPPED + MOVED, ids=lambda each: getattr(each, "stem", str(each)))
+def test_a_shipped_suite_has_no_undeclared_difference_and_no_idle_setting(
+    path: Path, overrides: tuple[str, ...]
+) -> None:
+    assert load_suite(path, overrides).notes == ()
+
+
+def test_another_spelling_in_the_test_is_named_with_place_rows_and_both_values(tmp_path: Path) -> None:
+    (note,) = load_suite(write_suite(tmp_path, text=SUPERVISED)).notes
+    assert "small.yaml:7: rows.k trains with labels '' (Apply Eye Makeup) (as more), but protocols.UCF" in note
+    assert "'camel' (ApplyEyeMakeup)" in note and note.endswith("protocols.UCF says unlike_training: [labels]")
+    assert load_suite(write_suite(tmp_path, text=SUPERVISED), ("recipe.labels=camel",)).notes == ()
+
+
+def test_a_declared_difference_is_not_named(tmp_path: Path) -> None:
+    declared = ("text4vis/ucf101}", "text4vis/ucf101, unlike_training: [labels]}")
+    suite = load_suite(write_suite(tmp_path, declared, text=SUPERVISED))
+    assert suite.notes == ()
+    plain = load_suite(write_suite(tmp_path, text=SUPERVISED))
+    assert suite.columns["UCF"].fields() == plain.columns["UCF"].fields()  # it is no part of what is measured
+    with refused("'label'", where="small.yaml:5: protocols.UCF.unlike_training", allowed=["labels"], hint="'labels'"):
+        load_suite(write_suite(tmp_path, ("[labels]", "[label]"), text=SUPERVISED.replace(*declared)))
+
+
+@pytest.mark.parametrize(
+    ("override", "field", "values"),
+    [
+        ("protocols.UCF.views.frames=8", "frames", ("16", "8")),
+        ("protocols.UCF.templates=mote28", "templates", ("text4vis", "mote28")),
+        ("protocols.UCF.views.normalise=imagenet", "normalise", ("model", "imagenet")),
+        ("protocols.UCF.views.size=196", "size", ("224", "196")),
+    ],
+)
+def test_every_compared_setting_is_named(tmp_path: Path, override: str, field: str, values: tuple[str, str]) -> None:
+    suite = load_suite(write_suite(tmp_path, text=SUPERVISED), ("recipe.labels=camel", override))
+    (note,) = suite.notes
+    assert f"trains with {field} {values[0]} (as more)" in note and f"tests with {values[1]} on" in note
+
+
+def test_a_copy_under_another_name_is_the_same_dataset_and_another_dataset_is_not(tmp_path: Path) -> None:
+    copied = load_suite(write_suite(tmp_path, text=SUPERVISED), ("protocols.UCF.dataset=mine",))
+    assert len(copied.notes) == 1
+    other = ("protocols.UCF.dataset=hmdb51", "protocols.UCF.labels=''", "protocols.UCF.views.frames=8")
+    assert load_suite(write_suite(tmp_path, text=SUPERVISED), other).notes == ()
+
+
+def test_clips_crops_and_the_short_side_may_differ(tmp_path: Path) -> None:
+    more = ("protocols.closed-set.views.clips=3", "protocols.closed-set.views.resize=70")
+    assert load_suite(write_suite(tmp_path, text=SMALL), more).notes == ()
