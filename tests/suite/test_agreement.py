@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.commands.app import main
 from bench.suite.resolve import SUITES, load_suite
 from tests.errors import refused
 from tests.suites import SMALL, write_suite
@@ -79,3 +80,9 @@ def test_a_copy_under_another_name_is_the_same_dataset_and_another_dataset_is_no
 def test_clips_crops_and_the_short_side_may_differ(tmp_path: Path) -> None:
     more = ("protocols.closed-set.views.clips=3", "protocols.closed-set.views.resize=70")
     assert load_suite(write_suite(tmp_path, text=SMALL), more).notes == ()
+
+
+def test_the_plan_prints_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(write_suite(tmp_path, text=SUPERVISED)), "--store", str(tmp_path)]) == 0
+    printed = "".join(capsys.readouterr())
+    assert "note: " in printed and "unlike_training: [labels]" in printed
