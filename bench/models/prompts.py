@@ -1,8 +1,8 @@
 """Prompt templates by name, from bench/assets/templates.yaml.
 
 A class text is the normalised mean of the normalised embeddings of its prompts. Only the lists of prompts are
-reproduced. ActionCLIP averages the softmax over classes of its 16 prompts instead of their embeddings, and FROSTER adds
-descriptions written by a language model; both are left out.
+reproduced. ActionCLIP averages the softmax over classes of its 16 prompts instead of their embeddings, left out here.
+Other sets, and texts of each class as FROSTER has them, are read by bench/suite/templates.py.
 """
 
 from __future__ import annotations

@@ -37,38 +37,31 @@ def refuse_idle(suite: Suite, origin: Callable[[KeyPath], str]) -> Iterator[str]
     for (_, key), places in found.items():
         winners = [over for over in places if over]
         by = " and ".join(dict.fromkeys(".".join(map(str, over.key)) for over in winners))
-        if origin(key) == "override" and winners == places:
+        asked, beaten = origin(key) == "override", any(over.key[-1] == "use" for over in winners)
+        if asked and winners == places:
             raise UserError(f"has no effect: {by} is in its place", where=suite.where(key), hint=f"override {by}")
-        if (
-            winners == places
-            or (winners and origin(key) == "override")
-            or any(over.key[-1] == "use" for over in winners)
-        ):
+        if beaten or winners == places or (asked and winners):
             yield f"{suite.where(key)}: has no effect where {by} is in its place"
 
 
 def _layered(file: SuiteFile, row_id: str, row: Row) -> Iterator[list[_Setting]]:
     """A row's settings, each before those that take its place: recipe and the like, then under each protocol."""
 
-    def fixed(settings: Settings, *place: str) -> list[_Setting]:
-        return _flat(settings, place)
-
     def axes(start: str) -> list[_Setting]:
         return [*_axes(file.axes, ("axes",), start), *_axes(row.axes, ("rows", row_id, "axes"), start)]
 
-    yield [
-        *fixed({"fidelity": file.fidelity}),
-        *(fixed({"fidelity": row.fidelity}, "rows", row_id) if row.fidelity else []),
-    ]
     for part in ("config", "inference", "recipe"):
-        below = fixed(file.recipe, "recipe") if part == "recipe" else []
-        yield [*below, *fixed(getattr(row, part), "rows", row_id, part), *axes(f"{part}.")]
+        below = _flat(file.recipe, ("recipe",)) if part == "recipe" else []
+        yield [*below, *_flat(getattr(row, part), ("rows", row_id, part)), *axes(f"{part}.")]
     for name in row.protocols or file.protocols:
         own = file.protocols[name]
-        used = fixed(named_protocol(own["use"])) if "use" in own else []
-        named = [each._replace(key=("protocols", name, "use")) for each in used]
-        each = [*fixed(file.protocol, "protocol"), *named, *fixed(own, "protocols", name), *axes(f"protocols.{name}.")]
-        yield [*each, *fixed(row.protocol, "rows", row_id, "protocol"), *axes("protocol.")]
+        used = _flat(named_protocol(own["use"]), ()) if "use" in own else []
+        below = [
+            *_flat(file.protocol, ("protocol",)),
+            *(each._replace(key=("protocols", name, "use")) for each in used),
+        ]
+        mine = [*_flat(own, ("protocols", name)), *axes(f"protocols.{name}.")]
+        yield [*below, *mine, *_flat(row.protocol, ("rows", row_id, "protocol")), *axes("protocol.")]
 
 
 def _axes(axes: Mapping[str, Axis], place: KeyPath, start: str) -> Iterator[_Setting]:
@@ -82,6 +75,8 @@ def _axes(axes: Mapping[str, Axis], place: KeyPath, start: str) -> Iterator[_Set
 def _flat(settings: Settings, place: KeyPath) -> list[_Setting]:
     found = []
     for key, value in settings.items():
-        inside = _flat(value, (*place, key)) if isinstance(value, dict) else [_Setting("", (*place, key), value)]
-        found += [each._replace(field=f"{key}.{each.field}".rstrip(".")) for each in inside]
+        if isinstance(value, dict) and key != "templates":  # those of classes are one value
+            found += [each._replace(field=f"{key}.{each.field}") for each in _flat(value, (*place, key))]
+        else:
+            found.append(_Setting(key, (*place, key), value))
     return found

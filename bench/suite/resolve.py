@@ -380,14 +380,10 @@ class _Resolver:
 
     def _recipe(self, row_id: str, row: Row, data: Settings) -> Recipe:
         place: KeyPath = ("rows", row_id, "recipe") if row.recipe else ("recipe",)
+        data = self._named(data, place)
         recipe: Recipe = self._one(
             Recipe,
-            with_size(
-                self._named(data, place),
-                str(data.get("backbone", DEFAULT_BACKBONE)),
-                256 / 224,
-                self._place((*place, "backbone")),
-            ),
+            with_size(data, str(data.get("backbone", DEFAULT_BACKBONE)), 256 / 224, self._place((*place, "backbone"))),
             place,
         )
         for key in ("split", "validation"):

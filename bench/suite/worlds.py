@@ -57,8 +57,7 @@ def _fidelity(row: Settings, fidelity: str, where: str) -> Settings:
     preset: Settings = deepcopy(presets.get(fidelity, {}))
     for part in ("config", "inference"):
         row[part] = merged(preset.get(part, {}), row.get(part, {}))
-    recipe: Settings = preset.get("recipe", {})
-    return recipe
+    return dict(preset.get("recipe", {}))
 
 
 def _outside(settings: Settings, replaced: Settings) -> Settings:

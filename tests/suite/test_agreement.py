@@ -6,18 +6,22 @@ from pathlib import Path
 
 import pytest
 
+from bench.commands.app import main
 from bench.suite.resolve import SUITES, load_suite
 from tests.errors import refused
 from tests.suites import SMALL, write_suite
 
 EMBEDDED = {"quickstart", "methods", "depth", "interpolation"}  # they have no counterpart in a world
-SHIPPED = [(path, ()) for path in sorted(SUITES.glob("*.yaml"))]
-MOVED = [(path, ("world=glyphs",)) for path, _ in SHIPPED if path.stem not in EMBEDDED]
+SHIPPED: list[tuple[Path, tuple[str, ...]]] = [(path, ()) for path in sorted(SUITES.glob("*.yaml"))]
+MOVED: list[tuple[Path, tuple[str, ...]]] = [
+    (path, ("world=glyphs",)) for path, _ in SHIPPED if path.stem not in EMBEDDED
+]
 
 SUPERVISED = """\
 title: Supervised
 datasets: {mine: {like: ucf101, root: .}}
-recipe: {source: ucf101, split: train1, templates: text4vis, backbone: ViT-B-16, pretrained: random:0, views: {frames: 16}}
+recipe:
+  {source: ucf101, split: train1, templates: text4vis, backbone: ViT-B-16, pretrained: random:0, views: {frames: 16}}
 protocols:
   UCF: {use: text4vis/ucf101}
 rows:
@@ -36,7 +40,7 @@ def test_a_shipped_suite_has_no_undeclared_difference_and_no_idle_setting(
 
 def test_another_spelling_in_the_test_is_named_with_place_rows_and_both_values(tmp_path: Path) -> None:
     (note,) = load_suite(write_suite(tmp_path, text=SUPERVISED)).notes
-    assert "small.yaml:7: rows.k trains with labels '' (Apply Eye Makeup) (as more), but protocols.UCF" in note
+    assert "small.yaml:8: rows.k trains with labels '' (Apply Eye Makeup) (as more), but protocols.UCF" in note
     assert "'camel' (ApplyEyeMakeup)" in note and note.endswith("protocols.UCF says unlike_training: [labels]")
     assert load_suite(write_suite(tmp_path, text=SUPERVISED), ("recipe.labels=camel",)).notes == ()
 
@@ -47,7 +51,7 @@ def test_a_declared_difference_is_not_named(tmp_path: Path) -> None:
     assert suite.notes == ()
     plain = load_suite(write_suite(tmp_path, text=SUPERVISED))
     assert suite.columns["UCF"].fields() == plain.columns["UCF"].fields()  # it is no part of what is measured
-    with refused("'label'", where="small.yaml:5: protocols.UCF.unlike_training", allowed=["labels"], hint="'labels'"):
+    with refused("'label'", where="small.yaml:6: protocols.UCF.unlike_training", allowed=["labels"], hint="'labels'"):
         load_suite(write_suite(tmp_path, ("[labels]", "[label]"), text=SUPERVISED.replace(*declared)))
 
 
@@ -76,3 +80,9 @@ def test_a_copy_under_another_name_is_the_same_dataset_and_another_dataset_is_no
 def test_clips_crops_and_the_short_side_may_differ(tmp_path: Path) -> None:
     more = ("protocols.closed-set.views.clips=3", "protocols.closed-set.views.resize=70")
     assert load_suite(write_suite(tmp_path, text=SMALL), more).notes == ()
+
+
+def test_the_plan_prints_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(write_suite(tmp_path, text=SUPERVISED)), "--store", str(tmp_path)]) == 0
+    printed = "".join(capsys.readouterr())
+    assert "note: " in printed and "unlike_training: [labels]" in printed

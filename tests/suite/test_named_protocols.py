@@ -147,3 +147,11 @@ def test_a_rows_own_axis_over_a_protocol_deviates_and_the_suites_axis_does_not(t
 def test_mistakes_in_a_protocol(tmp_path: Path, protocol: str, message: str) -> None:
     with pytest.raises(UserError, match=f"(?s)small.yaml:.*{message}"):
         _with(tmp_path, protocol)
+
+
+def test_ucf_names_are_camel_case_where_the_official_code_has_them_so() -> None:
+    camel = ("text4vis", "bike", "xclip", "vifi", "msta", "actionclip")
+    assert {named_protocol(f"{how}/{what}")["labels"] for how in camel for what in ("ucf101", "ucf101-full")} == {
+        "camel"
+    }
+    assert "labels" not in named_protocol("actionclip/hmdb51-full") and "labels" not in named_protocol("mote/ucf101")

@@ -47,3 +47,23 @@ def test_data_without_a_counterpart_in_the_world_are_named(tmp_path: Path) -> No
     ]
     with refused("'ucf'", "'glyphs'", where="protocols.new-verbs.dataset", allowed=["ucf101"], hint="'ucf101'"):
         load_suite(write_suite(tmp_path, moved, *real))
+
+
+def test_a_protocol_without_a_dataset_of_its_own_is_no_traceback(tmp_path: Path) -> None:
+    with refused("'glyphs-narrow'", where="depth.yaml:32: axes.world", hint="`world`"):
+        shipped("depth", "world=glyphs")
+    moved = [
+        ("title: Small", "title: Small\nworld: glyphs"),
+        ("source: glyphs-narrow", "source: kinetics-400"),
+        ("dataset: glyphs-narrow, split: validation", "dataset: kinetics-400"),
+    ]
+    for given, missing in (("role: zero-shot", "dataset"), ("dataset: ucf101", "role")):
+        with refused(f"'{missing}'", where="protocols.new-verbs"):
+            load_suite(write_suite(tmp_path, *moved, ("role: zero-shot, dataset: glyphs-narrow-verbs", given)))
+
+
+def test_an_axis_moves_fields_of_training_and_test_alike(tmp_path: Path) -> None:
+    """What a world replaces in the one, it replaces in the other."""
+    for name in ("mote-table4", "text4vis-kinetics", "vidprism-k400"):
+        for trial in shipped(name, "world=glyphs").trials:
+            assert {own.views.frames for _, own in trial.protocols} == {trial.recipe.views.frames} == {8}
