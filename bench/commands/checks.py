@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
-from math import isfinite
 from pathlib import Path
 
 from bench.core.errors import UserError
@@ -22,22 +21,16 @@ DEVICES = ("auto", "cpu", "cuda", "cuda:1 ...", "mps")
 def unusable_options(compute: Compute, store: Path, here: bool) -> Iterator[UserError]:
     """Options of a launch with which no stage could run. `here`: on this machine, whose devices count."""
     yield from unusable_device(compute.device, "--device", here)
-    for option, value in (("--tensorboard", compute.tensorboard), ("--wandb", compute.wandb)):
-        if value and find_spec(option.strip("-")) is None:
-            package = option.strip("-")
-            yield UserError(f"the package {package} is not installed", where=option, hint=f"pip install {package}")
+    for package, value in {"tensorboard": compute.tensorboard, "wandb": compute.wandb}.items():
+        if value and find_spec(package) is None:
+            what, hint = f"the package {package} is not installed", f"pip install {package}"
+            yield UserError(what, where=f"--{package}", hint=hint)
     folders = {"--store": store, "--cache": cache_dir()}
     if compute.tensorboard:
         folders["--tensorboard"] = Path(compute.tensorboard)
     for option, folder in folders.items():
         if reason := _unwritable(folder):
             yield UserError(reason, where=f"{option} {folder}")
-    for option, number in (
-        ("--frame-cache", compute.frame_cache_gb),
-        ("--checkpoint-seconds", compute.checkpoint_seconds),
-    ):
-        if not isfinite(number):
-            yield UserError(f"{number} is not a finite number", where=option)
 
 
 def unusable_device(device: str, where: str, here: bool) -> Iterator[UserError]:
@@ -46,11 +39,7 @@ def unusable_device(device: str, where: str, here: bool) -> Iterator[UserError]:
         hint = "a GPU is cuda, the second one cuda:1"
         yield UserError(f"unknown device '{device}'", where=where, allowed=DEVICES, hint=hint)
     elif here and device not in ("auto", "cpu"):
-        there = [
-            *(["mps"] if _has_mps() else []),
-            *(["cuda"] if _gpus() else []),
-            *(f"cuda:{n}" for n in range(_gpus())),
-        ]
+        there = ["mps"] * _has_mps() + ["cuda"] * (_gpus() > 0) + [f"cuda:{n}" for n in range(_gpus())]
         if device not in there:
             yield UserError(f"torch finds no device {device} here", where=where, allowed=["auto", "cpu", *there])
 

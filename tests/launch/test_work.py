@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -110,3 +111,20 @@ def test_further_ranks_take_part_without_a_trace(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "bench.stages.probe", SimpleNamespace(run=run))
     assist(ORDER, Store(tmp_path), COMPUTE, lambda: False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device", "/store/x"), ValueError("No space left on device")]
+)
+def test_a_full_store_is_one_line_also_where_the_log_cannot_be_written(
+    error: Exception, carry_out: Callable[..., str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(work: Work) -> dict[str, Any]:
+        monkeypatch.setattr(Store, "log", refuse)
+        raise error
+
+    def refuse(*arguments: object, **details: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    reason = carry_out(run)
+    assert reason and reason.endswith("No space left on device") and "\n" not in reason
