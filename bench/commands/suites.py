@@ -201,18 +201,19 @@ def _show_plan(plan: Plan, suite: Suite, graph: Graph) -> None:
         say(f"frame cache: {plan.frames / 1e9:.2g} GB of frames are read more than once")
     for why, trainings in graph.uncached.items():
         say(f"{len(trainings)} trainings decode and encode in every step, without cached features: {why}")
-    for note in (note for notes in graph.notes.values() for note in notes):
+    for note in dict.fromkeys(note for notes in graph.notes.values() for note in notes):
         say(f"note: {note}")
     for dataset, reason in plan.missing_data.items():
         say(f"data missing: {dataset}: {reason}")
 
 
 def _refuse_missing_data(plan: Plan, graph: Graph) -> None:
-    """Raise UserError for the first dataset, or file of a recipe, that is missing."""
-    for name, reason in plan.missing_data.items():
-        if name not in graph.datasets:
-            raise UserError(reason, where="recipe")
-        raise UserError(reason, where=f"dataset '{name}'", hint="see docs/add_a_dataset.md")
+    """Raise UserError for all datasets, and files of recipes, that are missing or cannot be read."""
+    wheres = [f"dataset '{name}'" if name in graph.datasets else "recipe" for name in plan.missing_data]
+    reasons = list(plan.missing_data.values())
+    if reasons:
+        others = [f"{where}: {reason}" for where, reason in zip(wheres[1:], reasons[1:], strict=True)]
+        raise UserError("\n".join([reasons[0], *others]), where=wheres[0], hint="see docs/add_a_dataset.md")
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
