@@ -49,7 +49,7 @@ def table(lines: Sequence[Line], declared: Sequence[str], classes: int, class_of
     rows = []
     for where, text in lines:
         cells = _row(text, columns, [delimiter] if header else DELIMITERS)
-        if cells is None:
+        if cells is None or (cells["path"].startswith('"') and cells["path"].count('"') % 2):
             raise UserError(f"'{shortened(text)}' is not {', '.join(columns)}", where=where, hint=DECLARE)
         rows.append((where, cells))
     return Table(columns, rows, named)
@@ -125,9 +125,10 @@ def _header(text: str) -> tuple[tuple[str, ...], str | None]:
     """Columns that a first line names, and its delimiter; no columns if it is no header."""
     for delimiter in DELIMITERS:
         words = [re.sub(r"[\s-]", "_", cell.casefold()) for cell in cells_of(text, delimiter)]
-        known = {next((word for word in own.split() if word in words), ""): column for column, own in WORDS.items()}
-        if {"path", "label"} <= {column for word, column in known.items() if word}:
-            return tuple(known.get(word, "other") for word in words), delimiter
+        known = {column: next((word for word in own.split() if word in words), None) for column, own in WORDS.items()}
+        if known["path"] and known["label"]:
+            places = {words.index(word): column for column, word in known.items() if word}
+            return tuple(places.get(place, "other") for place in range(len(words))), delimiter
     return (), None
 
 
