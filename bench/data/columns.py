@@ -48,7 +48,7 @@ def table(lines: Sequence[Line], declared: Sequence[str], classes: int, class_of
     columns = tuple(declared) or header or _recognised(lines, classes, class_of)
     rows = []
     for where, text in lines:
-        cells = _row(text, columns, [delimiter] if header else DELIMITERS)
+        cells = _row(text, columns, [delimiter] if header else _delimiters(text))
         if cells is None or (cells["path"].startswith('"') and cells["path"].count('"') % 2):
             raise UserError(f"'{shortened(text)}' is not {', '.join(columns)}", where=where, hint=DECLARE)
         rows.append((where, cells))
@@ -81,15 +81,23 @@ def split(text: str, before: int, after: int, delimiter: str | None) -> list[str
 
 def ends(text: str) -> tuple[list[str], str, list[str]]:
     """Integers at the beginning of a line, what lies between, and integers at its end."""
-    choices = [(delimiter, cells_of(text, delimiter)) for delimiter in DELIMITERS]
+    choices = [(delimiter, cells_of(text, delimiter)) for delimiter in _delimiters(text)]
     for place in (-1, 0):
+        found = []
         for delimiter, cells in choices:
             if len(cells) > 1 and INTEGER.fullmatch(cells[place]):
                 tail = _integers(cells[:0:-1])
                 head = _integers(cells[: len(cells) - 1 - tail])
                 if middle := split(text, head, tail, delimiter):
-                    return cells[:head], middle[head], cells[len(cells) - tail :]
+                    found.append((cells[:head], middle[head], cells[len(cells) - tail :]))
+        if found:
+            return next((each for each in found if is_video(each[1])), found[0])
     return [], text, []
+
+
+def _delimiters(text: str) -> list[str | None]:
+    """The delimiters that a line may have."""
+    return [delimiter for delimiter in DELIMITERS if delimiter is None or delimiter in text]
 
 
 def _integers(cells: Sequence[str]) -> int:
@@ -109,7 +117,7 @@ def _quoted(text: str, delimiter: str | None) -> list[str]:
 
 def cells_of(text: str, delimiter: str | None) -> list[str]:
     """Cells of a line, without surrounding space and quotes."""
-    return [cell.strip() for cell in _quoted(text, delimiter) or text.split(delimiter)]
+    return [cell.strip() for cell in _quoted(text, delimiter) or text.split(delimiter) or [""]]
 
 
 def _row(text: str, columns: Sequence[str], delimiters: Iterable[str | None]) -> dict[str, str] | None:

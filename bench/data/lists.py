@@ -157,7 +157,7 @@ class _Parser:
 
     def class_of(self, path: str) -> int | None:
         """The id of the class that a video's folder is named like."""
-        return self.known(PurePosixPath(path).parent.name)
+        return self.known(path.rpartition("/")[0].rpartition("/")[2])
 
     def known(self, name: str) -> int | None:
         return self.exact.get(name, self.loose.get(plain_name(name)))

@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +41,7 @@ def refuse_pattern(place: str) -> None:
         raise ValueError(f"'{place}' may contain {', '.join(f'{{{field}}}' for field in FIELDS)}")
 
 
+@lru_cache(1 << 14)
 def plain_name(name: str) -> str:
     """A class name without case, spaces and punctuation: HandStandPushups and Handstand Pushups are the same class."""
     return "".join(filter(str.isalnum, name.casefold()))
@@ -52,7 +53,7 @@ def below(root: Path | None, path: str, where: str) -> str:
     Raises UserError at `where` (list file and line) for a path that leads out of the root, or cannot be one.
     """
     plain = os.path.normpath(path)
-    if "\0" in plain or any(0xD800 <= ord(letter) <= 0xDFFF for letter in plain):
+    if "\0" in plain or plain != plain.encode(errors="ignore").decode():
         raise UserError(f"path {plain!r:.80} cannot be the name of a file", where=where)
     if not (os.path.isabs(plain) or plain.startswith("..")) and plain != ".":
         return plain
