@@ -11,7 +11,8 @@ Ids count from 0 without gaps. Only a file without a header may count from 1.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,6 @@ IDS = ("id", "class_id", "label_id", "class_index", "label_index", "index", "idx
 NAMES = ("name", "class_name", "label_name", "display_name", "class", "label", "category", "action")
 NAMES_ALONE = (*NAMES, "names", "classes", "labels", "categories", "actions")
 FORMS = ("id,name", "name,id", "1 Name", "one name a line")
-NAMES_ONLY = "one name a line, ids from 0"
 GAPS = "ids count from 0 without gaps; only a file without a header may count from 1, such as UCF-101's classInd.txt"
 
 
@@ -63,10 +63,8 @@ def _in_order(classes: Sequence[_Class], read_as: str, first: int = 0) -> Classe
     names: dict[str, str] = {}
     for expected, (number, name, where) in zip(count(first), sorted(classes)):
         if number != expected:
-            what = (
-                f"class id {number} appears twice" if number < expected else f"class id '{number}', expected {expected}"
-            )
-            raise UserError(what, where=where, hint=GAPS)
+            what = " appears twice" if number < expected else f", expected {expected}"
+            raise UserError(f"class id '{number}'{what}", where=where, hint=GAPS)
         if name in names:
             raise twice(f"class '{name}'", where, names[name])
         names[name] = where
@@ -77,7 +75,8 @@ def _in_order(classes: Sequence[_Class], read_as: str, first: int = 0) -> Classe
 
 
 def _from_json(file: Path) -> Classes:
-    data, where = read_json(file, object, _without_duplicates(file)), str(file)
+    where = str(file)
+    data = read_json(file, object, partial(_unique, where))
     if isinstance(data, dict) and "database" in data:
         try:
             labels = {str(one["label"]) for facts in database(file).values() for one in facts["annotations"]}
@@ -96,14 +95,10 @@ def _from_json(file: Path) -> Classes:
     return _in_order(classes, "id, name" if by_id else "" if isinstance(data, dict) else "names in order")
 
 
-def _without_duplicates(file: Path) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
-    def made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise UserError("a key appears twice in an object", where=str(file))
-        return found
-
-    return made
+def _unique(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise UserError("a key appears twice in an object", where=where)
+    return found
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
@@ -141,11 +136,9 @@ def _below_header(line: Line, delimiter: str | None, words: list[str], number: s
         cells = split(text, int(words[0] == number), int(words[1] == number), None) or []
     row = dict(zip(words, cells, strict=False)) if len(cells) == len(words) else {}
     if not row or not INTEGER.fullmatch(row[number]) or not row[name]:
-        raise UserError(
-            f"expected {(delimiter or ' ').join(words)} but found '{shortened(text)}'",
-            where=where,
-            hint='a name with a comma is quoted: 3,"pulling something, slowly"',
-        )
+        hint = 'a name with a comma is quoted: 3,"pulling something, slowly"'
+        what = f"expected {(delimiter or ' ').join(words)} but found '{shortened(text)}'"
+        raise UserError(what, where=where, hint=hint)
     return _Class(int(row[number]), row[name], where)
 
 
@@ -160,6 +153,5 @@ def _numbered(line: Line, order: str) -> _Class | None:
 
 
 def _names(lines: Sequence[Line]) -> Classes:
-    return _in_order(
-        [_Class(place, cells_of(text, "\0")[0], where) for place, (where, text) in enumerate(lines)], NAMES_ONLY
-    )
+    classes = [_Class(place, cells_of(text, "\0")[0], where) for place, (where, text) in enumerate(lines)]
+    return _in_order(classes, "one name a line, ids from 0")

@@ -48,7 +48,7 @@ def table(lines: Sequence[Line], declared: Sequence[str], classes: int, class_of
     columns = tuple(declared) or header or _recognised(lines, classes, class_of)
     rows = []
     for where, text in lines:
-        cells = _row(text, columns, [delimiter] if header else _delimiters(text))
+        cells = _row(text, columns, [delimiter] if header else _delimiters(text), named)
         if cells is None or (cells["path"].startswith('"') and cells["path"].count('"') % 2):
             raise UserError(f"'{shortened(text)}' is not {', '.join(columns)}", where=where, hint=DECLARE)
         rows.append((where, cells))
@@ -120,13 +120,13 @@ def cells_of(text: str, delimiter: str | None) -> list[str]:
     return [cell.strip() for cell in _quoted(text, delimiter) or text.split(delimiter) or [""]]
 
 
-def _row(text: str, columns: Sequence[str], delimiters: Iterable[str | None]) -> dict[str, str] | None:
-    """Cells of a line by their columns, if possible with integers for label and frames."""
+def _row(text: str, columns: Sequence[str], delimiters: Iterable[str | None], named: bool) -> dict[str, str] | None:
+    """Cells of a line by their columns, with integers for label and frames, or in named columns with any cells."""
     before = columns.index("path")
     splits = [split(text, before, len(columns) - 1 - before, delimiter) for delimiter in delimiters]
     found = [dict(zip(columns, cells, strict=True)) for cells in splits if cells]
     exact = (row for row in found if all(INTEGER.fullmatch(row.get(name, "0")) for name in ("label", "frames")))
-    return next(exact, found[0] if found else None)
+    return next(exact, found[0] if found and named else None)
 
 
 def _header(text: str) -> tuple[tuple[str, ...], str | None]:

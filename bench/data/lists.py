@@ -152,7 +152,7 @@ class _Parser:
         if label is None and not self.split.subset:
             close = get_close_matches(name, self.names, n=1, cutoff=0.5)
             hint = f"did you mean '{close[0]}'?" if close else f"the dataset has {len(self.names)} classes"
-            raise UserError(f"unknown class '{name}'", where=where, hint=hint)
+            raise UserError(f"unknown class '{shortened(name)}'", where=where, hint=hint)
         return label
 
     def class_of(self, path: str) -> int | None:
@@ -160,7 +160,8 @@ class _Parser:
         return self.known(path.rpartition("/")[0].rpartition("/")[2])
 
     def known(self, name: str) -> int | None:
-        return self.exact.get(name, self.loose.get(plain_name(name)))
+        label = self.exact.get(name)
+        return self.loose.get(plain_name(name)) if label is None else label
 
 
 # --- formats of lists -------------------------------------------------------------------------------------------------
@@ -175,11 +176,8 @@ def _labelled(file: Path, parser: _Parser) -> Iterator[_ListLine]:
         parser.read_as[f"read as {', '.join(found.columns)}"] = None
     first = _first_label(file, found.rows, parser)
     for where, row in found.rows:
-        label: int | None
-        if INTEGER.fullmatch(row["label"]) or not found.named:
-            label = int(row["label"]) - first
-        else:  # a column that is called the label may have names of classes
-            label = parser.label(row["label"], where)
+        number = INTEGER.fullmatch(row["label"])  # a column that is called the label may have names of classes
+        label = int(row["label"]) - first if number else parser.label(row["label"], where)
         if label is None:
             continue
         if not 0 <= label < classes:
@@ -211,20 +209,16 @@ def _refuse_other_format(file: Path, line: tuple[str, str], parser: _Parser) -> 
     """Raises UserError for a list in another format that is declared as `labelled`, such as by a plain string."""
     where, text = line
     video, _, template = text.partition(";")
+    in_answers = video.isdecimal() and parser.known(re.sub(r"[][]", "", template)) is not None
     looks = {
-        "kinetics": {"youtube_id", "time_start"} <= set(re.split(r"\W+", text))
-        or re.match(r"[^/]+,[\w-]{11},\d+,\d+(,|$)", text),
-        "ssv2": re.match(r"\[\s*(\{|$)", text)
-        or (video.isdecimal() and parser.known(re.sub(r"[][]", "", template)) is not None),
-        "activitynet": re.match(r"\{\s*(\"|$)", text),
+        "kinetics": re.search(r"youtube_id\W.*time_start|^[^/]+,[\w-]{11},\d+,\d+(,|$)", text),
+        "ssv2": in_answers or re.match(r"\[\s*(\{|$)", text),
+        "activitynet": re.match(r'\{\s*("|$)', text),
         "hmdb": "_test_split" in file.name and parser.known(file.name.partition("_test_split")[0]) is not None,
         "ucf": not any(ends(text)[::2]) and parser.class_of(text) is not None,
     }
-    if format := next((name for name, fits in looks.items() if fits), ""):
-        known = "ActivityNet's JSON" if format == "activitynet" else f"a list of the format {format}"
-        raise UserError(
-            f"this looks like {known}, not `path label`", where=where, hint=f"say `format: {format}` in the split"
-        )
+    for name in (name for name, fits in looks.items() if fits):
+        raise UserError(f"looks like {name}, not `path label`", where=where, hint=f"say `format: {name}` in the split")
 
 
 def _ucf(file: Path, parser: _Parser) -> Iterator[_ListLine]:

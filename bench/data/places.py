@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -74,6 +75,7 @@ def _is_in(path: str, folder: str) -> bool:
     return path.startswith(folder.rstrip("/") + "/")
 
 
+@dataclass
 class Places:
     """Finds listed videos below a root by patterns, tried in order.
 
@@ -83,28 +85,28 @@ class Places:
     is tried first, then the others in the order of suffixes and of the alphabet.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        patterns: Sequence[str],
-        links: Iterable[Path],
-        names: Callable[[], Sequence[str]],
-        frames: bool,
-    ) -> None:
-        self.root, self.patterns, self.names, self.frames = os.fspath(root), patterns, names, frames
-        self.tops = [os.path.realpath(folder) for folder in (root, *links)]  # folders that links may lead into
+    root: Path
+    patterns: Sequence[str]
+    links: Sequence[Path]  # folders that links may lead into, besides the root
+    names: Callable[[], Sequence[str]]  # class names
+    frames: bool  # videos are folders
+
+    def __post_init__(self) -> None:
+        self._tops = [os.path.realpath(folder) for folder in (self.root, *self.links)]
         self._indices: dict[tuple[str, Callable[[str], str], bool], dict[str, list[tuple[str, str]]]] = {}
         self._real: dict[str, str] = {}  # folder -> where it really is
 
     def find(self, path: str, class_id: int) -> tuple[str, Fault | None]:
         """Path of a video below the root, as listed if it is nowhere, and why it cannot be opened."""
+        is_there = os.path.isdir if self.frames else os.path.isfile
         for candidate in self._candidates(path, class_id):
-            if self._is_there(os.path.join(self.root, candidate)):
+            if is_there(os.path.join(self.root, candidate)):
                 return candidate, self._escape(candidate)
         return path, self._escape(path) or self._absence(path)
 
-    def _is_there(self, file: str) -> bool:
-        return os.path.isdir(file) if self.frames else os.path.isfile(file)
+    def may_read(self, real: str) -> bool:
+        """True for a resolved path below the root or a folder of `links`."""
+        return any(_is_in(real, top) for top in self._tops)
 
     def _escape(self, relative: str) -> Fault | None:
         """The fault of a path that links lead out of the root and the folders of `links`."""
@@ -114,10 +116,6 @@ class Places:
             self._real[folder] = os.path.realpath(folder)
         real = os.path.realpath(file) if os.path.islink(file) else os.path.join(self._real[folder], name)
         return None if self.may_read(real) else Fault(OUTSIDE, f"to {real}")
-
-    def may_read(self, real: str) -> bool:
-        """True for a resolved path below the root or a folder of `links`."""
-        return any(_is_in(real, top) for top in self.tops)
 
     def _absence(self, relative: str) -> Fault:
         file = os.path.join(self.root, relative)
@@ -140,17 +138,12 @@ class Places:
         fields = {"path": path, "folder": folder, "under": folder.replace(" ", "_"), "stem": stem, "class": "\0"}
         for pattern in self.patterns:
             place = pattern.removeprefix(ANY_CASE)
-            suffix = place.endswith(ANY_SUFFIX)
-            place = re.sub(r"\{(\w+)\}", lambda field: fields[field[1]], place.removesuffix(ANY_SUFFIX))
-            parts = [part for part in place.split("/") if part]
+            filled = re.sub(r"\{(\w+)\}", lambda field: fields[field[1]], place.removesuffix(ANY_SUFFIX))
+            *folders, last = [part for part in filled.split("/") if part] or [""]
             found = [""]
-            for number, part in enumerate(parts, start=1):
-                last = suffix and not self.frames and number == len(parts)
-                found = [
-                    os.path.join(parent, name)
-                    for parent in found
-                    for name in self._named(parent, part, class_id, pattern.startswith(ANY_CASE), last)
-                ]
+            for part in (*folders, last):
+                how = pattern != place, place.endswith(ANY_SUFFIX) and part is last and not self.frames
+                found = [os.path.join(one, name) for one in found for name in self._named(one, part, class_id, *how)]
             yield from filter(None, found)
 
     def _named(self, folder: str, part: str, class_id: int, any_case: bool, any_suffix: bool) -> Iterable[str]:
@@ -170,14 +163,14 @@ class Places:
         """Key -> (the part of the name that counts, name) of a folder's entries, in the order of trials."""
         if (folder, key, any_suffix) not in self._indices:
             index: dict[str, list[tuple[str, str]]] = {}
-            where = os.path.join(self.root, folder)
-            for name in sorted(os.listdir(where)) if os.path.isdir(where) else []:
-                own, suffix = os.path.splitext(name) if any_suffix else (name, SUFFIXES[0])
-                if suffix.casefold() in SUFFIXES:
-                    index.setdefault(key(own), []).append((own, name))
-            for names in index.values():
-                names.sort(
-                    key=lambda each: SUFFIXES.index(os.path.splitext(each[1])[1].casefold()) if any_suffix else 0
-                )
+            try:
+                names = sorted(os.listdir(os.path.join(self.root, folder)))
+            except OSError:
+                names = []
+            split = [(*os.path.splitext(name), name) if any_suffix else (name, ".mp4", name) for name in names]
+            ranks = {suffix: rank for rank, suffix in enumerate(SUFFIXES)}
+            known = [each for each in split if each[1].casefold() in ranks]
+            for own, _, name in sorted(known, key=lambda each: ranks[each[1].casefold()]):
+                index.setdefault(key(own), []).append((own, name))
             self._indices[folder, key, any_suffix] = index
         return self._indices[folder, key, any_suffix]
