@@ -178,6 +178,8 @@ class Dataset(BaseModel):
     def missing(self, split: str | None = None) -> str | None:
         """Reason why the videos (of a split) cannot be used, None if they can. Single videos are not checked."""
         reason = not_found(f"root of dataset '{self.name}'", self.location(), os.path.isdir)
+        for link, folder in zip(self.links, self._link_folders(), strict=True):
+            reason = reason or not_found(f"'{link}' in links of dataset '{self.name}'", folder, os.path.isdir)
         return reason or (None if split is None else self._absent(split))
 
     def file(self, entry: Entry) -> Path:
@@ -217,9 +219,11 @@ class Dataset(BaseModel):
     def _places(self) -> Places:
         key = self.location(), self.places, self.links, self.frames
         if key not in self._finders:
-            links = [Path(self.folder, expanded(link)) for link in self.links]
-            self._finders[key] = Places(key[0], self.places, links, self.class_names, bool(self.frames))
+            self._finders[key] = Places(key[0], self.places, self._link_folders(), self.class_names, bool(self.frames))
         return self._finders[key]
+
+    def _link_folders(self) -> list[Path]:
+        return [Path(self.folder, expanded(link)) for link in self.links]
 
     # --- files --------------------------------------------------------------------------------------------------------
 

@@ -100,7 +100,8 @@ class Specs:
 
     def _explained(self, dataset: str) -> str:
         """How many videos of the splits of a dataset cannot be read, an example of each kind of fault, and advice."""
-        told, advice = [], {}
+        told: list[str] = []
+        advice: dict[str, str] = {}
         for (name, split), (names, faults) in self._faults.items():
             for kind in dict.fromkeys(fault.kind for fault in faults.values() if name == dataset):
                 own = {video: fault for video, fault in faults.items() if fault.kind == kind}

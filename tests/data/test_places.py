@@ -12,7 +12,7 @@ from bench.core.errors import UserError
 from bench.data.datasets import Dataset, declared_fields
 from bench.data.places import Places, below
 from bench.data.selection import Selection, select
-from tests.errors import refused
+from tests.errors import refused, says
 
 NAMES = ("Apply Eye Makeup", "hurling (sport)", "take off", "take-off", "YoYo")
 
@@ -46,7 +46,7 @@ def faults(data: Dataset) -> dict[str, tuple[str, str]]:
     """Name of a video -> kind and details of its fault, as the plan finds them."""
     entries = data.entries("test")
     data.content(entries)
-    return {name: tuple(fault) for name, fault in data.faults(entries).items()}
+    return {name: (fault.kind, fault.detail) for name, fault in data.faults(entries).items()}
 
 
 # --- paths ------------------------------------------------------------------------------------------------------------
@@ -177,6 +177,10 @@ def test_links_lead_into_the_root_or_declared_folders_alone(root: Path, tmp_path
         declares = declared(root, lines, links=links, known_bad=["b.mp4"])
         assert list(faults(declares)) == ["b.mp4"]  # known_bad excuses no link
         assert declares.content(declares.entries("test")) != data.content(data.entries("test"))
+
+
+def test_folders_of_links_have_to_exist(root: Path) -> None:
+    says(declared(root, "a.mp4 0\n", links="follow").missing() or "", "'follow' in links", root.parent / "follow")
 
 
 def test_frames_that_are_links_are_checked_as_well(root: Path, tmp_path: Path) -> None:
