@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bench.core.errors import UserError
 from bench.core.files import file_sha256
 from bench.data.datasets import Dataset
-from bench.data.lists import Entry, plain_name
+from bench.data.lists import Entry
 from bench.data.manifest import Manifest
+from bench.data.places import plain_name
 from bench.data.videos import source_of
 from bench.video.decoders import known_decoder
 from bench.video.pool import Finished, Pool, Result, Task, WorkerLost

@@ -213,7 +213,7 @@ def _show_plan(plan: Plan, suite: Suite, graph: Graph) -> None:
         say(f"frame cache: {plan.frames / 1e9:.2g} GB of frames are read more than once")
     for why, trainings in graph.uncached.items():
         say(f"{len(trainings)} trainings decode and encode in every step, without cached features: {why}")
-    for note in (note for notes in graph.notes.values() for note in notes):
+    for note in dict.fromkeys(note for notes in graph.notes.values() for note in notes):
         say(f"note: {note}")
     for dataset, reason in plan.missing_data.items():
         say(f"data missing: {dataset}: {reason}")

@@ -7,28 +7,30 @@ line.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from glob import escape
 from importlib import import_module
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import yaml
 from annotated_types import MinLen
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from bench.core.errors import UserError, unknown
-from bench.core.files import ASSETS, expanded, not_found
+from bench.core.files import ASSETS, expanded, not_found, read_json
 from bench.core.identity import digest, setting
-from bench.data.lists import Entry, Listing, Split, read_classes, read_json, read_list, read_names
+from bench.data.class_files import Classes, read_classes
+from bench.data.lists import Entry, Listing, Split, read_list, read_names
 from bench.data.manifest import FileProgress, Manifest
-from bench.video.source import inside
+from bench.data.places import OUTSIDE, UNREADABLE, Fault, Places, below, refuse_pattern
 
 EMBEDDED = {"glyphs-": "bench.glyphs.datasets"}  # prefix of the names of embedded datasets -> module with `datasets()`
 SHIPPED_PREFIX = "shipped:"
-SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")  # tried for `.*` in a place
+FRAMES = re.compile(r"[^{}/\0]*\{0?(:(0[1-9]\d?)?d?)?\}[^{}/\0]*")  # names of frame files
 PREPARED = "prepared.json"  # in a root of re-encoded videos: the settings of the encoding
 
 
@@ -44,26 +46,29 @@ class Dataset(BaseModel):
     like: str = setting("", "shipped dataset whose settings are the defaults")
     root: str = Field(description="folder of the videos")
     lists: str = setting("", "folder of the lists and classes, before the declaring file's")
-    classes: str = Field(description="CSV file with the header id,name, or the JSON of SSv2 or ActivityNet")
+    links: tuple[str, ...] = setting((), "folders outside the root that links in it may lead into")
+    classes: str = Field(description="file of class names: CSV, one name a line, or JSON (docs/add_a_dataset.md)")
     variants: dict[str, str] = setting({}, "label variant -> CSV with other spellings of the classes")
     splits: Annotated[dict[str, Split], MinLen(1)] = Field(description="split name -> list file, or how it is read")
     known_bad: tuple[str, ...] = setting((), "undecodable videos, as in the lists, or a file of them")
     frames: str = setting("", "videos are folders of frames with such names, e.g. img_{:05d}.jpg")
-    first: int = setting(1, "number of the first frame file")
+    first: int = setting(1, "number of the first frame file", ge=0, le=10**9)
     places: tuple[str, ...] = setting(("{path}",), "where a listed video may lie", min_length=1)
     ranking: str = setting("", "split whose frequencies rank classes into base and novel, or train")
     disjoint: tuple[tuple[str, str], ...] = setting((), "splits that must not share videos")
 
-    _names: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
+    _names: dict[str, Classes] = PrivateAttr(default_factory=dict)
     _listings: dict[str, Listing] = PrivateAttr(default_factory=dict)
-    _last: str = PrivateAttr(default="")  # the place where the last video was found, tried first for the next one
-    _folders: dict[str, dict[str, str]] = PrivateAttr(default_factory=dict)  # folder -> case-folded name -> name
+    _finders: dict[object, Places] = PrivateAttr(default_factory=dict)
+    _faults: dict[tuple[str, int], Fault] = PrivateAttr(default_factory=dict)  # (path, class id) -> fault
 
     @field_validator("name")
     @classmethod
     def _is_free(cls, name: str) -> str:
         if cls is Dataset and name.startswith(tuple(EMBEDDED)):
             raise ValueError(f"names that start with '{' or '.join(EMBEDDED)}' are reserved for embedded datasets")
+        if not re.fullmatch(r"[^/\0]{1,100}", name):
+            raise ValueError("a name has 1 to 100 characters and no /")
         return name
 
     @field_validator("like")
@@ -73,24 +78,32 @@ class Dataset(BaseModel):
             raise ValueError(f"no shipped dataset '{like}'; allowed: {', '.join(_shipped())}")
         return like
 
+    @field_validator("links", mode="before")
+    @classmethod
+    def _several(cls, links: Any) -> Any:
+        return (links,) if isinstance(links, str) else links
+
+    @field_validator("known_bad")
+    @classmethod
+    def _as_listed(cls, known_bad: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return tuple(_below(info.data, path) for path in known_bad)
+
     @field_validator("places")
     @classmethod
     def _are_patterns(cls, places: tuple[str, ...]) -> tuple[str, ...]:
         for place in places:
-            try:
-                place.format(**_parts("folder/video.mp4"))
-            except (KeyError, ValueError, IndexError) as error:
-                raise ValueError(f"'{place}' may contain {', '.join(f'{{{part}}}' for part in _parts(''))}") from error
+            refuse_pattern(place)
         return places
 
     @field_validator("frames")
     @classmethod
     def _is_template(cls, frames: str) -> str:
-        try:
-            if frames and frames.format(1) == frames.format(2):
-                raise ValueError
-        except (KeyError, ValueError, IndexError) as error:
-            raise ValueError("has no field for the frame's number, such as {:05d} in img_{:05d}.jpg") from error
+        if frames and not FRAMES.fullmatch(frames):
+            meant = re.sub(r"%(0\d)?d", r"{:\1d}", frames)
+            meant = meant if FRAMES.fullmatch(meant) else "img_{:05d}.jpg"
+            raise ValueError(
+                f"needs one field for the frame's number, of at most 99 digits, such as {{:05d}} in {meant}"
+            )
         return frames
 
     @model_validator(mode="after")
@@ -103,7 +116,11 @@ class Dataset(BaseModel):
     # --- classes and lists --------------------------------------------------------------------------------------------
 
     def class_names(self, variant: str = "") -> tuple[str, ...]:
-        """Class names in id order, in the spelling of a label variant; a file is read once. Raises UserError."""
+        """Class names in id order, in the spelling of a label variant. Raises UserError."""
+        return self._classes(variant).names
+
+    def _classes(self, variant: str = "") -> Classes:
+        """The classes in the spelling of a label variant; a file is read once."""
         if variant and variant not in self.variants:
             raise unknown(f"label variant of dataset '{self.name}'", variant, self.variants)
         if variant not in self._names:
@@ -140,7 +157,7 @@ class Dataset(BaseModel):
         except UserError as error:
             return [f"{self.name}/{split}: {error}"]
         known, per_class = self.splits[split], Counter(entry.label for entry in listing.entries)
-        found = [*listing.left_out]
+        found = [*listing.read_as, *listing.left_out]
         if known.videos and len(listing.entries) not in known.videos:
             found.append(f"{len(listing.entries):,} videos; known copies have {_choice(known.videos)}")
         if len(per_class) < classes:
@@ -149,7 +166,8 @@ class Dataset(BaseModel):
         if known.per_class and (least < known.per_class[0] or most > known.per_class[1]):
             copies = _range(*known.per_class)
             found.append(f"videos per class: {_range(least, most)}; known copies have {copies}")
-        return [f"{self.name}/{split}: {note}" for note in found]
+        classes_read_as = [f"{self.name}: classes read as {how}"] if (how := self._classes().read_as) else []
+        return [*classes_read_as, *(f"{self.name}/{split}: {note}" for note in found)]
 
     # --- videos -------------------------------------------------------------------------------------------------------
 
@@ -159,25 +177,53 @@ class Dataset(BaseModel):
 
     def missing(self, split: str | None = None) -> str | None:
         """Reason why the videos (of a split) cannot be used, None if they can. Single videos are not checked."""
-        reason = not_found(f"root of dataset '{self.name}'", self.location(), Path.is_dir)
+        reason = not_found(f"root of dataset '{self.name}'", self.location(), os.path.isdir)
+        for link, folder in zip(self.links, self._link_folders(), strict=True):
+            reason = reason or not_found(f"'{link}' in links of dataset '{self.name}'", folder, os.path.isdir)
         return reason or (None if split is None else self._absent(split))
 
     def file(self, entry: Entry) -> Path:
-        """The file or folder of a listed video. Raises UserError if its path leads out of the root."""
-        return inside(self.location(), self._found(self.location(), entry.path), f"dataset '{self.name}'")
+        """The file or folder of a listed video. Raises UserError if a link leads out of the root."""
+        path, fault = self._places().find(entry.path, entry.class_id)
+        if fault and fault.kind == OUTSIDE:
+            raise UserError(
+                f"path '{path}' leads out of the dataset's root through a symbolic link, {fault.detail}",
+                where=f"dataset '{self.name}'",
+                hint=fault.advice(self.name),
+            )
+        return self.location() / path
 
     def content(self, entries: Sequence[Entry], progress: FileProgress | None = None) -> str:
-        """Hash of entries and the bytes of their videos (None for a missing one), without class names.
+        """Hash of entries and the bytes of their videos (None for one that cannot be read), without class names.
 
         A video is read again only if its size or modification time has changed; `progress(done, total)` counts the
-        videos that have to be read.
+        videos that have to be read. Links are followed before anything is read, and only regular files are.
         """
-        root = self.location()
-        found = {path: self._found(root, path) for path in {entry.path: None for entry in entries}}
-        hashes = Manifest(self.name, root).hashes(list(found.values()), progress)
-        videos = [[*entry, hashes[found[entry.path]]] for entry in entries]
+        places, root = self._places(), self.location()
+        videos = {(entry.path, entry.class_id): places.find(entry.path, entry.class_id) for entry in entries}
+        sound = [path for path, fault in videos.values() if not fault]
+        hashes = Manifest(self.name, root, places.may_read).hashes(sound, progress)
+        for video, (path, fault) in videos.items():
+            if fault or hashes[path] is None:
+                self._faults[video] = fault or Fault(UNREADABLE, f"{root / path}")
+        content = [[*entry[:3], hashes.get(videos[entry.path, entry.class_id][0])] for entry in entries]
         frames = [self.frames, self.first] if self.frames else None
-        return digest([videos, frames, _preparation(root)])
+        return digest([content, frames, _preparation(root)])
+
+    def faults(self, entries: Sequence[Entry]) -> dict[str, Fault]:
+        """Videos that `content` could not read, by name, and why; without those that `known_bad` declares."""
+        found = {entry.name: self._faults.get((entry.path, entry.class_id)) for entry in entries}
+        declared = set(self.known_bad)
+        return {name: own for name, own in found.items() if own and (own.kind == OUTSIDE or name not in declared)}
+
+    def _places(self) -> Places:
+        key = self.location(), self.places, self.links, self.frames
+        if key not in self._finders:
+            self._finders[key] = Places(key[0], self.places, self._link_folders(), self.class_names, bool(self.frames))
+        return self._finders[key]
+
+    def _link_folders(self) -> list[Path]:
+        return [Path(self.folder, expanded(link)) for link in self.links]
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -201,49 +247,19 @@ class Dataset(BaseModel):
             self._listings[split] = self._read_listing(split, chosen)
         return self._listings[split]
 
-    def _read_names(self, variant: str) -> tuple[str, ...]:
+    def _read_names(self, variant: str) -> Classes:
         file = self._files(self.variants[variant] if variant else self.classes)[0]
-        names = read_classes(file)
-        if variant and len(names) != len(self.class_names()):
+        found = read_classes(file)
+        if variant and len(found.names) != len(self.class_names()):
             raise UserError(
-                f"has {len(names)} classes, but dataset '{self.name}' has {len(self.class_names())}", where=str(file)
+                f"has {len(found.names)} classes, but dataset '{self.name}' has {len(self.class_names())}",
+                where=str(file),
             )
-        return names
+        return found
 
     def _read_listing(self, split: str, chosen: Split) -> Listing:
-        return read_list(chosen, [file for text in chosen.list for file in self._files(text)], self.class_names())
-
-    def _found(self, root: Path, path: str) -> str:
-        """Path of a listed video below the root: the first of `places` where it exists, else as listed."""
-        is_there = os.path.isdir if self.frames else os.path.isfile
-        parts = _parts(path)
-        for place in chain(filter(None, [self._last]), self._places()):
-            candidate = place.removeprefix("(?i)").format(**parts).lstrip("/")
-            if place.startswith("(?i)"):
-                candidate = self._as_written(root, candidate)
-            if candidate and is_there(os.path.join(root, candidate)):
-                self._last = place
-                return candidate
-        return path
-
-    def _places(self) -> Iterator[str]:
-        """The places, with `.*` replaced by each suffix, or by none for a folder of frames."""
-        for place in self.places:
-            stem = place.removesuffix(".*")
-            yield from [place] if stem == place else [stem] if self.frames else [stem + suffix for suffix in SUFFIXES]
-
-    def _as_written(self, root: Path, relative: str) -> str:
-        """The path in the upper and lower case of the file system; "" if it does not exist."""
-        found = ""
-        for part in relative.split("/"):
-            folder = os.path.join(root, found)
-            if folder not in self._folders:
-                names = os.listdir(folder) if os.path.isdir(folder) else []
-                self._folders[folder] = {name.casefold(): name for name in names}
-            if part.casefold() not in self._folders[folder]:
-                return ""
-            found = os.path.join(found, self._folders[folder][part.casefold()])
-        return found
+        files = [file for text in chosen.list for file in self._files(text)]
+        return read_list(chosen, files, self._classes(), self.location())
 
 
 @cache
@@ -315,16 +331,19 @@ def _files(text: str, lists: str, folder: str) -> list[Path]:
     relative, places = expanded(text), [Path(folder, expanded(lists)), Path(folder)]
     for place in places:
         file = place / relative
-        found = sorted(file.parent.glob(file.name.replace("[", "[[]"))) if "*" in file.name else [file]
-        if found and found[0].is_file():
+        pattern = re.sub(r"(\[\*\])+", "*", escape(file.name))  # `*` alone is special, and `**` means no more
+        found = sorted(file.parent.glob(pattern)) if "*" in file.name else [file]
+        if found and os.path.isfile(found[0]):
             return found
     return [places[0] / relative]
 
 
-def _parts(path: str) -> dict[str, str]:
-    """Fields of the patterns in `places`, for a listed path."""
-    folder, name = os.path.split(path)
-    return {"path": path, "folder": folder, "under": folder.replace(" ", "_"), "stem": os.path.splitext(name)[0]}
+def _below(fields: Mapping[str, Any], path: str) -> str:
+    """A path of `known_bad` as it is named in lists; unchanged if it leads out of the root."""
+    try:
+        return below(Path(fields.get("folder", ""), expanded(fields.get("root", ""))), path, "")
+    except UserError:
+        return path
 
 
 def _choice(counts: Sequence[int]) -> str:

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.core.errors import UserError, unknown
-from bench.core.files import expanded, not_found
-from bench.data.lists import read_json
+from bench.core.files import expanded, not_found, read_json
 
 GLYPHS = "glyphs"  # sentences of bench.glyphs.descriptions, which is imported only when they are needed
 KINDS = {"spatial": "s", "temporal": "t"}

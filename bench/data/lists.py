@@ -1,6 +1,6 @@
-"""Lists of videos and class names in the formats in which datasets are published.
+"""Lists of videos in the formats in which datasets are published.
 
-    labelled              `path label`, `path frames label` or `path,label`; ids count from 0
+    labelled              `path label`, `path frames label`, `path,label` or other columns (bench/data/columns.py)
     ucf                   UCF-101's trainlist0N.txt (`Class/v.avi 1`) and testlist0N.txt (`Class/v.avi`)
     hmdb                  HMDB-51's <class>_test_splitN.txt (`name.avi 0|1|2`: unused, train, test)
     kinetics              CSV with the columns label, youtube_id, time_start, time_end and optionally split
@@ -15,10 +15,10 @@ file and line. Videos are not opened.
 from __future__ import annotations
 
 import csv
-import json
+import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
@@ -27,23 +27,35 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bench.core.errors import UserError
+from bench.core.files import read_json, regular_text, text_lines
 from bench.core.identity import setting
-from bench.video.source import refuse_escape
+from bench.data.class_files import Classes, database
+from bench.data.columns import INTEGER, PLAIN, ends, shortened, table, twice
+from bench.data.places import below, plain_name
 
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 
 
 class Entry(NamedTuple):
-    """A video of a list: path below the dataset's root, class id and, for a part of a video, first and last second."""
+    """A video of a list: path below the dataset's root, class id and, for a part of a video, first and last second.
+
+    Where `label` counts within a selection of classes, `whole` is the id among all classes of the dataset.
+    """
 
     path: str
     label: int
     span: tuple[float, float] | None = None
+    whole: int | None = None
 
     @property
     def name(self) -> str:
         """Name of the video in lists of failures; unique in a split."""
         return self.path if self.span is None else f"{self.path}@{self.span[0]:g}-{self.span[1]:g}"
+
+    @property
+    def class_id(self) -> int:
+        """The id among all classes of the dataset."""
+        return self.label if self.whole is None else self.whole
 
 
 class Split(BaseModel):
@@ -54,6 +66,9 @@ class Split(BaseModel):
     list: tuple[str, ...] = Field(min_length=1, description="list files; `*` stands for any characters")
     format: Literal["labelled", "ucf", "hmdb", "kinetics", "ssv2", "activitynet", "activitynet-instances"] = setting(
         "labelled", "format of the list files (docs/add_a_dataset.md)"
+    )
+    columns: tuple[Literal["path", "label", "frames", "other"], ...] = setting(
+        (), "labelled: order of the columns, where it cannot be told"
     )
     select: str = setting("", "rows to keep: hmdb 1, 2 or 12, kinetics' split column, activitynet's subset")
     subset: bool = setting(False, "entries of classes that are not among the dataset's are left out")
@@ -66,6 +81,14 @@ class Split(BaseModel):
     def _from_text(cls, data: Any) -> Any:
         return {"list": data} if isinstance(data, str) else data
 
+    @model_validator(mode="after")
+    def _reads_columns(self) -> Split:
+        if self.columns and self.format != "labelled":
+            raise ValueError(f"columns are for `format: labelled`, not for {self.format}")
+        if self.columns and (self.columns.count("path"), self.columns.count("label")) != (1, 1):
+            raise ValueError("columns have one path and one label, and perhaps frames and other")
+        return self
+
     @field_validator("list", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:
@@ -73,15 +96,16 @@ class Split(BaseModel):
 
 
 class Listing(NamedTuple):
-    """Videos of a split in the list's order, and notes about entries that were left out."""
+    """Videos of a split in the list's order, notes about entries that were left out, and how columns were read."""
 
     entries: tuple[Entry, ...]
     left_out: tuple[str, ...]
+    read_as: tuple[str, ...] = ()
 
 
-def read_list(split: Split, files: Sequence[Path], names: Sequence[str]) -> Listing:
-    """Videos named by list files; `names` are the classes in id order. Raises UserError."""
-    parser = _Parser(names, split)
+def read_list(split: Split, files: Sequence[Path], classes: Classes, root: Path | None = None) -> Listing:
+    """Videos named by list files; paths may be absolute inside the root. Raises UserError."""
+    parser = _Parser(classes.names, split, classes.first)
     entries: dict[str, Entry] = {}
     places: dict[str, str] = {}
     for line in (line for file in files for line in _FORMATS[split.format](file, parser)):
@@ -89,14 +113,14 @@ def read_list(split: Split, files: Sequence[Path], names: Sequence[str]) -> List
             fewer = f"of fewer than {split.min_frames} frames" if line.frames else "of 0 frames"
             parser.left_out[f"entries {fewer}"] += 1
             continue
-        entry = Entry(line.path, line.label, line.span)
+        entry = Entry(below(root, line.path, line.where), line.label, line.span)
         if entry.name in entries:
-            raise _twice(f"video '{entry.name}'", line.where, places[entry.name])
-        refuse_escape(line.path, line.where)
+            raise twice(f"video '{entry.name}'", line.where, places[entry.name])
         entries[entry.name], places[entry.name] = entry, line.where
     if not entries:
         raise UserError("lists no videos" + (" of the dataset's classes" if split.subset else ""), where=str(files[0]))
-    return Listing(tuple(entries.values()), tuple(f"{what} left out: {n:,}" for what, n in parser.left_out.items()))
+    left_out = tuple(f"{what} left out: {n:,}" for what, n in parser.left_out.items())
+    return Listing(tuple(entries.values()), left_out, tuple(parser.read_as))
 
 
 class _ListLine(NamedTuple):
@@ -113,7 +137,9 @@ class _Parser:
 
     names: Sequence[str]
     split: Split
+    first: int = 0  # id of the first class in the class file
     left_out: Counter[str] = field(default_factory=Counter)
+    read_as: dict[str, None] = field(default_factory=dict)  # what is said of columns, in order and once
 
     def __post_init__(self) -> None:
         self.exact = {name: label for label, name in enumerate(self.names)}
@@ -122,64 +148,83 @@ class _Parser:
 
     def label(self, name: str, where: str) -> int | None:
         """The id of a class; None for an unknown class if the split has `subset: true`, else a UserError."""
-        label = self.exact.get(name, self.loose.get(plain_name(name)))
+        label = self.known(name)
         if label is None and not self.split.subset:
             close = get_close_matches(name, self.names, n=1, cutoff=0.5)
             hint = f"did you mean '{close[0]}'?" if close else f"the dataset has {len(self.names)} classes"
-            raise UserError(f"unknown class '{name}'", where=where, hint=hint)
+            raise UserError(f"unknown class '{shortened(name)}'", where=where, hint=hint)
         return label
 
+    def class_of(self, path: str) -> int | None:
+        """The id of the class that a video's folder is named like."""
+        return self.known(path.rpartition("/")[0].rpartition("/")[2])
 
-def plain_name(name: str) -> str:
-    """A class name without case, spaces and punctuation: HandStandPushups and Handstand Pushups are the same class."""
-    return "".join(filter(str.isalnum, name.casefold()))
-
-
-def _twice(what: str, where: str, first: str) -> UserError:
-    file, _, line = first.rpartition(":")
-    same = where.rpartition(":")[0] == file
-    return UserError(f"{what} appears twice", where=where, hint=f"the first is in {f'line {line}' if same else first}")
+    def known(self, name: str) -> int | None:
+        label = self.exact.get(name)
+        return self.loose.get(plain_name(name)) if label is None else label
 
 
 # --- formats of lists -------------------------------------------------------------------------------------------------
 
 
 def _labelled(file: Path, parser: _Parser) -> Iterator[_ListLine]:
-    """The second number from the right is a number of frames only if every line has one (MoTE, Text4Vis, BIKE)."""
-    lines = list(_lines(file))
-    counted = all(re.fullmatch(r".+ \d+ \d+", text) for _, text in lines)
-    for where, text in lines:
-        path, frames = text, None
-        if counted:
-            path, frames, label = text.rsplit(" ", 2)
-        else:
-            path, label = _path_and_label(text, where)
-        if not 0 <= int(label) < len(parser.names):
-            raise UserError(
-                f"class id {label} out of range 0..{len(parser.names) - 1}",
-                where=where,
-                hint=f"the class file has {len(parser.names)} classes, counted from 0",
-            )
-        yield _ListLine(path, int(label), where, None if frames is None else int(frames))
+    lines, classes = list(text_lines(file)), len(parser.names)
+    if lines and not parser.split.columns:
+        _refuse_other_format(file, lines[0], parser)
+    found = table(lines, parser.split.columns, classes, parser.class_of)
+    if found.columns != PLAIN and not parser.split.columns:
+        parser.read_as[f"read as {', '.join(found.columns)}"] = None
+    first = _first_label(file, found.rows, parser)
+    for where, row in found.rows:
+        number = INTEGER.fullmatch(row["label"])  # a column that is called the label may have names of classes
+        label = int(row["label"]) - first if number else parser.label(row["label"], where)
+        if label is None:
+            continue
+        if not 0 <= label < classes:
+            hint = f"the class file has {classes} classes, counted from 0"
+            raise UserError(f"class id {label} out of range 0..{classes - 1}", where=where, hint=hint)
+        if not INTEGER.fullmatch(row.get("frames", "0")):
+            raise UserError(f"number of frames '{shortened(row['frames'])}' is not an integer", where=where)
+        yield _ListLine(row["path"], label, where, int(row["frames"]) if "frames" in row else None)
 
 
-def _path_and_label(text: str, where: str) -> tuple[str, str]:
-    """Split `path label`, or `path,label` if no integer follows the last space; paths may contain both separators."""
-    for separator in (" ", ","):
-        path, _, label = text.rpartition(separator)
-        if path and re.fullmatch(r"-?\d+", label):
-            return path, label
-    raise UserError(
-        f"label '{text.rpartition(' ')[2]}' is not an integer",
-        where=where,
-        hint="a line is `path label` or `path,label`",
-    )
+def _first_label(file: Path, rows: Sequence[tuple[str, dict[str, str]]], parser: _Parser) -> int:
+    """0 or 1, from which the labels count; folders named like classes tell it. Raises UserError."""
+    numbered = [(row["path"], int(row["label"])) for _, row in rows if INTEGER.fullmatch(row["label"])]
+    folders = [(label, parser.class_of(path)) for path, label in numbered]
+    told, labels = {label - own for label, own in folders if own is not None}, {label for _, label in numbered}
+    if parser.first == 0 and told == {1}:
+        hint = "say `format: ucf`, if the list is UCF-101's"
+        raise UserError("labels count from 1, as the folders of the videos tell", where=str(file), hint=hint)
+    if parser.first == 0 or 0 in labels or told == {0} or not labels:
+        return 0
+    if len(parser.names) not in labels and told != {1}:
+        what = f"labels may count from 0 or 1: the class file counts from 1, and no label is 0 or {len(parser.names)}"
+        raise UserError(what, where=str(file), hint="write the class file with the header id,name and ids from 0")
+    parser.read_as["labels count from 1, as the class file"] = None
+    return 1
+
+
+def _refuse_other_format(file: Path, line: tuple[str, str], parser: _Parser) -> None:
+    """Raises UserError for a list in another format that is declared as `labelled`, such as by a plain string."""
+    where, text = line
+    video, _, template = text.partition(";")
+    in_answers = video.isdecimal() and parser.known(re.sub(r"[][]", "", template)) is not None
+    looks = {
+        "kinetics": re.search(r"youtube_id\W.*time_start|^[^/]+,[\w-]{11},\d+,\d+(,|$)", text),
+        "ssv2": in_answers or re.match(r"\[\s*(\{|$)", text),
+        "activitynet": re.match(r'\{\s*("|$)', text),
+        "hmdb": "_test_split" in file.name and parser.known(file.name.partition("_test_split")[0]) is not None,
+        "ucf": not any(ends(text)[::2]) and parser.class_of(text) is not None,
+    }
+    for name in (name for name, fits in looks.items() if fits):
+        raise UserError(f"looks like {name}, not `path label`", where=where, hint=f"say `format: {name}` in the split")
 
 
 def _ucf(file: Path, parser: _Parser) -> Iterator[_ListLine]:
     """The class is the name of the folder. The class number in the list, which counts from 1, must agree."""
-    for where, text in _lines(file):
-        path, number = re.fullmatch(r"(.*?)(?: (\d+))?", text).groups()  # type: ignore[union-attr]
+    for where, text in text_lines(file):
+        path, number = re.fullmatch(r"(.*?)(?:[\s,]+([0-9]{1,9}))?", text).groups()  # type: ignore[union-attr]
         folder = PurePosixPath(path).parent.name
         if not folder:
             raise UserError(f"'{path}' has no class folder", where=where, hint="a line is `Class/video.avi`")
@@ -203,36 +248,42 @@ def _hmdb(file: Path, parser: _Parser) -> Iterator[_ListLine]:
             "the file's name does not contain its class", where=str(file), allowed=["<class>_test_split<N>.txt"]
         )
     label = parser.label(folder, str(file))
-    for where, text in _lines(file) if label is not None else ():
-        name, _, use = text.rpartition(" ")
-        if not name or use not in ("0", "1", "2"):
-            raise UserError(
-                f"'{text}' does not end with its use", where=where, allowed=["0 (unused)", "1 (train)", "2 (test)"]
-            )
-        if use in (parser.split.select or "012"):
-            yield _ListLine(f"{folder}/{name}", label, where)  # type: ignore[arg-type]
+    for where, text in text_lines(file) if label is not None else ():
+        line = re.fullmatch(r"(.+?)[\s,]+([012])", text)
+        if line is None:
+            allowed = ["0 (unused)", "1 (train)", "2 (test)"]
+            raise UserError(f"'{shortened(text)}' does not end with its use", where=where, allowed=allowed)
+        if line[2] in (parser.split.select or "012"):
+            yield _ListLine(f"{folder}/{line[1]}", label, where)  # type: ignore[arg-type]
 
 
 def _kinetics(file: Path, parser: _Parser) -> Iterator[_ListLine]:
-    rows = csv.DictReader(_text(file).splitlines())
-    for column in (*KINETICS_COLUMNS, *(["split"] if parser.split.select else [])):
-        if column not in (rows.fieldnames or ()):
-            hint = "use a list with labels: this one is for a server that scores predictions" * (column == "label")
-            raise UserError(f"has no column '{column}'", where=f"{file}:1", allowed=KINETICS_COLUMNS, hint=hint)
-    for row in rows:
-        where = f"{file}:{rows.line_num}"
-        if parser.split.select and row["split"] != parser.split.select:
-            continue
-        name, video, *seconds = (row[column] for column in KINETICS_COLUMNS)
-        if not name:
-            raise UserError(f"video '{video}' has no label", where=where, hint="use a list with labels")
-        try:
-            start, end = (int(float(second)) for second in seconds)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"expected {','.join(KINETICS_COLUMNS)}", where=where) from error
-        label = parser.label(name, where)
-        if label is not None:
-            yield _ListLine(f"{name}/{video}_{start:06d}_{end:06d}.mp4", label, where)
+    text = regular_text(file)
+    delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
+    rows = csv.DictReader(text.split("\n"), delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        for column in (*KINETICS_COLUMNS, *(["split"] if parser.split.select else [])):
+            if column not in (rows.fieldnames or ()):
+                hint = "use a list with labels: this one is for a server that scores predictions" * (column == "label")
+                raise UserError(f"has no column '{column}'", where=f"{file}:1", allowed=KINETICS_COLUMNS, hint=hint)
+        for row in rows:
+            if not parser.split.select or row["split"] == parser.split.select:
+                yield from _kinetics_row(row, f"{file}:{rows.line_num}", parser)
+    except csv.Error as error:
+        raise UserError(f"not a CSV file: {error}", where=f"{file}:{rows.line_num}") from error
+
+
+def _kinetics_row(row: dict[str, str], where: str, parser: _Parser) -> Iterator[_ListLine]:
+    name, video, *seconds = (row[column] for column in KINETICS_COLUMNS)
+    if not name:
+        raise UserError(f"video '{video}' has no label", where=where, hint="use a list with labels")
+    try:
+        start, end = (int(float(second)) for second in seconds)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"expected {','.join(KINETICS_COLUMNS)}", where=where) from error
+    label = parser.label(name, where)
+    if label is not None:
+        yield _ListLine(f"{name}/{video}_{start:06d}_{end:06d}.mp4", label, where)
 
 
 def _ssv2(file: Path, parser: _Parser) -> Iterator[_ListLine]:
@@ -244,10 +295,10 @@ def _ssv2(file: Path, parser: _Parser) -> Iterator[_ListLine]:
 
 
 def _ssv2_answers(file: Path) -> Iterator[tuple[str, str, str]]:
-    for where, text in _lines(file):
+    for where, text in text_lines(file):
         video, semicolon, template = text.partition(";")
         if not semicolon:
-            raise UserError(f"'{text}' is not `id;label`", where=where)
+            raise UserError(f"'{shortened(text)}' is not `id;label`", where=where)
         yield where, video, template
 
 
@@ -283,23 +334,18 @@ def _activitynet_instances(file: Path, parser: _Parser) -> Iterator[_ListLine]:
 
 def _annotated(file: Path, parser: _Parser) -> Iterator[tuple[str, str, list[tuple[str, float, float]]]]:
     """(place, video id, [(label, start, end)]) of a subset's annotated videos; test videos have no annotations."""
-    for video, facts in _database(file).items():
+    for video, facts in database(file).items():
         where = f"{file}: video '{video}'"
         try:
             subset = facts["subset"]
             found = [(one["label"], one["segment"]) for one in facts["annotations"]]
             instances = [(str(label), float(start), float(end)) for label, (start, end) in found]
-        except (KeyError, TypeError, ValueError) as error:
+            if not all(math.isfinite(end - start) for _, start, end in instances):
+                raise ValueError
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError("expected subset and annotations with segment and label", where=where) from error
         if instances and parser.split.select in ("", subset):
             yield where, video, instances
-
-
-def _database(file: Path) -> dict[str, Any]:
-    database = read_json(file, dict).get("database")
-    if not isinstance(database, dict):
-        raise UserError("has no 'database'", where=str(file), hint="expected the JSON file of ActivityNet 1.3")
-    return database
 
 
 _FORMATS: dict[str, Callable[[Path, _Parser], Iterator[_ListLine]]] = {
@@ -313,88 +359,6 @@ _FORMATS: dict[str, Callable[[Path, _Parser], Iterator[_ListLine]]] = {
 }
 
 
-# --- class names ------------------------------------------------------------------------------------------------------
-
-
-def read_classes(file: Path) -> tuple[str, ...]:
-    """Class names in id order from a CSV file with the header id,name or the JSON of SSv2 or ActivityNet.
-
-    Raises UserError.
-    """
-    names = tuple(_json_classes(file) if file.suffix == ".json" else _csv_classes(file))
-    if not names:
-        raise UserError("lists no classes", where=str(file))
-    return names
-
-
-def _csv_classes(file: Path) -> Iterable[str]:
-    rows = csv.reader(_text(file).splitlines())
-    header = next(rows, [])
-    if header != ["id", "name"]:
-        raise UserError(f"header is '{','.join(header)}'", where=f"{file}:1", allowed=["id,name"])
-    lines: dict[str, str] = {}
-    for row in filter(None, rows):
-        where = f"{file}:{rows.line_num}"
-        name = _class_name(row, len(lines), where)
-        if name in lines:
-            raise _twice(f"class '{name}'", where, lines[name])
-        lines[name] = where
-    return lines
-
-
-def _class_name(row: list[str], expected: int, where: str) -> str:
-    if len(row) != 2 or not row[1].strip():
-        raise UserError(
-            f"expected id,name but found '{','.join(row)}'",
-            where=where,
-            hint='a name with a comma is quoted: 3,"pulling something, slowly"',
-        )
-    if row[0].strip() != str(expected):
-        raise UserError(f"class id '{row[0]}', expected {expected}", where=where, hint="ids count from 0 without gaps")
-    return row[1]
-
-
-def _json_classes(file: Path) -> Iterable[str]:
-    data = read_json(file, dict)
-    if "database" in data:
-        videos = _database(file).values()
-        return sorted({str(one["label"]) for facts in videos for one in facts.get("annotations", ())})
-    names = {str(label): name for name, label in data.items()}
-    if set(names) != set(map(str, range(len(data)))):
-        raise UserError("ids do not count from 0 without gaps", where=str(file), hint='expected {"name": "id", ...}')
-    return [names[str(label)] for label in range(len(names))]
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-def _lines(file: Path) -> Iterator[tuple[str, str]]:
-    """(file:line, text without surrounding space) of every line that is not blank."""
-    for number, text in enumerate(_text(file).splitlines(), start=1):
-        if text.strip():
-            yield f"{file}:{number}", text.strip()
-
-
 def read_names(file: Path) -> tuple[str, ...]:
     """Lines of a text file that are not blank. Raises UserError."""
-    return tuple(text for _, text in _lines(file))
-
-
-def read_json(file: Path, kind: type) -> Any:
-    """Content of a JSON file of this kind, list or dict. Raises UserError."""
-    try:
-        data = json.loads(_text(file))
-    except json.JSONDecodeError as error:
-        raise UserError(f"not valid JSON: {error.msg}", where=f"{file}:{error.lineno}") from error
-    if not isinstance(data, kind):
-        raise UserError(f"expected a JSON {'list' if kind is list else 'object'}", where=str(file))
-    return data
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", where=str(file)) from error
-    except UnicodeDecodeError as error:
-        raise UserError("is not UTF-8 text", where=str(file), hint=f"first wrong byte at {error.start}") from error
+    return tuple(text for _, text in text_lines(file))

@@ -84,7 +84,9 @@ def base_and_novel(train_entries: Iterable[Entry], classes: int) -> tuple[list[i
 def of_classes(entries: Iterable[Entry], ids: Sequence[int]) -> list[Entry]:
     """Videos of these classes in the list's order; labels become positions in `ids`."""
     places = {label: place for place, label in enumerate(ids)}
-    return [entry._replace(label=places[entry.label]) for entry in entries if entry.label in places]
+    return [
+        entry._replace(label=places[entry.label], whole=entry.class_id) for entry in entries if entry.label in places
+    ]
 
 
 def merged_vocabulary(names: Sequence[str], others: Iterable[str]) -> list[str]:

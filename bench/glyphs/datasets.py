@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.core.files import cache_dir
 from bench.core.identity import digest
+from bench.data.class_files import Classes
 from bench.data.datasets import Dataset
 from bench.data.lists import Entry, Listing, Split
 from bench.data.manifest import FileProgress
@@ -32,7 +33,7 @@ class Glyphs(Dataset):
 
     def content(self, entries: Sequence[Entry], progress: FileProgress | None = None) -> str:
         """Hash of the entries and of the recipe that renders them, so that planning needs no videos."""
-        return digest([world.recipe_digest(self.world), entries])
+        return digest([world.recipe_digest(self.world), [entry[:3] for entry in entries]])
 
     def build(self, progress: Callable[[int, int], None], workers: int) -> Path:
         """Render all videos of the world, which its sets share. `progress(done, total)` counts videos."""
@@ -42,8 +43,8 @@ class Glyphs(Dataset):
         self._split(split)
         return None
 
-    def _read_names(self, variant: str) -> tuple[str, ...]:
-        return world.class_names(self.world, self.subset)
+    def _read_names(self, variant: str) -> Classes:
+        return Classes(world.class_names(self.world, self.subset))
 
     def _read_listing(self, split: str, chosen: Split) -> Listing:
         return Listing(tuple(Entry(*entry) for entry in world.entries(self.world, self.subset, split)), ())

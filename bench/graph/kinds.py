@@ -207,7 +207,7 @@ class EncodeStage:
             {"pretrained": self.pretrained, **stages.place(self.selection)},
             f"encode {self.selection}" + (f" with {self.tower_name}" if tower else ""),
             float(stages.count(self.selection) * frames * backbone(self.backbone).tower_flops()),
-            stages.missing(self.selection),
+            stages.unreadable(self.selection),
             stages.frames(self.selection, self.views, 1),
         )
 
@@ -256,7 +256,7 @@ class TrainStage:
             },
             f"train {trained_title(stages.suite, self.trial)}",
             self._flops(stages, length or stages.count(selection), cached),
-            stages.missing(selection) or (validation and stages.missing(validation)),
+            stages.unreadable(selection) or (validation and stages.unreadable(validation)),
             None if cached else stages.frames(selection, recipe.views, recipe.epochs),
         )
 
@@ -460,7 +460,7 @@ class MapsStage:
             {"pretrained": trial.recipe.pretrained, **stages.place(selection)},
             f"maps {trial.title}",
             float(self.videos * views.frames * backbone(trial.recipe.backbone).tower_flops()),
-            stages.missing(selection),
+            stages.unreadable(selection),
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from bench.core.errors import UserError
 from bench.core.identity import digest
 from bench.data.datasets import Dataset, dataset
+from bench.data.places import Fault
 from bench.data.selection import Selection, class_ids, merged_vocabulary, select
 from bench.graph.stage import Context, Frames, Spec
 from bench.models.backbones import model_config
@@ -42,6 +43,7 @@ class Specs:
         self.datasets: dict[str, Dataset] = {}
         self.absent: dict[str, str] = {}  # dataset, or file of a recipe -> why it is not usable
         self.notes: dict[tuple[str, str], list[str]] = {}  # (dataset, split or what else of it) -> what is odd about it
+        self._faults: dict[tuple[str, str], tuple[set[str], dict[str, Fault]]] = {}  # (dataset, split) -> names, faulty
         self._made: dict[tuple[str, Hashable], Any] = {}
 
     def once(self, name: str, key: Hashable, make: Callable[[], Made]) -> Made:
@@ -77,6 +79,37 @@ class Specs:
         else:
             self.notes[name, split] = data.notes(split)
         return reason
+
+    def unreadable(self, selection: Selection) -> str | None:
+        """Reason why the selected videos cannot be used: as `missing`, or because some are not there and undeclared."""
+        return self.missing(selection) or self.once("unreadable", selection, lambda: self._unreadable(selection))
+
+    def _unreadable(self, selection: Selection) -> str | None:
+        data, name = self.dataset(selection.dataset), selection.dataset
+        if data.buildable:
+            return None
+        self.content(selection)
+        entries = select(data, selection)
+        names, faults = self._faults.setdefault((name, selection.split), (set(), {}))
+        names |= {entry.name for entry in entries}
+        found = data.faults(entries)
+        faults |= found
+        if found:
+            self.absent[name] = self._explained(name)
+        return self.absent[name] if found else None
+
+    def _explained(self, dataset: str) -> str:
+        """How many videos of the splits of a dataset cannot be read, an example of each kind of fault, and advice."""
+        told: list[str] = []
+        advice: dict[str, str] = {}
+        for (name, split), (names, faults) in self._faults.items():
+            for kind in dict.fromkeys(fault.kind for fault in faults.values() if name == dataset):
+                own = {video: fault for video, fault in faults.items() if fault.kind == kind}
+                video, fault = next(iter(own.items()))
+                counts = f"{len(own):,} of {len(names):,} videos of {name}/{split}"
+                told.append(f"{counts} {kind}, such as '{video}' ({fault.detail})")
+                advice.setdefault(kind, fault.advice(name))
+        return "; ".join([*told, *advice.values()])
 
     def content(self, selection: Selection) -> Spec:
         """Content of the selected videos; a placeholder that matches no record while the data are not there."""

@@ -28,9 +28,12 @@ _COMMON = (
     "methods.registry",  # finds a method by its name; its modules count
 )
 _READING = (
+    "bench.data.class_files",
+    "bench.data.columns",
     "bench.data.datasets",  # lists and videos enter by content
     "bench.data.lists",
     "bench.data.manifest",
+    "bench.data.places",
     "bench.data.selection",
     "bench.video.pool",  # watches decoding processes
 )

@@ -1,12 +1,10 @@
-"""Sources of videos below a dataset's root, and the error that names a video."""
+"""Sources of videos, and the error that names a video."""
 
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple, Protocol
-
-from bench.core.errors import UserError
 
 
 class VideoError(Exception):
@@ -44,29 +42,3 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...
-
-
-def refuse_escape(relative: str, where: str) -> None:
-    """Raises UserError at `where` for a listed path that is absolute or contains `..`; does not access the disk."""
-    path = PurePosixPath(relative)
-    if path.is_absolute() or ".." in path.parts:
-        raise UserError(
-            f"path '{relative}' leads out of the dataset's root",
-            where=where,
-            hint="paths are relative to the root and stay inside it",
-        )
-
-
-def inside(root: Path, relative: str, where: str = "") -> Path:
-    """The file `relative` under `root`, which may itself be a symbolic link.
-
-    Raises UserError at `where` (list file and line) for a path that leads out of the root, also through a link in it.
-    """
-    refuse_escape(relative, where)
-    if not (root / relative).resolve().is_relative_to(root.resolve()):
-        raise UserError(
-            f"path '{relative}' leads out of the dataset's root through a symbolic link",
-            where=where,
-            hint="make the root itself the link, or copy the videos",
-        )
-    return root / relative

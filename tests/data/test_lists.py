@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from bench.core.errors import UserError
-from bench.data.lists import Entry, Listing, Split, read_classes, read_json, read_list, read_names
+from bench.core.files import read_json
+from bench.data.class_files import Classes, read_classes
+from bench.data.lists import Entry, Listing, Split, read_list, read_names
 from tests.errors import refused
 
 CLASSES = 'id,name\n0,climb\n1,"push, slowly"\n2,jump\n'
@@ -15,12 +17,12 @@ NAMES = ("climb", "push, slowly", "jump")
 
 def listing(folder: Path, text: str, names: Sequence[str] = NAMES, name: str = "test.txt", **split: Any) -> Listing:
     (folder / name).write_text(text, encoding="utf-8")
-    return read_list(Split.model_validate({"list": name, **split}), [folder / name], names)
+    return read_list(Split.model_validate({"list": name, **split}), [folder / name], Classes(tuple(names)))
 
 
 def classes(folder: Path, text: str, name: str = "classes.csv") -> tuple[str, ...]:
     (folder / name).write_text(text, encoding="utf-8")
-    return read_classes(folder / name)
+    return read_classes(folder / name).names
 
 
 def test_classes_and_lists_are_read(tmp_path: Path) -> None:
@@ -42,8 +44,8 @@ def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0,climb\n", "classes.csv:1: header is '0,climb'\n  allowed: id,name"),
-        ("", "classes.csv:1: header is ''"),
+        ("", "classes.csv: lists no classes"),
+        ("nr,title\n0,climb\n1,jump\n", "classes.csv:1: 'nr,title' is not id, name\n  allowed: id,name"),
         ("id,name\n", "classes.csv: lists no classes"),
         ("id,name\n0,a\n2,b\n", "classes.csv:3: class id '2', expected 1"),
         ("id,name\n1,a\n", "classes.csv:2: class id '1', expected 0"),
@@ -86,7 +88,8 @@ def test_paths_hold_the_characters_of_hmdb(tmp_path: Path) -> None:
 def test_numbers_of_frames_count_only_if_every_line_has_one(tmp_path: Path) -> None:
     """`clip 7.mp4 2` is a path with a space; `clip 7 2` in a list of folders is a path and a number of frames."""
     counted = listing(tmp_path, "a b/c 30 0\nd 0 1\ne 5 2\n")
-    assert counted == ((Entry("a b/c", 0), Entry("e", 2)), ("entries of 0 frames left out: 1",))
+    left_out = ("entries of 0 frames left out: 1",)
+    assert counted == ((Entry("a b/c", 0), Entry("e", 2)), left_out, ("read as path, frames, label",))
     assert listing(tmp_path, "a b/c 30 0\nd.mp4 1\n").entries[0] == Entry("a b/c 30", 0)
     dropped = listing(tmp_path, "a 7 0\nb 8 0\nc 0 0\n", min_frames=8)
     assert dropped.entries == (Entry("b", 0),)
@@ -99,7 +102,7 @@ def test_duplicates_name_both_places(tmp_path: Path) -> None:
     for name in ("one.txt", "two.txt"):
         (tmp_path / name).write_text("b.mp4 0\n" if name == "one.txt" else "a.mp4 0\nb.mp4 0\n")
     with refused("'b.mp4'", "twice", where="two.txt:2", hint="one.txt:1"):
-        read_list(Split(list=("one.txt", "two.txt")), [tmp_path / "one.txt", tmp_path / "two.txt"], NAMES)
+        read_list(Split(list=("one.txt", "two.txt")), [tmp_path / "one.txt", tmp_path / "two.txt"], Classes(NAMES))
 
 
 # --- official lists ---------------------------------------------------------------------------------------------------
@@ -143,7 +146,7 @@ K600_HEAD = "label,youtube_id,time_start,time_end,split,is_cc\n"
 def test_kinetics_lists(tmp_path: Path) -> None:
     text = f'{K600_HEAD}"backflip (human)",-ab_cdefghi,7,17,test,0\nzumba,{"z" * 11},1,11,val,0\n'
     only = (Entry("backflip (human)/-ab_cdefghi_000007_000017.mp4", 1),)
-    assert listing(tmp_path, text, K600, format="kinetics", subset=True) == (only, ())
+    assert listing(tmp_path, text, K600, format="kinetics", subset=True) == (only, (), ())
     assert listing(tmp_path, text, (*K600, "zumba"), format="kinetics", select="test").entries == only
     with pytest.raises(UserError, match=r"test\.txt:3: unknown class 'zumba'"):
         listing(tmp_path, text, K600, format="kinetics")
