@@ -35,9 +35,8 @@ WARNINGS = ("duplicate", "count", "needless known_bad")
 MEASURED = ("frames", "width", "height", "fps", "seconds", "codec")  # fields of FileCheck that doctor.csv has
 
 PLACES = 5  # frames that are decoded without `full`, including the first and the last
-STREAMING = "pyav"  # decoder for all frames of a video: decord decodes hundreds ahead, a gigabyte at 1280x720
 CHUNK_BYTES = 16 << 20  # largest size of decoded frames in memory
-VERSION = 1  # version of `examine`; after a change, every file is checked again
+VERSION = 2  # version of `examine`; after a change, every file is checked again
 
 CheckProgress = Callable[[int, int, int], None]  # (done, total, faulty)
 Listed = dict[str, list[tuple[str, Entry]]]  # file below the root -> its entries, each with the split that names it
@@ -97,7 +96,6 @@ def _run_check(task: _CheckTask) -> tuple[FileCheck, str | None]:
 def _load_readers() -> None:
     """Import the readers, so that the time limit of the first video does not include the imports."""
     import av  # noqa: F401
-    import decord  # noqa: F401
 
 
 def run_on_videos(
@@ -186,7 +184,7 @@ def _declared_seconds(stream: Any) -> float:
 
 
 def _decode(source: Source, decoder: str, full: bool, facts: dict[str, Any]) -> None:
-    """Decode a few frames with the reader of training and test and, if `full`, all frames. Raises _Fault."""
+    """Decode a few frames, if `full` all of them, with the reader of training and test. Raises _Fault."""
     import numpy as np
 
     try:
@@ -206,7 +204,7 @@ def _decode(source: Source, decoder: str, full: bool, facts: dict[str, Any]) -> 
             raise _Fault(kind, f"frame {place} of {last + 1}: {error.reason}") from error
     if full:
         try:
-            for _ in all_frames(Video(source, STREAMING)):
+            for _ in all_frames(video):
                 pass
         except VideoError as error:
             raise _Fault("undecodable", error.reason) from error
@@ -257,11 +255,12 @@ def declared_bad(dataset: Dataset, files: Listed) -> set[str]:
 class Examination:
     """Examination of a dataset's files: `run` checks them, `findings` and `rows` return the results.
 
-    Raises UserError for an unknown decoder.
+    Raises UserError for an unknown decoder, and if frame files are numbered otherwise than declared.
     """
 
     def __init__(self, dataset: Dataset, files: Listed, decoder: str, full: bool) -> None:
         self.dataset, self.files, self.decoder, self.full = dataset, files, known_decoder(decoder), full
+        dataset.require_numbering(files)
         self.manifest = Manifest(dataset.name, dataset.location())
         # Not stored in the manifest: missing files, and failures that may be those of the machine.
         self.unsaved: dict[str, FileCheck] = {}

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -24,11 +24,12 @@ from bench.core.files import ASSETS, expanded, not_found
 from bench.core.identity import digest, setting
 from bench.data.lists import Entry, Listing, Split, read_classes, read_json, read_list, read_names
 from bench.data.manifest import FileProgress, Manifest
-from bench.video.source import inside
+from bench.video.source import Source, frame_numbers, inside
 
 EMBEDDED = {"glyphs-": "bench.glyphs.datasets"}  # prefix of the names of embedded datasets -> module with `datasets()`
 SHIPPED_PREFIX = "shipped:"
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")  # tried for `.*` in a place
+FOLDERS = 3  # folders of frame files whose numbers are compared with the declaration before anything runs
 PREPARED = "prepared.json"  # in a root of re-encoded videos: the settings of the encoding
 
 
@@ -174,10 +175,21 @@ class Dataset(BaseModel):
         """
         root = self.location()
         found = {path: self._found(root, path) for path in {entry.path: None for entry in entries}}
+        self.require_numbering(found.values())
         hashes = Manifest(self.name, root).hashes(list(found.values()), progress)
         videos = [[*entry, hashes[found[entry.path]]] for entry in entries]
         frames = [self.frames, self.first] if self.frames else None
         return digest([videos, frames, _preparation(root)])
+
+    def require_numbering(self, folders: Iterable[str]) -> None:
+        """Raises UserError if the first folders of frame files all contradict `frames` or `first` in the same way."""
+        if not self.frames:
+            return
+        there = list(islice((name for name in folders if (self.location() / name).is_dir()), FOLDERS))
+        sources = (Source(self.location() / name, None, self.frames, self.first) for name in there)
+        faults = [_numbering_fault(source) for source in sources]
+        if there and faults[0] and len(set(faults)) == 1:
+            raise UserError(faults[0], where=f"dataset '{self.name}': {there[0]}")
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -325,6 +337,14 @@ def _parts(path: str) -> dict[str, str]:
     """Fields of the patterns in `places`, for a listed path."""
     folder, name = os.path.split(path)
     return {"path": path, "folder": folder, "under": folder.replace(" ", "_"), "stem": os.path.splitext(name)[0]}
+
+
+def _numbering_fault(folder: Source) -> str:
+    try:
+        frame_numbers(folder)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
 
 
 def _choice(counts: Sequence[int]) -> str:
