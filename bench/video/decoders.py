@@ -10,6 +10,7 @@ A user's own decoder is a class with the interface of `Decoder`, given as `modul
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -89,10 +90,10 @@ class Pyav:
         self._open()
         self.rate = float(self._video.average_rate or RATE)
         self._declared = self._video.codec_context.width, self._video.codec_context.height
-        if self._video.codec_context.format is None:
-            raise ValueError("no picture can be decoded")
         self.timed = self._container.format.name.startswith(TIMED)
         packets = self._scan()
+        if packets and self._video.codec_context.format is None:
+            raise ValueError("no picture can be decoded")
         self._order = sorted(packets) if self.timed else packets  # in presentation order
         self._numbers = {packet.pts: number for number, packet in enumerate(self._order)}
         self._keys = [number for number, packet in enumerate(self._order) if packet.key and self.timed]
@@ -124,22 +125,35 @@ class Pyav:
         return np.stack([self._pixels(self._frame(int(index))) for index in indices])
 
     def _scan(self) -> list[_Packet]:
-        """Packets of shown frames in the file's order; also sets `timed`."""
+        """Packets of shown frames in the file's order; also sets `timed`. Raises ValueError if the end is missing."""
         packets: list[_Packet] = []
-        hidden = 0
+        count, start, end = 0, 0, 0
+        declared_seconds = declared_duration(self._video) if self.timed else 0
         for packet in self._container.demux(self._video):
             if packet.size == 0:
                 continue
+            count += 1
+            if packet.pts is not None:
+                start, end = min(start, packet.pts), max(end, packet.pts + (packet.duration or 0))
             if packet.is_discard or _never_shown(self._video, packet):
-                hidden += 1
                 continue
             if packet.pts is None:
                 self.timed = False
             packets.append(_Packet(0 if packet.pts is None else packet.pts, packet.is_keyframe))
-        if len(packets) + hidden + TAIL < self._video.frames:
-            raise ValueError(f"cut file: {len(packets)} frames, but its header declares {self._video.frames}")
+        if count + TAIL < self._video.frames and (stored := self._stored()) + TAIL < self._video.frames:
+            raise ValueError(f"cut file: {stored} frames, but its header declares {self._video.frames}")
+        seconds = float((end - start) * self._video.time_base)  # Matroska counts from zero, also if frames begin later
+        if packets and seconds < 0.95 * declared_seconds - 0.5:  # containers round durations
+            raise ValueError(f"cut file: {seconds:.1f} seconds, but its header declares {declared_seconds:.1f}")
         self.timed &= len({packet.pts for packet in packets}) == len(packets)
         return packets
+
+    def _stored(self) -> int:
+        """Number of packets with those that an edit list hides, which the header counts as well."""
+        import av
+
+        with av.open(self._path, options={"ignore_editlist": "1"}, metadata_errors="ignore") as container:
+            return sum(packet.size > 0 for packet in container.demux(container.streams.best("video")))
 
     def _frame(self, index: int) -> Any:
         """The frame with this number. If decoding from the last key frame fails, it starts from an earlier one."""
@@ -230,7 +244,17 @@ class Pyav:
         self._video: Any = self._container.streams.best("video")
         if self._video is None:
             raise ValueError("no video stream")
+        if self._video.codec_context is None:
+            raise ValueError("no decoder for its codec")
         self._video.codec_context.thread_count = 1
+
+
+def declared_duration(video: Any) -> float:
+    """Seconds of a video stream by its header, 0 if unknown. In Matroska it is a tag such as 00:00:02.400000000."""
+    if video.duration:
+        return float(video.duration * video.time_base)
+    tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", video.metadata.get("DURATION", ""))
+    return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) if tag else 0.0
 
 
 def _never_shown(video: Any, packet: Any) -> bool:
