@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from bench.care.doctor import STREAMING, CheckProgress, Listed, all_frames, run_on_videos, whole_file
+from bench.care.doctor import CheckProgress, Listed, all_frames, run_on_videos, whole_file
 from bench.core.errors import UserError
 from bench.core.files import append_json, appended_json, expanded, write_atomically
 from bench.data.datasets import PREPARED, Dataset
@@ -115,7 +115,7 @@ def _encode(source: Source, writing: Path, how: Preparation) -> _Expected:
     import numpy as np
     from av.video.reformatter import Colorspace
 
-    video = Video(source, STREAMING)
+    video = Video(source)
     height, width = how.size(*video.frames(np.array([0])).shape[1:3])
     compared = set(np.linspace(0, len(video) - 1, COMPARED).astype(int).tolist())
     expected = _Expected(len(video), (height, width), {})

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from glob import escape
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -27,10 +28,12 @@ from bench.data.class_files import Classes, read_classes
 from bench.data.lists import Entry, Listing, Split, read_list, read_names
 from bench.data.manifest import FileProgress, Manifest
 from bench.data.places import OUTSIDE, UNREADABLE, Fault, Places, below, refuse_pattern
+from bench.video.source import Source, frame_numbers
 
 EMBEDDED = {"glyphs-": "bench.glyphs.datasets"}  # prefix of the names of embedded datasets -> module with `datasets()`
 SHIPPED_PREFIX = "shipped:"
 FRAMES = re.compile(r"[^{}/\0]*\{0?(:(0[1-9]\d?)?d?)?\}[^{}/\0]*")  # names of frame files
+FOLDERS = 3  # folders of frame files whose numbers are compared with the declaration before anything runs
 PREPARED = "prepared.json"  # in a root of re-encoded videos: the settings of the encoding
 
 
@@ -202,6 +205,7 @@ class Dataset(BaseModel):
         places, root = self._places(), self.location()
         videos = {(entry.path, entry.class_id): places.find(entry.path, entry.class_id) for entry in entries}
         sound = [path for path, fault in videos.values() if not fault]
+        self.require_numbering(sound)
         hashes = Manifest(self.name, root, places.may_read).hashes(sound, progress)
         for video, (path, fault) in videos.items():
             if fault or hashes[path] is None:
@@ -224,6 +228,16 @@ class Dataset(BaseModel):
 
     def _link_folders(self) -> list[Path]:
         return [Path(self.folder, expanded(link)) for link in self.links]
+
+    def require_numbering(self, folders: Iterable[str]) -> None:
+        """Raises UserError if the first folders of frame files all contradict `frames` or `first` in the same way."""
+        if not self.frames:
+            return
+        there = list(islice((name for name in folders if (self.location() / name).is_dir()), FOLDERS))
+        sources = (Source(self.location() / name, None, self.frames, self.first) for name in there)
+        faults = [_numbering_fault(source) for source in sources]
+        if there and faults[0] and len(set(faults)) == 1:
+            raise UserError(faults[0], where=f"dataset '{self.name}': {there[0]}")
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -344,6 +358,14 @@ def _below(fields: Mapping[str, Any], path: str) -> str:
         return below(Path(fields.get("folder", ""), expanded(fields.get("root", ""))), path, "")
     except UserError:
         return path
+
+
+def _numbering_fault(folder: Source) -> str:
+    try:
+        frame_numbers(folder)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
 
 
 def _choice(counts: Sequence[int]) -> str:

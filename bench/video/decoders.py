@@ -1,33 +1,34 @@
 """Decoders: each opens one video and returns its frames by number.
 
-decord numbers frames by counting packets from the key frame to which it seeks. For videos with open groups of pictures,
-edit lists or packets without presentation times it returns wrong frames without an error (docs/robust_reading.md). PyAV
-finds frames by their presentation time. Therefore the packets are scanned first, which takes 2 ms, and PyAV reads the
-videos that decord would read wrongly.
+Frame i is the i-th that FFmpeg shows when it plays the file. PyAV finds it by its presentation time, whatever other
+frames are asked for. The name `decord` stands for the same reader: decord 0.6 numbers frames by counting packets, shows
+others in files of many kinds and cannot say when it skips a damaged one, and it is not faster
+(docs/robust_reading.md).
 
 A user's own decoder is a class with the interface of `Decoder`, given as `module:Class`.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from importlib import import_module
+from itertools import pairwise
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bench.core.errors import UserError, unknown
+from bench.video.source import Source, frame_numbers
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from bench.video.source import Source
-
 TIMED = ("mov", "matroska", "flv")  # containers with a presentation time in every packet; FFmpeg invents those of AVI
 RATE = 30.0  # frames per second of files without a declared rate and of folders of extracted frames
 TAIL = 2  # final frames that a container may count but no decoder returns; the last decoded frame replaces them
+TOLERANCE = 1e-3  # seconds by which two decoders' times of one frame may differ; neighbours are further apart
 
 
 class Decoder(Protocol):
@@ -79,102 +80,154 @@ class _Packet(NamedTuple):
 class Pyav:
     """PyAV: seeks to the key frame before a wanted frame and decodes until a frame has the wanted time.
 
-    If the container has no times, frames are counted from the start. Rotated videos are turned upright. `plain` is true
-    if decord finds the same frames.
+    If the container has no times, frames are counted from the start. Damaged packets are skipped, as by a player; the
+    frames that they hold are errors. Rotated videos are turned upright. If the size of the picture changes, all frames
+    are scaled to the size of the first.
     """
 
     def __init__(self, source: Source) -> None:
         self._path = str(source.path)
         self._open()
         self.rate = float(self._video.average_rate or RATE)
-        self._timed = self._container.format.name.startswith(TIMED)
-        self.plain = self._timed and _eight_bits(self._video) and _codec(self._video) != "av1"  # decord lacks AV1
+        self._declared = self._video.codec_context.width, self._video.codec_context.height
+        self.timed = self._container.format.name.startswith(TIMED)
         packets = self._scan()
-        self._order = sorted(packets) if self._timed else packets  # in presentation order
+        if packets and self._video.codec_context.format is None:
+            raise ValueError("no picture can be decoded")
+        self._order = sorted(packets) if self.timed else packets  # in presentation order
         self._numbers = {packet.pts: number for number, packet in enumerate(self._order)}
-        self._keys = [number for number, packet in enumerate(self._order) if packet.key and self._timed]
-        self._next: int | None = None  # number of the frame that is decoded next, None before the first seek
+        self._keys = [number for number, packet in enumerate(self._order) if packet.key and self.timed]
+        self._group, self._next = -1, 0  # key frame of the group that is being decoded, and number of the next frame
         self._last: Any = None  # the frame decoded last
+        self._error: Exception | None = None  # of the last damaged packet since the seek
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def jumps(self, indices: np.ndarray) -> bool:
-        """True if there is a key frame between the first and the last of these frames."""
-        return bisect_right(self._keys, indices[0]) < bisect_right(self._keys, indices[-1])
-
     def times(self) -> np.ndarray:
         import numpy as np
 
-        if not self._timed:
+        if not self.timed:
             return np.arange(len(self)) / self.rate
-        pts_L = np.array([packet.pts for packet in self._order])
-        return (pts_L - pts_L[0]) * float(self._video.time_base)  # type: ignore[no-any-return]
+        seconds_L = self.presented()
+        return seconds_L - seconds_L[0]  # type: ignore[no-any-return]
+
+    def presented(self) -> np.ndarray:
+        """Presentation times of all frames in seconds, [L]."""
+        import numpy as np
+
+        return np.array([packet.pts for packet in self._order]) * float(self._video.time_base)
 
     def frames(self, indices: np.ndarray) -> np.ndarray:
         import numpy as np
 
+        _ = self._size  # decodes the first frame before the others, so that decoding goes on from there
         return np.stack([self._pixels(self._frame(int(index))) for index in indices])
 
     def _scan(self) -> list[_Packet]:
-        """Packets of shown frames in the file's order; also sets `plain` and `_timed`."""
+        """Packets of shown frames in the file's order; also sets `timed`. Raises ValueError if the end is missing."""
         packets: list[_Packet] = []
-        key, hidden = None, 0
+        count, start, end = 0, 0, 0
+        declared_seconds = declared_duration(self._video) if self.timed else 0
         for packet in self._container.demux(self._video):
             if packet.size == 0:
                 continue
+            count += 1
+            if packet.pts is not None:
+                start, end = min(start, packet.pts), max(end, packet.pts + (packet.duration or 0))
             if packet.is_discard or _never_shown(self._video, packet):
-                hidden += 1
                 continue
             if packet.pts is None:
-                self._timed = False
-            pts = 0 if packet.pts is None else packet.pts
-            key = pts if packet.is_keyframe else key
-            self.plain &= key is not None and pts >= key  # else an open group: a frame shown before its key frame
-            packets.append(_Packet(pts, packet.is_keyframe))
-        if len(packets) + hidden + TAIL < self._video.frames:
-            raise ValueError(f"cut file: {len(packets)} frames, but its header declares {self._video.frames}")
-        self._timed &= len({packet.pts for packet in packets}) == len(packets)
-        self.plain &= self._timed and not hidden
+                self.timed = False
+            packets.append(_Packet(0 if packet.pts is None else packet.pts, packet.is_keyframe))
+        if count + TAIL < self._video.frames and (stored := self._stored()) + TAIL < self._video.frames:
+            raise ValueError(f"cut file: {stored} frames, but its header declares {self._video.frames}")
+        seconds = float((end - start) * self._video.time_base)  # Matroska counts from zero, also if frames begin later
+        if packets and seconds < 0.95 * declared_seconds - 0.5:  # containers round durations
+            raise ValueError(f"cut file: {seconds:.1f} seconds, but its header declares {declared_seconds:.1f}")
+        self.timed &= len({packet.pts for packet in packets}) == len(packets)
         return packets
+
+    def _stored(self) -> int:
+        """Number of packets with those that an edit list hides, which the header counts as well."""
+        import av
+
+        with av.open(self._path, options={"ignore_editlist": "1"}, metadata_errors="ignore") as container:
+            return sum(packet.size > 0 for packet in container.demux(container.streams.best("video")))
 
     def _frame(self, index: int) -> Any:
         """The frame with this number. If decoding from the last key frame fails, it starts from an earlier one."""
-        keys = [0, *self._keys[: bisect_right(self._keys, index)]]
-        if self._next is not None and keys[-1] <= self._next <= index and (frame := self._decoded_to(index)):
+        keys = self._keys_before(index)
+        if self._group == keys[-1] and self._next <= index and (frame := self._decoded_to(index)):
             return frame
+        self._group = keys[-1]
         for start in (keys[-1], keys[-2:][0], None):
             self._enter(start)
             if frame := self._decoded_to(index):
                 return frame
-        if self._last is not None and len(self) - TAIL <= index:
+        if self._error is None and self._last is not None and len(self) - TAIL <= index:
             return self._last
-        raise ValueError(f"frame {index} of {len(self)} is missing")
+        raise ValueError(f"frame {index} of {len(self)} is missing" + (f": {self._error}" if self._error else ""))
+
+    def _keys_before(self, index: int) -> list[int]:
+        return [0, *self._keys[: bisect_right(self._keys, index)]]
+
+    def can_start_before(self, index: int) -> bool:
+        """True if the last key frame up to this frame can be decoded by itself, unlike those of intra refresh."""
+        self._group = key = self._keys_before(index)[-1]
+        self._enter(key)
+        return self._decoded_to(key) is not None
 
     def _enter(self, start: int | None) -> None:
         """Start decoding at key frame number `start`, or reopen the file and start at its beginning."""
-        if start is None or not self._timed:
+        if start is None or not self.timed:
             self._open()
         else:
             self._container.seek(self._order[start].pts, stream=self._video)
-        self._decoded: Iterator[Any] = self._container.decode(self._video)
-        self._next, self._last = start or 0, None
+        self._decoded = self._decode()
+        self._next, self._last, self._error = start or 0, None, None
+        self._entry = start if start is not None and self.timed else inf
+
+    def _decode(self) -> Iterator[Any]:
+        """Frames from here on. Frames that are counted end at a damaged packet, since the count would be wrong."""
+        from av import FFmpegError
+
+        for packet in self._container.demux(self._video):
+            try:
+                yield from packet.decode()
+            except FFmpegError as error:
+                self._error = error
+                if not self.timed:
+                    return
 
     def _decoded_to(self, index: int) -> Any:
-        """The frame with this number, None if the decoder skips it."""
+        """The frame with this number, None if the decoder skips it or its key frame, as in periodic intra refresh."""
         for frame in self._decoded:
-            number = self._numbers.get(frame.pts) if self._timed else self._next
+            number = self._numbers.get(frame.pts) if self.timed else self._next
             if number is not None:
+                if number > self._entry:
+                    return None
+                self._entry = inf if number == self._entry else self._entry
                 self._next, self._last = number + 1, frame
                 if number >= index:
                     return frame if number == index else None
         return None
 
+    @cached_property
+    def _size(self) -> tuple[int, int]:
+        """Width and height of the first frame as it is stored, or as declared if it cannot be decoded."""
+        try:
+            first = self._frame(0)
+        except ValueError:
+            return self._declared
+        return first.width, first.height
+
     def _pixels(self, frame: Any) -> np.ndarray:
         """RGB [H,W,3], rotated by the display matrix in steps of 90 degrees."""
         import numpy as np
 
-        pixels_HW3 = self._converter.reformat(frame, format="rgb24").to_ndarray()
+        width, height = self._size
+        pixels_HW3 = self._converter.reformat(frame, width, height, format="rgb24").to_ndarray()
         return np.rot90(pixels_HW3, round(frame.rotation / 90) % 4)
 
     @cached_property
@@ -191,72 +244,32 @@ class Pyav:
         self._video: Any = self._container.streams.best("video")
         if self._video is None:
             raise ValueError("no video stream")
+        if self._video.codec_context is None:
+            raise ValueError("no decoder for its codec")
         self._video.codec_context.thread_count = 1
 
 
-def _codec(video: Any) -> str:
-    return str(video.codec_context.codec.canonical_name)
-
-
-def _eight_bits(video: Any) -> bool:
-    """True if pixels have 8 bits. decord converts deeper ones with differences of up to 28 levels to today's FFmpeg."""
-    if video.codec_context.format is None:
-        raise ValueError("no picture can be decoded")
-    return all(component.bits <= 8 for component in video.codec_context.format.components)
+def declared_duration(video: Any) -> float:
+    """Seconds of a video stream by its header, 0 if unknown. In Matroska it is a tag such as 00:00:02.400000000."""
+    if video.duration:
+        return float(video.duration * video.time_base)
+    tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", video.metadata.get("DURATION", ""))
+    return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) if tag else 0.0
 
 
 def _never_shown(video: Any, packet: Any) -> bool:
     """True if a packet is an alternative reference frame of VP8: the fifth bit marks shown frames (RFC 6386, 9.1)."""
-    return _codec(video) == "vp8" and not memoryview(packet)[0] & 0x10
-
-
-# --- decord -----------------------------------------------------------------------------------------------------------
-
-
-class _Decord:
-    """decord with one `get_batch` per clip, for files in which it finds the same frames as PyAV.
-
-    decord restarts its threads at every seek to another key frame, which takes longer than PyAV takes to decode a few
-    frames. Both return the same bits, so decord reads only clips inside one group of pictures.
-    """
-
-    def __init__(self, source: Source, exact: Pyav) -> None:
-        self._path, self._exact = source.path, exact
-        self.rate, self.times = exact.rate, exact.times
-
-    def __len__(self) -> int:
-        return len(self._exact)
-
-    def frames(self, indices: np.ndarray) -> np.ndarray:
-        from decord import DECORDError
-
-        if self._exact.jumps(indices):
-            return self._exact.frames(indices)
-        try:
-            return self._reader.get_batch(indices).asnumpy()  # type: ignore[no-any-return]
-        except DECORDError as error:
-            # It cannot batch frames rotated by 90 degrees, nor rows that FFmpeg pads (width 48 or 72).
-            if "size must exactly match" not in str(error):
-                raise
-            return self._exact.frames(indices)
-
-    @cached_property
-    def _reader(self) -> Any:
-        from decord import VideoReader
-
-        return VideoReader(str(self._path), num_threads=1)
-
-
-def _decord(source: Source) -> Decoder:
-    exact = Pyav(source)
-    return _Decord(source, exact) if exact.plain else exact
+    return video.codec_context.codec.canonical_name == "vp8" and not memoryview(packet)[0] & 0x10
 
 
 # --- torchcodec -------------------------------------------------------------------------------------------------------
 
 
 class _Torchcodec:
-    """torchcodec in its exact mode; needs torchcodec and FFmpeg's libraries."""
+    """torchcodec in its exact mode, for frames that it gives the time and size that PyAV gives them; else PyAV reads.
+
+    Needs torchcodec and FFmpeg's libraries.
+    """
 
     def __init__(self, source: Source) -> None:
         try:
@@ -266,33 +279,54 @@ class _Torchcodec:
                 f"decoder 'torchcodec' cannot be loaded: {str(error).strip().splitlines()[0]}",
                 hint="install torchcodec and FFmpeg's shared libraries, or use another decoder",
             ) from error
-        self._source = source
-        self._reader: Any = VideoDecoder(str(source.path), dimension_order="NHWC", num_ffmpeg_threads=1)
-        self.rate = float(self._reader.metadata.average_fps or RATE)
+        self._open = lambda: VideoDecoder(str(source.path), dimension_order="NHWC", num_ffmpeg_threads=1)
+        self._exact = Pyav(source)
+        self.rate, self.times = self._exact.rate, self._exact.times
 
     def __len__(self) -> int:
-        return len(self._reader)
+        return len(self._exact)
 
     def frames(self, indices: np.ndarray) -> np.ndarray:
-        return self._reader.get_frames_at(indices.tolist()).data.numpy()  # type: ignore[no-any-return]
+        import numpy as np
 
-    def times(self) -> np.ndarray:
-        return Pyav(self._source).times()
+        try:
+            batch = self._reader.get_frames_at(indices.tolist())
+            late_N = np.abs(batch.pts_seconds.numpy() - self._exact.presented()[indices])
+            alike = self._exact.timed and late_N.max() < TOLERANCE and batch.data.shape[1:3] == self._shape
+            if alike and all(map(self._exact.can_start_before, indices.tolist())):
+                return batch.data.numpy()  # type: ignore[no-any-return]
+        except Exception:  # whatever it refuses: the exact reader decides whether these frames can be shown
+            pass
+        return self._exact.frames(indices)
+
+    @cached_property
+    def _reader(self) -> Any:
+        return self._open()
+
+    @cached_property
+    def _shape(self) -> tuple[int, ...]:
+        import numpy as np
+
+        return self._exact.frames(np.array([0])).shape[1:3]
 
 
 # --- folders of extracted frames --------------------------------------------------------------------------------------
 
 
 class FrameFolder:
-    """A folder of frame files. A missing file between the others is an error and is not replaced by another frame."""
+    """A folder of frame files. A missing file between the others is an error and is not replaced by another frame.
+
+    Pictures of another size are scaled to the size of the first.
+    """
 
     rate = RATE
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        before, _, rest = source.frames.partition("{")
-        name = re.compile(re.escape(before) + r"\d+" + re.escape(rest.partition("}")[2]))
-        self._length = sum(bool(name.fullmatch(file)) for file in os.listdir(source.path))
+        numbers = frame_numbers(source)
+        self._length = len(numbers)
+        if (gap := next((number for number, after in pairwise(numbers) if after > number + 1), None)) is not None:
+            raise ValueError(f"a gap: there is no {source.frames.format(gap + 1)}")
 
     def __len__(self) -> int:
         return self._length
@@ -301,14 +335,19 @@ class FrameFolder:
         import numpy as np
         from PIL import Image
 
-        def picture(index: int) -> np.ndarray:
-            with Image.open(self._source.path / self._source.frames.format(index + self._source.first)) as opened:
-                return np.asarray(opened.convert("RGB"))
+        def picture(index: int) -> Image.Image:
+            return Image.open(self._source.path / self._source.frames.format(index + self._source.first))
 
-        return np.stack([picture(int(index)) for index in indices])
+        def pixels(index: int) -> np.ndarray:
+            with picture(index) as opened:
+                return np.asarray(opened.convert("RGB").resize(size))
+
+        with picture(0) as first:
+            size = first.size
+        return np.stack([pixels(int(index)) for index in indices])
 
     def times(self) -> np.ndarray:
         raise ValueError("a folder of frames has no times, so no part of it can be read by seconds")
 
 
-DECODERS: dict[str, Callable[[Source], Decoder]] = {"decord": _decord, "pyav": Pyav, "torchcodec": _Torchcodec}
+DECODERS: dict[str, Callable[[Source], Decoder]] = {"decord": Pyav, "pyav": Pyav, "torchcodec": _Torchcodec}

@@ -1,8 +1,9 @@
 """Frame sampling: zero-based indices of the frames in training and test clips, numpy only.
 
-Rules and names follow the code bases of the field: MoTE and Text4Vis (`segments_inclusive`, `segment_start`, `dense`),
-Text4Vis (`ticks`), ActionCLIP (`segment_centre`), X-CLIP and ViFi-CLIP (`mmaction`), ST-Adapter and Open-VCLIP
-(`strided`), without their offset of one for the names of frame files.
+Rules and names follow the code bases of the field: MoTE and Text4Vis (`segments_inclusive` in training, `dense`,
+`segment_start`), Text4Vis (`ticks`), ActionCLIP (`segment_centre`), X-CLIP and ViFi-CLIP (`mmaction`), AIM
+(`mmaction_strided`), ST-Adapter and Vita-CLIP (`strided` with `spacing: step`), both on SSv2 (`segments_inclusive`),
+Open-VCLIP (`strided` with `spacing: even`), without their offset of one for the names of frame files.
 
 Legend: K clips, N frames of a clip.
 """
@@ -30,6 +31,8 @@ def train_indices(views: TrainViews, length: int, rng: np.random.Generator, rate
     _require_frames(length)
     if views.sampler == "strided":
         return random_strided(length, views.frames, _stride(views, rate), views.spacing, rng)
+    if views.sampler == "mmaction_strided":
+        return random_mmaction_strided(length, views.frames, _stride(views, rate), rng)
     samplers = {
         "segments_inclusive": segments_inclusive,
         "ticks": ticks,
@@ -51,8 +54,10 @@ def test_indices(views: TestViews, length: int, rate: float = 30.0, seed: int = 
         return segment_start(length, views.frames, views.clips, views.short_clip)
     if views.sampler == "mmaction":
         return mmaction(length, views.frames, views.clips, seed)
-    sampler = dense if views.sampler == "dense" else segment_centre
-    return sampler(length, views.frames, views.clips)
+    if views.sampler == "mmaction_strided":
+        return mmaction_strided(length, views.frames, views.clips, _stride(views, rate))
+    samplers = {"dense": dense, "segment_centre": segment_centre, "segments_inclusive": middles_inclusive}
+    return samplers[views.sampler](length, views.frames, views.clips)
 
 
 test_indices.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it where it is imported
@@ -63,7 +68,7 @@ test_indices.__test__ = False  # type: ignore[attr-defined]  # pytest would coll
 
 def segments_inclusive(length: int, frames: int, rng: np.random.Generator) -> Indices:
     """One random frame of each of N equal segments; both neighbours contain their border, so frames can repeat."""
-    borders = np.rint((length - 1) / frames * np.arange(frames + 1)).astype(np.int64)
+    borders = _borders(length, frames)
     return rng.integers(borders[:-1], borders[1:], endpoint=True)  # type: ignore[no-any-return]
 
 
@@ -93,9 +98,18 @@ def random_segments(length: int, frames: int, rng: np.random.Generator) -> Indic
 
 
 def random_strided(length: int, frames: int, stride: float, spacing: Spacing, rng: np.random.Generator) -> Indices:
-    """N frames `stride` apart from a random start; short videos repeat the last frame."""
-    slack = max(0, int(length - frames * stride))
-    return _strided(length, frames, int(rng.integers(slack, endpoint=True)), stride, spacing)
+    """N frames `stride` apart from a random start. Short videos repeat their last frame, with `step` the last taken."""
+    start = int(rng.integers(max(0, int(length - _span(frames, stride, spacing))), endpoint=True))
+    if spacing == "step":
+        taken = int((length - 1 - start) // stride)  # steps that fit
+        return np.floor(start + np.arange(frames).clip(max=taken) * stride).astype(np.int64)  # type: ignore[no-any-return]
+    return _strided(length, frames, start, stride, spacing)
+
+
+def random_mmaction_strided(length: int, frames: int, stride: float, rng: np.random.Generator) -> Indices:
+    """N frames `stride` apart from a random start, of which a clip spans N * `stride`; short videos start over."""
+    start = int(rng.integers(max(0, int(length - frames * stride)), endpoint=True))
+    return np.floor(start + np.arange(frames) * stride).astype(np.int64) % length  # type: ignore[no-any-return]
 
 
 # --- test: K clips [K,N] of a video with at least one frame -----------------------------------------------------------
@@ -123,16 +137,25 @@ def dense(length: int, frames: int, clips: int) -> Indices:
 
 
 def segment_centre(length: int, frames: int, clips: int) -> Indices:
-    """The middle frame of each of N segments.
+    """The middle frame of each of N segments; the first one if a video has no more frames than segments.
 
     ActionCLIP has one clip only; K clips are the middles of K equal parts of every segment.
     """
     parts = frames * clips
     if parts == 1:
         return np.array([[length // 2]])
-    tick = length / parts
-    middles: Indices = np.trunc(np.arange(parts) * tick + (tick - 1) / 2).astype(np.int64)
+    starts = np.arange(parts) * length
+    middles = starts // parts if length <= parts else (starts / parts + (length / parts - 1) / 2).astype(np.int64)
     return middles.reshape(frames, clips).T
+
+
+def middles_inclusive(length: int, frames: int, clips: int) -> Indices:
+    """The middle frame of each of N segments whose neighbours both contain their border.
+
+    ST-Adapter and AIM have one clip only; K clips are the middles of K equal parts of every segment.
+    """
+    borders = _borders(length, frames * clips)
+    return ((borders[:-1] + borders[1:]) // 2).reshape(frames, clips).T
 
 
 def mmaction(length: int, frames: int, clips: int, seed: int) -> Indices:
@@ -141,9 +164,7 @@ def mmaction(length: int, frames: int, clips: int, seed: int) -> Indices:
     X-CLIP and ViFi-CLIP measure 4 x 3 views in this way; here a clip depends only on `seed` and its number.
     """
     if clips == 1:
-        tick = length / frames
-        middles: Indices = np.trunc(np.arange(frames) * tick + tick / 2).astype(np.int64)
-        return middles[None]
+        return _mmaction_starts(length, 1, frames)[None]
     generators = [np.random.default_rng(seed_for("clip", seed, clip)) for clip in range(clips)]
     return np.stack([random_segments(length, frames, rng) for rng in generators])
 
@@ -151,13 +172,39 @@ def mmaction(length: int, frames: int, clips: int, seed: int) -> Indices:
 def strided(length: int, frames: int, clips: int, stride: float, spacing: Spacing) -> Indices:
     """N frames `stride` apart, clips evenly over the video, a single one in the middle; short videos repeat the end.
 
-    A clip spans N * `stride` frames, as in PySlowFast. In ST-Adapter's code a clip ends with its last frame, so later
-    clips start up to `stride` - 1 frames later.
+    With `step`, a clip ends with its last frame and starts are rounded (ST-Adapter); with `even`, it spans N * `stride`
+    frames and starts are multiples of one distance (PySlowFast).
     """
-    return _strided(length, frames, _starts(max(0, length - frames * stride), clips), stride, spacing)
+    slack = max(0, length - _span(frames, stride, spacing))
+    starts_K1 = _starts(slack, clips)
+    if spacing == "step" and clips > 1:
+        starts_K1 = np.rint(slack / (clips - 1) * np.arange(clips))[:, None].astype(np.int64)
+    return _strided(length, frames, starts_K1, stride, spacing)
+
+
+def mmaction_strided(length: int, frames: int, clips: int, stride: float) -> Indices:
+    """N frames `stride` apart, starts in the middles of K equal parts of the possible ones; short videos start over."""
+    starts_K1 = _mmaction_starts(length, frames * stride, clips)[:, None]
+    return np.floor(starts_K1 + np.arange(frames) * stride).astype(np.int64) % length  # type: ignore[no-any-return]
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _borders(length: int, segments: int) -> Indices:
+    """Borders [N+1] of segments from the first to the last frame."""
+    return np.rint((length - 1) / segments * np.arange(segments + 1)).astype(np.int64)  # type: ignore[no-any-return]
+
+
+def _mmaction_starts(length: int, span: float, clips: int) -> Indices:
+    """Starts [K] of K clips of `span` frames in the middles of equal parts, 0 in shorter videos (mmaction's tests)."""
+    part = max(0, length - span + 1) / clips
+    return (np.arange(clips) * part + part / 2).astype(np.int64)
+
+
+def _span(frames: int, stride: float, spacing: Spacing) -> float:
+    """Frames that a strided clip covers."""
+    return (frames - 1) * stride + 1 if spacing == "step" else frames * stride
 
 
 def _starts(slack: float, clips: int) -> Indices:

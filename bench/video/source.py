@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -26,6 +28,24 @@ class Source(NamedTuple):
     span: tuple[float, float] | None = None  # seconds from the first frame; the reader hides frames outside
     frames: str = ""  # name of the frame files such as "img_{:05d}.jpg", if `path` is a folder
     first: int = 1  # number of the first frame file
+
+
+def frame_numbers(source: Source) -> list[int]:
+    """Sorted numbers of a folder's frame files. Raises ValueError if they contradict `frames` or `first`."""
+    before, _, rest = source.frames.partition("{")
+    pattern = re.compile(re.escape(before) + r" *(\d+)" + re.escape(rest.partition("}")[2]))
+    found = {file: int(match[1]) for file in os.listdir(source.path) if (match := pattern.fullmatch(file))}
+    if not found:
+        raise ValueError(f"no frames: no file is named like {source.frames}")
+    for file, number in sorted(found.items()):
+        if file != source.frames.format(number):
+            raise ValueError(f"{file} is not named like {source.frames}: that would be {source.frames.format(number)}")
+    lowest, first = min(found.values()), source.first
+    if lowest < first:
+        raise ValueError(f"begins at {lowest}; say first: {lowest}, not {first}")
+    if lowest > first:
+        raise ValueError(f"begins at {lowest}; say first: {lowest}, or add {source.frames.format(first)}")
+    return sorted(found.values())
 
 
 class Sample(NamedTuple):

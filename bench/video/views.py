@@ -24,12 +24,12 @@ class _Views(Identified):
     normalise: Literal["model", "imagenet"] = setting(
         "model", "channel statistics: those of the CLIP weights, or ImageNet's (X-CLIP, ViFi-CLIP)"
     )
-    stride: Count = setting(16, "strided sampler: distance of two frames of a clip, in frames of the video")
+    stride: Count = setting(16, "strided samplers: distance of two frames of a clip, in frames of the video")
     rate: Annotated[float, Gt(0)] | None = setting(
-        None, "strided sampler: frames per second that `stride` is meant for; none: those of each video"
+        None, "strided samplers: frames per second that `stride` is meant for; none: those of each video"
     )
     spacing: Literal["step", "even"] = setting(
-        "step", "strided sampler: exact steps (ST-Adapter), or evenly to the span's end (PySlowFast)"
+        "step", "sampler `strided`: exact steps (ST-Adapter), or evenly to the span's end (PySlowFast, Open-VCLIP)"
     )
 
     @model_validator(mode="after")
@@ -52,11 +52,14 @@ class TestViews(_Views):
     three_crop: Literal["quarters", "long_side"] = setting(
         "quarters", "places of three crops: left, right, centre (MoTE), or along the longer side (mmaction)"
     )
-    sampler: Literal["segment_start", "dense", "segment_centre", "mmaction", "strided"] = setting(
+    sampler: Literal[
+        "segment_start", "dense", "segment_centre", "segments_inclusive", "mmaction", "strided", "mmaction_strided"
+    ] = setting(
         "segment_start",
         "rule that picks the frames: first of each segment (MoTE, Text4Vis), over 128 consecutive ones (`dense`), "
-        "middle of each segment (ActionCLIP), mmaction's (X-CLIP, ViFi-CLIP), every `stride`-th (ST-Adapter, "
-        "Open-VCLIP)",
+        "middle of each segment (ActionCLIP) or of each with common borders (`segments_inclusive`; ST-Adapter and AIM "
+        "on SSv2), mmaction's (X-CLIP, ViFi-CLIP), every `stride`-th (ST-Adapter, Vita-CLIP, Open-VCLIP), mmaction's "
+        "every `stride`-th, where short videos start over (AIM)",
     )
     short_clip: Literal["wrap", "clamp"] = setting(
         "clamp",
@@ -85,10 +88,11 @@ class TrainViews(_Views):
     them once; epoch e uses copy e mod N. `copies` = 0 draws a new view in every epoch.
     """
 
-    sampler: Literal["segments_inclusive", "ticks", "dense", "mmaction", "strided"] = setting(
+    sampler: Literal["segments_inclusive", "ticks", "dense", "mmaction", "strided", "mmaction_strided"] = setting(
         "segments_inclusive",
         "rule that draws the frames: one of each segment with common borders (MoTE) or without (`ticks`, "
-        "Text4Vis), over 128 consecutive ones (`dense`), mmaction's (X-CLIP, ViFi-CLIP), or every `stride`-th",
+        "Text4Vis), over 128 consecutive ones (`dense`), mmaction's (X-CLIP, ViFi-CLIP), every `stride`-th, or "
+        "mmaction's every `stride`-th (AIM)",
     )
     augmentation: Literal["none", "mote"] = setting(
         "none", "centre crop; or random resized crop, mirror image and grey at random (MoTE, code)"

@@ -18,9 +18,10 @@ from bench.care.doctor import disjoint_pairs, examine
 from bench.commands.app import main
 from bench.data.datasets import Dataset
 from bench.video.decoders import DECODERS, Pyav
-from bench.video.source import Source
+from bench.video.reader import Video
+from bench.video.source import Source, VideoError
 from tests.errors import says
-from tests.video.clips import write_clip, write_sound, write_trimmed
+from tests.video.clips import damage, encoded, resized_inside, write_clip, write_sound, write_trimmed
 
 SUITE = """\
 title: A small set
@@ -159,8 +160,8 @@ DAMAGE: list[tuple[str, Callable[[bytes], bytes], str]] = [
 
 
 def test_every_kind_of_damage_is_found(small: Small, clips: Path) -> None:
-    for path, damage, _ in DAMAGE:
-        small.put(path, data=damage(small.clip(path)))
+    for path, damaged, _ in DAMAGE:
+        small.put(path, data=damaged(small.clip(path)))
     small.put("sound.mp4", data=(clips / "sound.mp4").read_bytes())
     small.name("gone.mp4")
     (small.folder / "other.mp4").write_bytes(b"")
@@ -308,7 +309,7 @@ def test_only_a_full_examination_sees_a_flaw_between_the_places(small: Small, mo
                 raise ValueError("frame 7 is damaged")
             return super().frames(indices)
 
-    monkeypatch.setitem(DECODERS, "pyav", Flawed)
+    monkeypatch.setitem(DECODERS, "decord", Flawed)
     small.put("a.mp4")
     assert small.run() == 0
     assert small.run("--full") == 1
@@ -370,6 +371,70 @@ def test_folders_of_frames(small: Small) -> None:
     (folder / "img_00003.jpg").rename(folder / "img_00009.jpg")
     small.more = "    frames: img_{:05d}.jpg\n"
     assert small.run() == 1
-    assert small.problems() == {"gap": "undecodable"}
+    assert small.problems() == {"gap": "undecodable"} and "img_00003.jpg" in small.rows()["gap"]["reason"]
     row = small.rows()["a"]
     assert (row["frames"], row["codec"], len(row["sha256"])) == ("6", "frame files", 64)
+
+
+def test_frame_files_numbered_otherwise_than_declared_are_the_declarations_fault(
+    small: Small, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Doctor does not list the videos as bad."""
+    for name in ("red", "blue"):
+        folder = small.folder / "videos" / name
+        folder.mkdir(parents=True)
+        for number in range(6):
+            Image.new("RGB", (32, 24), name).save(folder / f"img_{number:05d}.jpg")
+        small.name(name)
+    small.more = "    frames: img_{:05d}.jpg\n"
+    assert small.run() == 2
+    says(capsys.readouterr().err, "dataset 'small'", "begins at 0", "say first: 0")
+    assert not (small.folder / "out").exists()
+    small.more += "    first: 0\n"
+    assert small.run("--full") == 0 and small.problems() == {}
+
+
+# --- light, full and a measurement agree ------------------------------------------------------------------------------
+
+
+def shown_in_a_run(small: Small, name: str) -> bool:
+    """Whether a measurement can use the video, if its views are the frames that a light examination decodes."""
+    source = Source(small.folder / "videos" / name)
+    try:
+        video = Video(source)
+        video.frames(np.linspace(0, len(video) - 1, doctor.PLACES).astype(int))
+    except VideoError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("name", "packets", "light", "full"),
+    [
+        ("whole.mp4", [], True, True),
+        ("between.mp4", [5], True, False),
+        ("at a place.mp4", [19], False, False),
+        ("several.mkv", [9, 10, 11], False, False),
+        ("at the end.mkv", [39], False, False),
+    ],
+)
+def test_examinations_and_a_run_agree_about_damaged_frames(
+    small: Small, name: str, packets: list[int], light: bool, full: bool
+) -> None:
+    encoded("libx264", options={"bf": "0"})(small.put(name, data=b""))
+    damage(small.folder / "videos" / name, packets)  # packet i is frame i: there are no B-frames
+    assert (small.run() == 0) == shown_in_a_run(small, name) == light
+    assert (small.run("--full") == 0) == full
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libx264"])
+def test_examinations_and_a_run_agree_about_a_size_that_changes(small: Small, codec: str) -> None:
+    name = {"libvpx": "resized.webm", "libx264": "resized.ts"}[codec]
+    resized_inside(codec, (96, 80))(small.put(name, data=b""))
+    assert small.run() == 0 and small.run("--full") == 0 and shown_in_a_run(small, name)
+    assert (small.rows()[name]["width"], small.rows()[name]["height"]) == ("64", "48")
+
+
+def test_a_recording_without_a_duration_is_sound(small: Small) -> None:
+    encoded("libvpx", muxing={"live": "1"})(small.put("live.webm", data=b""))
+    assert small.run() == 0 and small.run("--full") == 0 and shown_in_a_run(small, "live.webm")

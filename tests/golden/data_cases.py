@@ -14,8 +14,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from bench.measure.metrics import fuse, half_classes, subset_accuracies
-from bench.video.sampling import test_indices
-from bench.video.views import TestViews
+from bench.video.sampling import test_indices, train_indices
+from bench.video.views import TestViews, TrainViews
 
 Deviations = dict[str, float]
 
@@ -36,6 +36,38 @@ def _indices(row: dict[str, Any], clips: int) -> np.ndarray:
         frames=row["frames"], clips=clips, sampler="dense" if row["dense"] else "segment_start", short_clip="wrap"
     )
     return test_indices(views, row["video_frames"]).ravel()
+
+
+ADAPTER_SAMPLERS = {  # official rule -> (sampler of test views, sampler of training views)
+    "st-adapter test (Vita-CLIP alike)": ("strided", ""),
+    "st-adapter test, uniform": ("segments_inclusive", ""),
+    "aim test": ("mmaction_strided", ""),
+    "aim test, uniform": ("segments_inclusive", ""),
+    "st-adapter training, short video (no chance; Vita-CLIP alike)": ("", "strided"),
+}
+
+
+def replay_adapter_frame_sampling(path: Path) -> Deviations:
+    """Indices of the official data code of ST-Adapter, AIM and Vita-CLIP."""
+    found: dict[str, list[float]] = {rule: [] for rule in ADAPTER_SAMPLERS}
+    for row in json.loads(path.read_text(encoding="utf-8"))["cases"]:
+        test, train = ADAPTER_SAMPLERS[row["rule"]]
+        fields = {"frames": row["frames"], "stride": row["stride"] or 1, "sampler": test or train}
+        if test:
+            own = test_indices(TestViews.model_validate({**fields, "clips": row["clips"]}), row["length"])
+        else:
+            own = train_indices(TrainViews.model_validate(fields), row["length"], np.random.default_rng(0))[None]
+        found[row["rule"]].append(_deviation(own, np.array(row["indices"])))
+    return {rule: max(deviations) for rule, deviations in found.items()}
+
+
+def replay_actionclip_frame_sampling(path: Path) -> Deviations:
+    """Validation frames of ActionCLIP, also of videos with fewer frames than segments."""
+    found = {}
+    for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+        own = test_indices(TestViews(frames=row["frames"], sampler="segment_centre"), row["length"])
+        found[f"{row['frames']} of {row['length']}"] = _deviation(own, np.array([row["indices"]]))
+    return found
 
 
 def replay_view_fusion(path: Path) -> Deviations:

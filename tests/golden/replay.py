@@ -46,6 +46,7 @@ Deviations = dict[str, float]
 Tensors = dict[str, Tensor]
 
 ABSOLUTE, RELATIVE = 1e-5, 1e-4
+DATA_CASES = ("frame_sampling", "adapter_frame_sampling", "actionclip_frame_sampling", "view_fusion", "half_classes")
 
 
 def tolerance(output: str) -> float:
@@ -252,7 +253,7 @@ KINDS: dict[str, Callable[[Path], Deviations]] = {
     "text4vis_head": text4vis_head,
     "vidprism_head": vidprism_head,
     "lr_schedule": lr_schedule,
-    **{kind: _data_case(kind) for kind in ("frame_sampling", "view_fusion", "half_classes")},
+    **{kind: _data_case(kind) for kind in DATA_CASES},
 }
 
 

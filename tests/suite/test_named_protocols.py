@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +65,22 @@ def test_msta_looks_at_more_clips_of_smaller_data(what: str, clips: int, crops: 
     assert (views.sampler, views.normalise, protocol.fusion) == ("mmaction", "imagenet", "softmax_sum")
     assert (views.three_crop == "long_side") == (crops == 3)
     assert (protocol.templates, protocol.labels) == ("msta", "camel" if "ucf101" in what else "")
+
+
+@pytest.mark.parametrize(
+    ("name", "views"),
+    [
+        ("st-adapter/k400", {"sampler": "strided", "spacing": "step", "frames": 8, "stride": 16, "clips": 3}),
+        ("st-adapter/ucf101-full", {"sampler": "strided", "spacing": "step", "frames": 8, "stride": 16, "clips": 3}),
+        ("aim/k400", {"sampler": "mmaction_strided", "frames": 32, "stride": 4, "clips": 3}),
+        ("st-adapter/ssv2", {"sampler": "segments_inclusive", "frames": 8, "clips": 1, "crops": 3}),
+        ("aim/ssv2", {"sampler": "segments_inclusive", "frames": 8, "clips": 1, "crops": 3}),
+        ("actionclip/k400", {"sampler": "segment_centre", "frames": 8, "clips": 1}),
+    ],
+)
+def test_adapters_are_measured_on_the_frames_of_their_official_code(name: str, views: dict[str, Any]) -> None:
+    """`tests/golden/` holds the frames that these samplers have to give."""
+    assert Protocol.model_validate(named_protocol(name)).views.model_dump().items() >= views.items()
 
 
 def test_the_list_shows_every_way_and_every_target() -> None:

@@ -1,4 +1,4 @@
-"""Decoders: the same pixels from all of them, and a reason from every file that is no whole video."""
+"""Decoders: the pixels that FFmpeg shows, and a reason from every file that is no whole video."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from bench.core.errors import UserError
 from bench.video.decoders import known_decoder
 from bench.video.reader import Video
 from bench.video.source import Source, VideoError
-from tests.video.clips import STEP, shown, write_clip
+from tests.errors import says
+from tests.video.clips import READERS, STEP, shown, write_clip
 
-# 2 to 72: widths whose rows decord hands over with padding, or nearly; then sizes of real datasets, and odd ones.
+# 2 to 72: widths whose rows FFmpeg pads, or nearly; then sizes of real datasets, and odd ones.
 SIZES = [
     (2, 2),
     (16, 16),
@@ -40,7 +41,7 @@ def opened(path: Path, decoder: str = "decord") -> Video:
     return Video(Source(path), decoder)
 
 
-@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+@pytest.mark.parametrize("decoder", READERS)
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_pixels_are_those_of_another_decoder(tmp_path: Path, width: int, height: int, decoder: str) -> None:
     path = tmp_path / "noise.mp4"
@@ -58,7 +59,7 @@ def test_pixels_are_those_of_another_decoder(tmp_path: Path, width: int, height:
     assert np.abs(own.astype(int) - wanted[[0, 3, 5]]).max() <= 1
 
 
-@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+@pytest.mark.parametrize("decoder", READERS)
 @pytest.mark.parametrize("width", [48, 64])
 def test_frames_come_in_the_order_asked_for(tmp_path: Path, width: int, decoder: str) -> None:
     video = opened(write_clip(tmp_path / "clip.mp4", frames=12, width=width), decoder)
@@ -98,7 +99,7 @@ DAMAGE: list[Callable[[Path], None]] = [
 ]
 
 
-@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+@pytest.mark.parametrize("decoder", READERS)
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_every_failure_is_a_video_error(tmp_path: Path, damage: Callable[[Path], None], decoder: str) -> None:
     path = write_clip(tmp_path / "clip.mp4", frames=40)
@@ -142,14 +143,45 @@ def test_a_folder_of_frames_is_a_video(tmp_path: Path) -> None:
     video = Video(source)
     assert len(video) == 6 and video.rate == 30
     assert shown(video.frames(np.array([0, 5, 2, 2]))) == [3, 8, 5, 5]
-    (tmp_path / "img_00005.png").rename(tmp_path / "img_00009.png")
-    with pytest.raises(VideoError, match="No such file"):
-        Video(source).frames(np.array([2]))
     with pytest.raises(VideoError, match="no times"):
         Video(source._replace(span=(0, 1)))
-    for nothing in (source._replace(frames="frame{:d}.jpg"), source._replace(path=tmp_path / "absent")):
-        with pytest.raises(VideoError, match=r"no frames|No such file"):
-            Video(nothing)
+    (tmp_path / "img_00005.png").write_bytes(b"no picture")
+    assert shown(Video(source).frames(np.array([1, 3]))) == [4, 6]
+    with pytest.raises(VideoError, match="identify"):
+        Video(source).frames(np.array([1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("files", "first", "told"),
+    [
+        ([0, 1, 2], 1, ["begins at 0", "say first: 0"]),
+        ([1, 2, 3], 0, ["begins at 1", "say first: 1", "img_00000.jpg"]),
+        ([101, 102], 1, ["begins at 101", "say first: 101"]),
+        ([1, 2, 4, 5, 9], 1, ["a gap", "img_00003.jpg"]),
+        ([0, 1, 3], 0, ["a gap", "img_00002.jpg"]),
+        (["img_1.jpg", "img_2.jpg"], 1, ["img_1.jpg", "img_{:05d}.jpg", "img_00001.jpg"]),
+        ([1, 2, "img_2.jpg"], 1, ["img_2.jpg", "img_00002.jpg"]),
+        (["frame_00001.jpg", "img_00001.png"], 1, ["no frames", "img_{:05d}.jpg"]),
+        ([], 1, ["no frames"]),
+    ],
+)
+def test_numbers_of_frame_files_are_checked_when_a_folder_is_opened(
+    tmp_path: Path, files: list[int | str], first: int, told: list[str]
+) -> None:
+    for file in files:
+        Image.new("RGB", (8, 8)).save(tmp_path / (f"img_{file:05d}.jpg" if isinstance(file, int) else file))
+    with pytest.raises(VideoError) as caught:
+        Video(Source(tmp_path, frames="img_{:05d}.jpg", first=first))
+    says(caught.value.reason, *told)
+
+
+def test_frame_files_of_another_size_are_scaled_to_the_first(tmp_path: Path) -> None:
+    for number, size in enumerate([(30, 20), (60, 10), (30, 20)]):
+        Image.new("RGB", size, (number * STEP,) * 3).save(tmp_path / f"{number}.png")
+    video = Video(Source(tmp_path, frames="{}.png", first=0))
+    for indices in ([0, 1, 2], [1], [1, 2]):
+        frames_NHW3 = video.frames(np.array(indices))
+        assert frames_NHW3.shape[1:] == (20, 30, 3) and shown(frames_NHW3) == indices
 
 
 class Gray:

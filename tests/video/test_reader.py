@@ -7,10 +7,10 @@ import pytest
 
 from bench.video.reader import Video
 from bench.video.source import Source, VideoError
-from tests.video.clips import shown, write_clip
+from tests.video.clips import READERS, shown, write_clip
 
 
-@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+@pytest.mark.parametrize("decoder", READERS)
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.avi", "clip.mkv"])
 def test_a_span_of_seconds_is_a_video_of_its_own(tmp_path: Path, name: str, decoder: str) -> None:
     path = write_clip(tmp_path / name, frames=20)  # of 8 frames a second

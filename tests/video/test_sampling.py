@@ -1,5 +1,6 @@
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -8,8 +9,11 @@ from hypothesis import strategies as st
 
 from bench.video.sampling import (
     dense,
+    middles_inclusive,
     mmaction,
+    mmaction_strided,
     random_dense,
+    random_mmaction_strided,
     random_segments,
     random_strided,
     segment_centre,
@@ -24,8 +28,8 @@ from bench.video.views import TestViews, TrainViews
 from tests.golden.data_cases import replay_frame_sampling
 
 LENGTHS, FRAMES, CLIPS, SEEDS = st.integers(1, 400), st.integers(1, 40), st.integers(1, 6), st.integers(0, 2**32)
-TEST_SAMPLERS = ["segment_start", "dense", "segment_centre", "mmaction", "strided"]
-TRAIN_SAMPLERS = ["segments_inclusive", "ticks", "dense", "mmaction", "strided"]
+TEST_SAMPLERS = list(get_args(TestViews.model_fields["sampler"].annotation))
+TRAIN_SAMPLERS = list(get_args(TrainViews.model_fields["sampler"].annotation))
 STRIDED = st.fixed_dictionaries(
     {
         "stride": st.integers(1, 40),
@@ -49,7 +53,7 @@ def test_training_indices_are_inside_and_ordered(
     indices = train_indices(views, length, np.random.default_rng(seed), rate)
     assert indices.shape == (frames,) and indices.dtype.kind == "i"
     assert indices.min() >= 0 and indices.max() < length
-    starts_over = {"dense": length < 128, "mmaction": length < frames}
+    starts_over = {"dense": length < 128, "mmaction": length < frames, "mmaction_strided": indices[0] == 0}
     assert starts_over.get(sampler) or (np.diff(indices) >= 0).all()
 
 
@@ -67,11 +71,13 @@ def test_test_indices_are_inside_and_ordered(
         "segment_start": short_clip == "clamp" or length >= frames,
         "dense": length >= 128,
         "segment_centre": True,
+        "segments_inclusive": True,
         "mmaction": clips == 1 or length >= frames,
         "strided": True,
+        "mmaction_strided": indices_KN[0, 0] > 0,
     }
     assert not ordered[sampler] or (np.diff(indices_KN, axis=1) >= 0).all()
-    if sampler in ("dense", "segment_centre", "strided"):
+    if sampler not in ("segment_start", "mmaction"):
         assert (np.diff(indices_KN[:, 0]) >= 0).all(), "later clips begin later"
 
 
@@ -145,8 +151,10 @@ def test_one_mmaction_clip_takes_middles_and_several_are_random_but_seeded() -> 
 
 def test_strided_clips_lie_evenly_over_the_video() -> None:
     # 8 frames 16 apart span 128 of 300; the starts are multiples of floor(172 / 2)
-    assert strided(300, 8, 3, 16, "step")[:, 0].tolist() == [0, 86, 172]
-    assert strided(300, 8, 1, 16, "step").tolist() == [[86 + 16 * i for i in range(8)]]
+    assert strided(300, 8, 3, 16, "even")[:, 0].tolist() == [0, 86, 172]
+    # in exact steps they span 113; the starts are 0, 93.5 and 187, rounded
+    assert strided(300, 8, 3, 16, "step")[:, 0].tolist() == [0, 94, 187]
+    assert strided(300, 8, 1, 16, "step").tolist() == [[93 + 16 * i for i in range(8)]]
     assert strided(300, 8, 1, 16, "even").tolist() == [[86 + int(i * 127 / 7) for i in range(8)]]
     assert strided(300, 8, 3, 16, "even")[-1, -1] == 299
 
@@ -157,15 +165,51 @@ def test_a_strided_clip_repeats_the_last_frame_of_a_short_video() -> None:
 
 
 def test_a_random_strided_clip_can_start_wherever_it_fits() -> None:
-    starts = {int(random_strided(138, 8, 16, "step", np.random.default_rng(seed))[0]) for seed in range(400)}
-    assert starts == set(range(11))
+    for spacing, last in (("even", 138 - 128), ("step", 138 - 113)):
+        drawn = [random_strided(138, 8, 16, spacing, np.random.default_rng(seed)) for seed in range(400)]  # type: ignore[arg-type]
+        assert {int(clip[0]) for clip in drawn} == set(range(last + 1))
+
+
+def test_official_training_repeats_the_last_frame_it_took() -> None:
+    assert random_strided(40, 8, 16, "step", np.random.default_rng(3)).tolist() == [0, 16, 32, 32, 32, 32, 32, 32]
+
+
+def test_mmactions_strided_clips_start_over() -> None:
+    assert mmaction_strided(300, 8, 3, 16)[:, 0].tolist() == [28, 86, 144]  # middles of thirds of 0..172
+    assert mmaction_strided(40, 8, 2, 16).tolist() == [[0, 16, 32, 8, 24, 0, 16, 32]] * 2
+    drawn = [random_mmaction_strided(138, 8, 16, np.random.default_rng(seed)) for seed in range(400)]
+    assert {int(clip[0]) for clip in drawn} == set(range(11)) and all((np.diff(clip) == 16).all() for clip in drawn)
+    assert random_mmaction_strided(40, 4, 16, np.random.default_rng(0)).tolist() == [0, 16, 32, 8]
+
+
+@given(st.integers(1, 2000), st.integers(1, 64), st.integers(1, 40), st.integers(1, 12))
+def test_official_rules_hold_for_any_sizes(length: int, frames: int, stride: int, clips: int) -> None:
+    """The rules written out in whole numbers and Python's own rounding, for single frames."""
+    last, room = length - 1, max(0, length - ((frames - 1) * stride + 1))
+    for clip, row in enumerate(strided(length, frames, clips, stride, "step").tolist()):
+        start = room // 2 if clips == 1 else round(room / (clips - 1) * clip)
+        assert row == [min(start + number * stride, last) for number in range(frames)]
+    room = length - frames * stride + 1
+    for clip, row in enumerate(mmaction_strided(length, frames, clips, stride).tolist()):
+        start = int(room / clips * clip + room / clips / 2) if room > 0 else 0
+        assert row == [(start + number * stride) % length for number in range(frames)]
+    borders = [round((length - 1) / frames * number) for number in range(frames + 1)]
+    middles = [(one + other) // 2 for one, other in pairwise(borders)]
+    assert middles_inclusive(length, frames, 1).tolist() == [middles]
+    if frames == 1:
+        centres = [length // 2]
+    elif length <= frames:
+        centres = [number * length // frames for number in range(frames)]
+    else:
+        centres = [int(number * length / frames + (length / frames - 1) / 2) for number in range(frames)]
+    assert segment_centre(length, frames, 1).tolist() == [centres]
 
 
 def test_a_rate_rescales_the_span_of_strided_clips_alone() -> None:
     """At 15 frames a second, the span of 128 frames at 30 is one of 64."""
     views = TestViews(sampler="strided", rate=30, clips=1)
     assert test_indices(views, 300, rate=15.0).tolist() == strided(300, 8, 1, 8, "step").tolist()
-    assert test_indices(views.model_copy(update={"rate": None}), 300, rate=15.0)[0, 1] == 86 + 16
+    assert test_indices(views.model_copy(update={"rate": None}), 300, rate=15.0)[0, 1] == 93 + 16
     train = TrainViews(sampler="strided", rate=30, spacing="even")
     drawn = train_indices(train, 300, np.random.default_rng(0), rate=15.0)
     assert drawn[-1] - drawn[0] == 63
@@ -187,6 +231,7 @@ def test_training_sampler_is_chosen_by_the_views(sampler: str) -> None:
         "dense": random_dense,
         "mmaction": random_segments,
         "strided": lambda length, frames, rng: random_strided(length, frames, 16, "step", rng),
+        "mmaction_strided": lambda length, frames, rng: random_mmaction_strided(length, frames, 16, rng),
     }[sampler]
     assert (train_indices(views, 250, np.random.default_rng(3)) == rule(250, 8, np.random.default_rng(3))).all()
     with pytest.raises(ValueError, match="without frames"):
