@@ -69,6 +69,8 @@ def execute(
         store.log("interrupted", *order.key, title=order.title, reason=str(early), done=early.done)
         raise
     except Exception as error:
+        if store.done(*order.key):  # by another process that finished first, and removed the checkpoint
+            return None
         final = getattr(error, "final", False)
         reason = str(error) if final else traceback.format_exc()
         store.log("failure", *order.key, title=order.title, reason=reason, final=final)
