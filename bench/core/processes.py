@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fcntl import F_GETFL, F_SETFL, F_SETOWN, fcntl
 from functools import cache
-from multiprocessing import parent_process
+from multiprocessing import parent_process, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ def block_stop_signals() -> Iterator[None]:
 
     Their parent receives them and decides what to do. The fork server and its later children inherit this.
     """
+    resource_tracker.ensure_running()  # multiprocessing unblocks signals when it starts this one
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, signal.SIGUSR2})
     try:
         yield
