@@ -89,7 +89,7 @@ def _summary(run: LocalRun, estimates: dict[str, float], slots: int, progress: d
         f", waiting for {counted(count, 'stage')} of launch {launch}"
         for launch, count in Counter(run.waiting.values()).items()
     )
-    total = ended + len(run.running) + len(run.todo)
+    total = ended + len(run.saved) + len(run.running) + len(run.todo)
     return f"{ended}/{total} stages{failed}{waiting}  elapsed {clock(elapsed)}  ETA {eta}"
 
 

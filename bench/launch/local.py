@@ -35,6 +35,7 @@ from bench.store.records import KINDS, Store
 ATTEMPTS = 3  # at a stage whose process dies; a stage that raises an error is not tried again
 SAVING = ("encode", "train")  # kinds of stages that save what they have when they are asked to stop
 PATIENCE = 30.0  # seconds that they have for it
+SAVES = f"stopping: saving for at most {PATIENCE:.0f} s; a second signal ends this at once\n".encode()
 LOOK = 0.5  # seconds between two looks at what goes on
 
 
@@ -161,6 +162,7 @@ class _StopRequest:
             raise Stopped(self.number)
         self.number = number
         self._end.send(None)  # nobody takes it out, so everybody sees it
+        os.write(2, SAVES)  # print cannot be used where print may have been interrupted
         signal.setitimer(signal.ITIMER_REAL, PATIENCE)
 
 

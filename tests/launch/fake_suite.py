@@ -19,7 +19,7 @@ from bench.graph.stage import Stage
 from bench.launch import local
 from bench.launch.launches import PlannedStage, create
 from bench.launch.work import Order
-from bench.stages.work import Compute
+from bench.stages.work import Compute, never
 from bench.store.provenance import Provenance
 from bench.store.records import Store
 
@@ -27,7 +27,7 @@ LIMIT = 60.0  # seconds that a launch waits for stages that save
 
 
 def waiting(
-    order: Order, store: Store, compute: Compute, origin: Provenance, stopping: Callable[[], bool]
+    order: Order, store: Store, compute: Compute, origin: Provenance, stopping: Callable[[], bool] = never
 ) -> str | None:
     """In the place of `bench.launch.work.execute`."""
     if store.done(*order.key):

@@ -42,7 +42,7 @@ rows:
 report: {experts: [mote]}
 """
 PAIR = """\
-  pair: {method: dense_temporal, config: {layers: 1}, recipe: {processes: 2, epochs: 400}}
+  pair: {method: dense_temporal, config: {layers: 1}, recipe: {processes: 2, epochs: 40}}
 """
 
 KILLS = {
