@@ -7,11 +7,11 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fcntl import F_GETFL, F_SETFL, F_SETOWN, fcntl
 from functools import cache
-from multiprocessing import parent_process, resource_tracker
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -63,15 +63,24 @@ def end_with_parent() -> None:
     parent = parent_process()
     if parent is None:
         return
+    kill_when_closed(parent.sentinel)
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def kill_when_closed(pipe: int) -> None:
+    """Let Linux kill this process when the other end of a pipe closes. Elsewhere nothing happens."""
     if sys.platform == "linux":
         from fcntl import F_SETSIG
 
-        pipe = parent.sentinel
-        with suppress(OSError):  # a sandbox without this still has the thread
+        with suppress(OSError):  # in a sandbox that knows no such thing
             fcntl(pipe, F_SETSIG, signal.SIGKILL)
             fcntl(pipe, F_SETOWN, os.getpid())
             fcntl(pipe, F_SETFL, fcntl(pipe, F_GETFL) | os.O_ASYNC)
-    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def preload(modules: Iterable[str]) -> None:
+    """Let the fork server of this process import modules that all its children need; no effect once it runs."""
+    get_context("forkserver").set_forkserver_preload(["bench.core.fork_server", *modules])
 
 
 def _end_after(parent: BaseProcess) -> None:

@@ -22,7 +22,7 @@ from multiprocessing.reduction import recv_handle, send_handle
 from traceback import format_exc
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from bench.core.processes import block_stop_signals, end_with_parent
+from bench.core.processes import block_stop_signals, end_with_parent, preload
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -288,7 +288,7 @@ class _Worker:
 def _preload(function: Callable[..., object]) -> None:
     """Let the fork server import modules that every worker needs; has no effect once it runs."""
     modules = [function.__module__, *(name for name in HEAVY if name in sys.modules)]
-    get_context("forkserver").set_forkserver_preload([name for name in modules if name != "__main__"])
+    preload(name for name in modules if name != "__main__")
 
 
 # --- a worker ---------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ SUITE = """\
 title: Tortured
 datasets:
   tiny: {root: ., classes: classes.csv, splits: {train: train.txt, test: test.txt}}
-recipe: {source: tiny, templates: glyphs, views: {frames: 2, copies: 1}, batch: 5, epochs: 8,
+recipe: {source: tiny, templates: glyphs, views: {frames: 2, copies: 1}, batch: 5, epochs: 4,
          warmup_epochs: 0, lr: 1.0e-3}
 protocol: {templates: glyphs, views: {frames: 2}}
 protocols:

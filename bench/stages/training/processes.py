@@ -14,7 +14,7 @@ from traceback import format_exc
 from typing import Any, NamedTuple, TypeVar
 
 from bench.core.errors import Interrupted, StageError
-from bench.core.processes import block_stop_signals, end_with_parent
+from bench.core.processes import block_stop_signals, end_with_parent, preload
 from bench.stages.training.ranks import LostRank, RankInfo
 
 Task = TypeVar("Task")
@@ -29,7 +29,7 @@ def start(function: Callable[[Task, RankInfo], Value], task: Task, size: int) ->
     This process only watches, so that a rank that dies is noticed whatever the others wait for. Raises StageError that
     names the rank that failed, and Interrupted if rank 0 did.
     """
-    get_context("forkserver").set_forkserver_preload([function.__module__])  # so that they are there at once
+    preload([function.__module__])  # so that they are there at once
     with TemporaryDirectory() as folder:
         infos = [RankInfo(rank, size, rank, f"file://{folder}/init") for rank in range(size)]
         processes: list[_Process] = []
