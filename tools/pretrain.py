@@ -45,6 +45,7 @@ from bench.core.errors import UserError
 from bench.core.files import file_sha256, write_atomically
 from bench.core.seeds import seed_for
 from bench.glyphs import world as glyphs
+from bench.glyphs.datasets import rendered
 from bench.models.backbones import backbone, model_config
 from bench.models.clip import Clip, WordTokenizer, load_clip, new_clip, seeded
 from tools.stills import TEMPLATES, WORDS, Stills, other_verb, still_batch
@@ -529,7 +530,7 @@ def measure(clip: Clip, cache: Path, progress: StepProgress) -> dict[str, Any]:
     """All numbers about the tiny CLIP in docs/glyph_world.md; builds the worlds under `cache`."""
     sets: dict[str, dict[str, Any]] = {}
     for world in glyphs.WORLDS:
-        glyphs.build(world, cache, lambda done, total: progress(done, total, f"building {world}"), workers=2)  # noqa: B023
+        rendered(world, cache, lambda done, total: progress(done, total, f"building {world}"), workers=2)  # noqa: B023
         sets[world] = {subset: measure_set(clip, world, subset, cache) for subset in glyphs.SUBSETS}
     stills = still_batch(1024, seed_for("measure"), 0)
     raw_ND = embed(clip, stills.pixels_BHW3)

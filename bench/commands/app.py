@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
 from collections.abc import Callable
 
 import typer
@@ -9,6 +11,7 @@ import typer
 from bench.commands import checkpoints, data, launches, profile, store, suites
 from bench.commands.options import warn
 from bench.core.errors import UserError, fault_of_machine
+from bench.core.processes import Stopped, receiving_stops
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,11 +43,16 @@ for name, command in COMMANDS.items():
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command. Returns its exit code: 0 done, 1 stages failed, 2 wrong input."""
+    """Run a command. Returns its exit code: 0 done, 1 stages failed, 2 wrong input, 130 Ctrl-C, 143 SIGTERM."""
     if arguments and arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
         arguments = ["run", *arguments]
     try:
-        app(arguments, prog_name="run_suite.py")
+        with receiving_stops(_stop):
+            app(arguments, prog_name="run_suite.py")
+    except Stopped as stop:
+        name = signal.Signals(stop.number).name
+        warn(f"stopped by {name}; to go on, run it again:\n  {shlex.join(['python', 'run_suite.py', *arguments])}")
+        return int(stop.code or 0)
     except SystemExit as end:
         return int(end.code or 0)
     except UserError as error:
@@ -56,3 +64,7 @@ def main(arguments: list[str]) -> int:
         warn(f"error: {fault}", "bold red")
         return 2
     return 0
+
+
+def _stop(number: int, frame: object) -> None:
+    raise Stopped(number)

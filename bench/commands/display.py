@@ -85,7 +85,12 @@ def _summary(run: LocalRun, estimates: dict[str, float], slots: int, progress: d
     left = sum(estimates[identity] for identity in (*run.todo, *run.running)) - passed
     done = sum(estimates[stage.identity] for stage in run.done) + passed
     eta = clock(left * (elapsed / done if done else 1 / slots))
-    return f"{ended}/{ended + len(run.running) + len(run.todo)} stages{failed}  elapsed {clock(elapsed)}  ETA {eta}"
+    waiting = "".join(
+        f", waiting for {counted(count, 'stage')} of launch {launch}"
+        for launch, count in Counter(run.waiting.values()).items()
+    )
+    total = ended + len(run.saved) + len(run.running) + len(run.todo)
+    return f"{ended}/{total} stages{failed}{waiting}  elapsed {clock(elapsed)}  ETA {eta}"
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ from bench.commands.display import summary
 from bench.commands.options import write_suite_report
 from bench.graph.build import build_graph
 from bench.launch import scheduler
+from bench.launch.claims import release
 from bench.launch.job import set_environment
-from bench.launch.launches import Launch, jobs_of, open_launch, release
+from bench.launch.launches import Launch, jobs_of, open_launch
 from bench.launch.slurm import submit_round
 from bench.store.attempts import attempts_since
 from bench.suite.resolve import load_suite

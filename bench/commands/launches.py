@@ -22,20 +22,13 @@ from bench.commands.display import NAMED, clock, counted, moment, named, picture
 from bench.commands.finalizer import finalize
 from bench.commands.options import DEFAULT_STORE, StorePath, console, out, say, warn
 from bench.core.errors import UserError
+from bench.core.processes import Stopped, process_lives
 from bench.launch import scheduler
+from bench.launch.claims import release
 from bench.launch.failures import job_outputs, tail
-from bench.launch.launches import (
-    Launch,
-    StageKey,
-    active_jobs,
-    find_launch,
-    jobs_of,
-    launch_folders,
-    open_launch,
-    release,
-)
+from bench.launch.launches import Launch, StageKey, active_jobs, find_launch, jobs_of, launch_folders, open_launch
 from bench.launch.slurm import resubmit
-from bench.launch.states import LaunchStatus, command_line, launch_status, observe, process_lives
+from bench.launch.states import LaunchStatus, command_line, launch_status, observe
 from bench.store.records import Event, Store
 
 MATCHES = 20  # stages that `logs` shows
@@ -133,7 +126,7 @@ def _watch(launch: Launch, interval: float, stages: bool, full: bool) -> LaunchS
     """Show the status until the launch ends or the user interrupts. Returns the last status."""
     found = launch_status(launch)
     live = Live(Group(*picture(found, stages, full)), console=out, auto_refresh=False)
-    with suppress(KeyboardInterrupt), live if out.is_terminal else nullcontext():
+    with suppress(Stopped), live if out.is_terminal else nullcontext():
         if not out.is_terminal:
             _print(picture(found, stages, full))
         while found.going_on:
@@ -276,20 +269,20 @@ def _cancel(launch: Launch, finalizers_only: bool) -> list[str]:
 
 
 def _interrupt(launch: Launch) -> None:
-    """End a local launch as Ctrl-C would. Raises UserError if its process cannot be reached or does not end."""
+    """End a local launch in order. Raises UserError if its process cannot be reached or does not end."""
     host, pid = launch.about["host"], launch.about["pid"]
     if ended := launch.ended():
         say(f"{launch.name} has ended already ({ended['state']})")
         return
     lives = process_lives(launch.about)
     if lives is None:
-        raise UserError(f"it was started on {host}", where=launch.name, hint=f"run this there, or kill -INT {pid}")
+        raise UserError(f"it was started on {host}", where=launch.name, hint=f"run this there, or kill {pid}")
     if lives:
         command = command_line(pid)
         if command is None or "run_suite" not in command:
             what = "unknown" if command is None else f"'{command}'"
             raise UserError(f"process {pid} is {what}, not a run of suites", where=launch.name, hint="has it ended?")
-        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + SECONDS_TO_END
         with console.status("waiting for its process to end"):
             while process_lives(launch.about):

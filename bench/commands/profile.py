@@ -10,6 +10,7 @@ import typer
 from rich.console import Console, RenderableType
 
 from bench.core.errors import UserError
+from bench.core.processes import Stopped
 
 if TYPE_CHECKING:
     from bench.graph.stage import Stage
@@ -129,6 +130,8 @@ def _carry_out(stages: list[Stage], store: Store, threads: int) -> int:
     estimates = dict(zip((stage.identity for stage in todo), estimate(todo, measured_rates(store)), strict=True))
     with watching(console, estimates, 1) as watch:
         outcome = run_local(todo, store, Compute(threads=threads), 1, provenance(), watch)
+    if outcome.stopped:
+        raise Stopped(outcome.stopped)
     for stage in todo:
         if reason := outcome.failed.get(stage.identity):
             console.print(f"failed: {stage.title}\n{reason}", style="red", highlight=False, markup=False)

@@ -31,12 +31,13 @@ from bench.commands.options import (
     write_suite_report,
 )
 from bench.core.errors import UserError, refuse_all
+from bench.core.processes import Stopped
 from bench.data.datasets import Dataset, datasets
 from bench.graph.build import Graph
 from bench.graph.plan import Plan, cache_frames, default_jobs, estimate, make_plan, measured_rates
 from bench.graph.stage import Stage
 from bench.launch.launches import Launch, PlannedStage, create
-from bench.launch.local import run_local
+from bench.launch.local import LocalRun, run_local
 from bench.launch.scheduler import DEFAULT_MAX_ARRAY
 from bench.launch.site import load_site
 from bench.launch.slurm import launch_slurm, on_site, plan_round, script
@@ -251,6 +252,10 @@ def _on_this_machine(launch: Launch, graph: Graph, compute: Compute, slots: int)
     except BaseException:
         launch.end("cancelled")
         raise
+    if run.stopped:
+        launch.end("cancelled")
+        _say_saved(run, graph)
+        raise Stopped(run.stopped)
     blocked = [stage.identity for stage in run.blocked]
     for reason, titles in _alike(run.failed, graph).items():
         more = f" and {len(titles) - SHOWN} more" if len(titles) > SHOWN else ""
@@ -268,6 +273,17 @@ def _alike(failed: dict[str, str], graph: Graph) -> dict[str, list[str]]:
     for identity, reason in failed.items():
         found.setdefault(reason, []).append(graph.stages[identity].title)
     return found
+
+
+def _say_saved(run: LocalRun, graph: Graph) -> None:
+    """Say what an interrupted run has finished and saved, and what it loses."""
+    done = sum(run.store.done(*stage.key) for stage in graph.stages.values())
+    warn(f"{done} of {counted(len(graph.stages), 'stage')} are done")
+    for identity, how_far in run.saved.items():
+        warn(f"  {graph.stages[identity].title}: {how_far}")
+    for stage in run.running.values():
+        saved = "goes on from its last checkpoint" if run.store.checkpoint(*stage.key).is_dir() else "starts anew"
+        warn(f"  {stage.title}: was ended, {saved}")
 
 
 def _follow(launch: Launch) -> None:

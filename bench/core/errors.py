@@ -84,6 +84,9 @@ class Interrupted(Exception):
         super().__init__(what)
         self.done = done
 
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[str, int]]:
+        return type(self), (str(self), self.done)  # by default its only argument would be the text
+
 
 class StageError(Exception):
     """A stage cannot finish; the user gets the reason without a traceback.

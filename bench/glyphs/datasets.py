@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
+from bench.core.errors import StageError
 from bench.core.files import cache_dir
 from bench.core.identity import digest
 from bench.data.class_files import Classes
@@ -13,6 +15,9 @@ from bench.data.datasets import Dataset
 from bench.data.lists import Entry, Listing, Split
 from bench.data.manifest import FileProgress
 from bench.glyphs import world
+from bench.video.pool import Pool
+
+SECONDS_TO_RENDER = 300.0  # limit for one video, which takes milliseconds
 
 
 class Glyphs(Dataset):
@@ -37,7 +42,7 @@ class Glyphs(Dataset):
 
     def build(self, progress: Callable[[int, int], None], workers: int) -> Path:
         """Render all videos of the world, which its sets share. `progress(done, total)` counts videos."""
-        return world.build(self.world, cache_dir(), progress, workers)
+        return rendered(self.world, cache_dir(), progress, workers)
 
     def _absent(self, split: str) -> str | None:
         self._split(split)
@@ -48,6 +53,32 @@ class Glyphs(Dataset):
 
     def _read_listing(self, split: str, chosen: Split) -> Listing:
         return Listing(tuple(Entry(*entry) for entry in world.entries(self.world, self.subset, split)), ())
+
+
+def rendered(name: str, folder: Path, progress: Callable[[int, int], None], workers: int) -> Path:
+    """Render the videos of a world that are missing below a folder. An interrupted build resumes.
+
+    The processes end with this one. With fewer than two, videos are rendered here.
+    """
+    target, sets = world.folder(name, folder), world.SPLITS.items()
+    paths = [path for own, splits in sets for split in splits for path, _ in world.entries(name, own, split)]
+    missing = [] if world.is_built(name, folder) else [path for path in paths if not (target / path).is_file()]
+    for parent in {(target / path).parent for path in missing}:
+        parent.mkdir(parents=True, exist_ok=True)
+    pool = Pool(workers if workers > 1 else 0, SECONDS_TO_RENDER)
+    made = pool.run(_render, [(name, path, target / path) for path in missing], ordered=False)
+    for done, (task, lost) in enumerate(made, start=len(paths) - len(missing) + 1):
+        if lost is not None:
+            raise StageError(f"{task[1]} cannot be rendered: {lost.reason}")
+        progress(done, len(paths))
+    return world.build(name, folder, progress, workers=0)  # which notes that all are there
+
+
+def _render(task: tuple[str, str, Path]) -> None:
+    name, path, file = task
+    beside = file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}")
+    world.encode(world.render_entry(name, path), beside)
+    beside.replace(file)
 
 
 @cache

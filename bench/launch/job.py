@@ -18,7 +18,8 @@ from pathlib import Path
 
 from bench.core.errors import Interrupted
 from bench.launch import scheduler
-from bench.launch.launches import Launch, open_launch, release
+from bench.launch.claims import release
+from bench.launch.launches import Launch, open_launch
 from bench.launch.work import Order, assist, execute
 from bench.stages.work import Compute
 from bench.store.attempts import attempts_since

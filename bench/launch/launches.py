@@ -4,6 +4,7 @@
                   <suite>.yaml   the suite as it was submitted to Slurm
                   orders.jsonl   line i is the order of stage i
                   jobs.jsonl     the job arrays in rounds: the first round, and further ones for lost stages
+                  alive          touched now and then by the process of a local launch
                   ended.json     how the launch ended; missing while it goes on
 
 An id starts with its time, so names sort by age. Only records decide which stages are done. In launches of older
@@ -13,14 +14,11 @@ versions array tasks are called `elements`, and the finalizer and its resources 
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 import uuid
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from getpass import getuser
-from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from pydantic import TypeAdapter
 
 from bench.core.errors import UserError, unknown
 from bench.core.files import write_atomically
+from bench.core.processes import this_process
 from bench.graph.stage import Stage
 from bench.launch.scheduler import QueuedJob
 from bench.launch.work import Order
@@ -150,8 +149,7 @@ def create(store: Store, about: LaunchData, stages: list[PlannedStage], orders: 
     """Make a launch. `about` has at least `suite` and `on`; user, host, process and time are added."""
     now = time.time()
     identifier = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{about['suite']}-{uuid.uuid4().hex[:4]}"
-    process = {"user": getuser(), "host": socket.gethostname(), "pid": os.getpid()}
-    about = {**about, "id": identifier, **process, "created": now}
+    about = {**about, "id": identifier, "user": getuser(), **this_process(), "created": now}
     folder = store.root / "launches" / identifier
     folder.mkdir(parents=True)
     if data := b"".join(json.dumps(asdict(order)).encode() + b"\n" for order in orders):
@@ -205,76 +203,3 @@ def find_launch(store: Store, name: str | None = None) -> Launch:
 def _suite(folder: Path) -> str:
     """The suite's name within `<date>-<time>-<suite>-<hex>`."""
     return folder.name.split("-", 2)[2].rpartition("-")[0]
-
-
-# --- claims -----------------------------------------------------------------------------------------------------------
-
-
-def take(store: Store, key: StageKey, launch: str, alive: Container[str]) -> str | None:
-    """Claim a stage for a launch. Returns None if that worked, else the launch that holds the stage.
-
-    A claim is a numbered file that exactly one process can create (a hard link to a whole file, which is atomic on NFS
-    too). The highest number counts. A claim of a launch that is not `alive` is outbid by the next number.
-    """
-    number = 1
-    while True:
-        path = _claim(store, key, number)
-        mine = _create(path, {"launch": launch, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
-        if _claim(store, key, number + 1).exists():
-            if mine:  # it filled a hole below the claim that counts, left by a process that died during a release
-                path.unlink()
-            number += 1
-            continue
-        holder = launch if mine else _holder(path)
-        if holder == launch:
-            return None
-        if holder is not None and holder in alive:
-            return holder
-        number += holder is not None  # a claim that was just released is free again
-
-
-def release(store: Store, key: StageKey, launch: str | None = None) -> None:
-    """Release the claims to a stage, the oldest first, so that the one that counts goes last.
-
-    With `launch`, only if that launch holds the stage; without, because the stage is done.
-    """
-    if launch in (None, holder(store, key)):
-        for path in _claims(store, key):
-            path.unlink(missing_ok=True)
-
-
-def holder(store: Store, key: StageKey) -> str | None:
-    """The launch that has claimed a stage."""
-    claims = _claims(store, key)
-    return _holder(claims[-1]) if claims else None
-
-
-def _claims(store: Store, key: StageKey) -> list[Path]:
-    """The claims to a stage, the oldest first."""
-    return list(takewhile(Path.exists, (_claim(store, key, number) for number in count(1))))
-
-
-def _claim(store: Store, key: StageKey, number: int) -> Path:
-    return store.root / "claims" / f"{key[0]}-{key[1]}.{number}.json"
-
-
-def _create(path: Path, content: dict[str, Any]) -> bool:
-    """Create a file with its content. Returns False if it exists already."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}")
-    temporary.write_text(json.dumps(content))
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink()
-    return True
-
-
-def _holder(path: Path) -> str | None:
-    """The launch that made a claim; None if the claim is gone."""
-    try:
-        return str(json.loads(path.read_text())["launch"])
-    except FileNotFoundError:
-        return None

@@ -23,6 +23,7 @@ from typing import Any
 from bench.core.errors import UserError
 from bench.graph.stage import ALONE, Stage, stage_source
 from bench.launch import scheduler
+from bench.launch.claims import OtherLaunches, release, take
 from bench.launch.launches import (
     JobArray,
     Launch,
@@ -33,9 +34,6 @@ from bench.launch.launches import (
     create,
     jobs_of,
     open_launch,
-    release,
-    submitted,
-    take,
 )
 from bench.launch.site import Site, resources_for, submitit_parameters
 from bench.launch.work import Order
@@ -45,7 +43,6 @@ from bench.store.records import Store
 from bench.suite.resources import Resources
 from bench.suite.trial import Suite
 
-SUBMITTING = 600.0  # seconds for which a launch without jobs counts as still submitting
 OTHERS = 10  # most jobs of other launches that a finalizer waits for; it looks at the rest later
 
 Finalizer = Callable[[str, int, float], None]
@@ -156,13 +153,13 @@ def submit_round(
 
 def _claim(launch: Launch, numbers: Iterable[int]) -> tuple[list[int], dict[int, str], list[int]]:
     """(own stages, stages of other launches with the job to wait for, stages for a later round)."""
-    alive = _OtherLaunches(launch.store)
+    alive = OtherLaunches(launch.store)
     own, later, others, waiting = list[int](), list[int](), dict[int, str](), set[str]()
     for number in numbers:  # inputs come first
         stage = launch.stages[number]
         inputs_wait = any(identity in waiting for _, identity in stage.inputs)
         holder = None if inputs_wait else take(launch.store, stage.key, launch.name, alive)
-        job = _job_of(launch.store, holder, stage.key, alive.jobs[holder] or []) if holder else None
+        job = _job_of(launch.store, holder, stage.key, alive.jobs(holder) or []) if holder else None
         if job:
             others[number] = job
         elif inputs_wait or holder:
@@ -173,29 +170,6 @@ def _claim(launch: Launch, numbers: Iterable[int]) -> tuple[list[int], dict[int,
         else:
             own.append(number)
     return own, others, later
-
-
-class _OtherLaunches:
-    """Other launches that go on. `jobs`: active jobs of a launch, asked for once; None if it does not go on."""
-
-    def __init__(self, store: Store) -> None:
-        self.store, self.jobs = store, dict[str, list[str] | None]()
-
-    def __contains__(self, name: object) -> bool:
-        if str(name) not in self.jobs:
-            self.jobs[str(name)] = self._active(self.store.root / "launches" / str(name))
-        return self.jobs[str(name)] is not None
-
-    def _active(self, folder: Path) -> list[str] | None:
-        """The active jobs of a launch; none if it is about to submit them."""
-        if (folder / "ended.json").is_file() or not (folder / "orders.jsonl").is_file():
-            return None
-        arrays = submitted(folder)
-        queue = scheduler.jobs({folder.owner()})  # asked last, so it has all these jobs
-        if active := active_jobs(arrays, queue):
-            return active
-        finished = any(array.finalizer for array in arrays) or time.time() - folder.stat().st_mtime >= SUBMITTING
-        return None if finished and submitted(folder) == arrays else []
 
 
 def _job_of(store: Store, holder: str, key: StageKey, active: list[str]) -> str | None:

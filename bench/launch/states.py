@@ -14,7 +14,6 @@ second.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -25,15 +24,16 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
+from bench.core.processes import process_lives
 from bench.launch import scheduler
-from bench.launch.launches import JobArray, Launch, LaunchData, PlannedStage, StageKey, active_jobs, holder, open_launch
+from bench.launch.claims import FRESH, holder, last_sign
+from bench.launch.launches import JobArray, Launch, PlannedStage, StageKey, active_jobs, open_launch
 from bench.launch.local import ATTEMPTS
 from bench.launch.scheduler import QueuedJob
 from bench.store.attempts import Attempts, attempts_from
 from bench.store.records import KINDS, Event, ProgressData, Store
 
 STATES = ("done", "running", "queued", "failed", "blocked", "lost")
-FRESH = 120.0  # seconds for which a sign of life shows that a process on another machine lives
 SLACK = 10.0  # seconds by which clocks of machines may differ
 
 
@@ -162,7 +162,8 @@ class LaunchStatus:
     def _process_lives(self, *signs: float) -> bool:
         """True if its process lives, as far as is known: on another machine, if a sign of life is recent."""
         lives = process_lives(self.launch.about)
-        return self.seen.time - max([self.launch.about["created"], *signs]) < FRESH if lives is None else lives
+        latest = max([last_sign(self.launch.folder, self.launch.about), *signs])
+        return self.seen.time - latest < FRESH if lives is None else lives
 
     @cached_property
     def complete(self) -> bool:
@@ -327,21 +328,8 @@ class LaunchStatus:
         return StageStatus(stage, state, job, **more)
 
 
-def process_lives(about: LaunchData) -> bool | None:
-    """True if the process that made the launch still runs; None if it was on another machine."""
-    if about["host"] != socket.gethostname():
-        return None
-    try:
-        os.kill(about["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # a process of another user
-        return True
-    return command_line(about["pid"]) != ""
-
-
 def command_line(pid: int) -> str | None:
-    """The command line of a process, "" if it is a zombie; None if that is unknown."""
+    """The command line of a process; None if that is unknown."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:

@@ -70,6 +70,8 @@ def execute(
         store.log("interrupted", *order.key, title=order.title, reason=str(early), done=early.done)
         raise
     except Exception as error:
+        if store.done(*order.key):  # by another process that finished first, and removed the checkpoint
+            return None
         final = getattr(error, "final", False)
         reason = str(error) if final else fault_of_machine(error) or traceback.format_exc()
         with suppress(OSError):  # the store may be what is full

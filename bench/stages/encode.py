@@ -45,7 +45,10 @@ def run(work: Work) -> dict[str, Any]:
     names = [entry.name for entry in videos.entries]
     work.checkpoint.mkdir(parents=True, exist_ok=True)
     encoder = _encoder(work)
-    shards = [_shard(work, videos, encoder, start) for start in range(0, len(videos), SHARD)]
+    shards, done = list[Path](), 0
+    while done < len(videos):
+        shards.append(_shard(work, videos, encoder, done))
+        done += _length(shards[-1])
     failures = {names[index]: reason for shard in shards for index, reason in _failures(shard).items()}
     if isinstance(_views(work), TestViews):
         _refuse_undeclared(videos, failures)
@@ -63,7 +66,11 @@ def _views(work: Work) -> TestViews | TrainViews:
 
 
 def _shard(work: Work, videos: Videos, encoder: Encoder, start: int) -> Path:
-    """The file with the features of videos start..start+SHARD-1, made unless an earlier attempt left it."""
+    """The file with the features of videos from `start` on, made unless an earlier attempt left it.
+
+    They are SHARD videos, or fewer at the end and where an attempt was asked to stop: after a whole batch, so that all
+    batches stay as they are.
+    """
     path = work.checkpoint / f"shard-{start:08d}.safetensors"
     if path.is_file():
         return path
@@ -74,12 +81,15 @@ def _shard(work: Work, videos: Videos, encoder: Encoder, start: int) -> Path:
         features_NVTD[[indices.index(index) for index, _ in failed]] = 0
         features.append(features_NVTD)
         failures |= dict(failed)
-        work.progress(int(indices[-1]) + 1, len(videos), "videos")
-        if work.stopping():
-            raise Interrupted(f"saved {start} of {len(videos)} videos", start)
+        done = int(indices[-1]) + 1
+        work.progress(done, len(videos), "videos")
+        if stopping := work.stopping():
+            break
     partial = path.with_suffix(".tmp")
     save_file({"features": torch.cat(features)}, partial, metadata={"failures": json.dumps(failures)})
     os.replace(partial, path)
+    if stopping:
+        raise Interrupted(f"saved {done} of {len(videos)} videos", done)
     return path
 
 
@@ -114,6 +124,11 @@ def _encoder(work: Work) -> Encoder:
     model.interpolate_tower(clip, work.spec["alpha"])
     model.to(device)
     return lambda views_MT3HW: model.encode(normalise(views_MT3HW.to(device), mean, std))
+
+
+def _length(shard: Path) -> int:
+    with safe_open(shard, framework="pt") as file:
+        return int(file.get_slice("features").get_shape()[0])
 
 
 def _failures(shard: Path) -> dict[int, str]:

@@ -5,7 +5,7 @@
     running/<kind>-<identity>.json          progress of a running stage, for displays only
     writing/<identity>-<hex>/               a record that is being written
     attempts/<host>-<pid>[-<slurm job>].jsonl   log of every start, end and failure; never decides which stage is done
-    claims/<kind>-<identity>.<n>.json       the launch that carries out a stage on Slurm; the highest n counts
+    claims/<kind>-<identity>.<n>.json       the launch that carries out a stage; the highest n counts
     launches/<id>/                          the stages of a launch, its jobs and its end
 
 A record that exists is complete: it is written elsewhere, checked and renamed. A failure is never a record. Each

@@ -13,21 +13,23 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, count
 from mmap import mmap
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 from traceback import format_exc
 from typing import Any, Generic, NamedTuple, TypeVar
+
+from bench.core.processes import block_stop_signals, end_with_parent, preload
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 HEAVY = ("torch", "torchvision.transforms.v2")  # the fork server imports them once if this process uses them
 START_SECONDS = 300.0  # limit for the start of a worker on a busy machine with a cold disk
+KILLS = 3  # workers that something outside may kill at one task before the task is given up
 
 _starting = threading.Lock()  # multiprocessing reaps children when it starts one, which is not thread-safe
 
@@ -48,9 +50,10 @@ class Decoding:
 
 
 class WorkerLost(NamedTuple):
-    """Replaces a result: the reason why the worker was lost."""
+    """Replaces a result: the reason why the worker was lost, and whether something outside killed it."""
 
     reason: str
+    killed: bool = False
 
 
 class Finished(NamedTuple, Generic[Task, Result]):
@@ -177,6 +180,7 @@ class _PoolRun(Generic[Task, Result]):
         try:
             while (taken := self._take()) is not None:
                 number, task = taken
+                kills = 0
                 while True:
                     worker = worker or self._start_worker()
                     result = worker.result(task, self.seconds)
@@ -187,6 +191,9 @@ class _PoolRun(Generic[Task, Result]):
                         return
                     if isinstance(result, WorkerLost):
                         self.note(f"{self.name(task)}: {result.reason}")
+                        kills += result.killed
+                        if result.killed and kills < KILLS:
+                            continue  # the task may be innocent, and what it gives must not depend on the machine
                     if (other := self.replacement(task, result)) is None:
                         break
                     task = other
@@ -243,7 +250,7 @@ class _Worker:
         try:
             self.pipe.send(task)
         except OSError:
-            return WorkerLost(self._cause())
+            return self._cause()
         return self._answer(seconds)
 
     def end(self) -> None:
@@ -252,14 +259,15 @@ class _Worker:
         self._wait()
         self.pipe.close()
 
-    def _cause(self) -> str:
+    def _cause(self) -> WorkerLost:
         """Reason why the process ended."""
         self._wait()
         code = self.process.exitcode
         if code is not None and code < 0:
             name = signal.Signals(-code).name
-            return f"the decoder died of {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-        return f"the decoder ended its process with exit code {code}"
+            killed = name == "SIGKILL"
+            return WorkerLost(f"the decoder died of {name}" + (" (out of memory?)" if killed else ""), killed)
+        return WorkerLost(f"the decoder ended its process with exit code {code}")
 
     def _wait(self) -> None:
         with _starting:
@@ -271,7 +279,7 @@ class _Worker:
         try:
             answer = self.channel.receive()
         except (EOFError, OSError):
-            return WorkerLost(self._cause())
+            return self._cause()
         if isinstance(answer, _Raised):
             raise answer.error
         return answer
@@ -280,7 +288,7 @@ class _Worker:
 def _preload(function: Callable[..., object]) -> None:
     """Let the fork server import modules that every worker needs; has no effect once it runs."""
     modules = [function.__module__, *(name for name in HEAVY if name in sys.modules)]
-    get_context("forkserver").set_forkserver_preload([name for name in modules if name != "__main__"])
+    preload(name for name in modules if name != "__main__")
 
 
 # --- a worker ---------------------------------------------------------------------------------------------------------
@@ -292,8 +300,7 @@ class _Raised(NamedTuple):
 
 def _work(pipe: Connection[Any, Any], program: bytes) -> None:
     """Main function of a worker: run tasks until the pipe is closed or the parent has ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts and ends its workers
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
     channel = _ResultChannel(pipe)
     try:
         function, prepare = pickle.loads(program)
@@ -312,27 +319,6 @@ def _work(pipe: Connection[Any, Any], program: bytes) -> None:
         except Exception as error:
             answer = _raised(error)
         channel.send(answer)
-
-
-@contextmanager
-def block_stop_signals() -> Iterator[None]:
-    """Processes that start inside do not receive the signals with which a scheduler stops all processes of a job.
-
-    Their parent receives them and decides what to do. The fork server and its later children inherit this.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def end_with_parent() -> None:
-    """End this process when its parent has ended, however that happened. Runs in a thread of a child process."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _raised(error: Exception) -> _Raised:

@@ -14,8 +14,9 @@ import typer
 
 from bench.commands import launches as launch_commands
 from bench.core.errors import UserError
+from bench.core.processes import Stopped
 from bench.launch import scheduler
-from bench.launch.launches import take
+from bench.launch.claims import take
 from bench.launch.scheduler import QueuedJob
 from tests.launch.scenes import EVALUATE, OTHER, TEXTS, TRAIN, Scene, no_slurm, rewritten, stage
 
@@ -188,7 +189,7 @@ def test_watching_goes_on_until_the_launch_has_ended(scene: Scene, run: Run, mon
 
 def test_watching_can_be_left(scene: Scene, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(seconds: float) -> None:
-        raise KeyboardInterrupt
+        raise Stopped(signal.SIGINT)
 
     scene.queue["9"] = WAITING
     monkeypatch.setattr(time, "sleep", interrupted)
@@ -378,10 +379,10 @@ def test_cancel_interrupts_a_local_launch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, process: Callable[[str], subprocess.Popen[bytes]]
 ) -> None:
     scene, started = Scene(tmp_path, monkeypatch, TEXTS, on="local"), process("run_suite.py")
-    rewritten(scene.launch, pid=started.pid)
+    rewritten(scene.launch, pid=started.pid, born=None)
     monkeypatch.setattr(launch_commands, "POLL", 0.01)
     assert run("cancel")[0] == 0
-    assert started.wait(5) == -signal.SIGINT
+    assert started.wait(5) == -signal.SIGTERM
     assert scene.launch.ended()["state"] == "cancelled"  # type: ignore[index]
 
 
@@ -390,7 +391,7 @@ def test_cancel_leaves_a_process_alone_that_is_no_run_of_suites(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, process: Callable[[str], subprocess.Popen[bytes]]
 ) -> None:
     scene, started = Scene(tmp_path, monkeypatch, TEXTS, on="local"), process("editor")
-    rewritten(scene.launch, pid=started.pid)
+    rewritten(scene.launch, pid=started.pid, born=None)
     with pytest.raises(UserError, match="not a run of suites"):
         run("cancel")
     assert started.poll() is None

@@ -10,7 +10,8 @@ from bench.commands.finalizer import _log_deaths, finalize, worth_repeating
 from bench.core.errors import UserError
 from bench.graph.stage import Stage
 from bench.launch import scheduler, slurm
-from bench.launch.launches import JobArray, PlannedStage, holder, take
+from bench.launch.claims import holder, take
+from bench.launch.launches import JobArray, PlannedStage
 from bench.launch.scheduler import QueuedJob
 from bench.launch.slurm import plan_round, resubmit, submit_round
 from bench.models.weights import Resolved

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from bench.core.processes import process_lives
 from bench.launch import scheduler, states
-from bench.launch.launches import PlannedStage, take
+from bench.launch.claims import take
+from bench.launch.launches import PlannedStage
 from bench.launch.local import ATTEMPTS
 from bench.launch.scheduler import QueuedJob
-from bench.launch.states import process_lives
 from tests.launch.scenes import EVALUATE, OTHER, TEXTS, TRAIN, Scene, no_slurm, rewritten, stage
 
 RUNNING, PENDING, WAITING = (
@@ -291,12 +292,18 @@ def test_progress_is_a_sign_of_life(local: Scene) -> None:
 def test_a_process_that_ended_unnoticed_does_not_live(local: Scene) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
     assert ended.stdout and ended.stdout.read() == b""  # it has closed its output
-    about = {**local.launch.about, "pid": ended.pid}
+    about = {**local.launch.about, "pid": ended.pid, "born": None}
     deadline = time.monotonic() + 5.0
     while process_lives(about) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert process_lives(about) is False
     ended.wait()
+
+
+def test_an_id_that_now_belongs_to_another_process_is_not_that_process(local: Scene) -> None:
+    assert process_lives(local.launch.about)
+    assert not process_lives({**local.launch.about, "born": "1"})
+    assert process_lives({**local.launch.about, "space": "another container"}) is None
 
 
 # --- the time that is left --------------------------------------------------------------------------------------------

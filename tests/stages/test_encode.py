@@ -1,10 +1,49 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+from bench.core.errors import Interrupted
+from bench.graph.build import build_graph
+from bench.launch.work import Order, execute
 from bench.stages import encode
+from bench.stages.work import Compute
+from bench.store.records import Store
+from bench.suite.resolve import load_suite
+from tests.videos import write_tiny_dataset
+
+SUITE = """\
+title: Encoded
+datasets: {tiny: {root: ., classes: classes.csv, splits: {test: test.txt}}}
+protocol: {templates: glyphs, views: {frames: 2}}
+protocols: {closed-set: {role: closed-set, dataset: tiny}}
+rows: {plain: {method: clip_mean}}
+"""
+
+
+def test_one_that_is_asked_to_stop_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "BATCH", 2)
+    monkeypatch.setattr(encode, "SHARD", 4)
+    write_tiny_dataset(tmp_path, train=0, test=7)
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    stages = build_graph(load_suite(tmp_path / "suite.yaml")).stages.values()
+    order = next(Order.of(stage) for stage in stages if stage.kind == "encode")
+    whole, cut = Store(tmp_path / "whole"), Store(tmp_path / "cut")
+    compute = Compute("cpu", loader_workers=0)
+    assert execute(order, whole, compute, {}) is None
+    saved = []
+    for stop_at in (1, 2, 1):
+        asked = iter([False] * (stop_at - 1) + [True])
+        with pytest.raises(Interrupted) as early:
+            execute(order, cut, compute, {}, asked.__next__)
+        saved.append((str(early.value), early.value.done))
+    assert saved == [(f"saved {done} of 7 videos", done) for done in (2, 6, 7)]
+    assert execute(order, cut, compute, {}) is None
+    files = [store.folder(*order.key) / "features.safetensors" for store in (whole, cut)]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 @pytest.mark.parametrize("at_once", [1, 10, 1000])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bench.core.errors import UserError
-from bench.video.pool import Pool, WorkerLost
+from bench.video.pool import KILLS, Pool, WorkerLost
 from tests.errors import says
 
 LIMIT = 2.0  # seconds; every test of a hang waits for it once
@@ -106,6 +106,24 @@ def test_a_task_that_ends_its_process_costs_itself_and_one_line(task: str, reaso
     results = [result for _, result in pool(1, notes).run(work, [0, task, 2, task])]
     assert [type(result) for result in results] == [tuple, WorkerLost, tuple, WorkerLost]
     assert results[1] == WorkerLost(reason) and notes == 2 * [f"{task}: {reason}"]
+
+
+def killed(marker: Path) -> int:
+    """Of two attempts the first is killed; of all if the marker cannot be made."""
+    if marker.exists():
+        return 1
+    if marker.parent.exists():
+        marker.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+def test_a_task_whose_worker_something_killed_is_tried_again(tmp_path: Path) -> None:
+    notes: list[str] = []
+    assert [result for _, result in pool(1, notes).run(killed, [tmp_path / "once"])] == [1]
+    assert notes == [f"{tmp_path / 'once'}: the decoder died of SIGKILL (out of memory?)"]
+    ((_, lost),) = pool(1, notes).run(killed, [tmp_path / "nowhere" / "always"])
+    assert isinstance(lost, WorkerLost) and lost.killed and len(notes) == 1 + KILLS
 
 
 @pytest.mark.parametrize("workers", [0, 2])

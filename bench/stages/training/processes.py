@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable
 from math import inf
@@ -14,9 +13,9 @@ from tempfile import TemporaryDirectory
 from traceback import format_exc
 from typing import Any, NamedTuple, TypeVar
 
-from bench.core.errors import StageError
+from bench.core.errors import Interrupted, StageError
+from bench.core.processes import block_stop_signals, end_with_parent, preload
 from bench.stages.training.ranks import LostRank, RankInfo
-from bench.video.pool import block_stop_signals, end_with_parent
 
 Task = TypeVar("Task")
 Value = TypeVar("Value")
@@ -28,9 +27,9 @@ def start(function: Callable[[Task, RankInfo], Value], task: Task, size: int) ->
     """The value that `function` returns in rank 0 of `size` new processes. They end with this call, however it ends.
 
     This process only watches, so that a rank that dies is noticed whatever the others wait for. Raises StageError that
-    names the rank that failed.
+    names the rank that failed, and Interrupted if rank 0 did.
     """
-    get_context("forkserver").set_forkserver_preload([function.__module__])  # so that they are there at once
+    preload([function.__module__])  # so that they are there at once
     with TemporaryDirectory() as folder:
         infos = [RankInfo(rank, size, rank, f"file://{folder}/init") for rank in range(size)]
         processes: list[_Process] = []
@@ -64,6 +63,8 @@ def _first(processes: list[_Process]) -> Any:
                 lost, deadline = StageError(answer.reason), time.monotonic() + BLAME_SECONDS
     if lost is not None:
         raise lost
+    if isinstance(values[0], Interrupted):
+        raise values[0]
     return values[0]
 
 
@@ -104,17 +105,18 @@ class _Process:
 
 def _serve(pipe: Connection, function: Callable[[Task, RankInfo], object], task: Task, info: RankInfo) -> None:
     """Body of a rank's process: run the function, send its answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent, which ends its ranks
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         answer: object = function(task, info)
+    except Interrupted as early:
+        answer = early
     except StageError as error:
         answer = _RankFailure(f"{_name(info)}: {error}", isinstance(error, LostRank))
     except BaseException:
         answer = _RankFailure(f"{_name(info)} failed:\n{format_exc()}")
     pipe.send(answer)
     pipe.close()
-    if isinstance(answer, _RankFailure):
+    if isinstance(answer, _RankFailure | Interrupted):
         os._exit(1)  # connections to other ranks are not taken down in order
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
-from multiprocessing import active_children
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -96,22 +96,15 @@ def test_a_suite_starts_them(folder: Path) -> None:
     assert (result["steps"], result["processes"]) == (3, 2)
 
 
-def stopping(work: Work, info: RankInfo) -> None:
-    """Three steps of a training, then nothing."""
-    torch.set_num_threads(1)
-    with process_group(info, "cpu") as ranks:
-        trainer = Trainer(work, ranks)
-        trainer.resume()
-        trainer.steps = 3
-        trainer.fit()
-        trainer.save()
-
-
 def test_resumed_or_started_by_a_launcher_they_give_the_same_bits(folder: Path) -> None:
     whole = training(folder, "whole", processes=2)
     result = run(whole)
     cut = again(whole)
-    start(stopping, cut, 2)
+    asked, ask = get_context("spawn").Pipe(duplex=False)
+    ask.send(None)
+    with pytest.raises(Interrupted, match="saved at step 1 of 6") as early:
+        run(replace(cut, stopping=asked.poll))
+    assert early.value.done == 1
     assert (cut.checkpoint / "training.pt").is_file() and not files(cut)
     assert run(cut)["steps"] == result["steps"] == 6 and result["processes"] == 2
     assert files(cut) == files(whole)
