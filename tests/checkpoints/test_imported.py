@@ -248,7 +248,7 @@ GARBAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (write_part, "truncated"),
     "script": (write_script, "TorchScript archive"),
     "code": (lambda file: torch.save({TOWER: Path("x")}, file), "without running its code"),
-    "old code": (lambda file: file.write_bytes(pickle.dumps({TOWER: Path("x")}, 2)), "holds a pathlib.PosixPath"),
+    "old code": (lambda file: file.write_bytes(pickle.dumps({TOWER: Path("x")}, 2)), "not a torch file"),
     "list": (lambda file: torch.save([torch.zeros(2)], file), "not an official checkpoint: it holds list"),
     "other": (lambda file: torch.save({"state_dict": {}}, file), "not an official checkpoint: it holds state_dict"),
     "head": (

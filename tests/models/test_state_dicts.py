@@ -16,10 +16,10 @@ from bench.models.state_dicts import (
     official_layout,
     official_names,
     read_official,
-    read_torch,
     refuse_differences,
     trained_names,
 )
+from bench.models.torch_files import read_torch
 from tests.errors import refused
 
 ONE = torch.ones(1)
@@ -83,8 +83,11 @@ def test_collapsed_experts_are_their_mean() -> None:
 
 
 def test_layers_are_counted_by_the_highest_number() -> None:
-    state = dict.fromkeys(("blocks.0.a", "blocks.11.b", "other.20.c"), torch.zeros(1))
-    assert (layers_in(state, r"blocks\.(\d+)\."), layers_in(state, r"none\.(\d+)")) == (12, 0)
+    state = dict.fromkeys(("blocks.0.a", "blocks.3.b", "blocks.3.c", "other.20.c"), torch.zeros(1))
+    assert (layers_in(state, r"blocks\.(\d+)\."), layers_in(state, r"none\.(\d+)")) == (4, 0)
+    for number in ("1000000000", "9" * 5000):
+        with refused("only 5 tensors", number[:150]):
+            layers_in(state | {f"blocks.{number}.a": torch.zeros(1)}, r"blocks\.(\d+)\.")
 
 
 def test_differences_are_counted_and_the_first_named() -> None:
