@@ -105,7 +105,7 @@ def _read(file: Path, made: dict[str, Callable[..., object]], mapped: bool) -> A
     torch fills real dictionaries and lists only. A stand-in that it refuses to fill becomes one, and the file is read
     again.
     """
-    for _ in range(1 + len(made)):
+    while True:
         stand_ins = torch.serialization.safe_globals([(own, name) for name, own in made.items()])
         try:
             with stand_ins, warnings.catch_warnings(action="ignore"):
@@ -115,7 +115,6 @@ def _read(file: Path, made: dict[str, Callable[..., object]], mapped: bool) -> A
             if filled is None or filled[2] not in made:
                 raise
             made[filled[2]] = _stand_in(filled[2], OrderedDict if filled[1] == "SETITEM" else list)
-    raise UserError("it fills one object both as a dictionary and as a list")
 
 
 def _stand_in(name: str, filled: Callable[[], object] | None = None) -> type:
@@ -170,9 +169,8 @@ def _reason(file: Path, error: Exception) -> tuple[str, str]:
         return what, "save only tensors in the file"
     if not start or (start == b"PK" and not zipfile.is_zipfile(file)):
         return "it is truncated", "compare its size with the published one and download it again"
-    if (start[:1] in b"\x80P" and "Unsupported operand" in text) or ".tar format" in text:
-        return (
-            "it is a pickle of another kind than torch.save makes",
-            "load it where it comes from and save its tensors",
-        )
+    refusal = re.search(r"WeightsUnpickler error:\s*(.+)|(legacy \.tar format)", text)
+    if refusal and (refusal[2] or start[:1] in b"\x80P"):
+        what = ascii(refusal[1] or refusal[2])[1:-1]
+        return f"torch's safe reader refuses it: {what}", "save only its tensors, with a current torch"
     return "it is not a torch file, or a damaged one", "expected safetensors, or a torch file of tensors"
