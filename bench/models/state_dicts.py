@@ -120,8 +120,8 @@ def tensors(state: dict[Any, Any], file: Path) -> State:
 
 
 def require_finite(tensors: Iterable[tuple[str, Tensor]], where: object, hint: str = "") -> None:
-    """Raises UserError that names the first tensors with a NaN or an infinity."""
-    if broken := [name for name, tensor in tensors if not _is_finite(tensor)]:
+    """Raises UserError that names the first tensors with a NaN or an infinity, which only masks may have."""
+    if broken := [name for name, tensor in tensors if not (name.endswith("mask") or _is_finite(tensor))]:
         raise UserError(f"{_first(broken)}: values are not finite", where=str(where), hint=hint)
 
 
