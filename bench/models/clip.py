@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from bench.core.errors import UserError
 from bench.models.backbones import Backbone, backbone, model_config
-from bench.models.state_dicts import OPENAI_EXTRAS, State, refuse_differences, require_finite, tensors
+from bench.models.state_dicts import OPENAI_EXTRAS, State, refuse_differences, require_finite, stored_tensors
 from bench.models.torch_files import read_torch, refuse_stand_ins
 from bench.models.weights import BUILTIN_FILE, random_seed, tag_file, tagged, weights_file
 
@@ -145,8 +145,9 @@ def _read_state(file: Path) -> State:
         if not isinstance(loaded, dict):
             return {}
         refuse_stand_ins({name: loaded.get(name) for name in NESTED}, str(file))
+        plain = {name: own for name, own in loaded.items() if isinstance(own, Tensor)}
         nested = (loaded[name] for name in NESTED if isinstance(loaded.get(name), dict))
-        return tensors(next(nested, {name: own for name, own in loaded.items() if isinstance(own, Tensor)}), file)
+        return stored_tensors(next(nested, plain), file)
     try:
         with safe_open(str(file), framework="pt") as stored:
             return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (not a mapping)

@@ -45,13 +45,13 @@ class Official(NamedTuple):
 def read_official(file: Path) -> Official:
     """Read an official checkpoint. Raises UserError for other files and for tensors that are not finite."""
     loaded = read_torch(file)
-    parts = (loaded.get(TOWER), loaded.get(HEAD, {})) if isinstance(loaded, dict) else (None,)
-    refuse_stand_ins(dict(zip((TOWER, HEAD), parts, strict=False)), str(file))
+    parts = (loaded.get(TOWER), loaded.get(HEAD, {})) if isinstance(loaded, dict) else (None, None)
+    refuse_stand_ins(dict(zip((TOWER, HEAD), parts, strict=True)), str(file))
     if not all(isinstance(part, dict) for part in parts):
         keys = _first(loaded) if isinstance(loaded, dict) else type(loaded).__name__
         hint = f"an official checkpoint has {TOWER} and {HEAD}; weights of a plain CLIP go to --pretrained"
         raise UserError(f"not an official checkpoint: it holds {keys or 'nothing'}", where=str(file), hint=hint)
-    model, head = tensors(loaded[TOWER], file), tensors(loaded.get(HEAD, {}), file)
+    model, head = stored_tensors(loaded[TOWER], file), stored_tensors(loaded.get(HEAD, {}), file)
     if in_one := not head:
         head = {name.removeprefix(IN_ONE): tensor for name, tensor in model.items() if name.startswith(IN_ONE)}
     tower = {name: tensor for name, tensor in model.items() if is_tower(name)}
@@ -102,18 +102,21 @@ def is_tower(name: str) -> bool:
     return name.startswith(("visual.", "logit_scale"))
 
 
-def tensors(state: dict[Any, Any], file: Path) -> State:
-    """The tensors of a file's state, without the prefix `module.` that data-parallel wrappers add.
+def tensors(state: dict[Any, Any]) -> State:
+    """The tensors of a state, without the prefix `module.` that data-parallel wrappers add."""
+    return {str(name).removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
 
-    Raises UserError for tensors that the file does not hold as plain numbers.
-    """
-    found: State = {}
-    refuse_stand_ins(named(state), str(file))
-    for name, value in named(state).items():
+
+def stored_tensors(state: dict[Any, Any], file: Path) -> State:
+    """As `tensors`, of a state in a file. Raises UserError for tensors that are not plain numbers in the file."""
+    content = named(state)
+    refuse_stand_ins(content, str(file))
+    for name, value in content.items():
         if isinstance(value, Tensor):
             if value.layout != torch.strided or value.is_quantized or value.is_meta:
                 raise UserError(f"{_first([name])} is sparse, quantized or without values", where=str(file))
-            found[name.removeprefix("module.")] = Tensor.detach(value)  # without attributes that the file gave it
+            content[name] = Tensor.detach(value)  # without attributes that the file gave it
+    found = tensors(content)
     if sum(tensor.nbytes for tensor in found.values()) > REPEATED * file.stat().st_size:
         raise UserError("its tensors are many times as large as the file", where=str(file))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from copy import deepcopy
@@ -255,8 +256,11 @@ GARBAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda file: torch.save({TOWER: {}, HEAD: 1}, file),
         "not an official checkpoint: it holds model_state_dict",
     ),
-    "folder": (lambda file: file.mkdir(), "no such file"),
-    "nothing": (lambda file: None, "no such file"),
+    "folder": (lambda file: file.mkdir(), "is a folder"),
+    "pipe": (lambda file: os.mkfifo(file), "is a pipe"),
+    "device": (lambda file: file.symlink_to("/dev/zero"), "is a device"),
+    "loop": (lambda file: file.symlink_to(file), "cannot be opened"),
+    "nothing": (lambda file: None, "does not exist"),
 }
 
 

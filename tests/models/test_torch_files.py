@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from bench.core.errors import UserError
-from bench.models.state_dicts import read_official, require_finite, tensors
+from bench.models.state_dicts import read_official, require_finite, stored_tensors
 from bench.models.torch_files import StandIn, read_torch
 from tests.errors import refused
 
@@ -73,7 +73,7 @@ HARMLESS: dict[str, object] = {
     "collections": [OrderedDict(a=1), defaultdict(list, a=[1]), deque([1, 2]), Counter("abc"), {1, 2}, frozenset({3})],
     "torch": [torch.Size([1, 2]), torch.float16, torch.device("cpu"), torch.nn.Parameter(torch.ones(1))],
     "objects": [Colour.RED, Point(1), Slotted(), Nested(), Names(["a", "b"]), datetime(2020, 1, 1), 3j, range(3)],
-    "classes and functions": [CfgNode, Path, len, np.float64, tensors],
+    "classes and functions": [CfgNode, Path, len, np.float64, stored_tensors],
     "module": torch.nn.Linear(2, 2),
     "bytes": [b"abc", bytearray(b"abc"), 2**80, -1, None, Ellipsis, slice(1)],
 }
@@ -154,7 +154,7 @@ def write(file: Path, data: bytes, legacy: bool) -> Path:
     """A file of either torch format around a pickle, with one storage of 16 numbers."""
     if not legacy:
         return archive(file, data)
-    start = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {}))
+    start = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps({}, 2)
     storages = pickle.dumps(["0"] if b"FloatStorage" in data else [], 2) + (16).to_bytes(8, "little") + b"\0" * 64
     file.write_bytes(start + data.replace(b"tQ", b"NtQ") + storages)
     return file
@@ -169,7 +169,7 @@ def called(canary: str) -> dict[str, Calling]:
     """Calls that would leave a file `canary`, end or hang the process, or reach out."""
     touch, code = f"touch {canary}", f"open({canary!r}, 'w')"
     function = Calling("builtins", "getattr", Calling("importlib", "import_module", "os"), "system")
-    calls = [
+    calls: list[tuple[Any, ...]] = [
         *(("os", "system", touch), ("posix", "system", touch), ("nt", "system", touch), ("os", "popen", touch)),
         *(("os", "_exit", 3), ("sys", "exit", 3), ("os", "kill", 0, 9), ("os", "execvp", "touch", ["touch", canary])),
         *(("subprocess", "Popen", ["touch", canary]), ("subprocess", "check_output", ["touch", canary])),
@@ -266,7 +266,7 @@ def test_functions_that_a_file_names_are_not_called_nor_imported(legacy: bool, t
                 assert place != "inside" or not isinstance(found["state_dict"]["visual.proj"], torch.Tensor)
                 if place == "inside":
                     with refused(name.partition(" ")[0].partition(".")[2], where=str(file), hint="only tensors"):
-                        tensors(found["state_dict"], file)
+                        stored_tensors(found["state_dict"], file)
             except UserError as error:
                 assert str(file) in error.where and "weights_only" not in str(error)
         assert not canary.exists(), name
@@ -371,7 +371,7 @@ def test_crafted_files_give_no_weights(kind: str, legacy: bool, tmp_path: Path) 
     try:
         found = read_torch(file)
         state = found.get("state_dict") if isinstance(found, dict) else None
-        assert not tensors(state, file) if isinstance(state, dict) else not isinstance(state, torch.Tensor)
+        assert not stored_tensors(state, file) if isinstance(state, dict) else not isinstance(state, torch.Tensor)
     except UserError as error:
         assert error.where == str(file) and "weights_only" not in str(error)
         str(error).encode()
@@ -382,7 +382,7 @@ def test_a_good_file_made_by_the_same_hand_is_read(legacy: bool, tmp_path: Path)
     """Else the crafted ones would be refused for another reason than theirs. Attributes of a tensor are left behind."""
     for value in (rebuilt(stored(), 0, (4,), (1,)), PARAMETER):
         file = write(tmp_path / "good.pt", state(value), legacy)
-        found = tensors(read_torch(file)["state_dict"], file)
+        found = stored_tensors(read_torch(file)["state_dict"], file)
         assert torch.equal(found["visual.proj"], torch.zeros(4)) and not vars(found["visual.proj"])
         require_finite(found.items(), file)
 
