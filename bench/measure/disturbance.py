@@ -1,7 +1,6 @@
 """Whether other work disturbed a measurement of seconds, by what the kernel and the seconds themselves tell.
 
-Thresholds come from measurements (docs/costs.md). What cannot be known here, such as the load of a machine without
-/proc, disturbs nothing.
+docs/costs.md has the measurements behind the thresholds. What a machine does not tell counts as undisturbed.
 """
 
 from __future__ import annotations
@@ -11,68 +10,48 @@ import resource
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 STAT = Path("/proc/stat")
-WORKING = slice(1, 4), slice(6, 9)  # columns of STAT: user, nice, system; interrupts and time that a host took away
+WORKING = (1, 2, 3, 6, 7, 8)  # its columns user, nice, system, interrupts, and what the host of a virtual machine took
 
 OTHERS = 0.1  # share of the machine's processors that others may take
-TICKS = 0.05  # seconds: the kernel counts in hundredths, for all processors together
-SWITCHES = 20  # times a second that others may interrupt this process
-STALLED = 0.1  # share of the time in which a computing process may stand still
+SLACK = 0.05  # seconds: the kernel counts in hundredths, for each processor
+SWITCHES, FEW = 20, 5  # times a second, and at all, that others may interrupt this process
+STALLED = 0.1  # share of the time in which a process that computes may stand still
 SPREAD = 2.0  # largest p95 over p50
-APART = 0.25  # largest difference of a whole from the sum of its parts, in the whole
-OVERHEAD = 5e-4  # seconds that a single call may take beside its work
+APART = 0.25  # largest difference of a whole from the sum of its parts, as a share of it
+OVERHEAD = 5e-4  # seconds that a call may take beside its work
 
 
-class Counters(NamedTuple):
-    """What has passed at a moment: seconds, processor seconds of this process and of all, involuntary switches."""
-
-    seconds: float
-    own: float
-    all: float
-    switches: int
-
-
-def counters() -> Counters:
-    """The counters now; without /proc all work is this process's own."""
-    own = process_time()
-    try:
+def counters() -> tuple[float, float, float, int]:
+    """Seconds, processor seconds of this process and of all processes, involuntary switches of this one, up to now."""
+    own = everything = process_time()
+    if STAT.is_file():
         columns = STAT.read_text().split("\n", 1)[0].split()
-        ticks = sum(int(column) for part in WORKING for column in columns[part])
-        everything = ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError):
-        everything = own
-    return Counters(perf_counter(), own, everything, resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw)
-
-
-class Disturbance(NamedTuple):
-    """The worst sign: how many times above its threshold it is, and in words. Up to 1 nothing is disturbed."""
-
-    degree: float
-    reason: str
+        everything = sum(int(columns[column]) for column in WORKING) / os.sysconf("SC_CLK_TCK")
+    return perf_counter(), own, everything, resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def disturbance(
-    before: Counters, after: Counters, times: Sequence[float], processors: int, computes: bool
-) -> Disturbance:
-    """Signs in the calls `times` between two readings. `computes`: the process itself does the work, not a GPU."""
-    seconds = max(after.seconds - before.seconds, 1e-9)
-    own, switches = after.own - before.own, after.switches - before.switches
-    others = max(0.0, after.all - before.all - own - TICKS) / seconds
-    stalled = max(0.0, seconds - own - TICKS) / seconds if computes else 0.0
+    before: Sequence[float], after: Sequence[float], times: Sequence[float], processors: int, computes: bool
+) -> tuple[float, str]:
+    """The worst sign in calls that took `times` between two readings of the counters: its degree, and it in words.
+
+    Up to a degree of 1 nothing is disturbed. `computes`: this process does the work itself, not a GPU.
+    """
+    seconds, own, everything, switches = (end - start for start, end in zip(before, after, strict=True))
+    others = max(0.0, everything - own - SLACK) / seconds
+    stalled = max(0.0, seconds - own - SLACK) / seconds if computes else 0.0
+    often = max(0.0, switches - FEW) / seconds
     p50, p95 = np.percentile(times, (50, 95)).tolist()
-    spread = (p95 - OVERHEAD) / p50
     return max(
-        Disturbance(others / (OTHERS * processors), f"other processes took {others:.1f} of {processors} processors"),
-        Disturbance(
-            max(0.0, switches - 5) / seconds / SWITCHES,
-            f"other processes interrupted it {switches / seconds:.0f} times a second",
-        ),
-        Disturbance(stalled / STALLED, f"it stood still for {stalled:.0%} of the time"),
-        Disturbance(spread / SPREAD, f"p95 is {p95 / p50:.1f} times p50"),
+        (others / (OTHERS * processors), f"other processes took {others:.1f} of {processors} processors"),
+        (often / SWITCHES, f"other processes interrupted it {often:.0f} times a second"),
+        (stalled / STALLED, f"it stood still for {stalled:.0%} of the time"),
+        ((p95 - OVERHEAD) / p50 / SPREAD, f"p95 is {p95 / p50:.1f} times p50"),
     )
 
 

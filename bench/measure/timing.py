@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.measure.disturbance import Disturbance, counters, disturbance
+from bench.measure.disturbance import counters, disturbance
 
 Timing = dict[str, Any]  # p50, p95, runs, memory; disturbed, if it was: by what
 Machine = dict[str, Any]  # property -> value
@@ -43,21 +43,23 @@ class Clock:
         `disturbed` tells the reason.
         """
         self._timed(call)
-        found, sign = self._attempt(call)
+        best = self._attempt(call)
         for _ in range(1, ATTEMPTS):
-            if sign.degree > 1:
+            if best[0] > 1:
                 sleep(min(PAUSE, self.seconds))
-                found, sign = min((found, sign), self._attempt(call), key=lambda attempt: attempt[1].degree)
-        return found | ({"disturbed": sign.reason} if sign.degree > 1 else {})
+                best = min(best, self._attempt(call), key=lambda attempt: attempt[0])
+        degree, reason, found = best
+        return found | ({"disturbed": reason} if degree > 1 else {})
 
-    def _attempt(self, call: Callable[[], object]) -> tuple[Timing, Disturbance]:
+    def _attempt(self, call: Callable[[], object]) -> tuple[float, str, Timing]:
+        """Degree of disturbance, its reason, and the measurement."""
         held, before, times = self._held(), counters(), list[float]()
         while len(times) < FEWEST or sum(times) < self.seconds:
             times.append(self._timed(call))
         memory = None if held is None else self._peak() - held
-        sign = disturbance(before, counters(), times, os.cpu_count() or 1, not self._on_cuda)
+        degree, reason = disturbance(before, counters(), times, os.cpu_count() or 1, not self._on_cuda)
         p50, p95 = np.percentile(times, (50, 95)).tolist()
-        return {"p50": p50, "p95": p95, "runs": len(times), "memory": memory}, sign
+        return degree, reason, {"p50": p50, "p95": p95, "runs": len(times), "memory": memory}
 
     @property
     def _on_cuda(self) -> bool:
