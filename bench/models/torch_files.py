@@ -15,7 +15,7 @@ import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
@@ -26,7 +26,6 @@ import torch
 
 from bench.core.errors import UserError
 
-LEGACY_PARTS = 4  # pickles at the start of a file of torch < 1.6: magic number, version, system, content
 UNKNOWN = 100  # most classes in a file that get stand-ins; each is looked up at every step of the reader
 NUMBER = re.compile(r"b1|[iuf][1248]|c8|c16")  # NumPy's code of a plain number
 
@@ -47,37 +46,30 @@ class _NumberType(StandIn):
     def __init__(self, code: object = "", *flags: object) -> None:
         self.code = code if isinstance(code, str) and NUMBER.fullmatch(code) else ""
 
-    def __setstate__(self, state: object) -> None:
-        if isinstance(state, tuple) and ">" in state:
-            self.code = self.code and f">{self.code}"
+    def __setstate__(self, state: Any) -> None:
+        self.code = f">{self.code}" if self.code and ">" in state else self.code
 
 
-def _number(kind: object = None, data: object = b"") -> object:
+def _number(kind: Any, data: Any) -> object:
     """The number of a NumPy scalar; a stand-in for other scalars."""
-    if isinstance(kind, _NumberType) and kind.code and isinstance(data, bytes):
-        (number,) = np.frombuffer(data, kind.code).tolist()
-        return number
-    return StandIn()
+    return np.frombuffer(data, kind.code)[0].item() if kind.code else StandIn()
 
 
 NUMPY: dict[str, Callable[..., object]] = {
     "numpy.dtype": _NumberType,
-    "numpy.core.multiarray.scalar": _number,  # NumPy 1
-    "numpy._core.multiarray.scalar": _number,
+    **{f"numpy.{core}.multiarray.scalar": _number for core in ("core", "_core")},
 }
 
 
 def read_torch(file: Path) -> Any:
-    """Content of a torch file, memory-mapped on the CPU; of a dictionary, what has a name.
-
-    No code in the file is run. Raises UserError.
-    """
+    """Content of a torch file, memory-mapped on the CPU; of a dictionary, what has a name. Raises UserError."""
     try:
-        mapped = _is_archive(file)
-        names = set(_names(file, mapped))
+        archived = _pickles(file)
+        with BytesIO(archived) if archived else file.open("rb") as stream:
+            names = set(_names(stream))
         if len(names) > UNKNOWN:
             raise UserError(f"it names {len(names)} classes and functions", hint="save only tensors in the file")
-        content = _read(file, {name: NUMPY.get(name) or _stand_in(name) for name in names}, mapped)
+        content = _read(file, {name: NUMPY.get(name) or _stand_in(name) for name in names}, bool(archived))
         refuse_stand_ins({"it": content})
         return named(content) if isinstance(content, dict) else content
     except Exception as error:  # arbitrary bytes can raise anything
@@ -120,33 +112,32 @@ def _read(file: Path, made: dict[str, Callable[..., object]], mapped: bool) -> A
 def _stand_in(name: str, filled: Callable[[], object] | None = None) -> type:
     """A class for objects of an unknown one; what it makes is a StandIn, or what `filled` makes."""
     module, _, own = name.rpartition(".")
-    members: dict[str, Any] = {"__module__": module, "__qualname__": own}
-    if filled is not None:
-        members["__new__"] = lambda cls, *given: filled()
-    return type(own, (StandIn,), members)
+    made = {} if filled is None else {"__new__": lambda cls, *given: filled()}
+    return type(own, (StandIn,), {"__module__": module, **made})
 
 
-def _is_archive(file: Path) -> bool:
-    """True for a zip archive, torch's format since 1.6. Raises UserError for one that would have to be unpacked."""
+def _pickles(file: Path) -> bytes:
+    """The data of an archive, torch's format since 1.6; nothing for a file of another form.
+
+    Raises UserError for an archive that would have to be unpacked, or is of another kind.
+    """
     if not zipfile.is_zipfile(file):
-        return False
+        return b""
     with zipfile.ZipFile(file) as archive:
-        parts = archive.infolist()
-    if any(Path(part.filename).name == "constants.pkl" for part in parts):
-        raise UserError("it is a TorchScript archive", hint="load it with torch.jit.load and save its state_dict()")
-    if any(part.compress_type for part in parts) or sum(part.file_size for part in parts) > file.stat().st_size:
-        raise UserError("its parts are compressed or overlap", hint="unpack it, or save it again with torch.save")
-    return True
+        parts = {Path(part.filename).name: part for part in archive.infolist()}
+        if "constants.pkl" in parts:
+            raise UserError("it is a TorchScript archive", hint="load it with torch.jit.load and save its state_dict()")
+        if any(part.compress_type for part in archive.filelist) or (
+            sum(part.file_size for part in archive.filelist) > file.stat().st_size
+        ):
+            raise UserError("its parts are compressed or overlap", hint="unpack it, or save it again with torch.save")
+        return archive.read(parts["data.pkl"])
 
 
-def _names(file: Path, archive: bool) -> Iterator[str]:
+def _names(stream: IO[bytes]) -> Iterator[str]:
     """Classes and functions in a file's pickles, as torch spells them, up to the first byte that is no pickle."""
-    with ExitStack() as opened, suppress(ValueError, StopIteration):
-        stream: IO[bytes] = opened.enter_context(file.open("rb"))
-        if archive:
-            zipped = opened.enter_context(zipfile.ZipFile(stream))
-            stream = BytesIO(zipped.read(next(name for name in zipped.namelist() if name.endswith("data.pkl"))))
-        for _ in range(1 if archive else LEGACY_PARTS):
+    with suppress(ValueError):
+        while True:
             for operation, pair, _ in pickletools.genops(stream):
                 if operation.name == "GLOBAL":
                     module, _, name = str(pair).partition(" ")

@@ -335,10 +335,7 @@ def test_numbers_in_names_are_bounded(
     says(capsys.readouterr().err, message, name[:40], "official.pt")
 
 
-def test_help_names_every_importable_method(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+def test_help_names_every_importable_method(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", "--help"]) == 0
     says(capsys.readouterr().out, *HEADS)
 
