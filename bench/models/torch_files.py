@@ -55,10 +55,8 @@ def _number(kind: Any, data: Any) -> object:
     return np.frombuffer(data, kind.code)[0].item() if kind.code else StandIn()
 
 
-NUMPY: dict[str, Callable[..., object]] = {
-    "numpy.dtype": _NumberType,
-    **{f"numpy.{core}.multiarray.scalar": _number for core in ("core", "_core")},
-}
+SCALARS = [f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")]  # of NumPy 1 and 2
+NUMPY: dict[str, Callable[..., object]] = {"numpy.dtype": _NumberType, **dict.fromkeys(SCALARS, _number)}
 
 
 def read_torch(file: Path) -> Any:
