@@ -36,7 +36,7 @@ def profiled(name: str, config: dict[str, Any], stopping: bool = False, **change
         *(lambda *state: told.append(state), print, lambda: stopping),
     )
     found = run(work)
-    total = told[-1][1]
+    total = told[-1][1] if told else 0
     assert (
         told == [(min(done, total), total, "measurements") for done in range(1, len(told) + 1)] and len(told) >= total
     )
