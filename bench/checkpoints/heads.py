@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.core.errors import UserError
+from bench.checkpoints.imported import IMPORTABLE
+from bench.core.errors import UserError, unknown
 from bench.models.state_dicts import HEAD, State, layers_in
 from methods.registry import method
 from methods.vidprism.config import Config as VidPrism
@@ -38,7 +39,10 @@ class OfficialHead(NamedTuple):
 def official_head(method_name: str) -> OfficialHead:
     """Layout of a method's head. Raises UserError for a method without one."""
     if method_name not in HEADS:
-        method(method_name)  # a misspelt name is another mistake
+        try:
+            method(method_name)
+        except UserError:
+            raise unknown("method", method_name, HEADS, where="--method") from None
         raise UserError(f"'{method_name}' has no official layout here", where="--method", allowed=HEADS)
     return HEADS[method_name]
 
@@ -107,3 +111,4 @@ HEADS = {
     # The evaluation inside VidPrism's training has a clip_alpha of 1.
     "vidprism": OfficialHead(_vidprism, _unused_classifier, bound_classes=_classes, inference={"clip_alpha": 0.99}),
 }
+assert tuple(HEADS) == IMPORTABLE

@@ -13,6 +13,8 @@ from bench.core.files import file_sha256
 from bench.graph.stage import Stage, as_json
 from bench.store.records import RecordData, Store
 
+IMPORTABLE = ("mote", "text4vis", "dense_temporal", "vidprism")  # methods with an official layout
+
 
 def file_digest(file: Path) -> str:
     """The first 16 hex digits of a file's SHA-256, by which a recipe names an imported checkpoint."""

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
+from bench.checkpoints.imported import IMPORTABLE
 from bench.commands.options import DEFAULT_STORE, StorePath, progress_bar, say
 from bench.core.errors import UserError, unknown
 from bench.data.datasets import dataset
 from bench.models.prompts import TEMPLATES
+from bench.models.weights import regular_file
 from bench.store.records import Store
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="official checkpoint, such as MoTE_B16.pt")],
-    method: Annotated[str, typer.Option("--method", help="mote, text4vis or dense_temporal")],
+    method: Annotated[str, typer.Option("--method", help=f"{', '.join(IMPORTABLE[:-1])} or {IMPORTABLE[-1]}")],
     backbone: Annotated[str, typer.Option("--backbone", help="such as ViT-B-16-quickgelu")],
     pretrained: Annotated[
         str, typer.Option("--pretrained", help="CLIP weights that its training started from: tag, file, random:<seed>")
@@ -37,8 +39,7 @@ def import_(
     """Make a training record from an official checkpoint, so that suites evaluate it without training."""
     from bench.checkpoints.official import import_official
 
-    if not file.is_file():
-        raise UserError("no such file", where=str(file))
+    regular_file("the checkpoint", file)
     pretrained = pretrained or ("builtin" if backbone == "glyph-vit" else "openai")
     sources = _sources(source, templates, labels) if source else None
     records = Store(store)

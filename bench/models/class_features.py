@@ -51,8 +51,9 @@ def class_features(source: str, names: Sequence[str], width: int) -> NDArray[np.
         raise UserError(f"has no features of {', '.join(map(repr, absent[:3]))}{more}", where=file)
     chosen_CD = rows_CD[[place[name] for name in names]].astype(np.float32)
     norms_C1 = np.linalg.norm(chosen_CD, axis=1, keepdims=True)
-    if not (np.isfinite(norms_C1) & (norms_C1 > 0)).all():
-        raise UserError("has features that are zero or not finite", where=file)
+    if broken := [name for name, norm in zip(names, norms_C1[:, 0], strict=True) if not (np.isfinite(norm) and norm)]:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise UserError(f"features of {', '.join(map(repr, broken[:3]))}{more} are zero or not finite", where=file)
     unit_CD: NDArray[np.float32] = chosen_CD / norms_C1
     return unit_CD
 

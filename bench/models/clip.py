@@ -23,10 +23,12 @@ from torch.nn import functional as F
 
 from bench.core.errors import UserError
 from bench.models.backbones import Backbone, backbone, model_config
-from bench.models.state_dicts import OPENAI_EXTRAS, State, read_torch, refuse_differences, tensors
+from bench.models.state_dicts import OPENAI_EXTRAS, State, refuse_differences, require_finite, stored_tensors
+from bench.models.torch_files import read_torch, refuse_stand_ins
 from bench.models.weights import BUILTIN_FILE, random_seed, tag_file, tagged, weights_file
 
 Tokenizer = Callable[[list[str]], Tensor]
+NESTED = ("state_dict", "model")  # names of a state that a trainer saved among other things
 TEXTS_PER_BATCH = 256  # bounds the memory of a large label set's prompts
 
 
@@ -137,10 +139,15 @@ def _from_tag(name: str, pretrained: str) -> Clip:
 
 
 def _read_state(file: Path) -> State:
-    """Tensors of a safetensors or torch file; a nested `state_dict` and the prefix `module.` are removed."""
+    """Tensors of a safetensors or torch file, also of a state among other things, without the prefix `module.`."""
     if file.suffix != ".safetensors":
         loaded = read_torch(file)
-        return tensors(loaded.get("state_dict", loaded)) if isinstance(loaded, dict) else {}
+        if not isinstance(loaded, dict):
+            return {}
+        refuse_stand_ins({name: loaded.get(name) for name in NESTED}, str(file))
+        plain = {name: own for name, own in loaded.items() if isinstance(own, Tensor)}
+        nested = (loaded[name] for name in NESTED if isinstance(loaded.get(name), dict))
+        return stored_tensors(next(nested, plain), file)
     try:
         with safe_open(str(file), framework="pt") as stored:
             return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (not a mapping)
@@ -164,4 +171,5 @@ def _load(clip: Clip, state: State, where: str) -> None:
     if scale is not None and scale.numel() == 1:  # some model zoos store a vector of length 1
         state["logit_scale"] = scale.reshape(clip.logit_scale.shape)
     refuse_differences(clip.state_dict(), state, f"not the weights of '{clip.spec.name}'", where)
+    require_finite(state.items(), where)
     clip.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""State dicts in files: safe reading of torch files, comparison of tensors, and the layout of official checkpoints.
+"""State dicts in files: their tensors, comparison of tensors, and the layout of official checkpoints.
 
 An official checkpoint of this field is a torch file with `epoch`, `model_state_dict` (CLIP's visual tower and logit
 scale, or a whole CLIP), `fusion_model_state_dict` (the head) and the state of the optimiser. Text4Vis' main trainer
@@ -10,8 +10,8 @@ Legend: S source classes, D joint CLIP width.
 
 from __future__ import annotations
 
+import math
 import re
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from bench.core.errors import UserError
+from bench.models.torch_files import named, read_torch, refuse_stand_ins
 
 State = dict[str, Tensor]
 
@@ -27,7 +28,8 @@ TOWER, HEAD = "model_state_dict", "fusion_model_state_dict"
 SOURCES = "spe_cls_feature"  # unit class features [S, D] of the training set, stored in MoTE's head for modulation
 IN_ONE = "fusion_model."
 OPENAI_EXTRAS = {"input_resolution", "context_length", "vocab_size", "attn_mask"}  # stored with the weights, but none
-SHOWN = 3  # largest number of tensors that an error names
+REPEATED = 4  # times that a file's tensors may repeat its bytes, as tied weights do
+SHOWN, LONGEST = 3, 200  # largest number of tensors that an error names, and of characters of one
 
 
 class Official(NamedTuple):
@@ -43,19 +45,19 @@ class Official(NamedTuple):
 def read_official(file: Path) -> Official:
     """Read an official checkpoint. Raises UserError for other files and for tensors that are not finite."""
     loaded = read_torch(file)
-    parts = (loaded.get(TOWER), loaded.get(HEAD, {})) if isinstance(loaded, dict) else (None,)
+    parts = (loaded.get(TOWER), loaded.get(HEAD, {})) if isinstance(loaded, dict) else (None, None)
+    refuse_stand_ins(dict(zip((TOWER, HEAD), parts, strict=True)), str(file))
     if not all(isinstance(part, dict) for part in parts):
-        keys = ", ".join(map(str, list(loaded)[:SHOWN])) if isinstance(loaded, dict) else type(loaded).__name__
+        keys = _first(loaded) if isinstance(loaded, dict) else type(loaded).__name__
         hint = f"an official checkpoint has {TOWER} and {HEAD}; weights of a plain CLIP go to --pretrained"
         raise UserError(f"not an official checkpoint: it holds {keys or 'nothing'}", where=str(file), hint=hint)
-    model, head = tensors(loaded[TOWER]), tensors(loaded.get(HEAD, {}))
+    model, head = stored_tensors(loaded[TOWER], file), stored_tensors(loaded.get(HEAD, {}), file)
     if in_one := not head:
         head = {name.removeprefix(IN_ONE): tensor for name, tensor in model.items() if name.startswith(IN_ONE)}
     tower = {name: tensor for name, tensor in model.items() if is_tower(name)}
     apart = {*tower, *OPENAI_EXTRAS, *(f"{IN_ONE}{name}" for name in head if in_one)}
     texts = {name: tensor for name, tensor in model.items() if name not in apart}
-    if broken := [name for name, tensor in {**model, **head}.items() if not tensor.isfinite().all()]:
-        raise UserError(f"{_first(broken)}: values are not finite", where=str(file))
+    require_finite({**tower, **texts, **head}.items(), str(file))
     epoch = loaded.get("epoch")
     return Official(tower, head, texts, epoch if isinstance(epoch, int) else None, in_one)
 
@@ -105,47 +107,44 @@ def tensors(state: dict[Any, Any]) -> State:
     return {str(name).removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
 
 
+def stored_tensors(state: dict[Any, Any], file: Path) -> State:
+    """As `tensors`, of a state in a file. Raises UserError for tensors that are not plain numbers in the file."""
+    content = named(state)
+    refuse_stand_ins(content, str(file))
+    for name, value in content.items():
+        if isinstance(value, Tensor):
+            if value.layout != torch.strided or value.is_quantized or value.is_meta:
+                raise UserError(f"{_first([name])} is sparse, quantized or without values", where=str(file))
+            content[name] = Tensor.detach(value)  # without attributes that the file gave it
+    found = tensors(content)
+    if sum(tensor.nbytes for tensor in found.values()) > REPEATED * file.stat().st_size:
+        raise UserError("its tensors are many times as large as the file", where=str(file))
+    return found
+
+
+def require_finite(tensors: Iterable[tuple[str, Tensor]], where: object, hint: str = "") -> None:
+    """Raises UserError that names the first tensors with a NaN or an infinity, which only masks may have."""
+    if broken := [name for name, tensor in tensors if not (name.endswith("mask") or _is_finite(tensor))]:
+        raise UserError(f"{_first(broken)}: values are not finite", where=str(where), hint=hint)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    ends = torch.aminmax(tensor if tensor.itemsize > 1 else tensor.float())  # hands a NaN on, and takes no memory
+    return math.isfinite(ends.min) and math.isfinite(ends.max)
+
+
 def layers_in(state: State, pattern: str) -> int:
-    """Number of layers: one more than the highest number that the pattern's group matches at the start of a name."""
-    return 1 + max((int(match[1]) for name in state if (match := re.match(pattern, name))), default=-1)
+    """Number of layers: one more than the highest number that the pattern's group matches at the start of a name.
 
-
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
-def read_torch(file: Path) -> Any:
-    """Content of a torch file, memory-mapped on the CPU. No code in the file is run. Raises UserError."""
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=_archive(file) is not None)
-    except Exception as error:  # arbitrary bytes can raise anything
-        what, hint = _reason(file, error)
-        raise UserError(f"the weights cannot be read: {what}", where=str(file), hint=hint) from error
-
-
-def _archive(file: Path) -> list[str] | None:
-    """File names in a zip archive, torch's format since 1.6; None for other files and truncated archives."""
-    if not zipfile.is_zipfile(file):
-        return None
-    with zipfile.ZipFile(file) as archive:
-        return [Path(name).name for name in archive.namelist()]
-
-
-def _reason(file: Path, error: Exception) -> tuple[str, str]:
-    """(problem, hint). torch's own message advises to load the file unsafely."""
-    try:
-        with file.open("rb") as stream:
-            start = stream.read(2)
-    except OSError as unreadable:
-        return str(unreadable), ""
-    archive = _archive(file)
-    if archive is not None and "constants.pkl" in archive:
-        return "it is a TorchScript archive", "load it with torch.jit.load and save its state_dict()"
-    if foreign := re.search(r"GLOBAL (\S+)|class (\S+) was not", str(error)):
-        name = foreign[1] or foreign[2]
-        return f"it holds a {name}, which cannot be restored without running its code", "save only tensors in the file"
-    if not start or (start == b"PK" and archive is None):
-        return "it is truncated", "compare its size with the published one and download it again"
-    return "it is not a torch file", "expected safetensors, or a torch file of tensors"
+    Raises UserError for a number that so few tensors cannot come up to.
+    """
+    found = {match[1]: name for name in state if (match := re.match(pattern, name))}
+    highest = max(found, key=lambda number: (len(number), number), default="")
+    if len(highest) > 9 or int(highest or 0) > len(state):
+        raise UserError(f"{_first([found[highest]])}: the state has only {len(state)} tensors", where=HEAD)
+    return 1 + int(highest or -1)
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------
@@ -167,6 +166,7 @@ def refuse_differences(expected: State, found: State, what: str, where: str) -> 
 
 
 def _first(names: Iterable[str]) -> str:
+    """The first names, without what a terminal could take for an order."""
     names = list(names)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return ", ".join(ascii(name[:LONGEST])[1:-1] for name in names[:SHOWN]) + more

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
 from functools import cache
 from pathlib import Path
@@ -52,16 +53,26 @@ def weights_file(name: str, pretrained: str) -> Path | None:
     if pretrained == "builtin":
         if name != "glyph-vit":
             raise UserError(f"'{name}' has no built-in weights", where="pretrained", hint="use a file or a tag")
-        return _existing(BUILTIN_FILE)
+        return BUILTIN_FILE
     if random_seed(pretrained) is not None or tagged(pretrained)[1] is not None:
         return None
     looks_like_path = "/" in pretrained or "\\" in pretrained or Path(pretrained).suffix in {".pt", ".safetensors"}
-    return _existing(Path(pretrained).expanduser()) if looks_like_path else None
+    return regular_file("the weights file", Path(os.path.expanduser(pretrained))) if looks_like_path else None
 
 
-def _existing(file: Path) -> Path:
-    if not file.is_file():
-        raise UserError("the weights file does not exist", where=str(file))
+def regular_file(what: str, file: Path) -> Path:
+    """The file. Raises UserError unless it can be read to its end, which a pipe or a device may not have."""
+    try:
+        mode = file.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{what} does not exist", where=str(file)) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{what} cannot be opened: {getattr(error, 'strerror', error)}", where=ascii(file)) from None
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+        raise UserError(f"{what} is a {kinds.get(stat.S_IFMT(mode), 'device')}, not a file", where=str(file))
+    if not os.access(file, os.R_OK):
+        raise UserError(f"{what} may not be read", where=str(file))
     return file
 
 

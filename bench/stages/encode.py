@@ -20,6 +20,7 @@ from torch import Tensor
 from bench.core.errors import Interrupted, StageError
 from bench.data.videos import Videos, opened
 from bench.models.clip import load_clip
+from bench.models.state_dicts import require_finite
 from bench.stages.trained import trained_model
 from bench.video.loader import ViewBatch, copies_loader, test_loader
 from bench.video.transforms import normalise, statistics
@@ -79,6 +80,9 @@ def _shard(work: Work, videos: Videos, encoder: Encoder, start: int) -> Path:
     for indices, pixels_NVT3HW, failed in _batches(work, videos, range(start, min(start + SHARD, len(videos)))):
         features_NVTD = _encode(encoder, pixels_NVT3HW)
         features_NVTD[[indices.index(index) for index, _ in failed]] = 0
+        shown = (f"features of {videos.entries[index].name}" for index in indices)
+        hint = "the weights are finite, but overflow: train the tower again in recipe.precision fp32, or use others"
+        require_finite(zip(shown, features_NVTD, strict=True), work.spec["backbone"], hint)
         features.append(features_NVTD)
         failures |= dict(failed)
         done = int(indices[-1]) + 1

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.core.errors import StageError
 from bench.measure.metrics import accuracies, fuse, half_classes, subset_accuracies, top_k_correct
-from bench.stages.trained import class_texts, deploy, trained_model
+from bench.models.state_dicts import require_finite
+from bench.stages.trained import class_texts, deploy, trained_model, video_features
 from methods.contract import Predictor
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def run(work: Work) -> dict[str, Any]:
     """
     model = trained_model(work)
     predictor, texts_CD = deploy(work, model, work.spec["inference"]), class_texts(work, "texts", model)
-    features_NVTD = load_file(work.inputs["features"] / "features.safetensors")["features"]
+    features_NVTD = video_features(work)
     cosines_NVC, norms_NV = _scores(work, predictor, features_NVTD, texts_CD)
     save_file(
         {"cosines": cosines_NVC, "norms": norms_NV, "logit_scale": torch.tensor(predictor.logit_scale)},
@@ -47,6 +48,10 @@ def run(work: Work) -> dict[str, Any]:
     failed_N, labels_N = videos["failure"].notna().to_numpy(), videos["label"].to_numpy()
     rule, half = work.spec["protocol"]["fusion"], work.spec["protocol"]["half"]
     scores_NC = fuse(cosines_NVC.numpy(), norms_NV.numpy(), predictor.logit_scale, rule)
+    require_finite([("logit scale", torch.tensor(predictor.logit_scale))], work.spec["method"])
+    for name, each in {"cosines": cosines_NVC, "norms": norms_NV, "scores": torch.from_numpy(scores_NC)}.items():
+        shown = (f"{name} of {video}" for video in videos["video"][~failed_N])
+        require_finite(zip(shown, each[~failed_N], strict=True), work.spec["method"])
     result: dict[str, Any] = {"classes": len(texts_CD)}
     if half:
         draws, correct_N = _halves(work, predictor, features_NVTD, texts_CD, cosines_NVC, norms_NV, labels_N, failed_N)
@@ -91,6 +96,7 @@ def _halves(
         kept_cosines, kept_norms = cosines_NVC[kept_N][..., ids], norms_NV[kept_N]
         if predictor.looks_at_classes:
             kept_cosines, kept_norms = _scores(work, predictor, features_NVTD[kept_N], texts_CD[ids])
+            require_finite([("cosines", kept_cosines[~failed_N[kept_N]])], f"draw {draw} of half of the classes")
         labels_n = np.searchsorted(ids, labels_N[kept_N])
         numbers, correct_DN[draw, kept_N] = subset_accuracies(
             kept_cosines.numpy(), kept_norms.numpy(), scale, rule, labels_n, failed_N[kept_N]

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from bench.core.seeds import seed_for
-from bench.stages.trained import class_texts, deploy, feature, trained_model
+from bench.models.state_dicts import require_finite
+from bench.stages.trained import class_texts, deploy, feature, trained_model, video_features
 
 if TYPE_CHECKING:
     from bench.stages.work import Work
@@ -36,18 +37,18 @@ def run(work: Work) -> dict[str, Any]:
     videos = pd.read_parquet(work.inputs["features"] / "videos.parquet")
     decoded = np.flatnonzero(videos["failure"].isna())
     drawn = np.random.default_rng(seed_for("probe")).permutation(decoded)[: work.spec["videos"]]
-    features_NVTD = load_file(work.inputs["features"] / "features.safetensors")["features"]
-    frames_NTD = features_NVTD[drawn, work.spec["view"]].to(work.compute.device)
+    frames_NTD = video_features(work)[drawn, work.spec["view"]].to(work.compute.device)
     model = trained_model(work).to(work.compute.device)
     texts_CD = class_texts(work, "texts", model)
     shares_NE: Tensor | None = None
     features: list[Tensor] = []
-    for _, inference in work.spec["choices"]:
+    for name, inference in work.spec["choices"]:
         predictor = deploy(work, model, inference)
         prediction = predictor(frames_NTD, texts_CD)
         if not features:
             shares_NE = predictor.shares(frames_NTD, texts_CD)
         features.append(F.normalize(feature(work, prediction).float().cpu(), dim=-1))
+        require_finite([(f"{work.spec['feature']} of {name}", features[-1])], work.spec["method"])
     features_END = torch.stack(features)
     similarity_EE = torch.einsum("end,fnd->ef", features_END, features_END) / len(drawn)
     save_file({"similarity": similarity_EE}, work.out / "similarity.safetensors")

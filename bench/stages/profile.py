@@ -32,6 +32,7 @@ def run(work: Work) -> dict[str, Any]:
     `latency` [part, precision, batch in videos, p50, p95, runs, throughput in videos per second, memory: peak bytes
         above those held before]. Without batches it is empty, and that of choices None.
     `machine`: what was measured on.
+    A latency that other work disturbed, also when it was measured again, has `disturbed`: by what, in words.
     """
     spec, compute = work.spec, work.compute
     subject = MethodCosts(spec, work.context["pretrained"], compute.device, compute.threads)
@@ -41,12 +42,12 @@ def run(work: Work) -> dict[str, Any]:
         if work.stopping():
             raise Interrupted("a profile is measured in one go", 0)
         found = clock.measure(call)
-        work.progress(next(ended), total, "measurements")
+        work.progress(min(next(ended), total), total, "measurements")  # some are repeated
         return found
 
     counted, latency = subject.counted(), list[dict[str, Any]]()
     if spec["measurement"]["batches"]:
         choices, latency = timed(subject, measure)
         for choice, found in zip(counted["choices"], choices, strict=True):
-            choice["latency"] = {name: found[name] for name in ("p50", "p95")}
+            choice["latency"] = {name: found[name] for name in ("p50", "p95", "disturbed") if name in found}
     return {**counted, "latency": latency, "machine": machine(subject.device, subject.threads)}

@@ -12,6 +12,7 @@ from bench.core.identity import digest
 from bench.models.class_features import class_features, content
 from bench.models.clip import load_clip
 from bench.models.prompts import texts_of
+from bench.models.state_dicts import require_finite
 
 if TYPE_CHECKING:
     from bench.stages.work import Work
@@ -27,6 +28,8 @@ def run(work: Work) -> dict[str, Any]:
         raise StageError("the prompts have changed since they were planned with; launch again")
     with torch.no_grad():
         classes_CD = torch.cat([clip.embed_classes(texts[i : i + 32]) for i in range(0, len(texts), 32)])
+    named = ((f"text features of '{own[0]}'", class_D) for own, class_D in zip(texts, classes_CD, strict=True))
+    require_finite(named, work.spec["backbone"])
     save_file({"classes": classes_CD.float().cpu().contiguous()}, work.out / "classes.safetensors")
     return {"classes": len(texts), "prompts_per_class": len(texts[0])}
 

@@ -25,7 +25,8 @@ from bench.core.errors import Interrupted, StageError
 from bench.core.seeds import seed_for
 from bench.models.clip import load_clip
 from bench.models.precision import autocast, scaler
-from bench.stages.trained import class_prompts
+from bench.models.state_dicts import require_finite
+from bench.stages.trained import class_prompts, trained_state
 from bench.stages.training.batches import Batch, Clips, Division, Features, TrainingData
 from bench.stages.training.logs import Events, write_history
 from bench.stages.training.processes import start
@@ -106,7 +107,7 @@ class Trainer:
         if self.config.looks_at_source:
             model.learn_from(*_source_videos(work.inputs["source_features"]))
         if "init_from" in work.inputs:
-            model.init_from(load_file(work.inputs["init_from"] / "weights.safetensors"))
+            model.init_from(trained_state(work.inputs["init_from"]))
         self.model = model.to(self.device)
         execution = _execution(work)
         self.model.descriptions = {
@@ -271,6 +272,7 @@ class Trainer:
     def write(self, out: Path) -> None:
         """Write the files of the record."""
         kept = load_file(self._best) if self.training.keep == "best" else self.model.trained_state()
+        require_finite(kept.items(), "trained weights", "the last steps overflow: try a lower recipe.lr, or fp32")
         save_file(kept, out / "weights.safetensors")
         if self.model.counts:
             save_file(self.model.counts, out / "counts.safetensors")

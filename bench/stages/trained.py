@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -13,6 +15,7 @@ from bench.core.errors import StageError
 from bench.core.identity import digest
 from bench.models.clip import load_clip
 from bench.models.prompts import texts_of
+from bench.models.state_dicts import State, require_finite
 from methods.contract import Model, Prediction, Predictor, build_model
 from methods.registry import method
 
@@ -27,8 +30,15 @@ def trained_model(work: Work) -> Model:
     config = registered.config(**work.spec["config"])
     model: Model = build_model(registered.model, config, clip, seed=0, classes=_bound_to(work))
     if "train" in work.inputs:
-        model.load_trained(load_file(work.inputs["train"] / "weights.safetensors"))
+        model.load_trained(trained_state(work.inputs["train"]))
     return model.eval()
+
+
+def trained_state(folder: Path) -> State:
+    """The weights of a training's record. Raises UserError if they are not finite."""
+    state: State = load_file(folder / "weights.safetensors")
+    require_finite(state.items(), folder / "weights.safetensors")
+    return state
 
 
 def _bound_to(work: Work) -> int:
@@ -49,10 +59,26 @@ def deploy(work: Work, model: Model, inference: dict[str, Any]) -> Predictor:
 
 @torch.no_grad()
 def class_texts(work: Work, name: str, model: Model) -> Tensor:
-    """Unit class features [C, D] of an input, on the stage's device; a model that adapts texts has to be there too."""
+    """Unit class features [C, D] of an input, on the stage's device; a model that adapts texts has to be there too.
+
+    Raises UserError if they are not finite.
+    """
+    file = work.inputs[name] / "classes.safetensors"
     if model.config.texts_inside:
-        return model.embed_classes(class_prompts(work, name))
-    return load_file(work.inputs[name] / "classes.safetensors")["classes"].to(work.compute.device)
+        classes_CD = model.embed_classes(class_prompts(work, name))
+    else:
+        classes_CD = load_file(file)["classes"].to(work.compute.device)
+    require_finite([("classes", classes_CD)], file)
+    return classes_CD
+
+
+def video_features(work: Work) -> Tensor:
+    """Frame features [N, V, T, D] of an input. Raises UserError, naming videos, if they are not finite."""
+    folder = work.inputs["features"]
+    features_NVTD = load_file(folder / "features.safetensors")["features"]
+    shown = (f"features of {name}" for name in pd.read_parquet(folder / "videos.parquet")["video"])
+    require_finite(zip(shown, features_NVTD, strict=True), folder / "features.safetensors")
+    return features_NVTD
 
 
 def class_prompts(work: Work, name: str) -> list[list[str]]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+from argparse import Namespace
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench.checkpoints.heads import HEADS
 from bench.checkpoints.imported import file_digest, find_trained, refuse_unimported
 from bench.commands.app import main
 from bench.data.datasets import dataset
@@ -248,15 +252,18 @@ GARBAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (write_part, "truncated"),
     "script": (write_script, "TorchScript archive"),
     "code": (lambda file: torch.save({TOWER: Path("x")}, file), "without running its code"),
-    "old code": (lambda file: file.write_bytes(pickle.dumps({TOWER: Path("x")}, 2)), "holds a pathlib.PosixPath"),
+    "old code": (lambda file: file.write_bytes(pickle.dumps({TOWER: Path("x")}, 2)), "not a torch file"),
     "list": (lambda file: torch.save([torch.zeros(2)], file), "not an official checkpoint: it holds list"),
     "other": (lambda file: torch.save({"state_dict": {}}, file), "not an official checkpoint: it holds state_dict"),
     "head": (
         lambda file: torch.save({TOWER: {}, HEAD: 1}, file),
         "not an official checkpoint: it holds model_state_dict",
     ),
-    "folder": (lambda file: file.mkdir(), "no such file"),
-    "nothing": (lambda file: None, "no such file"),
+    "folder": (lambda file: file.mkdir(), "is a folder"),
+    "pipe": (lambda file: os.mkfifo(file), "is a pipe"),
+    "device": (lambda file: file.symlink_to("/dev/zero"), "is a device"),
+    "loop": (lambda file: file.symlink_to(file), "cannot be opened"),
+    "nothing": (lambda file: None, "does not exist"),
 }
 
 
@@ -311,6 +318,37 @@ def test_tensors_that_do_not_fit_are_named(
     assert not store.root.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("transformer.resblocks.1000000000.mlp.fc_up.0.weight", "the state has only"),
+        (f"transformer.resblocks.0.mlp.fc_up.{'9' * 5000}.weight", "the state has only"),
+        ("transformer.resblocks.0.mlp.fc_up.77777.weight", "the state has only"),
+    ],
+)
+def test_numbers_in_names_are_bounded(
+    name: str, message: str, tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = mote_checkpoint()
+    checkpoint[HEAD][name] = torch.zeros(1)
+    assert take(saved(tmp_path, checkpoint), store) == 2
+    says(capsys.readouterr().err, message, name[:40], "official.pt")
+
+
+def test_help_names_every_importable_method(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", "--help"]) == 0
+    says(capsys.readouterr().out, *HEADS)
+
+
+def test_whole_official_files_with_a_mask_a_config_and_numpy_numbers(tmp_path: Path, store: Store) -> None:
+    """Masks may have infinities; OpenAI's extras are no weights."""
+    checkpoint = text4vis_checkpoint(whole=True, in_one=True)
+    checkpoint[TOWER]["attn_mask"] = torch.full((16, 16), -torch.inf)
+    beside = {"epoch": np.int64(7), "config": Namespace(lr=1), "folder": Path("x"), "best": np.float32(80.5)}
+    assert take(saved(tmp_path, checkpoint | beside), store, method="text4vis") == 0
+    assert the_record(store)[0]["result"]["epoch"] == 7
+
+
 def test_another_backbone_is_named(tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert take(saved(tmp_path, mote_checkpoint()), store, backbone="ViT-B-16-quickgelu") == 2
     printed = capsys.readouterr().err
@@ -328,6 +366,7 @@ def test_a_tuned_text_tower_is_refused(tmp_path: Path, store: Store, capsys: pyt
     ("options", "message"),
     [
         ({"method": "mot"}, "did you mean 'mote'"),
+        ({"method": "vid_prism"}, "did you mean 'vidprism'"),
         ({"method": "clip_mean"}, "has no official layout here"),
         ({"method": "text4vis"}, "the head has experts"),
         ({"backbone": "ViT-B-61"}, "unknown backbone"),

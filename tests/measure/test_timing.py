@@ -12,6 +12,12 @@ from bench.measure import timing
 from bench.measure.timing import Clock, machine
 
 
+@pytest.fixture(autouse=True)
+def undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else the machine does."""
+    monkeypatch.setattr(timing, "disturbance", lambda *told: (0.0, ""))
+
+
 def lasting(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
     """Let calls last so long, one after the other."""
     readings = iter([reading for each in seconds for reading in (0.0, each)])

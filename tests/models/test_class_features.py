@@ -66,8 +66,12 @@ def test_a_file_that_does_not_fit_is_named_with_what_is_wrong(tmp_path: Path) ->
     with pytest.raises(UserError, match="a name twice"):
         class_features(str(twice), NAMES, D)
     zeros = write(tmp_path / "zeros.safetensors", rows=np.zeros((3, D)))
-    with pytest.raises(UserError, match="zero or not finite"):
+    with pytest.raises(UserError, match=f"'{NAMES[0]}', '{NAMES[1]}'.* are zero or not finite"):
         class_features(str(zeros), NAMES, D)
+    rows = np.ones((3, D))
+    rows[1, 2] = np.nan
+    with pytest.raises(UserError, match=f"features of '{NAMES[1]}' are zero or not finite"):
+        class_features(str(write(tmp_path / "nan.safetensors", rows=rows)), NAMES, D)
 
 
 def _graph(folder: Path, *changes: tuple[str, str]) -> Graph:

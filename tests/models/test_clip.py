@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -134,6 +136,33 @@ def test_a_file_with_code_in_it_is_not_run(tmp_path: Path) -> None:
     file = tmp_path / "code.pt"
     torch.save({"state_dict": Path("x")}, file)
     with refused("cannot be read", where="code.pt"):
+        load_clip("glyph-vit", str(file))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_weights_that_are_not_finite_are_named(clip: Clip, tmp_path: Path, value: float, suffix: str) -> None:
+    file, state = tmp_path / f"broken{suffix}", {key: own.clone() for key, own in clip.state_dict().items()}
+    state["visual.ln_post.bias"][5] = value
+    save_file(state, str(file)) if suffix == ".safetensors" else torch.save(state, file)
+    with refused("visual.ln_post.bias: ", where=str(file)):
+        load_clip("glyph-vit", str(file))
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", ""])
+def test_numbers_and_objects_beside_the_weights_do_no_harm(clip: Clip, tmp_path: Path, key: str) -> None:
+    beside = {"epoch": np.int64(3), "best": np.float64(77.1), "config": Namespace(lr=1e-3), "folder": Path("x")}
+    state = {f"module.{name}": own for name, own in clip.state_dict().items()}
+    state["module.attn_mask"] = torch.full((2, 2), -torch.inf)  # OpenAI's archives keep theirs
+    torch.save({**beside, key: state} if key else {**beside, **state}, tmp_path / "weights.pt")
+    loaded = load_clip("glyph-vit", str(tmp_path / "weights.pt"))
+    assert all(torch.equal(own, loaded.state_dict()[name]) for name, own in clip.state_dict().items())
+
+
+def test_a_tensor_that_a_function_would_make_is_named_with_it(clip: Clip, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    torch.save({"model": {**clip.state_dict(), "visual.proj": Path("x")}}, file)
+    with refused("cannot be read", "visual.proj", "pathlib.PosixPath", where=str(file), hint="only tensors"):
         load_clip("glyph-vit", str(file))
 
 

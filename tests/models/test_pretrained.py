@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -97,6 +98,23 @@ def test_a_file_that_a_node_does_not_see_is_named(zoo_file: Path) -> None:
     zoo_file.unlink()
     with refused(f"'{zoo.NAME}'", where=str(zoo_file), hint="HF_HOME"):
         load_clip(zoo.NAME, f"{zoo.TAG}@{zoo_file}")
+
+
+def test_weights_are_regular_files(tmp_path: Path) -> None:
+    """Planning would wait for a pipe, and read a device, without end."""
+    os.mkfifo(tmp_path / "pipe.pt")
+    (tmp_path / "zero.pt").symlink_to("/dev/zero")
+    (tmp_path / "loop.pt").symlink_to(tmp_path / "loop.pt")
+    (tmp_path / "folder.pt").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    odd = {"pipe.pt": "pipe", "zero.pt": "device", "folder.pt": "folder", "loop.pt": "cannot be opened"}
+    odd |= {"gone.pt": "does not exist", "file/weights.pt": "does not exist", f"{'a' * 300}.pt": "cannot be opened"}
+    for name, named in odd.items():
+        with refused(named, where=str(tmp_path / name)):
+            weights_identity("ViT-B-16", str(tmp_path / name))
+    for name in ("a\0b.pt", "~nobody-of-this-name/weights.pt"):
+        with refused("the weights file"):
+            weights_identity("ViT-B-16", name)
 
 
 def test_weights_without_a_tag_need_no_torch() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.core.errors import UserError
 from bench.models.state_dicts import (
     HEAD,
     TOWER,
@@ -16,10 +17,11 @@ from bench.models.state_dicts import (
     official_layout,
     official_names,
     read_official,
-    read_torch,
     refuse_differences,
+    require_finite,
     trained_names,
 )
+from bench.models.torch_files import read_torch
 from tests.errors import refused
 
 ONE = torch.ones(1)
@@ -83,8 +85,40 @@ def test_collapsed_experts_are_their_mean() -> None:
 
 
 def test_layers_are_counted_by_the_highest_number() -> None:
-    state = dict.fromkeys(("blocks.0.a", "blocks.11.b", "other.20.c"), torch.zeros(1))
-    assert (layers_in(state, r"blocks\.(\d+)\."), layers_in(state, r"none\.(\d+)")) == (12, 0)
+    state = dict.fromkeys(("blocks.0.a", "blocks.3.b", "blocks.3.c", "other.20.c"), torch.zeros(1))
+    assert (layers_in(state, r"blocks\.(\d+)\."), layers_in(state, r"none\.(\d+)")) == (4, 0)
+    for number in ("1000000000", "9" * 5000):
+        with refused("only 5 tensors", number[:150]):
+            layers_in(state | {f"blocks.{number}.a": torch.zeros(1)}, r"blocks\.(\d+)\.")
+
+
+KINDS = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e5m2]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_single_value_that_is_not_finite_is_found_anywhere(kind: torch.dtype, value: float) -> None:
+    for place in (0, 500, 1000):
+        tensor = torch.linspace(-6e4, 6e4, 1001)  # as large as float16 can be
+        tensor[place] = value
+        with refused("broken: ", where="file", hint="this"):
+            require_finite([("whole", torch.ones(3)), ("broken", tensor.to(kind))], "file", "this")
+
+
+def test_whole_numbers_masks_and_the_largest_numbers_are_finite() -> None:
+    masks = {"visual.attn_mask": torch.tensor([0.0, -torch.inf]), "mask": torch.tensor([-torch.inf])}
+    numbers = {
+        str(kind): torch.tensor([torch.finfo(kind).max, torch.finfo(kind).min], dtype=kind) for kind in KINDS[2:4]
+    }
+    half = {"half": torch.tensor([65504.0, -65504.0], dtype=torch.float16)}
+    others = {"ids": torch.arange(3), "flags": torch.tensor([True]), "empty": torch.empty(0, 5)}
+    require_finite({**masks, **numbers, **half, **others}.items(), "file")
+
+
+def test_names_in_errors_give_no_orders_to_a_terminal() -> None:
+    with pytest.raises(UserError) as caught:
+        require_finite([("a\x1b[2J\ud800\n" + "b" * 9999, torch.tensor(torch.nan))], "file")
+    assert caught.value.what.isascii() and caught.value.what.isprintable() and len(caught.value.what) < 400
 
 
 def test_differences_are_counted_and_the_first_named() -> None:

@@ -11,6 +11,7 @@ import torch
 from bench.core.errors import Interrupted, StageError
 from bench.graph.kinds import profile_stage
 from bench.graph.stage import as_json
+from bench.measure import costs, timing
 from bench.measure.costs import named_choices
 from bench.models.backbones import backbone
 from bench.models.clip import load_clip
@@ -35,8 +36,36 @@ def profiled(name: str, config: dict[str, Any], stopping: bool = False, **change
         *(lambda *state: told.append(state), print, lambda: stopping),
     )
     found = run(work)
-    assert told == [(done, len(told), "measurements") for done in range(1, len(told) + 1)]
+    total = told[-1][1] if told else 0
+    assert (
+        told == [(min(done, total), total, "measurements") for done in range(1, len(told) + 1)] and len(told) >= total
+    )
     return found
+
+
+@pytest.fixture(autouse=True)
+def undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else the machine does."""
+    monkeypatch.setattr(timing, "disturbance", lambda *told: (0.0, ""))
+    monkeypatch.setattr(costs, "contradiction", lambda found: "")
+
+
+def test_disturbed_latencies_say_so_in_every_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    calm = profiled("mote", {"layers": 1, "num_experts": 2})
+    assert not any("disturbed" in line for line in [*calm["latency"], *(each["latency"] for each in calm["choices"])])
+    monkeypatch.setattr(timing, "disturbance", lambda *told: (2.0, "others took 1.5 of 2"))
+    found = profiled("mote", {"layers": 1, "num_experts": 2})
+    lines = [*found["latency"], *(each["latency"] for each in found["choices"])]
+    assert len(lines) == 8 and {line["disturbed"] for line in lines} == {"others took 1.5 of 2"}
+
+
+def test_parts_that_contradict_the_whole_are_measured_again_and_then_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "contradiction", lambda found: "the tower is no video")
+    found = profiled("clip_mean", {}, batches=(1, 2))
+    assert [line["disturbed"] for line in found["latency"]] == ["the tower is no video"] * 6
+    answers = ["the tower is no video", ""]
+    monkeypatch.setattr(costs, "contradiction", lambda found: answers.pop(0))
+    assert not any("disturbed" in line for line in profiled("clip_mean", {})["latency"]) and not answers
 
 
 def test_a_record_of_a_mixture() -> None:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.core.errors import StageError
 from bench.core.seeds import seed_for
 from bench.data.videos import opened
+from bench.stages.trained import video_features
 from bench.suite.recipe import Execution, Training
 from bench.video.loader import train_loader
 from bench.video.transforms import normalise, statistics
@@ -103,7 +103,7 @@ class Features(TrainingData):
 
     def __init__(self, work: Work, training: Training, division: Division) -> None:
         super().__init__(training, division)
-        self.features_NVTD = load_file(work.inputs["features"] / "features.safetensors")["features"]
+        self.features_NVTD = video_features(work)
         table = pd.read_parquet(work.inputs["features"] / "videos.parquet")
         self.labels_N = torch.tensor(table["label"].to_numpy())
         self.decoded = np.flatnonzero(table["failure"].isna())
