@@ -12,6 +12,8 @@ from rich.console import Console, RenderableType
 from bench.core.errors import UserError
 
 if TYPE_CHECKING:
+    from bench.commands.checks import unusable_device
+    from bench.core.errors import refuse_all
     from bench.graph.stage import Stage
     from bench.store.records import Store
     from bench.suite.file import Measurement
@@ -53,6 +55,7 @@ def profile(
         {**asked, "device": device, "threads": threads, "seconds": seconds},
         lambda key: _OPTIONS[str(key[0])],
     )
+    refuse_all(unusable_device(measurement.device, "--device", here=True))
     shown, given = {"frames": frames, "views": views, "classes": classes}, _given(settings or ())
     stages = [_stage(name, backbone, shown, given, measurement) for name in methods]
     records = Store(store)
