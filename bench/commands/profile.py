@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 
-from bench.core.errors import UserError
+from bench.core.errors import UserError, refuse_all
 
 if TYPE_CHECKING:
-    from bench.commands.checks import unusable_device
-    from bench.core.errors import refuse_all
     from bench.graph.stage import Stage
     from bench.store.records import Store
     from bench.suite.file import Measurement
@@ -43,6 +41,7 @@ def profile(
     plugin: Annotated[list[str] | None, typer.Option("--plugin", metavar="PACKAGE", help="as for a suite")] = None,
 ) -> None:
     """Measure what methods cost: parameters, FLOPs by part and by expert, seconds and memory. Weights are random."""
+    from bench.commands.checks import unusable_device
     from bench.store.records import Store
     from bench.suite.file import Measurement
     from bench.suite.yaml_lines import validate
