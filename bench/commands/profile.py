@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 
-from bench.core.errors import UserError
+from bench.core.errors import UserError, refuse_all
 from bench.core.processes import Stopped
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def profile(
     plugin: Annotated[list[str] | None, typer.Option("--plugin", metavar="PACKAGE", help="as for a suite")] = None,
 ) -> None:
     """Measure what methods cost: parameters, FLOPs by part and by expert, seconds and memory. Weights are random."""
+    from bench.commands.checks import unusable_device
     from bench.store.records import Store
     from bench.suite.file import Measurement
     from bench.suite.yaml_lines import validate
@@ -54,6 +55,7 @@ def profile(
         {**asked, "device": device, "threads": threads, "seconds": seconds},
         lambda key: _OPTIONS[str(key[0])],
     )
+    refuse_all(unusable_device(measurement.device, "--device", here=True))
     shown, given = {"frames": frames, "views": views, "classes": classes}, _given(settings or ())
     stages = [_stage(name, backbone, shown, given, measurement) for name in methods]
     records = Store(store)
