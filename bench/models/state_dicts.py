@@ -28,6 +28,7 @@ TOWER, HEAD = "model_state_dict", "fusion_model_state_dict"
 SOURCES = "spe_cls_feature"  # unit class features [S, D] of the training set, stored in MoTE's head for modulation
 IN_ONE = "fusion_model."
 OPENAI_EXTRAS = {"input_resolution", "context_length", "vocab_size", "attn_mask"}  # stored with the weights, but none
+FEWEST = 16  # layers that any state may name
 REPEATED = 4  # times that a file's tensors may repeat its bytes, as tied weights do
 SHOWN, LONGEST = 3, 200  # largest number of tensors that an error names, and of characters of one
 
@@ -142,7 +143,7 @@ def layers_in(state: State, pattern: str) -> int:
     """
     found = {match[1]: name for name in state if (match := re.match(pattern, name))}
     highest = max(found, key=lambda number: (len(number), number), default="")
-    if len(highest) > 9 or int(highest or 0) > len(state):
+    if len(highest) > 9 or int(highest or 0) > max(len(state), FEWEST):
         raise UserError(f"{_first([found[highest]])}: the state has only {len(state)} tensors", where=HEAD)
     return 1 + int(highest or -1)
 
