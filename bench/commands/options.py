@@ -17,7 +17,7 @@ from bench.graph.build import Graph, build_graph
 from bench.published.pairing import pairs
 from bench.store.provenance import Provenance
 from bench.store.records import Store
-from bench.suite.resolve import load_suite, suite_path
+from bench.suite.resolve import SUITES, load_suite, suite_path
 from bench.suite.trial import Suite
 from methods.registry import use_plugins
 
@@ -81,9 +81,22 @@ def open_suite(
     return suite, graph
 
 
-def write_suite_report(suite: Suite, graph: Graph, store: Store, origin: Provenance) -> Path:
-    """Write a suite's report from the records there are. Returns its page."""
+def write_suite_report(suite: Suite, graph: Graph, store: Store, origin: Provenance) -> int:
+    """Write a suite's report from the records there are; say where its page is, and its alarms. Returns their number."""
+    from reports.alarms import alarms
     from reports.collect import collect
     from reports.page import write_report
 
-    return write_report(collect(suite, graph, store, origin), store.root / "reports" / suite.name)
+    results = collect(suite, graph, store, {**origin, "overrides": [*suite.overrides]})
+    page, found = write_report(results, store.root / "reports" / report_name(suite)), alarms(results)
+    for alarm in found:
+        warn(f"alarm: {alarm}")
+    say(f"report: {page}")
+    return len(found)
+
+
+def report_name(suite: Suite) -> str:
+    """The name of a report's folder: that of the suite for a shipped one as it is, else with the suite's identity."""
+    shipped = SUITES / f"{suite.name}.yaml"
+    plain = shipped.is_file() and load_suite(shipped).identity == suite.identity
+    return suite.name if plain else f"{suite.name}-{suite.identity[:8]}"
