@@ -31,7 +31,7 @@ def findings(results: Results) -> list[str]:
     if set(results.axes) - set(results.protocol_axes) and any(own.startswith("Best") for own in sentences):
         sentences.append("The best point is chosen by the numbers reported here, so it flatters rows with many points.")
     choices = ", expert choices included" if (table["expert"] != "").any() else ""
-    done = f"{table['top1'].notna().sum()} of {counted(len(table), 'result')} are there{choices}"
+    done = f"{table['top1'].notna().sum()} of {counted(len(table), 'result')} {'is' if len(table) == 1 else 'are'} there{choices}"
     trials = f"{counted(table['row'].nunique(), 'row')}, {counted(summary['seeds'].sum(), 'trial')} (rows × points × seeds)"
     sentences.append(f"{trials} on {counted(len(results.roles), 'protocol')}; {done}.")
     if apart := results.measured_with(place_of(line) for _, line in summary.iterrows()):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -111,8 +110,7 @@ def _fact(kind: type[Known], saved: dict[str, Any]) -> Known:
 def find(name: str, store: Path) -> Results:
     """The results of a suite's last report, of SUITE@REVISION, or of the report in a folder.
 
-    A suite's identity may be left out of the name of its report where there is one alone. Raises UserError with what
-    there is.
+    Raises UserError with what there is.
     """
     if is_snapshot(Path(name)):
         return load(Path(name))
@@ -120,7 +118,6 @@ def find(name: str, store: Path) -> Results:
     suite, at, wanted = name.partition("@")
     short = f"{suite}@{wanted[:DIGITS]}" if at and not wanted.endswith(DIRTY) else name
     chosen = [short] if short in known else [other for other in known if at and other.startswith(short)]
-    chosen = chosen or [other for other in known if re.sub(r"-[0-9a-f]{8}(?=@|$)", "", other) == short]
     if len(chosen) != 1:
         raise unknown("report", name, known, where=str(store / "reports"))
     return load(known[chosen[0]], store)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,7 +88,14 @@ def write_suite_report(suite: Suite, graph: Graph, store: Store, origin: Provena
     from reports.page import write_report
 
     results = collect(suite, graph, store, {**origin, "overrides": [*suite.overrides]})
-    page, found = write_report(results, store.root / "reports" / report_name(suite)), alarms(results)
+    folder = store.root / "reports" / report_name(suite)
+    page, found = write_report(results, folder), alarms(results)
+    link = folder.with_name(suite.name)
+    if not _shipped(suite) and (link.is_symlink() or not link.exists()):
+        with suppress(OSError):  # a file system without links
+            new = link.with_name(f".{folder.name}.{os.getpid()}")
+            new.symlink_to(folder.name, target_is_directory=True)
+            new.replace(link)
     for alarm in found:
         warn(f"alarm: {alarm}")
     say(f"report: {page}")
@@ -96,7 +103,13 @@ def write_suite_report(suite: Suite, graph: Graph, store: Store, origin: Provena
 
 
 def report_name(suite: Suite) -> str:
-    """The name of a report's folder: that of the suite for a shipped one as it is, else with the suite's identity."""
-    shipped = SUITES / f"{suite.name}.yaml"
-    plain = shipped.is_file() and load_suite(shipped).identity == suite.identity
+    """The name of a report's folder: that of the suite for a shipped one as it is, else with the suite's identity.
+
+    A suite of one's own has a link without the identity to its last report.
+    """
+    plain = _shipped(suite) and load_suite(SUITES / f"{suite.name}.yaml").identity == suite.identity
     return suite.name if plain else f"{suite.name}-{suite.identity[:8]}"
+
+
+def _shipped(suite: Suite) -> bool:
+    return (SUITES / f"{suite.name}.yaml").is_file()

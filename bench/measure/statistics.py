@@ -169,7 +169,8 @@ def nested_intervals(estimates: Estimates, seed: int = 0) -> tuple[Floats, Float
         shrink = np.sqrt(np.divide(excess, between, out=np.zeros(len(rows)), where=between > 0))
         stretch = np.sqrt(seeds / (seeds - 1)) * stats.t.ppf(TAILS[1], seeds - 1) / Z
         draws_GB[rows] += (shrink * stretch)[:, None] * deviations_GB
-    low, high = np.clip(np.quantile(draws_GB, TAILS, axis=1), 0, 100)
+    low, high = np.quantile(draws_GB, TAILS, axis=1)
+    low, high = np.where(low < -FLAT, 0, low), np.where(high > 100 + FLAT, 100, high)
     flat_G, score_2G = high - low < FLAT, 100 * np.array(wilson(estimates.mean_G / 100, estimates.videos))
     return np.where(flat_G, score_2G[0], low), np.where(flat_G, score_2G[1], high)
 
