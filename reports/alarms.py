@@ -48,7 +48,9 @@ def alarms(results: Results) -> tuple[str, ...]:
 def _identical(results: Results, lines: pd.DataFrame) -> Iterator[str]:
     """Rows of other methods or weights that answer every video of a protocol alike."""
     found: dict[tuple[str, ...], list[str]] = {}  # rows -> protocols
-    for protocol, group in lines.drop_duplicates(["protocol", "identity", "row", "point"]).groupby("protocol", sort=False):
+    for protocol, group in lines.drop_duplicates(["protocol", "identity", "row", "point"]).groupby(
+        "protocol", sort=False
+    ):
         for alike in grouped(group, ["dataset", "videos", "top1", "mean_class"]):
             if alike["model"].nunique() > 1:
                 for same in _same_answers(results, alike):
@@ -97,19 +99,19 @@ def _at_chance(results: Results, lines: pd.DataFrame) -> Iterator[str]:
             text = f"{at_chance['name'].iloc[0]}{which} {at_chance['top1'].mean():.1f} %"
             key = (str(protocol), int(at_chance["videos"].iloc[0]), int(classes[low][0]))
             guesses.setdefault(key, []).append(text)
-    for (protocol, videos, classes), rows in guesses.items():
-        most = _guessing(pd.Series([videos]), np.array([classes])).iloc[0]
+    for (protocol, videos, among), rows in guesses.items():
+        most = _guessing(pd.Series([videos]), np.array([among])).iloc[0]
         yield (
-            f"accuracy at chance: on {protocol}, {_listed(rows)}. Guessing among n = {videos:,} videos and C = {classes:,} "
-            f"classes gives {100 / classes:.1f} %, by chance up to {most:.1f} %. Commonly labels in another order than the "
-            "class texts, a training that diverged or did not begin, or weights that are not those of the method."
+            f"accuracy at chance: on {protocol}, {_listed(rows)}. Guessing gives {100 / among:.1f} % of n = {videos:,} "
+            f"videos and C = {among:,} classes, by chance up to {most:.1f} %. Commonly labels in another order than "
+            "the class texts, a training that diverged or did not begin, or weights that are not those of the method."
         )
 
 
 def _guessing(videos: pd.Series, classes: np.ndarray) -> pd.Series:
     """The most percent that guessing gets, two-sided 95 %; -1 where so few videos tell nothing."""
     share = 1 / np.maximum(classes, 1)
-    most = stats.binom.ppf(TAILS[1], videos, share) / videos
+    most = pd.Series(stats.binom.ppf(TAILS[1], videos, share) / videos, videos.index)
     return (100 * most).where(most - share <= CLEAR, -1.0)
 
 
@@ -136,10 +138,10 @@ def _all_tied(results: Results, lines: pd.DataFrame) -> Iterator[str]:
         if models < 2 or accuracies.nunique() > 1 or group["name"].nunique() < 2:
             continue
         if models > 2 or len({results.correct(identity).tobytes() for identity in group["identity"]}) == 1:
+            videos, names = counted(int(group["videos"].iloc[0]), "video"), _listed(list(group["name"].unique()))
             yield (
-                f"all rows tied: on {protocol}, all of {_listed(list(group['name'].unique()))} have "
-                f"{accuracies.iloc[0]:.1f} % of {counted(int(group['videos'].iloc[0]), 'video')}. Commonly too few or too easy "
-                "videos, settings without effect, or the same weights behind all rows."
+                f"all rows tied: on {protocol}, {names} have {accuracies.iloc[0]:.1f} % of {videos}. Commonly too "
+                "few or too easy videos, settings without effect, or the same weights behind all rows."
             )
 
 

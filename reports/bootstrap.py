@@ -46,7 +46,7 @@ class Interval(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """A row's distance from the best in points, its 95 % interval, and p after Holm's correction over so many `tests`."""
+    """A row's distance from the best in points, its 95 % interval, and p corrected (Holm) for so many `tests`."""
 
     points: float
     low: float

@@ -72,12 +72,7 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
         unsound=tuple(unsound.values()),
         class_names=lambda identity: graph.stages[identity].inputs["texts"].context["class_names"],
         published=pairs(suite),
-        provenance={
-            **portable(provenance),
-            "store": str(store.root),
-            "written": now(),
-            "records": _origins(records),
-        },
+        provenance={**portable(provenance), "store": str(store.root), "written": now(), "records": _origins(records)},
     )
 
 

@@ -149,11 +149,12 @@ def _corrected(results: Results, found: list[Comparison]) -> list[Comparison]:
 
 @lru_cache(maxsize=2)
 def column_tests(results: Results) -> dict[tuple[str, frozenset[Place]], Gap]:
-    """Measure and pair -> the test of the best of a column, or of a panel of figures, against every other that competes."""
+    """Measure and pair -> the test of the best of a column, or of a panel of figures, against another that competes."""
     summary, alike, resampled = results.summary(), results.summary(alike=True), bootstrap(results, False)
-    groups, found = grouped(summary, results.facet_axes(None)), dict[tuple[str, frozenset[Place]], Gap]()
+    groups = [lines.to_dict("records") for lines in grouped(summary, results.facet_axes(None))]
+    found = dict[tuple[str, frozenset[Place]], Gap]()
     for measure in results.measures:
-        columns = [[place_of(l) for l in group.to_dict("records") if score(l, measure, results).competes] for group in groups]
+        columns = [[place_of(own) for own in lines if score(own, measure, results).competes] for lines in groups]
         columns += [complete_places(panel, measure) for panel in results.facets(alike, None).values()]
         for competing in (own for own in columns if len(own) > 1):
             gaps = resampled.gaps(measure, competing)
@@ -250,8 +251,7 @@ def _row(own: Comparison) -> TableRow:
     numbers = (p_text(own.corrected), str(own.tests), str(own.videos), seeds)
     texts = (*names, difference, interval_text(own.low, own.high), *numbers)
     return tuple(
-        TableCell(text, bold=head == "p" and own.corrected < LEVEL)
-        for head, text in zip(HEADS, texts, strict=True)
+        TableCell(text, bold=head == "p" and own.corrected < LEVEL) for head, text in zip(HEADS, texts, strict=True)
     )
 
 
@@ -285,8 +285,8 @@ def _caption(results: Results, found: list[Comparison]) -> str:
         "resampled videos plus that of the seeds, for harmonic means computed anew in each resample, after Holm's "
         "correction for as many tests as stand beside it: those of the best of the column against every other row, if "
         f"the best is a side, else all others of this table; bold below {LEVEL:g}. Where every video and seed has the "
-        "same difference, the interval is Tango's. Videos: of the smallest protocol behind it. Seeds: of each side. The "
-        f"CSV file also has p before correction (p_seeds), and over videos given the seeds (p{few})."
+        "same difference, the interval is Tango's. Videos: of the smallest protocol behind it. Seeds: of each side. "
+        f"The CSV file also has p before correction (p_seeds), and over videos given the seeds (p{few})."
     )
 
 

@@ -59,7 +59,9 @@ def _price_figure(results: Results, measure: str) -> Figure | None:
         return None
     facets = results.facets(located, results.settings.join)
     marks = style.marks(results.labels, results.settings.reference)
-    disturbed = {own.setting: entry["disturbed"] for own in results.costs if (entry := own.latency()) and entry.get("disturbed")}
+    disturbed = {
+        own.setting: entry["disturbed"] for own in results.costs if (entry := own.latency()) and entry.get("disturbed")
+    }
 
     def panel(facet: str, price: str) -> Panel:
         lines = facets[facet].assign(x=facets[facet][price], dx=0.0).dropna(subset=["x"])
@@ -79,7 +81,9 @@ def _price_figure(results: Results, measure: str) -> Figure | None:
 
     parts = [panel(facet, price) for facet, price in product(facets, titles)]
     note = _note(summary, measure, known, present, results.costs)
-    reasons = dict.fromkeys(f"{results.labels[row]}{point and ', '}{point}: {why}" for (row, point), why in disturbed.items())
+    reasons = dict.fromkeys(
+        f"{results.labels[row]}{point and ', '}{point}: {why}" for (row, point), why in disturbed.items()
+    )
     if reasons:
         note += f"\nNo front over time; hollow: disturbed measurements ({'; '.join(reasons)})."
     return style.figure(parts, 3.5, 3.3, columns=len(titles), note=note, wrap=True)
@@ -171,7 +175,9 @@ def _obstacles(axes: Axes, lines: pd.DataFrame) -> np.ndarray:
 def _note(summary: pd.DataFrame, measure: str, known: np.ndarray, present: pd.Series, costs: tuple[Cost, ...]) -> str:
     """The small print: meaning of bars and steps, and rows that could not be drawn."""
     several = (known & present).sum() > 1
-    front = "Steps: Pareto front of the means, which nothing beats in both; differences may be chance." if several else ""
+    front = (
+        "Steps: Pareto front of the means, which nothing beats in both; differences may be chance." if several else ""
+    )
     names = dict.fromkeys(", ".join(filter(None, own)) for own in summary[~known][["label", "point"]].to_numpy())
     unprofiled = f"\nNot drawn, no profile: {'; '.join(names)}." if names else ""
     settings = {_setting(cost) for cost in costs}

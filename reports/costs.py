@@ -102,10 +102,14 @@ def _disturbances(lines: list[CostLine]) -> Iterator[str]:
     reasons: dict[str, list[str]] = {}
     for line in lines:
         if reason := line.values.get("disturbed"):
-            names = (line.details["method"], line.values["setting"], *(line.values.get(key) for key in ("part", "expert")))
+            names = (
+                line.details["method"],
+                line.values["setting"],
+                *(line.values.get(key) for key in ("part", "expert")),
+            )
             reasons.setdefault(reason, []).append(", ".join(filter(None, names)))
-    for reason, names in reasons.items():
-        yield f"† Disturbed, so neither compared nor on a front: {'; '.join(dict.fromkeys(names))}: {reason}."
+    for reason, where in reasons.items():
+        yield f"† Disturbed, so neither compared nor on a front: {'; '.join(dict.fromkeys(where))}: {reason}."
 
 
 def cost_tables(results: Results) -> Iterator[Table]:

@@ -31,8 +31,10 @@ def findings(results: Results) -> list[str]:
     if set(results.axes) - set(results.protocol_axes) and any(own.startswith("Best") for own in sentences):
         sentences.append("The best point is chosen by the numbers reported here, so it flatters rows with many points.")
     choices = ", expert choices included" if (table["expert"] != "").any() else ""
-    done = f"{table['top1'].notna().sum()} of {counted(len(table), 'result')} {'is' if len(table) == 1 else 'are'} there{choices}"
-    trials = f"{counted(table['row'].nunique(), 'row')}, {counted(summary['seeds'].sum(), 'trial')} (rows × points × seeds)"
+    be = "is" if len(table) == 1 else "are"
+    done = f"{table['top1'].notna().sum()} of {counted(len(table), 'result')} {be} there{choices}"
+    sizes = counted(table["row"].nunique(), "row"), counted(int(summary["seeds"].sum()), "trial")
+    trials = f"{', '.join(sizes)} (rows × points × seeds)"
     sentences.append(f"{trials} on {counted(len(results.roles), 'protocol')}; {done}.")
     if apart := results.measured_with(place_of(line) for _, line in summary.iterrows()):
         sentences.append(f"Not measured alike: {apart}.")
@@ -117,7 +119,9 @@ def _no_best(results: Results, measure: str, where: str, complete: pd.DataFrame)
 def _behind(gap: Gap, alone: bool) -> str:
     """E.g. "2.1 points below the best (95 % interval 0.4 to 3.8; significant, p = 0.012 after Holm over 5 tests)"."""
     p = p_text(gap.p)
-    holm = f"p {p if p.startswith('<') else f'= {p}'}" + (f" after Holm over {gap.tests} tests" if gap.tests > 1 else "")
+    holm = f"p {p if p.startswith('<') else f'= {p}'}" + (
+        f" after Holm over {gap.tests} tests" if gap.tests > 1 else ""
+    )
     verdict = "significant" if gap.p < LEVEL else "not significant"
     over = "over videos alone: one run" if alone else "over videos and seeds"
     interval = f"95 % interval {interval_text(gap.low, gap.high)} for this pair"

@@ -215,7 +215,7 @@ class Results:
         return all(a[axis] == b[axis] for axis in self.axes if is_set(a[axis]) and is_set(b[axis]))
 
     def measured_with(self, places: Iterable[Place]) -> str:
-        """Devices and versions that rows were measured with, where they differ: "cpu: CLIP; NVIDIA H200: MoTE"; else ""."""
+        """Devices and versions that rows were measured with, if they differ, e.g. "CLIP: cpu; MoTE: NVIDIA H200"."""
         rows: dict[str, dict[str, None]] = {}
         for place in places:
             if environment := self._environments.get(place):

@@ -82,7 +82,7 @@ def open_suite(
 
 
 def write_suite_report(suite: Suite, graph: Graph, store: Store, origin: Provenance) -> int:
-    """Write a suite's report from the records there are; say where its page is, and its alarms. Returns their number."""
+    """Write a suite's report from the records there are; say where it is, and its alarms. Returns their number."""
     from reports.alarms import alarms
     from reports.collect import collect
     from reports.page import write_report

@@ -86,7 +86,9 @@ class Suite:
         """
         report = self.file.report.model_dump(mode="json", exclude_defaults=True)
         data = {name: own.model_dump(mode="json", exclude_defaults=True) for name, own in self.datasets.items()}
-        return digest([self.file.title, self.file.description, report, data, *(trial.settings for trial in self.trials)])
+        return digest(
+            [self.file.title, self.file.description, report, data, *(trial.settings for trial in self.trials)]
+        )
 
     @property
     def columns(self) -> dict[str, Protocol]:

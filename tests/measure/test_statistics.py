@@ -109,7 +109,9 @@ def test_tango_agrees_with_published_intervals() -> None:
     assert tango(7, 1, 21)[:2] == pytest.approx((-high, -low))
 
 
-@pytest.mark.parametrize(("only_a", "only_b", "videos"), [(0, 0, 16), (16, 0, 16), (0, 3, 3), (4, 0, 4), (5, 2, 9), (0, 0, 1)])
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "videos"), [(0, 0, 16), (16, 0, 16), (0, 3, 3), (4, 0, 4), (5, 2, 9), (0, 0, 1)]
+)
 def test_tangos_interval_has_a_width_and_agrees_with_its_p(only_a: int, only_b: int, videos: int) -> None:
     low, high, p = tango(only_a, only_b, videos)
     assert -1 <= low < high <= 1 and low <= (only_a - only_b) / videos <= high

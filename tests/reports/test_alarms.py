@@ -20,15 +20,26 @@ CLASSES = tuple(f"class {n}" for n in range(10))
 
 
 def suite(
-    rows: dict[str, np.ndarray], labels: np.ndarray, models: dict[str, str] | None = None, classes: int = 10, **more: Any
+    rows: dict[str, np.ndarray],
+    labels: np.ndarray,
+    models: dict[str, str] | None = None,
+    classes: int = 10,
+    **more: Any,
 ) -> Results:
     """A closed-set column of rows with these predictions; every row has its own weights, unless `models` says which."""
-    answers = {row: pd.DataFrame({"video": range(len(labels)), "label": labels, "prediction": own}) for row, own in rows.items()}
+    answers = {
+        row: pd.DataFrame({"video": range(len(labels)), "label": labels, "prediction": own})
+        for row, own in rows.items()
+    }
     lines = []
     for row, own in answers.items():
         own["correct"] = own["prediction"] == own["label"]
         line = synthetic.line(row, {}, 0, "K400", 0.0)
-        numbers = {"top1": 100 * own["correct"].mean(), "mean_class": 100 * own["correct"].mean(), "videos": len(labels)}
+        numbers = {
+            "top1": 100 * own["correct"].mean(),
+            "mean_class": 100 * own["correct"].mean(),
+            "videos": len(labels),
+        }
         lines.append({**line, **numbers, "identity": row, "model": (models or {}).get(row, row)})
     results = synthetic.suite(pd.DataFrame(lines), reference=None)
     return replace(results, predictions=answers.__getitem__, class_names=lambda identity: CLASSES[:classes], **more)
@@ -76,7 +87,11 @@ def test_perfect_rows_are_alike_if_their_cosines_are(cosines: Callable[[str], by
 def test_seeds_that_answer_alike_are_named() -> None:
     base = suite({"mote": GOOD, "mean": OTHER}, LABELS)
     again = base.table[base.table["row"] == "mote"].assign(seed=1, identity="second", model="second")
-    results = replace(base, table=pd.concat([base.table, again]), predictions=lambda own: base.predictions("mote" if own == "second" else own))
+    results = replace(
+        base,
+        table=pd.concat([base.table, again]),
+        predictions=lambda own: base.predictions("mote" if own == "second" else own),
+    )
     (alarm,) = alarms(results)
     assert "MoTE, seed 0 and MoTE, seed 1" in alarm
 
@@ -129,6 +144,8 @@ def test_records_without_numbers_come_first_and_comparisons_have_no_alarm() -> N
     assert alarms(replace(results, sides={"mote": "MoTE"})) == ()
 
 
-@pytest.mark.parametrize("name", ["plain", "experts", "joined", "layered", "parts", "deviating", "halves", "frames", "published"])
+@pytest.mark.parametrize(
+    "name", ["plain", "experts", "joined", "layered", "parts", "deviating", "halves", "frames", "published"]
+)
 def test_sound_suites_have_none(name: str) -> None:
     assert alarms(getattr(synthetic, name)()) == ()
