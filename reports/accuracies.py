@@ -104,6 +104,7 @@ def accuracy_table(results: Results, *, experts: bool = False) -> Table:
         _notes(results, summary),
         ", ".join(f"{measures[name].title} {own}" for name, own in hashes.items() if own),
     )
+    apart = results.measured_with(resampled.places)
     caption = [_caption(results, measures, facets, bool(notes), tests), *_warnings(results, resampled)]
     name = "experts" if experts else "table"
     return Table(
@@ -112,7 +113,7 @@ def accuracy_table(results: Results, *, experts: bool = False) -> Table:
         " ".join(caption),
         tuple(heads),
         tuple(rows),
-        tuple(f"{DAGGER} {note}" for note in notes),
+        (*(f"{DAGGER} {note}" for note in notes), *([f"Rows were not all measured alike. {apart}."] if apart else [])),
         _values(summary, resampled),
         LEGEND,
         f"Protocols: {named}." if named else "",
@@ -134,13 +135,14 @@ def score(line: SummaryLine, measure: str, results: Results) -> Score:
 def _column(
     results: Results, measure: str, lines: list[dict[Hashable, Any]], resampled: Bootstrap, tests: set[int]
 ) -> list[TableCell]:
-    """The cells of one measure, with the best of them marked if two or more compete, and what ties with it.
+    """The cells of one measure, with the best of them marked, and what ties with it, if two or more compete and differ.
 
     A tie is not significantly below the best, or equal to it after rounding. Adds the number of tests to `tests`.
     """
     scores = {place_of(line): score(line, measure, results) for line in lines}
     competing = [place for place, own in scores.items() if own.competes]
-    gaps = resampled.gaps(measure, competing) if len(competing) > 1 else {}
+    differ = len({round(scores[place].mean, DIGITS) for place in competing}) > 1
+    gaps = resampled.gaps(measure, competing) if differ else {}
     best = max((round(scores[place].mean, DIGITS) for place in gaps), default=None)
     tests |= {len(gaps) - 1} if gaps else set()
 

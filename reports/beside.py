@@ -30,7 +30,7 @@ def published_tables(results: Results) -> Iterator[Table]:
     """The table of a suite that selects published numbers; lines cite the sources' caveats by number."""
     notes: dict[str, int] = {}
     rows, values = [], []
-    for pair, line in _measured(results):
+    for pair, line in measured_pairs(results):
         measured = None if line is None else score(line, pair.measure, results)
         marks = sorted(notes.setdefault(note, len(notes) + 1) for note in _caveats(pair))
         rows.append(_row(pair, line, measured, results, marks))
@@ -77,7 +77,7 @@ def _identity(pair: Pair, results: Results) -> str:
     return next(filter(None, lines.loc[own, "identity"]), "")
 
 
-def _measured(results: Results) -> Iterator[tuple[Pair, pd.Series | None]]:
+def measured_pairs(results: Results) -> Iterator[tuple[Pair, pd.Series | None]]:
     """Every pair with the line of `Results.summary` that it is about; costs stand elsewhere."""
     lines = {(line["row"], line["point"]): line for _, line in results.summary().iterrows()}
     for pair in results.published:

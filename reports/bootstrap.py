@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bench.core.seeds import seed_for
 from bench.measure.statistics import (
     DRAWS,
+    FLAT,
     Estimates,
     Floats,
     Singles,
@@ -45,12 +46,13 @@ class Interval(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """A row's distance from the best in points, its 95 % interval, and p after Holm's correction over the column."""
+    """A row's distance from the best in points, its 95 % interval, and p corrected (Holm) for so many `tests`."""
 
     points: float
     low: float
     high: float
     p: float
+    tests: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +86,8 @@ class Bootstrap:
         others = [place for number, place in enumerate(competing) if number != best]
         tests = difference_tests(own, np.full(len(others), rows[best]), np.delete(rows, best))
         columns = (column.tolist() for column in (tests.difference, tests.low, tests.high, holm(tests.p)))
-        return {competing[best]: Gap(0.0, 0.0, 0.0, 1.0), **dict(zip(others, map(Gap, *columns), strict=True))}
+        gaps = map(Gap, *columns, [len(others)] * len(others))
+        return {competing[best]: Gap(0.0, 0.0, 0.0, 1.0, len(others)), **dict(zip(others, gaps, strict=True))}
 
     def alone(self, place: Place, measure: str) -> bool:
         """True if a row has a single run although another seed could give another result."""
@@ -104,11 +107,16 @@ def bootstrap(results: Results, experts: bool) -> Bootstrap:
     places = {place: row for row, place in enumerate(dict.fromkeys(keys))}
     row_T = np.array([places[key] for key in keys], dtype=int)
     resampled = _resampled(results, trials, draws, experts)
-    columns, intervals = {}, {}
-    for measure in results.measures:
+    columns, intervals = dict[str, Estimates](), dict[str, tuple[Floats, Floats]]()
+    for measure, needed in results.measures.items():
         draws_TB, videos = resampled[measure]
-        columns[measure] = estimate(trials[measure].to_numpy(float), draws_TB, row_T, len(places), videos)
-        intervals[measure] = nested_intervals(columns[measure], seed_for("bootstrap seeds", measure))
+        own = columns[measure] = estimate(trials[measure].to_numpy(float), draws_TB, row_T, len(places), videos)
+        found = nested_intervals(own, seed_for("bootstrap seeds", measure))
+        if needed.needs:  # where nothing varies, that of the sides' intervals
+            flat_G = (np.ptp(own.draws_GB, axis=1) < FLAT) & (own.excess_G == 0)
+            sides = [_harmonic_means([intervals[need][bound] for need in needed.needs]) for bound in (0, 1)]
+            found = np.where(flat_G, sides[0], found[0]), np.where(flat_G, sides[1], found[1])
+        intervals[measure] = found
     planned = np.bincount(row_T, minlength=len(places))
     fixed = frozenset(place for place, row in places.items() if planned[row] == 1 < planned.max())
     return Bootstrap(draws, places, fixed, columns, intervals)
@@ -176,7 +184,7 @@ def _changes(
     return draws_TB, min((videos for _, videos in lists), default=0)
 
 
-def _harmonic_means(sides: list[Singles]) -> Singles:
+def _harmonic_means(sides: Sequence[NDArray[np.floating]]) -> Singles:
     """`bench.measure.metrics.harmonic_mean` of arrays; a side without any right answer makes it 0."""
     with np.errstate(divide="ignore"):
         inverse = sum(1 / np.clip(side, 0, None) for side in sides)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bench.core.seeds import seed_for
-from bench.measure.statistics import TAILS
+from bench.measure.statistics import FLAT, TAILS, tango
 from reports import style
 from reports.comparisons import interval_text, pairings, signed
 from reports.results import TRIAL, Results
@@ -235,6 +235,9 @@ def _by_class(difference: pd.Series, seed: int) -> pd.DataFrame:
     found = groups.agg(videos="size", difference="mean").reset_index()
     ordered_N = np.concatenate([own.to_numpy() for _, own in groups])
     low, high = np.quantile(_resample_classes(ordered_N, found["videos"].to_numpy(), seed), TAILS, axis=0)
+    for place in np.flatnonzero(high - low < FLAT):  # the class's videos have the same difference
+        share, videos = found["difference"][place] / 100, int(found["videos"][place])
+        low[place], high[place], _ = 100 * np.array(tango(max(share, 0) * videos, max(-share, 0) * videos, videos))
     few = found["videos"] < FEWEST
     found = found.assign(low=np.where(few, np.nan, low), high=np.where(few, np.nan, high))
     return found.sort_values("difference", ascending=False, kind="stable", ignore_index=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +12,11 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
+from bench.core.words import now, portable
 from bench.graph.build import Cell, Graph, ProbeCell
 from bench.graph.stage import Stage
 from bench.published.pairing import pairs
-from bench.store.records import Store
+from bench.store.records import REDO, Store
 from bench.suite.resolve import changes_protocols
 from bench.suite.trial import Suite, Trial
 from reports.facts import Cost, Distances, FailedStage, MappedClip, Maps, Probe, Routing, Shares, Subject, TrainingCost
@@ -22,6 +24,7 @@ from reports.results import ReportSettings, Results
 from reports.snapshot import Evaluations
 
 MEASURES = ("top1", "top5", "mean_class", "videos", "undecodable")
+VERSIONS = {"torch": "torch", "open_clip_torch": "open_clip"}  # of packages that numbers depend on, and their names
 ORIGINS = ("revision", "dirty", "command", "host", "device", "threads", "python")  # fields of a record's provenance
 Record = dict[str, Any]
 
@@ -32,12 +35,19 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
     known = {kind: store.known(kind) for kind in ("evaluate", "probe")}
     records = {stage.identity: store.read(*stage.key) for stage in stages if stage.identity in known[stage.kind]}
     report, evaluations = suite.file.report, Evaluations(store)
+    unsound = dict(_unsound(stages, records, evaluations))
+    records = {identity: record for identity, record in records.items() if identity not in unsound}
     protocol_axes = tuple(
         path.rpartition(".")[2] for path, axis in suite.file.axes.items() if changes_protocols(path, axis)
     )
     join = None if report.join in protocol_axes else report.join  # each of its values has its own panel
     deviations = {key: trial.deviations for key, trial in {id(cell.trial): cell.trial for cell in graph.cells}.items()}
-    lines = [line for cell in graph.cells for line in _lines(cell, suite, records, deviations[id(cell.trial)])]
+    origins = _Environments(store)
+    lines = [
+        {**line, "environment": origins.of(cell.stage) if line["identity"] else ""}
+        for cell in graph.cells
+        for line in _lines(cell, suite, records, deviations[id(cell.trial)])
+    ]
     probed = [probe for probe in graph.probes if probe.stage.identity in records]
     return Results(
         suite=suite.name,
@@ -49,7 +59,7 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
         settings=ReportSettings(join=join, reference=report.reference, compare=tuple(report.compare)),
         axes={name: name.replace("_", " ") for name in suite.axes},
         protocol_axes=protocol_axes,
-        protocols=graph.protocols,
+        protocols=portable(graph.protocols),
         maps=tuple(collect_maps(graph.maps, store)),
         distances=tuple(collect_distances(graph.weights, store)),
         routing=tuple(collect_routing(graph.trainings, store)),
@@ -58,9 +68,11 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
         shares=tuple(own for probe in probed for own in _shares(probe, records[probe.stage.identity]["result"])),
         failures=tuple(_failures(graph, store)),
         answers=evaluations.correct,
+        cosines=evaluations.cosines,
+        unsound=tuple(unsound.values()),
         class_names=lambda identity: graph.stages[identity].inputs["texts"].context["class_names"],
         published=pairs(suite),
-        provenance={**provenance, "store": str(store.root), "records": _origins(records)},
+        provenance={**portable(provenance), "store": str(store.root), "written": now(), "records": _origins(records)},
     )
 
 
@@ -93,10 +105,66 @@ def _lines(
             "protocol": cell.protocol,
             "dataset": cell.dataset,
             "part": part,
-            "deviation": deviations.get(cell.protocol, ""),
+            "deviation": portable(deviations.get(cell.protocol, "")),
+            "model": _model(cell),
             **{name: {**result, **numbers}[name] for name in MEASURES},
             "identity": cell.stage.identity if record else "",
         }
+
+
+def _model(cell: Cell) -> str:
+    """The same text for cells with the same method and weights; nothing of a tuned tower is left at `clip_alpha` 0."""
+    spec, train = getattr(cell.stage, "spec", {}), cell.stage.inputs.get("train")
+    trained = train and getattr(spec.get("inference"), "clip_alpha", 1) != 0
+    weights = [str(spec.get(name, "")) for name in ("backbone", "weights")]
+    return " ".join([cell.trial.method, *weights, train.identity if train and trained else ""])
+
+
+def _unsound(
+    stages: Iterable[Stage], records: dict[str, Record], evaluations: Evaluations
+) -> Iterator[tuple[str, str]]:
+    """Evaluations that hold no numbers, and what to do: NaN or inf in accuracies, or in cosines behind poor ones."""
+    for stage in stages:
+        if stage.kind != "evaluate" or stage.identity not in records:
+            continue
+        result = records[stage.identity]["result"]
+        named = [(name, own[name]) for own in (result, *result.get("draws", ())) for name in MEASURES[:3]]
+        what = next((f"{name} is {own}" for name, own in named if own is not None and not np.isfinite(own)), "")
+        poor = result["top1"] is not None and result["top1"] <= 300 / result.get("classes", np.inf)
+        if not what and poor and not evaluations.finite(stage.identity):
+            what = "cosines are not finite"
+        if what:
+            record = f"records/evaluate/{stage.identity}"
+            yield stage.identity, f"not a number: {stage.title}: {what} in {record}, which is left out. {REDO}."
+
+
+class _Environments:
+    """Devices and versions behind records: their own, and those of all of their inputs."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.found = store, dict[str, dict[str, set[str]]]()
+
+    def of(self, stage: Stage) -> str:
+        """E.g. "cpu (AVX512) and NVIDIA H200, torch 2.9.0, open_clip 3.2.0"."""
+        return ", ".join(f"{name} {' and '.join(sorted(own))}".strip() for name, own in self._of(stage).items() if own)
+
+    def _of(self, stage: Stage) -> dict[str, set[str]]:
+        if stage.identity not in self.found:
+            origin = self._origin(stage)
+            versions = {name: {origin.get("versions", {}).get(package, "")} for package, name in VERSIONS.items()}
+            own = {"": {origin.get("device") or ""}, **versions}
+            for other in map(self._of, stage.inputs.values()):
+                own = {name: values | other[name] for name, values in own.items()}
+            self.found[stage.identity] = {name: values - {""} for name, values in own.items()}
+        return self.found[stage.identity]
+
+    def _origin(self, stage: Stage) -> dict[str, Any]:
+        """The provenance of a record; nothing of one that is not there."""
+        try:
+            file = self.store.folder(*stage.key) / "record.json"
+            return dict(json.loads(file.read_bytes()).get("provenance", {}))
+        except (AttributeError, OSError, ValueError):
+            return {}
 
 
 def _failures(graph: Graph, store: Store) -> Iterator[FailedStage]:
@@ -109,7 +177,7 @@ def _failures(graph: Graph, store: Store) -> Iterator[FailedStage]:
             reasons.setdefault(event["identity"], []).append(str(event.get("reason") or "its process died"))
     for stage in graph.stages.values():
         if found := reasons.get(stage.identity):
-            last = found[-1].strip().splitlines()[-1]
+            last = portable(found[-1].strip().splitlines()[-1])
             tried = max(attempts[stage.identity], len(found))
             yield FailedStage(stage.title, tried, len(found), last, store.done(*stage.key))
 
@@ -120,7 +188,7 @@ def _origins(records: dict[str, Record]) -> dict[str, list[str]]:
     for origin in (record["provenance"] for record in records.values()):
         versions = {f"{package} version": version for package, version in origin["versions"].items()}
         for name, value in ({name: str(origin.get(name)) for name in ORIGINS} | versions).items():
-            found.setdefault(name, set()).add(value)
+            found.setdefault(name, set()).add(portable(value))
     return {name: sorted(values) for name, values in found.items()}
 
 

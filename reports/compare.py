@@ -15,10 +15,12 @@ from statistics import mean
 
 import pandas as pd
 
+from bench.core.words import portable
 from reports.comparisons import LEVEL, comparisons, p_text, signed
 from reports.costs import digits
 from reports.facts import Fact, Known, TrainingCost, by_setting
 from reports.results import ReportSettings, Results
+from reports.snapshot import provenance
 from reports.table import Table, cells, columns, frame
 
 SIDES = ("A", "B")
@@ -37,6 +39,7 @@ def merge(a: Results, b: Results, names: tuple[str, str]) -> Results:
     Two columns are one if their protocols have the same hash and were measured on the same videos. Otherwise they are
     kept apart, as "closed-set (A)" and "closed-set (B)". What is drawn of experts is left out.
     """
+    names = tuple(map(portable, names))
     apart = [name for name in a.roles if name in b.roles and not _alike(a, b, name)]
     sides = [_side(results, side, apart) for side, results in zip(SIDES, (a, b), strict=True)]
     tables = {row: own for side in sides for row, own in side.table.groupby("row", sort=False)}
@@ -64,7 +67,7 @@ def merge(a: Results, b: Results, names: tuple[str, str]) -> Results:
         ),
         provenance={
             **({"store": store} if store else {}),
-            **{side: {"suite": own.suite, **own.provenance} for side, own in zip(SIDES, (a, b), strict=True)},
+            **{side: {"suite": own.suite, **provenance(own)} for side, own in zip(SIDES, (a, b), strict=True)},
         },
         axes={**a.axes, **b.axes},
         protocol_axes=tuple(dict.fromkeys([*a.protocol_axes, *b.protocol_axes])),
@@ -228,6 +231,9 @@ def _latencies(results: Results) -> Iterator[Change]:
             for cost in (a, b)
         )
         for what in (what for what in after if what in before):
+            if why := before[what].get("disturbed") or after[what].get("disturbed"):
+                yield Change(name, f"latency and throughput of {what}", skipped=f"a disturbed measurement ({why})")
+                continue
             old, new = 1e3 * before[what]["p50"], 1e3 * after[what]["p50"]
             yield Change(name, f"latency of {what}", old, new, "ms", new > SLOWER * old)
             old, new = before[what]["throughput"], after[what]["throughput"]

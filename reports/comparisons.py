@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from bench.core.errors import unknown
 from bench.measure.statistics import Floats, difference_tests, holm, mcnemar, sign_flip_test
-from reports.bootstrap import Bootstrap, answers, bootstrap
-from reports.results import PLACE, Place, Results, place_of
+from reports.accuracies import score
+from reports.bootstrap import Bootstrap, Gap, answers, bootstrap
+from reports.results import PLACE, Place, Results, grouped, place_of
 from reports.table import Table, TableCell, TableRow, cells, columns, frame
 
 LEVEL = 0.05
@@ -23,8 +24,8 @@ PERMUTATIONS, FEW_PERMUTATIONS, MANY_TESTS = 20_000, 2_000, 200
 MOST = 30  # pairs of points that are compared where the suite names no pairs
 NAN = float("nan")
 HEADS = {
-    **{"Row": False, "minus": False, "Measure": False, "Difference": True, "95 % interval": True, "p, videos": True},
-    **{"p, videos and seeds": True, "p, Holm": True, "Videos": True, "Seeds": True},
+    **{"Row": False, "minus": False, "Measure": False, "Difference": True, "95 % interval": True, "p": True},
+    **{"Tests": True, "Videos": True, "Seeds": True},
 }
 
 
@@ -41,8 +42,9 @@ class Comparison:
 
     `difference` in points with its 95 % interval from `low` to `high` over videos and seeds. `p`: over videos, given
     the seeds, nan for a derived measure. `p_seeds`: over videos and seeds, or over videos alone if a side is one run of
-    several possible ones (`alone`). `corrected`: the latter after Holm's correction for all comparisons of the report.
-    All nan where a side has no result yet. `skipped` says why the two cannot be compared, if they cannot.
+    several possible ones (`alone`). `corrected`: the latter after Holm's correction for so many `tests`, the p that is
+    shown. All nan where a side has no result yet. `skipped` says why the two cannot be compared, if they cannot;
+    `apart` with what they were measured, if that differs.
     """
 
     a: str
@@ -60,7 +62,9 @@ class Comparison:
     high: float = NAN
     p_seeds: float = NAN
     corrected: float = NAN
+    tests: int = 0
     alone: bool = False
+    apart: str = ""
 
 
 @lru_cache(maxsize=2)
@@ -121,11 +125,48 @@ def comparisons(results: Results) -> list[Comparison]:
                     videos.tested(own, a, b, permutations) if own.role else (NAN, estimates.columns[measure].videos)
                 )
                 own = replace(
-                    own, difference=difference, low=low, high=high, p=p, videos=count, p_seeds=p_seeds, alone=alone
-                )
+                    own, difference=difference, low=low, high=high, p=p, videos=count, p_seeds=p_seeds, alone=alone,
+                    apart=results.measured_with((a, b)),
+                )  # fmt: skip
             found.append(own)
-    corrected = holm([own.p_seeds for own in found])
-    return [replace(own, corrected=float(p)) for own, p in zip(found, corrected, strict=True)]
+    return _corrected(results, found)
+
+
+def _corrected(results: Results, found: list[Comparison]) -> list[Comparison]:
+    """The comparisons with one corrected p for each pair and measure, wherever the page shows it.
+
+    That of the column where the best is a side, else after Holm's correction for all others of the table.
+    """
+    columns = column_tests(results)
+    gaps = [columns.get((own.measure, frozenset(map(place_of, own.lines)))) if own.videos else None for own in found]
+    others = holm([NAN if gap else own.p_seeds for own, gap in zip(found, gaps, strict=True)])
+    tests = int((~np.isnan(others)).sum())
+    return [
+        replace(own, corrected=gap.p, tests=gap.tests) if gap else replace(own, corrected=float(p), tests=tests)
+        for own, gap, p in zip(found, gaps, others, strict=True)
+    ]
+
+
+@lru_cache(maxsize=2)
+def column_tests(results: Results) -> dict[tuple[str, frozenset[Place]], Gap]:
+    """Measure and pair -> the test of the best of a column, or of a panel of figures, against another that competes."""
+    summary, alike, resampled = results.summary(), results.summary(alike=True), bootstrap(results, False)
+    groups = [lines.to_dict("records") for lines in grouped(summary, results.facet_axes(None))]
+    found = dict[tuple[str, frozenset[Place]], Gap]()
+    for measure in results.measures:
+        columns = [[place_of(own) for own in lines if score(own, measure, results).competes] for lines in groups]
+        columns += [complete_places(panel, measure) for panel in results.facets(alike, None).values()]
+        for competing in (own for own in columns if len(own) > 1):
+            gaps = resampled.gaps(measure, competing)
+            best = next(iter(gaps))
+            for place, gap in gaps.items():
+                found.setdefault((measure, frozenset((best, place))), gap)
+    return found
+
+
+def complete_places(lines: pd.DataFrame, measure: str) -> list[Place]:
+    """The rows of some lines of `Results.summary` that have a measure in all of their seeds."""
+    return [place_of(line) for _, line in lines[lines[f"{measure}_n"] == lines["seeds"]].iterrows()]
 
 
 def comparison_tables(results: Results) -> Iterator[Table]:
@@ -205,19 +246,20 @@ def _row(own: Comparison) -> TableRow:
     seeds = " / ".join(map(str, own.seeds)) + (" *" if own.alone else "")
     names = (own.a, own.b, own.protocol)
     if not own.videos:
-        return cells(*names, "not compared†" if own.skipped else "missing", *["–"] * 5, seeds)
-    tests = map(p_text, (own.p, own.p_seeds, own.corrected))
-    texts = (*names, signed(own.difference), interval_text(own.low, own.high), *tests, str(own.videos), seeds)
+        return cells(*names, "not compared†" if own.skipped else "missing", *["–"] * 4, seeds)
+    difference = signed(own.difference) + ("‡" if own.apart else "")
+    numbers = (p_text(own.corrected), str(own.tests), str(own.videos), seeds)
+    texts = (*names, difference, interval_text(own.low, own.high), *numbers)
     return tuple(
-        TableCell(text, bold=head == "p, Holm" and own.corrected < LEVEL)
-        for head, text in zip(HEADS, texts, strict=True)
+        TableCell(text, bold=head == "p" and own.corrected < LEVEL) for head, text in zip(HEADS, texts, strict=True)
     )
 
 
 def _values(own: Comparison) -> dict[str, object]:
-    names = ("a", "b", "protocol", "role", "difference", "low", "high", "p", "p_seeds", "corrected", "videos")
+    names = ("a", "b", "protocol", "role", "difference", "low", "high", "p", "p_seeds", "corrected", "tests", "videos")
     values: dict[str, object] = {name: getattr(own, name) for name in names}
-    return {**values, "seeds_a": own.seeds[0], "seeds_b": own.seeds[1], "alone": own.alone, "skipped": own.skipped}
+    about = {"alone": own.alone, "skipped": own.skipped, "apart": own.apart}
+    return {**values, "seeds_a": own.seeds[0], "seeds_b": own.seeds[1], **about}
 
 
 def interval_text(low: float, high: float) -> str:
@@ -237,21 +279,21 @@ def p_text(p: float) -> str:
 
 
 def _caption(results: Results, found: list[Comparison]) -> str:
-    many = sum(bool(own.role) for own in found) > MANY_TESTS
-    tests = sum(not np.isnan(own.p_seeds) for own in found)
+    few = f", {FEW_PERMUTATIONS:,} permutations" if sum(bool(own.role) for own in found) > MANY_TESTS else ""
     return (
-        f"{results.title}: differences in points. p, videos: the same videos and seeds, exact McNemar test for one run "
-        f"each, else sign flips of each video's correctness averaged over seeds"
-        f"{f' ({FEW_PERMUTATIONS:,} permutations, because there are many tests)' if many else ''}. "
-        "p, videos and seeds: Welch's t test whose variance is that of resampled videos plus that of the seeds, for "
-        "harmonic means computed anew in each resample; its 95 % interval stands beside the difference. "
-        f"p, Holm: the latter corrected for all {tests} tests of this table; bold below {LEVEL:g}. "
-        "Videos: of the smallest protocol behind it. Seeds: of each side."
+        f"{results.title}: differences in points, with 95 % intervals. p: Welch's t test whose variance is that of "
+        "resampled videos plus that of the seeds, for harmonic means computed anew in each resample, after Holm's "
+        "correction for as many tests as stand beside it: those of the best of the column against every other row, if "
+        f"the best is a side, else all others of this table; bold below {LEVEL:g}. Where every video and seed has the "
+        "same difference, the interval is Tango's. Videos: of the smallest protocol behind it. Seeds: of each side. "
+        f"The CSV file also has p before correction (p_seeds), and over videos given the seeds (p{few})."
     )
 
 
 def _notes(results: Results, found: list[Comparison]) -> Iterator[str]:
     if any(own.alone for own in found):
         yield "* A side is one run of several possible ones: interval and p hold for that run, not for other seeds."
+    for text in dict.fromkeys(own.apart for own in found if own.apart):
+        yield f"‡ The sides were not measured alike. {text}."
     if not results.settings.compare:
         yield f"The suite names no pairs (report.compare): shown are at most {MOST} against the reference or the best."

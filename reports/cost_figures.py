@@ -22,6 +22,7 @@ from reports.style import Panel, Picture
 WIDE = 10.0  # from here on, largest over smallest price, the axis is logarithmic
 ROOM = 0.18  # around the points, of their range
 KEY = ["row", "point"]
+TIME = "Median ms per video"
 
 
 def cost_figures(results: Results) -> Iterator[Picture]:
@@ -33,8 +34,8 @@ def cost_figures(results: Results) -> Iterator[Picture]:
         if figure := _price_figure(results, measure):
             words = results.words(measure)
             caption = (
-                f"{style.sentence(words)}, against what it costs; the steps are the Pareto front, whose members "
-                "are named. Prices are in the tables of this section."
+                f"{style.sentence(words)}, against what it costs; steps are the Pareto front, whose members have "
+                "the larger names. Prices are in the tables of this section."
             )
             stem = "costs" if len(derived) < 2 else f"costs-{measure.replace('/', '-')}"
             yield Picture("costs", stem, caption, figure)
@@ -58,15 +59,20 @@ def _price_figure(results: Results, measure: str) -> Figure | None:
         return None
     facets = results.facets(located, results.settings.join)
     marks = style.marks(results.labels, results.settings.reference)
+    disturbed = {
+        own.setting: entry["disturbed"] for own in results.costs if (entry := own.latency()) and entry.get("disturbed")
+    }
 
     def panel(facet: str, price: str) -> Panel:
         lines = facets[facet].assign(x=facets[facet][price], dx=0.0).dropna(subset=["x"])
+        spoilt = disturbed if price.startswith(TIME) else {}
+        lines["front"] = pareto_front(lines["x"], lines["y"]) & (len(lines) > 1) & (not spoilt)
 
         def draw(axes: Axes) -> None:
             _fit(axes, lines["x"], located)
             axes.plot(*_steps(axes, lines), color=style.FAINT, linewidth=1.0, zorder=1.5)
-            for row, group in lines.groupby("row", sort=False):
-                scatter.bars(axes, group, marks[str(row)])
+            for key, group in lines.groupby(KEY, sort=False):
+                scatter.bars(axes, group, marks[str(key[0])], hollow=key in spoilt)
 
         def label(axes: Axes) -> None:
             scatter.place(axes, _names(lines, results, marks), _obstacles(axes, lines))
@@ -75,6 +81,11 @@ def _price_figure(results: Results, measure: str) -> Figure | None:
 
     parts = [panel(facet, price) for facet, price in product(facets, titles)]
     note = _note(summary, measure, known, present, results.costs)
+    reasons = dict.fromkeys(
+        f"{results.labels[row]}{point and ', '}{point}: {why}" for (row, point), why in disturbed.items()
+    )
+    if reasons:
+        note += f"\nNo front over time; hollow: disturbed measurements ({'; '.join(reasons)})."
     return style.figure(parts, 3.5, 3.3, columns=len(titles), note=note, wrap=True)
 
 
@@ -87,7 +98,7 @@ def _prices(costs: tuple[Cost, ...]) -> pd.DataFrame:
     prices = {"GFLOPs per video (2 per multiply-add)": [own["flops_video_counted"] / GIGA for own in values]}
     if settings := list(filter(None, map(_setting, costs))):
         common = max(settings, key=settings.count)
-        title = "Median ms per video\n({}, {}, batch {})".format(*common)
+        title = f"{TIME}\n({{}}, {{}}, batch {{}})".format(*common)
         prices[title] = [_ms(cost, common) for cost in costs]
     prices["Trainable parameters (M)"] = [own["parameters_trainable"] / MEGA for own in values]
     found = pd.DataFrame(prices, pd.MultiIndex.from_tuples([cost.setting for cost in costs], names=KEY))
@@ -136,7 +147,7 @@ def _logarithmic(axes: Axes, smallest: float, largest: float, zero: bool) -> Non
 
 def _steps(axes: Axes, lines: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """The corners of the front: level until the next member, up to the right end of the axes."""
-    front = lines[pareto_front(lines["x"], lines["y"])].sort_values(["x", "y"])
+    front = lines[lines["front"]].sort_values(["x", "y"])
     if front.empty:
         return np.empty(0), np.empty(0)
     x = np.repeat([*front["x"], axes.get_xlim()[1]], 2)[1:-1]
@@ -145,7 +156,7 @@ def _steps(axes: Axes, lines: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 def _names(lines: pd.DataFrame, results: Results, marks: dict[str, style.Mark]) -> list[scatter.Label]:
     """Members of the front, and the best point of each row that has none there, which is smaller."""
-    front = pareto_front(lines["x"], lines["y"])
+    front = lines["front"]
     facets = results.facet_axes(results.settings.join)
     axes = [axis for axis in results.axes if axis not in facets]
     best = set(lines[~lines["row"].isin(lines["row"][front])].groupby("row")["y"].idxmax())
@@ -163,7 +174,10 @@ def _obstacles(axes: Axes, lines: pd.DataFrame) -> np.ndarray:
 
 def _note(summary: pd.DataFrame, measure: str, known: np.ndarray, present: pd.Series, costs: tuple[Cost, ...]) -> str:
     """The small print: meaning of bars and steps, and rows that could not be drawn."""
-    front = "Steps: Pareto front of the means, which nothing beats in both; differences may be chance."
+    several = (known & present).sum() > 1
+    front = (
+        "Steps: Pareto front of the means, which nothing beats in both; differences may be chance." if several else ""
+    )
     names = dict.fromkeys(", ".join(filter(None, own)) for own in summary[~known][["label", "point"]].to_numpy())
     unprofiled = f"\nNot drawn, no profile: {'; '.join(names)}." if names else ""
     settings = {_setting(cost) for cost in costs}

@@ -28,6 +28,7 @@ PAGE, TERMINAL = "page", "terminal"
 DIGITS = {PAGE: 3, TERMINAL: 4}  # significant ones
 REPRODUCED = re.compile("reproduced_by_MoTE=")
 CALLS = ("view", "video", "text", "training")  # FLOPs of which a profile counts
+TIMES = {"p50", "p95", "throughput", "p50_seconds", "p95_seconds"}  # what a busy machine spoils
 MEASURED = ("part", "precision", "batch", "p50", "p95", "runs", "throughput", "memory")
 Values = dict[str, Any]  # numbers of a line, unrounded
 Profiled = tuple[Cost, str]  # a row's profile, and the axis values of all points that share it
@@ -51,7 +52,8 @@ class CostColumn(NamedTuple):
 
     def text(self, line: CostLine, medium: str) -> str:
         value = (line.values | line.details).get(self.key)
-        return digits(_number(value) / self.unit, significant=DIGITS[medium]) if self.unit else str(value)
+        mark = "†" if self.key in TIMES and line.values.get("disturbed") and value == value else ""
+        return digits(_number(value) / self.unit, significant=DIGITS[medium]) + mark if self.unit else str(value)
 
 
 def named(head: str) -> CostColumn:
@@ -91,7 +93,23 @@ class CostGrid(NamedTuple):
             for row, record in zip(zip(*texts, strict=True), records, strict=True)
         )
         values = frame(line.values for line in self.lines)
-        return Table("costs", self.name, self.caption, tuple(columns), rows, self.notes, values)
+        notes = (*self.notes, *_disturbances(self.lines))
+        return Table("costs", self.name, self.caption, tuple(columns), rows, notes, values)
+
+
+def _disturbances(lines: list[CostLine]) -> Iterator[str]:
+    """Notes on the times that are marked, the same reason once."""
+    reasons: dict[str, list[str]] = {}
+    for line in lines:
+        if reason := line.values.get("disturbed"):
+            names = (
+                line.details["method"],
+                line.values["setting"],
+                *(line.values.get(key) for key in ("part", "expert")),
+            )
+            reasons.setdefault(reason, []).append(", ".join(filter(None, names)))
+    for reason, where in reasons.items():
+        yield f"† Disturbed, so neither compared nor on a front: {'; '.join(dict.fromkeys(where))}: {reason}."
 
 
 def cost_tables(results: Results) -> Iterator[Table]:
@@ -195,7 +213,8 @@ def latency_grid(profiles: list[Profiled]) -> CostGrid:
         device, threads = str(own[0].machine["device"]), own[0].machine["threads"]
         machine = f"{device}, {threads} thread{'s' if threads != 1 else ''}" if device.startswith("cpu") else device
         for entry in own[0].result["latency"]:
-            lines.append(_line(own, {**{name: entry[name] for name in MEASURED}, "device": device}, machine=machine))
+            values = {**{name: entry[name] for name in MEASURED}, "disturbed": entry.get("disturbed", "")}
+            lines.append(_line(own, {**values, "device": device}, machine=machine))
     return CostGrid("cost-latency", caption, columns, lines)
 
 
@@ -264,6 +283,7 @@ def expert_values(result: dict[str, Any]) -> Iterator[Values]:
             "head_flops": _number(choice.get("flops", {}).get("counted")),
             "p50_seconds": _number(latency.get("p50")),
             "p95_seconds": _number(latency.get("p95")),
+            "disturbed": latency.get("disturbed", ""),
         }
 
 

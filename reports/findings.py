@@ -6,17 +6,18 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from reports.accuracies import score
+from bench.core.words import counted
+from reports.accuracies import DIGITS, score
 from reports.bootstrap import Gap, bootstrap
-from reports.comparisons import LEVEL, interval_text, p_text
+from reports.comparisons import LEVEL, column_tests, interval_text, p_text
 from reports.costs import GIGA, MEGA, cost_values, digits
 from reports.results import Results, is_draw, place_of
 from reports.table import Table, cells, columns
 
-FAILURE_HEADS = {"Stage": False, "Attempts": True, "Failed": True, "Now": False, "Last reason": False}
+FAILURE_HEADS = {"Stage": False, "Attempts": True, "Failed": True, "Last reason": False}
 FAILURES = (
-    "Stages of this suite that failed at least once, from the store's log of attempts, with the last line of what the "
-    "last failure said."
+    "Stages of this suite that failed and have no record yet, from the store's log of attempts, with the last line of "
+    "what the last failure said."
 )
 
 
@@ -27,13 +28,16 @@ def findings(results: Results) -> list[str]:
     for title, lines in results.facets(summary, None).items():
         for measure in results.headlines:
             sentences += _facet(results, measure, f" ({title})" if title else "", lines)
-    if set(results.axes) - set(results.protocol_axes):
+    if set(results.axes) - set(results.protocol_axes) and any(own.startswith("Best") for own in sentences):
         sentences.append("The best point is chosen by the numbers reported here, so it flatters rows with many points.")
     choices = ", expert choices included" if (table["expert"] != "").any() else ""
-    done = f"{table['top1'].notna().sum()} of {len(table)} results are there{choices}"
-    trials = f"{table['row'].nunique()} rows, {summary['seeds'].sum()} trials (rows × points × seeds)"
-    protocols = "1 protocol" if len(results.roles) == 1 else f"{len(results.roles)} protocols"
-    sentences.append(f"{trials} on {protocols}; {done}.")
+    be = "is" if len(table) == 1 else "are"
+    done = f"{table['top1'].notna().sum()} of {counted(len(table), 'result')} {be} there{choices}"
+    sizes = counted(table["row"].nunique(), "row"), counted(int(summary["seeds"].sum()), "trial")
+    trials = f"{', '.join(sizes)} (rows × points × seeds)"
+    sentences.append(f"{trials} on {counted(len(results.roles), 'protocol')}; {done}.")
+    if apart := results.measured_with(place_of(line) for _, line in summary.iterrows()):
+        sentences.append(f"Not measured alike: {apart}.")
     deviating = table.loc[table["deviation"] != "", ["row", "point", "protocol"]].drop_duplicates()
     if len(deviating):
         cells = "1 cell is" if len(deviating) == 1 else f"{len(deviating)} cells are"
@@ -46,7 +50,7 @@ def undecodable(results: Results) -> list[str]:
     table = results.evaluations()
     return [
         f"{protocol}: up to {group['undecodable'].max():.0f}{_of_videos(group)} videos could not be "
-        f"decoded and count as wrong ({len(group)} results)."
+        f"decoded and count as wrong ({counted(len(group), 'result')})."
         for protocol, group in table[table["undecodable"] > 0].groupby("protocol", sort=False)
     ]
 
@@ -59,12 +63,10 @@ def missing(results: Results) -> list[str]:
 
 
 def failure_tables(results: Results) -> Iterator[Table]:
-    """The failed stages, those without a record first; nothing if there are none."""
-    rows = tuple(
-        cells(own.title, str(own.attempts), str(own.failures), "done" if own.done else "no record", own.reason)
-        for own in sorted(results.failures, key=lambda own: own.done)
-    )
-    if rows:
+    """The failed stages that have no record yet; nothing if there are none."""
+    failed = [own for own in results.failures if not own.done]
+    if failed:
+        rows = tuple(cells(own.title, str(own.attempts), str(own.failures), own.reason) for own in failed)
         yield Table("missing", "failures", FAILURES, columns(FAILURE_HEADS), rows)
 
 
@@ -81,12 +83,14 @@ def _facet(results: Results, measure: str, where: str, lines: pd.DataFrame) -> l
         return [f"No row has a complete {title} yet{where}."]
     best, rest = complete.iloc[0], complete.iloc[1:]
     resampled, facets = bootstrap(results, False), results.facet_axes(None)
+    if complete[mean].round(DIGITS).nunique() == 1:
+        return [_no_best(results, measure, where, complete)]
     names = {
         index: results.name(line, [axis for axis in results.axes if axis not in facets])
         for index, line in complete.iterrows()
     }
     sentences = [f"Best {title}{where}: {names[best.name]} with {_numbers(results, measure, best)}."]
-    gaps = resampled.gaps(measure, [place_of(line) for _, line in complete.iterrows()]) if len(rest) else {}
+    gaps = column_tests(results)
     others = rest[rest["row"] != best["row"]]
     reference = complete[complete["row"] == results.settings.reference].index[:1]
     shown = dict.fromkeys(others.index[:1], "Next")
@@ -97,17 +101,27 @@ def _facet(results: Results, measure: str, where: str, lines: pd.DataFrame) -> l
         pair = [place_of(side) for side in (best, line)]
         alone = any(resampled.alone(place, measure) for place in pair)
         numbers = _numbers(results, measure, line) if what == "Reference" else f"{line[mean]:.1f} %"
-        behind = _behind(gaps[pair[1]], len(gaps) - 1, alone)
+        level = round(line[mean], DIGITS) == round(best[mean], DIGITS)
+        behind = "as good as the best" if level else _behind(gaps[measure, frozenset(pair)], alone)
         sentences.append(f"{what}{of}{where}: {names[index]} with {numbers}, {behind}.")
     return sentences + _costs(results, where, {names[index]: complete.loc[index] for index in (best.name, *shown)})
 
 
-def _behind(gap: Gap, tests: int, alone: bool) -> str:
+def _no_best(results: Results, measure: str, where: str, complete: pd.DataFrame) -> str:
+    """The sentence in the place of the best, where there is a single number or all are equal."""
+    first, title = complete.iloc[0], results.words(measure)
+    numbers = _numbers(results, measure, first)
+    if len(complete) == 1:
+        return f"No best {title}{where}: only {results.name(first)} has all results, {numbers}."
+    return f"No best {title}{where}: all {len(complete)} have {numbers}."
+
+
+def _behind(gap: Gap, alone: bool) -> str:
     """E.g. "2.1 points below the best (95 % interval 0.4 to 3.8; significant, p = 0.012 after Holm over 5 tests)"."""
-    if gap.points <= 0:
-        return "as good as the best"
     p = p_text(gap.p)
-    holm = f"p {p if p.startswith('<') else f'= {p}'}" + (f" after Holm over {tests} tests" if tests > 1 else "")
+    holm = f"p {p if p.startswith('<') else f'= {p}'}" + (
+        f" after Holm over {gap.tests} tests" if gap.tests > 1 else ""
+    )
     verdict = "significant" if gap.p < LEVEL else "not significant"
     over = "over videos alone: one run" if alone else "over videos and seeds"
     interval = f"95 % interval {interval_text(gap.low, gap.high)} for this pair"

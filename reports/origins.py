@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ import pandas as pd
 
 from reports.facts import Fact
 from reports.results import PLACE, Results, value_text
+from reports.snapshot import store_from
 from reports.table import Origin, Table, cells, columns
 
 CELL = [*PLACE, "protocol"]
@@ -34,13 +34,13 @@ class Origins:
     """The results of a page that lies in `folder`, cell by cell, and links to them."""
 
     def __init__(self, results: Results, folder: Path) -> None:
-        self.results = results
+        self.results, self.folder = results, folder
         grouped = results.table.groupby(CELL, sort=False)
         self.table = results.table.assign(cell=grouped.ngroup()).sort_values("cell", kind="stable")
         first = self.table.drop_duplicates("cell")
         self.cells = dict(zip(first[CELL].itertuples(index=False, name=None), first["cell"], strict=True))
-        store = results.provenance.get("store")
-        self.records = os.path.relpath(Path(str(store)).resolve() / "records", folder) if store else ""
+        store = store_from(results, folder)
+        self.records = f"{store}/records" if store else ""
 
     def link(self, origin: Origin) -> str:
         """The anchor of the results of a cell or an evaluation, else the file of a record; "" where none is known."""

@@ -12,8 +12,10 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from bench.core.words import counted, now
 from reports import findings, snapshot, style
 from reports.accuracies import accuracy_tables
+from reports.alarms import alarms
 from reports.beside import published_tables
 from reports.classes import category_figures, category_table, class_figures, class_tables
 from reports.compare import regression_tables, sentences
@@ -131,6 +133,10 @@ def _page(results: Results, images: list[Image], shown: list[Table], origins: Or
     inline = {kind: (TEMPLATES / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")}
     return environment.get_template("report.html.j2").render(
         results=results,
+        about=_about(results, origins.folder.name),
+        overrides=results.provenance.get("overrides", ()),
+        alarms=[alarm.partition(": ") for alarm in alarms(results)],
+        counted=counted,
         findings=[*sentences(results), *findings.findings(results)],
         sections={name: title for name, title in SECTIONS.items() if name in placed | {"missing", "provenance"}},
         images=images,
@@ -138,11 +144,17 @@ def _page(results: Results, images: list[Image], shown: list[Table], origins: Or
         missing=findings.missing(results),
         undecodable=findings.undecodable(results),
         shared=shared_fields(results),
-        provenance={"suite": results.suite, **results.provenance},
+        provenance={"suite": results.suite, **snapshot.provenance(results)},
         origins=origins,
         inline={kind: Markup(text) for kind, text in inline.items()},
         hashes={kind: _hash(text) for kind, text in inline.items()},
     )
+
+
+def _about(results: Results, folder: str) -> str:
+    """The line below the title: which report this is, and from when."""
+    written, revision = results.provenance.get("written") or now(), snapshot.revision(results.provenance)
+    return ", ".join(filter(None, [folder, f"written {written}", revision and f"revision {revision}"]))
 
 
 def _hash(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from numbers import Real
@@ -44,7 +44,8 @@ class Results:
     `table` has one line per trial × protocol × part (× expert choice) with the columns `COLUMNS` and one per axis;
     accuracies are percent, nan where no record exists yet. `expert` is empty for the row itself. `part` names a split
     or draw ("test2", "draw 7") of a protocol that is a mean of several; else it is empty. `deviation` says how a cell
-    is measured otherwise than its column: such a cell is shown, but not compared or combined.
+    is measured otherwise than its column: such a cell is shown, but not compared or combined. Where known, `model` is
+    one text for results of the same method and trained weights, and `environment` tells devices and versions.
     `axes` maps an axis to its display name; each value of one of the `protocol_axes` has its own protocols.
     `predictions(identity)` gives `video`, `label`, `prediction`, `correct` of one evaluation; draws of classes share
     one, in which `correct` is a video's mean over its draws, nan without any. `protocols` maps a protocol to its
@@ -76,6 +77,8 @@ class Results:
     sides: Mapping[str, str] = field(default_factory=dict)
     class_names: Callable[[str], Sequence[str]] = lambda identity: ()  # candidates of an evaluation, by its identity
     answers: Callable[[str], NDArray[np.float32]] | None = None  # a quicker way to `correct` than all of `predictions`
+    cosines: Callable[[str], bytes] | None = None  # of all views and classes of an evaluation
+    unsound: tuple[str, ...] = ()  # about records that were left out, because they hold no numbers
 
     def __post_init__(self) -> None:
         if absent := sorted((COLUMNS | set(self.axes)) - set(self.table.columns)):
@@ -210,6 +213,22 @@ class Results:
     def comparable(self, a: pd.Series, b: pd.Series) -> bool:
         """True if two lines agree on every axis that both of them have, so that only their rows differ."""
         return all(a[axis] == b[axis] for axis in self.axes if is_set(a[axis]) and is_set(b[axis]))
+
+    def measured_with(self, places: Iterable[Place]) -> str:
+        """Devices and versions that rows were measured with, if they differ, e.g. "CLIP: cpu; MoTE: NVIDIA H200"."""
+        rows: dict[str, dict[str, None]] = {}
+        for place in places:
+            if environment := self._environments.get(place):
+                rows.setdefault(environment, {})[self.labels[place[0]]] = None
+        return "; ".join(f"{', '.join(own)}: {which}" for which, own in rows.items()) if len(rows) > 1 else ""
+
+    @cached_property
+    def _environments(self) -> dict[Place, str]:
+        known = self.table[self.table["identity"] != ""]
+        if "environment" not in known:
+            return {}
+        groups = known.groupby(PLACE, sort=False)["environment"]
+        return {place: " and ".join(filter(None, map(str, own.unique()))) for place, own in groups}  # type: ignore[misc]
 
     @cached_property
     def _correct(self) -> dict[str, NDArray[np.float32]]:

@@ -190,12 +190,13 @@ def points(lines: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     return heights(heights(lines, x, "x"), y)
 
 
-def bars(axes: Axes, lines: pd.DataFrame, mark: style.Mark) -> None:
+def bars(axes: Axes, lines: pd.DataFrame, mark: style.Mark, hollow: bool = False) -> None:
     """Points with error bars in both directions, from `points`."""
     size = 9 if mark.marker == "*" else 5.5
     axes.errorbar(
         lines["x"], lines["y"], xerr=lines["dx"], yerr=lines["dy"], linestyle="none", color=mark.colour,
-        marker=mark.marker, markersize=size, markeredgecolor="white", markeredgewidth=0.5, elinewidth=0.9,
+        marker=mark.marker, markersize=size, markeredgecolor=mark.colour if hollow else "white",
+        markerfacecolor="white" if hollow else mark.colour, markeredgewidth=1.0 if hollow else 0.5, elinewidth=0.9,
         zorder=3,
     )  # fmt: skip
 

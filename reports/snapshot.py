@@ -10,6 +10,7 @@ Predictions stay in the store that the results came from.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -20,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as parquet
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 from bench.core.errors import UserError, unknown
 from bench.core.files import write_atomically
@@ -38,24 +40,31 @@ NUMBERS = {"seed", "top1", "top5", "mean_class", "videos", "undecodable"}
 
 def save(results: Results, folder: Path) -> None:
     """Write the snapshot into a report's folder, and a copy for the revision, if the provenance has one."""
-    store = results.provenance.get("store")
     rest: dict[str, Any] = {"schema": SCHEMA, **{name: getattr(results, name) for name in PLAIN}}
     rest |= {
+        "provenance": provenance(results),
         "settings": asdict(results.settings),
         "costs": [_flat(cost) for cost in results.costs],
         "trainings": [_flat(training) for training in results.trainings],
         "failures": [asdict(failure) for failure in results.failures],
-        "store": str(Path(str(store)).resolve()) if store else None,
     }
-    files = {
-        TABLE: results.table.to_csv(index=False, lineterminator="\n"),
-        REST: json.dumps(rest, indent=1, ensure_ascii=False) + "\n",
-    }
-    named = revision(results.provenance)
+    table, named = results.table.to_csv(index=False, lineterminator="\n"), revision(results.provenance)
     for place in [folder, *([folder / REVISIONS / named] if named else [])]:
         place.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            write_atomically(place / name, text.encode())
+        write_atomically(place / TABLE, table.encode())
+        text = json.dumps({**rest, "store": store_from(results, place) or None}, indent=1, ensure_ascii=False)
+        write_atomically(place / REST, f"{text}\n".encode())
+
+
+def provenance(results: Results) -> dict[str, object]:
+    """The provenance as it is shown, without the place of the store."""
+    return {name: own for name, own in results.provenance.items() if name != "store"}
+
+
+def store_from(results: Results, folder: Path) -> str:
+    """The way from a report's folder to its store, "../.." if it lies in there; "" if none is known."""
+    store = results.provenance.get("store")
+    return os.path.relpath(Path(str(store)).resolve(), folder.resolve()) if store else ""
 
 
 def load(folder: Path, store: Path | None = None) -> Results:
@@ -70,7 +79,7 @@ def load(folder: Path, store: Path | None = None) -> Results:
         raise UserError(f"version {rest['schema']} of the format, not {SCHEMA}", where=str(folder / REST), hint=AGAIN)
     settings = rest["settings"]
     pairs = tuple((a, b) for a, b in settings["compare"])
-    place = str(store or rest["store"] or "")
+    place = str(store or (rest["store"] and (folder / rest["store"]).resolve()) or "")
     evaluations = Evaluations(Store(Path(place)))
     own = {"protocol_axes": tuple(rest["protocol_axes"]), "provenance": {**rest["provenance"], "store": place}}
     return Results(
@@ -157,6 +166,20 @@ class Evaluations:
         with pa.OSFile(str(self._file(identity))) as source:  # parquet's own way to a path costs more than the column
             column = parquet.ParquetFile(source).read(columns=["correct"], use_threads=False)["correct"]
             return np.asarray(column.to_numpy(), np.float32)
+
+    def cosines(self, identity: str) -> bytes:
+        """The cosines of all views and classes; nothing if the record has none."""
+        return self._scores(identity).get("cosines", np.empty(0)).tobytes()
+
+    def finite(self, identity: str) -> bool:
+        """True if the scores of all decoded videos are numbers."""
+        scores = self._scores(identity)
+        decoded_N = self.predictions(identity)["failure"].isna().to_numpy() if scores else ()
+        return all(bool(np.isfinite(scores[name][decoded_N]).all()) for name in ("cosines", "norms") if name in scores)
+
+    def _scores(self, identity: str) -> dict[str, NDArray[np.float32]]:
+        file = self.store.folder("evaluate", identity) / "scores.safetensors"
+        return load_file(file) if file.is_file() else {}
 
     def class_names(self, identity: str) -> Sequence[str]:
         texts = self.store.read("evaluate", identity)["inputs"]["texts"]

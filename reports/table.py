@@ -5,6 +5,7 @@ A table is texts; the same numbers unrounded go into its CSV file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,11 +24,15 @@ LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
+    **{"[": "{[}", "*": "{*}"},  # after a line end they would be its argument and its star
     **{letter: f"$\\{name}$" for letter, name in GREEK.items()},
     **{"−": "$-$", "≥": r"$\ge$", "≤": r"$\le$", "→": r"$\to$"},
 }
-SIGNS = {"±": r"$\pm$", "–": "--", "†": r"$^\dagger$", "×": r"$\times$"}  # in cells and notes
-MARKDOWN = {**{character: f"\\{character}" for character in "\\|*_`[]#"}, "&": "&amp;", "<": "&lt;", ">": "&gt;"}
+SIGNS = {"±": r"$\pm$", "–": "--", "†": r"$^\dagger$", "‡": r"$^\ddagger$", "×": r"$\times$"}  # in cells and notes
+MARKDOWN = {**{character: f"\\{character}" for character in "\\|*_`[]#~$"}, "&": "&amp;", "<": "&lt;", ">": "&gt;"}
+
+BREAKS = re.compile(r"[\n\r\t\v\f\x00-\x1f\x7f\u2028\u2029]+")
+UNKNOWN = re.compile(r"[^\x20-\x7e\xa0-\xff‘’“”„†‡–—…]")  # to LaTeX without packages
 
 Origin = str | tuple[str, str, str, str]  # a record's identity, or row, point, expert and measure of its results
 
@@ -123,15 +128,15 @@ def latex(table: Table) -> str:
     """A booktabs `tabular` with the caption as a comment, notes below; needs \\usepackage{booktabs}."""
     signs = LATEX | SIGNS
     small = zip_longest(*(own.below for own in table.columns), fillvalue="")
-    heads = [[escape(text, LATEX) for text in row] for row in ([own.head for own in table.columns], *small)]
+    heads = [[_tex(text) for text in row] for row in ([own.head for own in table.columns], *small)]
     body = []
     for row in table.rows:
-        bold = [(rf"\textbf{{{escape(own.text, signs)}}}" if own.bold else escape(own.text, signs)) for own in row]
+        bold = [(rf"\textbf{{{_tex(own.text, signs)}}}" if own.bold else _tex(own.text, signs)) for own in row]
         body.append([rf"\underline{{{text}}}" if own.top else text for text, own in zip(bold, row, strict=True)])
     comments = [f"% {' '.join(text.split())}" for text in (table.caption, table.protocols) if text]
     shape = "".join("r" if own.number else "l" for own in table.columns)
     ruled = [r"\toprule", *map(_tex_row, heads), r"\midrule", *map(_tex_row, body), r"\bottomrule"]
-    notes = [rf"\par{{\footnotesize {escape(note, signs)}\par}}" for note in table.notes]
+    notes = [rf"\par{{\footnotesize {_tex(note, signs)}\par}}" for note in table.notes]
     return "\n".join([*comments, rf"\begin{{tabular}}{{{shape}}}", *ruled, r"\end{tabular}", *notes, ""])
 
 
@@ -155,12 +160,17 @@ def terminal(table: Table) -> Group:
             shown.add_column(column.head, justify="right" if column.number else "left")
         for row in table.rows:
             shown.add_row(*(own.text for own in row))
-    return Group(table.caption, shown)
+    return Group(table.caption, shown, *table.notes)
 
 
 def escape(text: str, characters: Mapping[str, str]) -> str:
-    """`text` with each of the `characters` replaced."""
-    return "".join(characters.get(character, character) for character in text)
+    """`text` in one line, with each of the `characters` replaced."""
+    return "".join(characters.get(character, character) for character in BREAKS.sub(" ", text))
+
+
+def _tex(text: str, characters: Mapping[str, str] = LATEX) -> str:
+    """`text` escaped for LaTeX; a sign that its own UTF-8 does not know, which would stop it, becomes its number."""
+    return UNKNOWN.sub(lambda sign: f"(U+{ord(sign[0]):04X})", escape(text, characters))
 
 
 def _tex_row(texts: Sequence[str]) -> str:

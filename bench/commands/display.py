@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,11 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
+from bench.core.words import counted
 from bench.launch.failures import FailureGroup, grouped
 from bench.launch.launches import JobArray
 from bench.launch.local import LocalRun, Watch
 from bench.launch.states import STATES, LaunchStatus, StageStatus
 from bench.store.records import KINDS, ProgressData
+from bench.suite.resolve import SUITES
 
 UNKNOWN = {"done": 0, "total": None, "unit": ""}  # progress of a stage that has just started
 LINE_SECONDS = 10.0  # between two lines, where there is no terminal
@@ -108,11 +112,6 @@ def moment(when: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
 
 
-def counted(count: int, thing: str) -> str:
-    """A number with its noun in singular or plural."""
-    return f"{count:,} {thing}{'s' * (count != 1)}"
-
-
 def named(names: list[str]) -> str:
     """The first few names, and the number of others."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
@@ -171,7 +170,10 @@ def _outcome(status: LaunchStatus) -> tuple[str, str]:
         warning = "going on, but no stage will be tried again, because no finalizer is left"
         return (warning, "red") if status.wrong else ("going on", "green")
     if status.complete:
-        report = f"`report {status.launch.about['suite']}`"
+        about = status.launch.about
+        file = Path(about.get("file", ""))
+        suite = about["suite"] if file.parent in (SUITES, Path()) else str(file)
+        report = f"`{shlex.join(['report', suite, *about.get('overrides', ())])}`"
         return f"every stage has its record, but the launch ended before its report ({report})", "yellow"
     return "gone: " + ("no job is left" if status.on_slurm else "its process ended without a message"), "red"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import traceback
 from pathlib import Path
 
@@ -67,15 +66,15 @@ def _finish(launch: Launch) -> None:
     for stage in launch.stages:
         release(launch.store, stage.key, launch.name)
     try:
-        print(f"report: {_report(launch)}", flush=True)
+        _report(launch)
     except Exception:
         traceback.print_exc()
     launch.end("incomplete" if missing else "complete", failed, set(missing) - set(failed))
 
 
-def _report(launch: Launch) -> Path:
+def _report(launch: Launch) -> None:
     """Write the report of the suite as it was submitted."""
     os.chdir(launch.about["folder"])
     suite = load_suite(launch.suite_file, tuple(launch.about["overrides"]), Path(launch.about["file"]).parent)
-    origin = {**launch.about["provenance"], "launch": launch.name, "time": time.time()}
-    return write_suite_report(suite, build_graph(suite), launch.store, origin)
+    origin = {**launch.about["provenance"], "launch": launch.name}
+    write_suite_report(suite, build_graph(suite), launch.store, origin)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from bench.graph.build import Graph, build_graph
 from bench.published.pairing import pairs
 from bench.store.provenance import Provenance
 from bench.store.records import Store
-from bench.suite.resolve import load_suite, suite_path
+from bench.suite.resolve import SUITES, load_suite, suite_path
 from bench.suite.trial import Suite
 from methods.registry import use_plugins
 
@@ -94,9 +94,35 @@ def open_suite(
     return suite, graph
 
 
-def write_suite_report(suite: Suite, graph: Graph, store: Store, origin: Provenance) -> Path:
-    """Write a suite's report from the records there are. Returns its page."""
+def write_suite_report(suite: Suite, graph: Graph, store: Store, origin: Provenance) -> int:
+    """Write a suite's report from the records there are; say where it is, and its alarms. Returns their number."""
+    from reports.alarms import alarms
     from reports.collect import collect
     from reports.page import write_report
 
-    return write_report(collect(suite, graph, store, origin), store.root / "reports" / suite.name)
+    results = collect(suite, graph, store, {**origin, "overrides": [*suite.overrides]})
+    folder = store.root / "reports" / report_name(suite)
+    page, found = write_report(results, folder), alarms(results)
+    link = folder.with_name(suite.name)
+    if not _shipped(suite) and (link.is_symlink() or not link.exists()):
+        with suppress(OSError):  # a file system without links
+            new = link.with_name(f".{folder.name}.{os.getpid()}")
+            new.symlink_to(folder.name, target_is_directory=True)
+            new.replace(link)
+    for alarm in found:
+        warn(f"alarm: {alarm}")
+    say(f"report: {page}")
+    return len(found)
+
+
+def report_name(suite: Suite) -> str:
+    """The name of a report's folder: that of the suite for a shipped one as it is, else with the suite's identity.
+
+    A suite of one's own has a link without the identity to its last report.
+    """
+    plain = _shipped(suite) and load_suite(SUITES / f"{suite.name}.yaml").identity == suite.identity
+    return suite.name if plain else f"{suite.name}-{suite.identity[:8]}"
+
+
+def _shipped(suite: Suite) -> bool:
+    return (SUITES / f"{suite.name}.yaml").is_file()

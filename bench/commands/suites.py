@@ -151,8 +151,9 @@ def run(
         failed = _on_this_machine(launch, graph, compute, slots)
     else:
         console.print("Nothing had to run: every stage has its record.")
-    say(f"report: {write_suite_report(declared, graph, records, origin)}")
-    console.print(f"Done in {time.monotonic() - started:.0f} s.")
+    alarms = write_suite_report(declared, graph, records, origin)
+    alarmed = f", with {counted(alarms, 'alarm')} about its numbers" if alarms else ""
+    console.print(f"Done in {time.monotonic() - started:.0f} s{alarmed}.")
     if failed:
         raise typer.Exit(1)
 
@@ -183,7 +184,7 @@ def report(
 ) -> None:
     """Write a suite's report from the records there are; cells without a record are shown as missing."""
     declared, graph = open_suite(suite, overrides, cache, plugin)
-    say(f"report: {write_suite_report(declared, graph, Store(store), provenance())}")
+    write_suite_report(declared, graph, Store(store), provenance())
 
 
 def list_(

@@ -12,14 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import optimize, stats
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 DRAWS = 2000  # resamples of the videos
 TAILS = (0.025, 0.975)
+Z = float(stats.norm.ppf(TAILS[1]))
 ENOUGH = 10  # seeds from which on a plain percentile interval over seeds and videos holds its level
 CHUNK = 4_000_000  # weights of resampled videos that are in memory at once
+FLAT = 1e-4  # points; a narrower interval or deviation is none: no video and no seed differs from the others
 TIE = 1e-6  # sums of thirds that are equal on paper differ by rounding, at most 1e-12 a video
 
 
@@ -61,6 +63,34 @@ def mcnemar(difference_N: Floats) -> float:
     """p of McNemar's exact test (1947) of equal accuracy of one run each, binomial in the videos that differ."""
     only_a, only_b = int((difference_N > 0).sum()), int((difference_N < 0).sum())
     return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def wilson(rate: ArrayLike, videos: ArrayLike) -> tuple[Floats, Floats]:
+    """95 % score interval (Wilson 1927) of a share in [0,1] of so many videos. It has a width also at 0 and at 1."""
+    rate, weight = np.asarray(rate, dtype=float), Z**2 / np.maximum(np.asarray(videos, dtype=float), 1)
+    margin = np.sqrt(weight * (rate * (1 - rate) + weight / 4))
+    return (rate + weight / 2 - margin) / (1 + weight), (rate + weight / 2 + margin) / (1 + weight)
+
+
+def tango(only_a: float, only_b: float, videos: int) -> tuple[float, float, float]:
+    """95 % score interval (low, high) and p of a difference of two shares of the same videos (Tango 1998).
+
+    `only_a`, `only_b`: videos that one of both alone answers right. It has a width also where that is none or all; p is
+    of the same test, McNemar's without correction, so that both agree.
+    """
+    difference = (only_a - only_b) / videos
+
+    def score(delta: float) -> float:
+        b = (2 - difference) * delta * videos - only_a - only_b
+        share_b = (np.sqrt(max(b * b + 8 * videos * only_b * delta * (1 - delta), 0)) - b) / (4 * videos)
+        return float((difference - delta) * np.sqrt(videos / max(2 * share_b + delta * (1 - delta), 1e-12)))
+
+    def bound(sign: int) -> float:
+        return float(optimize.brentq(lambda delta: score(delta) - sign * Z, -sign, difference))
+
+    low, high = (bound(sign) if sign * difference > -1 else difference for sign in (1, -1))
+    apart = only_a + only_b
+    return low, high, float(stats.chi2.sf((only_a - only_b) ** 2 / apart, 1)) if apart else 1.0
 
 
 def resamples(videos: int, draws: int, seed: int) -> Iterator[Singles]:
@@ -126,7 +156,8 @@ def nested_intervals(estimates: Estimates, seed: int = 0) -> tuple[Floats, Float
 
     All seeds see the same resampled videos. The resampled seeds' deviations from the row's mean are scaled so that
     they have the variance of `excess_G`, and that of S - 1 degrees of freedom in the tails (Hesterberg 2015: a
-    bootstrap of few values is too narrow). With one seed, the videos are all that varies.
+    bootstrap of few values is too narrow). With one seed, the videos are all that varies. Where nothing varies, since
+    every seed is right on every video or on none, the interval is Wilson's.
     """
     generator, seeds_G, draws_GB = np.random.default_rng(seed), estimates.seeds_G, estimates.draws_GB.copy()
     for seeds in np.unique(seeds_G[seeds_G > 1]):
@@ -136,10 +167,12 @@ def nested_intervals(estimates: Estimates, seed: int = 0) -> tuple[Floats, Float
         deviations_GB = (values_GS - estimates.mean_G[rows, None]) @ picked_BS.T
         between, excess = estimates.between_G[rows], estimates.excess_G[rows]
         shrink = np.sqrt(np.divide(excess, between, out=np.zeros(len(rows)), where=between > 0))
-        stretch = np.sqrt(seeds / (seeds - 1)) * stats.t.ppf(TAILS[1], seeds - 1) / stats.norm.ppf(TAILS[1])
+        stretch = np.sqrt(seeds / (seeds - 1)) * stats.t.ppf(TAILS[1], seeds - 1) / Z
         draws_GB[rows] += (shrink * stretch)[:, None] * deviations_GB
     low, high = np.quantile(draws_GB, TAILS, axis=1)
-    return low, high
+    low, high = np.where(low < -FLAT, 0, low), np.where(high > 100 + FLAT, 100, high)
+    flat_G, score_2G = high - low < FLAT, 100 * np.array(wilson(estimates.mean_G / 100, estimates.videos))
+    return np.where(flat_G, score_2G[0], low), np.where(flat_G, score_2G[1], high)
 
 
 class Tests(NamedTuple):
@@ -169,7 +202,13 @@ def difference_tests(estimates: Estimates, first_P: ArrayLike, second_P: ArrayLi
         p_P = 2 * stats.t.sf(np.abs(difference_P) / np.sqrt(variance_P), np.maximum(freedom_P, 1))
     p_P = np.where(difference_P == 0, 1.0, p_P)
     margin_P = stats.t.ppf(TAILS[1], np.maximum(freedom_P, 1)) * np.sqrt(variance_P)
-    return Tests(difference_P, difference_P - margin_P, difference_P + margin_P, p_P)
+    low_P, high_P = (np.clip(difference_P + sign * margin_P, -100, 100) for sign in (-1, 1))
+    for pair in np.flatnonzero(variance_P < FLAT**2):
+        share, videos = round(difference_P[pair] / 100, 9), max(estimates.videos, 1)
+        low, high, p = tango(max(share, 0) * videos, max(-share, 0) * videos, videos)
+        low_P[pair], high_P[pair] = 100 * low, 100 * high
+        p_P[pair] = p if abs(share) == 1 else p_P[pair]  # with every video on one side, t has no variance and p is 0
+    return Tests(difference_P, low_P, high_P, p_P)
 
 
 def holm(p_K: ArrayLike) -> Floats:

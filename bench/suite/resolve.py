@@ -103,7 +103,7 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
     file = validate(SuiteFile, data, where)
     folder = folder or path.parent
     declared = {name: _declared(name, folder, settings, where) for name, settings in file.datasets.items()}
-    suite = Suite(path.stem, file, declared, _axis_names(file, where), (), where)
+    suite = Suite(path.stem, file, declared, _axis_names(file, where), (), where, overrides=overrides)
     _check_report(suite, where)
     resolve = _Resolver(suite, folder, presets, where)
     suite = replace(suite, trials=tuple(_trials(resolve)))
@@ -334,6 +334,8 @@ class _Resolver:
         if row.protocol or any(changes_protocols(path, value) for path, value in row.axes.items()):
             columns = self._columns(row_id, row, changes, recipe, config)
         label = row.label or row_id
+        if sum(label == (own.label or name) for name, own in self.suite.file.rows.items()) > 1:
+            label = f"{label} ({row_id})"
         return Trial(row_id, label, row.method, config, inference, recipe, tuple(protocols.items()), point, 0, columns)
 
     def _columns(

@@ -8,6 +8,7 @@ from functools import cache, cached_property
 from typing import Any
 
 from bench.core.errors import UserError
+from bench.core.identity import digest
 from bench.data.datasets import Dataset
 from bench.models.backbones import backbone
 from bench.models.prompts import prompts
@@ -52,6 +53,14 @@ class Trial:
         return " ".join([self.row, *(f"{axis}={value}" for axis, value in self.point if axis in axes)])
 
     @property
+    def settings(self) -> list[Any]:
+        """All that tells the trial from others, as JSON values."""
+        named = [self.row, self.label, self.method, [*map(list, self.point)], self.seed]
+        own = [each.fingerprint for each in (self.config, self.inference, self.recipe)]
+        measured = [[name, each.fingerprint] for name, each in (*self.protocols, *self.columns.items())]
+        return [*named, *own, measured, self.init_from and self.init_from.settings]
+
+    @property
     def deviations(self) -> dict[str, str]:
         """Column -> fields that differ, where this row is measured otherwise than its column says."""
         changed = [(name, own) for name, own in self.protocols if own is not self.columns[name]]
@@ -71,6 +80,19 @@ class Suite:
     templates: dict[str, Templates] = field(default_factory=dict)  # its own: name -> patterns or texts
     notes: tuple[str, ...] = ()  # what the plan says of its settings: earlier names, differences of training and test
     problems: tuple[UserError, ...] = ()  # reasons why it cannot run
+    overrides: tuple[str, ...] = ()  # as they were given
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of all that a report shows: two suites of one name with one identity are the same suite.
+
+        Settings count as they are resolved, so comments, the order of keys and defaults that are written out do not.
+        """
+        report = self.file.report.model_dump(mode="json", exclude_defaults=True)
+        data = {name: own.model_dump(mode="json", exclude_defaults=True) for name, own in self.datasets.items()}
+        return digest(
+            [self.file.title, self.file.description, report, data, *(trial.settings for trial in self.trials)]
+        )
 
     @property
     def columns(self) -> dict[str, Protocol]:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from bench.commands.app import main
+from bench.commands.options import report_name
 from bench.suite.resolve import SUITES, load_suite
 
 PAPERS = ("mote-*", "vidprism-*", "text4vis-*", "msta-base-to-novel-hmdb51")
@@ -30,7 +31,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_runs_to_a_report_with_every_row_and_column(name: str, store: Path) -> None:
     assert main([name, *FEWER, "--store", str(store), "--jobs", "0", "--workers", "0", "--device", "cpu"]) == 0
     suite = load_suite(SUITES / f"{name}.yaml", FEWER)
-    report = store / "reports" / name
+    report = store / "reports" / report_name(suite)
+    assert report.name.startswith(f"{name}-")  # the plain suite's report is another one
     assert (report / "report.html").is_file()
     lines = pd.read_csv(report / "results.csv")
     plain = lines[lines["expert"].isna()]

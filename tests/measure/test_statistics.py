@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 from bench.measure import statistics as own
 from bench.measure.statistics import (
@@ -22,6 +23,8 @@ from bench.measure.statistics import (
     nested_intervals,
     sign_flip_test,
     spread,
+    tango,
+    wilson,
 )
 
 
@@ -91,6 +94,43 @@ def test_holm_agrees_with_statsmodels_and_leaves_what_is_no_test() -> None:
     assert holm(p_K) == pytest.approx(multipletests(p_K, method="holm")[1])
     assert holm([0.01, math.nan, 0.04, 0.03]) == pytest.approx([0.03, math.nan, 0.06, 0.06], nan_ok=True)
     assert holm([]).size == 0
+
+
+@pytest.mark.parametrize(("right", "videos"), [(0, 16), (16, 16), (7, 20), (1, 1), (199, 200)])
+def test_wilson_agrees_with_statsmodels(right: int, videos: int) -> None:
+    assert wilson(right / videos, videos) == pytest.approx(proportion_confint(right, videos, method="wilson"))
+
+
+def test_tango_agrees_with_published_intervals() -> None:
+    """Airway hyper-responsiveness before and after transplantation: 1 and 7 of 21 (Fagerland, Lydersen, Laake 2014)."""
+    low, high, p = tango(1, 7, 21)
+    assert (low, high) == pytest.approx((-0.517, -0.026), abs=5e-4)
+    assert p == pytest.approx(reference_mcnemar([[0, 1], [7, 0]], exact=False, correction=False).pvalue)
+    assert tango(7, 1, 21)[:2] == pytest.approx((-high, -low))
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "videos"), [(0, 0, 16), (16, 0, 16), (0, 3, 3), (4, 0, 4), (5, 2, 9), (0, 0, 1)]
+)
+def test_tangos_interval_has_a_width_and_agrees_with_its_p(only_a: int, only_b: int, videos: int) -> None:
+    low, high, p = tango(only_a, only_b, videos)
+    assert -1 <= low < high <= 1 and low <= (only_a - only_b) / videos <= high
+    assert (p < 0.05) == (low > 0 or high < 0)
+    if only_a == only_b == 0:
+        assert high == pytest.approx(own.Z**2 / (videos + own.Z**2)) and low == pytest.approx(-high)
+
+
+@pytest.mark.parametrize("videos", [1, 3, 16, 200])
+def test_no_interval_is_a_point_where_all_videos_agree(videos: int) -> None:
+    right, wrong = np.ones(videos), np.zeros(videos)
+    found = _resampled(np.array([right, right, wrong, right, right, right]), [0, 1, 2, 3, 3, 3])
+    low, high = nested_intervals(found)
+    assert (low < high).all() and (low >= 0).all() and (high <= 100 + 1e-9).all()
+    assert low[[0, 2, 3]] == pytest.approx([100 * wilson(1, videos)[0], 0, low[0]])
+    test = difference_tests(found, [0, 0, 2, 3], [1, 2, 0, 2])
+    assert (test.low < test.high).all() and (test.low >= -100).all() and (test.high <= 100).all()
+    assert test.difference == pytest.approx([0, 100, -100, 100]) and test.p[0] == 1
+    assert ((test.low > 0) | (test.high < 0)).tolist() == (test.p < 0.05).tolist() == [False, *3 * [videos > 3]]
 
 
 def test_resampled_means_have_the_spread_of_a_mean() -> None:

@@ -77,6 +77,18 @@ def test_ties_after_rounding_are_all_marked() -> None:
     assert _marked(table, "top") == ["Text4Vis", "MoTE"]
 
 
+def test_nothing_is_marked_where_everything_ties() -> None:
+    assert _marked(_closed(mean=80.0, dense=80.0, mote=80.0), "bold") == []
+    assert _marked(_closed(mean=80.0, dense=80.0), "top") == []
+
+
+def test_an_interval_of_a_perfect_row_has_a_width() -> None:
+    found = accuracy_table(synthetic.suite(_closed(mean=0.0, mote=100.0)))
+    assert [_numbers(found, n)[0].title.split(" over ")[0] for n in (0, 1)] == [
+        "95 % interval 0.0–1.9", "95 % interval 98.1–100.0"
+    ]  # fmt: skip
+
+
 def test_what_is_not_significantly_below_the_best_is_bold_and_the_best_stands_out() -> None:
     table = _closed(clip=40.0, mean=73.0, dense=76.0, mote=80.0)
     assert _marked(table, "bold") == ["Mean pooling", "Text4Vis", "MoTE"]  # 200 videos

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from bench.graph.build import ProbeCell
 from bench.store.records import Store
 from reports.collect import (
+    _Environments,
     _title,
     collect,
     collect_costs,
@@ -113,6 +114,48 @@ def test_summaries_know_what_is_missing() -> None:
     assert [line[f"split3_{fact}"] for fact in ("n", "parts", "parts_missing")] == [0, 3, 1]
     assert [line[f"half_{fact}"] for fact in ("n", "parts", "mean")] == [1, 10, 69.5]
     assert line["half_parts_std"] == pytest.approx(np.std(range(10)))
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"top1": float("nan")}, {"mean_class": float("inf")}, {"draws": [{**RESULT, "top1": float("nan")}]}]
+)
+def test_a_record_without_numbers_is_named_and_counts_as_missing(
+    numbers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RESULT, next(iter(numbers)), next(iter(numbers.values())))
+    results = _collected({})
+    assert results.table.loc[results.table["protocol"] == "split3", "identity"].to_list() == ["", "", ""]
+    assert "evaluate s1" in results.unsound[0] and "records/evaluate/s1" in results.unsound[0]
+    assert any(word in results.unsound[0] for word in ("top1 is nan", "mean_class is inf"))
+
+
+@pytest.mark.parametrize("bad", ["cosines", "norms", ""])
+def test_scores_that_are_not_finite_are_seen_but_for_undecodable_videos(bad: str, tmp_path: Path) -> None:
+    scores = {"cosines": np.zeros((3, 2, 4), np.float32), "norms": np.ones((3, 2), np.float32)}
+    scores["cosines"][2] = np.nan  # undecodable
+    if bad:
+        scores[bad][1] = np.inf
+    failure = pd.DataFrame({"failure": [None, None, "broken"]})
+    with Store(tmp_path).writing("evaluate", "ee", {}) as folder:
+        save_file(scores, folder / "scores.safetensors")
+        failure.to_parquet(folder / "predictions.parquet")
+    evaluations = Evaluations(Store(tmp_path))
+    assert evaluations.finite("ee") == (not bad) and len(evaluations.cosines("ee")) == 4 * 3 * 2 * 4
+
+
+def test_environments_are_those_of_a_record_and_its_inputs(tmp_path: Path) -> None:
+    def stage(identity: str, kind: str, device: str, torch: str, **inputs: Any) -> Any:
+        versions = {"torch": torch, "open_clip_torch": "3.2.0"}
+        with Store(tmp_path).writing(kind, identity, {"provenance": {"device": device, "versions": versions}}):
+            pass
+        return SimpleNamespace(identity=identity, key=(kind, identity), inputs=inputs)
+
+    train = stage("t", "train", "NVIDIA H200", "2.9.0")
+    absent: Any = SimpleNamespace(identity="x", key=("texts", "x"), inputs={})
+    of = _Environments(Store(tmp_path)).of
+    assert of(train) == "NVIDIA H200, torch 2.9.0, open_clip 3.2.0" and of(absent) == ""
+    own = stage("e", "evaluate", "cpu (AVX2)", "2.9.0", train=train, texts=absent)
+    assert of(own) == "NVIDIA H200 and cpu (AVX2), torch 2.9.0, open_clip 3.2.0"
 
 
 def test_deviations_belong_to_their_protocol() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import pandas as pd
@@ -11,8 +13,11 @@ from statsmodels.stats.multitest import multipletests
 
 from bench.core.errors import UserError
 from bench.measure.statistics import mcnemar, sign_flip_test
-from reports.comparisons import comparison_tables, comparisons, p_text
-from reports.results import ReportSettings, Results
+from reports.accuracies import accuracy_table
+from reports.comparisons import column_tests, comparison_tables, comparisons, p_text
+from reports.findings import findings
+from reports.results import ReportSettings, Results, place_of
+from reports.table import TableRow, markdown
 from tests.reports import synthetic
 
 
@@ -43,12 +48,37 @@ def test_the_difference_is_that_of_the_table() -> None:
         assert test.low < test.difference < test.high and (test.low > 0) == (test.p_seeds < 0.05)
 
 
-def test_derived_measures_have_no_test_over_videos_alone_and_all_are_corrected_together() -> None:
+def test_derived_measures_have_no_test_over_videos_alone() -> None:
     found = comparisons(synthetic.plain())
     assert [math.isnan(test.p) for test in found] == [not test.role for test in found]
-    assert [test.corrected for test in found] == pytest.approx(
-        multipletests([t.p_seeds for t in found], method="holm")[1]
-    )
+
+
+@pytest.mark.parametrize("make", [synthetic.plain, synthetic.layered, synthetic.deviating, synthetic.parts])
+def test_a_pair_has_the_p_of_its_column_where_the_best_is_a_side_and_the_others_are_corrected_together(
+    make: Callable[[], Results],
+) -> None:
+    results = make()
+    columns, found = column_tests(results), [test for test in comparisons(results) if test.videos]
+    keys = [(test.measure, frozenset(map(place_of, test.lines))) for test in found]
+    inside = [(test, columns[key]) for test, key in zip(found, keys, strict=True) if key in columns]
+    others = [test for test, key in zip(found, keys, strict=True) if key not in columns]
+    assert inside and all((test.corrected, test.tests) == (gap.p, gap.tests) for test, gap in inside)
+    assert {test.tests for test in others} <= {len(others)}
+    holm = multipletests([test.p_seeds for test in others], method="holm")[1] if others else []
+    assert [test.corrected for test in others] == pytest.approx(list(holm))
+
+
+@pytest.mark.parametrize("make", [synthetic.plain, synthetic.layered, synthetic.halves, synthetic.frames])
+def test_the_opening_tells_the_p_of_the_table(make: Callable[[], Results]) -> None:
+    results = replace(make(), settings=replace(make().settings, compare=()))
+    shown = {f"p {p if p.startswith('<') else f'= {p}'} after Holm over {n} tests"
+             for _, _, _, _, _, p, n, *_ in map(texts_of, next(comparison_tables(results)).rows)}  # fmt: skip
+    told = [re.search(r"p [<=] [\d.]+ after Holm over \d+ tests", said) for said in findings(results)]
+    assert any(told) and {found[0] for found in told if found and "Reference" in found.string} <= shown
+
+
+def texts_of(row: TableRow) -> list[str]:
+    return [cell.text for cell in row]
 
 
 def test_one_run_each_is_mcnemars_test_and_says_that_it_is_of_this_run() -> None:
@@ -76,16 +106,29 @@ def test_the_table_has_every_test_and_marks_what_is_significant() -> None:
     assert {n for n, row in enumerate(table.rows) if any(cell.bold for cell in row)} == {
         n for n, test in enumerate(found) if test.corrected < 0.05
     }
-    assert synthetic.texts(table)[1][3:] == ("not compared†", "–", "–", "–", "–", "–", "3 / 3")
+    assert synthetic.texts(table)[1][3:] == ("not compared†", "–", "–", "–", "–", "3 / 3")
+    assert [column.head for column in table.columns].count("p") == 1
     assert table.notes[0] == "not compared†: MoTE has views.clips 1 instead of 3"
-    assert table.values["low"][0] == found[0].low and f"all {sum(not t.skipped for t in found)} tests" in table.caption
+    assert table.values["low"][0] == found[0].low and table.values["p_seeds"][0] == found[0].p_seeds
+
+
+def test_rows_that_were_not_measured_alike_are_marked_where_they_are_compared() -> None:
+    base = synthetic.plain()
+    machines = base.table["row"].map({"mote": "NVIDIA H200, torch 2.15.0"}).fillna("cpu (AVX2), torch 2.9.0")
+    results = replace(base, table=base.table.assign(environment=machines))
+    (table,) = comparison_tables(results)
+    assert all(row[3].text.endswith("‡") for row in table.rows)  # MoTE is a side of all pairs
+    for note in (table.notes[0], accuracy_table(results).notes[-1], *(s for s in findings(results) if "alike" in s)):
+        assert "MoTE: NVIDIA H200, torch 2.15.0" in note and ": cpu (AVX2), torch 2.9.0" in note
+    alike = replace(base, table=base.table.assign(environment="cpu"))
+    assert "‡" not in markdown(next(comparison_tables(alike))) and not accuracy_table(alike).notes
 
 
 def test_a_page_of_very_many_tests_has_fewer_permutations_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reports.comparisons.MANY_TESTS", 3)
     (table,) = comparison_tables(synthetic.plain())
     assert table.values is not None
-    assert "2,000 permutations" in table.caption
+    assert "2,000 permutations" in table.caption and "p_seeds" in table.values
     assert min(float(str(line["p"])) for line in table.values.to_dict("records")) == pytest.approx(1 / 2001)
 
 

@@ -149,6 +149,29 @@ def test_latency_needs_measurements_on_one_device() -> None:
     assert "measured otherwise" in figure.get_supxlabel()
 
 
+def test_a_disturbed_latency_is_hollow_and_no_front_is_drawn_over_time() -> None:
+    base = costly.costly()
+    (own,) = (cost for cost in base.costs if cost.subject.row == "mote")
+    entries = [{**entry, "disturbed": "load 7.5 of 2 cores"} for entry in own.result["latency"]]
+    spoilt = replace(own, result={**own.result, "latency": entries})
+    costs = tuple(spoilt if cost is own else cost for cost in base.costs)
+    flops, time, trained = pictures(replace(base, costs=costs))["costs"].axes
+    steps = [sum(len(np.asarray(line.get_data()[0])) > 2 for line in axes.lines) for axes in (flops, time, trained)]
+    assert steps == [1, 0, 1]
+    assert max(float(text.get_fontsize()) for text in time.texts) < 7 and names(time)
+    hollow = [c[0].get_markerfacecolor() == "white" for axes in (flops, time, trained) for c in axes.containers]
+    assert hollow.count(True) == 1
+    note = flops.figure.get_supxlabel()
+    assert "No front over time" in note and "MoTE: load 7.5 of 2" in " ".join(note.split())
+
+
+def test_a_single_row_has_no_front() -> None:
+    base = costly.costly()
+    one = pictures(replace(base, costs=tuple(own for own in base.costs if own.subject.row == "mote")))["costs"]
+    assert "Pareto" not in one.get_supxlabel()
+    assert not any(len(np.asarray(line.get_data()[0])) > 2 for axes in one.axes for line in axes.lines)
+
+
 def test_facets_have_their_own_panels_and_points_their_values() -> None:
     base = synthetic.layered()
     points = base.table[["row", "point", "layers"]].drop_duplicates().itertuples(index=False)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pandas as pd
+import pytest
+
 from reports.costs import digits
 from reports.findings import findings
 from tests.reports import costly, synthetic
@@ -41,6 +44,26 @@ def test_costs_of_the_named_rows_follow() -> None:
     texts = [f"MoTE {digits(649)} GFLOPs per video, {digits(88.1)} M trainable parameters"]
     texts += [f"CLIP (frozen) {digits(611.2)} GFLOPs per video, {digits(0)} M trainable parameters"]
     assert sentence == f"Cost: {'; '.join(texts)}."
+
+
+@pytest.mark.parametrize(
+    ("top1", "said"),
+    [
+        ({"mote": 70.0}, "No best closed-set top-1, K400: only MoTE has all results, 70.0 % (1 seed)."),
+        ({"mote": 70.0, "dense": 70.02, "mean": 70.0}, "No best closed-set top-1, K400: all 3 have 70.0 % (1 seed)."),
+        ({"mote": 70.0, "dense": 60.0}, "Best closed-set top-1, K400: MoTE with 70.0 % (1 seed)."),
+    ],
+)
+def test_nothing_is_best_alone_or_where_everything_ties(top1: dict[str, float], said: str) -> None:
+    lines = [synthetic.line(row, {}, 0, "K400", number) for row, number in top1.items()]
+    sentences = findings(synthetic.suite(pd.DataFrame(lines).assign(top1=list(top1.values())), reference="mote"))
+    assert sentences[0] == said
+    assert ("Next" in " ".join(sentences)) == said.startswith("Best")
+
+
+def test_a_single_number_has_its_noun_in_the_singular() -> None:
+    single = findings(synthetic.suite(pd.DataFrame([synthetic.line("mote", {}, 0, "K400", 70.0)])))
+    assert single[-1] == "1 row, 1 trial (rows × points × seeds) on 1 protocol; 1 of 1 result is there."
 
 
 def test_a_suite_without_results_says_so() -> None:

@@ -102,7 +102,7 @@ def test_failures_are_listed_with_their_last_words(tmp_path: Path) -> None:
     )
     text = write_report(replace(synthetic.plain(), failures=failures), tmp_path / "out").read_text(encoding="utf-8")
     own = text.split('id="sheet-failures"')[1].split("</figure>")[0]
-    assert re.findall(r"<td>(train [^<]*)</td>", own) == ["train b seed 0", "train mote seed 1"]
+    assert re.findall(r"<td>(train [^<]*)</td>", own) == ["train b seed 0"]  # the other one was mended
     assert "the loss is not finite &lt;b&gt;</td>" in own and text.index('id="missing"') < text.index("sheet-failures")
 
 
@@ -116,6 +116,23 @@ def test_what_can_be_copied_is_what_the_files_hold(folder: Path) -> None:
         assert {kind: (folder / f"{name}.{FILES[kind][0]}").read_text() for kind in FILES} == {
             kind: unescape(text) for kind, text in texts.items()
         }
+
+
+def test_alarms_overrides_and_the_date_stand_on_top_and_no_place_of_the_machine_anywhere(tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "reports" / "suite-1a2b3c4d"
+    origin = {
+        "store": str(tmp_path / "runs"),
+        "overrides": ["seeds=[0]", "title=<b>"],
+        "written": "2026-01-02 03:04 UTC",
+    }
+    results = replace(synthetic.plain(), unsound=("not a number: top1 is nan <b>",), provenance=origin)
+    text = write_report(results, out).read_text(encoding="utf-8")
+    top = text[: text.index('<nav class="contents"')]
+    assert "suite-1a2b3c4d, written 2026-01-02 03:04 UTC" in top and "<code>seeds=[0]</code>" in top
+    assert "<strong>1 alarm:</strong>" in top and "<strong>not a number:</strong> top1 is nan &lt;b&gt;" in top
+    assert "title=&lt;b&gt;" in top and 'class="alarms"' not in write_report(synthetic.plain(), out).read_text()
+    files = [path for path in out.rglob("*") if path.suffix in (".html", ".csv", ".md", ".tex", ".json")]
+    assert len(files) > 10 and not [path for path in files if str(tmp_path) in path.read_text(encoding="utf-8")]
 
 
 def test_labels_cannot_become_markup(folder: Path) -> None:

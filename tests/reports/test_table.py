@@ -16,11 +16,12 @@ from rich.console import Console
 
 from reports.page import TABLES
 from reports.results import Results
-from reports.table import Column, Table, cells, latex, terminal
+from reports.table import Column, Table, TableCell, cells, latex, markdown, terminal
 from tests.reports import synthetic
 
 TEX = next((name for name in ("tectonic", "pdflatex") if shutil.which(name)), None)
 HOSTILE = r"%&_#{}~^\<script>$|“–” é × Δ − α μ ≥ → ²"
+LABELS = ("[x] first", "* second", "[1ex]", "two\nlines\n\nand more", "★ 方法 ViT‑B", "`~~a~~` $x$", "]", "-", "\\")
 COMMANDS = {
     *("begin", "end", "toprule", "midrule", "bottomrule", "textbf", "underline", "par", "footnotesize", "pm", "dagger"),
     *("varepsilon", "eta", "theta", "kappa", "delta", "pi", "varphi", "chi", "psi", "omega", "Sigma", "Omega"),
@@ -49,6 +50,9 @@ def _texts() -> Iterator[tuple[str, str]]:
         for table in (table for tables in TABLES for table in tables(results)):
             yield f"{suite}/{table.name}", table.texts["LaTeX"]
     yield "hostile", latex(hostile())
+    marked = tuple((TableCell(label, True, True), TableCell("1")) for label in LABELS)
+    plain = tuple(cells(label, "1") for label in LABELS)
+    yield "labels", latex(Table("table", "labels", "", (Column("[head"), Column("n", True)), plain + marked, LABELS))
 
 
 def hostile() -> Table:
@@ -85,6 +89,13 @@ def test_the_parser_accepts_every_table() -> None:
             check(text)
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}\n{text}") from error
+
+
+def test_a_label_is_no_argument_of_the_line_end_and_one_line_everywhere() -> None:
+    text = texts()["labels"]
+    assert not re.search(r"(\\\\|rule)\s*[\[*]", text) and "{[}x] first" in text and "(U+2605) (U+65B9)(U+6CD5)" in text
+    table = Table("table", "labels", "", (Column("n"),), tuple(cells(label) for label in LABELS))
+    assert len(markdown(table).strip().splitlines()) == 2 + len(LABELS) and r"\~\~a" in markdown(table)
 
 
 @pytest.mark.parametrize(

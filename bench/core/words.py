@@ -1,0 +1,32 @@
+"""Words for people: numbers with their nouns, and texts without the places of one machine."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+# A quoted path may have spaces; elsewhere it ends at one. A fraction, a URL and "ViT-B/16" are no paths.
+ABSOLUTE = re.compile(
+    r"(?<=['\"])/[^'\"\n]+(?=['\"])"
+    r"|(?:file://|(?<![\w./…}~])(?!(?<=:)//))(?:/+[\w.$-][^\s/'\"`,;:=()\[\]{}<>|]*)+/?"
+)
+
+
+def now() -> str:
+    """Date and time, as reports tell it."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+
+
+def counted(count: int, thing: str) -> str:
+    """A number with its noun in singular or plural."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def portable(value: Any) -> Any:
+    """A text, or the texts inside a JSON value, with absolute paths cut to their last part: "…/list.txt"."""
+    if isinstance(value, str):
+        return ABSOLUTE.sub(lambda found: f"…/{found[0].rstrip('/').rpartition('/')[2]}", value)
+    if isinstance(value, dict):
+        return {name: portable(own) for name, own in value.items()}
+    return [portable(own) for own in value] if isinstance(value, list | tuple) else value
