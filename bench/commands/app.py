@@ -7,7 +7,7 @@ from collections.abc import Callable
 import typer
 
 from bench.commands import checkpoints, data, launches, profile, store, suites
-from bench.commands.options import warn
+from bench.commands.options import Warnings, warn
 from bench.core.errors import UserError
 
 app = typer.Typer(
@@ -44,7 +44,8 @@ def main(arguments: list[str]) -> int:
     if arguments and arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
         arguments = ["run", *arguments]
     try:
-        app(arguments, prog_name="run_suite.py")
+        with Warnings():
+            app(arguments, prog_name="run_suite.py")
     except SystemExit as end:
         return int(end.code or 0)
     except UserError as error:

@@ -5,21 +5,18 @@ Legend: N videos, V views (copies of a training video, clips x crops of a test v
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.core.errors import Interrupted, StageError
 from bench.data.videos import Videos, opened
 from bench.models.clip import load_clip
+from bench.stages import checkpoint
 from bench.stages.trained import trained_model
 from bench.video.loader import ViewBatch, copies_loader, test_loader
 from bench.video.transforms import normalise, statistics
@@ -43,13 +40,12 @@ def run(work: Work) -> dict[str, Any]:
     """
     videos = opened(work.context)
     names = [entry.name for entry in videos.entries]
-    work.checkpoint.mkdir(parents=True, exist_ok=True)
     encoder = _encoder(work)
     shards = [_shard(work, videos, encoder, start) for start in range(0, len(videos), SHARD)]
-    failures = {names[index]: reason for shard in shards for index, reason in _failures(shard).items()}
+    failures = {names[index]: reason for shard in shards for index, reason in shard.failures.items()}
     if isinstance(_views(work), TestViews):
         _refuse_undeclared(videos, failures)
-    features_NVTD = torch.cat([load_file(shard)["features"] for shard in shards])
+    features_NVTD = torch.cat([shard.features_NVTD for shard in shards])
     save_file({"features": features_NVTD}, work.out / "features.safetensors")
     table = pd.DataFrame({"video": names, "label": [entry.label for entry in videos.entries]})
     table["failure"] = table["video"].map(failures).astype("string")
@@ -62,11 +58,21 @@ def _views(work: Work) -> TestViews | TrainViews:
     return TrainViews(**views) if "copies" in views else TestViews(**views)
 
 
-def _shard(work: Work, videos: Videos, encoder: Encoder, start: int) -> Path:
-    """The file with the features of videos start..start+SHARD-1, made unless an earlier attempt left it."""
-    path = work.checkpoint / f"shard-{start:08d}.safetensors"
-    if path.is_file():
-        return path
+class Shard(NamedTuple):
+    """Features of some videos in a row, and the reasons for those that cannot be decoded, by index in the list."""
+
+    features_NVTD: Tensor
+    failures: dict[int, str]
+
+
+def _shard(work: Work, videos: Videos, encoder: Encoder, start: int) -> Shard:
+    """Videos start..start+SHARD-1, from the file that an earlier attempt left, or encoded now and saved in it."""
+    path = work.checkpoint / f"shard-{start:08d}.pt"
+    try:
+        if found := checkpoint.load(path, lambda saved: Shard(*saved)):
+            return found
+    except checkpoint.DamagedCheckpoint as error:
+        checkpoint.set_aside(work, path, str(error))
     features: list[Tensor] = []
     failures: dict[int, str] = {}
     for indices, pixels_NVT3HW, failed in _batches(work, videos, range(start, min(start + SHARD, len(videos)))):
@@ -77,10 +83,9 @@ def _shard(work: Work, videos: Videos, encoder: Encoder, start: int) -> Path:
         work.progress(int(indices[-1]) + 1, len(videos), "videos")
         if work.stopping():
             raise Interrupted(f"saved {start} of {len(videos)} videos", start)
-    partial = path.with_suffix(".tmp")
-    save_file({"features": torch.cat(features)}, partial, metadata={"failures": json.dumps(failures)})
-    os.replace(partial, path)
-    return path
+    shard = Shard(torch.cat(features), failures)
+    checkpoint.save(path, tuple(shard))
+    return shard
 
 
 def _batches(work: Work, videos: Videos, indices: Sequence[int]) -> Iterable[ViewBatch]:
@@ -114,12 +119,6 @@ def _encoder(work: Work) -> Encoder:
     model.interpolate_tower(clip, work.spec["alpha"])
     model.to(device)
     return lambda views_MT3HW: model.encode(normalise(views_MT3HW.to(device), mean, std))
-
-
-def _failures(shard: Path) -> dict[int, str]:
-    with safe_open(shard, framework="pt") as file:
-        found: dict[str, str] = json.loads(file.metadata()["failures"])
-    return {int(index): reason for index, reason in found.items()}
 
 
 def _refuse_undeclared(videos: Videos, failures: dict[str, str]) -> None:
