@@ -191,9 +191,7 @@ def _sentence(event: Event, titles: dict[StageKey, str]) -> str:
         case "death":
             return f"its process died{': ' if reason else ''}{reason}"
         case "blocked":
-            missing = [
-                titles.get((kind, identity), f"{kind} {identity}") for kind, identity in event.get("lacking", ())
-            ]
+            missing = [titles.get((kind, name), f"{kind} {name}") for kind, name in event.get("lacking", ())]
             return f"not started, no record of {named(missing)}"
         case "note":
             return f"note: {_indented(str(event.get('text', '')))}"

@@ -1,7 +1,4 @@
-"""The commands on the store: `why` compares two records, `compare` two suites or revisions; `gc` removes garbage.
-
-`doctor --store` examines all of it.
-"""
+"""The commands on the store: `why` compares two records, `compare` two suites or revisions; `gc` removes garbage."""
 
 from __future__ import annotations
 
