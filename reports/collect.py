@@ -23,6 +23,7 @@ from reports.facts import Cost, Distances, FailedStage, MappedClip, Maps, Probe,
 from reports.results import ReportSettings, Results
 from reports.snapshot import Evaluations
 
+SIMILARITY = "similarity"
 MEASURES = ("top1", "top5", "mean_class", "videos", "undecodable")
 VERSIONS = {"torch": "torch", "open_clip_torch": "open_clip"}  # of packages that numbers depend on, and their names
 ORIGINS = ("revision", "dirty", "command", "host", "device", "threads", "python")  # fields of a record's provenance
@@ -31,11 +32,14 @@ Record = dict[str, Any]
 
 def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, object]) -> Results:
     """The results of a suite as far as its records stand; a missing one has NaN and an empty identity."""
-    stages = [cell.stage for cell in graph.cells] + [probe.stage for probe in graph.probes]
-    known = {kind: store.known(kind) for kind in ("evaluate", "probe")}
-    records = {stage.identity: store.read(*stage.key) for stage in stages if stage.identity in known[stage.kind]}
     report, evaluations = suite.file.report, Evaluations(store)
-    unsound = dict(_unsound(stages, records, evaluations))
+    known = {kind: store.known(kind) for kind in ("evaluate", "probe")}
+    evaluated = {cell.stage.identity for cell in graph.cells} & known["evaluate"]
+    probes = {probe.stage.identity for probe in graph.probes} & known["probe"]
+    read = {identity: evaluations.record(identity) for identity in evaluated}
+    read |= {identity: store.find("probe", identity, [f"{SIMILARITY}.safetensors"]) for identity in probes}
+    records = {identity: record for identity, record in read.items() if record}
+    unsound = dict(_unsound((cell.stage for cell in graph.cells), records, evaluations))
     records = {identity: record for identity, record in records.items() if identity not in unsound}
     protocol_axes = tuple(
         path.rpartition(".")[2] for path, axis in suite.file.axes.items() if changes_protocols(path, axis)
@@ -172,9 +176,9 @@ def _failures(graph: Graph, store: Store) -> Iterator[FailedStage]:
     attempts, reasons = Counter[str](), dict[str, list[str]]()
     for event in store.events():
         if event["event"] == "start":
-            attempts[event["identity"]] += 1
+            attempts[event.get("identity", "")] += 1
         elif event["event"] in ("failure", "death"):
-            reasons.setdefault(event["identity"], []).append(str(event.get("reason") or "its process died"))
+            reasons.setdefault(event.get("identity", ""), []).append(str(event.get("reason") or "its process died"))
     for stage in graph.stages.values():
         if found := reasons.get(stage.identity):
             last = portable(found[-1].strip().splitlines()[-1])
@@ -241,7 +245,7 @@ def collect_trainings(cells: Iterable[Cell | ProbeCell], store: Store) -> Iterat
 
 def collect_maps(cells: Iterable[ProbeCell], store: Store) -> Iterator[Maps]:
     """The maps of every finished stage of the kind `maps`."""
-    for own in _finished(cells, store, "maps"):
+    for own in _finished(cells, store, "maps", "maps.safetensors"):
         result, tensors = _result(own.stage, store), _tensors(own.stage, store, "maps")
         classes: Sequence[str] = own.stage.inputs["texts"].context["class_names"]
         shown = [classes[label] for label in result["labels"]]
@@ -253,7 +257,7 @@ def collect_maps(cells: Iterable[ProbeCell], store: Store) -> Iterator[Maps]:
 
 def collect_distances(cells: Iterable[ProbeCell], store: Store) -> Iterator[Distances]:
     """The distances of every finished stage of the kind `weights`."""
-    for own in _finished(cells, store, "weights"):
+    for own in _finished(cells, store, "weights", "weights.safetensors"):
         result, tensors = _result(own.stage, store), _tensors(own.stage, store, "weights")
         groups, parameters = tuple(result["groups"]), tuple(result["parameters"])
         yield Distances(own.subject, groups, parameters, tensors["distance"], tensors["cosine"])
@@ -261,7 +265,7 @@ def collect_distances(cells: Iterable[ProbeCell], store: Store) -> Iterator[Dist
 
 def collect_routing(cells: Iterable[ProbeCell], store: Store) -> Iterator[Routing]:
     """The counts of draws of every finished training of trials with experts."""
-    for own in _finished(cells, store, "train"):
+    for own in _finished(cells, store, "train", "counts.safetensors"):
         odds = tuple(own.trials[0].config.routing_odds)
         for pool, counts_LE in sorted(_tensors(own.stage, store, "counts").items()):
             if pool.startswith("routing") and counts_LE.sum(axis=1).all():
@@ -269,7 +273,7 @@ def collect_routing(cells: Iterable[ProbeCell], store: Store) -> Iterator[Routin
 
 
 def _probe(probe: ProbeCell, store: Store, result: dict[str, Any]) -> Probe:
-    similarity = _tensors(probe.stage, store, "similarity")["similarity"]
+    similarity = _tensors(probe.stage, store, SIMILARITY)[SIMILARITY]
     feature, names = probe.stage.spec["feature"], tuple(result["names"])
     return Probe(_subject(probe), probe.protocol, feature, names, similarity, result["videos"])
 
@@ -282,14 +286,17 @@ def _shares(probe: ProbeCell, result: dict[str, Any]) -> Iterator[Shares]:
         )
 
 
-def _finished(cells: Iterable[Cell | ProbeCell], store: Store, kind: str) -> Iterator[_Shared]:
-    """Each finished stage of a kind once, in the order of the suite: a cell's stage, or that among its inputs."""
+def _finished(cells: Iterable[Cell | ProbeCell], store: Store, kind: str, *files: str) -> Iterator[_Shared]:
+    """Each finished stage of a kind once, in the order of the suite: a cell's stage, or that among its inputs.
+
+    A stage counts as unfinished if one of these files of its record is damaged.
+    """
     found: dict[str, _Shared] = {}
     for cell in cells:
         stage = cell.stage if cell.stage.kind == kind else cell.stage.inputs.get(kind)
         if stage is not None:
             found.setdefault(stage.identity, _Shared(stage)).cells.append(cell)
-    yield from (own for own in found.values() if store.done(*own.stage.key))
+    yield from (own for own in found.values() if store.find(*own.stage.key, files))
 
 
 def _subject(cell: ProbeCell) -> Subject:
@@ -308,5 +315,6 @@ def _result(stage: Stage, store: Store) -> dict[str, Any]:
 
 def _tensors(stage: Stage, store: Store, name: str) -> dict[str, np.ndarray]:
     """The arrays of a record's file; none if it has no such file."""
-    file = store.folder(*stage.key) / f"{name}.safetensors"
-    return load_file(file) if file.is_file() else {}
+    file = f"{name}.safetensors"
+    record = store.find(*stage.key, [file])
+    return load_file(store.folder(*stage.key) / file) if record and file in record["sha256"] else {}

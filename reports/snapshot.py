@@ -10,9 +10,11 @@ Predictions stay in the store that the results came from.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,10 @@ import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from bench.care.store import PREDICTIONS, disagreement
 from bench.core.errors import UserError, unknown
 from bench.core.files import write_atomically
-from bench.store.records import Store
+from bench.store.records import REDO, RecordData, Store
 from reports.facts import Cost, Fact, FailedStage, Known, Subject, TrainingCost
 from reports.results import COLUMNS, ReportSettings, Results
 
@@ -36,6 +39,8 @@ REVISIONS = "revisions"
 DIGITS, DIRTY = 7, "-dirty"  # of a revision, in a folder's name
 PLAIN = ("suite", "title", "description", "axes", "protocol_axes", "protocols", "provenance")  # fields of JSON values
 NUMBERS = {"seed", "top1", "top5", "mean_class", "videos", "undecodable"}
+
+log = logging.getLogger("bench.reports")
 
 
 def save(results: Results, folder: Path) -> None:
@@ -74,9 +79,17 @@ def load(folder: Path, store: Path | None = None) -> Results:
     """
     if not is_snapshot(folder):
         raise UserError("there is no snapshot of a report", where=str(folder))
-    rest = json.loads((folder / REST).read_text(encoding="utf-8"))
-    if rest["schema"] != SCHEMA:
-        raise UserError(f"version {rest['schema']} of the format, not {SCHEMA}", where=str(folder / REST), hint=AGAIN)
+    try:
+        rest = json.loads((folder / REST).read_bytes())
+        if rest["schema"] != SCHEMA:
+            what = f"version {rest['schema']} of the format, not {SCHEMA}"
+            raise UserError(what, where=str(folder / REST), hint=AGAIN)
+        return _results(rest, folder, store)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError("holds no snapshot, so it is damaged", where=str(folder), hint=AGAIN) from error
+
+
+def _results(rest: dict[str, Any], folder: Path, store: Path | None) -> Results:
     settings = rest["settings"]
     pairs = tuple((a, b) for a, b in settings["compare"])
     place = str(store or (rest["store"] and (folder / rest["store"]).resolve()) or "")
@@ -153,10 +166,21 @@ def _table(file: Path) -> pd.DataFrame:
 
 
 class Evaluations:
-    """The store's answers of evaluations to their videos, and names of their candidate classes, by identity."""
+    """The store's answers of evaluations to their videos, and names of their candidate classes, by identity.
+
+    Their files are verified when they are first read.
+    """
 
     def __init__(self, store: Store) -> None:
-        self.store = store
+        self.store, self.record = store, cache(self._record)
+
+    def _record(self, identity: str) -> RecordData | None:
+        """The record of an evaluation; None if there is none, or a damaged one, which a warning names."""
+        record = self.store.find("evaluate", identity, [PREDICTIONS])
+        if record and "seal" not in record and (reason := disagreement(record, self._path(identity).parent)):
+            log.warning("%s", UserError(reason, where=str(self._path(identity)), hint=REDO))
+            return None
+        return record
 
     def predictions(self, identity: str) -> pd.DataFrame:
         return pd.read_parquet(self._file(identity))
@@ -186,9 +210,11 @@ class Evaluations:
         names: list[str] = self.store.read(*texts)["context"]["class_names"]
         return names
 
+    def _path(self, identity: str) -> Path:
+        return self.store.folder("evaluate", identity) / PREDICTIONS
+
     def _file(self, identity: str) -> Path:
-        file = self.store.folder("evaluate", identity) / "predictions.parquet"
-        if not file.is_file():
+        if self.record(identity) is None:
             hint = "--store names the store of the results"
-            raise UserError("the predictions of a result are not there", where=str(file), hint=hint)
-        return file
+            raise UserError("the predictions of a result are not there", where=str(self._path(identity)), hint=hint)
+        return self._path(identity)

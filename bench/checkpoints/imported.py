@@ -35,7 +35,7 @@ def refuse_unimported(stages: Iterable[Stage], store: Store) -> None:
 
 
 def _others(store: Store, digest: str) -> list[str]:
-    records = (store.read("train", identity) for identity in sorted(store.known("train")))
+    records = (record for identity in sorted(store.known("train")) if (record := store.find("train", identity)))
     return [_described(record["spec"]) for record in records if record["spec"].get("imported") == digest]
 
 
@@ -50,7 +50,8 @@ def find_trained(store: Store, key: str) -> tuple[str, RecordData]:
 
     Raises UserError where there is none, or more than one.
     """
-    records = {identity: store.read("train", identity) for identity in sorted(store.known("train"))}
+    found = {identity: store.find("train", identity) for identity in sorted(store.known("train"))}
+    records = {identity: record for identity, record in found.items() if record}
     named = {
         identity: record
         for identity, record in records.items()

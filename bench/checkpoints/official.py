@@ -251,7 +251,7 @@ def export_official(store: Store, key: str, target: Path) -> str:
     Raises UserError for trainings whose head is not an official one, and for a file that exists.
     """
     identity, record = find_trained(store, key)
-    folder, spec = store.folder("train", identity), record["spec"]
+    folder, spec = store.folder("train", identity), store.read("train", identity, None)["spec"]
     if target.exists():
         raise UserError("the file exists", where=str(target), hint="name another file")
     if not target.absolute().parent.is_dir():
@@ -288,6 +288,6 @@ def _sources(store: Store, folder: Path, record: dict[str, Any], head_of: Offici
     if imported := _stored(folder / "sources.safetensors"):
         return imported
     used = record["inputs"].get("source_texts") if head_of.has_sources else None
-    if used is None or not store.done(*used):
+    if used is None or not store.find(used[0], used[1], ["classes.safetensors"]):
         return {}
     return {SOURCES: load_file(store.folder(*used) / "classes.safetensors")["classes"]}

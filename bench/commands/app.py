@@ -9,7 +9,7 @@ from collections.abc import Callable
 import typer
 
 from bench.commands import checkpoints, data, launches, profile, store, suites
-from bench.commands.options import warn
+from bench.commands.options import Warnings, warn
 from bench.core.errors import UserError, fault_of_machine
 from bench.core.processes import Stopped, receiving_stops
 
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     if arguments and arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
         arguments = ["run", *arguments]
     try:
-        with receiving_stops(_stop):
+        with receiving_stops(_stop), Warnings():
             app(arguments, prog_name="run_suite.py")
     except Stopped as stop:
         name = signal.Signals(stop.number).name

@@ -14,6 +14,7 @@ import typer
 from bench.care.doctor import Examination, Finding, declared_bad, known_bad, listed
 from bench.care.prepare import Preparation, PreparedFolder, declaration, refuse
 from bench.commands.options import console, progress_bar, say, warn
+from bench.commands.store import examine_store
 from bench.core.errors import UserError, unknown
 from bench.core.files import write_atomically
 from bench.data.datasets import Dataset
@@ -33,7 +34,9 @@ Workers = Annotated[
 
 
 def doctor(
-    dataset: DatasetName,
+    dataset: Annotated[
+        str | None, typer.Argument(metavar="DATASET", help="shipped, or declared by the suite; or use --store")
+    ] = None,
     suite: SuiteFile = None,
     split: Splits = None,
     full: Annotated[bool, typer.Option("--full", help="decode every frame, not only a few")] = False,
@@ -45,8 +48,22 @@ def doctor(
     folder: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="folder of the lists; default doctor/DATASET")
     ] = None,
+    store: Annotated[
+        Path | None, typer.Option("--store", metavar="FOLDER", help="examine this store in place of a dataset")
+    ] = None,
 ) -> None:
-    """Examine a dataset: undecodable files, contradictions in its lists, test videos that are also in training."""
+    """Examine a dataset: undecodable files, contradictions in its lists, test videos that are also in training.
+
+    Or a store: damaged records, checkpoints and launches, accuracies that contradict predictions, stray files.
+    """
+    if (dataset is None) == (store is None):
+        raise UserError("give a DATASET, or the --store FOLDER to examine", where="doctor")
+    if store is not None:
+        if suite or split or full or seconds or folder:
+            raise UserError("only --store FOLDER is used when a store is examined", where="doctor")
+        examine_store(store)
+        return
+    assert dataset is not None
     data = _dataset(dataset, suite)
     files = listed(data, _splits(data, split))
     examination = Examination(data, files, decoder, full)

@@ -26,7 +26,7 @@ from bench.core.processes import Stopped, process_lives
 from bench.launch import scheduler
 from bench.launch.claims import release
 from bench.launch.failures import job_outputs, tail
-from bench.launch.launches import Launch, StageKey, active_jobs, find_launch, jobs_of, launch_folders, open_launch
+from bench.launch.launches import Launch, StageKey, active_jobs, find_launch, jobs_of, launches
 from bench.launch.slurm import resubmit
 from bench.launch.states import LaunchStatus, command_line, launch_status, observe
 from bench.store.records import Event, Store
@@ -141,16 +141,15 @@ def _watch(launch: Launch, interval: float, stages: bool, full: bool) -> LaunchS
 
 def _launches(store: Store) -> Iterator[str]:
     """A line for each launch, the newest first."""
-    launches = [open_launch(folder) for folder in reversed(launch_folders(store))]
-    going = [launch for launch in launches if not launch.ended()]
-    seen = observe(store, going)
-    width = max((len(launch.name) for launch in launches), default=0)
+    found = list(launches(store))
+    seen = observe(store, [launch for launch in found if not launch.ended()])
+    width = max((len(launch.name) for launch in found), default=0)
     if seen.silence:
         yield f"{seen.silence}: launches that have not ended count as going on"
-    for launch in launches:
+    for launch in found:
         state = state_name(LaunchStatus(launch, seen))
         yield f"{launch.name:<{width}}  {launch.about['on']:<5}  {len(launch.stages):>5} stages  {state}"
-    if not launches:
+    if not found:
         yield f"the store {store.root} has no launches"
 
 
@@ -186,15 +185,15 @@ def _sentence(event: Event, titles: dict[StageKey, str]) -> str:
             by = f", by launch {event['launch']}" if event.get("launch") else ""
             return f"started on {event.get('host', '?')}, process {event.get('pid', '?')}{job}{by}"
         case "end":
-            return f"done in {clock(event['seconds'])}"
+            return f"done in {clock(event.get('seconds', 0))}"
         case "failure":
             return f"failed{', another attempt would fail too' if event.get('final') else ''}: {reason}"
         case "interrupted":
-            return f"interrupted at {event['done']}: {reason}"
+            return f"interrupted at {event.get('done', 0)}: {reason}"
         case "death":
             return f"its process died{': ' if reason else ''}{reason}"
         case "blocked":
-            missing = [titles.get((kind, identity), f"{kind} {identity}") for kind, identity in event["lacking"]]
+            missing = [titles.get((kind, name), f"{kind} {name}") for kind, name in event.get("lacking", ())]
             return f"not started, no record of {named(missing)}"
         case "note":
             return f"note: {_indented(str(event.get('text', '')))}"

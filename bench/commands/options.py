@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -47,6 +48,27 @@ def say(text: str, style: str | None = None, console: Console = out) -> None:
 def warn(text: str, style: str = "yellow") -> None:
     """Print a warning or an error as it is."""
     say(text, style, console)
+
+
+class Warnings(logging.Handler):
+    """Prints the warnings of all rooms while it is open, each once: what is passed over, and what to do about it."""
+
+    def __init__(self, style: str | None = "yellow") -> None:
+        super().__init__(logging.WARNING)
+        self.style, self.shown = style, set[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text not in self.shown and self.style:
+            warn(f"warning: {text}", self.style)
+        self.shown.add(text)
+
+    def __enter__(self) -> Warnings:
+        logging.getLogger("bench").addHandler(self)
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        logging.getLogger("bench").removeHandler(self)
 
 
 @contextmanager

@@ -14,11 +14,13 @@ from rich.filesize import decimal
 from rich.table import Column, Table
 from rich.text import Text
 
-from bench.commands.options import DEFAULT_STORE, CachePath, StorePath, console, out, say, warn
+from bench.commands.display import counted
+from bench.commands.options import DEFAULT_STORE, CachePath, StorePath, Warnings, console, out, progress_bar, say, warn
 from bench.core.errors import UserError
 from bench.core.files import cache_dir
+from bench.launch.launches import launches
 from bench.store.garbage import Garbage, find, remove
-from bench.store.records import Store
+from bench.store.records import KINDS, Store
 from bench.store.why import differences, find_record
 
 RecordName = Annotated[str, typer.Argument(help="start of a record's identity, of any kind, or a record's folder")]
@@ -87,6 +89,25 @@ def gc(
         say("nothing to remove")
     for error in (error for _, error in ended if error):
         warn(f"not removed: {error}")
+
+
+def examine_store(folder: Path) -> None:
+    """Warn of everything that is wrong in a store. Exit code 1 if there is anything."""
+    from bench.care.store import examine
+
+    if not folder.is_dir():
+        raise UserError("no such folder", where=str(folder))
+    store = Store(folder)
+    with Warnings(style=None) as found, progress_bar(f"examining {folder}") as show:
+        lone = examine(store, show)
+        for launch in launches(store):
+            launch.ended(), launch.arrays()
+    size = counted(sum(len(store.known(kind)) for kind in KINDS), "record")
+    say(f"{folder}: {size}, {counted(len(found.shown), 'problem') if found.shown else 'no problems found'}")
+    if lone:
+        say(f"{counted(lone, 'record')} with inputs that have no record; a run makes them again where it needs them")
+    if found.shown:
+        raise typer.Exit(1)
 
 
 def _table(gone: Iterable[Garbage], title: str) -> Table:

@@ -34,7 +34,7 @@ from bench.core.errors import UserError, refuse_all
 from bench.core.processes import Stopped
 from bench.data.datasets import Dataset, datasets
 from bench.graph.build import Graph
-from bench.graph.plan import Plan, cache_frames, default_jobs, estimate, make_plan, measured_rates
+from bench.graph.plan import Plan, cache_frames, default_jobs, estimate, make_plan, measured_rates, mend_inputs
 from bench.graph.stage import Stage
 from bench.launch.launches import Launch, PlannedStage, create
 from bench.launch.local import LocalRun, run_local
@@ -115,8 +115,11 @@ def run(
     declared, graph = open_suite(suite, overrides, cache, plugin, wrong)
     records, origin = Store(store.resolve() if on == "slurm" else store), provenance()
     made = make_plan(graph, records)
+    with console.status("verifying the records that will be read"):
+        while on == "local" and mend_inputs(made.todo, records):  # on a cluster, each job verifies what it reads
+            made = make_plan(graph, records)
     _show_plan(made, declared, graph)
-    todo = [stage for stage in graph.stages.values() if not records.done(*stage.key)]
+    todo = made.todo
     refuse_all([*_missing_data(made, graph), *unknown_weights(todo)])
     refuse_unimported(graph.stages.values(), records)
     failed = 0
@@ -168,10 +171,11 @@ def plan(
 ) -> None:
     """Show the plan of a suite: its stages, those cached, missing data, and about how long the rest takes."""
     declared, graph = open_suite(suite, overrides, cache, plugin)
-    records = Store(store)
-    _show_plan(make_plan(graph, records), declared, graph)
+    made = make_plan(graph, Store(store))
+    _show_plan(made, declared, graph)
+    todo = {stage.identity for stage in made.todo}
     for stage in graph.stages.values() if stages else ():
-        state = "cached" if records.done(*stage.key) else "data missing" if stage.missing else "to run"
+        state = "cached" if stage.identity not in todo else "data missing" if stage.missing else "to run"
         say(f"{state:<12} {stage.kind:<8} {stage.identity}  {stage.title}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import stat
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BufferedReader
 from os.path import expanduser, expandvars
 from pathlib import Path
@@ -126,17 +128,37 @@ def appended_json(path: Path) -> Iterator[dict[str, Any]]:
             yield value
 
 
-def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file so that readers find the old or the new content, also after a crash, and never a part of it."""
+def sync(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk, where the file system can tell."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Give a name to write to. When the block ends, the file takes its place: readers find the old or the new content,
+    also after a crash, and never a part of it."""
     # The name is random because processes on two machines that share the folder can have the same process id.
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
+        yield temporary
+        if durable:
+            sync(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    if durable:
+        sync(path.parent)
+
+
+def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file so that readers find the old or the new content, also after a crash, and never a part of it."""
+    with replacing(path, durable=durable) as temporary:
+        temporary.write_bytes(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -29,14 +28,16 @@ class Plan:
     frames: int  # bytes of decoded frames that are read more than once
     seconds: float
     measured: bool  # whether earlier records gave the rates of every kind to run
+    todo: list[Stage]  # the stages without a record
 
 
 def make_plan(graph: Graph, store: Store) -> Plan:
-    """Compare the graph with the store. Reads directory listings and a sample of records, no data."""
+    """Compare the graph with the store. Reads directory listings and records, no data."""
     known = {kind: store.known(kind) for kind in KINDS}
     states: dict[str, list[Stage]] = {"cached": [], "to_run": [], "missing": []}
     for stage in graph.stages.values():
-        state = "cached" if stage.identity in known[stage.kind] else "missing" if stage.missing else "to_run"
+        cached = stage.identity in known[stage.kind] and store.done(*stage.key)
+        state = "cached" if cached else "missing" if stage.missing else "to_run"
         states[state].append(stage)
     rates = measured_rates(store)
     counts = {state: Counter(stage.kind for stage in stages) for state, stages in states.items()}
@@ -48,7 +49,14 @@ def make_plan(graph: Graph, store: Store) -> Plan:
         sum(_repeated(states["to_run"]).values()),
         sum(estimate(states["to_run"], rates)),
         set(counts["to_run"]) <= set(rates),
+        [*states["to_run"], *states["missing"]],
     )
+
+
+def mend_inputs(todo: Iterable[Stage], store: Store) -> bool:
+    """Verify the records that stages will read, and move damaged ones aside. Returns True if there were any."""
+    inputs = {other.key for stage in todo for other in stage.inputs.values() if store.done(*other.key)}
+    return sum(store.mend(*key) for key in inputs) > 0
 
 
 def cache_frames(stages: Iterable[Stage], limit: int) -> int:
@@ -81,7 +89,7 @@ def measured_rates(store: Store) -> dict[str, float]:
     rates = {}
     for kind in KINDS:
         sample = sorted(store.known(kind))[:SAMPLED_RECORDS]
-        costs = [json.loads((store.folder(kind, identity) / "record.json").read_text())["cost"] for identity in sample]
+        costs = [record["cost"] for identity in sample if (record := store.find(kind, identity))]
         if flops := sum(cost["flops"] for cost in costs):
             rates[kind] = sum(cost["seconds"] for cost in costs if cost["flops"]) / flops
     return rates

@@ -37,11 +37,14 @@ _READING = (
     "bench.data.selection",
     "bench.video.pool",  # watches decoding processes
 )
+_RESUMING = ("bench.stages.checkpoint",)
 _TEXTS = ("bench.models.class_features", "bench.models.prompts")  # texts and class features enter by content
 CARRIERS: Mapping[str, frozenset[str]] = {
     "texts": frozenset({*_COMMON, *_TEXTS}),
-    "encode": frozenset({*_COMMON, *_READING, *_TEXTS}),
-    "train": frozenset({*_COMMON, *_READING, *_TEXTS, "bench.stages.training.logs", "bench.stages.training.processes"}),
+    "encode": frozenset({*_COMMON, *_READING, *_TEXTS, *_RESUMING}),
+    "train": frozenset(
+        {*_COMMON, *_READING, *_TEXTS, *_RESUMING, "bench.stages.training.logs", "bench.stages.training.processes"}
+    ),
     "evaluate": frozenset({*_COMMON, *_TEXTS}),
     "probe": frozenset({*_COMMON, *_TEXTS}),
     "maps": frozenset({*_COMMON, *_READING, *_TEXTS}),

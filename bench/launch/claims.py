@@ -105,7 +105,7 @@ def _create(path: Path, content: dict[str, Any]) -> bool:
 
 
 def _holder(path: Path) -> str | None:
-    """The launch that made a claim; None if the claim is gone, "" if it was killed while it wrote the claim."""
+    """The launch that made a claim; None if the claim is gone, "" if it is damaged, so that any launch outbids it."""
     for _ in range(20):
         try:
             return str(json.loads(path.read_text())["launch"])
@@ -113,6 +113,8 @@ def _holder(path: Path) -> str | None:
             return None
         except ValueError:  # half written, where there are no links
             time.sleep(0.05)
+        except (OSError, TypeError, KeyError):
+            break
     return ""
 
 

@@ -14,9 +14,10 @@ versions array tasks are called `elements`, and the finalizer and its resources 
 from __future__ import annotations
 
 import json
+import logging
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from getpass import getuser
 from pathlib import Path
@@ -30,12 +31,16 @@ from bench.core.processes import this_process
 from bench.graph.stage import Stage
 from bench.launch.scheduler import QueuedJob
 from bench.launch.work import Order
-from bench.store.records import Store
+from bench.store.records import YEARS, Store
 
 LaunchData = dict[str, Any]  # launch.json without its stages
 StageKey = tuple[str, str]  # kind and identity
 
 OLD_KEYS = {"elements": "array_tasks", "closing": "finalizer"}
+ABOUT = ("suite", "on", "host", "pid", "user", "created")  # what every launch says of itself
+FORGET = "delete the launch's folder: `status` then forgets it, and records stay"
+
+log = logging.getLogger(__name__)  # names what is passed over; the commands show each line once
 
 
 @dataclass(frozen=True)
@@ -112,15 +117,18 @@ class Launch:
     def orders(self, numbers: Iterable[int]) -> dict[int, Order]:
         """The orders of these stages, by number."""
         wanted = set(numbers)
-        with open(self.folder / "orders.jsonl", encoding="utf-8") as file:
-            found = {number: json.loads(line) for number, line in enumerate(file) if number in wanted}
-        return TypeAdapter(dict[int, Order]).validate_python(found)
+        path = self.folder / "orders.jsonl"
+        try:
+            with open(path, "rb") as file:
+                found = {number: json.loads(line) for number, line in enumerate(file) if number in wanted}
+            return TypeAdapter(dict[int, Order]).validate_python(found)
+        except (OSError, ValueError) as error:
+            raise UserError("does not hold the orders of the launch", where=str(path), hint=FORGET) from error
 
     def missing(self) -> list[int]:
         """Numbers of the stages without a record."""
         store = self.store
-        done = {kind: store.known(kind) for kind in {stage.kind for stage in self.stages}}
-        return [number for number, stage in enumerate(self.stages) if stage.identity not in done[stage.kind]]
+        return [number for number, stage in enumerate(self.stages) if not store.done(*stage.key)]
 
     def arrays(self) -> list[JobArray]:
         """All submitted job arrays in order."""
@@ -134,7 +142,16 @@ class Launch:
     def ended(self) -> dict[str, Any] | None:
         """Time, state (complete, incomplete or cancelled), failed and blocked stages; None while the launch goes on."""
         file = self.folder / "ended.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        try:
+            end: dict[str, Any] = json.loads(file.read_bytes())
+            if 0 <= end["time"] < YEARS and isinstance(end["state"], str):
+                return end
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError):
+            pass
+        log.warning("%s: does not say how the launch ended\n  hint: delete it", file)
+        return None
 
     def end(self, state: str, failed: Iterable[str] = (), blocked: Iterable[str] = ()) -> None:
         """Write how the launch ended."""
@@ -160,20 +177,30 @@ def create(store: Store, about: LaunchData, stages: list[PlannedStage], orders: 
 
 
 def open_launch(folder: Path) -> Launch:
-    """Read the launch in a folder. Raises UserError if there is none."""
+    """Read the launch in a folder. Raises UserError if there is none, or its files are damaged."""
     file = folder / "launch.json"
-    if not file.is_file():
-        raise UserError("no such file, so no launch", where=str(file))
-    about = _renamed(json.loads(file.read_text(encoding="utf-8")))
-    stages = TypeAdapter(tuple[PlannedStage, ...]).validate_python(about.pop("stages"))
+    try:
+        about = _renamed(json.loads(file.read_bytes()))
+        stages = TypeAdapter(tuple[PlannedStage, ...]).validate_python(about.pop("stages"))
+        if lacking := [name for name in ABOUT if name not in about]:
+            raise ValueError(f"it lacks {', '.join(lacking)}")
+    except FileNotFoundError as error:
+        raise UserError("no such file, so no launch", where=str(file)) from error
+    except (OSError, ValueError, AttributeError, KeyError) as error:
+        raise UserError("describes no launch, so it is damaged", where=str(file), hint=FORGET) from error
     return Launch(folder, about, stages)
 
 
 def submitted(folder: Path) -> list[JobArray]:
-    """All job arrays that the launch in a folder has submitted, in order."""
-    file = folder / "jobs.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return [JobArray(**_renamed(json.loads(line))) for line in lines]
+    """All job arrays that the launch in a folder has submitted, in order; a warning names damaged lines."""
+    file, found, line_of = folder / "jobs.jsonl", list[JobArray](), TypeAdapter(JobArray)
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(line_of.validate_python(_renamed(json.loads(line))))
+        except (ValueError, AttributeError):
+            log.warning("%s:%d: describes no jobs\n  hint: look into `squeue`, then delete the line", file, number)
+    return found
 
 
 def _renamed(found: dict[str, Any]) -> dict[str, Any]:
@@ -186,20 +213,32 @@ def launch_folders(store: Store) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if (entry / "launch.json").is_file()) if folder.is_dir() else []
 
 
+def launches(store: Store) -> Iterator[Launch]:
+    """All launches, the newest first; damaged ones are named in a warning."""
+    for folder in reversed(launch_folders(store)):
+        try:
+            yield open_launch(folder)
+        except UserError as error:
+            log.warning("%s", error)
+
+
 def find_launch(store: Store, name: str | None = None) -> Launch:
     """The newest launch of all, or of a suite, or the launch whose id starts with `name`. Raises UserError."""
     folders = launch_folders(store)
     if not folders:
         raise UserError("the store has no launches", where=str(store.root), hint="is it the right --store?")
-    if name is None:
-        return open_launch(folders[-1])
-    name = Path(name).stem if name.endswith((".yaml", ".yml")) else name
-    for folder in reversed(folders):
-        if folder.name.startswith(name) or _suite(folder) == name:
-            return open_launch(folder)
+    name = Path(name).stem if name and name.endswith((".yaml", ".yml")) else name or ""
+    wanted = [folder for folder in folders if folder.name.startswith(name) or _suite(folder) == name]
+    while wanted:
+        try:
+            return open_launch(wanted.pop())
+        except UserError as error:
+            if not wanted:
+                raise
+            log.warning("%s", error)
     raise unknown("launch or suite", name, {*map(_suite, folders), folders[-1].name}, where=str(store.root))
 
 
 def _suite(folder: Path) -> str:
-    """The suite's name within `<date>-<time>-<suite>-<hex>`."""
-    return folder.name.split("-", 2)[2].rpartition("-")[0]
+    """The suite's name within `<date>-<time>-<suite>-<hex>`; empty for a folder of another name."""
+    return "".join(folder.name.split("-", 2)[2:]).rpartition("-")[0]

@@ -30,7 +30,7 @@ from bench.launch.claims import Claims, claiming
 from bench.launch.work import Order, execute
 from bench.stages.work import Compute
 from bench.store.provenance import Provenance
-from bench.store.records import KINDS, Store
+from bench.store.records import Store
 
 ATTEMPTS = 3  # at a stage whose process dies; a stage that raises an error is not tried again
 SAVING = ("encode", "train")  # kinds of stages that save what they have when they are asked to stop
@@ -46,7 +46,8 @@ class LocalRun:
     """The stages of a run: to do, ready to start (their inputs have records), running, done and failed."""
 
     def __init__(self, stages: list[Stage], store: Store, claims: Claims | None = None) -> None:
-        done = {identity for kind in KINDS for identity in store.known(kind)}
+        keys = {each.key for stage in stages for each in (stage, *stage.inputs.values())}
+        done = {identity for kind, identity in keys if store.done(kind, identity)}
         self.store, self.claims = store, claims or Claims(store, "")
         self.started = time.monotonic()
         self.todo = {stage.identity: stage for stage in stages if stage.identity not in done}

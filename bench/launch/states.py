@@ -225,7 +225,7 @@ class LaunchStatus:
         job, array = self._jobs.get(stage.key, ("", None))
         if stage.identity in self.seen.done[stage.kind]:
             end = self._attempts[stage.identity].end
-            return self._status(stage, "done", seconds=end["seconds"] if end else None)
+            return self._status(stage, "done", seconds=end.get("seconds") if end else None)
         if self.on_slurm and array is None and (elsewhere := self._elsewhere(stage)):
             return elsewhere
         if not self.on_slurm or self.seen.queue is None:
@@ -255,8 +255,10 @@ class LaunchStatus:
         by = holder(self.launch.store, stage.key) or self.launch.name
         if by not in self._others:
             folder = self.launch.folder.parent / by
-            known = (folder / "launch.json").is_file()
-            self._others[by] = LaunchStatus(open_launch(folder), self.seen, self._others) if known else None
+            try:
+                self._others[by] = LaunchStatus(open_launch(folder), self.seen, self._others)
+            except UserError:  # it is gone, or damaged
+                self._others[by] = None
         other = self._others[by]
         if other is None or other is self or stage.key not in other._planned:
             return None
@@ -289,7 +291,7 @@ class LaunchStatus:
         elif not attempts.last or attempts.last["event"] != "blocked":
             return self._status(stage, "lost", job, will_retry=will_retry)
         else:  # inputs that had no record when its job looked, and that have none now
-            lacking = ((kind, identity) for kind, identity in attempts.last["lacking"])
+            lacking = ((kind, identity) for kind, identity in attempts.last.get("lacking", ()))
             blockers = tuple(key for key in lacking if key[1] not in self.seen.done[key[0]])
         return self._status(stage, "blocked", job, will_retry=will_retry, blockers=blockers)
 

@@ -65,6 +65,7 @@ def execute(
     where |= {name: origin.get(name) for name in ("job", "launch")}
     store.log("start", *order.key, title=order.title, **where)
     try:
+        store.mend(*order.key)  # a damaged record would be in the way of the new one
         _carry_out(order, store, compute, origin, stopping, started)
     except Interrupted as early:
         store.log("interrupted", *order.key, title=order.title, reason=str(early), done=early.done)
@@ -108,11 +109,18 @@ def _run(
         raise StageError("the code has changed since the launch, so the stage has another identity; launch it again")
     torch.set_num_threads(compute.threads)
     compute = replace(compute, device=_device(compute))
-    inputs = {name: store.folder(kind, identity) for name, (kind, identity) in order.inputs.items()}
+    inputs = {name: _verified(store, *key) for name, key in order.inputs.items()}
     checkpoint, note = store.checkpoint(*order.key), partial(_note, order, store)
     work = Work(order.spec, order.context, inputs, out, checkpoint, compute, progress, note, stopping)
     result: dict[str, Any] = import_module(f"bench.stages.{order.kind}").run(work)
     return result
+
+
+def _verified(store: Store, kind: str, identity: str) -> Path:
+    """The folder of an input, all of whose files are as they were written. Raises StageError if there is no such."""
+    if store.mend(kind, identity):
+        raise StageError(f"its input {kind} {identity} has no sound record; the next run makes it again")
+    return store.folder(kind, identity)
 
 
 def _carry_out(

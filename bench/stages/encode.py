@@ -5,22 +5,19 @@ Legend: N videos, V views (copies of a training video, clips x crops of a test v
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.core.errors import Interrupted, StageError
 from bench.data.videos import Videos, opened
 from bench.models.clip import load_clip
 from bench.models.state_dicts import require_finite
+from bench.stages import checkpoint
 from bench.stages.trained import trained_model
 from bench.video.loader import ViewBatch, copies_loader, test_loader
 from bench.video.transforms import normalise, statistics
@@ -44,16 +41,15 @@ def run(work: Work) -> dict[str, Any]:
     """
     videos = opened(work.context)
     names = [entry.name for entry in videos.entries]
-    work.checkpoint.mkdir(parents=True, exist_ok=True)
     encoder = _encoder(work)
-    shards, done = list[Path](), 0
+    shards, done = list[Shard](), 0
     while done < len(videos):
         shards.append(_shard(work, videos, encoder, done))
-        done += _length(shards[-1])
-    failures = {names[index]: reason for shard in shards for index, reason in _failures(shard).items()}
+        done += len(shards[-1].features_NVTD)
+    failures = {names[index]: reason for shard in shards for index, reason in shard.failures.items()}
     if isinstance(_views(work), TestViews):
         _refuse_undeclared(videos, failures)
-    features_NVTD = torch.cat([load_file(shard)["features"] for shard in shards])
+    features_NVTD = torch.cat([shard.features_NVTD for shard in shards])
     save_file({"features": features_NVTD}, work.out / "features.safetensors")
     table = pd.DataFrame({"video": names, "label": [entry.label for entry in videos.entries]})
     table["failure"] = table["video"].map(failures).astype("string")
@@ -66,15 +62,25 @@ def _views(work: Work) -> TestViews | TrainViews:
     return TrainViews(**views) if "copies" in views else TestViews(**views)
 
 
-def _shard(work: Work, videos: Videos, encoder: Encoder, start: int) -> Path:
-    """The file with the features of videos from `start` on, made unless an earlier attempt left it.
+class Shard(NamedTuple):
+    """Features of some videos in a row, and the reasons for those that cannot be decoded, by index in the list."""
+
+    features_NVTD: Tensor
+    failures: dict[int, str]
+
+
+def _shard(work: Work, videos: Videos, encoder: Encoder, start: int) -> Shard:
+    """Videos from `start` on, from the file that an earlier attempt left, or encoded now and saved in it.
 
     They are SHARD videos, or fewer at the end and where an attempt was asked to stop: after a whole batch, so that all
     batches stay as they are.
     """
-    path = work.checkpoint / f"shard-{start:08d}.safetensors"
-    if path.is_file():
-        return path
+    path = work.checkpoint / f"shard-{start:08d}.pt"
+    try:
+        if found := checkpoint.load(path, lambda saved: Shard(*saved)):
+            return found
+    except checkpoint.DamagedCheckpoint as error:
+        checkpoint.set_aside(work, path, str(error))
     features: list[Tensor] = []
     failures: dict[int, str] = {}
     for indices, pixels_NVT3HW, failed in _batches(work, videos, range(start, min(start + SHARD, len(videos)))):
@@ -89,12 +95,11 @@ def _shard(work: Work, videos: Videos, encoder: Encoder, start: int) -> Path:
         work.progress(done, len(videos), "videos")
         if stopping := work.stopping():
             break
-    partial = path.with_suffix(".tmp")
-    save_file({"features": torch.cat(features)}, partial, metadata={"failures": json.dumps(failures)})
-    os.replace(partial, path)
+    shard = Shard(torch.cat(features), failures)
+    checkpoint.save(path, tuple(shard))
     if stopping:
         raise Interrupted(f"saved {done} of {len(videos)} videos", done)
-    return path
+    return shard
 
 
 def _batches(work: Work, videos: Videos, indices: Sequence[int]) -> Iterable[ViewBatch]:
@@ -128,17 +133,6 @@ def _encoder(work: Work) -> Encoder:
     model.interpolate_tower(clip, work.spec["alpha"])
     model.to(device)
     return lambda views_MT3HW: model.encode(normalise(views_MT3HW.to(device), mean, std))
-
-
-def _length(shard: Path) -> int:
-    with safe_open(shard, framework="pt") as file:
-        return int(file.get_slice("features").get_shape()[0])
-
-
-def _failures(shard: Path) -> dict[int, str]:
-    with safe_open(shard, framework="pt") as file:
-        found: dict[str, str] = json.loads(file.metadata()["failures"])
-    return {int(index): reason for index, reason in found.items()}
 
 
 def _refuse_undeclared(videos: Videos, failures: dict[str, str]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from bench.core.seeds import seed_for
 from bench.models.clip import load_clip
 from bench.models.precision import autocast, scaler
 from bench.models.state_dicts import require_finite
+from bench.stages import checkpoint
 from bench.stages.trained import class_prompts, trained_state
 from bench.stages.training.batches import Batch, Clips, Division, Features, TrainingData
 from bench.stages.training.logs import Events, write_history
@@ -78,8 +78,10 @@ def train(work: Work, info: RankInfo) -> dict[str, Any]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = info.device(work.compute.device)
     with process_group(info, device) as ranks:
-        trainer = Trainer(replace(work, compute=replace(work.compute, device=device)), ranks)
-        trainer.resume()
+        own = replace(work, compute=replace(work.compute, device=device))
+        trainer = Trainer(own, ranks)
+        if not trainer.resume():
+            trainer = Trainer(own, ranks)
         trainer.fit()
         if ranks.rank == 0:
             trainer.write(work.out)
@@ -258,20 +260,24 @@ class Trainer:
             return
         self.position.best = epoch
         if self.training.keep == "best" and self.ranks.rank == 0:
-            self.work.checkpoint.mkdir(parents=True, exist_ok=True)
-            partial = self._best.with_suffix(".tmp")
-            save_file(self.model.trained_state(), partial)
-            os.replace(partial, self._best)
+            checkpoint.save(self._best, self.model.trained_state())
 
     @property
     def _best(self) -> Path:
-        return self.work.checkpoint / f"best-{self.position.best}.safetensors"
+        return self.work.checkpoint / f"best-{self.position.best}.pt"
+
+    def _best_state(self) -> Named:
+        """The weights of the best epoch. Raises DamagedCheckpoint if they are not there."""
+        state: Named | None = checkpoint.load(self._best, dict)
+        if state is None:
+            raise checkpoint.DamagedCheckpoint(f"{self._best} is missing")
+        return state
 
     # --- the record -----------------------------------------------------------------------------------------------
 
     def write(self, out: Path) -> None:
         """Write the files of the record."""
-        kept = load_file(self._best) if self.training.keep == "best" else self.model.trained_state()
+        kept = self._best_state() if self.training.keep == "best" else self.model.trained_state()
         require_finite(kept.items(), "trained weights", "the last steps overflow: try a lower recipe.lr, or fp32")
         save_file(kept, out / "weights.safetensors")
         if self.model.counts:
@@ -310,34 +316,44 @@ class Trainer:
         """Save everything that the next step depends on, in one rename. All ranks hold the same, so one writes it."""
         if self.ranks.rank > 0:
             return
-        self.work.checkpoint.mkdir(parents=True, exist_ok=True)
-        partial = self._file.with_suffix(".tmp")
-        torch.save(
-            {
-                "model": self.model.trained_state(),
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "counts": self.model.counts,
-                "position": vars(self.position),
-            },
-            partial,
-        )
-        os.replace(partial, self._file)
-        for other in set(self.work.checkpoint.glob("best-*")) - {self._best}:
+        state = {
+            "model": self.model.trained_state(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "counts": self.model.counts,
+            "position": vars(self.position),
+        }
+        checkpoint.save(self._file, state)
+        for other in set(self.work.checkpoint.glob("best-*.pt")) - {self._best}:
             other.unlink()
 
-    def resume(self) -> None:
-        """Continue from the checkpoint of an earlier attempt, if there is one."""
-        if self._file.is_file():
-            saved = torch.load(self._file, map_location="cpu", weights_only=True)
-            self.model.load_trained(saved["model"])
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.scaler.load_state_dict(saved["scaler"])
-            self.model.counts.update(saved["counts"])
-            self.position = Position(**saved["position"])
+    def resume(self) -> bool:
+        """Continue from the checkpoint of an earlier attempt, if there is one.
+
+        Returns False if it was damaged: it was set aside, and this trainer, which may have taken parts of it over, is
+        not to be used.
+        """
+        damage = ""
+        try:
+            checkpoint.load(self._file, self._restore)
+        except checkpoint.DamagedCheckpoint as error:
+            damage = str(error)
+        found = [each for each in self.ranks.gather(damage) if each]
+        if found and self.ranks.rank == 0:
+            checkpoint.set_aside(self.work, self._file, found[0])
         steps = self.ranks.gather(self.position.step)
-        if len(set(steps)) > 1:
+        if not found and len(set(steps)) > 1:
             raise StageError(f"the processes would resume at steps {steps}; do all of them see the same store?")
+        return not found
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        self.model.load_trained(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        self.model.counts.update(saved["counts"])
+        self.position = Position(**saved["position"])
+        if self.training.keep == "best" and self.position.best is not None:
+            self._best_state()
 
 
 def _source_videos(folder: Path) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ class Attempts:
             self.start = self.running = event
         elif name in OUTCOMES:
             self.running = None
-            if name == "interrupted" and event["done"] > self.furthest:
+            if name == "interrupted" and event.get("done", 0) > self.furthest:
                 self.furthest = event["done"]
             elif name == "end":
                 self.end = event
@@ -59,5 +59,5 @@ def attempts_from(events: Iterable[Event]) -> defaultdict[str, Attempts]:
     """Attempts by stage identity, from events in order of time."""
     found = defaultdict[str, Attempts](Attempts)
     for event in events:
-        found[event["identity"]].add(event)
+        found[event.get("identity", "")].add(event)
     return found

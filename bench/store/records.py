@@ -4,41 +4,58 @@
     checkpoints/<kind>/<identity>/          state from which an interrupted stage resumes; removed with its record
     running/<kind>-<identity>.json          progress of a running stage, for displays only
     writing/<identity>-<hex>/               a record that is being written
+    damaged/<kind>-<identity>-<hex>/        what stood in the place of a record and was none; a run moves it here
     attempts/<host>-<pid>[-<slurm job>].jsonl   log of every start, end and failure; never decides which stage is done
     claims/<kind>-<identity>.<n>.json       the launch that carries out a stage; the highest n counts
     launches/<id>/                          the stages of a launch, its jobs and its end
 
-A record that exists is complete: it is written elsewhere, checked and renamed. A failure is never a record. Each
+A record that exists is complete: it is written elsewhere, checked and renamed. A failure is never a record. Its first
+key, `seal`, is the hash of all bytes after it, and `sha256` has those of its files: what was changed is no record. Each
 process appends to its own log, because appends of several machines to one file on NFS overwrite each other.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
+import logging
 import os
 import shutil
 import socket
 import stat
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
-from bench.core.files import file_sha256, write_atomically
+from bench.core.files import file_sha256, sync, write_atomically
 
 SCHEMA = 1
 KINDS = ("texts", "encode", "train", "evaluate", "probe", "maps", "weights", "profile")  # of stages, inputs first
 LISTINGS = 5  # attempts to read all logs; a log that vanishes in each of them is skipped
 REDO = "delete the record's folder; the next run makes it again"
+SEAL = b'{\n "seal": "'  # how a sealed record begins; older ones have none
+FIELDS = dict.fromkeys(("kind", "identity", "title"), str) | dict.fromkeys(  # of records without a seal
+    ("spec", "context", "inputs", "result", "cost", "provenance", "bytes", "sha256"), dict
+)
+NUMBER = int | float
+YEARS = 1e11  # seconds since 1970 that no clock shows
 
 RecordData = dict[str, Any]  # record.json
 Event = dict[str, Any]  # a line of a log: at least time, event, kind, identity
 ProgressData = dict[str, Any]  # running/*.json: title, done, total, unit, started, pid, host
+
+log = logging.getLogger(__name__)  # names what is passed over; the commands show each line once
+
+
+class DamagedRecord(UserError):
+    """What stands in the place of a record cannot be used. A run sets it aside and carries the stage out again."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +73,68 @@ class Store:
         return self.root / "checkpoints" / kind / identity
 
     def done(self, kind: str, identity: str) -> bool:
-        return (self.folder(kind, identity) / "record.json").is_file()
+        return self.find(kind, identity) is not None
 
     def known(self, kind: str) -> set[str]:
-        """Identities of all records of a kind, from one directory listing."""
+        """Identities of all records of a kind, damaged ones too, from one directory listing."""
         folder = self.root / "records" / kind
         return {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
 
-    def read(self, kind: str, identity: str) -> RecordData:
-        """Read a record. Raises FileNotFoundError if there is none, UserError if one of its files was changed."""
+    def find(self, kind: str, identity: str, files: Iterable[str] | None = ()) -> RecordData | None:
+        """Read a record as `read` does; None if there is none, or a damaged one, which a warning names."""
+        try:
+            return self.read(kind, identity, files)
+        except FileNotFoundError:
+            return None
+        except UserError as error:
+            log.warning("%s", error)
+            return None
+
+    def read(self, kind: str, identity: str, files: Iterable[str] | None = ()) -> RecordData:
+        """Read a record; check the sizes of its files, and the hashes of some, or with None of all.
+
+        A process hashes a file that stays as it is once. Raises FileNotFoundError if there is no record, DamagedRecord
+        if something was changed, UserError if it cannot be read.
+        """
         folder = f"{self.root}/records/{kind}/{identity}"  # a string: a report reads thousands, and Path is slow
-        with open(f"{folder}/record.json", "rb") as file:
-            record: RecordData = json.loads(file.read())
-        if (record["kind"], record["identity"]) != (kind, identity):
-            raise UserError(f"holds the record of {record['kind']} {record['identity']}", where=folder, hint=REDO)
-        for name, recorded in record["bytes"].items():
-            if (size := _size(f"{folder}/{name}")) != recorded:
-                raise UserError(f"has {size} bytes; the record says {recorded}", where=f"{folder}/{name}", hint=REDO)
+        path = f"{folder}/record.json"
+        try:
+            with open(path, "rb", opener=_open_at_once) as file:
+                record = _parsed(file.read())
+            if (record["kind"], record["identity"]) != (kind, identity):
+                raise ValueError(f"holds the record of {record['kind']} {record['identity']}")
+            for name, recorded in record["bytes"].items():
+                path = f"{folder}/{name}"
+                found = os.stat(path)
+                if (size := found.st_size if stat.S_ISREG(found.st_mode) else 0) != recorded:
+                    raise ValueError(f"has {size} bytes; the record says {recorded}")
+                hashed = files is None or name in files
+                if hashed and _sha256(path, size, found.st_mtime_ns, found.st_ino) != record["sha256"].get(name):
+                    raise ValueError("its bytes are not those that were written")
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            if not os.path.lexists(folder):
+                raise FileNotFoundError(errno.ENOENT, "no record", folder) from None
+            raise DamagedRecord("is missing", where=path, hint=REDO) from None
+        except OSError as error:
+            raise UserError(f"cannot be read: {error.strerror}", where=path, hint="make it readable") from error
+        except ValueError as error:
+            raise DamagedRecord(str(error), where=path, hint=REDO) from error
         return record
+
+    def mend(self, kind: str, identity: str) -> bool:
+        """Verify all of a record, and move a damaged one aside. Returns True if there is none then."""
+        try:
+            self.read(kind, identity, None)
+        except FileNotFoundError:
+            return True
+        except DamagedRecord as error:
+            aside = self.root / "damaged" / f"{kind}-{identity}-{uuid.uuid4().hex[:8]}"
+            aside.parent.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):  # another process was faster
+                os.rename(self.folder(kind, identity), aside)
+            log.warning("%s: %s\n  moved to %s; its stage runs again", error.where, error.what, aside)
+            return True
+        return False
 
     @contextmanager
     def writing(self, kind: str, identity: str, record: RecordData) -> Iterator[Path]:
@@ -95,7 +156,11 @@ class Store:
         files = sorted(path for path in folder.iterdir())
         record["bytes"] = {path.name: path.stat().st_size for path in files}
         record["sha256"] = {path.name: file_sha256(path) for path in files}
-        write_atomically(folder / "record.json", json.dumps(record, indent=1).encode())
+        for path in files:
+            sync(path)
+        rest = json.dumps(record, indent=1).encode().removeprefix(b"{\n")
+        seal = hashlib.sha256(rest).hexdigest()
+        write_atomically(folder / "record.json", SEAL + f'{seal}",\n'.encode() + rest)
 
     def _place(self, folder: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -104,6 +169,7 @@ class Store:
         except OSError:  # another process finished the same stage first; its record is as good
             if not (target / "record.json").is_file():
                 raise
+        sync(target.parent)
 
     def log(self, event: str, kind: str, identity: str, **details: object) -> None:
         """Append an event to this process's log, in a single write, so that threads and readers see whole lines."""
@@ -139,7 +205,8 @@ class Store:
         files = [str(older)] if older.is_file() else []
         folder = self.root / "attempts"
         if folder.is_dir():
-            files += sorted(entry.path for entry in os.scandir(folder) if entry.name.endswith(".jsonl"))
+            entries = (entry for entry in os.scandir(folder) if entry.name.endswith(".jsonl"))
+            files += sorted(entry.path for entry in entries if entry.is_file())
         return files
 
     def report_progress(self, kind: str, identity: str, state: ProgressData | None) -> None:
@@ -155,35 +222,59 @@ class Store:
         """The progress of a running stage, with the time of its last report as `changed`; None if unknown."""
         path = self.root / "running" / f"{kind}-{identity}.json"
         try:
-            return {**json.loads(path.read_text()), "changed": path.stat().st_mtime}
-        except (OSError, ValueError):
+            known = json.loads(path.read_bytes())
+            whole = all(isinstance(known[name], NUMBER) for name in ("started", "done", "total"))
+            return {**known, "changed": path.stat().st_mtime} if whole else None
+        except (OSError, ValueError, TypeError, KeyError):  # it is only shown, and written again within a second
             return None
 
 
-def _size(path: str) -> int:
-    """The size of a file in bytes, 0 if there is none."""
+def _parsed(content: bytes) -> RecordData:
+    """The record in a file. Raises ValueError with what is wrong."""
     try:
-        found = os.stat(path)
-    except OSError:
-        return 0
-    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+        record = json.loads(content)
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON" if content else "is empty") from None
+    fields = record if isinstance(record, dict) else {}
+    if isinstance(schema := fields.get("schema"), int) and schema > SCHEMA:
+        raise ValueError(f"was written by a newer version of this program (schema {schema}; this one reads {SCHEMA})")
+    if "seal" in fields:
+        rest = content[len(SEAL) + 64 + len(b'",\n') :]
+        if not content.startswith(SEAL) or hashlib.sha256(rest).hexdigest() != fields["seal"]:
+            raise ValueError("was changed after it was written")
+    elif wrong := [name for name, kind in FIELDS.items() if not isinstance(fields.get(name), kind)]:
+        raise ValueError(f"holds no record: it lacks {', '.join(wrong)}")
+    return fields
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file, and never wait for a named pipe to get a writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+@cache
+def _sha256(path: str, size: int, changed: int, inode: int) -> str:
+    """Hash of a file as it is by size and time."""
+    return file_sha256(Path(path))
 
 
 def _read(path: str) -> bytes | None:
-    """The content of a file, None if it is gone."""
+    """The content of a file, None if it is gone, or cannot be read, which a warning names."""
     try:
         with open(path, "rb", buffering=0) as file:
             return file.read()
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ESTALE):  # ESTALE: another machine removed it, on NFS
             return None
-        raise
+        log.warning("%s: cannot be read: %s", path, error.strerror)
+        return b""
 
 
 def _event(line: bytes) -> Event | None:
-    """The event in a line of a log, None if the line is incomplete."""
+    """The event in a line of a log, None if the line is incomplete or holds something else."""
     try:
         event = json.loads(line)
-    except ValueError:
+        whole = 0 <= event["time"] < YEARS and isinstance(event["event"], str)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    return event if isinstance(event, dict) and isinstance(event.get("time"), int | float) else None
+    return event if whole else None

@@ -34,7 +34,8 @@ class StoredRecord:
     def input(self, name: str) -> StoredRecord | None:
         """The record of an input; None if there is no such input, or its record is gone."""
         key = self.record["inputs"].get(name)
-        return StoredRecord(self.store, self.store.read(*key)) if key and self.store.done(*key) else None
+        record = self.store.find(*key) if key else None
+        return StoredRecord(self.store, record) if record else None
 
 
 class Difference(NamedTuple):
@@ -111,7 +112,8 @@ def differences(a: StoredRecord, b: StoredRecord) -> Differences:
 
 
 def _titled(store: Store, kind: str, identity: str) -> str:
-    return f"{identity} ({store.read(kind, identity)['title']})"
+    record = store.find(kind, identity)
+    return f"{identity} ({record['title'] if record else 'damaged'})"
 
 
 def _compare(a: StoredRecord, b: StoredRecord, path: str, found: Differences, seen: set[tuple[str, str]]) -> None:

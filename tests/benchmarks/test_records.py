@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from itertools import count
 from pathlib import Path
@@ -38,6 +39,19 @@ def test_reading_a_record(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     store = Store(tmp_path)
     write(store, "a" * 32)
     assert benchmark(lambda: store.read("evaluate", "a" * 32))["title"] == "one"
+
+
+@TIMED
+def test_verifying_a_file_of_256_MB(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    """Once in a process; after that it costs as little as reading the record."""
+    store = Store(tmp_path)
+    with store.writing("encode", "b" * 32, {}) as folder:
+        (folder / "features.safetensors").write_bytes(bytes(256_000_000))
+    file = store.folder("encode", "b" * 32) / "features.safetensors"
+    times = count(1)
+    benchmark.pedantic(
+        lambda: store.read("encode", "b" * 32, None), setup=lambda: os.utime(file, (0, next(times))), rounds=5
+    )
 
 
 @TIMED

@@ -6,6 +6,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import pytest
+
 from bench.launch.claims import holder, release, take
 from bench.store.records import Store
 
@@ -59,3 +61,13 @@ def test_a_hole_below_the_claim_that_counts_is_no_way_in(tmp_path: Path) -> None
     take(store, KEY, "alive", ())
     (tmp_path / "claims" / "train-a.1.json").unlink()
     assert take(store, KEY, "third", {"alive"}) == "alive"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"launch"'])
+def test_a_damaged_claim_is_outbid(tmp_path: Path, text: str) -> None:
+    store = Store(tmp_path)
+    assert take(store, KEY, "first", ["first"]) is None
+    (claim,) = (tmp_path / "claims").iterdir()
+    claim.write_text(text)
+    assert take(store, KEY, "second", ["first", "second"]) is None
+    assert holder(store, KEY) == "second"

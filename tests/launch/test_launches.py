@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from bench.core.errors import UserError
-from bench.launch.launches import JobArray, find_launch, launch_folders, open_launch
+from bench.launch.launches import JobArray, find_launch, launch_folders, launches, open_launch
 from bench.store.records import Store
+from tests.errors import refused
 from tests.launch.launched import finish, launched, stage
 
 
@@ -75,3 +76,32 @@ def test_an_end_can_be_taken_back(tmp_path: Path) -> None:
     assert (ended["state"], ended["failed"]) == ("incomplete", ["a"])
     launch.reopen()
     assert launch.ended() is None
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"\xe9", b'{"stages": []}', b'{"stages": [1], "suite": "tiny"}'])
+def test_a_damaged_launch_is_named_and_passed_over(
+    tmp_path: Path, text: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(tmp_path)
+    older, newest = sorted((launched(store, stage("a")), launched(store, stage("a"))), key=lambda own: own.name)
+    (newest.folder / "launch.json").write_bytes(text)
+    assert find_launch(store) == find_launch(store, "tiny") == older
+    assert list(launches(store)) == [older]
+    assert str(newest.folder / "launch.json") in caplog.text
+    with refused(newest.folder / "launch.json", hint="delete"):
+        open_launch(newest.folder)
+
+
+def test_lines_and_ends_that_are_damaged_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    launch, array = launched(Store(tmp_path), stage("a")), JobArray("7", "tiny-train", [[0]], 1, 0.0, 1.0)
+    (launch.folder / "jobs.jsonl").write_bytes(b'\xe9\n[]\n{"job": 7}\n')
+    launch.add(array)
+    (launch.folder / "ended.json").write_text('{"time": "never"}')
+    assert (launch.arrays(), launch.ended()) == ([array], None)
+    assert all(f"jobs.jsonl:{line}:" in caplog.text for line in (1, 2, 3)) and "ended.json" in caplog.text
+    (launch.folder / "orders.jsonl").write_bytes(b"garbage")
+    with refused(launch.folder / "orders.jsonl", hint="delete"):
+        launch.orders([0])

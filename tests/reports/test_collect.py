@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,8 +50,8 @@ class _Store:
     def known(self, kind: str) -> set[str]:
         return set(self.results)
 
-    def read(self, kind: str, identity: str) -> dict[str, Any]:
-        return {"result": self.results[identity], "provenance": ORIGIN}
+    def find(self, kind: str, identity: str, files: Iterable[str]) -> dict[str, Any]:
+        return {"seal": "", "result": self.results[identity], "provenance": ORIGIN}
 
     def events(self) -> list[dict[str, Any]]:
         """`s1` failed and was done the second time, `s2` failed twice; another suite's stage failed, too."""
@@ -190,8 +191,8 @@ def test_failures_are_those_of_the_suite() -> None:
 def test_correctness_is_that_of_the_predictions(correct: list[float], tmp_path: Path) -> None:
     frame = pd.DataFrame({"video": list("abc"), "label": 0, "prediction": 0, "correct": correct, "failure": None})
     store = Store(tmp_path)
-    store.folder("evaluate", "any").mkdir(parents=True)
-    frame.to_parquet(store.folder("evaluate", "any") / "predictions.parquet")
+    with store.writing("evaluate", "any", {}) as folder:
+        frame.to_parquet(folder / "predictions.parquet")
     quick = Evaluations(store).correct("any")
     slow = replace(_collected({}), predictions=lambda identity: frame, answers=None).correct("any")
     assert quick.dtype == slow.dtype == np.float32

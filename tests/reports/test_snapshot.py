@@ -109,6 +109,25 @@ def test_a_snapshot_of_another_version_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "elsewhere")
 
 
+@pytest.mark.parametrize("text", [b"", b"[]", b"\xe9", b'{"schema": 1}'])
+def test_a_damaged_snapshot_is_refused(tmp_path: Path, text: bytes) -> None:
+    save(synthetic.plain(), tmp_path)
+    (tmp_path / "results.json").write_bytes(text)
+    with pytest.raises(UserError, match=rf"(?s){tmp_path}.*`report` writes it again"):
+        load(tmp_path)
+
+
+def test_predictions_that_were_changed_are_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(tmp_path)
+    with store.writing("evaluate", "ee", {}) as folder:
+        (folder / "predictions.parquet").write_bytes(b"one")
+    file = store.folder("evaluate", "ee") / "predictions.parquet"
+    file.write_bytes(b"two")
+    with pytest.raises(UserError, match="not there"):
+        Evaluations(store).correct("ee")
+    assert str(file) in caplog.text
+
+
 def test_answers_and_class_names_come_from_the_store(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.writing("texts", "tt", {"context": {"class_names": ["star", "heart"]}}):

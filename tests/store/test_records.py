@@ -7,14 +7,18 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.core.errors import UserError
 from bench.core.files import write_atomically
-from bench.store.records import Store
+from bench.store import records
+from bench.store.records import DamagedRecord, Store
+from tests.errors import refused
 
 
 @pytest.fixture
@@ -220,3 +224,158 @@ def test_writers_of_one_number_on_two_machines_do_not_share_a_temporary_file(
     monkeypatch.setattr(os, "replace", other_first)
     write_atomically(tmp_path / "file", b"own")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"own"}
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def test_equal_size_is_not_enough_where_a_file_is_read(store: Store) -> None:
+    write(store)
+    (store.folder("train", "abc") / "weights.bin").write_text("hallo")
+    assert store.done("train", "abc")
+    with refused(store.folder("train", "abc") / "weights.bin", "bytes", hint="delete", kind=DamagedRecord):
+        store.read("train", "abc", ["weights.bin"])
+    assert store.find("train", "abc", None) is None
+
+
+def test_a_file_is_hashed_once_while_it_stays_as_it_is(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(store)
+    read, whole = list[Path](), records.file_sha256
+
+    def noted(path: Path) -> str:
+        read.append(path)
+        return whole(path)
+
+    monkeypatch.setattr(records, "file_sha256", noted)
+    for _ in range(3):
+        store.read("train", "abc", None)
+    assert len(read) == 1
+    os.utime(store.folder("train", "abc") / "weights.bin", (1, 1))
+    store.read("train", "abc", None)
+    assert len(read) == 2
+
+
+def changed(path: Path, content: bytes) -> None:
+    path.write_bytes(content.replace(b'"loss": 1.0', b'"loss": 2.0'))
+
+
+def newer(path: Path, content: bytes) -> None:
+    path.write_text(json.dumps({**json.loads(content), "schema": 2}))
+
+
+def partly(path: Path, content: bytes) -> None:
+    """A record without a seal, as older versions wrote it, that lacks its costs."""
+    path.write_text(json.dumps({**OLD, "cost": None}))
+
+
+def folder(path: Path, content: bytes) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def pipe(path: Path, content: bytes) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+OLD: dict[str, Any] = {name: {} for name in ("spec", "context", "inputs", "result", "cost", "provenance", "sha256")}
+OLD |= {"schema": 1, "kind": "train", "identity": "abc", "title": "old", "bytes": {"weights.bin": 5}}
+DAMAGES: dict[str, tuple[Callable[[Path, bytes], object], str]] = {
+    "cut off": (lambda path, content: path.write_bytes(content[:-9]), "not JSON"),
+    "empty": (lambda path, content: path.write_bytes(b""), "empty"),
+    "a list": (lambda path, content: path.write_bytes(b"[]"), "no record"),
+    "foreign": (lambda path, content: path.write_bytes(b'{"name": 1}'), "no record"),
+    "latin1": (lambda path, content: path.write_bytes(b'{"title": "\xe9"}'), "not JSON"),
+    "deeply nested": (lambda path, content: path.write_bytes(b"[" * 100_000), "not JSON"),
+    "missing": (lambda path, content: path.unlink(), "missing"),
+    "a folder": (folder, "missing"),
+    "a pipe": (pipe, "empty"),
+    "other numbers": (changed, "changed"),
+    "newer": (newer, "newer version"),
+    "incomplete": (partly, "cost"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_record_is_named_and_counts_as_none(
+    store: Store, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(store)
+    path = store.folder("train", "abc") / "record.json"
+    act, says = DAMAGES[damage]
+    act(path, path.read_bytes())
+    with refused(path, says, hint="delete", kind=DamagedRecord):
+        store.read("train", "abc")
+    assert not store.done("train", "abc") and store.known("train") == {"abc"}
+    assert str(path) in caplog.text
+
+
+def test_a_stray_file_in_the_place_of_a_record_is_named(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    place = store.folder("train", "abc")
+    place.parent.mkdir(parents=True)
+    place.write_text("notes")
+    assert store.find("train", "abc") is None and str(place) in caplog.text
+    assert store.mend("train", "abc") and not place.exists()
+
+
+def test_records_without_a_seal_are_read(store: Store) -> None:
+    write(store)
+    (store.folder("train", "abc") / "record.json").write_text(json.dumps(OLD))
+    assert store.read("train", "abc")["title"] == "old"
+
+
+def test_what_cannot_be_read_is_no_damage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(store)
+
+    def denied(*_arguments: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(records, "_open_at_once", denied)
+    with refused("record.json", "Permission denied"):
+        store.mend("train", "abc")
+    assert store.known("train") == {"abc"}
+
+
+def test_a_damaged_record_is_moved_aside_and_made_again(store: Store) -> None:
+    write(store)
+    assert not store.mend("train", "abc")
+    (store.folder("train", "abc") / "weights.bin").write_text("hallo")
+    assert store.mend("train", "abc") and store.known("train") == set()
+    (aside,) = (store.root / "damaged").iterdir()
+    assert (aside / "weights.bin").read_text() == "hallo"
+    write(store)
+    assert not store.mend("train", "abc") and store.mend("train", "none")
+
+
+def test_a_record_is_on_the_disk_before_it_has_its_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, fsync, rename = list[str](), os.fsync, os.rename
+
+    def renaming(*names: Path) -> None:
+        done.append("rename")
+        rename(*names)
+
+    def noted(descriptor: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name.partition(".")[0])
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "rename", renaming)
+    write(store)
+    assert done.index("weights") < done.index("rename") and done.index("record") < done.index("rename")
+    assert done[-1] == "train"
+
+
+@pytest.mark.parametrize("line", [b'{"time": 1e400, "event": "end", "identity": "a"}', b'{"time": 1.5, "event": 7}'])
+def test_lines_that_are_no_events_are_passed_over(store: Store, line: bytes) -> None:
+    write_log(store.root / "attempts" / "a-1.jsonl", 1.0)
+    with open(store.root / "attempts" / "a-1.jsonl", "ab") as file:
+        file.write(line)
+    (store.root / "attempts" / "folder.jsonl").mkdir()
+    assert [event["time"] for event in store.events()] == [1.0]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"done": "x", "total": 3, "started": 1}', '{"done": 1}'])
+def test_progress_that_cannot_be_read_is_none(store: Store, text: str) -> None:
+    (store.root / "running").mkdir(parents=True)
+    (store.root / "running" / "train-abc.json").write_text(text)
+    assert store.progress("train", "abc") is None

@@ -1,0 +1,109 @@
+"""Examination of a store: records, accuracies against predictions, checkpoints, what does not belong there.
+
+Findings are warnings with a place and what to do. Nothing is changed. Launches are examined by their own room.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from bench.core.errors import UserError
+from bench.store.records import KINDS, REDO, RecordData, Store
+
+PREDICTIONS = "predictions.parquet"
+KIND = "|".join(KINDS)
+NAMES = {  # folder of a store -> what may lie in it
+    ".": r"records|checkpoints|running|writing|damaged|attempts|claims|launches|reports|attempts\.jsonl",
+    "records": KIND,
+    "checkpoints": KIND,
+    "running": rf"({KIND})-\w+\.json(\.\w+\.tmp)?",
+    "claims": rf"({KIND})-\w+\.\d+\.json|\.\w+",
+    "attempts": r".+\.jsonl(\.\w+\.tmp)?",
+    "launches": r"\d{8}-\d{6}-.+",
+}
+SAVED = r"(training|best-\d+|shard-\d+)\.pt"
+
+log = logging.getLogger(__name__)
+
+
+def examine(store: Store, progress: Callable[[int, int], None]) -> int:
+    """Warn of all that is wrong; `progress` is told of records done and to do.
+
+    Returns the number of records whose inputs have no record, which is no fault.
+    """
+    for folder, pattern in NAMES.items():
+        for entry in _entries(store.root / folder):
+            if not re.fullmatch(pattern, entry.name):
+                _warn(entry, "is not part of a store")
+    known, lone = {kind: store.known(kind) for kind in KINDS}, 0
+    keys = [(kind, identity) for kind in KINDS for identity in sorted(known[kind])]
+    for number, key in enumerate(keys, start=1):
+        if record := store.find(*key, None):
+            _look(store.folder(*key), record)
+            lone += any(identity not in known[kind] for kind, identity in record["inputs"].values())
+        progress(number, len(keys))
+    for kind in KINDS:
+        for saved in _entries(store.root / "checkpoints" / kind):
+            _load(saved)
+    return lone
+
+
+def _look(folder: Path, record: RecordData) -> None:
+    for entry in _entries(folder):
+        if entry.name not in {"record.json", *record["bytes"]}:
+            _warn(entry, "does not belong to the record")
+    if record["kind"] == "evaluate" and (reason := disagreement(record, folder)):
+        _warn(folder, reason, REDO)
+
+
+def disagreement(record: RecordData, folder: Path) -> str:
+    """What in the record of an evaluation contradicts its predictions; empty if nothing does.
+
+    Where classes were drawn by halves, accuracies cannot be had from predictions alone.
+    """
+    try:
+        table = pd.read_parquet(folder / PREDICTIONS)
+        failed_N, correct_N = table["failure"].notna(), table["correct"]
+        measured: dict[str, float] = {"videos": len(table), "undecodable": int(failed_N.sum())}
+        if "draws" not in record["result"]:
+            measured["top1"] = 100 * correct_N.mean()
+            measured["mean_class"] = 100 * correct_N.groupby(table["label"]).mean().mean()
+            if (correct_N & (failed_N | (table["prediction"] != table["label"]))).any():
+                return "its predictions call wrong answers correct"
+        for name, value in measured.items():
+            if not math.isclose(record["result"][name], value, abs_tol=1e-6):
+                return f"the record has {name} {record['result'][name]}, its predictions {value}"
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return f"accuracies and predictions cannot be compared: {error}"
+    return ""
+
+
+def _load(folder: Path) -> None:
+    from bench.stages.checkpoint import DamagedCheckpoint, load
+
+    for file in _entries(folder):
+        if not re.fullmatch(rf"{SAVED}(\.\w+\.tmp|\.damaged-\w+)?", file.name):
+            _warn(file, "does not belong to a checkpoint")
+        elif re.fullmatch(SAVED, file.name):
+            try:
+                load(file, lambda state: None)
+            except (DamagedCheckpoint, OSError) as error:
+                log.warning("%s\n  hint: delete it; the stage then starts anew", error)
+
+
+def _warn(place: Path, what: str, hint: str = "move it elsewhere, or delete it") -> None:
+    log.warning("%s", UserError(what, where=str(place), hint=hint))
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder, by name; nothing if it is none."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
