@@ -137,8 +137,10 @@ class OtherLaunches:
         folder = self.store.root / "launches" / name
         if (folder / "ended.json").is_file() or not (folder / "launch.json").is_file():
             return None
-        if name not in self._abouts:
-            self._abouts[name] = open_launch(folder).about
+        try:
+            self._abouts[name] = self._abouts.get(name) or open_launch(folder).about
+        except UserError:  # damaged, so nothing can go on with it
+            return None
         if self._abouts[name]["on"] == "local":
             lives = process_lives(self._abouts[name])
             alive = time.time() - last_sign(folder, self._abouts[name]) < FRESH if lives is None else lives

@@ -1,9 +1,9 @@
 """Decoders: each opens one video and returns its frames by number.
 
 Frame i is the i-th that FFmpeg shows when it plays the file. PyAV finds it by its presentation time, whatever other
-frames are asked for. The name `decord` stands for the same reader: decord 0.6 numbers frames by counting packets, shows
-others in files of many kinds and cannot say when it skips a damaged one, and it is not faster
-(docs/robust_reading.md).
+frames are asked for. decord 0.6 and torchcodec number frames in ways of their own, and in files of many kinds they show
+others without an error (docs/robust_reading.md). So whether they are exact is checked for each file, and PyAV reads
+what they would show wrongly or refuse.
 
 A user's own decoder is a class with the interface of `Decoder`, given as `module:Class`.
 """
@@ -83,6 +83,8 @@ class Pyav:
     If the container has no times, frames are counted from the start. Damaged packets are skipped, as by a player; the
     frames that they hold are errors. Rotated videos are turned upright. If the size of the picture changes, all frames
     are scaled to the size of the first.
+
+    `plain` is true for 8-bit H.264 in MP4 whose groups of pictures are closed and whose frames are all shown.
     """
 
     def __init__(self, source: Source) -> None:
@@ -91,6 +93,7 @@ class Pyav:
         self.rate = float(self._video.average_rate or RATE)
         self._declared = self._video.codec_context.width, self._video.codec_context.height
         self.timed = self._container.format.name.startswith(TIMED)
+        self.plain = self._container.format.name.startswith("mov") and _plain_h264(self._video)
         packets = self._scan()
         if packets and self._video.codec_context.format is None:
             raise ValueError("no picture can be decoded")
@@ -125,8 +128,12 @@ class Pyav:
         return np.stack([self._pixels(self._frame(int(index))) for index in indices])
 
     def _scan(self) -> list[_Packet]:
-        """Packets of shown frames in the file's order; also sets `timed`. Raises ValueError if the end is missing."""
+        """Packets of shown frames in the file's order; also sets `timed` and `plain`.
+
+        Raises ValueError if the end is missing.
+        """
         packets: list[_Packet] = []
+        key: int | None = None
         count, start, end = 0, 0, 0
         declared_seconds = declared_duration(self._video) if self.timed else 0
         for packet in self._container.demux(self._video):
@@ -139,13 +146,17 @@ class Pyav:
                 continue
             if packet.pts is None:
                 self.timed = False
-            packets.append(_Packet(0 if packet.pts is None else packet.pts, packet.is_keyframe))
+            pts = 0 if packet.pts is None else packet.pts
+            key = pts if packet.is_keyframe else key
+            self.plain &= key is not None and pts >= key  # else an open group: a frame shown before its key frame
+            packets.append(_Packet(pts, packet.is_keyframe))
         if count + TAIL < self._video.frames and (stored := self._stored()) + TAIL < self._video.frames:
             raise ValueError(f"cut file: {stored} frames, but its header declares {self._video.frames}")
         seconds = float((end - start) * self._video.time_base)  # Matroska counts from zero, also if frames begin later
         if packets and seconds < 0.95 * declared_seconds - 0.5:  # containers round durations
             raise ValueError(f"cut file: {seconds:.1f} seconds, but its header declares {declared_seconds:.1f}")
         self.timed &= len({packet.pts for packet in packets}) == len(packets)
+        self.plain &= self.timed and len(packets) == count
         return packets
 
     def _stored(self) -> int:
@@ -168,6 +179,11 @@ class Pyav:
         if self._error is None and self._last is not None and len(self) - TAIL <= index:
             return self._last
         raise ValueError(f"frame {index} of {len(self)} is missing" + (f": {self._error}" if self._error else ""))
+
+    def alone(self, indices: np.ndarray) -> bool:
+        """True if these frames lie in one group of pictures that can be decoded by itself."""
+        keys = self._keys_before(int(indices[-1]))
+        return keys[-1] <= indices[0] and (keys[-1] == 0 or self.can_start_before(keys[-1]))
 
     def _keys_before(self, index: int) -> list[int]:
         return [0, *self._keys[: bisect_right(self._keys, index)]]
@@ -249,6 +265,13 @@ class Pyav:
         self._video.codec_context.thread_count = 1
 
 
+def _plain_h264(video: Any) -> bool:
+    """True for 8-bit H.264 whose parameters stand in the header alone, so the picture's size cannot change."""
+    context = video.codec_context
+    eight = context.format is not None and all(component.bits <= 8 for component in context.format.components)
+    return eight and context.name == "h264" and context.codec_tag == "avc1"
+
+
 def declared_duration(video: Any) -> float:
     """Seconds of a video stream by its header, 0 if unknown. In Matroska it is a tag such as 00:00:02.400000000."""
     if video.duration:
@@ -260,6 +283,48 @@ def declared_duration(video: Any) -> float:
 def _never_shown(video: Any, packet: Any) -> bool:
     """True if a packet is an alternative reference frame of VP8: the fifth bit marks shown frames (RFC 6386, 9.1)."""
     return video.codec_context.codec.canonical_name == "vp8" and not memoryview(packet)[0] & 0x10
+
+
+# --- decord -----------------------------------------------------------------------------------------------------------
+
+
+class _Decord:
+    """decord, for clips in one group of pictures of plain files in which it gives frames PyAV's times.
+
+    PyAV reads all else. In other codecs than H.264, decord shows other frames behind a damaged packet, without an
+    error; and it restarts its threads at every jump to another key frame, which takes longer than PyAV takes to decode
+    a few frames.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._path, self._exact = source.path, Pyav(source)
+        self.rate, self.times = self._exact.rate, self._exact.times
+
+    def __len__(self) -> int:
+        return len(self._exact)
+
+    def frames(self, indices: np.ndarray) -> np.ndarray:
+        if self._exact.plain and self._exact.alone(indices) and self._reader:
+            try:
+                return self._reader.get_batch(indices).asnumpy()  # type: ignore[no-any-return]
+            except Exception:  # whatever it refuses: the exact reader decides whether these frames can be shown
+                pass
+        return self._exact.frames(indices)
+
+    @cached_property
+    def _reader(self) -> Any:
+        """decord's reader of the file; None if it refuses the file, or its frames have other times than PyAV's."""
+        import numpy as np
+        from decord import VideoReader
+
+        try:
+            reader = VideoReader(str(self._path), num_threads=1)
+            begin_L = reader.get_frame_timestamp(range(len(reader)))[:, 0]
+        except Exception:
+            return None
+        presented_L = self._exact.presented()
+        alike = len(begin_L) == len(presented_L) and np.abs(begin_L - presented_L).max() < TOLERANCE
+        return reader if alike else None
 
 
 # --- torchcodec -------------------------------------------------------------------------------------------------------
@@ -350,4 +415,4 @@ class FrameFolder:
         raise ValueError("a folder of frames has no times, so no part of it can be read by seconds")
 
 
-DECODERS: dict[str, Callable[[Source], Decoder]] = {"decord": Pyav, "pyav": Pyav, "torchcodec": _Torchcodec}
+DECODERS: dict[str, Callable[[Source], Decoder]] = {"decord": _Decord, "pyav": Pyav, "torchcodec": _Torchcodec}

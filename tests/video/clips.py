@@ -17,9 +17,9 @@ from tests.videos import write_video
 
 try:
     import_module("torchcodec.decoders")
-    READERS = ["pyav", "torchcodec"]
+    READERS = ["decord", "pyav", "torchcodec"]
 except (ImportError, RuntimeError):
-    READERS = ["pyav"]  # `decord` is the same one
+    READERS = ["decord", "pyav"]
 
 FRAMES = 40  # of an encoded clip unless said otherwise, so that four views show frames 0, 10, 20 and 30
 STEP = 6  # brightness between neighbouring frames; H.264 keeps flat frames within 1

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bench.data.videos import Videos
-from bench.video.decoders import DECODERS, Pyav
+from bench.video.decoders import Pyav
 from bench.video.loader import test_loader
 from bench.video.pool import Decoding
 from bench.video.reader import Video
@@ -237,8 +237,40 @@ def test_every_frame_is_that_of_a_plain_decode(videos: Videos, decoder: str, nam
         assert difference <= (0 if decoder == "pyav" else 2), indices  # another FFmpeg may round otherwise
 
 
-def test_decord_is_a_name_of_the_exact_reader() -> None:
-    assert DECODERS["decord"] is DECODERS["pyav"] is Pyav
+@pytest.mark.parametrize(
+    ("name", "indices", "reads"),
+    [
+        ("width_48.mp4", [1, 3, 8], True),
+        ("width_48.mp4", [1, 13], False),  # over two groups of pictures
+        ("dash_b_frames_500.mp4", [1, 3, 8], False),  # decord gives its frames other times
+        ("open_groups.mp4", [13, 15], False),
+        ("vp9.webm", [1, 3, 8], False),
+    ],
+)
+def test_decord_reads_where_it_is_known_to_be_exact(
+    videos: Videos, monkeypatch: pytest.MonkeyPatch, name: str, indices: list[int], reads: bool
+) -> None:
+    import decord
+
+    asked = list[int]()
+    batch = decord.VideoReader.get_batch
+    monkeypatch.setattr(decord.VideoReader, "get_batch", lambda own, at: asked.extend(at) or batch(own, at))
+    Video(Source(videos.dataset.location() / name)).frames(np.array(indices))
+    assert bool(asked) == reads
+
+
+def test_what_decord_refuses_is_read_by_pyav(videos: Videos, monkeypatch: pytest.MonkeyPatch) -> None:
+    import decord
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("whatever it says")
+
+    path, indices = videos.dataset.location() / "fragmented.mp4", np.array([1, 3, 8])
+    expected = plain_decode(path)[indices]
+    for method in ("get_batch", "get_frame_timestamp"):
+        with monkeypatch.context() as patch:
+            patch.setattr(decord.VideoReader, method, refuse)
+            assert np.array_equal(Video(Source(path)).frames(indices), expected)
 
 
 @pytest.mark.parametrize("decoder", READERS)
