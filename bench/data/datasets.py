@@ -175,17 +175,17 @@ class Dataset(BaseModel):
         """
         root = self.location()
         found = {path: self._found(root, path) for path in {entry.path: None for entry in entries}}
-        self.require_numbering(found.values())
         hashes = Manifest(self.name, root).hashes(list(found.values()), progress)
         videos = [[*entry, hashes[found[entry.path]]] for entry in entries]
         frames = [self.frames, self.first] if self.frames else None
         return digest([videos, frames, _preparation(root)])
 
-    def require_numbering(self, folders: Iterable[str]) -> None:
+    def require_numbering(self, entries: Iterable[Entry]) -> None:
         """Raises UserError if the first folders of frame files all contradict `frames` or `first` in the same way."""
         if not self.frames:
             return
-        there = list(islice((name for name in folders if (self.location() / name).is_dir()), FOLDERS))
+        names = (self._found(self.location(), entry.path) for entry in entries)
+        there = list(islice((name for name in names if (self.location() / name).is_dir()), FOLDERS))
         sources = (Source(self.location() / name, None, self.frames, self.first) for name in there)
         faults = [_numbering_fault(source) for source in sources]
         if there and faults[0] and len(set(faults)) == 1:

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "open_clip_torch", "decord", "av", "numpy", "pandas", "video-transfer-bench")
+PACKAGES = ("torch", "open_clip_torch", "av", "numpy", "pandas", "video-transfer-bench")
 
 Provenance = dict[str, Any]
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LONGEST = 1000  # largest number of frames of a video that is kept whole, as the time limit of one video covers them all
 CHUNK = 32  # frames decoded and resized together
-PACKAGES = ("av", "decord", "pillow", "torch", "torchcodec", "torchvision")
+PACKAGES = ("av", "pillow", "torch", "torchcodec", "torchvision")
 
 ASPECT = 4 / 3  # assumed width / height for the estimate
 LENGTH = 300  # assumed frames of a video for the estimate

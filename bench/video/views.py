@@ -20,7 +20,9 @@ class _Views(Identified):
     frames: Positive = setting(8, "frames of a clip, T")
     resize: Resize
     size: Positive
-    decoder: str = setting("decord", "video decoder: `decord`, `pyav`, `torchcodec`, or `module:Class`")
+    decoder: str = setting(
+        "decord", "video decoder: `decord` or `pyav` (both exact, by PyAV), `torchcodec`, or `module:Class`"
+    )
     normalise: Literal["model", "imagenet"] = setting(
         "model", "channel statistics: those of the CLIP weights, or ImageNet's (X-CLIP, ViFi-CLIP)"
     )

@@ -387,6 +387,32 @@ def test_folders_of_frames_are_videos(tmp_path: Path) -> None:
     assert content(data) != base
 
 
+@pytest.mark.parametrize(
+    ("starts", "first", "told"),
+    [
+        ([0, 0, 0, 1], 1, ["begins at 0", "say first: 0"]),
+        ([1, 1], 0, ["begins at 1", "say first: 1"]),
+        ([0], 1, ["say first: 0"]),
+        ([0, 1, 1], 1, []),  # one folder's own fault
+        ([1, 1, 1, 0], 1, []),
+    ],
+)
+def test_first_is_compared_with_the_first_folders(
+    tmp_path: Path, starts: list[int], first: int, told: list[str]
+) -> None:
+    names = [f"v{number}" for number in range(len(starts))]
+    lists = "absent 3 0\n" + "".join(f"{name} 3 0\n" for name in names)
+    data = declared(tmp_path, lists, frames="img_{:05d}.jpg", first=first)
+    for name, start in zip(names, starts, strict=True):
+        (tmp_path / "videos" / name).mkdir(parents=True)
+        for number in range(start, start + 3):
+            (tmp_path / "videos" / name / f"img_{number:05d}.jpg").touch()
+    if not told:
+        return data.require_numbering(data.entries("test"))
+    with refused(*told, where="dataset 'mine': v0"):
+        data.require_numbering(data.entries("test"))
+
+
 # --- content and notes ------------------------------------------------------------------------------------------------
 
 
