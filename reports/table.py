@@ -24,7 +24,6 @@ LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
-    **{"[": "{[}", "*": "{*}"},  # after a line end they would be its argument and its star
     **{letter: f"$\\{name}$" for letter, name in GREEK.items()},
     **{"−": "$-$", "≥": r"$\ge$", "≤": r"$\le$", "→": r"$\to$"},
 }
@@ -174,7 +173,8 @@ def _tex(text: str, characters: Mapping[str, str] = LATEX) -> str:
 
 
 def _tex_row(texts: Sequence[str]) -> str:
-    return " & ".join(texts) + r" \\"
+    """A row; a bracket or star at its beginning would be the argument or star of the line end before it."""
+    return re.sub(r"^\s*([\[*])", r"{\1}", " & ".join(texts)) + r" \\"
 
 
 # What a table is copied as -> how its file's name ends, and the rendering.

@@ -32,7 +32,7 @@ class Attack(NamedTuple):
     """`run(seed, count, folder)` counts the outcomes of so many rounds, carried out in a folder."""
 
     about: str
-    count: int  # of the documented run
+    rounds: int  # of the documented run
     run: Callable[[int, int, Path], Counter[str]]
 
 
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="rounds are drawn from it (default 0)")
     for name, attack in ATTACKS.items():
         parser.add_argument(
-            f"--{name}", type=int, default=attack.count, metavar="N", help=f"{attack.about} (default {attack.count})"
+            f"--{name}", type=int, default=attack.rounds, metavar="N", help=f"{attack.about} (default {attack.rounds})"
         )
     chosen = parser.parse_args(arguments)
     faults = 0
@@ -81,7 +81,7 @@ def _faults(outcomes: Counter[str]) -> int:
 @pytest.mark.torture
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attack(name: str) -> None:
-    outcomes = attacked(name, 0, ATTACKS[name].count)
+    outcomes = attacked(name, 0, ATTACKS[name].rounds)
     assert outcomes.total() and not _faults(outcomes), outcomes
 
 

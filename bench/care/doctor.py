@@ -245,7 +245,7 @@ class Examination:
 
     def __init__(self, dataset: Dataset, files: Listed, decoder: str, full: bool) -> None:
         self.dataset, self.files, self.decoder, self.full = dataset, files, known_decoder(decoder), full
-        dataset.require_numbering(files)
+        dataset.require_numbering(entries[0][1] for entries in files.values())
         self.manifest = Manifest(dataset.name, dataset.location())
         # Not stored in the manifest: missing files, and failures that may be those of the machine.
         self.unsaved: dict[str, FileCheck] = {}

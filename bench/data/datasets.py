@@ -49,7 +49,9 @@ class Dataset(BaseModel):
     like: str = setting("", "shipped dataset whose settings are the defaults")
     root: str = Field(description="folder of the videos")
     lists: str = setting("", "folder of the lists and classes, before the declaring file's")
-    links: tuple[str, ...] = setting((), "folders outside the root that links in it may lead into")
+    links: tuple[str, ...] = setting(
+        (), "`{follow: FOLDERS}`: folders outside the root that links in it may lead into; by default they may not"
+    )
     classes: str = Field(description="file of class names: CSV, one name a line, or JSON (docs/add_a_dataset.md)")
     variants: dict[str, str] = setting({}, "label variant -> CSV with other spellings of the classes")
     splits: Annotated[dict[str, Split], MinLen(1)] = Field(description="split name -> list file, or how it is read")
@@ -83,8 +85,14 @@ class Dataset(BaseModel):
 
     @field_validator("links", mode="before")
     @classmethod
-    def _several(cls, links: Any) -> Any:
-        return (links,) if isinstance(links, str) else links
+    def _to_follow(cls, links: Any) -> Any:
+        """Folders of `{follow: FOLDERS}`, or as they stand in a record."""
+        if isinstance(links, Mapping) and set(links) == {"follow"}:
+            links = links["follow"]
+            return (links,) if isinstance(links, str) else links
+        if isinstance(links, list | tuple):
+            return links
+        raise ValueError("say which folders links may lead into, such as links: {follow: [FOLDER]}")
 
     @field_validator("known_bad")
     @classmethod
@@ -205,7 +213,6 @@ class Dataset(BaseModel):
         places, root = self._places(), self.location()
         videos = {(entry.path, entry.class_id): places.find(entry.path, entry.class_id) for entry in entries}
         sound = [path for path, fault in videos.values() if not fault]
-        self.require_numbering(sound)
         hashes = Manifest(self.name, root, places.may_read).hashes(sound, progress)
         for video, (path, fault) in videos.items():
             if fault or hashes[path] is None:
@@ -229,11 +236,12 @@ class Dataset(BaseModel):
     def _link_folders(self) -> list[Path]:
         return [Path(self.folder, expanded(link)) for link in self.links]
 
-    def require_numbering(self, folders: Iterable[str]) -> None:
+    def require_numbering(self, entries: Iterable[Entry]) -> None:
         """Raises UserError if the first folders of frame files all contradict `frames` or `first` in the same way."""
         if not self.frames:
             return
-        there = list(islice((name for name in folders if (self.location() / name).is_dir()), FOLDERS))
+        found = (self._places().find(entry.path, entry.class_id) for entry in entries)
+        there = list(islice((name for name, fault in found if not fault), FOLDERS))
         sources = (Source(self.location() / name, None, self.frames, self.first) for name in there)
         faults = [_numbering_fault(source) for source in sources]
         if there and faults[0] and len(set(faults)) == 1:

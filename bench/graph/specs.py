@@ -119,7 +119,9 @@ class Specs:
         if self.missing(selection):
             return f"missing: {selection}"
         data = self.dataset(selection.dataset)
-        return data.content(select(data, selection), partial(self.hashing, selection.dataset))
+        entries = select(data, selection)
+        data.require_numbering(entries)
+        return data.content(entries, partial(self.hashing, selection.dataset))
 
     def place(self, selection: Selection) -> Context:
         """Settings with which another process opens the selected videos; of an embedded dataset its name is enough."""

@@ -80,9 +80,9 @@ class _Packet(NamedTuple):
 class Pyav:
     """PyAV: seeks to the key frame before a wanted frame and decodes until a frame has the wanted time.
 
-    If the container has no times, frames are counted from the start. Damaged packets are skipped, as by a player; the
-    frames that they hold are errors. Rotated videos are turned upright. If the size of the picture changes, all frames
-    are scaled to the size of the first.
+    If the container has no times, frames are counted from the start. A damaged packet makes its frame and those after
+    it, up to the next key frame, errors. Rotated videos are turned upright. If the size of the picture changes, all
+    frames are scaled to the size of the first.
 
     `plain` is true for 8-bit H.264 in MP4 whose groups of pictures are closed and whose frames are all shown.
     """
@@ -98,11 +98,13 @@ class Pyav:
         if packets and self._video.codec_context.format is None:
             raise ValueError("no picture can be decoded")
         self._order = sorted(packets) if self.timed else packets  # in presentation order
+        self._places = {packet.pts: place for place, packet in enumerate(packets)}  # in the file's order
         self._numbers = {packet.pts: number for number, packet in enumerate(self._order)}
         self._keys = [number for number, packet in enumerate(self._order) if packet.key and self.timed]
         self._group, self._next = -1, 0  # key frame of the group that is being decoded, and number of the next frame
         self._last: Any = None  # the frame decoded last
         self._error: Exception | None = None  # of the last damaged packet since the seek
+        self._damaged: list[int] = []  # places of damaged packets since the seek
 
     def __len__(self) -> int:
         return len(self._order)
@@ -201,20 +203,30 @@ class Pyav:
         else:
             self._container.seek(self._order[start].pts, stream=self._video)
         self._decoded = self._decode()
-        self._next, self._last, self._error = start or 0, None, None
+        self._next, self._last, self._error, self._damaged = start or 0, None, None, []
         self._entry = start if start is not None and self.timed else inf
 
     def _decode(self) -> Iterator[Any]:
         """Frames from here on. Frames that are counted end at a damaged packet, since the count would be wrong."""
         from av import FFmpegError
 
+        place = 0
         for packet in self._container.demux(self._video):
+            place = self._places.get(packet.pts, place)
             try:
                 yield from packet.decode()
             except FFmpegError as error:
                 self._error = error
+                self._damaged.append(place)
                 if not self.timed:
                     return
+
+    def _is_whole(self, index: int) -> bool:
+        """True if no packet from the frame's key frame on to its own, in the file's order, is damaged."""
+        if not self._damaged:
+            return True
+        first, last = (self._places[self._order[number].pts] for number in (self._keys_before(index)[-1], index))
+        return not any(first <= place <= last for place in self._damaged)
 
     def _decoded_to(self, index: int) -> Any:
         """The frame with this number, None if the decoder skips it or its key frame, as in periodic intra refresh."""
@@ -226,7 +238,7 @@ class Pyav:
                 self._entry = inf if number == self._entry else self._entry
                 self._next, self._last = number + 1, frame
                 if number >= index:
-                    return frame if number == index else None
+                    return frame if number == index and self._is_whole(index) else None
         return None
 
     @cached_property

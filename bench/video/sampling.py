@@ -69,7 +69,7 @@ test_indices.__test__ = False  # type: ignore[attr-defined]  # pytest would coll
 def segments_inclusive(length: int, frames: int, rng: np.random.Generator) -> Indices:
     """One random frame of each of N equal segments; both neighbours contain their border, so frames can repeat."""
     borders = _borders(length, frames)
-    return rng.integers(borders[:-1], borders[1:], endpoint=True)  # type: ignore[no-any-return]
+    return rng.integers(borders[:-1], borders[1:], endpoint=True)
 
 
 def ticks(length: int, frames: int, rng: np.random.Generator) -> Indices:
@@ -102,7 +102,7 @@ def random_strided(length: int, frames: int, stride: float, spacing: Spacing, rn
     start = int(rng.integers(max(0, int(length - _span(frames, stride, spacing))), endpoint=True))
     if spacing == "step":
         taken = int((length - 1 - start) // stride)  # steps that fit
-        return np.floor(start + np.arange(frames).clip(max=taken) * stride).astype(np.int64)  # type: ignore[no-any-return]
+        return np.floor(start + np.arange(frames).clip(max=taken) * stride).astype(np.int64)
     return _strided(length, frames, start, stride, spacing)
 
 
@@ -155,7 +155,7 @@ def middles_inclusive(length: int, frames: int, clips: int) -> Indices:
     ST-Adapter and AIM have one clip only; K clips are the middles of K equal parts of every segment.
     """
     borders = _borders(length, frames * clips)
-    return ((borders[:-1] + borders[1:]) // 2).reshape(frames, clips).T
+    return ((borders[:-1] + borders[1:]) // 2).reshape(frames, clips).T  # type: ignore[no-any-return]
 
 
 def mmaction(length: int, frames: int, clips: int, seed: int) -> Indices:

@@ -186,13 +186,10 @@ def test_reading(
     downloaded, prepared = videos_in(files / "downloaded"), videos_in(files / "prepared")
     paths = sorted((files / "downloaded" / "videos").iterdir())
     plain, keeping = Decoding(workers), Decoding(workers, cache_bytes=10**10, content="speed")
-    pyav = VIEWS.model_copy(update={"decoder": "pyav"})
     passes: dict[str, tuple[Pass, int]] = {
         "official": (official(paths, workers), 48),
         "as downloaded": (own(downloaded, VIEWS, plain), 48),
-        "as downloaded, pyav": (own(downloaded, pyav, plain), 48),
         "prepared": (own(prepared, VIEWS, plain), 160),
-        "prepared, pyav": (own(prepared, pyav, plain), 160),
         "kept frames": (own(downloaded, VIEWS, keeping), 2000),
         "features": (features(tmp_path / "features"), 0),
     }

@@ -412,7 +412,7 @@ def shown_in_a_run(small: Small, name: str) -> bool:
     ("name", "packets", "light", "full"),
     [
         ("whole.mp4", [], True, True),
-        ("between.mp4", [5], True, False),
+        ("between.mp4", [21], True, False),
         ("at a place.mp4", [19], False, False),
         ("several.mkv", [9, 10, 11], False, False),
         ("at the end.mkv", [39], False, False),

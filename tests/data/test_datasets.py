@@ -13,7 +13,7 @@ from bench.core.errors import UserError
 from bench.core.files import cache_dir
 from bench.data.datasets import Dataset, Entry, dataset, datasets, declared_fields, embedded, shipped
 from bench.data.videos import source_of
-from bench.glyphs import world as glyphs
+from bench.glyphs import datasets as glyph_sets
 from bench.glyphs.datasets import Glyphs
 from bench.suite.yaml_lines import validate
 from tests.data import miniatures
@@ -132,7 +132,7 @@ def test_embedded_sets_have_the_splits_that_suites_use() -> None:
 
 
 def test_building_is_for_the_whole_world(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    monkeypatch.setattr(glyphs, "build", lambda *arguments: arguments)
+    monkeypatch.setattr(glyph_sets, "rendered", lambda *arguments: arguments)
     embedded = EMBEDDED["glyphs-narrow-verbs"]
     assert isinstance(embedded, Glyphs) and embedded.build(print, 2) == ("narrow", cache, print, 2)
 
@@ -390,6 +390,32 @@ def test_folders_of_frames_are_videos(tmp_path: Path) -> None:
     assert content(data.model_copy(update={"first": 1})) != base
     (folder / "img_00001.jpg").write_bytes(b"two")
     assert content(data) != base
+
+
+@pytest.mark.parametrize(
+    ("starts", "first", "told"),
+    [
+        ([0, 0, 0, 1], 1, ["begins at 0", "say first: 0"]),
+        ([1, 1], 0, ["begins at 1", "say first: 1"]),
+        ([0], 1, ["say first: 0"]),
+        ([0, 1, 1], 1, []),  # one folder's own fault
+        ([1, 1, 1, 0], 1, []),
+    ],
+)
+def test_first_is_compared_with_the_first_folders(
+    tmp_path: Path, starts: list[int], first: int, told: list[str]
+) -> None:
+    names = [f"v{number}" for number in range(len(starts))]
+    lists = "absent 3 0\n" + "".join(f"{name} 3 0\n" for name in names)
+    data = declared(tmp_path, lists, frames="img_{:05d}.jpg", first=first)
+    for name, start in zip(names, starts, strict=True):
+        (tmp_path / "videos" / name).mkdir(parents=True)
+        for number in range(start, start + 3):
+            (tmp_path / "videos" / name / f"img_{number:05d}.jpg").touch()
+    if not told:
+        return data.require_numbering(data.entries("test"))
+    with refused(*told, where="dataset 'mine': v0"):
+        data.require_numbering(data.entries("test"))
 
 
 # --- content and notes ------------------------------------------------------------------------------------------------

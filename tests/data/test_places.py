@@ -152,7 +152,7 @@ def test_what_is_no_regular_file_is_never_opened(root: Path) -> None:
     with socket.socket(socket.AF_UNIX) as own:
         own.bind(str(root / "socket.mp4"))
     names = ("a", "pipe", "folder", "zero", "loop", "socket", "none", "x" * 300)
-    data = declared(root, "".join(f"{name}.mp4 0\n" for name in names), links=["/dev"])
+    data = declared(root, "".join(f"{name}.mp4 0\n" for name in names), links={"follow": ["/dev"]})
     found = {name.removesuffix(".mp4"): " ".join(fault) for name, fault in faults(data).items()}
     assert set(found) == set(names) - {"a"}
     for name, told in {"pipe": "a named pipe", "folder": "a folder", "zero": "a device", "socket": "a socket"}.items():
@@ -171,26 +171,30 @@ def test_links_lead_into_the_root_or_declared_folders_alone(root: Path, tmp_path
     data = declared(root, lines)
     assert list(faults(data)) == ["a.mp4", "b.mp4", "more/aa"]
     assert faults(data)["a.mp4"] == ("lead out of the root by a link", f"to {tmp_path}/blobs/aa")
-    with refused("'a.mp4'", f"{tmp_path}/blobs/aa", where="dataset 'mine'", hint=f"links: [{tmp_path}/blobs]"):
+    with refused(
+        "'a.mp4'", f"{tmp_path}/blobs/aa", where="dataset 'mine'", hint=f"links: {{follow: [{tmp_path}/blobs]}}"
+    ):
         data.file(data.entries("test")[0])
     for links in ("blobs", ["blobs"], [str(tmp_path / "blobs")]):
-        declares = declared(root, lines, links=links, known_bad=["b.mp4"])
+        declares = declared(root, lines, links={"follow": links}, known_bad=["b.mp4"])
         assert list(faults(declares)) == ["b.mp4"]  # known_bad excuses no link
         assert declares.content(declares.entries("test")) != data.content(data.entries("test"))
 
 
 def test_folders_of_links_have_to_exist(root: Path) -> None:
-    says(declared(root, "a.mp4 0\n", links="follow").missing() or "", "'follow' in links", root.parent / "follow")
+    says(declared(root, "a.mp4 0\n", links={"follow": "gone"}).missing() or "", "'gone' in links", root.parent / "gone")
 
 
 def test_frames_that_are_links_are_checked_as_well(root: Path, tmp_path: Path) -> None:
     put(root / "a" / "img_00001.jpg", tmp_path / "blobs" / "aa")
     (root / "a" / "img_00002.jpg").symlink_to(tmp_path / "blobs" / "aa")
     (root / "a" / "img_00003.jpg").symlink_to("/dev/zero")
-    found = {links: faults(declared(root, "a 3 0\n", frames="img_{:05d}.jpg", links=links)) for links in ("", "blobs")}
-    assert set(found["blobs"]) == set(found[""]) == {"a"} and found[""]["a"][0] == "cannot be read"
+    found = {
+        links: faults(declared(root, "a 3 0\n", frames="img_{:05d}.jpg", links=links)) for links in ((), ("blobs",))
+    }
+    assert set(found["blobs",]) == set(found[()]) == {"a"} and found[()]["a"][0] == "cannot be read"
     (root / "a" / "img_00003.jpg").unlink()
-    assert not faults(declared(root, "a 3 0\n", frames="img_{:05d}.jpg", links="blobs"))
+    assert not faults(declared(root, "a 3 0\n", frames="img_{:05d}.jpg", links={"follow": "blobs"}))
 
 
 def test_declared_videos_may_be_absent(root: Path) -> None:

@@ -71,7 +71,7 @@ HARMLESS: dict[str, Edit] = {
 # Edit -> a stage that it changes, by its title.
 COUNTS: dict[str, tuple[Edit, str]] = {
     "sampler off by one": (
-        ("bench/video/sampling.py", "np.rint((length - 1) / frames", "np.rint(length / frames"),
+        ("bench/video/sampling.py", "np.rint((length - 1) / segments", "np.rint(length / segments"),
         "train mote",
     ),
     "resize filter": (

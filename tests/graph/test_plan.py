@@ -12,6 +12,7 @@ from bench.graph.build import build_graph
 from bench.graph.plan import make_plan, measured_rates
 from bench.store.records import Store
 from bench.suite.resolve import load_suite
+from tests.errors import refused
 from tests.suites import many_trials, write_suite
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +52,25 @@ def test_data_that_are_not_there_are_marked(tmp_path: Path, capsys: pytest.Captu
     assert "nowhere" in plan.missing_data["mine"]
     assert plan.missing["evaluate"] > 0
     assert plan.to_run["train"] == 4
+
+
+def test_frame_files_numbered_otherwise_than_declared_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "classes.csv").write_text("id,name\n0,cat\n1,dog\n")
+    (tmp_path / "test.txt").write_text("a 3 0\nb 3 1\n")
+    for number in range(6):
+        file = tmp_path / "frames" / "ab"[number % 2] / f"img_{number // 2:05d}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    declared = "root: frames, classes: classes.csv, splits: {test: test.txt}, frames: 'img_{:05d}.jpg'"
+    suite = write_suite(
+        tmp_path,
+        ("rows:", "  mine: {role: zero-shot, dataset: mine}\nrows:"),
+        ("title: Small", f"title: Small\ndatasets:\n  mine: {{{declared}}}"),
+    )
+    with refused("begins at 0", "say first: 0", where="dataset 'mine'"):
+        build_graph(load_suite(suite))
+    suite.write_text(suite.read_text().replace(declared, f"{declared}, first: 0"))
+    build_graph(load_suite(suite))
 
 
 def test_large_stages_say_more_about_rates_than_small_ones(tmp_path: Path) -> None:

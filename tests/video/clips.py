@@ -110,7 +110,7 @@ def write_trimmed(whole: Path, part: Path, seconds: float) -> None:
 def plain_decode(path: Path) -> np.ndarray:
     """All frames [L,H,W,3] as FFmpeg shows them from start to end: upright, scaled to the size of the first."""
     with av.open(str(path)) as container:
-        frames = list(container.decode(container.streams.best("video")))
+        frames: list[Any] = list(container.decode(container.streams.best("video")))
     width, height = frames[0].width, frames[0].height
     sized = (frame.reformat(width, height, format="rgb24") for frame in frames)
     return np.stack([np.rot90(frame.to_ndarray(), round(frame.rotation / 90) % 4) for frame in sized])
