@@ -1,8 +1,8 @@
 """Attacks by chance on a suite's processes, its store, its files and its lists: `python -m tests.torture`.
 
-Each attack counts the outcomes of its rounds; an outcome that begins with WRONG is a fault, and then the exit code is 1. A
-round is drawn from the seed, the attack and its number, so a fault comes back with the same options. docs/torture.md
-holds the output of the documented run.
+Each attack counts the outcomes of its rounds. An outcome that begins with WRONG is a fault, and then the exit code is 1.
+A round is drawn from the seed and its number, so a fault comes back with the same options (kills depend on the clock
+too). docs/torture.md holds the output of the documented run.
 
 `pytest tests/torture.py -m torture` does the same with the default counts.
 """

@@ -31,7 +31,7 @@ class Fault(NamedTuple):
         """What helps against faults of this kind."""
         if self.kind == OUTSIDE:
             folder = os.path.dirname(self.detail.removeprefix("to "))
-            return f"declare the folders that links may lead into, such as `links: {{follow: [{folder}]}}`, or copy the videos"
+            return f"declare the folders that links may lead into: `links: {{follow: [{folder}]}}`, or copy the videos"
         first = "fetch them, mend root, list or places" if self.kind == ABSENT else "mend the files"
         return f"{first}, or name them in known_bad: they then count as wrong (`doctor {dataset}` lists them)"
 

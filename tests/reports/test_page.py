@@ -120,7 +120,7 @@ def test_what_can_be_copied_is_what_the_files_hold(folder: Path) -> None:
 
 def test_alarms_overrides_and_the_date_stand_on_top_and_no_place_of_the_machine_anywhere(tmp_path: Path) -> None:
     out = tmp_path / "runs" / "reports" / "suite-1a2b3c4d"
-    origin = {
+    origin: dict[str, object] = {
         "store": str(tmp_path / "runs"),
         "overrides": ["seeds=[0]", "title=<b>"],
         "written": "2026-01-02 03:04 UTC",
