@@ -1,6 +1,6 @@
 """Attacks by chance on a suite's processes, its store, its files and its lists: `python -m tests.torture`.
 
-Each attack counts the outcomes of its rounds. An outcome that begins with WRONG is a fault, and then the exit code is 1.
+Each attack counts the outcomes of its rounds. An outcome that begins with WRONG is a fault; then the exit code is 1.
 A round is drawn from the seed and its number, so a fault comes back with the same options (kills depend on the clock
 too). docs/torture.md holds the output of the documented run.
 
