@@ -193,7 +193,7 @@ def _first_label(file: Path, rows: Sequence[tuple[str, dict[str, str]]], parser:
     numbered = [(row["path"], int(row["label"])) for _, row in rows if INTEGER.fullmatch(row["label"])]
     folders = [(label, parser.class_of(path)) for path, label in numbered]
     told, labels = {label - own for label, own in folders if own is not None}, {label for _, label in numbered}
-    if parser.first == 0 and told == {1}:
+    if parser.first == 0 and told == {1} and 0 not in labels:
         hint = "say `format: ucf`, if the list is UCF-101's"
         raise UserError("labels count from 1, as the folders of the videos tell", where=str(file), hint=hint)
     if parser.first == 0 or 0 in labels or told == {0} or not labels:

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zipfile import ZipFile
 
@@ -164,11 +165,21 @@ def test_a_save_that_fails_leaves_the_state_before(tmp_path: Path, monkeypatch: 
     assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
 
 
+class Listed(list[SimpleNamespace]):
+    """Listed videos."""
+
+    @property
+    def entries(self) -> Listed:
+        return self
+
+
 @pytest.mark.parametrize("damage", [None, *(name for name in DAMAGES if name != "other shapes")])
 def test_a_damaged_shard_is_encoded_again(tmp_path: Path, damage: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shard of two videos is there; it is used as it is unless it is damaged."""
     notes, encoded = list[str](), list[int]()
-    work: Any = type("Made", (), {"checkpoint": tmp_path / "encode" / "abc", "note": notes.append})()
+    spec, place = {"backbone": "tiny"}, tmp_path / "encode" / "abc"
+    work: Any = SimpleNamespace(spec=spec, checkpoint=place, note=notes.append)
+    videos: Any = Listed([SimpleNamespace(name="a.mp4"), SimpleNamespace(name="b.mp4")])
     features_NVTD = torch.arange(8.0).reshape(2, 1, 2, 2)
     file = work.checkpoint / "shard-00000000.pt"
     checkpoint.save(file, (features_NVTD, {1: "no video"}))
@@ -181,7 +192,7 @@ def test_a_damaged_shard_is_encoded_again(tmp_path: Path, damage: str | None, mo
 
     monkeypatch.setattr(encode, "_batches", batches)
     work.progress, work.stopping = (lambda *told: None), (lambda: False)
-    shard = encode._shard(work, range(2), lambda pixels: features_NVTD[:, 0], 0)  # type: ignore[arg-type]
+    shard = encode._shard(work, videos, lambda pixels: features_NVTD[:, 0], 0)
     assert shard.failures == {1: "no video"} and shard.features_NVTD.shape == (2, 1, 2, 2)
     assert (len(encoded), len(notes)) == ((1, 1) if damage else (0, 0))
     assert checkpoint.load(file, tuple) is not None

@@ -61,7 +61,7 @@ def build(folder: Path) -> dict[str, Path]:
     shutil.copytree(stores["finished"], stores["unevaluated"])
     for kind in ("evaluate", "probe"):
         shutil.rmtree(stores["unevaluated"] / "records" / kind)
-    (stores["unevaluated"] / "claims").mkdir()
+    (stores["unevaluated"] / "claims").mkdir(exist_ok=True)
     (stores["unevaluated"] / "claims" / "train-abc.1.json").write_text('{"launch": "another"}')
     calls = iter(range(1000))
     with patch.object(encode, "_encode", after(2, calls, encode._encode)), patch.object(encode, "BATCH", 4):

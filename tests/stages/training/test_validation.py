@@ -42,7 +42,7 @@ def test_the_best_weights_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert result["kept_epoch"] == 2 and result["validation"] == 20
     kept = weights(work)
     assert all(torch.equal(kept[name], tensor) for name, tensor in states[1].items())
-    assert [path.name for path in work.checkpoint.glob("best-*")] == ["best-1.safetensors"]
+    assert [path.name for path in work.checkpoint.glob("best-*")] == ["best-1.pt"]
 
 
 def test_an_undecodable_validation_video_is_a_wrong_answer(folder: Path, tmp_path: Path) -> None:
