@@ -16,7 +16,7 @@ import shutil
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
@@ -205,7 +205,7 @@ def judged(suite: Path, store: Path, path: Path, truth: list[list[str]], numbers
 
 def table(store: Path) -> list[list[str]]:
     """The numbers of a store's report, "" for those that are missing."""
-    (file,) = store.glob("reports/*/results.csv")
+    (file,) = {file.resolve() for file in store.glob("reports/*/results.csv")}  # one folder, and a link to it
     with open(file, encoding="utf-8", newline="") as lines:
         return [[line[name] for name in NUMBERS] for line in csv.DictReader(lines)]
 
@@ -214,12 +214,3 @@ def hashes(store: Path) -> dict[str, str]:
     """Hash of every file of every record, apart from the records' own times."""
     files = [path for path in (store / "records").rglob("*") if path.is_file() and path.name != "record.json"]
     return {str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-if __name__ == "__main__":
-    import sys
-    import tempfile
-
-    with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory() as made:
-        for outcome, number in sorted(run(int(sys.argv[1]), int(sys.argv[2]), Path(made)).items()):
-            print(f"{number:5}  {outcome}")
