@@ -58,7 +58,7 @@ def build(folder: Path) -> dict[str, Path]:
     stores = {name: folder / name for name in ("finished", "unevaluated", "encoding", "training")}
     code, said = command("run", folder / "suite.yaml", stores["finished"])
     assert code == 0, said
-    shutil.copytree(stores["finished"], stores["unevaluated"])
+    shutil.copytree(stores["finished"], stores["unevaluated"], symlinks=True)
     for kind in ("evaluate", "probe"):
         shutil.rmtree(stores["unevaluated"] / "records" / kind)
     (stores["unevaluated"] / "claims").mkdir(exist_ok=True)
@@ -164,7 +164,7 @@ def run(seed: int, count: int, folder: Path) -> Counter[str]:
     for number in range(count):
         begun = draw.choice(sorted(stores))
         store = folder / f"round-{number}"
-        shutil.copytree(stores[begun], store)
+        shutil.copytree(stores[begun], store, symlinks=True)
         kinds = defaultdict(list)
         files = (path for path in store.rglob("*") if path.is_file())
         for path in sorted(path for path in files if path.parts[-3] != "reports" or path.stem == "results"):
@@ -205,7 +205,7 @@ def judged(suite: Path, store: Path, path: Path, truth: list[list[str]], numbers
 
 def table(store: Path) -> list[list[str]]:
     """The numbers of a store's report, "" for those that are missing."""
-    (file,) = {file.resolve() for file in store.glob("reports/*/results.csv")}  # one folder, and a link to it
+    (file,) = store.glob("reports/*-*/results.csv")  # beside it is a link
     with open(file, encoding="utf-8", newline="") as lines:
         return [[line[name] for name in NUMBERS] for line in csv.DictReader(lines)]
 
