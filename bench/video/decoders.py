@@ -84,7 +84,8 @@ class Pyav:
     it, up to the next key frame, errors. Rotated videos are turned upright. If the size of the picture changes, all
     frames are scaled to the size of the first.
 
-    `plain` is true for 8-bit H.264 in MP4 whose groups of pictures are closed and whose frames are all shown.
+    `plain` is true for MP4 with one stream of 8-bit H.264, in closed groups of pictures whose frames are all shown.
+    Where H.264 in MP4 brings parameters within its packets, as clips in a row do, decoding starts at the first frame.
     """
 
     def __init__(self, source: Source) -> None:
@@ -93,14 +94,16 @@ class Pyav:
         self.rate = float(self._video.average_rate or RATE)
         self._declared = self._video.codec_context.width, self._video.codec_context.height
         self.timed = self._container.format.name.startswith(TIMED)
-        self.plain = self._container.format.name.startswith("mov") and _plain_h264(self._video)
+        self._in_mp4 = self._container.format.name.startswith("mov") and self._video.codec_context.name == "h264"
+        self.plain = self._in_mp4 and _eight_bits(self._video) and len(self._container.streams.video) == 1
         packets = self._scan()
         if packets and self._video.codec_context.format is None:
             raise ValueError("no picture can be decoded")
         self._order = sorted(packets) if self.timed else packets  # in presentation order
         self._places = {packet.pts: place for place, packet in enumerate(packets)}  # in the file's order
         self._numbers = {packet.pts: number for number, packet in enumerate(self._order)}
-        self._keys = [number for number, packet in enumerate(self._order) if packet.key and self.timed]
+        keys = (number for number, packet in enumerate(self._order) if packet.key)
+        self._keys = list(keys) if self.timed and not self._changing else []
         self._group, self._next = -1, 0  # key frame of the group that is being decoded, and number of the next frame
         self._last: Any = None  # the frame decoded last
         self._error: Exception | None = None  # of the last damaged packet since the seek
@@ -130,12 +133,13 @@ class Pyav:
         return np.stack([self._pixels(self._frame(int(index))) for index in indices])
 
     def _scan(self) -> list[_Packet]:
-        """Packets of shown frames in the file's order; also sets `timed` and `plain`.
+        """Packets of shown frames in the file's order; also sets `timed`, `plain` and `_changing`.
 
         Raises ValueError if the end is missing.
         """
         packets: list[_Packet] = []
         key: int | None = None
+        self._changing = False
         count, start, end = 0, 0, 0
         declared_seconds = declared_duration(self._video) if self.timed else 0
         for packet in self._container.demux(self._video):
@@ -144,6 +148,7 @@ class Pyav:
             count += 1
             if packet.pts is not None:
                 start, end = min(start, packet.pts), max(end, packet.pts + (packet.duration or 0))
+            self._changing = self._changing or (self._in_mp4 and _holds_parameters(packet))
             if packet.is_discard or _never_shown(self._video, packet):
                 continue
             if packet.pts is None:
@@ -158,7 +163,7 @@ class Pyav:
         if packets and seconds < 0.95 * declared_seconds - 0.5:  # containers round durations
             raise ValueError(f"cut file: {seconds:.1f} seconds, but its header declares {declared_seconds:.1f}")
         self.timed &= len({packet.pts for packet in packets}) == len(packets)
-        self.plain &= self.timed and len(packets) == count
+        self.plain &= self.timed and len(packets) == count and not self._changing
         return packets
 
     def _stored(self) -> int:
@@ -198,9 +203,9 @@ class Pyav:
 
     def _enter(self, start: int | None) -> None:
         """Start decoding at key frame number `start`, or reopen the file and start at its beginning."""
-        if start is None or not self.timed:
-            self._open()
-        else:
+        if not start or not self.timed or start < self._next:
+            self._open()  # a decoder that has gone further keeps what it met on the way
+        if start and self.timed:
             self._container.seek(self._order[start].pts, stream=self._video)
         self._decoded = self._decode()
         self._next, self._last, self._error, self._damaged = start or 0, None, None, []
@@ -242,13 +247,17 @@ class Pyav:
         return None
 
     @cached_property
+    def first(self) -> Any:
+        """The first frame as FFmpeg gives it."""
+        return self._frame(0)
+
+    @cached_property
     def _size(self) -> tuple[int, int]:
         """Width and height of the first frame as it is stored, or as declared if it cannot be decoded."""
         try:
-            first = self._frame(0)
+            return self.first.width, self.first.height
         except ValueError:
             return self._declared
-        return first.width, first.height
 
     def _pixels(self, frame: Any) -> np.ndarray:
         """RGB [H,W,3], rotated by the display matrix in steps of 90 degrees."""
@@ -277,11 +286,19 @@ class Pyav:
         self._video.codec_context.thread_count = 1
 
 
-def _plain_h264(video: Any) -> bool:
-    """True for 8-bit H.264 whose parameters stand in the header alone, so the picture's size cannot change."""
+def _eight_bits(video: Any) -> bool:
     context = video.codec_context
-    eight = context.format is not None and all(component.bits <= 8 for component in context.format.components)
-    return eight and context.name == "h264" and context.codec_tag == "avc1"
+    return context.format is not None and all(component.bits <= 8 for component in context.format.components)
+
+
+def _holds_parameters(packet: Any) -> bool:
+    """True if a packet of H.264 in MP4 has parameter sets, NAL units 7 and 8 (ISO/IEC 14496-15, 5.3.2)."""
+    data, at = memoryview(packet), 0
+    while at + 4 < len(data):
+        if data[at + 4] & 0x1F in (7, 8):
+            return True
+        at += 4 + int.from_bytes(data[at : at + 4], "big")
+    return False
 
 
 def declared_duration(video: Any) -> float:
@@ -325,18 +342,21 @@ class _Decord:
 
     @cached_property
     def _reader(self) -> Any:
-        """decord's reader of the file; None if it refuses the file, or its frames have other times than PyAV's."""
+        """decord's reader; None if it refuses the file, or gives frames other times or the first one other pixels.
+
+        It converts interlaced pictures and some colours otherwise, and leaves out the cropping of the header.
+        """
         import numpy as np
         from decord import VideoReader
 
         try:
             reader = VideoReader(str(self._path), num_threads=1)
-            begin_L = reader.get_frame_timestamp(range(len(reader)))[:, 0]
+            begin_L, presented_L = reader.get_frame_timestamp(range(len(reader)))[:, 0], self._exact.presented()
+            alike = len(begin_L) == len(presented_L) and np.abs(begin_L - presented_L).max() < TOLERANCE
+            alike &= np.array_equal(reader.get_batch([0]).asnumpy(), self._exact.frames(np.array([0])))
+            return reader if alike and not self._exact.first.interlaced_frame else None
         except Exception:
             return None
-        presented_L = self._exact.presented()
-        alike = len(begin_L) == len(presented_L) and np.abs(begin_L - presented_L).max() < TOLERANCE
-        return reader if alike else None
 
 
 # --- torchcodec -------------------------------------------------------------------------------------------------------
