@@ -158,16 +158,25 @@ def _recognised(lines: Sequence[Line], classes: int, class_of: ClassOf) -> tuple
     if fewest == 0:
         return ("label", "path")
     fits = [all(int(tail[-place]) < classes for _, _, tail in found) for place in range(1, fewest + 1)]
+    own = [class_of(path) for _, path, _ in found]
     if fewest == 1:
         first = heads and not fits[0] and all(0 <= int(head[0]) < classes for head, _, _ in found)
-        return ("label", "path", "frames") if first else PLAIN
-    if fits == [False, True]:
+        told = _told(own, [[tail[-1] for _, _, tail in found], [head[0] for head, _, _ in found]] if heads else [])
+        return ("label", "path", "frames") if first or told == 1 else PLAIN
+    told = _told(own, [[tail[-1] for _, _, tail in found], [tail[-2] for _, _, tail in found]])
+    if told == 1 or (told is None and fits == [False, True]):
         return ("path", "label", "frames")
-    agree = {own == int(tail[-1]) for _, path, tail in found if (own := class_of(path)) is not None}
-    if not fits[1] or agree == {True} or not any(is_video(path) for _, path, _ in found):
+    folders = all(label is None for label in own) and not any(is_video(path) for _, path, _ in found)
+    if told == 0 or not fits[1] or folders:
         return ("path", "frames", "label")
     what = f"the numbers in '{shortened(lines[0][1])}' may be frames and label, or two labels"
     raise UserError(what, where=lines[0][0], hint=f"{ONE_LABEL}; else {DECLARE}")
+
+
+def _told(own: Sequence[int | None], columns: Sequence[Sequence[str]]) -> int | None:
+    """The first column of those that differ least from the classes of folders, by 0 or by 1; None if none does."""
+    found = [{int(cell) - id for id, cell in zip(own, cells, strict=True) if id is not None} for cells in columns]
+    return next((found.index({first}) for first in (0, 1) if {first} in found), None)
 
 
 def is_video(path: str) -> bool:

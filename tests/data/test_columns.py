@@ -90,6 +90,16 @@ def test_several_labels_are_refused_with_the_reason(tmp_path: Path, text: str, w
 def test_folders_tell_numbers_of_frames_from_labels(tmp_path: Path) -> None:
     assert read(tmp_path, "climb/a.avi 2 0\njump/b.avi 1 2\n").read_as == ("read as path, frames, label",)
     assert read(tmp_path, "frames/a 2 0\nframes/b 1 2\n").read_as == ("read as path, frames, label",)
+    many, entries = (*NAMES, *map(str, range(400))), (Entry("climb/x", 0), Entry("jump/y", 2), Entry("climb/z", 0))
+    for text, columns in (
+        ("climb/x 0 250\njump/y 2 300\nclimb/z 0 290\n", "path, label, frames"),
+        ("climb/x 250 0\njump/y 300 2\nclimb/z 290 0\n", "path, frames, label"),
+        ("0 climb/x 250\n2 jump/y 300\n0 climb/z 290\n", "label, path, frames"),
+    ):
+        assert read(tmp_path, text, many) == (entries, (), (f"read as {columns}",))
+    assert read(tmp_path, "0 climb/x 0\n2 jump/y 2\n").entries == (Entry("0 climb/x", 0), Entry("2 jump/y", 2))
+    with refused("numbers", where="test.txt:1", hint="columns: [path, frames, label]"):
+        read(tmp_path, "climb/x 7 250\njump/y 9 300\n", many)
 
 
 def test_declared_columns_are_not_guessed(tmp_path: Path) -> None:
