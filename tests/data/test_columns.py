@@ -78,6 +78,11 @@ def test_columns_are_told_by_values_or_a_header(tmp_path: Path, text: str, colum
         ("v/c.mp4,0,1\nv/d.mp4,1,2\n", "test.txt:1"),
         ("v/c.mp4 0 1 2\nv/d.mp4 1 0 2\n", "test.txt:1"),
         ("v/c.mp4 0 1\nv/d.mp4 0 1 2\n", "test.txt:2"),
+        ("v/c.mp4 0;2\n", "test.txt:1"),
+        ("v/d.mp4 1\nv/c.MP4 0,2\n", "test.txt:2"),
+        ("v/c.mp4,0 2;1\n", "test.txt:1"),
+        ("path label\nv/c.mp4 0 2\n", "test.txt:2"),
+        ("climb/x 0 2\npush slowly/y 1\n", "test.txt:1"),
     ],
 )
 def test_several_labels_are_refused_with_the_reason(tmp_path: Path, text: str, where: str) -> None:
@@ -85,6 +90,13 @@ def test_several_labels_are_refused_with_the_reason(tmp_path: Path, text: str, w
         read(tmp_path, text)
     with refused("numbers", where=where, hint="columns: [path, frames, label]"):
         read(tmp_path, text)
+
+
+@pytest.mark.parametrize("label", ['"[0, 2]"', "[0, 2]", "0|2", '"0;2"', "(0 2)"])
+@pytest.mark.parametrize("header", ["", "path label\n"])
+def test_labels_in_one_cell_are_refused_with_the_reason(tmp_path: Path, header: str, label: str) -> None:
+    with refused(where="test.txt:", hint="several labels"):
+        read(tmp_path, f"{header}v/a.mp4 {label}\n")
 
 
 def test_folders_tell_numbers_of_frames_from_labels(tmp_path: Path) -> None:
