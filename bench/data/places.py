@@ -108,6 +108,16 @@ class Places:
         """True for a resolved path below the root or a folder of `links`."""
         return any(_is_in(real, top) for top in self._tops)
 
+    def links_in(self, relative: str) -> tuple[int, Fault | None]:
+        """Number of links in a folder of frames, and the fault of the first that leads out."""
+        try:
+            entries = os.scandir(os.path.join(self.root, relative))
+            links = sorted(os.path.realpath(entry) for entry in entries if entry.is_symlink())
+        except OSError as error:
+            return 0, Fault(UNREADABLE, f"{error.strerror}")
+        outside = (Fault(OUTSIDE, f"to {real}") for real in links if not self.may_read(real))
+        return len(links), next(outside, None)
+
     def _escape(self, relative: str) -> Fault | None:
         """The fault of a path that links lead out of the root and the folders of `links`."""
         file = os.path.join(self.root, relative)
