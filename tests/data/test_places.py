@@ -12,6 +12,9 @@ from bench.core.errors import UserError
 from bench.data.datasets import Dataset, declared_fields
 from bench.data.places import Places, below
 from bench.data.selection import Selection, select
+from bench.data.videos import source_of
+from bench.video.reader import Video
+from bench.video.source import VideoError
 from tests.errors import refused, says
 
 NAMES = ("Apply Eye Makeup", "hurling (sport)", "take off", "take-off", "YoYo")
@@ -195,6 +198,22 @@ def test_frames_that_are_links_are_checked_as_well(root: Path, tmp_path: Path) -
     (root / "a" / "img_00003.jpg").unlink()
     assert not faults(declared(root, "a 3 0\n", frames="img_{:05d}.jpg", links={"follow": "blobs"}))
     assert faults(data[()]) == {"a": ("lead out of the root by a link", f"to {tmp_path}/blobs/aa")}  # known or not
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "nothing"])
+def test_frames_that_are_no_regular_files_are_never_opened(root: Path, tmp_path: Path, kind: str) -> None:
+    put(root / "a" / "img_00001.jpg", root / "b" / "img_00001.jpg", root / "c" / "other.jpg")
+    (root / "c" / "img_00001.jpg").symlink_to("other.jpg")
+    wrong = root / "a" / "img_00002.jpg"
+    if kind in ("device", "nothing"):
+        wrong.symlink_to("/dev/zero" if kind == "device" else "none.jpg")
+    else:
+        os.mkfifo(wrong) if kind == "pipe" else wrong.mkdir()
+    data = declared(root, "a 3 0\nb 3 0\nc 3 0\n", frames="img_{:05d}.jpg", links={"follow": "/dev"})
+    for _ in range(2):
+        assert list(faults(data)) == ["a"] and "img_00002.jpg is not a regular file" in faults(data)["a"][1]
+    with refused("img_00002.jpg", kind=VideoError):
+        Video(source_of(data, data.entries("test")[0]))
 
 
 def test_declared_videos_may_be_absent(root: Path) -> None:
