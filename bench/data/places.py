@@ -27,11 +27,20 @@ class Fault(NamedTuple):
     kind: str
     detail: str
 
+    @property
+    def folder(self) -> str:
+        """The folder of a file or folder outside the root; "" if the link leads to nothing, a device or the like."""
+        target = self.detail.removeprefix("to ")
+        found = os.path.dirname(target) if self.kind == OUTSIDE else ""
+        return found if found != "/" and (os.path.isfile(target) or os.path.isdir(target)) else ""
+
     def advice(self, dataset: str) -> str:
         """What helps against faults of this kind."""
+        if self.kind == OUTSIDE and not self.folder:
+            return "mend the links, or copy the videos to their place"
         if self.kind == OUTSIDE:
-            folder = os.path.dirname(self.detail.removeprefix("to "))
-            return f"declare the folders that links may lead into: `links: {{follow: [{folder}]}}`, or copy the videos"
+            follow = f"`links: {{follow: [{self.folder}]}}`"
+            return f"declare the folders that links may lead into: {follow}, or copy the videos"
         first = "fetch them, mend root, list or places" if self.kind == ABSENT else "mend the files"
         return f"{first}, or name them in known_bad: they then count as wrong (`doctor {dataset}` lists them)"
 

@@ -108,7 +108,7 @@ class Specs:
                 video, fault = next(iter(own.items()))
                 counts = f"{len(own):,} of {len(names):,} videos of {name}/{split}"
                 told.append(f"{counts} {kind}, such as '{video}' ({fault.detail})")
-                advice.setdefault(kind, fault.advice(name))
+                advice.setdefault(kind, next((each for each in own.values() if each.folder), fault).advice(name))
         return "; ".join([*told, *advice.values()])
 
     def content(self, selection: Selection) -> Spec:

@@ -84,9 +84,13 @@ def test_links_and_pipes_are_told_before_anything_is_read(folder: Path, capsys: 
     (folder / "two" / "b.mp4").unlink()
     (folder / "two" / "b.mp4").symlink_to("/dev/zero")
     printed = told(capsys, folder, 2)
-    says(printed, "1 of 3 videos of one/test lead out", f"to {folder}/blobs/aa", f"links: [{folder}/blobs]")
+    says(printed, "1 of 3 videos of one/test lead out", f"to {folder}/blobs/aa", f"links: {{follow: [{folder}/blobs]}}")
     says(printed, "1 of 3 videos of two/test cannot be read", "a named pipe", "1 of 3 videos of two/test lead out")
-    assert "one/test" not in told(capsys, folder, 2, ", links: [blobs]")
+    assert "[/dev]" not in printed
+    assert "one/test" not in told(capsys, folder, 2, ", links: {follow: blobs}")
+    (folder / "two" / "c.mp4").unlink()
+    (folder / "two" / "c.mp4").symlink_to("../blobs/aa")
+    says(told(capsys, folder, 2, ", links: {follow: blobs}"), "to /dev/zero", f"follow: [{folder}/blobs]")
 
 
 def test_columns_are_said_out_loud(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from bench.core.errors import UserError
 from bench.data.datasets import Dataset, declared_fields
-from bench.data.places import Places, below
+from bench.data.places import OUTSIDE, Fault, Places, below
 from bench.data.selection import Selection, select
 from bench.data.videos import source_of
 from bench.video.reader import Video
@@ -182,6 +182,14 @@ def test_links_lead_into_the_root_or_declared_folders_alone(root: Path, tmp_path
         declares = declared(root, lines, links={"follow": links}, known_bad=["b.mp4"])
         assert list(faults(declares)) == ["b.mp4"]  # known_bad excuses no link
         assert declares.content(declares.entries("test")) != data.content(data.entries("test"))
+
+
+def test_only_folders_of_what_can_be_read_are_suggested(root: Path, tmp_path: Path) -> None:
+    put(tmp_path / "blobs" / "aa")
+    suggested = {tmp_path / "blobs" / "aa": tmp_path / "blobs", tmp_path / "blobs": tmp_path}
+    for target, folder in {**suggested, "/dev/zero": "", "/gone/a": "", "/etc": "", "/": ""}.items():
+        assert Fault(OUTSIDE, f"to {target}").folder == str(folder)
+        assert ("follow" in Fault(OUTSIDE, f"to {target}").advice("mine")) == bool(folder)
 
 
 def test_folders_of_links_have_to_exist(root: Path) -> None:
