@@ -28,8 +28,10 @@ from bench.video.source import Source, VideoError
 if TYPE_CHECKING:
     import numpy as np
 
-# Kinds of findings. A finding of a file means that the video cannot be used; only these can be declared in `known_bad`.
-FILES = ("missing", "outside the root", "empty", "audio only", "no frames", "truncated", "undecodable", "stuck")
+# Kinds of findings. A finding of a file means that the video cannot be used; only these can be declared in
+# `known_bad`, but for links out of the root.
+OUTSIDE_ROOT = "outside the root"
+FILES = ("missing", OUTSIDE_ROOT, "empty", "audio only", "no frames", "truncated", "undecodable", "stuck")
 LISTS = ("class mismatch", "span outside", "leak by path", "leak by content")
 WARNINGS = ("duplicate", "count", "needless known_bad")
 
@@ -286,7 +288,7 @@ class Examination:
             elif file.stat().st_size == 0:
                 self.unsaved[path] = self._fault("empty", "0 bytes")
         except UserError as error:
-            self.unsaved[path] = self._fault("outside the root", error.what)
+            self.unsaved[path] = self._fault(OUTSIDE_ROOT, error.what)
         except OSError as error:
             self.unsaved[path] = self._fault("missing", error.strerror or type(error).__name__)
         return path in self.unsaved
@@ -437,8 +439,8 @@ def _spans_outside(
 
 
 def known_bad(files: Listed, findings: Sequence[Finding]) -> list[str]:
-    """Names for a declaration's `known_bad`, in the lists' order, without repetition."""
-    bad = {finding.path for finding in findings if finding.kind in FILES}
+    """Names for a declaration's `known_bad`, in the lists' order, without repetition; links it does not excuse."""
+    bad = {finding.path for finding in findings if finding.kind in FILES and finding.kind != OUTSIDE_ROOT}
     return list(dict.fromkeys(entry.name for path in files if path in bad for _, entry in files[path]))
 
 

@@ -169,7 +169,10 @@ def plan(
     stages: Annotated[bool, typer.Option("--stages", help="list every stage")] = False,
     plugin: Plugins = None,
 ) -> None:
-    """Show the plan of a suite: its stages, those cached, missing data, and about how long the rest takes."""
+    """Show the plan of a suite: its stages, those cached, missing data, and about how long the rest takes.
+
+    The exit code is 2 if videos of a dataset that is there cannot be used; one that is not there may still come.
+    """
     declared, graph = open_suite(suite, overrides, cache, plugin)
     made = make_plan(graph, Store(store))
     _show_plan(made, declared, graph)
@@ -177,6 +180,8 @@ def plan(
     for stage in graph.stages.values() if stages else ():
         state = "cached" if stage.identity not in todo else "data missing" if stage.missing else "to run"
         say(f"{state:<12} {stage.kind:<8} {stage.identity}  {stage.title}")
+    if graph.faulty:
+        raise typer.Exit(2)
 
 
 def report(

@@ -27,7 +27,11 @@ WORDS = {  # what headers call a column, the most telling names first
 }
 DELIMITERS = (",", ";", "\t", None)  # None: any white space
 INTEGER = re.compile(r"-?[0-9]{1,18}")
+SEVERAL = re.compile(r"\d[^\w.]+\d+[^\w.]*$")  # the end of a text with several integers
+# A path and numbers behind it
+NUMBERED = re.compile(rf"({'|'.join(map(re.escape, SUFFIXES))})[\s,;](\d|[^\w/.])*$", re.IGNORECASE)
 ONE_LABEL = "a video with several labels cannot be scored: keep one"
+LINE = "a line is `path label` or `path,label`, or a header names its columns path, label and frames"
 DECLARE = "declare the order in the split, such as `columns: [path, frames, label]` (`other`: not read)"
 
 
@@ -51,6 +55,8 @@ def table(lines: Sequence[Line], declared: Sequence[str], classes: int, class_of
         cells = _row(text, columns, [delimiter] if header else _delimiters(text), named)
         if cells is None or (cells["path"].startswith('"') and cells["path"].count('"') % 2):
             raise UserError(f"'{shortened(text)}' is not {', '.join(columns)}", where=where, hint=DECLARE)
+        if NUMBERED.search(cells["path"]):
+            raise _several_numbers(where, text)
         rows.append((where, cells))
     return Table(columns, rows, named)
 
@@ -145,29 +151,42 @@ def _recognised(lines: Sequence[Line], classes: int, class_of: ClassOf) -> tuple
     found = [ends(text) for _, text in lines]
     fewest = min((len(tail) for _, _, tail in found), default=1)
     heads = all(len(head) == 1 for head, _, _ in found)
+    any_video = any(is_video(path) for _, path, _ in found)
     for (where, text), (_, path, tail) in zip(lines, found, strict=True):
         if not tail and not (heads and fewest == 0):
             raise UserError(
                 f"label '{shortened(cells_of(text, None)[-1])}' is not an integer",
                 where=where,
-                hint="a line is `path label` or `path,label`, or a header names its columns path, label and frames",
+                hint=ONE_LABEL if SEVERAL.search(text) else LINE,
             )
-        if fewest > 2 or (len(tail) > max(1, fewest) and is_video(path)):
-            what = f"{len(tail)} numbers follow the path in '{shortened(text)}'"
-            raise UserError(what, where=where, hint=f"{ONE_LABEL}; else {DECLARE}")
+        if fewest > 2 or (len(tail) > max(1, fewest) and (is_video(path) or not any_video)):
+            raise _several_numbers(where, text)
     if fewest == 0:
         return ("label", "path")
     fits = [all(int(tail[-place]) < classes for _, _, tail in found) for place in range(1, fewest + 1)]
+    own = [class_of(path) for _, path, _ in found]
     if fewest == 1:
         first = heads and not fits[0] and all(0 <= int(head[0]) < classes for head, _, _ in found)
-        return ("label", "path", "frames") if first else PLAIN
-    if fits == [False, True]:
+        told = _told(own, [[tail[-1] for _, _, tail in found], [head[0] for head, _, _ in found]] if heads else [])
+        return ("label", "path", "frames") if first or told == 1 else PLAIN
+    told = _told(own, [[tail[-1] for _, _, tail in found], [tail[-2] for _, _, tail in found]])
+    if told == 1 or (told is None and fits == [False, True]):
         return ("path", "label", "frames")
-    agree = {own == int(tail[-1]) for _, path, tail in found if (own := class_of(path)) is not None}
-    if not fits[1] or agree == {True} or not any(is_video(path) for _, path, _ in found):
+    if told == 0 or not fits[1] or not (any_video or any(label is not None for label in own)):
         return ("path", "frames", "label")
     what = f"the numbers in '{shortened(lines[0][1])}' may be frames and label, or two labels"
     raise UserError(what, where=lines[0][0], hint=f"{ONE_LABEL}; else {DECLARE}")
+
+
+def _several_numbers(where: str, text: str) -> UserError:
+    what = f"several numbers follow the path in '{shortened(text)}'"
+    return UserError(what, where=where, hint=f"{ONE_LABEL}; else {DECLARE}")
+
+
+def _told(own: Sequence[int | None], columns: Sequence[Sequence[str]]) -> int | None:
+    """The first column of those that differ least from the classes of folders, by 0 or by 1; None if none does."""
+    found = [{int(cell) - id for id, cell in zip(own, cells, strict=True) if id is not None} for cells in columns]
+    return next((found.index({first}) for first in (0, 1) if {first} in found), None)
 
 
 def is_video(path: str) -> bool:

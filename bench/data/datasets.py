@@ -211,12 +211,15 @@ class Dataset(BaseModel):
         videos that have to be read. Links are followed before anything is read, and only regular files are.
         """
         places, root = self._places(), self.location()
+        manifest = Manifest(self.name, root)
         videos = {(entry.path, entry.class_id): places.find(entry.path, entry.class_id) for entry in entries}
-        sound = [path for path, fault in videos.values() if not fault]
-        hashes = Manifest(self.name, root, places.may_read).hashes(sound, progress)
+        there = [path for path, fault in videos.values() if not fault]
+        folders = {path: self._folder_fault(path, manifest) for path in there if self.frames}
+        outside = {path for path, fault in folders.items() if fault and fault.kind == OUTSIDE}
+        hashes = manifest.hashes([path for path in there if path not in outside], progress)
         for video, (path, fault) in videos.items():
-            if fault or hashes[path] is None:
-                self._faults[video] = fault or Fault(UNREADABLE, f"{root / path}")
+            if fault := fault or folders.get(path) or (None if hashes[path] else Fault(UNREADABLE, f"{root / path}")):
+                self._faults[video] = fault
         content = [[*entry[:3], hashes.get(videos[entry.path, entry.class_id][0])] for entry in entries]
         frames = [self.frames, self.first] if self.frames else None
         return digest([content, frames, _preparation(root)])
@@ -226,6 +229,19 @@ class Dataset(BaseModel):
         found = {entry.name: self._faults.get((entry.path, entry.class_id)) for entry in entries}
         declared = set(self.known_bad)
         return {name: own for name, own in found.items() if own and (own.kind == OUTSIDE or name not in declared)}
+
+    def _folder_fault(self, path: str, manifest: Manifest) -> Fault | None:
+        """Why a folder of frames cannot be read. One without faults and links is looked at once."""
+        if (manifest.facts(path) or {}).get("sound") == (declared := [self.frames, self.first]):
+            return None
+        links, fault = self._places().links_in(path)
+        if fault:
+            return fault
+        if reason := _numbering_fault(Source(self.location() / path, None, self.frames, self.first)):
+            return Fault(UNREADABLE, reason)
+        if not links:
+            manifest.learn(path, sound=declared)
+        return None
 
     def _places(self) -> Places:
         key = self.location(), self.places, self.links, self.frames

@@ -30,7 +30,7 @@ from bench.core.errors import UserError
 from bench.core.files import read_json, regular_text, text_lines
 from bench.core.identity import setting
 from bench.data.class_files import Classes, database
-from bench.data.columns import INTEGER, PLAIN, ends, shortened, table, twice
+from bench.data.columns import INTEGER, ONE_LABEL, PLAIN, SEVERAL, ends, shortened, table, twice
 from bench.data.places import below, plain_name
 
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
@@ -152,6 +152,7 @@ class _Parser:
         if label is None and not self.split.subset:
             close = get_close_matches(name, self.names, n=1, cutoff=0.5)
             hint = f"did you mean '{close[0]}'?" if close else f"the dataset has {len(self.names)} classes"
+            hint = ONE_LABEL if SEVERAL.search(name) else hint
             raise UserError(f"unknown class '{shortened(name)}'", where=where, hint=hint)
         return label
 

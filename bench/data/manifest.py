@@ -29,9 +29,8 @@ class Manifest:
     or removed, not when a frame is overwritten in place.
     """
 
-    def __init__(self, name: str, root: Path, may_read: Callable[[str], bool] = lambda real: True) -> None:
-        """`may_read` decides about the places that links among the frames of a folder lead to."""
-        self.root, self.may_read = root, may_read
+    def __init__(self, name: str, root: Path) -> None:
+        self.root = root
         self.file = cache_dir() / "content" / f"{name}-{digest(str(root.resolve()))[:8]}.jsonl"
         self._known: dict[str, tuple[list[int], dict[str, Any]]] = {}  # path -> (stamp, facts)
         for line in appended_json(self.file):
@@ -74,19 +73,12 @@ class Manifest:
     def _hashed(self, relative: str) -> str | None:
         stamp = self._stamp(relative)  # before reading: a file that changes meanwhile is read again next time
         try:
-            self._refuse_links(self.root / relative)
             known = _sha256(self.root / relative)
         except OSError:
             return None
         if stamp is not None:
             self._keep(relative, stamp, {"sha256": known})
         return known
-
-    def _refuse_links(self, path: Path) -> None:
-        """Raises OSError for a folder of frames with a link to where nothing may be read."""
-        for frame in os.scandir(path) if path.is_dir() else ():
-            if frame.is_symlink() and not self.may_read(os.path.realpath(frame)):
-                raise OSError(f"{frame.path} leads out of the root")
 
     def _stamp(self, relative: str) -> list[int] | None:
         try:

@@ -27,11 +27,20 @@ class Fault(NamedTuple):
     kind: str
     detail: str
 
+    @property
+    def folder(self) -> str:
+        """The folder of a file or folder outside the root; "" if the link leads to nothing, a device or the like."""
+        target = self.detail.removeprefix("to ")
+        found = os.path.dirname(target) if self.kind == OUTSIDE else ""
+        return found if found != "/" and (os.path.isfile(target) or os.path.isdir(target)) else ""
+
     def advice(self, dataset: str) -> str:
         """What helps against faults of this kind."""
+        if self.kind == OUTSIDE and not self.folder:
+            return "mend the links, or copy the videos to their place"
         if self.kind == OUTSIDE:
-            folder = os.path.dirname(self.detail.removeprefix("to "))
-            return f"declare the folders that links may lead into: `links: {{follow: [{folder}]}}`, or copy the videos"
+            follow = f"`links: {{follow: [{self.folder}]}}`"
+            return f"declare the folders that links may lead into: {follow}, or copy the videos"
         first = "fetch them, mend root, list or places" if self.kind == ABSENT else "mend the files"
         return f"{first}, or name them in known_bad: they then count as wrong (`doctor {dataset}` lists them)"
 
@@ -107,6 +116,16 @@ class Places:
     def may_read(self, real: str) -> bool:
         """True for a resolved path below the root or a folder of `links`."""
         return any(_is_in(real, top) for top in self._tops)
+
+    def links_in(self, relative: str) -> tuple[int, Fault | None]:
+        """Number of links in a folder of frames, and the fault of the first that leads out."""
+        try:
+            entries = os.scandir(os.path.join(self.root, relative))
+            links = sorted(os.path.realpath(entry) for entry in entries if entry.is_symlink())
+        except OSError as error:
+            return 0, Fault(UNREADABLE, f"{error.strerror}")
+        outside = (Fault(OUTSIDE, f"to {real}") for real in links if not self.may_read(real))
+        return len(links), next(outside, None)
 
     def _escape(self, relative: str) -> Fault | None:
         """The fault of a path that links lead out of the root and the folders of `links`."""

@@ -73,6 +73,7 @@ class Graph:
     trainings: list[ProbeCell] = field(default_factory=list)  # of the rows whose experts are compared
     datasets: dict[str, Dataset] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)  # dataset, or file of a recipe -> why it is not usable
+    faulty: set[str] = field(default_factory=set)  # of these, datasets that are there, but not all of their videos
     protocols: dict[str, Context] = field(default_factory=dict)  # column of the tables -> how it is measured
     notes: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # (dataset, split or the like) -> oddities
     uncached: dict[str, set[str]] = field(default_factory=dict)  # why features are not kept -> trainings
@@ -84,7 +85,9 @@ def build_graph(suite: Suite, hashing: Hashing = lambda name, done, total: None)
     `hashing` receives the progress of hashing videos whose content is not known yet.
     """
     stages = Stages(suite, hashing)
-    graph = Graph(stages.planned, datasets=stages.datasets, missing=stages.absent, notes=stages.notes)
+    graph = Graph(
+        stages.planned, datasets=stages.datasets, missing=stages.absent, faulty=stages.faulty, notes=stages.notes
+    )
     for trial in suite.trials:
         known = len(stages.order)
         _add(graph, stages, trial)

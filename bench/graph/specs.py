@@ -42,6 +42,7 @@ class Specs:
         self.hashing = hashing
         self.datasets: dict[str, Dataset] = {}
         self.absent: dict[str, str] = {}  # dataset, or file of a recipe -> why it is not usable
+        self.faulty: set[str] = set()  # those of `absent` that are there, but not all of their listed videos
         self.notes: dict[tuple[str, str], list[str]] = {}  # (dataset, split or what else of it) -> what is odd about it
         self._faults: dict[tuple[str, str], tuple[set[str], dict[str, Fault]]] = {}  # (dataset, split) -> names, faulty
         self._made: dict[tuple[str, Hashable], Any] = {}
@@ -95,6 +96,7 @@ class Specs:
         found = data.faults(entries)
         faults |= found
         if found:
+            self.faulty.add(name)
             self.absent[name] = self._explained(name)
         return self.absent[name] if found else None
 
@@ -108,7 +110,7 @@ class Specs:
                 video, fault = next(iter(own.items()))
                 counts = f"{len(own):,} of {len(names):,} videos of {name}/{split}"
                 told.append(f"{counts} {kind}, such as '{video}' ({fault.detail})")
-                advice.setdefault(kind, fault.advice(name))
+                advice.setdefault(kind, next((each for each in own.values() if each.folder), fault).advice(name))
         return "; ".join([*told, *advice.values()])
 
     def content(self, selection: Selection) -> Spec:

@@ -31,15 +31,22 @@ class Source(NamedTuple):
 
 
 def frame_numbers(source: Source) -> list[int]:
-    """Sorted numbers of a folder's frame files. Raises ValueError if they contradict `frames` or `first`."""
+    """Sorted numbers of a folder's frame files. Raises ValueError if they contradict `frames` or `first`.
+
+    Also if one is no regular file, or a link to one: reading it might never end.
+    """
     before, _, rest = source.frames.partition("{")
     pattern = re.compile(re.escape(before) + r" *(\d+)" + re.escape(rest.partition("}")[2]))
-    found = {file: int(match[1]) for file in os.listdir(source.path) if (match := pattern.fullmatch(file))}
+    with os.scandir(source.path) as entries:
+        matches = [(entry, match) for entry in entries if (match := pattern.fullmatch(entry.name))]
+    found = {entry.name: int(match[1]) for entry, match in matches}
     if not found:
         raise ValueError(f"no frames: no file is named like {source.frames}")
     for file, number in sorted(found.items()):
         if file != source.frames.format(number):
             raise ValueError(f"{file} is not named like {source.frames}: that would be {source.frames.format(number)}")
+    if other := min((entry.name for entry, _ in matches if not entry.is_file()), default=""):
+        raise ValueError(f"{other} is not a regular file")
     lowest, first = min(found.values()), source.first
     if lowest < first:
         raise ValueError(f"begins at {lowest}; say first: {lowest}, not {first}")

@@ -42,7 +42,7 @@ def told(
     """What `plan` prints, after `run` has been refused with the same words, or would not be."""
     suite, method = folder / "suite.yaml", row.get("method", "clip_mean")
     suite.write_text(SUITE % (more, row.get("source", "glyphs-narrow"), split, method))
-    assert main(["plan", str(suite), "--store", str(folder / "runs")]) == 0
+    assert main(["plan", str(suite), "--store", str(folder / "runs")]) == code
     printed = capsys.readouterr().out
     if code:
         assert main(["run", str(suite), "--store", str(folder / "runs"), "--jobs", "0"]) == code
@@ -65,6 +65,18 @@ def test_all_that_is_missing_is_counted_in_one_message(folder: Path, capsys: pyt
     says(printed, "1 of 3 videos of two/test are not there", "'b.mp4'", folder / "two" / "b.mp4", "doctor two")
 
 
+def test_a_dataset_that_is_not_there_is_only_stated(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told(capsys, folder, 0)
+    for name in ("two", "few.txt"):
+        (folder / name).rename(folder / f"no {name}")
+    arguments = [str(folder / "suite.yaml"), "--store", str(folder / "runs")]
+    assert main(["plan", *arguments]) == 0
+    says(capsys.readouterr().out, "data missing: two: root of dataset 'two' not found")
+    (folder / "one" / "a.mp4").unlink()
+    assert main(["plan", *arguments, "--stages"]) == 2
+    says(capsys.readouterr().out, "data missing: one: 1 of 3", "data missing: two: root", "data missing evaluate")
+
+
 def test_declared_videos_are_excused_in_tests_and_trainings(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "one" / "c.mp4").unlink()
     says(told(capsys, folder, 2), "1 of 3 videos of one/test")
@@ -84,9 +96,13 @@ def test_links_and_pipes_are_told_before_anything_is_read(folder: Path, capsys: 
     (folder / "two" / "b.mp4").unlink()
     (folder / "two" / "b.mp4").symlink_to("/dev/zero")
     printed = told(capsys, folder, 2)
-    says(printed, "1 of 3 videos of one/test lead out", f"to {folder}/blobs/aa", f"links: [{folder}/blobs]")
+    says(printed, "1 of 3 videos of one/test lead out", f"to {folder}/blobs/aa", f"links: {{follow: [{folder}/blobs]}}")
     says(printed, "1 of 3 videos of two/test cannot be read", "a named pipe", "1 of 3 videos of two/test lead out")
-    assert "one/test" not in told(capsys, folder, 2, ", links: [blobs]")
+    assert "[/dev]" not in printed
+    assert "one/test" not in told(capsys, folder, 2, ", links: {follow: blobs}")
+    (folder / "two" / "c.mp4").unlink()
+    (folder / "two" / "c.mp4").symlink_to("../blobs/aa")
+    says(told(capsys, folder, 2, ", links: {follow: blobs}"), "to /dev/zero", f"follow: [{folder}/blobs]")
 
 
 def test_columns_are_said_out_loud(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

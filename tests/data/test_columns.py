@@ -78,6 +78,11 @@ def test_columns_are_told_by_values_or_a_header(tmp_path: Path, text: str, colum
         ("v/c.mp4,0,1\nv/d.mp4,1,2\n", "test.txt:1"),
         ("v/c.mp4 0 1 2\nv/d.mp4 1 0 2\n", "test.txt:1"),
         ("v/c.mp4 0 1\nv/d.mp4 0 1 2\n", "test.txt:2"),
+        ("v/c.mp4 0;2\n", "test.txt:1"),
+        ("v/d.mp4 1\nv/c.MP4 0,2\n", "test.txt:2"),
+        ("v/c.mp4,0 2;1\n", "test.txt:1"),
+        ("path label\nv/c.mp4 0 2\n", "test.txt:2"),
+        ("climb/x 0 2\npush slowly/y 1\n", "test.txt:1"),
     ],
 )
 def test_several_labels_are_refused_with_the_reason(tmp_path: Path, text: str, where: str) -> None:
@@ -87,9 +92,26 @@ def test_several_labels_are_refused_with_the_reason(tmp_path: Path, text: str, w
         read(tmp_path, text)
 
 
+@pytest.mark.parametrize("label", ['"[0, 2]"', "[0, 2]", "0|2", '"0;2"', "(0 2)"])
+@pytest.mark.parametrize("header", ["", "path label\n"])
+def test_labels_in_one_cell_are_refused_with_the_reason(tmp_path: Path, header: str, label: str) -> None:
+    with refused(where="test.txt:", hint="several labels"):
+        read(tmp_path, f"{header}v/a.mp4 {label}\n")
+
+
 def test_folders_tell_numbers_of_frames_from_labels(tmp_path: Path) -> None:
     assert read(tmp_path, "climb/a.avi 2 0\njump/b.avi 1 2\n").read_as == ("read as path, frames, label",)
     assert read(tmp_path, "frames/a 2 0\nframes/b 1 2\n").read_as == ("read as path, frames, label",)
+    many, entries = (*NAMES, *map(str, range(400))), (Entry("climb/x", 0), Entry("jump/y", 2), Entry("climb/z", 0))
+    for text, columns in (
+        ("climb/x 0 250\njump/y 2 300\nclimb/z 0 290\n", "path, label, frames"),
+        ("climb/x 250 0\njump/y 300 2\nclimb/z 290 0\n", "path, frames, label"),
+        ("0 climb/x 250\n2 jump/y 300\n0 climb/z 290\n", "label, path, frames"),
+    ):
+        assert read(tmp_path, text, many) == (entries, (), (f"read as {columns}",))
+    assert read(tmp_path, "0 climb/x 0\n2 jump/y 2\n").entries == (Entry("0 climb/x", 0), Entry("2 jump/y", 2))
+    with refused("numbers", where="test.txt:1", hint="columns: [path, frames, label]"):
+        read(tmp_path, "climb/x 7 250\njump/y 9 300\n", many)
 
 
 def test_declared_columns_are_not_guessed(tmp_path: Path) -> None:

@@ -413,6 +413,10 @@ def test_first_is_compared_with_the_first_folders(
         for number in range(start, start + 3):
             (tmp_path / "videos" / name / f"img_{number:05d}.jpg").touch()
     if not told:
+        for _ in range(2):  # also of folders that are known
+            content(data)
+            own = {name for name, start in zip(names, starts, strict=True) if start != first}
+            assert {name for name, fault in data.faults(data.entries("test")).items() if "say" in fault.detail} == own
         return data.require_numbering(data.entries("test"))
     with refused(*told, where="dataset 'mine': v0"):
         data.require_numbering(data.entries("test"))

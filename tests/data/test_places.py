@@ -10,8 +10,11 @@ import pytest
 
 from bench.core.errors import UserError
 from bench.data.datasets import Dataset, declared_fields
-from bench.data.places import Places, below
+from bench.data.places import OUTSIDE, Fault, Places, below
 from bench.data.selection import Selection, select
+from bench.data.videos import source_of
+from bench.video.reader import Video
+from bench.video.source import VideoError
 from tests.errors import refused, says
 
 NAMES = ("Apply Eye Makeup", "hurling (sport)", "take off", "take-off", "YoYo")
@@ -181,6 +184,14 @@ def test_links_lead_into_the_root_or_declared_folders_alone(root: Path, tmp_path
         assert declares.content(declares.entries("test")) != data.content(data.entries("test"))
 
 
+def test_only_folders_of_what_can_be_read_are_suggested(root: Path, tmp_path: Path) -> None:
+    put(tmp_path / "blobs" / "aa")
+    suggested = {tmp_path / "blobs" / "aa": tmp_path / "blobs", tmp_path / "blobs": tmp_path}
+    for target, folder in {**suggested, "/dev/zero": "", "/gone/a": "", "/etc": "", "/": ""}.items():
+        assert Fault(OUTSIDE, f"to {target}").folder == str(folder)
+        assert ("follow" in Fault(OUTSIDE, f"to {target}").advice("mine")) == bool(folder)
+
+
 def test_folders_of_links_have_to_exist(root: Path) -> None:
     says(declared(root, "a.mp4 0\n", links={"follow": "gone"}).missing() or "", "'gone' in links", root.parent / "gone")
 
@@ -189,12 +200,28 @@ def test_frames_that_are_links_are_checked_as_well(root: Path, tmp_path: Path) -
     put(root / "a" / "img_00001.jpg", tmp_path / "blobs" / "aa")
     (root / "a" / "img_00002.jpg").symlink_to(tmp_path / "blobs" / "aa")
     (root / "a" / "img_00003.jpg").symlink_to("/dev/zero")
-    found = {
-        links: faults(declared(root, "a 3 0\n", frames="img_{:05d}.jpg", links=links)) for links in ((), ("blobs",))
-    }
-    assert set(found["blobs",]) == set(found[()]) == {"a"} and found[()]["a"][0] == "cannot be read"
+    data = {links: declared(root, "a 3 0\n", frames="img_{:05d}.jpg", links=links) for links in ((), ("blobs",))}
+    found = {links: faults(own) for links, own in data.items()}
+    assert found[()] == {"a": ("lead out of the root by a link", "to /dev/zero")} == found["blobs",]
     (root / "a" / "img_00003.jpg").unlink()
     assert not faults(declared(root, "a 3 0\n", frames="img_{:05d}.jpg", links={"follow": "blobs"}))
+    assert faults(data[()]) == {"a": ("lead out of the root by a link", f"to {tmp_path}/blobs/aa")}  # known or not
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "nothing"])
+def test_frames_that_are_no_regular_files_are_never_opened(root: Path, tmp_path: Path, kind: str) -> None:
+    put(root / "a" / "img_00001.jpg", root / "b" / "img_00001.jpg", root / "c" / "other.jpg")
+    (root / "c" / "img_00001.jpg").symlink_to("other.jpg")
+    wrong = root / "a" / "img_00002.jpg"
+    if kind in ("device", "nothing"):
+        wrong.symlink_to("/dev/zero" if kind == "device" else "none.jpg")
+    else:
+        os.mkfifo(wrong) if kind == "pipe" else wrong.mkdir()
+    data = declared(root, "a 3 0\nb 3 0\nc 3 0\n", frames="img_{:05d}.jpg", links={"follow": "/dev"})
+    for _ in range(2):
+        assert list(faults(data)) == ["a"] and "img_00002.jpg is not a regular file" in faults(data)["a"][1]
+    with refused("img_00002.jpg", kind=VideoError):
+        Video(source_of(data, data.entries("test")[0]))
 
 
 def test_declared_videos_may_be_absent(root: Path) -> None:

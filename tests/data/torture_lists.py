@@ -107,14 +107,15 @@ def _read(folder: Path, settings: dict[str, Any]) -> Videos:
 
 
 def _plan(folder: Path, settings: dict[str, Any]) -> Videos | None:
-    """Calls `plan`; None if it refuses."""
+    """Calls `plan`; None if it refuses the files."""
     protocol = {"role": "zero-shot", "dataset": "mine", "split": "test"}
     rows = {"clip_mean": {"label": "CLIP", "method": "clip_mean"}}
     suite = {"title": "Lists", "datasets": {"mine": settings}, "recipe": {"source": "glyphs-narrow"}}
     text = yaml.safe_dump({**suite, "protocols": {"mine": protocol}, "rows": rows})
     (folder / "suite.yaml").write_text(text)
-    code = main(["plan", str(folder / "suite.yaml"), "--store", str(folder / "runs")])
-    return None if code == 2 else []
+    with redirect_stdout(io.StringIO()) as printed:
+        code = main(["plan", str(folder / "suite.yaml"), "--store", str(folder / "runs")])
+    return None if code == 2 and "are not there" not in printed.getvalue() else []
 
 
 @contextmanager

@@ -73,8 +73,11 @@ def test_msta_looks_at_more_clips_of_smaller_data(what: str, clips: int, crops: 
         ("st-adapter/k400", {"sampler": "strided", "spacing": "step", "frames": 8, "stride": 16, "clips": 3}),
         ("st-adapter/ucf101-full", {"sampler": "strided", "spacing": "step", "frames": 8, "stride": 16, "clips": 3}),
         ("aim/k400", {"sampler": "mmaction_strided", "frames": 32, "stride": 4, "clips": 3}),
-        ("st-adapter/ssv2", {"sampler": "segments_inclusive", "frames": 8, "clips": 1, "crops": 3}),
-        ("aim/ssv2", {"sampler": "segments_inclusive", "frames": 8, "clips": 1, "crops": 3}),
+        *(
+            (f"{how}/ssv2{half}", {"sampler": "segments_inclusive", "frames": 8, "clips": 1, "crops": 3})
+            for how in ("st-adapter", "aim")
+            for half in ("", "-base", "-novel")
+        ),
         ("actionclip/k400", {"sampler": "segment_centre", "frames": 8, "clips": 1}),
     ],
 )
