@@ -106,13 +106,13 @@ def run(
     )
 
     def wrong(declared: Suite | None) -> Iterator[UserError]:
-        yield from unusable_options(compute, store, on == "local")
+        yield from unusable_options(compute, on == "local")
         if declared is not None and on == "local":
             yield from too_few_devices(declared.trials, device)
             if profile := declared.file.report.profile:
                 yield from unusable_device(profile.device, declared.where(("report", "profile", "device")), here=True)
 
-    declared, graph = open_suite(suite, overrides, cache, plugin, wrong)
+    declared, graph = open_suite(suite, overrides, store, cache, plugin, wrong)
     records, origin = Store(store.resolve() if on == "slurm" else store), provenance()
     made = make_plan(graph, records)
     with console.status("verifying the records that will be read"):
@@ -170,7 +170,7 @@ def plan(
     plugin: Plugins = None,
 ) -> None:
     """Show the plan of a suite: its stages, those cached, missing data, and about how long the rest takes."""
-    declared, graph = open_suite(suite, overrides, cache, plugin)
+    declared, graph = open_suite(suite, overrides, store, cache, plugin)
     made = make_plan(graph, Store(store))
     _show_plan(made, declared, graph)
     todo = {stage.identity for stage in made.todo}
@@ -187,7 +187,7 @@ def report(
     plugin: Plugins = None,
 ) -> None:
     """Write a suite's report from the records there are; cells without a record are shown as missing."""
-    declared, graph = open_suite(suite, overrides, cache, plugin)
+    declared, graph = open_suite(suite, overrides, store, cache, plugin)
     write_suite_report(declared, graph, Store(store), provenance())
 
 
