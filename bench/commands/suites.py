@@ -173,6 +173,9 @@ def plan(
     declared, graph = open_suite(suite, overrides, store, cache, plugin)
     made = make_plan(graph, Store(store))
     _show_plan(made, declared, graph)
+    if profile := declared.file.report.profile:
+        for error in unusable_device(profile.device, declared.where(("report", "profile", "device")), here=True):
+            say(f"note: {error.where}: {error.what}; a run on this machine is refused")
     todo = {stage.identity for stage in made.todo}
     for stage in graph.stages.values() if stages else ():
         state = "cached" if stage.identity not in todo else "data missing" if stage.missing else "to run"

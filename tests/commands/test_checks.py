@@ -80,6 +80,10 @@ def test_each_process_of_a_training_needs_a_gpu(tmp_path: Path) -> None:
 def test_the_device_of_a_profile_has_to_be_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     suite = write_suite(tmp_path, ("report:\n", "report:\n  profile: {device: 'cuda:999'}\n"))
     says(run(capsys, str(suite), "--store", str(tmp_path / "runs")), "small.yaml:23: report.profile.device", "cuda:999")
+    assert main(["plan", str(suite), "--store", str(tmp_path / "runs")]) == 0  # to be run on another machine, perhaps
+    says(capsys.readouterr().out, "note: ", "small.yaml:23: report.profile.device: torch finds no device cuda:999 here")
+    assert main(["plan", str(suite), "--store", str(tmp_path / "runs"), "report.profile.device=auto"]) == 0
+    assert "no device" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["plan", "run", "report"])
