@@ -208,10 +208,9 @@ def _trials(resolve: _Resolver) -> Iterator[Trial]:
         raise UserError(f"the suite has {count:,} trials", where=place, allowed=[f"up to {MOST_TRIALS:,}"])
     for row_id, row in suite.file.rows.items():
         axes = axes_of[row_id]
-        # In another world points may fall together; and a row may not be measured where its points differ.
-        distinct = not suite.file.world and not (
-            row.protocols and any(changes_protocols(*axis) for axis in axes.items())
-        )
+        # In another world points may fall together; and a row may not be measured where the suite's points differ.
+        shared = [axis for axis in suite.file.axes.items() if axis[0] not in row.axes]
+        distinct = not suite.file.world and not (row.protocols and any(changes_protocols(*axis) for axis in shared))
         points: dict[object, Trial] = {}
         for chosen in product(*(_values(axis) for axis in axes.values())):
             point = tuple((path.rpartition(".")[2], label) for path, (label, _) in zip(axes, chosen, strict=True))
@@ -280,7 +279,8 @@ class _Resolver:
         self.where = where
         self.seen: dict[str, Any] = {}
         self.axis_of: dict[str, KeyPath] = {}  # field changed by an axis -> where the axis is declared
-        self.protocols = {name: self._started(name, own) for name, own in suite.file.protocols.items()}
+        # Each is a copy, so that what an axis sets in one protocol does not reach others through common defaults.
+        self.protocols = {name: deepcopy(self._started(name, own)) for name, own in suite.file.protocols.items()}
         self.misfits: dict[str, UserError] = {}  # mistakes that leave the rest of the suite readable
         self.problems: dict[str, UserError] = {}  # reasons why nothing can run
         self.known_data: set[tuple[str, str, str, str]] = set()

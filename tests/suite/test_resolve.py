@@ -130,3 +130,20 @@ def test_an_earlier_name_of_a_key_is_accepted_and_named_with_its_successor(tmp_p
     both = more.replace("start: dense", "start: dense, init_from: dense")
     with refused("'init_from'", where="small.yaml:20: rows.more.start"):
         load_suite(write_suite(tmp_path, ("  mote:", both)))
+
+
+def test_a_row_s_own_axis_over_a_protocol_that_it_is_not_measured_under_is_refused(tmp_path: Path) -> None:
+    only, axis = "config: {layers: 1}, protocols: [closed-set]", "{protocols.new-verbs.views.clips: [1, 2]}"
+    dense = "dense: {method: dense_temporal, config: {layers: 1}"
+    with refused("clips=1", where="rows.dense.axes"):
+        load_suite(write_suite(tmp_path, (dense, f"dense: {{method: dense_temporal, {only}, axes: {axis}")))
+    suites = write_suite(
+        tmp_path, (dense, f"dense: {{method: dense_temporal, {only}"), ("report:", f"axes: {axis}\nreport:")
+    )
+    assert sum(trial.row == "dense" for trial in load_suite(suites).trials) == 4  # of the suite's axis: two seeds each
+
+
+def test_an_axis_over_one_protocol_leaves_others_of_the_same_defaults_alone(tmp_path: Path) -> None:
+    suite = load_suite(write_suite(tmp_path, ("report:", "axes: {protocols.new-verbs.views.clips: [1, 2]}\nreport:")))
+    found = {(dict(trial.point)["clips"], name, p.views.clips) for trial in suite.trials for name, p in trial.protocols}
+    assert found == {(1, "closed-set", 1), (2, "closed-set", 1), (1, "new-verbs", 1), (2, "new-verbs", 2)}
