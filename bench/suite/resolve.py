@@ -144,20 +144,22 @@ def _override(data: Settings, text: str) -> tuple[str, KeyPath]:
     return text, _set(data, dotted, load_value(value, f"override {text}"))
 
 
-def _set(data: Settings, dotted: str, value: Any) -> KeyPath:
-    """Set a value in nested mappings; keys that contain dots are matched whole."""
+def _set(data: Settings, dotted: str, value: Any, above: KeyPath = ()) -> KeyPath:
+    """Set a value in nested mappings; keys that contain dots are matched whole, and a field below `axes` is one key."""
     for key in sorted(data, key=len, reverse=True):
         if dotted == key:
             data[key] = value
             return (key,)
         if dotted.startswith(f"{key}.") and isinstance(data[key], dict):
-            return (key, *_set(data[key], dotted[len(key) + 1 :], value))
+            return (key, *_set(data[key], dotted[len(key) + 1 :], value, (*above, key)))
     key, _, rest = dotted.partition(".")
+    if key in PARTS and "axes" in (above[:1] + above[2:3]):
+        key, rest = dotted, ""
     if not rest:
         data[key] = value
         return (key,)
     data[key] = {} if not isinstance(data.get(key), dict) else data[key]
-    return (key, *_set(data[key], rest, value))
+    return (key, *_set(data[key], rest, value, (*above, key)))
 
 
 def _axis_names(file: SuiteFile, where: Where) -> dict[str, str]:
