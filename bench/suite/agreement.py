@@ -16,13 +16,18 @@ from bench.suite.trial import Suite
 
 
 def disagreements(suite: Suite) -> Iterator[str]:
-    """A sentence for each undeclared difference between a row's training and its test on the same dataset."""
+    """A sentence for each difference between a row's training and its test on the same dataset that is undeclared.
+
+    One for each that is declared and is not there.
+    """
     trained = (trial for trial in suite.trials if trial.config.trains)
     pairs = {(own.row, name, id(own.recipe), id(p)): (own.recipe, p) for own in trained for name, p in own.protocols}
     rows: dict[tuple[str, str, str, str], dict[str, None]] = {}
+    there: set[tuple[str, str]] = set()
     for (row, name, *_), (recipe, protocol) in pairs.items():
         for part in protocol.parts().values():
             for field, learnt, measured in _differences(suite, recipe, part):
+                there.add((name, field))
                 if field not in protocol.unlike_training:
                     rows.setdefault((name, field, learnt, measured), {})[row] = None
     for (name, field, learnt, measured), (first, *others) in rows.items():
@@ -31,6 +36,11 @@ def disagreements(suite: Suite) -> Iterator[str]:
             f"{suite.where(('rows', first))} trains with {field} {learnt}{also}, but protocols.{name} tests with "
             f"{measured} on the same dataset; if that is wanted, protocols.{name} says unlike_training: [{field}]"
         )
+    for name, own in suite.file.protocols.items() if not suite.file.world else ():  # a world has settings of its own
+        for field in own.get("unlike_training", ()):
+            if (name, field) not in there:
+                place = suite.where(("protocols", name, "unlike_training"))
+                yield f"{place}: has no effect: no row's training on the same dataset differs in {field}"
 
 
 def _differences(suite: Suite, recipe: Recipe, part: Protocol) -> Iterator[tuple[str, str, str]]:

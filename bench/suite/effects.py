@@ -65,7 +65,7 @@ def _unread(suite: Suite) -> Iterator[tuple[KeyPath, str]]:
     told = {own.row for own in suite.trials if own.config.description_sets}
     if not trained:
         yield ("seeds",), "nothing is trained"
-    recipes = [(("recipe",), suite.file.recipe, {*rows})]
+    recipes: list[tuple[KeyPath, Settings, set[str]]] = [(("recipe",), suite.file.recipe, {*rows})]
     recipes += [(("rows", row_id, "recipe"), row.recipe, {row_id}) for row_id, row in rows.items()]
     for place, settings, own in recipes:
         for field, key, _ in _flat(settings, place):

@@ -51,6 +51,8 @@ def test_a_declared_difference_is_not_named(tmp_path: Path) -> None:
     assert suite.notes == ()
     plain = load_suite(write_suite(tmp_path, text=SUPERVISED))
     assert suite.columns["UCF"].fields() == plain.columns["UCF"].fields()  # it is no part of what is measured
+    (note,) = load_suite(write_suite(tmp_path, declared, text=SUPERVISED), ("recipe.labels=camel",)).notes
+    assert "small.yaml:6: protocols.UCF.unlike_training: has no effect" in note and "in labels" in note
     with refused("'label'", where="small.yaml:6: protocols.UCF.unlike_training", allowed=["labels"], hint="'labels'"):
         load_suite(write_suite(tmp_path, ("[labels]", "[label]"), text=SUPERVISED.replace(*declared)))
 
