@@ -21,6 +21,19 @@ TRAINED = {
     "validation",
 }  # nothing else reads
 MOVED = object()  # the values of an axis, which no fixed value equals
+# Field of a recipe or protocol -> when nothing reads it, and why.
+IDLE: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "views.stride": (lambda own: "strided" not in own.views.sampler, "the sampler is not strided"),
+    "views.rate": (lambda own: "strided" not in own.views.sampler, "the sampler is not strided"),
+    "views.spacing": (lambda own: own.views.sampler != "strided", "the sampler is not `strided`"),
+    "views.short_clip": (
+        lambda own: own.views.sampler != "segment_start" or own.views.clips == 1,
+        "it is for several clips of the sampler `segment_start`",
+    ),
+    "draw": (lambda own: not own.shots, "no shots are drawn"),
+    "repeat": (lambda own: not own.shots, "no shots are drawn"),
+    "validate_every": (lambda own: not own.validation, "there is no validation split"),
+}
 
 
 class _Setting(NamedTuple):
@@ -77,6 +90,22 @@ def _unread(suite: Suite) -> Iterator[tuple[KeyPath, str]]:
                 and not any(map(suite.file.report.profiles, own))
             ):
                 yield key, "nothing is trained"
+            elif field in IDLE and all(IDLE[field][0](each.recipe) for each in suite.trials if each.row in own):
+                yield key, IDLE[field][1]
+    protocols: list[tuple[KeyPath, Settings, set[str], set[str]]]
+    protocols = [(("protocol",), suite.file.protocol, {*rows}, {*suite.file.protocols})]
+    protocols += [(("protocols", name), own, {*rows}, {name}) for name, own in suite.file.protocols.items()]
+    protocols += [
+        (("rows", name, "protocol"), row.protocol, {name}, {*suite.file.protocols}) for name, row in rows.items()
+    ]
+    for place, settings, own, names in protocols:
+        for field, key, _ in _flat(settings, place):
+            if field in IDLE:
+                measured = [
+                    p for each in suite.trials if each.row in own for name, p in each.protocols if name in names
+                ]
+                if all(map(IDLE[field][0], measured)):
+                    yield key, IDLE[field][1]
 
 
 def _layered(file: SuiteFile, row_id: str, row: Row) -> Iterator[list[_Setting]]:

@@ -107,3 +107,17 @@ def test_settings_of_a_training_are_named_or_refused_where_nothing_is_trained(tm
         with refused("nothing is trained", where=f"override {override}"):
             load_suite(alone, (override,))
     load_suite(alone, ("recipe.backbone=glyph-vit", "recipe.pretrained=random:1"))
+
+
+def test_settings_of_views_and_draws_that_others_switch_off_are_named(tmp_path: Path) -> None:
+    changes = (
+        ("  views: {frames: 4, copies: 1}\n", "  views: {frames: 4, copies: 1, stride: 2}\n  repeat: true\n"),
+        ("  views: {frames: 4}\nprotocols", "  views: {frames: 4, rate: 30, short_clip: wrap}\nprotocols"),
+    )
+    found = [note.split(": ")[1] for note in notes(tmp_path, *changes)]
+    idle = ["recipe.views.stride", "recipe.repeat", "protocol.views.rate", "protocol.views.short_clip"]
+    assert found == idle
+    read = ("recipe.views.sampler=strided", "recipe.shots=2", "protocol.views.clips=2")
+    assert [note.split(": ")[1] for note in notes(tmp_path, *changes, overrides=read)] == ["protocol.views.rate"]
+    with refused("validation", where="override recipe.validate_every=3"):
+        load_suite(write_suite(tmp_path), ("recipe.validate_every=3",))
