@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import mkdtemp
 
 from bench.core.errors import UserError
-from bench.core.files import cache_dir
 from bench.graph.stage import Stage
 from bench.models.weights import check_tag, random_seed, weights_file
 from bench.stages.work import Compute
@@ -18,16 +19,18 @@ from bench.suite.trial import Trial
 DEVICES = ("auto", "cpu", "cuda", "cuda:1 ...", "mps")
 
 
-def unusable_options(compute: Compute, store: Path, here: bool) -> Iterator[UserError]:
+def unusable_options(compute: Compute, here: bool) -> Iterator[UserError]:
     """Options of a launch with which no stage could run. `here`: on this machine, whose devices count."""
     yield from unusable_device(compute.device, "--device", here)
     for package, value in {"tensorboard": compute.tensorboard, "wandb": compute.wandb}.items():
         if value and find_spec(package) is None:
             what, hint = f"the package {package} is not installed", f"pip install {package}"
             yield UserError(what, where=f"--{package}", hint=hint)
-    folders = {"--store": store, "--cache": cache_dir()}
-    if compute.tensorboard:
-        folders["--tensorboard"] = Path(compute.tensorboard)
+    yield from unusable_folders({"--tensorboard": Path(compute.tensorboard)} if compute.tensorboard else {})
+
+
+def unusable_folders(folders: Mapping[str, Path]) -> Iterator[UserError]:
+    """Folders of these options in which nothing can be written. None of them is made."""
     for option, folder in folders.items():
         if reason := _unwritable(folder):
             yield UserError(reason, where=f"{option} {folder}")
@@ -81,6 +84,14 @@ def _has_mps() -> bool:
 def _unwritable(folder: Path) -> str:
     """The reason why nothing can be written to a folder, which may have to be made; "" if it can."""
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
+    if there.is_symlink() and not there.exists():
+        return f"{there} is not a folder but a link to {os.readlink(there)}, which is not there"
     if not there.is_dir():
         return f"{there} is not a folder"
-    return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} cannot be written"
+    try:
+        with suppress(FileNotFoundError):
+            os.lstat(folder)  # a name that is too long
+        os.rmdir(mkdtemp(dir=there))  # rights alone do not tell: root has all of them
+    except OSError as error:
+        return f"{there} cannot be written: {error.strerror}"
+    return ""

@@ -13,8 +13,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from bench.commands.checks import unusable_folders
 from bench.commands.display import bars
 from bench.core.errors import UserError, refuse_all
+from bench.core.files import cache_dir
 from bench.graph.build import Graph, build_graph
 from bench.published.pairing import pairs
 from bench.store.provenance import Provenance
@@ -82,24 +84,27 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
 def open_suite(
     name: str,
     overrides: list[str] | None,
+    store: Path,
     cache: Path | None,
     plugins: list[str] | None,
     wrong: Callable[[Suite | None], Iterable[UserError]] = lambda suite: (),
 ) -> tuple[Suite, Graph]:
     """Read a suite and build its graph, with a progress bar for datasets that are read for the first time.
 
-    Raises one UserError for all that is `wrong` with it, or with the command if the suite itself cannot be read.
+    Raises one UserError for all that is `wrong` with it, or with the command if the suite itself cannot be read; also
+    for a store or cache that nothing can be written to.
     """
     use_plugins(plugins or ())
     if cache is not None:
         os.environ["VTB_CACHE"] = str(cache)
+    unusable = [*unusable_folders({"--store": store, "--cache": cache_dir()})]
     gc.disable()  # thousands of small objects all stay alive; collecting takes half of a large plan's time
     try:
         suite = load_suite(suite_path(name), tuple(overrides or ()))
     except UserError as error:
-        refuse_all([error, *wrong(None)])
+        refuse_all([error, *wrong(None), *unusable])
         raise
-    refuse_all([*suite.problems, *wrong(suite)])
+    refuse_all([*suite.problems, *wrong(suite), *unusable])
     pairs(suite)  # refuses a selector of published numbers that finds none
     for note in suite.notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)

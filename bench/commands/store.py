@@ -14,9 +14,10 @@ from rich.filesize import decimal
 from rich.table import Column, Table
 from rich.text import Text
 
+from bench.commands.checks import unusable_folders
 from bench.commands.display import counted
 from bench.commands.options import DEFAULT_STORE, CachePath, StorePath, Warnings, console, out, progress_bar, say, warn
-from bench.core.errors import UserError
+from bench.core.errors import UserError, refuse_all
 from bench.core.files import cache_dir
 from bench.launch.launches import launches
 from bench.store.garbage import Garbage, find, remove
@@ -54,8 +55,10 @@ def compare(
     from reports.page import write_report
     from reports.snapshot import find
 
+    folder = target or store / "reports" / f"compare-{_slug(a)}-{_slug(b)}"
+    refuse_all(unusable_folders({"--out" if target else "--store": folder}))
     merged = merge(find(a, store), find(b, store), (a, b))
-    page = write_report(merged, target or store / "reports" / f"compare-{_slug(a)}-{_slug(b)}")
+    page = write_report(merged, folder)
     for sentence in sentences(merged):
         say(sentence)
     say(f"report: {page}")

@@ -106,13 +106,13 @@ def run(
     )
 
     def wrong(declared: Suite | None) -> Iterator[UserError]:
-        yield from unusable_options(compute, store, on == "local")
+        yield from unusable_options(compute, on == "local")
         if declared is not None and on == "local":
             yield from too_few_devices(declared.trials, device)
             if profile := declared.file.report.profile:
                 yield from unusable_device(profile.device, declared.where(("report", "profile", "device")), here=True)
 
-    declared, graph = open_suite(suite, overrides, cache, plugin, wrong)
+    declared, graph = open_suite(suite, overrides, store, cache, plugin, wrong)
     records, origin = Store(store.resolve() if on == "slurm" else store), provenance()
     made = make_plan(graph, records)
     with console.status("verifying the records that will be read"):
@@ -173,9 +173,12 @@ def plan(
 
     The exit code is 2 if videos of a dataset that is there cannot be used; one that is not there may still come.
     """
-    declared, graph = open_suite(suite, overrides, cache, plugin)
+    declared, graph = open_suite(suite, overrides, store, cache, plugin)
     made = make_plan(graph, Store(store))
     _show_plan(made, declared, graph)
+    if profile := declared.file.report.profile:
+        for error in unusable_device(profile.device, declared.where(("report", "profile", "device")), here=True):
+            say(f"note: {error.where}: {error.what}; a run on this machine is refused")
     todo = {stage.identity for stage in made.todo}
     for stage in graph.stages.values() if stages else ():
         state = "cached" if stage.identity not in todo else "data missing" if stage.missing else "to run"
@@ -192,7 +195,7 @@ def report(
     plugin: Plugins = None,
 ) -> None:
     """Write a suite's report from the records there are; cells without a record are shown as missing."""
-    declared, graph = open_suite(suite, overrides, cache, plugin)
+    declared, graph = open_suite(suite, overrides, store, cache, plugin)
     write_suite_report(declared, graph, Store(store), provenance())
 
 

@@ -5,10 +5,10 @@ The length of the short side may differ, since training cuts random crops out of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bench.core.errors import UserError
-from bench.data.datasets import dataset
+from bench.data.datasets import Dataset, dataset
 from bench.data.lists import plain_name
 from bench.suite.protocol import Protocol
 from bench.suite.recipe import Recipe
@@ -16,13 +16,18 @@ from bench.suite.trial import Suite
 
 
 def disagreements(suite: Suite) -> Iterator[str]:
-    """A sentence for each undeclared difference between a row's training and its test on the same dataset."""
+    """A sentence for each difference between a row's training and its test on the same dataset that is undeclared.
+
+    One for each that is declared and is not there.
+    """
     trained = (trial for trial in suite.trials if trial.config.trains)
     pairs = {(own.row, name, id(own.recipe), id(p)): (own.recipe, p) for own in trained for name, p in own.protocols}
     rows: dict[tuple[str, str, str, str], dict[str, None]] = {}
+    there: set[tuple[str, str]] = set()
     for (row, name, *_), (recipe, protocol) in pairs.items():
         for part in protocol.parts().values():
             for field, learnt, measured in _differences(suite, recipe, part):
+                there.add((name, field))
                 if field not in protocol.unlike_training:
                     rows.setdefault((name, field, learnt, measured), {})[row] = None
     for (name, field, learnt, measured), (first, *others) in rows.items():
@@ -31,17 +36,23 @@ def disagreements(suite: Suite) -> Iterator[str]:
             f"{suite.where(('rows', first))} trains with {field} {learnt}{also}, but protocols.{name} tests with "
             f"{measured} on the same dataset; if that is wanted, protocols.{name} says unlike_training: [{field}]"
         )
+    for name, own in suite.file.protocols.items() if not suite.file.world else ():  # a world has settings of its own
+        for field in own.get("unlike_training", ()):
+            if (name, field) not in there:
+                place = suite.where(("protocols", name, "unlike_training"))
+                yield f"{place}: has no effect: no row's training on the same dataset differs in {field}"
 
 
 def _differences(suite: Suite, recipe: Recipe, part: Protocol) -> Iterator[tuple[str, str, str]]:
     """Field, value in training, value in the test."""
-    source, learnt = _spelt(suite, recipe.source, recipe.labels)
-    target, tested = _spelt(suite, part.dataset, part.labels)
-    if source != target:
+    source, target = dataset(recipe.source, suite.datasets), dataset(part.dataset, suite.datasets)
+    learnt, tested = _names(source, recipe.labels), _names(target, part.labels)
+    own = source.name == target.name or _same_videos(source, target)
+    if not own and (source.like or source.name) != (target.like or target.name):
         return
-    respelt = [name for name in learnt if name in tested and learnt[name] != tested[name]]
+    respelt = [pair for pair in _paired(learnt, tested, own) if pair[0] != pair[1]]
     if respelt or (recipe.labels != part.labels and not (learnt and tested)):
-        names = [f" ({each[name]})" for name in respelt[:1] for each in (learnt, tested)] or ["", ""]
+        names = [f" ({each})" for pair in respelt[:1] for each in pair] or ["", ""]
         yield "labels", f"'{recipe.labels}'{names[0]}", f"'{part.labels}'{names[1]}"
     if recipe.templates != part.templates and not recipe.class_features:
         yield "templates", recipe.templates, part.templates
@@ -50,10 +61,35 @@ def _differences(suite: Suite, recipe: Recipe, part: Protocol) -> Iterator[tuple
             yield field, str(own), str(other)
 
 
-def _spelt(suite: Suite, name: str, labels: str) -> tuple[str, dict[str, str]]:
-    """The shipped dataset that this is a copy of, or itself; and plain class name -> as spelt, if its file is there."""
-    data = dataset(name, suite.datasets)
+def _names(data: Dataset, labels: str = "") -> tuple[str, ...]:
+    """The class names as spelt in a label variant; none if their file is not there."""
     try:
-        return data.like or name, {plain_name(each): each for each in data.class_names(labels)}
+        return data.class_names(labels)
     except UserError:
-        return data.like or name, {}
+        return ()
+
+
+def _same_videos(one: Dataset, other: Dataset) -> bool:
+    """Tells whether two datasets are one under two names: of one root, with a list or all class names in common.
+
+    Sets of one root, such as halves of its classes, are different datasets.
+    """
+    if one.location().resolve() != other.location().resolve():
+        return False
+    names, lists = [_names(one), _names(other)], _lists(one) & _lists(other)
+    plain = [{*map(plain_name, each)} for each in names]
+    return len(names[0]) == len(names[1]) and (plain[0] == plain[1] or bool(lists))
+
+
+def _lists(data: Dataset) -> set[str]:
+    """The files whose every video is the dataset's."""
+    whole = [] if data.buildable else [split for split in data.splits.values() if not split.subset]
+    return {file for split in whole for file in split.list}
+
+
+def _paired(learnt: Sequence[str], tested: Sequence[str], own: bool) -> Iterator[tuple[str, str]]:
+    """The two spellings of each class: of the same plain name, or of the same id if wordings of `own` names differ."""
+    plain = [{plain_name(each): each for each in names} for names in (learnt, tested)]
+    if own and plain[0].keys() != plain[1].keys():
+        return zip(learnt, tested, strict=False)  # of different length only if a file is missing
+    return ((plain[0][name], plain[1][name]) for name in plain[0] if name in plain[1])

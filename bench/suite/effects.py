@@ -8,10 +8,32 @@ from typing import Any, NamedTuple
 from bench.core.errors import UserError
 from bench.suite.file import Axis, Row, Settings, SuiteFile
 from bench.suite.named_protocols import named_protocol
+from bench.suite.recipe import Execution, Training
 from bench.suite.trial import Suite
 from bench.suite.yaml_lines import KeyPath
 
+TRAINED = {
+    *Training.model_fields,
+    *Execution.model_fields,
+    "parts",
+    "draw",
+    "repeat",
+    "validation",
+}  # nothing else reads
 MOVED = object()  # the values of an axis, which no fixed value equals
+# Field of a recipe or protocol -> when nothing reads it, and why.
+IDLE: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "views.stride": (lambda own: "strided" not in own.views.sampler, "the sampler is not strided"),
+    "views.rate": (lambda own: "strided" not in own.views.sampler, "the sampler is not strided"),
+    "views.spacing": (lambda own: own.views.sampler != "strided", "the sampler is not `strided`"),
+    "views.short_clip": (
+        lambda own: own.views.sampler != "segment_start" or own.views.clips == 1,
+        "it is for several clips of the sampler `segment_start`",
+    ),
+    "draw": (lambda own: not own.shots, "no shots are drawn"),
+    "repeat": (lambda own: not own.shots, "no shots are drawn"),
+    "validate_every": (lambda own: not own.validation, "there is no validation split"),
+}
 
 
 class _Setting(NamedTuple):
@@ -42,6 +64,48 @@ def refuse_idle(suite: Suite, origin: Callable[[KeyPath], str]) -> Iterator[str]
             raise UserError(f"has no effect: {by} is in its place", where=suite.where(key), hint=f"override {by}")
         if beaten or winners == places or (asked and winners):
             yield f"{suite.where(key)}: has no effect where {by} is in its place"
+    for key, why in _unread(suite):
+        if origin(key) == "override":
+            raise UserError(f"has no effect: {why}", where=suite.where(key))
+        if origin(key):
+            yield f"{suite.where(key)}: has no effect: {why}"
+
+
+def _unread(suite: Suite) -> Iterator[tuple[KeyPath, str]]:
+    """Keys of recipes that no row reads to which they belong, and why. A profile reads those of a training too."""
+    rows = suite.file.rows
+    trained = {own.row for own in suite.trials if own.config.trains}
+    told = {own.row for own in suite.trials if own.config.description_sets}
+    if not trained:
+        yield ("seeds",), "nothing is trained"
+    recipes: list[tuple[KeyPath, Settings, set[str]]] = [(("recipe",), suite.file.recipe, {*rows})]
+    recipes += [(("rows", row_id, "recipe"), row.recipe, {row_id}) for row_id, row in rows.items()]
+    for place, settings, own in recipes:
+        for field, key, _ in _flat(settings, place):
+            if field == "descriptions" and not own & told:
+                yield key, "no method here compares with descriptions"
+            elif (
+                field.partition(".")[0] in TRAINED
+                and not own & trained
+                and not any(map(suite.file.report.profiles, own))
+            ):
+                yield key, "nothing is trained"
+            elif field in IDLE and all(IDLE[field][0](each.recipe) for each in suite.trials if each.row in own):
+                yield key, IDLE[field][1]
+    protocols: list[tuple[KeyPath, Settings, set[str], set[str]]]
+    protocols = [(("protocol",), suite.file.protocol, {*rows}, {*suite.file.protocols})]
+    protocols += [(("protocols", name), own, {*rows}, {name}) for name, own in suite.file.protocols.items()]
+    protocols += [
+        (("rows", name, "protocol"), row.protocol, {name}, {*suite.file.protocols}) for name, row in rows.items()
+    ]
+    for place, settings, own, names in protocols:
+        for field, key, _ in _flat(settings, place):
+            if field in IDLE:
+                measured = [
+                    p for each in suite.trials if each.row in own for name, p in each.protocols if name in names
+                ]
+                if all(map(IDLE[field][0], measured)):
+                    yield key, IDLE[field][1]
 
 
 def _layered(file: SuiteFile, row_id: str, row: Row) -> Iterator[list[_Setting]]:

@@ -144,20 +144,22 @@ def _override(data: Settings, text: str) -> tuple[str, KeyPath]:
     return text, _set(data, dotted, load_value(value, f"override {text}"))
 
 
-def _set(data: Settings, dotted: str, value: Any) -> KeyPath:
-    """Set a value in nested mappings; keys that contain dots are matched whole."""
+def _set(data: Settings, dotted: str, value: Any, above: KeyPath = ()) -> KeyPath:
+    """Set a value in nested mappings; keys that contain dots are matched whole, and a field below `axes` is one key."""
     for key in sorted(data, key=len, reverse=True):
         if dotted == key:
             data[key] = value
             return (key,)
         if dotted.startswith(f"{key}.") and isinstance(data[key], dict):
-            return (key, *_set(data[key], dotted[len(key) + 1 :], value))
+            return (key, *_set(data[key], dotted[len(key) + 1 :], value, (*above, key)))
     key, _, rest = dotted.partition(".")
+    if key in PARTS and "axes" in (above[:1] + above[2:3]):
+        key, rest = dotted, ""
     if not rest:
         data[key] = value
         return (key,)
     data[key] = {} if not isinstance(data.get(key), dict) else data[key]
-    return (key, *_set(data[key], rest, value))
+    return (key, *_set(data[key], rest, value, (*above, key)))
 
 
 def _axis_names(file: SuiteFile, where: Where) -> dict[str, str]:
@@ -208,10 +210,9 @@ def _trials(resolve: _Resolver) -> Iterator[Trial]:
         raise UserError(f"the suite has {count:,} trials", where=place, allowed=[f"up to {MOST_TRIALS:,}"])
     for row_id, row in suite.file.rows.items():
         axes = axes_of[row_id]
-        # In another world points may fall together; and a row may not be measured where its points differ.
-        distinct = not suite.file.world and not (
-            row.protocols and any(changes_protocols(*axis) for axis in axes.items())
-        )
+        # In another world points may fall together; and a row may not be measured where the suite's points differ.
+        shared = [axis for axis in suite.file.axes.items() if axis[0] not in row.axes]
+        distinct = not suite.file.world and not (row.protocols and any(changes_protocols(*axis) for axis in shared))
         points: dict[object, Trial] = {}
         for chosen in product(*(_values(axis) for axis in axes.values())):
             point = tuple((path.rpartition(".")[2], label) for path, (label, _) in zip(axes, chosen, strict=True))
@@ -280,7 +281,8 @@ class _Resolver:
         self.where = where
         self.seen: dict[str, Any] = {}
         self.axis_of: dict[str, KeyPath] = {}  # field changed by an axis -> where the axis is declared
-        self.protocols = {name: self._started(name, own) for name, own in suite.file.protocols.items()}
+        # Each is a copy, so that what an axis sets in one protocol does not reach others through common defaults.
+        self.protocols = {name: deepcopy(self._started(name, own)) for name, own in suite.file.protocols.items()}
         self.misfits: dict[str, UserError] = {}  # mistakes that leave the rest of the suite readable
         self.problems: dict[str, UserError] = {}  # reasons why nothing can run
         self.known_data: set[tuple[str, str, str, str]] = set()

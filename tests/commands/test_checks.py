@@ -80,6 +80,31 @@ def test_each_process_of_a_training_needs_a_gpu(tmp_path: Path) -> None:
 def test_the_device_of_a_profile_has_to_be_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     suite = write_suite(tmp_path, ("report:\n", "report:\n  profile: {device: 'cuda:999'}\n"))
     says(run(capsys, str(suite), "--store", str(tmp_path / "runs")), "small.yaml:23: report.profile.device", "cuda:999")
+    assert main(["plan", str(suite), "--store", str(tmp_path / "runs")]) == 0  # to be run on another machine, perhaps
+    says(capsys.readouterr().out, "note: ", "small.yaml:23: report.profile.device: torch finds no device cuda:999 here")
+    assert main(["plan", str(suite), "--store", str(tmp_path / "runs"), "report.profile.device=auto"]) == 0
+    assert "no device" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "report"])
+@pytest.mark.parametrize("option", ["--store", "--cache"])
+def test_every_command_on_a_suite_refuses_folders_that_cannot_be(
+    command: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VTB_CACHE", "")  # so that it is put back
+    suite, before = str(write_suite(tmp_path)), sorted(tmp_path.iterdir())
+    places = {"/proc/x": "cannot be written", "/dev/null": "not a folder", "dangling": "nowhere, which", "file": "file"}
+    for place, reason in places.items():
+        assert main([command, suite, "--store", str(tmp_path / "runs"), option, str(tmp_path / place)]) == 2
+        says(capsys.readouterr().err, option, place, reason)
+    assert main(["compare", "a", "b", "--store", "/proc/x"]) == 2
+    says(capsys.readouterr().err, "--store", "/proc cannot be written")
+    if command == "plan":
+        could_be = ["--store", str(tmp_path / "runs" / "deep"), "--cache", str(tmp_path / "cache" / "deep")]
+        assert main([command, suite, *could_be]) == 0
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_folders_that_cannot_be_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,7 +123,10 @@ def test_folders_that_cannot_be_are_refused(tmp_path: Path, capsys: pytest.Captu
 def test_a_folder_without_the_right_to_write_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tmp_path))
+    def refuse(dir: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr(checks, "mkdtemp", refuse)
     says(run(capsys, str(write_suite(tmp_path)), "--store", str(tmp_path / "runs")), "--store", "cannot be written")
 
 

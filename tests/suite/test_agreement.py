@@ -51,6 +51,8 @@ def test_a_declared_difference_is_not_named(tmp_path: Path) -> None:
     assert suite.notes == ()
     plain = load_suite(write_suite(tmp_path, text=SUPERVISED))
     assert suite.columns["UCF"].fields() == plain.columns["UCF"].fields()  # it is no part of what is measured
+    (note,) = load_suite(write_suite(tmp_path, declared, text=SUPERVISED), ("recipe.labels=camel",)).notes
+    assert "small.yaml:6: protocols.UCF.unlike_training: has no effect" in note and "in labels" in note
     with refused("'label'", where="small.yaml:6: protocols.UCF.unlike_training", allowed=["labels"], hint="'labels'"):
         load_suite(write_suite(tmp_path, ("[labels]", "[label]"), text=SUPERVISED.replace(*declared)))
 
@@ -75,6 +77,42 @@ def test_a_copy_under_another_name_is_the_same_dataset_and_another_dataset_is_no
     assert len(copied.notes) == 1
     other = ("protocols.UCF.dataset=hmdb51", "protocols.UCF.labels=''", "protocols.UCF.views.frames=8")
     assert load_suite(write_suite(tmp_path, text=SUPERVISED), other).notes == ()
+
+
+OWN = """\
+title: Own
+datasets:
+  mine: {root: videos, classes: names.txt, variants: {ing: ing.txt}, splits: {train: a.txt, test: b.txt}}
+  copy: {root: ./videos, classes: ing.txt, splits: {test: b.txt}}
+  other: {root: videos, classes: more.txt, splits: {test: c.txt}}
+recipe: {source: mine, views: {frames: 4}}
+protocols:
+  same: {role: closed-set, dataset: mine, views: {frames: 4}}
+rows: {dense: {method: dense_temporal}}
+"""
+
+
+def own_notes(folder: Path, *overrides: str) -> list[str]:
+    (folder / "names.txt").write_text("ride bike\nshoot ball\n")
+    (folder / "ing.txt").write_text("riding a bike\nshooting a ball\n")
+    (folder / "more.txt").write_text("swim\nrun\n")
+    return list(load_suite(write_suite(folder, text=OWN), overrides).notes)
+
+
+def test_other_words_for_the_classes_of_one_dataset_are_named(tmp_path: Path) -> None:
+    assert own_notes(tmp_path) == []
+    (note,) = own_notes(tmp_path, "protocols.same.labels=ing")
+    assert "labels '' (ride bike), but" in note and "tests with 'ing' (riding a bike)" in note
+    assert own_notes(tmp_path, "protocols.same.labels=ing", "recipe.labels=ing") == []
+
+
+def test_a_dataset_of_the_same_videos_is_the_same_and_one_of_other_classes_beside_them_is_not(tmp_path: Path) -> None:
+    (note,) = own_notes(tmp_path, "protocols.same.dataset=copy")
+    assert "'' (ride bike)" in note and "'' (riding a bike)" in note
+    assert own_notes(tmp_path, "protocols.same.dataset=copy", "recipe.labels=ing") == []
+    (note,) = own_notes(tmp_path, "protocols.same.dataset=copy", "recipe.labels=ing", "protocols.same.views.frames=8")
+    assert "frames 4" in note
+    assert own_notes(tmp_path, "protocols.same.dataset=other", "protocols.same.views.frames=8") == []
 
 
 def test_clips_crops_and_the_short_side_may_differ(tmp_path: Path) -> None:

@@ -87,3 +87,37 @@ def test_an_override_of_what_a_preset_or_world_says_counts_or_is_refused(capsys:
     assert {own.views.frames for own in later.columns.values()} == {8}
     assert main(["plan", "mote-table1", "fidelity=official", "recipe.epochs=3", "recipe.epochs=4"]) == 2
     assert "has no effect" in capsys.readouterr().err
+
+
+def test_settings_of_a_training_are_named_or_refused_where_nothing_is_trained(tmp_path: Path) -> None:
+    row = ("method: clip_mean}", "method: clip_mean, recipe: {lr: 1, views: {copies: 2}, backbone: glyph-vit}}")
+    assert notes(tmp_path, row) == [
+        f"18: rows.clip_mean.recipe.{key}: has no effect: nothing is trained" for key in ("lr", "views.copies")
+    ]
+    assert notes(tmp_path, row, ("report:\n", "report:\n  profile: {}\n")) == []  # which has the views of a training
+    path = write_suite(tmp_path)
+    with refused("nothing is trained", where="override rows.clip_mean.recipe.lr=3"):
+        load_suite(path, ("rows.clip_mean.recipe.lr=3",))
+    with refused("descriptions", where="override recipe.descriptions=glyphs"):
+        load_suite(path, ("recipe.descriptions=glyphs",))
+    alone = tmp_path / "alone.yaml"
+    text = path.read_text()
+    alone.write_text(f"{text[: text.index('recipe:')]}{text[text.index('protocol:') : text.index('  dense:')]}")
+    for override in ("recipe.epochs=3", "recipe.views.frames=2", "seeds=[3]", "recipe={lr: 3}"):
+        with refused("nothing is trained", where=f"override {override}"):
+            load_suite(alone, (override,))
+    load_suite(alone, ("recipe.backbone=glyph-vit", "recipe.pretrained=random:1"))
+
+
+def test_settings_of_views_and_draws_that_others_switch_off_are_named(tmp_path: Path) -> None:
+    changes = (
+        ("  views: {frames: 4, copies: 1}\n", "  views: {frames: 4, copies: 1, stride: 2}\n  repeat: true\n"),
+        ("  views: {frames: 4}\nprotocols", "  views: {frames: 4, rate: 30, short_clip: wrap}\nprotocols"),
+    )
+    found = [note.split(": ")[1] for note in notes(tmp_path, *changes)]
+    idle = ["recipe.views.stride", "recipe.repeat", "protocol.views.rate", "protocol.views.short_clip"]
+    assert found == idle
+    read = ("recipe.views.sampler=strided", "recipe.shots=2", "protocol.views.clips=2")
+    assert [note.split(": ")[1] for note in notes(tmp_path, *changes, overrides=read)] == ["protocol.views.rate"]
+    with refused("validation", where="override recipe.validate_every=3"):
+        load_suite(write_suite(tmp_path), ("recipe.validate_every=3",))

@@ -130,3 +130,32 @@ def test_an_earlier_name_of_a_key_is_accepted_and_named_with_its_successor(tmp_p
     both = more.replace("start: dense", "start: dense, init_from: dense")
     with refused("'init_from'", where="small.yaml:20: rows.more.start"):
         load_suite(write_suite(tmp_path, ("  mote:", both)))
+
+
+def test_a_row_s_own_axis_over_a_protocol_that_it_is_not_measured_under_is_refused(tmp_path: Path) -> None:
+    only, axis = "config: {layers: 1}, protocols: [closed-set]", "{protocols.new-verbs.views.clips: [1, 2]}"
+    dense = "dense: {method: dense_temporal, config: {layers: 1}"
+    with refused("clips=1", where="rows.dense.axes"):
+        load_suite(write_suite(tmp_path, (dense, f"dense: {{method: dense_temporal, {only}, axes: {axis}")))
+    suites = write_suite(
+        tmp_path, (dense, f"dense: {{method: dense_temporal, {only}"), ("report:", f"axes: {axis}\nreport:")
+    )
+    assert sum(trial.row == "dense" for trial in load_suite(suites).trials) == 4  # of the suite's axis: two seeds each
+
+
+def test_an_axis_over_one_protocol_leaves_others_of_the_same_defaults_alone(tmp_path: Path) -> None:
+    suite = load_suite(write_suite(tmp_path, ("report:", "axes: {protocols.new-verbs.views.clips: [1, 2]}\nreport:")))
+    found = {(dict(trial.point)["clips"], name, p.views.clips) for trial in suite.trials for name, p in trial.protocols}
+    assert found == {(1, "closed-set", 1), (2, "closed-set", 1), (1, "new-verbs", 1), (2, "new-verbs", 2)}
+
+
+@pytest.mark.parametrize("there", ["", "axes: {recipe.batch: [48], both: {a: {recipe.lr: 1}}}\n"])
+def test_an_override_adds_an_axis_or_a_field_of_a_bundle(there: str, tmp_path: Path) -> None:
+    path = write_suite(tmp_path, ("report:", f"{there}report:"))
+    for axis in ("axes", "rows.dense.axes"):
+        suite = load_suite(path, (f"{axis}.recipe.epochs=[1, 2]", f"{axis}.config.tower=[frozen]"))
+        assert {trial.recipe.epochs for trial in suite.trials if trial.row == "dense"} == {1, 2}
+    suite = load_suite(path, ("axes.both.a.recipe.epochs=3", "axes.both.b={recipe.epochs: 2, recipe.lr: 2}"))
+    assert {(trial.recipe.epochs, dict(trial.point)["both"]) for trial in suite.trials} == {(3, "a"), (2, "b")}
+    with refused("recipe.epoch", where="override axes.recipe.epoch=[1]", hint="'epochs'"):
+        load_suite(path, ("axes.recipe.epoch=[1]",))
