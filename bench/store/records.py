@@ -45,6 +45,17 @@ FIELDS = dict.fromkeys(("kind", "identity", "title"), str) | dict.fromkeys(  # o
     ("spec", "context", "inputs", "result", "cost", "provenance", "bytes", "sha256"), dict
 )
 NUMBER = int | float
+INNER: dict[str, dict[str, Any]] = {  # keys within these that readers use, of all kinds ("") and of one
+    "": {"cost.flops": NUMBER, "cost.seconds": NUMBER, "provenance.versions": dict},
+    "train": {"context.execution": dict, "provenance.device": str},
+    "evaluate": dict.fromkeys(("result.top1", "result.top5", "result.mean_class"), NUMBER | None)
+    | {"result.videos": int, "result.undecodable": int},
+    "probe": {"result.names": list, "result.videos": NUMBER | list},
+    "maps": dict.fromkeys(("result.labels", "result.predictions", "result.videos", "result.names"), list),
+    "weights": {"result.groups": list, "result.parameters": list},
+    "profile": {"result.machine": dict, "result.flops": dict, "result.choices": list},
+}
+DETAILS = {"kind": str, "identity": str, "job": str | int | None, "done": NUMBER, "seconds": NUMBER}  # of an event
 YEARS = 1e11  # seconds since 1970 that no clock shows
 
 RecordData = dict[str, Any]  # record.json
@@ -242,9 +253,24 @@ def _parsed(content: bytes) -> RecordData:
         rest = content[len(SEAL) + 64 + len(b'",\n') :]
         if not content.startswith(SEAL) or hashlib.sha256(rest).hexdigest() != fields["seal"]:
             raise ValueError("was changed after it was written")
-    elif wrong := [name for name, kind in FIELDS.items() if not isinstance(fields.get(name), kind)]:
+    elif wrong := [name for name, kind in FIELDS.items() if not isinstance(fields.get(name), kind)] or _lacks(fields):
         raise ValueError(f"holds no record: it lacks {', '.join(wrong)}")
     return fields
+
+
+def _lacks(record: RecordData) -> list[str]:
+    """What of the inner fields of a record without a seal is missing or of another type."""
+    wrong = []
+    for path, kind in {**INNER[""], **INNER.get(record["kind"], {})}.items():
+        field, name = path.split(".")
+        if not isinstance(record[field].get(name, ...), kind):
+            wrong.append(path)
+    for name, kind in {"bytes": int, "sha256": str, "inputs": list}.items():
+        if not all(isinstance(own, kind) for own in record[name].values()):
+            wrong.append(name)
+    if "inputs" not in wrong and any([type(part) for part in key] != [str, str] for key in record["inputs"].values()):
+        wrong.append("inputs")
+    return wrong
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -275,6 +301,7 @@ def _event(line: bytes) -> Event | None:
     try:
         event = json.loads(line)
         whole = 0 <= event["time"] < YEARS and isinstance(event["event"], str)
+        whole = whole and all(isinstance(event[name], kind) for name, kind in DETAILS.items() if name in event)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return event if whole else None

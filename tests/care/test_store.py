@@ -126,7 +126,8 @@ def test_older_records_are_examined_by_their_predictions(store: Store, capsys: p
     path = store.folder("evaluate", "ee") / "record.json"
     record = json.loads(path.read_text())
     del record["seal"]
-    record |= {"title": "old", "spec": {}, "context": {}, "cost": {}, "provenance": {}}
+    record |= {"title": "old", "spec": {}, "context": {}}
+    record |= {"cost": {"flops": 1.0, "seconds": 1.0}, "provenance": {"versions": {}}}
     path.write_text(json.dumps(record))
     assert examined(store, capsys)[0] == 0
     path.write_text(json.dumps({**record, "result": {**RESULT, "top1": 51.0}}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import socket
@@ -125,7 +126,10 @@ def test_events_of_the_same_time_keep_the_order_of_their_log(store: Store) -> No
 
 
 @pytest.mark.parametrize(
-    "torn", [b'{"time": 1.5, "event": "sta', b'{"time": 1.5, "reason": "\xe2\x80', b"7", b"{}", b"\0\0\0"]
+    "torn",
+    [b'{"time": 1.5, "event": "sta', b'{"time": 1.5, "reason": "\xe2\x80', b"7", b"{}", b"\0\0\0"]
+    + [json.dumps({"time": 6, "event": "failed", **wrong}).encode() for wrong in ({"kind": 3}, {"identity": []})]
+    + [json.dumps({"time": 6, "event": "end", **wrong}).encode() for wrong in ({"job": {}}, {"done": "1"})],
 )
 def test_a_line_that_is_cut_off_or_strange_is_passed_over(store: Store, torn: bytes) -> None:
     log = store.root / "attempts" / "a-1.jsonl"
@@ -280,6 +284,8 @@ def pipe(path: Path, content: bytes) -> None:
 
 OLD: dict[str, Any] = {name: {} for name in ("spec", "context", "inputs", "result", "cost", "provenance", "sha256")}
 OLD |= {"schema": 1, "kind": "train", "identity": "abc", "title": "old", "bytes": {"weights.bin": 5}}
+OLD |= {"sha256": {"weights.bin": hashlib.sha256(b"hello").hexdigest()}, "context": {"execution": {"processes": 1}}}
+OLD |= {"cost": {"flops": 1.0, "seconds": 1}, "provenance": {"versions": {"torch": "2"}, "device": "cpu"}}
 DAMAGES: dict[str, tuple[Callable[[Path, bytes], object], str]] = {
     "cut off": (lambda path, content: path.write_bytes(content[:-9]), "not JSON"),
     "empty": (lambda path, content: path.write_bytes(b""), "empty"),
@@ -322,6 +328,35 @@ def test_records_without_a_seal_are_read(store: Store) -> None:
     write(store)
     (store.folder("train", "abc") / "record.json").write_text(json.dumps(OLD))
     assert store.read("train", "abc")["title"] == "old"
+
+
+@pytest.mark.parametrize(
+    ("field", "content", "named"),
+    [
+        ("cost", {}, "cost.flops"),
+        ("cost", {"flops": "1", "seconds": 1}, "cost.flops"),
+        ("provenance", {"device": "cpu"}, "provenance.versions"),
+        ("context", {}, "context.execution"),
+        ("inputs", {"texts": ["texts"]}, "inputs"),
+        ("inputs", {"texts": {"texts": 1}}, "inputs"),
+        ("bytes", {"weights.bin": "5"}, "bytes"),
+        ("sha256", {"weights.bin": None}, "sha256"),
+    ],
+)
+def test_a_record_without_a_seal_needs_what_readers_use(store: Store, field: str, content: object, named: str) -> None:
+    write(store)
+    path = store.folder("train", "abc") / "record.json"
+    path.write_text(json.dumps({**OLD, field: content}))
+    with refused(path, named, hint="delete", kind=DamagedRecord):
+        store.read("train", "abc")
+
+
+def test_an_evaluation_without_a_seal_needs_its_accuracies(store: Store) -> None:
+    path = store.folder("evaluate", "abc") / "record.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**OLD, "kind": "evaluate", "result": {"top1": "99"}}))
+    with refused(path, "result.top1", "result.videos", kind=DamagedRecord):
+        store.read("evaluate", "abc")
 
 
 def test_what_cannot_be_read_is_no_damage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
