@@ -265,7 +265,7 @@ def collect_distances(cells: Iterable[ProbeCell], store: Store) -> Iterator[Dist
 
 def collect_routing(cells: Iterable[ProbeCell], store: Store) -> Iterator[Routing]:
     """The counts of draws of every finished training of trials with experts."""
-    for own in _finished(cells, store, "train", "counts.safetensors"):
+    for own in _finished(cells, store, "train"):
         odds = tuple(own.trials[0].config.routing_odds)
         for pool, counts_LE in sorted(_tensors(own.stage, store, "counts").items()):
             if pool.startswith("routing") and counts_LE.sum(axis=1).all():
@@ -316,5 +316,6 @@ def _result(stage: Stage, store: Store) -> dict[str, Any]:
 def _tensors(stage: Stage, store: Store, name: str) -> dict[str, np.ndarray]:
     """The arrays of a record's file; none if it has no such file."""
     file = f"{name}.safetensors"
-    record = store.find(*stage.key, [file])
-    return load_file(store.folder(*stage.key) / file) if record and file in record["sha256"] else {}
+    if file not in store.read(*stage.key)["bytes"] or not store.find(*stage.key, [file]):
+        return {}
+    return load_file(store.folder(*stage.key) / file)

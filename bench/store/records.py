@@ -55,6 +55,7 @@ INNER: dict[str, dict[str, Any]] = {  # keys within these that readers use, of a
     "weights": {"result.groups": list, "result.parameters": list},
     "profile": {"result.machine": dict, "result.flops": dict, "result.choices": list},
 }
+DATA = (".safetensors", ".parquet")  # of files that only stages write
 DETAILS = {"kind": str, "identity": str, "job": str | int | None, "done": NUMBER, "seconds": NUMBER}  # of an event
 YEARS = 1e11  # seconds since 1970 that no clock shows
 
@@ -105,7 +106,7 @@ class Store:
         """Read a record; check the sizes of its files, and the hashes of some, or with None of all.
 
         A process hashes a file that stays as it is once. Raises FileNotFoundError if there is no record, DamagedRecord
-        if something was changed, UserError if it cannot be read.
+        if something was changed, UserError if it cannot be read or is of a newer version.
         """
         folder = f"{self.root}/records/{kind}/{identity}"  # a string: a report reads thousands, and Path is slow
         path = f"{folder}/record.json"
@@ -114,6 +115,10 @@ class Store:
                 record = _parsed(file.read())
             if (record["kind"], record["identity"]) != (kind, identity):
                 raise ValueError(f"holds the record of {record['kind']} {record['identity']}")
+            asked = _data(folder) if files is None and "seal" not in record else files or ()
+            if unlisted := sorted({*asked} - {*record["bytes"]}):
+                path = f"{folder}/{unlisted[0]}"
+                raise ValueError("is not among the files that the record lists")
             for name, recorded in record["bytes"].items():
                 path = f"{folder}/{name}"
                 found = os.stat(path)
@@ -130,6 +135,8 @@ class Store:
             raise UserError(f"cannot be read: {error.strerror}", where=path, hint="make it readable") from error
         except ValueError as error:
             raise DamagedRecord(str(error), where=path, hint=REDO) from error
+        except UserError as error:  # of a newer version
+            raise error.at(path) from None
         return record
 
     def mend(self, kind: str, identity: str) -> bool:
@@ -241,14 +248,15 @@ class Store:
 
 
 def _parsed(content: bytes) -> RecordData:
-    """The record in a file. Raises ValueError with what is wrong."""
+    """The record in a file. Raises ValueError with what is wrong, UserError for one of a newer version."""
     try:
         record = json.loads(content)
     except (ValueError, RecursionError):
         raise ValueError("is not JSON" if content else "is empty") from None
     fields = record if isinstance(record, dict) else {}
     if isinstance(schema := fields.get("schema"), int) and schema > SCHEMA:
-        raise ValueError(f"was written by a newer version of this program (schema {schema}; this one reads {SCHEMA})")
+        what = f"was written by a newer version of this program (schema {schema}; this one reads {SCHEMA})"
+        raise UserError(what, hint="update this program, or use another store; the record stays as it is")
     if "seal" in fields:
         rest = content[len(SEAL) + 64 + len(b'",\n') :]
         if not content.startswith(SEAL) or hashlib.sha256(rest).hexdigest() != fields["seal"]:
@@ -270,7 +278,14 @@ def _lacks(record: RecordData) -> list[str]:
             wrong.append(name)
     if "inputs" not in wrong and any([type(part) for part in key] != [str, str] for key in record["inputs"].values()):
         wrong.append("inputs")
+    if record["bytes"].keys() != record["sha256"].keys():
+        wrong.append("sha256")
     return wrong
+
+
+def _data(folder: str) -> list[str]:
+    """The files in a record's folder that stages write, whether the record lists them or not."""
+    return [name for name in os.listdir(folder) if name.endswith(DATA)]
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -263,10 +263,6 @@ def changed(path: Path, content: bytes) -> None:
     path.write_bytes(content.replace(b'"loss": 1.0', b'"loss": 2.0'))
 
 
-def newer(path: Path, content: bytes) -> None:
-    path.write_text(json.dumps({**json.loads(content), "schema": 2}))
-
-
 def partly(path: Path, content: bytes) -> None:
     """A record without a seal, as older versions wrote it, that lacks its costs."""
     path.write_text(json.dumps({**OLD, "cost": None}))
@@ -297,7 +293,6 @@ DAMAGES: dict[str, tuple[Callable[[Path, bytes], object], str]] = {
     "a folder": (folder, "missing"),
     "a pipe": (pipe, "empty"),
     "other numbers": (changed, "changed"),
-    "newer": (newer, "newer version"),
     "incomplete": (partly, "cost"),
 }
 
@@ -348,6 +343,35 @@ def test_a_record_without_a_seal_needs_what_readers_use(store: Store, field: str
     path = store.folder("train", "abc") / "record.json"
     path.write_text(json.dumps({**OLD, field: content}))
     with refused(path, named, hint="delete", kind=DamagedRecord):
+        store.read("train", "abc")
+
+
+def test_a_record_of_a_newer_version_stays_as_it_is(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    write(store)
+    path = store.folder("train", "abc") / "record.json"
+    path.write_text(content := json.dumps({**json.loads(path.read_bytes()), "schema": 2}))
+    assert not store.done("train", "abc")
+    assert str(path) in caplog.text and "update" in caplog.text and "delete" not in caplog.text
+    with refused(path, "schema 2", hint="another store") as caught:
+        store.mend("train", "abc")
+    assert not isinstance(caught.value, DamagedRecord)
+    write(store)  # drops its own record
+    assert path.read_text() == content
+
+
+def test_a_file_that_a_record_does_not_list_is_not_read(store: Store) -> None:
+    write(store)
+    folder = store.folder("train", "abc")
+    (folder / "features.safetensors").write_bytes(b"garbage")
+    with refused(folder / "features.safetensors", "list", kind=DamagedRecord):
+        store.read("train", "abc", ["features.safetensors"])
+    assert store.read("train", "abc", None)  # a stray file beside those of a sealed record
+    (folder / "record.json").write_text(json.dumps({**OLD, "bytes": {}, "sha256": {}}))
+    assert store.read("train", "abc")
+    with refused(folder / "features.safetensors", "list", kind=DamagedRecord):
+        store.read("train", "abc", None)
+    (folder / "record.json").write_text(json.dumps({**OLD, "sha256": {}}))
+    with refused(folder / "record.json", "sha256", kind=DamagedRecord):
         store.read("train", "abc")
 
 
