@@ -42,6 +42,10 @@ def examine(store: Store, progress: Callable[[int, int], None]) -> int:
             if not re.fullmatch(pattern, entry.name):
                 _warn(entry, "is not part of a store")
     known, lone = {kind: store.known(kind) for kind in KINDS}, 0
+    for kind in KINDS:
+        for entry in _entries(store.root / "records" / kind):
+            if entry.name not in known[kind] or not _entries(entry):
+                _warn(entry, "is not part of a store")
     keys = [(kind, identity) for kind in KINDS for identity in sorted(known[kind])]
     for number, key in enumerate(keys, start=1):
         if record := store.find(*key, None):

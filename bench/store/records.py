@@ -21,6 +21,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import stat
@@ -55,6 +56,7 @@ INNER: dict[str, dict[str, Any]] = {  # keys within these that readers use, of a
     "weights": {"result.groups": list, "result.parameters": list},
     "profile": {"result.machine": dict, "result.flops": dict, "result.choices": list},
 }
+IDENTITY = re.compile(r"\w+")  # 32 hex digits, and short names in trials of the store
 DATA = (".safetensors", ".parquet")  # of files that only stages write
 DETAILS = {"kind": str, "identity": str, "job": str | int | None, "done": NUMBER, "seconds": NUMBER}  # of an event
 YEARS = 1e11  # seconds since 1970 that no clock shows
@@ -88,9 +90,10 @@ class Store:
         return self.find(kind, identity) is not None
 
     def known(self, kind: str) -> set[str]:
-        """Identities of all records of a kind, damaged ones too, from one directory listing."""
+        """Identities of all records of a kind, damaged ones too, from one directory listing; strays are passed over."""
         folder = self.root / "records" / kind
-        return {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+        entries = os.scandir(folder) if folder.is_dir() else ()
+        return {entry.name for entry in entries if IDENTITY.fullmatch(entry.name) and entry.is_dir()}
 
     def find(self, kind: str, identity: str, files: Iterable[str] | None = ()) -> RecordData | None:
         """Read a record as `read` does; None if there is none, or a damaged one, which a warning names."""
@@ -128,7 +131,7 @@ class Store:
                 if hashed and _sha256(path, size, found.st_mtime_ns, found.st_ino) != record["sha256"].get(name):
                     raise ValueError("its bytes are not those that were written")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            if not os.path.lexists(folder):
+            if not os.path.lexists(folder) or _is_empty(folder):
                 raise FileNotFoundError(errno.ENOENT, "no record", folder) from None
             raise DamagedRecord("is missing", where=path, hint=REDO) from None
         except OSError as error:
@@ -281,6 +284,14 @@ def _lacks(record: RecordData) -> list[str]:
     if record["bytes"].keys() != record["sha256"].keys():
         wrong.append("sha256")
     return wrong
+
+
+def _is_empty(folder: str) -> bool:
+    """True for a folder without entries, in whose place a record can be moved."""
+    try:
+        return not os.listdir(folder)
+    except OSError:
+        return False
 
 
 def _data(folder: str) -> list[str]:

@@ -64,6 +64,8 @@ def test_a_sound_store_has_no_problems(store: Store, capsys: pytest.CaptureFixtu
         ("records/evaluate/ee/notes.txt", b"mine"),
         ("records/notes.txt", b"mine"),
         ("records/train/notes.txt", b"mine"),
+        ("records/train/.nfs000", b"mine"),
+        ("records/texts/Copy of tt/record.json", b"{}"),
         ("checkpoints/train/uu/training.pt", b"garbage"),
         ("checkpoints/encode/ff/shard-00000000.pt", b""),
         ("checkpoints/encode/ff/notes.txt", b"mine"),
@@ -85,7 +87,7 @@ def test_each_fault_is_named_once_with_what_to_do(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     code, said = examined(store, capsys)
-    assert code == 1 and said.count(str(path)) == 1
+    assert code == 1 and said.count(str(path.parent if "Copy" in place else path)) == 1
     says(said, "1 problem", "delete")
 
 
@@ -109,6 +111,13 @@ def test_accuracies_are_those_of_the_predictions(
     code, said = examined(store, capsys)
     assert code == 1
     says(said, store.folder("evaluate", "other"), named, "1 problem")
+
+
+def test_an_empty_folder_is_no_record(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    (place := store.folder("train", "empty")).mkdir(parents=True)
+    code, said = examined(store, capsys)
+    assert code == 1 and said.count(str(place)) == 1
+    says(said, "1 problem", "not part of a store")
 
 
 def test_records_without_inputs_are_counted_and_no_fault(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

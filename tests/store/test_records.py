@@ -319,6 +319,18 @@ def test_a_stray_file_in_the_place_of_a_record_is_named(store: Store, caplog: py
     assert store.mend("train", "abc") and not place.exists()
 
 
+def test_strays_are_no_records(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    write(store)
+    for name in ("notes.txt", ".nfs000", "plain"):
+        store.folder("train", name).write_text("mine")
+    for name in ("Copy of abc", "empty"):
+        store.folder("train", name).mkdir()
+    assert store.known("train") == {"abc", "empty"}
+    assert store.find("train", "empty") is None and not caplog.text
+    write(store, "empty")
+    assert store.done("train", "empty")
+
+
 def test_records_without_a_seal_are_read(store: Store) -> None:
     write(store)
     (store.folder("train", "abc") / "record.json").write_text(json.dumps(OLD))
