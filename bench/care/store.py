@@ -6,17 +6,14 @@ Findings are warnings with a place and what to do. Nothing is changed. Launches 
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
-
 from bench.core.errors import UserError
+from bench.store.answers import disagreement
 from bench.store.records import KINDS, REDO, RecordData, Store
 
-PREDICTIONS = "predictions.parquet"
 KIND = "|".join(KINDS)
 NAMES = {  # folder of a store -> what may lie in it
     ".": r"records|checkpoints|running|writing|damaged|attempts|claims|launches|reports|attempts\.jsonl",
@@ -64,28 +61,6 @@ def _look(folder: Path, record: RecordData) -> None:
             _warn(entry, "does not belong to the record")
     if record["kind"] == "evaluate" and (reason := disagreement(record, folder)):
         _warn(folder, reason, REDO)
-
-
-def disagreement(record: RecordData, folder: Path) -> str:
-    """What in the record of an evaluation contradicts its predictions; empty if nothing does.
-
-    Where classes were drawn by halves, accuracies cannot be had from predictions alone.
-    """
-    try:
-        table = pd.read_parquet(folder / PREDICTIONS)
-        failed_N, correct_N = table["failure"].notna(), table["correct"]
-        measured: dict[str, float] = {"videos": len(table), "undecodable": int(failed_N.sum())}
-        if "draws" not in record["result"]:
-            measured["top1"] = 100 * correct_N.mean()
-            measured["mean_class"] = 100 * correct_N.groupby(table["label"]).mean().mean()
-            if (correct_N & (failed_N | (table["prediction"] != table["label"]))).any():
-                return "its predictions call wrong answers correct"
-        for name, value in measured.items():
-            if not math.isclose(record["result"][name], value, abs_tol=1e-6):
-                return f"the record has {name} {record['result'][name]}, its predictions {value}"
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        return f"accuracies and predictions cannot be compared: {error}"
-    return ""
 
 
 def _load(folder: Path) -> None:

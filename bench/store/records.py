@@ -10,8 +10,9 @@
     launches/<id>/                          the stages of a launch, its jobs and its end
 
 A record that exists is complete: it is written elsewhere, checked and renamed. A failure is never a record. Its first
-key, `seal`, is the hash of all bytes after it, and `sha256` has those of its files: what was changed is no record. Each
-process appends to its own log, because appends of several machines to one file on NFS overwrite each other.
+key, `seal`, is the hash of all bytes after it, and `sha256` has those of its files: what was changed is no record.
+Older records have no seal; evaluations among them have to agree with their predictions. Each process appends to its own
+log, because appends of several machines to one file on NFS overwrite each other.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class Store:
         path = f"{folder}/record.json"
         try:
             with open(path, "rb", opener=_open_at_once) as file:
-                record = _parsed(file.read())
+                record = _parsed(content := file.read())
             if (record["kind"], record["identity"]) != (kind, identity):
                 raise ValueError(f"holds the record of {record['kind']} {record['identity']}")
             asked = _data(folder) if files is None and "seal" not in record else files or ()
@@ -130,6 +131,10 @@ class Store:
                 hashed = files is None or name in files
                 if hashed and _sha256(path, size, found.st_mtime_ns, found.st_ino) != record["sha256"].get(name):
                     raise ValueError("its bytes are not those that were written")
+            if kind == "evaluate" and "seal" not in record:
+                path = folder
+                if reason := _disagreement(folder, content, os.stat(f"{folder}/predictions.parquet").st_mtime_ns):
+                    raise ValueError(reason)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             if not os.path.lexists(folder) or _is_empty(folder):
                 raise FileNotFoundError(errno.ENOENT, "no record", folder) from None
@@ -308,6 +313,14 @@ def _open_at_once(path: str, flags: int) -> int:
 def _sha256(path: str, size: int, changed: int, inode: int) -> str:
     """Hash of a file as it is by size and time."""
     return file_sha256(Path(path))
+
+
+@cache
+def _disagreement(folder: str, content: bytes, changed: int) -> str:
+    """What in a record without a seal contradicts its predictions, which are as they are by time."""
+    from bench.store.answers import disagreement  # with pandas, which plans do without
+
+    return disagreement(json.loads(content), Path(folder))
 
 
 def _read(path: str) -> bytes | None:

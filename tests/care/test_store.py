@@ -100,7 +100,7 @@ def test_each_fault_is_named_once_with_what_to_do(
         ({**RESULT, "undecodable": 0}, {}, "undecodable 0"),
         (RESULT, {"correct": [True, True, False, False]}, "wrong answers"),
         (RESULT, {"correct": [False, False, True, True]}, "wrong answers"),
-        ({"videos": 4}, {}, "undecodable"),
+        ({"videos": 4}, {}, "lacks undecodable"),
         ({**RESULT, "draws": [], "videos": 5}, {}, "videos 5"),
     ],
 )
@@ -140,7 +140,10 @@ def test_older_records_are_examined_by_their_predictions(store: Store, capsys: p
     path.write_text(json.dumps(record))
     assert examined(store, capsys)[0] == 0
     path.write_text(json.dumps({**record, "result": {**RESULT, "top1": 51.0}}))
-    assert examined(store, capsys)[0] == 1
+    code, said = examined(store, capsys)
+    assert code == 1
+    says(said, path.parent, "top1 51.0", "1 problem")
+    assert not store.done("evaluate", "ee") and store.mend("evaluate", "ee")  # a run makes it again
 
 
 def test_a_dataset_or_a_store_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
