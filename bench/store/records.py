@@ -42,6 +42,7 @@ SCHEMA = 1
 KINDS = ("texts", "encode", "train", "evaluate", "probe", "maps", "weights", "profile")  # of stages, inputs first
 LISTINGS = 5  # attempts to read all logs; a log that vanishes in each of them is skipped
 REDO = "delete the record's folder; the next run makes it again"
+ASIDE = "the next run sets it aside and makes it again; without one, delete the record's folder"
 SEAL = b'{\n "seal": "'  # how a sealed record begins; older ones have none
 FIELDS = dict.fromkeys(("kind", "identity", "title"), str) | dict.fromkeys(  # of records without a seal
     ("spec", "context", "inputs", "result", "cost", "provenance", "bytes", "sha256"), dict
@@ -89,6 +90,12 @@ class Store:
 
     def done(self, kind: str, identity: str) -> bool:
         return self.find(kind, identity) is not None
+
+    def sound(self, kind: str, identity: str) -> bool:
+        """Tell as `done` does, but without a warning: for those who then call `mend`, which names the damage."""
+        with suppress(FileNotFoundError, UserError):
+            return bool(self.read(kind, identity))
+        return False
 
     def known(self, kind: str) -> set[str]:
         """Identities of all records of a kind, damaged ones too, from one directory listing; strays are passed over."""
@@ -138,11 +145,11 @@ class Store:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             if not os.path.lexists(folder) or _is_empty(folder):
                 raise FileNotFoundError(errno.ENOENT, "no record", folder) from None
-            raise DamagedRecord("is missing", where=path, hint=REDO) from None
+            raise DamagedRecord("is missing", where=path, hint=ASIDE) from None
         except OSError as error:
             raise UserError(f"cannot be read: {error.strerror}", where=path, hint="make it readable") from error
         except ValueError as error:
-            raise DamagedRecord(str(error), where=path, hint=REDO) from error
+            raise DamagedRecord(str(error), where=path, hint=ASIDE) from error
         except UserError as error:  # of a newer version
             raise error.at(path) from None
         return record
