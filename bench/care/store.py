@@ -5,14 +5,18 @@ Findings are warnings with a place and what to do. Nothing is changed. Launches 
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bench.core.errors import UserError
 from bench.store.answers import disagreement
-from bench.store.records import KINDS, REDO, RecordData, Store
+from bench.store.records import KINDS, REDO, RecordData, Store, event_in
 
 KIND = "|".join(KINDS)
 NAMES = {  # folder of a store -> what may lie in it
@@ -23,6 +27,11 @@ NAMES = {  # folder of a store -> what may lie in it
     "claims": rf"({KIND})-\w+\.\d+\.json|\.\w+",
     "attempts": r".+\.jsonl(\.\w+\.tmp)?",
     "launches": r"\d{8}-\d{6}-.+",
+}
+WRONG = {
+    "attempts": "has lines that are no events",
+    "claims": "names no launch",
+    "running": "tells no progress of a stage",
 }
 SAVED = r"(training|best-\d+|shard-\d+)\.pt"
 
@@ -49,6 +58,12 @@ def examine(store: Store, progress: Callable[[int, int], None]) -> int:
             _look(store.folder(*key), record)
             lone += any(identity not in known[kind] for kind, identity in record["inputs"].values())
         progress(number, len(keys))
+    for folder, holds in (("attempts", _is_log), ("claims", _is_claim), ("running", partial(_is_progress, store))):
+        for entry in _entries(store.root / folder):
+            if entry.suffix in (".json", ".jsonl") and re.fullmatch(NAMES[folder], entry.name):
+                with suppress(FileNotFoundError):  # its stage has ended meanwhile
+                    if entry.is_dir() or not holds(entry):
+                        _warn(entry, WRONG[folder])
     for kind in KINDS:
         for saved in _entries(store.root / "checkpoints" / kind):
             _load(saved)
@@ -61,6 +76,31 @@ def _look(folder: Path, record: RecordData) -> None:
             _warn(entry, "does not belong to the record")
     if record["kind"] == "evaluate" and (reason := disagreement(record, folder)):
         _warn(folder, reason, REDO)
+
+
+def _is_log(file: Path) -> bool:
+    """True if every line is an event or the beginning of one, as a killed process leaves it."""
+    return all(
+        event_in(line) or (_json(line) is None and line[:1] in (b"", b"{")) for line in file.read_bytes().split(b"\n")
+    )
+
+
+def _is_claim(file: Path) -> bool:
+    held = _json(file.read_bytes())
+    return isinstance(held, dict) and isinstance(held.get("launch"), str)
+
+
+def _is_progress(store: Store, file: Path) -> bool:
+    kind, _, identity = file.stem.partition("-")
+    return store.progress(kind, identity) is not None or not file.exists()
+
+
+def _json(content: bytes) -> Any:
+    """The value in a text, None if it is no JSON."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _load(folder: Path) -> None:

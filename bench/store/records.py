@@ -222,7 +222,7 @@ class Store:
     def events(self) -> list[Event]:
         """All events of all logs in order of time; incomplete lines are skipped."""
         lines = dict.fromkeys(line for log in self._logs() for line in log.split(b"\n"))  # a merge may repeat lines
-        events = [event for line in lines if (event := _event(line)) is not None]
+        events = [event for line in lines if (event := event_in(line)) is not None]
         return sorted(events, key=lambda event: event["time"])
 
     def _logs(self) -> list[bytes]:
@@ -342,7 +342,7 @@ def _read(path: str) -> bytes | None:
         return b""
 
 
-def _event(line: bytes) -> Event | None:
+def event_in(line: bytes) -> Event | None:
     """The event in a line of a log, None if the line is incomplete or holds something else."""
     try:
         event = json.loads(line)

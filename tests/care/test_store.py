@@ -70,6 +70,13 @@ def test_a_sound_store_has_no_problems(store: Store, capsys: pytest.CaptureFixtu
         ("checkpoints/encode/ff/shard-00000000.pt", b""),
         ("checkpoints/encode/ff/notes.txt", b"mine"),
         ("claims/notes.txt", b"mine"),
+        ("claims/train-uu.1.json", b"[]"),
+        ("claims/train-uu.1.json", b""),
+        ("claims/train-uu.1.json/notes.txt", b""),
+        ("running/train-uu.json", b"[1]"),
+        ("attempts/bad.jsonl", bytes(range(1, 200))),
+        ("attempts/bad.jsonl", b'{"time": 6, "event": "end", "identity": []}\n'),
+        ("attempts/bad.jsonl/notes.txt", b""),
         ("running/notes.txt", b"mine"),
         ("attempts/notes.txt", b"mine"),
         ("launches/notes.txt", b"mine"),
@@ -84,10 +91,11 @@ def test_each_fault_is_named_once_with_what_to_do(
 ) -> None:
     (launch,) = (store.root / "launches").iterdir()
     path = store.root / place.replace("LAUNCH", launch.name)
+    inside = not path.parent.is_dir()  # of a stray folder, which is named itself
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     code, said = examined(store, capsys)
-    assert code == 1 and said.count(str(path.parent if "Copy" in place else path)) == 1
+    assert code == 1 and said.count(str(path.parent if inside else path)) == 1
     says(said, "1 problem", "delete")
 
 
@@ -111,6 +119,13 @@ def test_accuracies_are_those_of_the_predictions(
     code, said = examined(store, capsys)
     assert code == 1
     says(said, store.folder("evaluate", "other"), named, "1 problem")
+
+
+def test_what_killed_processes_leave_is_no_fault(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    (store.root / "attempts" / "cut.jsonl").write_bytes(b'{"time": 1.0, "event": "start"}\n{"time": 1.0, "eve')
+    (store.root / "claims").mkdir(exist_ok=True)
+    (store.root / "claims" / "train-uu.1.json").write_text('{"launch": "one"}')
+    assert examined(store, capsys)[0] == 0
 
 
 def test_an_empty_folder_is_no_record(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
