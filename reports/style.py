@@ -83,8 +83,8 @@ def cut_labels(figure: Figure, labels: Iterable[str]) -> None:
             own.set_text(cut(own.get_text()))
         for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
             names = [own.get_text() for own in axis.get_ticklabels()]
-            if (short := [cut(name) for name in names]) != names:
-                axis.set_ticks(axis.get_ticklocs(), short, parse_math=False)
+            if (fitting := [cut(name) for name in names]) != names:
+                axis.set_ticks(axis.get_ticklocs(), fitting, parse_math=False)
 
 
 def marks(rows: Iterable[str], reference: str | None = None) -> dict[str, Mark]:
