@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
+from bench.core.errors import UserError
 from bench.core.words import now, portable
 from bench.graph.build import Cell, Graph, ProbeCell
 from bench.graph.stage import Stage
 from bench.published.pairing import pairs
-from bench.store.records import REDO, Store
+from bench.store.answers import PREDICTIONS
+from bench.store.records import KINDS, REDO, Store
 from bench.suite.resolve import changes_protocols
 from bench.suite.trial import Suite, Trial
 from reports.facts import Cost, Distances, FailedStage, MappedClip, Maps, Probe, Routing, Shares, Subject, TrainingCost
@@ -27,6 +29,7 @@ SIMILARITY = "similarity"
 MEASURES = ("top1", "top5", "mean_class", "videos", "undecodable")
 VERSIONS = {"torch": "torch", "open_clip_torch": "open_clip"}  # of packages that numbers depend on, and their names
 ORIGINS = ("revision", "dirty", "command", "host", "device", "threads", "python")  # fields of a record's provenance
+FILES = {"evaluate": [PREDICTIONS], "probe": [f"{SIMILARITY}.safetensors"]}  # which a report reads of all records
 Record = dict[str, Any]
 
 
@@ -37,7 +40,7 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
     evaluated = {cell.stage.identity for cell in graph.cells} & known["evaluate"]
     probes = {probe.stage.identity for probe in graph.probes} & known["probe"]
     read = {identity: evaluations.record(identity) for identity in evaluated}
-    read |= {identity: store.find("probe", identity, [f"{SIMILARITY}.safetensors"]) for identity in probes}
+    read |= {identity: store.find("probe", identity, FILES["probe"]) for identity in probes}
     records = {identity: record for identity, record in read.items() if record}
     unsound = dict(_unsound((cell.stage for cell in graph.cells), records, evaluations))
     records = {identity: record for identity, record in records.items() if identity not in unsound}
@@ -172,18 +175,33 @@ class _Environments:
 
 
 def _failures(graph: Graph, store: Store) -> Iterator[FailedStage]:
-    """The stages that failed in at least one attempt, in the order of the graph."""
+    """The stages that failed in at least one attempt or whose record is damaged, in the order of the graph."""
     attempts, reasons = Counter[str](), dict[str, list[str]]()
     for event in store.events():
         if event["event"] == "start":
             attempts[event.get("identity", "")] += 1
         elif event["event"] in ("failure", "death"):
             reasons.setdefault(event.get("identity", ""), []).append(str(event.get("reason") or "its process died"))
+    known = {kind: store.known(kind) for kind in KINDS}
     for stage in graph.stages.values():
-        if found := reasons.get(stage.identity):
-            last = portable(found[-1].strip().splitlines()[-1])
+        found = reasons.get(stage.identity, [])
+        damage = _damage(stage, store) if stage.identity in known[stage.kind] else ""
+        if found or damage:
+            last = portable(damage or found[-1].strip().splitlines()[-1])
             tried = max(attempts[stage.identity], len(found))
-            yield FailedStage(stage.title, tried, len(found), last, store.done(*stage.key))
+            yield FailedStage(stage.title, tried, len(found), last, not damage and store.done(*stage.key))
+
+
+def _damage(stage: Stage, store: Store) -> str:
+    """What is wrong with the record of a stage, and where in the store; empty for a sound one."""
+    try:
+        store.read(*stage.key, FILES.get(stage.kind, ()))
+    except FileNotFoundError:
+        return ""
+    except UserError as error:
+        place = error.where.removeprefix(f"{store.root}/")
+        return f"its record cannot be used: {place}: {error.what}"
+    return ""
 
 
 def _origins(records: dict[str, Record]) -> dict[str, list[str]]:
@@ -265,7 +283,7 @@ def collect_distances(cells: Iterable[ProbeCell], store: Store) -> Iterator[Dist
 
 def collect_routing(cells: Iterable[ProbeCell], store: Store) -> Iterator[Routing]:
     """The counts of draws of every finished training of trials with experts."""
-    for own in _finished(cells, store, "train", "counts.safetensors"):
+    for own in _finished(cells, store, "train"):
         odds = tuple(own.trials[0].config.routing_odds)
         for pool, counts_LE in sorted(_tensors(own.stage, store, "counts").items()):
             if pool.startswith("routing") and counts_LE.sum(axis=1).all():
@@ -316,5 +334,6 @@ def _result(stage: Stage, store: Store) -> dict[str, Any]:
 def _tensors(stage: Stage, store: Store, name: str) -> dict[str, np.ndarray]:
     """The arrays of a record's file; none if it has no such file."""
     file = f"{name}.safetensors"
-    record = store.find(*stage.key, [file])
-    return load_file(store.folder(*stage.key) / file) if record and file in record["sha256"] else {}
+    if file not in store.read(*stage.key)["bytes"] or not store.find(*stage.key, [file]):
+        return {}
+    return load_file(store.folder(*stage.key) / file)

@@ -284,7 +284,8 @@ def _caption(results: Results, found: list[Comparison]) -> str:
         f"{results.title}: differences in points, with 95 % intervals. p: Welch's t test whose variance is that of "
         "resampled videos plus that of the seeds, for harmonic means computed anew in each resample, after Holm's "
         "correction for as many tests as stand beside it: those of the best of the column against every other row, if "
-        f"the best is a side, else all others of this table; bold below {LEVEL:g}. Where every video and seed has the "
+        f"the best is a side, else all others of this table; bold below {LEVEL:g}. Intervals are not corrected: one "
+        "that leaves out 0 can stand beside a p that is not bold. Where every video and seed has the "
         "same difference, the interval is Tango's. Videos: of the smallest protocol behind it. Seeds: of each side. "
         f"The CSV file also has p before correction (p_seeds), and over videos given the seeds (p{few})."
     )

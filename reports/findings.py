@@ -17,7 +17,7 @@ from reports.table import Table, cells, columns
 FAILURE_HEADS = {"Stage": False, "Attempts": True, "Failed": True, "Last reason": False}
 FAILURES = (
     "Stages of this suite that failed and have no record yet, from the store's log of attempts, with the last line of "
-    "what the last failure said."
+    "what the last failure said, and those whose record is damaged: they did run, and a run makes them again."
 )
 
 

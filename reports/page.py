@@ -88,7 +88,10 @@ def write_report(results: Results, out: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
         folder, origins = Path(name), Origins(results, out)
         shown = [table for tables in TABLES for table in tables(results)]
-        images = [_image(picture, folder) for figures in FIGURES for picture in figures(results)]
+        pictures = [picture for figures in FIGURES for picture in figures(results)]
+        for picture in pictures:
+            style.cut_labels(picture.figure, results.labels.values())
+        images = [_image(picture, folder) for picture in pictures]
         _check_sections([*(image.picture for image in images), *shown])
         for file, text in _files(results, shown).items():
             (folder / file).write_text(text, encoding="utf-8")

@@ -25,10 +25,10 @@ import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from bench.care.store import PREDICTIONS, disagreement
 from bench.core.errors import UserError, unknown
 from bench.core.files import write_atomically
-from bench.store.records import REDO, RecordData, Store
+from bench.store.answers import PREDICTIONS
+from bench.store.records import RecordData, Store
 from reports.facts import Cost, Fact, FailedStage, Known, Subject, TrainingCost
 from reports.results import COLUMNS, ReportSettings, Results
 
@@ -176,11 +176,7 @@ class Evaluations:
 
     def _record(self, identity: str) -> RecordData | None:
         """The record of an evaluation; None if there is none, or a damaged one, which a warning names."""
-        record = self.store.find("evaluate", identity, [PREDICTIONS])
-        if record and "seal" not in record and (reason := disagreement(record, self._path(identity).parent)):
-            log.warning("%s", UserError(reason, where=str(self._path(identity)), hint=REDO))
-            return None
-        return record
+        return self.store.find("evaluate", identity, [PREDICTIONS])
 
     def predictions(self, identity: str) -> pd.DataFrame:
         return pd.read_parquet(self._file(identity))

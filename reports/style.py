@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +16,13 @@ import matplotlib
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 INK, FAINT, GRID = "#222222", "#767676", "#d4d4d4"
 HM_ZS = r"HM$_{\mathrm{ZS}}$"
 SMALL = 6.5  # points; the smallest text that survives a paper's column
 LETTERS = 19  # of the small print, an inch
+LONGEST = 40  # letters of a row's label
 READS = "its numbers are in the table of this page"
 # Okabe & Ito (2008) without its yellow; the others are darkened where they are too light for text on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#B8578F", "#B27B00", "#2F86B8", "#7A4FA3", "#555555")
@@ -54,9 +57,34 @@ class Mark(NamedTuple):
     marker: str
 
 
-def look() -> AbstractContextManager[None]:
+@contextmanager
+def look() -> Iterator[None]:
     """The settings under which a figure has to be drawn and saved; the caller's own settings return afterwards."""
-    return matplotlib.rc_context({**seaborn.axes_style("ticks"), **LOOK})
+    with matplotlib.rc_context({**seaborn.axes_style("ticks"), **LOOK}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a label in other letters shows as boxes
+        yield
+
+
+def cut_labels(figure: Figure, labels: Iterable[str]) -> None:
+    """Cut long labels of rows wherever a figure has them; tables have the full ones."""
+    cuts: dict[str, str] = {}
+    for label in sorted({*labels}, key=len, reverse=True):
+        if len(label) > LONGEST:
+            short = shortened(label, LONGEST)
+            cuts[label] = short if short not in cuts.values() else f"{label[: LONGEST - 5]}… {len(cuts) + 1}"
+
+    def cut(text: str) -> str:
+        for label, short in cuts.items():
+            text = text.replace(label, short)
+        return text
+
+    if cuts:
+        for own in figure.findobj(Text):
+            own.set_text(cut(own.get_text()))
+        for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+            names = [own.get_text() for own in axis.get_ticklabels()]
+            if (fitting := [cut(name) for name in names]) != names:
+                axis.set_ticks(axis.get_ticklocs(), fitting, parse_math=False)
 
 
 def marks(rows: Iterable[str], reference: str | None = None) -> dict[str, Mark]:

@@ -5,18 +5,19 @@ Findings are warnings with a place and what to do. Nothing is changed. Launches 
 
 from __future__ import annotations
 
+import json
 import logging
-import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-
-import pandas as pd
+from typing import Any
 
 from bench.core.errors import UserError
-from bench.store.records import KINDS, REDO, RecordData, Store
+from bench.store.answers import disagreement
+from bench.store.records import KINDS, REDO, RecordData, Store, event_in
 
-PREDICTIONS = "predictions.parquet"
 KIND = "|".join(KINDS)
 NAMES = {  # folder of a store -> what may lie in it
     ".": r"records|checkpoints|running|writing|damaged|attempts|claims|launches|reports|attempts\.jsonl",
@@ -26,6 +27,11 @@ NAMES = {  # folder of a store -> what may lie in it
     "claims": rf"({KIND})-\w+\.\d+\.json|\.\w+",
     "attempts": r".+\.jsonl(\.\w+\.tmp)?",
     "launches": r"\d{8}-\d{6}-.+",
+}
+WRONG = {
+    "attempts": "has lines that are no events",
+    "claims": "names no launch",
+    "running": "tells no progress of a stage",
 }
 SAVED = r"(training|best-\d+|shard-\d+)\.pt"
 
@@ -42,12 +48,22 @@ def examine(store: Store, progress: Callable[[int, int], None]) -> int:
             if not re.fullmatch(pattern, entry.name):
                 _warn(entry, "is not part of a store")
     known, lone = {kind: store.known(kind) for kind in KINDS}, 0
+    for kind in KINDS:
+        for entry in _entries(store.root / "records" / kind):
+            if entry.name not in known[kind] or not _entries(entry):
+                _warn(entry, "is not part of a store")
     keys = [(kind, identity) for kind in KINDS for identity in sorted(known[kind])]
     for number, key in enumerate(keys, start=1):
         if record := store.find(*key, None):
             _look(store.folder(*key), record)
             lone += any(identity not in known[kind] for kind, identity in record["inputs"].values())
         progress(number, len(keys))
+    for folder, holds in (("attempts", _is_log), ("claims", _is_claim), ("running", partial(_is_progress, store))):
+        for entry in _entries(store.root / folder):
+            if entry.suffix in (".json", ".jsonl") and re.fullmatch(NAMES[folder], entry.name):
+                with suppress(FileNotFoundError):  # its stage has ended meanwhile
+                    if entry.is_dir() or not holds(entry):
+                        _warn(entry, WRONG[folder])
     for kind in KINDS:
         for saved in _entries(store.root / "checkpoints" / kind):
             _load(saved)
@@ -62,26 +78,29 @@ def _look(folder: Path, record: RecordData) -> None:
         _warn(folder, reason, REDO)
 
 
-def disagreement(record: RecordData, folder: Path) -> str:
-    """What in the record of an evaluation contradicts its predictions; empty if nothing does.
+def _is_log(file: Path) -> bool:
+    """True if every line is an event or the beginning of one, as a killed process leaves it."""
+    return all(
+        event_in(line) or (_json(line) is None and line[:1] in (b"", b"{")) for line in file.read_bytes().split(b"\n")
+    )
 
-    Where classes were drawn by halves, accuracies cannot be had from predictions alone.
-    """
+
+def _is_claim(file: Path) -> bool:
+    held = _json(file.read_bytes())
+    return isinstance(held, dict) and isinstance(held.get("launch"), str)
+
+
+def _is_progress(store: Store, file: Path) -> bool:
+    kind, _, identity = file.stem.partition("-")
+    return store.progress(kind, identity) is not None or not file.exists()
+
+
+def _json(content: bytes) -> Any:
+    """The value in a text, None if it is no JSON."""
     try:
-        table = pd.read_parquet(folder / PREDICTIONS)
-        failed_N, correct_N = table["failure"].notna(), table["correct"]
-        measured: dict[str, float] = {"videos": len(table), "undecodable": int(failed_N.sum())}
-        if "draws" not in record["result"]:
-            measured["top1"] = 100 * correct_N.mean()
-            measured["mean_class"] = 100 * correct_N.groupby(table["label"]).mean().mean()
-            if (correct_N & (failed_N | (table["prediction"] != table["label"]))).any():
-                return "its predictions call wrong answers correct"
-        for name, value in measured.items():
-            if not math.isclose(record["result"][name], value, abs_tol=1e-6):
-                return f"the record has {name} {record['result'][name]}, its predictions {value}"
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        return f"accuracies and predictions cannot be compared: {error}"
-    return ""
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _load(folder: Path) -> None:

@@ -58,7 +58,7 @@ def execute(
     `origin` is the provenance that all stages of the launch share. Raises Interrupted if `stopping` returned True and
     the stage has saved its state.
     """
-    if store.done(*order.key):
+    if store.sound(*order.key):
         return None
     started = time.time()
     where: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}

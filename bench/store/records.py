@@ -10,8 +10,9 @@
     launches/<id>/                          the stages of a launch, its jobs and its end
 
 A record that exists is complete: it is written elsewhere, checked and renamed. A failure is never a record. Its first
-key, `seal`, is the hash of all bytes after it, and `sha256` has those of its files: what was changed is no record. Each
-process appends to its own log, because appends of several machines to one file on NFS overwrite each other.
+key, `seal`, is the hash of all bytes after it, and `sha256` has those of its files: what was changed is no record.
+Older records have no seal; evaluations among them have to agree with their predictions. Each process appends to its own
+log, because appends of several machines to one file on NFS overwrite each other.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import stat
@@ -40,11 +42,25 @@ SCHEMA = 1
 KINDS = ("texts", "encode", "train", "evaluate", "probe", "maps", "weights", "profile")  # of stages, inputs first
 LISTINGS = 5  # attempts to read all logs; a log that vanishes in each of them is skipped
 REDO = "delete the record's folder; the next run makes it again"
+ASIDE = "the next run sets it aside and makes it again; without one, delete the record's folder"
 SEAL = b'{\n "seal": "'  # how a sealed record begins; older ones have none
 FIELDS = dict.fromkeys(("kind", "identity", "title"), str) | dict.fromkeys(  # of records without a seal
     ("spec", "context", "inputs", "result", "cost", "provenance", "bytes", "sha256"), dict
 )
 NUMBER = int | float
+INNER: dict[str, dict[str, Any]] = {  # keys within these that readers use, of all kinds ("") and of one
+    "": {"cost.flops": NUMBER, "cost.seconds": NUMBER, "provenance.versions": dict},
+    "train": {"context.execution": dict, "provenance.device": str},
+    "evaluate": dict.fromkeys(("result.top1", "result.top5", "result.mean_class"), NUMBER | None)
+    | {"result.videos": int, "result.undecodable": int},
+    "probe": {"result.names": list, "result.videos": NUMBER | list},
+    "maps": dict.fromkeys(("result.labels", "result.predictions", "result.videos", "result.names"), list),
+    "weights": {"result.groups": list, "result.parameters": list},
+    "profile": {"result.machine": dict, "result.flops": dict, "result.choices": list},
+}
+IDENTITY = re.compile(r"\w+")  # 32 hex digits, and short names in trials of the store
+DATA = (".safetensors", ".parquet")  # of files that only stages write
+DETAILS = {"kind": str, "identity": str, "job": str | int | None, "done": NUMBER, "seconds": NUMBER}  # of an event
 YEARS = 1e11  # seconds since 1970 that no clock shows
 
 RecordData = dict[str, Any]  # record.json
@@ -75,10 +91,17 @@ class Store:
     def done(self, kind: str, identity: str) -> bool:
         return self.find(kind, identity) is not None
 
+    def sound(self, kind: str, identity: str) -> bool:
+        """Tell as `done` does, but without a warning: for those who then call `mend`, which names the damage."""
+        with suppress(FileNotFoundError, UserError):
+            return bool(self.read(kind, identity))
+        return False
+
     def known(self, kind: str) -> set[str]:
-        """Identities of all records of a kind, damaged ones too, from one directory listing."""
+        """Identities of all records of a kind, damaged ones too, from one directory listing; strays are passed over."""
         folder = self.root / "records" / kind
-        return {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+        entries = os.scandir(folder) if folder.is_dir() else ()
+        return {entry.name for entry in entries if IDENTITY.fullmatch(entry.name) and entry.is_dir()}
 
     def find(self, kind: str, identity: str, files: Iterable[str] | None = ()) -> RecordData | None:
         """Read a record as `read` does; None if there is none, or a damaged one, which a warning names."""
@@ -94,15 +117,19 @@ class Store:
         """Read a record; check the sizes of its files, and the hashes of some, or with None of all.
 
         A process hashes a file that stays as it is once. Raises FileNotFoundError if there is no record, DamagedRecord
-        if something was changed, UserError if it cannot be read.
+        if something was changed, UserError if it cannot be read or is of a newer version.
         """
         folder = f"{self.root}/records/{kind}/{identity}"  # a string: a report reads thousands, and Path is slow
         path = f"{folder}/record.json"
         try:
             with open(path, "rb", opener=_open_at_once) as file:
-                record = _parsed(file.read())
+                record = _parsed(content := file.read())
             if (record["kind"], record["identity"]) != (kind, identity):
                 raise ValueError(f"holds the record of {record['kind']} {record['identity']}")
+            asked = _data(folder) if files is None and "seal" not in record else files or ()
+            if unlisted := sorted({*asked} - {*record["bytes"]}):
+                path = f"{folder}/{unlisted[0]}"
+                raise ValueError("is not among the files that the record lists")
             for name, recorded in record["bytes"].items():
                 path = f"{folder}/{name}"
                 found = os.stat(path)
@@ -111,14 +138,20 @@ class Store:
                 hashed = files is None or name in files
                 if hashed and _sha256(path, size, found.st_mtime_ns, found.st_ino) != record["sha256"].get(name):
                     raise ValueError("its bytes are not those that were written")
+            if kind == "evaluate" and "seal" not in record:
+                path = folder
+                if reason := _disagreement(folder, content, os.stat(f"{folder}/predictions.parquet").st_mtime_ns):
+                    raise ValueError(reason)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            if not os.path.lexists(folder):
+            if not os.path.lexists(folder) or _is_empty(folder):
                 raise FileNotFoundError(errno.ENOENT, "no record", folder) from None
-            raise DamagedRecord("is missing", where=path, hint=REDO) from None
+            raise DamagedRecord("is missing", where=path, hint=ASIDE) from None
         except OSError as error:
             raise UserError(f"cannot be read: {error.strerror}", where=path, hint="make it readable") from error
         except ValueError as error:
-            raise DamagedRecord(str(error), where=path, hint=REDO) from error
+            raise DamagedRecord(str(error), where=path, hint=ASIDE) from error
+        except UserError as error:  # of a newer version
+            raise error.at(path) from None
         return record
 
     def mend(self, kind: str, identity: str) -> bool:
@@ -189,7 +222,7 @@ class Store:
     def events(self) -> list[Event]:
         """All events of all logs in order of time; incomplete lines are skipped."""
         lines = dict.fromkeys(line for log in self._logs() for line in log.split(b"\n"))  # a merge may repeat lines
-        events = [event for line in lines if (event := _event(line)) is not None]
+        events = [event for line in lines if (event := event_in(line)) is not None]
         return sorted(events, key=lambda event: event["time"])
 
     def _logs(self) -> list[bytes]:
@@ -230,21 +263,52 @@ class Store:
 
 
 def _parsed(content: bytes) -> RecordData:
-    """The record in a file. Raises ValueError with what is wrong."""
+    """The record in a file. Raises ValueError with what is wrong, UserError for one of a newer version."""
     try:
         record = json.loads(content)
     except (ValueError, RecursionError):
         raise ValueError("is not JSON" if content else "is empty") from None
     fields = record if isinstance(record, dict) else {}
     if isinstance(schema := fields.get("schema"), int) and schema > SCHEMA:
-        raise ValueError(f"was written by a newer version of this program (schema {schema}; this one reads {SCHEMA})")
+        what = f"was written by a newer version of this program (schema {schema}; this one reads {SCHEMA})"
+        raise UserError(what, hint="update this program, or use another store; the record stays as it is")
     if "seal" in fields:
         rest = content[len(SEAL) + 64 + len(b'",\n') :]
         if not content.startswith(SEAL) or hashlib.sha256(rest).hexdigest() != fields["seal"]:
             raise ValueError("was changed after it was written")
-    elif wrong := [name for name, kind in FIELDS.items() if not isinstance(fields.get(name), kind)]:
+    elif wrong := [name for name, kind in FIELDS.items() if not isinstance(fields.get(name), kind)] or _lacks(fields):
         raise ValueError(f"holds no record: it lacks {', '.join(wrong)}")
     return fields
+
+
+def _lacks(record: RecordData) -> list[str]:
+    """What of the inner fields of a record without a seal is missing or of another type."""
+    wrong = []
+    for path, kind in {**INNER[""], **INNER.get(record["kind"], {})}.items():
+        field, name = path.split(".")
+        if not isinstance(record[field].get(name, ...), kind):
+            wrong.append(path)
+    for name, kind in {"bytes": int, "sha256": str, "inputs": list}.items():
+        if not all(isinstance(own, kind) for own in record[name].values()):
+            wrong.append(name)
+    if "inputs" not in wrong and any([type(part) for part in key] != [str, str] for key in record["inputs"].values()):
+        wrong.append("inputs")
+    if record["bytes"].keys() != record["sha256"].keys():
+        wrong.append("sha256")
+    return wrong
+
+
+def _is_empty(folder: str) -> bool:
+    """True for a folder without entries, in whose place a record can be moved."""
+    try:
+        return not os.listdir(folder)
+    except OSError:
+        return False
+
+
+def _data(folder: str) -> list[str]:
+    """The files in a record's folder that stages write, whether the record lists them or not."""
+    return [name for name in os.listdir(folder) if name.endswith(DATA)]
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -256,6 +320,14 @@ def _open_at_once(path: str, flags: int) -> int:
 def _sha256(path: str, size: int, changed: int, inode: int) -> str:
     """Hash of a file as it is by size and time."""
     return file_sha256(Path(path))
+
+
+@cache
+def _disagreement(folder: str, content: bytes, changed: int) -> str:
+    """What in a record without a seal contradicts its predictions, which are as they are by time."""
+    from bench.store.answers import disagreement  # with pandas, which plans do without
+
+    return disagreement(json.loads(content), Path(folder))
 
 
 def _read(path: str) -> bytes | None:
@@ -270,11 +342,12 @@ def _read(path: str) -> bytes | None:
         return b""
 
 
-def _event(line: bytes) -> Event | None:
+def event_in(line: bytes) -> Event | None:
     """The event in a line of a log, None if the line is incomplete or holds something else."""
     try:
         event = json.loads(line)
         whole = 0 <= event["time"] < YEARS and isinstance(event["event"], str)
+        whole = whole and all(isinstance(event[name], kind) for name, kind in DETAILS.items() if name in event)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return event if whole else None

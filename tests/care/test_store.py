@@ -64,10 +64,19 @@ def test_a_sound_store_has_no_problems(store: Store, capsys: pytest.CaptureFixtu
         ("records/evaluate/ee/notes.txt", b"mine"),
         ("records/notes.txt", b"mine"),
         ("records/train/notes.txt", b"mine"),
+        ("records/train/.nfs000", b"mine"),
+        ("records/texts/Copy of tt/record.json", b"{}"),
         ("checkpoints/train/uu/training.pt", b"garbage"),
         ("checkpoints/encode/ff/shard-00000000.pt", b""),
         ("checkpoints/encode/ff/notes.txt", b"mine"),
         ("claims/notes.txt", b"mine"),
+        ("claims/train-uu.1.json", b"[]"),
+        ("claims/train-uu.1.json", b""),
+        ("claims/train-uu.1.json/notes.txt", b""),
+        ("running/train-uu.json", b"[1]"),
+        ("attempts/bad.jsonl", bytes(range(1, 200))),
+        ("attempts/bad.jsonl", b'{"time": 6, "event": "end", "identity": []}\n'),
+        ("attempts/bad.jsonl/notes.txt", b""),
         ("running/notes.txt", b"mine"),
         ("attempts/notes.txt", b"mine"),
         ("launches/notes.txt", b"mine"),
@@ -82,10 +91,11 @@ def test_each_fault_is_named_once_with_what_to_do(
 ) -> None:
     (launch,) = (store.root / "launches").iterdir()
     path = store.root / place.replace("LAUNCH", launch.name)
+    inside = not path.parent.is_dir()  # of a stray folder, which is named itself
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     code, said = examined(store, capsys)
-    assert code == 1 and said.count(str(path)) == 1
+    assert code == 1 and said.count(str(path.parent if inside else path)) == 1
     says(said, "1 problem", "delete")
 
 
@@ -98,7 +108,7 @@ def test_each_fault_is_named_once_with_what_to_do(
         ({**RESULT, "undecodable": 0}, {}, "undecodable 0"),
         (RESULT, {"correct": [True, True, False, False]}, "wrong answers"),
         (RESULT, {"correct": [False, False, True, True]}, "wrong answers"),
-        ({"videos": 4}, {}, "undecodable"),
+        ({"videos": 4}, {}, "lacks undecodable"),
         ({**RESULT, "draws": [], "videos": 5}, {}, "videos 5"),
     ],
 )
@@ -109,6 +119,20 @@ def test_accuracies_are_those_of_the_predictions(
     code, said = examined(store, capsys)
     assert code == 1
     says(said, store.folder("evaluate", "other"), named, "1 problem")
+
+
+def test_what_killed_processes_leave_is_no_fault(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    (store.root / "attempts" / "cut.jsonl").write_bytes(b'{"time": 1.0, "event": "start"}\n{"time": 1.0, "eve')
+    (store.root / "claims").mkdir(exist_ok=True)
+    (store.root / "claims" / "train-uu.1.json").write_text('{"launch": "one"}')
+    assert examined(store, capsys)[0] == 0
+
+
+def test_an_empty_folder_is_no_record(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    (place := store.folder("train", "empty")).mkdir(parents=True)
+    code, said = examined(store, capsys)
+    assert code == 1 and said.count(str(place)) == 1
+    says(said, "1 problem", "not part of a store")
 
 
 def test_records_without_inputs_are_counted_and_no_fault(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,11 +150,15 @@ def test_older_records_are_examined_by_their_predictions(store: Store, capsys: p
     path = store.folder("evaluate", "ee") / "record.json"
     record = json.loads(path.read_text())
     del record["seal"]
-    record |= {"title": "old", "spec": {}, "context": {}, "cost": {}, "provenance": {}}
+    record |= {"title": "old", "spec": {}, "context": {}}
+    record |= {"cost": {"flops": 1.0, "seconds": 1.0}, "provenance": {"versions": {}}}
     path.write_text(json.dumps(record))
     assert examined(store, capsys)[0] == 0
     path.write_text(json.dumps({**record, "result": {**RESULT, "top1": 51.0}}))
-    assert examined(store, capsys)[0] == 1
+    code, said = examined(store, capsys)
+    assert code == 1
+    says(said, path.parent, "top1 51.0", "1 problem")
+    assert not store.done("evaluate", "ee") and store.mend("evaluate", "ee")  # a run makes it again
 
 
 def test_a_dataset_or_a_store_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from bench.graph.stage import stage_source
 from bench.launch.work import Order, assist, execute
 from bench.stages.work import Compute, Work
 from bench.store.records import Store
+from tests.errors import says
 
 MODULES = ("bench.core.seeds",)
 ORDER = Order(
@@ -64,6 +65,25 @@ def test_what_is_done_is_not_repeated(tmp_path: Path, carry_out: Callable[..., s
     carry_out(lambda work: {"first": True})
     carry_out(lambda work: {"first": False})
     assert Store(tmp_path).read("probe", ORDER.identity)["result"] == {"first": True}
+
+
+def test_a_damaged_record_is_named_once_and_made_again(
+    tmp_path: Path, carry_out: Callable[..., str | None], caplog: pytest.LogCaptureFixture
+) -> None:
+    file = Store(tmp_path).folder("probe", ORDER.identity) / "record.json"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert carry_out(lambda work: {"again": True}) is None
+    assert caplog.text.count(str(file)) == 1 and "runs again" in caplog.text
+    assert Store(tmp_path).read("probe", ORDER.identity)["result"] == {"again": True}
+
+
+def test_a_record_of_a_newer_version_ends_its_stage(tmp_path: Path, carry_out: Callable[..., str | None]) -> None:
+    file = Store(tmp_path).folder("probe", ORDER.identity) / "record.json"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"schema": 2}')
+    says(carry_out(lambda work: {}) or "", file, "schema 2", "update this program")
+    assert file.read_text() == '{"schema": 2}' and events(tmp_path)[-1]["final"]
 
 
 def test_an_interruption_is_logged_with_how_far_it_came(tmp_path: Path, carry_out: Callable[..., str | None]) -> None:

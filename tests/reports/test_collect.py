@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from bench.graph.build import ProbeCell
-from bench.store.records import Store
+from bench.store.records import DamagedRecord, Store
 from reports.collect import (
     _Environments,
     _title,
@@ -29,6 +29,7 @@ from reports.cost_figures import cost_figures
 from reports.costs import cost_tables
 from reports.results import Results
 from reports.snapshot import Evaluations
+from tests.errors import says
 from tests.reports import costly, synthetic
 
 RESULT = {"top1": 70.0, "top5": None, "mean_class": 69.0, "videos": 40, "undecodable": 1}
@@ -52,6 +53,9 @@ class _Store:
 
     def find(self, kind: str, identity: str, files: Iterable[str]) -> dict[str, Any]:
         return {"seal": "", "result": self.results[identity], "provenance": ORIGIN}
+
+    def read(self, kind: str, identity: str, files: Iterable[str] = ()) -> dict[str, Any]:
+        return self.find(kind, identity, files)
 
     def events(self) -> list[dict[str, Any]]:
         """`s1` failed and was done the second time, `s2` failed twice; another suite's stage failed, too."""
@@ -178,6 +182,18 @@ def test_axes_of_the_suite_over_protocols(axes: dict[str, Any], found: tuple[str
     results = _collected(axes, join="frames")
     assert results.protocol_axes == found
     assert results.settings.join == (None if found else "frames")
+
+
+def test_damaged_records_are_told_from_stages_that_did_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(store: _Store, kind: str, identity: str, files: Iterable[str] = ()) -> dict[str, Any]:
+        if identity == "s3":
+            raise DamagedRecord("is empty", where="runs/records/evaluate/s3/record.json", hint="")
+        return store.find(kind, identity, files)
+
+    monkeypatch.setattr(_Store, "read", read)
+    *_, damaged = _collected({}).failures
+    assert (damaged.title, damaged.failures, damaged.done) == ("evaluate s3", 0, False)
+    says(damaged.reason, "records/evaluate/s3/record.json", "is empty")
 
 
 def test_failures_are_those_of_the_suite() -> None:

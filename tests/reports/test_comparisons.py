@@ -128,6 +128,7 @@ def test_a_page_of_very_many_tests_has_fewer_permutations_and_says_so(monkeypatc
     monkeypatch.setattr("reports.comparisons.MANY_TESTS", 3)
     (table,) = comparison_tables(synthetic.plain())
     assert table.values is not None
+    assert "Intervals are not corrected" in table.caption
     assert "2,000 permutations" in table.caption and "p_seeds" in table.values
     assert min(float(str(line["p"])) for line in table.values.to_dict("records")) == pytest.approx(1 / 2001)
 

@@ -183,3 +183,26 @@ def test_of_many_points_the_best_of_each_row_are_named() -> None:
     curve = curve_figure(results, "lr")
     assert curve is not None and len(curve.axes[0].get_xticks()) == 20
     assert "only the best of each row is named" in figure.get_supxlabel()
+
+
+def test_long_labels_are_cut_wherever_a_figure_has_them() -> None:
+    long = [f"{'a long label ' * 12}{letter}" for letter in "ab"]
+    figure = Figure()
+    axes = figure.subplots()
+    axes.set_yticks([0, 1], [long[0], "short"])
+    axes.set_title(f"{long[1]}, layers 4")
+    axes.text(0, 0, long[0])
+    axes.plot([0, 1], [0, 1], label=long[0])
+    legend = axes.legend().get_texts()[0]
+    style.cut_labels(figure, [*long, "short"])
+    figure.draw_without_rendering()
+    names = [own.get_text() for own in axes.get_yticklabels()]
+    assert names[1] == "short" and names[0] == axes.texts[0].get_text() == legend.get_text()
+    assert all(len(text) <= 40 and "…" in text for text in (names[0], axes.get_title().removesuffix(", layers 4")))
+    assert names[0] != axes.get_title().removesuffix(", layers 4")
+
+
+@pytest.mark.filterwarnings("error")
+def test_letters_that_the_font_lacks_give_no_warning(tmp_path: Path) -> None:
+    figure = style.figure([style.Panel(lambda axes: axes.text(0, 0, "視訊"), title="視訊")], 2, 2)
+    style.save(figure, tmp_path / "figure")

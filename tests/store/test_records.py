@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import socket
@@ -24,6 +25,14 @@ from tests.errors import refused
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
+
+
+MISTYPED = [
+    b'{"time": 6, "event": "failed", "kind": 3}',
+    b'{"time": 6, "event": "failed", "identity": []}',
+    b'{"time": 6, "event": "end", "job": {}}',
+    b'{"time": 6, "event": "interrupted", "done": "1"}',
+]
 
 
 def write(store: Store, identity: str = "abc", text: str = "hello") -> None:
@@ -125,7 +134,7 @@ def test_events_of_the_same_time_keep_the_order_of_their_log(store: Store) -> No
 
 
 @pytest.mark.parametrize(
-    "torn", [b'{"time": 1.5, "event": "sta', b'{"time": 1.5, "reason": "\xe2\x80', b"7", b"{}", b"\0\0\0"]
+    "torn", [b'{"time": 1.5, "event": "sta', b'{"time": 1.5, "reason": "\xe2\x80', b"7", b"{}", b"\0\0\0", *MISTYPED]
 )
 def test_a_line_that_is_cut_off_or_strange_is_passed_over(store: Store, torn: bytes) -> None:
     log = store.root / "attempts" / "a-1.jsonl"
@@ -259,10 +268,6 @@ def changed(path: Path, content: bytes) -> None:
     path.write_bytes(content.replace(b'"loss": 1.0', b'"loss": 2.0'))
 
 
-def newer(path: Path, content: bytes) -> None:
-    path.write_text(json.dumps({**json.loads(content), "schema": 2}))
-
-
 def partly(path: Path, content: bytes) -> None:
     """A record without a seal, as older versions wrote it, that lacks its costs."""
     path.write_text(json.dumps({**OLD, "cost": None}))
@@ -280,6 +285,8 @@ def pipe(path: Path, content: bytes) -> None:
 
 OLD: dict[str, Any] = {name: {} for name in ("spec", "context", "inputs", "result", "cost", "provenance", "sha256")}
 OLD |= {"schema": 1, "kind": "train", "identity": "abc", "title": "old", "bytes": {"weights.bin": 5}}
+OLD |= {"sha256": {"weights.bin": hashlib.sha256(b"hello").hexdigest()}, "context": {"execution": {"processes": 1}}}
+OLD |= {"cost": {"flops": 1.0, "seconds": 1}, "provenance": {"versions": {"torch": "2"}, "device": "cpu"}}
 DAMAGES: dict[str, tuple[Callable[[Path, bytes], object], str]] = {
     "cut off": (lambda path, content: path.write_bytes(content[:-9]), "not JSON"),
     "empty": (lambda path, content: path.write_bytes(b""), "empty"),
@@ -291,7 +298,6 @@ DAMAGES: dict[str, tuple[Callable[[Path, bytes], object], str]] = {
     "a folder": (folder, "missing"),
     "a pipe": (pipe, "empty"),
     "other numbers": (changed, "changed"),
-    "newer": (newer, "newer version"),
     "incomplete": (partly, "cost"),
 }
 
@@ -318,10 +324,80 @@ def test_a_stray_file_in_the_place_of_a_record_is_named(store: Store, caplog: py
     assert store.mend("train", "abc") and not place.exists()
 
 
+def test_strays_are_no_records(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    write(store)
+    for name in ("notes.txt", ".nfs000", "plain"):
+        store.folder("train", name).write_text("mine")
+    for name in ("Copy of abc", "empty"):
+        store.folder("train", name).mkdir()
+    assert store.known("train") == {"abc", "empty"}
+    assert store.find("train", "empty") is None and not caplog.text
+    write(store, "empty")
+    assert store.done("train", "empty")
+
+
 def test_records_without_a_seal_are_read(store: Store) -> None:
     write(store)
     (store.folder("train", "abc") / "record.json").write_text(json.dumps(OLD))
     assert store.read("train", "abc")["title"] == "old"
+
+
+@pytest.mark.parametrize(
+    ("field", "content", "named"),
+    [
+        ("cost", {}, "cost.flops"),
+        ("cost", {"flops": "1", "seconds": 1}, "cost.flops"),
+        ("provenance", {"device": "cpu"}, "provenance.versions"),
+        ("context", {}, "context.execution"),
+        ("inputs", {"texts": ["texts"]}, "inputs"),
+        ("inputs", {"texts": {"texts": 1}}, "inputs"),
+        ("bytes", {"weights.bin": "5"}, "bytes"),
+        ("sha256", {"weights.bin": None}, "sha256"),
+    ],
+)
+def test_a_record_without_a_seal_needs_what_readers_use(store: Store, field: str, content: object, named: str) -> None:
+    write(store)
+    path = store.folder("train", "abc") / "record.json"
+    path.write_text(json.dumps({**OLD, field: content}))
+    with refused(path, named, hint="delete", kind=DamagedRecord):
+        store.read("train", "abc")
+
+
+def test_a_record_of_a_newer_version_stays_as_it_is(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    write(store)
+    path = store.folder("train", "abc") / "record.json"
+    path.write_text(content := json.dumps({**json.loads(path.read_bytes()), "schema": 2}))
+    assert not store.done("train", "abc")
+    assert str(path) in caplog.text and "update" in caplog.text and "delete" not in caplog.text
+    with refused(path, "schema 2", hint="another store") as caught:
+        store.mend("train", "abc")
+    assert not isinstance(caught.value, DamagedRecord)
+    write(store)  # drops its own record
+    assert path.read_text() == content
+
+
+def test_a_file_that_a_record_does_not_list_is_not_read(store: Store) -> None:
+    write(store)
+    folder = store.folder("train", "abc")
+    (folder / "features.safetensors").write_bytes(b"garbage")
+    with refused(folder / "features.safetensors", "list", kind=DamagedRecord):
+        store.read("train", "abc", ["features.safetensors"])
+    assert store.read("train", "abc", None)  # a stray file beside those of a sealed record
+    (folder / "record.json").write_text(json.dumps({**OLD, "bytes": {}, "sha256": {}}))
+    assert store.read("train", "abc")
+    with refused(folder / "features.safetensors", "list", kind=DamagedRecord):
+        store.read("train", "abc", None)
+    (folder / "record.json").write_text(json.dumps({**OLD, "sha256": {}}))
+    with refused(folder / "record.json", "sha256", kind=DamagedRecord):
+        store.read("train", "abc")
+
+
+def test_an_evaluation_without_a_seal_needs_its_accuracies(store: Store) -> None:
+    path = store.folder("evaluate", "abc") / "record.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**OLD, "kind": "evaluate", "result": {"top1": "99"}}))
+    with refused(path, "result.top1", "result.videos", kind=DamagedRecord):
+        store.read("evaluate", "abc")
 
 
 def test_what_cannot_be_read_is_no_damage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
