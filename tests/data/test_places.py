@@ -186,7 +186,7 @@ def test_links_lead_into_the_root_or_declared_folders_alone(root: Path, tmp_path
 
 def test_only_folders_of_what_can_be_read_are_suggested(root: Path, tmp_path: Path) -> None:
     put(tmp_path / "blobs" / "aa")
-    suggested = {tmp_path / "blobs" / "aa": tmp_path / "blobs", tmp_path / "blobs": tmp_path}
+    suggested: dict[object, object] = {tmp_path / "blobs" / "aa": tmp_path / "blobs", tmp_path / "blobs": tmp_path}
     for target, folder in {**suggested, "/dev/zero": "", "/gone/a": "", "/etc": "", "/": ""}.items():
         assert Fault(OUTSIDE, f"to {target}").folder == str(folder)
         assert ("follow" in Fault(OUTSIDE, f"to {target}").advice("mine")) == bool(folder)
