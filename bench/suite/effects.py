@@ -30,7 +30,6 @@ IDLE: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda own: own.views.sampler != "segment_start" or own.views.clips == 1,
         "it is for several clips of the sampler `segment_start`",
     ),
-    "draw": (lambda own: not own.shots, "no shots are drawn"),
     "repeat": (lambda own: not own.shots, "no shots are drawn"),
     "validate_every": (lambda own: not own.validation, "there is no validation split"),
 }
