@@ -100,7 +100,7 @@ def interrupted(cluster: Cluster) -> Interrupted:
             if progress and progress["done"] > 10 and (row != "killed" or checkpoint.is_file()):
                 acts.pop(row)(events(store, "start")[_title(row)][-1]["job"])
                 saved = saved or (
-                    torch.load(checkpoint, weights_only=True)["position"]["step"] if row == "killed" else 0
+                    torch.load(checkpoint, weights_only=True)["state"]["position"]["step"] if row == "killed" else 0
                 )
         if progress := store.progress(*keys[_title("killed")]):
             seen.setdefault(progress["started"], progress["done"])
