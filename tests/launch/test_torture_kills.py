@@ -22,6 +22,7 @@ def test_two_launches_at_once(tmp_path: Path) -> None:
     assert found["the same table"] == 1 and found["stages done"] == 13
 
 
+@pytest.mark.torture  # more than a minute; tests/integration/test_interruption.py kills at chosen moments
 def test_kills_at_random_moments(tmp_path: Path) -> None:
     found = torture_kills.run(1, 2, tmp_path)
     assert not wrong(found), found
