@@ -2,7 +2,7 @@
 
 Each attack counts the outcomes of its rounds. An outcome that begins with WRONG is a fault; then the exit code is 1.
 A round is drawn from the seed and its number, so a fault comes back with the same options (kills depend on the clock
-too). docs/torture.md holds the output of the documented run.
+too). docs/torture.md says what the attacks are.
 
 `pytest tests/torture.py -m torture` does the same with the default counts.
 """
