@@ -12,12 +12,10 @@ import json
 import os
 import random
 import shutil
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -26,6 +24,7 @@ import yaml
 from bench.commands.app import main
 from bench.core.errors import UserError
 from bench.data.datasets import Dataset, declared_fields
+from tests.limits import Hang, limited
 
 SECONDS = 10  # of a round; reading takes milliseconds
 PLANS = 20  # every so manieth round calls the command
@@ -34,10 +33,6 @@ VIDEOS = [("apply eye makeup/a b.mp4", 0), ("push, slowly/c.mp4", 1), ("jump/d,e
 
 Random = random.Random
 Videos = list[tuple[str, int]]
-
-
-class Hang(Exception):
-    """A round took too long."""
 
 
 class Case(NamedTuple):
@@ -76,7 +71,7 @@ def _round(chance: Random, folder: Path, planned: bool) -> str:
     (folder / "videos").mkdir()
     settings = {"root": "videos", "classes": case.names[1], "splits": {"test": {"list": case.names[0], **case.split}}}
     try:
-        with _limit(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as told:
+        with limited(SECONDS), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as told:
             videos = _plan(folder, settings) if planned and not neutral else _read(folder, settings)
     except UserError as error:
         named = any(name in str(error) for name in (*case.names, "mine"))
@@ -116,20 +111,6 @@ def _plan(folder: Path, settings: dict[str, Any]) -> Videos | None:
     with redirect_stdout(io.StringIO()) as printed:
         code = main(["plan", str(folder / "suite.yaml"), "--store", str(folder / "runs")])
     return None if code == 2 and "are not there" not in printed.getvalue() else []
-
-
-@contextmanager
-def _limit() -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Hang
-
-    earlier = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, earlier)
 
 
 # --- datasets ---------------------------------------------------------------------------------------------------------

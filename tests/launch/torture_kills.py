@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bench.store.records import Store
+from tests.integration.test_interruption import SUITE as KILLED
 from tests.launch.warm import Started, Warm
 from tests.videos import write_tiny_dataset
 
@@ -25,22 +26,7 @@ LIMIT = 600.0  # seconds of a launch; a busy machine takes its time
 GONE = 10.0  # seconds in which everything ends whose parent has vanished
 SAVED = 90.0  # seconds in which a launch ends in order; it waits 30 for what it saves
 
-SUITE = """\
-title: Tortured
-datasets:
-  tiny: {root: ., classes: classes.csv, splits: {train: train.txt, test: test.txt}}
-recipe: {source: tiny, templates: glyphs, views: {frames: 2, copies: 1}, batch: 5, epochs: 4,
-         warmup_epochs: 0, lr: 1.0e-3}
-protocol: {templates: glyphs, views: {frames: 2}}
-protocols:
-  closed-set: {role: closed-set, dataset: tiny}
-  zero-shot: {role: zero-shot, dataset: tiny}
-rows:
-  mote: {method: mote, config: {layers: 1, num_experts: 2}}
-  tuned: {method: clip_mean, config: {tower: tuned}, inference: {clip_alpha: 0.5},
-          recipe: {views: {copies: 0}}}
-report: {experts: [mote]}
-"""
+SUITE = KILLED.replace("epochs: 2", "epochs: 4")
 PAIR = """\
   pair: {method: dense_temporal, config: {layers: 1}, recipe: {processes: 2, epochs: 40}}
 """

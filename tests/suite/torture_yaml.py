@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import gc
 import random
-import signal
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import yaml
 
 from bench.commands.app import main
 from bench.suite.resolve import SUITES
+from tests.limits import Hang, limited
 
 SECONDS = 60.0  # of a round, after which it counts as hanging
 
@@ -114,9 +114,9 @@ def planned(file: Path, overrides: Sequence[str], folder: Path) -> str:
     """The outcome of `plan` on a file."""
     errors = StringIO()
     try:
-        with redirect_stderr(errors), redirect_stdout(StringIO()), _limited():
+        with redirect_stderr(errors), redirect_stdout(StringIO()), limited(SECONDS):
             code = main(["plan", str(file), *overrides, "--store", str(folder / "runs")])
-    except TimeoutError:
+    except Hang:
         return f"WRONG hang ({file.name})"
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
@@ -130,20 +130,6 @@ def planned(file: Path, overrides: Sequence[str], folder: Path) -> str:
         return f"WRONG exit code {code} ({file.name})"
     named = file.name in message or "override" in message
     return "refused" if named else f"WRONG refused without file ({file.name}: {message.strip()[:200]})"
-
-
-@contextmanager
-def _limited() -> Iterator[None]:
-    def stop(number: int, frame: object) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 # --- mutations --------------------------------------------------------------------------------------------------------
