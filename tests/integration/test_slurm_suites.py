@@ -82,16 +82,16 @@ FAILING = WHOLE.replace("{layers: 1}}\n", "{layers: 1}, recipe: {lr: 1.0e+30}}\n
 
 @slurm
 def test_failures_block_only_what_needs_them_and_are_told(cluster: Cluster) -> None:
-    """One training diverges, which is final; the features of another are damaged, which is tried again in vain."""
+    """One training diverges, which is final; the features of another are damaged when it is queued, so it fails again."""
     suite = cluster.suite("failing", FAILING)
     store = cluster.local(cluster.suite("sound", FAILING.replace("1.0e+30", "1.0e-3")), cluster.store("failing"))
     damaged = identities(store, "train")["train mote seed 0"]
     (features,) = _inputs(store, damaged, "features")
-    os.truncate(store.folder(*features) / "features.safetensors", 100)
     for kind in ("train", "evaluate", "probe", "weights", "maps"):
         shutil.rmtree(store.root / "records" / kind, ignore_errors=True)
     shutil.rmtree(store.root / "attempts")
     launch = cluster.submit(suite, store)
+    os.truncate(store.folder(*features) / "features.safetensors", 100)  # before a job has imported what reads it
     end = ended(launch)
     stages = {stage.title: stage for stage in launch.stages}
     diverged, broken = (stages[f"train {row} seed 0"] for row in ("dense", "mote"))
