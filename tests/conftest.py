@@ -75,10 +75,10 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    """Texts in job 1, two trainings in an array 2, an evaluation in job 3, the finalizer in 9; none is in the queue."""
+    """Texts in job 1, two trainings in an array 2, an evaluation in job 3, the driver in 9; none is in the queue."""
     scene = Scene(tmp_path, monkeypatch, TEXTS, TRAIN, OTHER, EVALUATE)
     scene.submit("1", [0])
     scene.submit("2", [1], [2])
     scene.submit("3", [3])
-    scene.submit("9", [], finalizer=True)
+    scene.submit("9", [], driver=True)
     return scene

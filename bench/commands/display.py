@@ -18,8 +18,9 @@ from rich.text import Text
 
 from bench.core.words import counted
 from bench.launch.failures import FailureGroup, grouped
-from bench.launch.launches import JobArray
-from bench.launch.local import LocalRun, Watch
+from bench.launch.launches import JobArray, stage_jobs
+from bench.launch.local import Watch
+from bench.launch.schedule import Schedule
 from bench.launch.states import STATES, LaunchStatus, StageStatus
 from bench.store.records import KINDS, ProgressData
 from bench.suite.resolve import SUITES
@@ -50,7 +51,7 @@ def watching(console: Console, estimates: dict[str, float], slots: int) -> Itera
     """
     last = 0.0
 
-    def show(run: LocalRun) -> None:
+    def show(run: Schedule) -> None:
         nonlocal last
         progress = {stage.identity: run.store.progress(*stage.key) or UNKNOWN for stage in run.running.values()}
         text = _summary(run, estimates, slots, progress)
@@ -66,7 +67,7 @@ def watching(console: Console, estimates: dict[str, float], slots: int) -> Itera
         yield show
 
 
-def _bars_of(run: LocalRun, progress: dict[str, ProgressData]) -> Progress:
+def _bars_of(run: Schedule, progress: dict[str, ProgressData]) -> Progress:
     """A bar for each running stage."""
     columns = ("{task.description:<48.48}", "{task.fields[unit]}", "{task.fields[elapsed]}")
     title, unit, elapsed = (TextColumn(column, markup=False) for column in columns)
@@ -78,7 +79,7 @@ def _bars_of(run: LocalRun, progress: dict[str, ProgressData]) -> Progress:
     return bars
 
 
-def _summary(run: LocalRun, estimates: dict[str, float], slots: int, progress: dict[str, ProgressData]) -> str:
+def _summary(run: Schedule, estimates: dict[str, float], slots: int, progress: dict[str, ProgressData]) -> str:
     """Numbers of stages, and the time left: estimated, scaled by the actual over the estimated time so far."""
     elapsed, ended = time.monotonic() - run.started, len(run.done) + len(run.failed)
     failed = f", {len(run.failed)} failed" if run.failed else ""
@@ -126,11 +127,11 @@ def plain(text: str) -> str:
 
 
 def summary(submitted: list[JobArray]) -> str:
-    """Numbers of stages, jobs and arrays that were submitted, and the job of the finalizer."""
-    arrays = [array for array in submitted if not array.finalizer]
+    """Numbers of stages, jobs and arrays that were submitted, and the job of the driver."""
+    arrays = stage_jobs(submitted)
     jobs = [numbers for array in arrays for numbers in array.array_tasks]
     size = f"{counted(sum(map(len, jobs)), 'stage')} in {counted(len(jobs), 'job')} ({counted(len(arrays), 'array')})"
-    return f"{size}, finalizer: job {submitted[-1].job}"
+    return size + "".join(f", driver: job {array.job}" for array in submitted if array.driver)
 
 
 # --- status -----------------------------------------------------------------------------------------------------------
@@ -155,6 +156,10 @@ def _header(status: LaunchStatus) -> Iterator[Text]:
     ago = clock(max(0.0, status.seen.time - about["created"]))
     yield Text(f"{about['suite']}: launch {status.launch.name}", style="bold")
     yield Text(f"{where} {moment(about['created'])}, {ago} ago: ").append(*_outcome(status))
+    if status.drivers:
+        queue = status.seen.queue or {}
+        first, *later = (f"job {job} {queue[job].state}" for job in status.drivers)
+        yield Text(f"driver: {first}" + (f"; its successor: {', '.join(later)}" if later else ""))
     if status.seen.silence:
         yield Text(f"{status.seen.silence}: states are read from events and progress files only", style="yellow")
 
@@ -163,19 +168,35 @@ def _outcome(status: LaunchStatus) -> tuple[str, str]:
     """The status of the launch as a whole, and its colour."""
     if status.ended:
         state = f"{state_name(status)} since {moment(status.ended['time'])}"
+        state += f" ({reason})" if (reason := status.ended.get("reason")) else ""
         if status.wrong:
             return state, "red"
         return state + ("" if state_name(status) == "complete" else "; by now every stage has its record"), "green"
     if status.going_on:
-        warning = "going on, but no stage will be tried again, because no finalizer is left"
-        return (warning, "red") if status.wrong else ("going on", "green")
-    if status.complete:
-        about = status.launch.about
-        file = Path(about.get("file", ""))
-        suite = about["suite"] if file.parent in (SUITES, Path()) else str(file)
-        report = f"`{shlex.join(['report', suite, *about.get('overrides', ())])}`"
-        return f"every stage has its record, but the launch ended before its report ({report})", "yellow"
-    return "gone: " + ("no job is left" if status.on_slurm else "its process ended without a message"), "red"
+        if not status.wrong:
+            return "going on", "green"
+        return f"its jobs go on, but nothing submits others, because {_driver(status)}; `{_retry(status)}`", "red"
+    again = f"`{_retry(status)}` goes on with it" if status.on_slurm else f"to go on: `{_again(status)}`"
+    what = "every stage has its record, but it ended before its report" if status.complete else "gone"
+    why = _driver(status) if status.on_slurm else "its process ended without a message"
+    return f"{what}: {why}; {again}", "red"
+
+
+def _driver(status: LaunchStatus) -> str:
+    """What became of the driver, in Slurm's words."""
+    return f"its driver ended ({status.last_driver})" if status.last_driver else "no driver is left"
+
+
+def _retry(status: LaunchStatus) -> str:
+    return shlex.join(["retry", status.launch.name, "--store", str(status.launch.store.root)])
+
+
+def _again(status: LaunchStatus) -> str:
+    """The command that carries the suite of a local launch out again."""
+    about = status.launch.about
+    file = Path(about.get("file", ""))
+    suite = about["suite"] if file.parent in (SUITES, Path()) else str(file)
+    return shlex.join(["run", suite, *about.get("overrides", ()), "--store", str(status.launch.store.root)])
 
 
 def state_name(status: LaunchStatus) -> str:

@@ -18,16 +18,16 @@ from rich.filesize import decimal
 from rich.live import Live
 from rich.text import Text
 
-from bench.commands.display import NAMED, clock, counted, moment, named, picture, plain, state_name, summary
-from bench.commands.finalizer import finalize
+from bench.commands.display import NAMED, clock, counted, moment, named, picture, plain, state_name
+from bench.commands.driver import drive, drive_here
 from bench.commands.options import DEFAULT_STORE, StorePath, console, out, say, warn
 from bench.core.errors import UserError
 from bench.core.processes import Stopped, process_lives
 from bench.launch import scheduler
-from bench.launch.claims import release
+from bench.launch.claims import release_all
 from bench.launch.failures import job_outputs, tail
-from bench.launch.launches import Launch, StageKey, active_jobs, find_launch, jobs_of, launches
-from bench.launch.slurm import resubmit
+from bench.launch.launches import Launch, StageKey, find_launch, jobs_of, launches
+from bench.launch.slurm import active_jobs_of, resubmit
 from bench.launch.states import LaunchStatus, command_line, launch_status, observe
 from bench.store.records import Event, Store
 
@@ -68,7 +68,7 @@ def status(
 
 def logs(
     trial: Annotated[
-        str, typer.Argument(metavar="TRIAL", help="part of a stage's title, or the start of its identity")
+        str, typer.Argument(metavar="TRIAL", help="part of a stage's title, the start of its identity, or `driver`")
     ],
     name: Annotated[str | None, typer.Option("--launch", metavar="LAUNCH", help="as in `status`")] = None,
     store: StorePath = DEFAULT_STORE,
@@ -76,8 +76,17 @@ def logs(
 ) -> None:
     """Show the history of stages of a launch: attempts, checkpoints, and the output of their jobs."""
     launch = find_launch(Store(store), name)
-    numbers = _matching(launch, trial)
     jobs, outputs = jobs_of(launch.arrays()), job_outputs(launch.folder / "jobs")
+    if trial == "driver":
+        for array in (array for array in launch.arrays() if array.driver):
+            say(
+                f"driver: job {array.job}, submitted {moment(array.time)}"
+                + ("" if outputs[array.job] else ": no output")
+            )
+            for file in outputs[array.job]:
+                _show_end(file, lines)
+        return
+    numbers = _matching(launch, trial)
     events = launch.store.events()
     titles = {stage.key: stage.title for stage in launch.stages}
     for number in numbers[:MATCHES]:
@@ -107,13 +116,21 @@ def cancel(name: LaunchName = None, store: StorePath = DEFAULT_STORE) -> None:
         _interrupt(launch)
 
 
-def retry(name: LaunchName = None, store: StorePath = DEFAULT_STORE) -> None:
-    """Run the unfinished stages of a launch again, with new attempts and the same settings."""
+def retry(
+    name: LaunchName = None,
+    store: StorePath = DEFAULT_STORE,
+    here: Annotated[bool, typer.Option("--here", help="drive it in this process, not in a job")] = False,
+) -> None:
+    """Go on with a launch that ended early, or was left by its driver. Stages that failed get new attempts."""
     launch = find_launch(Store(store), name)
-    if not launch.missing():
+    if not launch.missing() and launch.ended():
         say(f"{launch.name}: every stage has its record")
     elif launch.about["on"] == "slurm":
-        say(f"{launch.name}: {summary(resubmit(launch, finalize))}")
+        array = resubmit(launch, None if here else drive)
+        if array:
+            say(f"{launch.name}: driver: job {array.job}")
+        elif not drive_here(launch):
+            raise typer.Exit(1)
     else:
         again = shlex.join([launch.about["file"], *launch.about["overrides"], "--store", str(store)])
         raise UserError("it did not run on Slurm", where=launch.name, hint=f"python run_suite.py {again}")
@@ -238,31 +255,29 @@ def _cancel_jobs(launch: Launch) -> None:
         return
     if status.submitting and not status.active:
         raise UserError("its jobs are being submitted now", where=launch.name, hint="wait, or interrupt the submission")
-    known = len(status.active) - len(status.finalizers)
-    # The finalizer first: while it lives, it may submit the cancelled stages again.
-    _cancel(launch, finalizers_only=True)
-    left = _cancel(launch, finalizers_only=False)
-    for stage in launch.stages:
-        release(launch.store, stage.key, launch.name)
+    stages, drivers = set(status.active) - {*status.drivers}, status.drivers
+    # The drivers first: they would submit the cancelled stages again, and each would be followed by its successor.
+    _cancel(launch, drivers[::-1])
+    left = _cancel(launch)
+    release_all(launch)
     launch.end("cancelled")
-    say(f"{launch.name}: cancelled ({counted(known, 'job')})")
+    say(f"{launch.name}: cancelled ({counted(len(stages), 'job')}, {counted(len(drivers), 'driver')})")
     if left:
         warn(f"still ending: {' '.join(left[:NAMED])}")
 
 
-def _cancel(launch: Launch, finalizers_only: bool) -> list[str]:
+def _cancel(launch: Launch, only: list[str] | None = None) -> list[str]:
     """Cancel jobs of a launch, and jobs that come back, until none is left. Returns jobs that take too long to end."""
     deadline = time.monotonic() + SECONDS_TO_END
     asked: dict[str, str] = {}  # job -> its state when it was cancelled
     with console.status("waiting for jobs to end"):
         while True:
             queue = scheduler.jobs()
-            arrays = [array for array in launch.arrays() if array.finalizer or not finalizers_only]
-            active = {job: array.job for array in arrays for job in active_jobs([array], queue)}
+            active = [job for job in active_jobs_of(launch, queue) if only is None or job in only]
             if not active or time.monotonic() > deadline:
-                return list(active)
+                return active
             # Whole arrays. A job that had just requeued itself is pending again, and is cancelled once more.
-            scheduler.cancel({array for job, array in active.items() if asked.get(job) != queue[job].state})
+            scheduler.cancel({job.partition("_")[0] for job in active if asked.get(job) != queue[job].state})
             asked |= {job: queue[job].state for job in active}
             time.sleep(POLL)
 

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from bench.checkpoints.imported import refuse_unimported
 from bench.commands.checks import too_few_devices, unknown_weights, unusable_device, unusable_options
 from bench.commands.display import clock, counted, summary, watching
-from bench.commands.finalizer import finalize
+from bench.commands.driver import drive, drive_here
 from bench.commands.options import (
     DEFAULT_STORE,
     CachePath,
@@ -36,11 +36,11 @@ from bench.data.datasets import Dataset, datasets
 from bench.graph.build import Graph
 from bench.graph.plan import Plan, cache_frames, default_jobs, estimate, make_plan, measured_rates, mend_inputs
 from bench.graph.stage import Stage
-from bench.launch.launches import Launch, PlannedStage, create
-from bench.launch.local import LocalRun, run_local
-from bench.launch.scheduler import DEFAULT_MAX_ARRAY
-from bench.launch.site import load_site
-from bench.launch.slurm import launch_slurm, on_site, plan_round, script
+from bench.launch.launches import JobArray, Launch, PlannedStage, create
+from bench.launch.local import run_local
+from bench.launch.schedule import Schedule
+from bench.launch.site import Site, load_site
+from bench.launch.slurm import Submission, arranged, begin, create_on_slurm, driver_submission, on_site, script
 from bench.stages.work import Compute
 from bench.store.provenance import provenance
 from bench.store.records import KINDS, Store
@@ -88,6 +88,9 @@ def run(
             "--site", metavar="FILE", help="profile of the cluster (docs/slurm.md); else $VTB_SITE, else defaults"
         ),
     ] = None,
+    driver: Annotated[
+        Literal["job", "here"], typer.Option("--driver", help="with --on slurm: drive it in a job, or in this process")
+    ] = "job",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="with --on slurm: only print the batch scripts")] = False,
     plugin: Plugins = None,
 ) -> None:
@@ -147,7 +150,10 @@ def run(
                 _show_scripts(Launch(records.root / "launches" / "<launch>", about, tuple(stages)))
                 return
             prepare()
-            _follow(launch_slurm(about, stages, todo, records, finalize))
+            launch = create_on_slurm(about, stages, todo, records)
+            _follow(launch, begin(launch, None if driver == "here" else drive))
+            if driver == "here" and not drive_here(launch):
+                raise typer.Exit(1)
             return
         prepare()
         launch = create(records, {**about, "on": "local"}, stages)
@@ -288,7 +294,7 @@ def _alike(failed: dict[str, str], graph: Graph) -> dict[str, list[str]]:
     return found
 
 
-def _say_saved(run: LocalRun, graph: Graph) -> None:
+def _say_saved(run: Schedule, graph: Graph) -> None:
     """Say what an interrupted run has finished and saved, and what it loses."""
     done = sum(run.store.done(*stage.key) for stage in graph.stages.values())
     warn(f"{done} of {counted(len(graph.stages), 'stage')} are done")
@@ -299,9 +305,9 @@ def _say_saved(run: LocalRun, graph: Graph) -> None:
         warn(f"  {stage.title}: was ended, {saved}")
 
 
-def _follow(launch: Launch) -> None:
+def _follow(launch: Launch, submitted: list[JobArray]) -> None:
     """Print what was submitted, and the commands that follow it."""
-    say(f"{launch.name}: {summary(launch.arrays())}")
+    say(f"{launch.name}: {summary(submitted)}")
     for arguments in (f"status {launch.name}", "logs TRIAL", f"cancel {launch.name}", f"retry {launch.name}"):
         watch = " --watch" if arguments.startswith("status") else ""
         say(f"  python run_suite.py {arguments} --store {launch.store.root}{watch}")
@@ -309,13 +315,20 @@ def _follow(launch: Launch) -> None:
 
 def _show_scripts(launch: Launch) -> None:
     """Print the batch scripts that would be submitted, without writing a file or asking Slurm."""
-    limit = launch.about["site"]["max_array"] or DEFAULT_MAX_ARRAY
-    submissions = plan_round(launch, list(range(len(launch.stages))), {}, limit=limit)
-    names = [f"<{number}: {each.name}>" for number, each in enumerate(submissions, start=1)]
-    for name, each in zip(names, submissions, strict=True):
+    for each in [*_in_waves(launch), driver_submission(launch)]:
         size = f"{counted(sum(map(len, each.array_tasks)), 'stage')} in {counted(len(each.array_tasks), 'job')}"
-        purpose = "finalizer: resubmits lost stages, or writes the report" if each.finalizer else size
-        say(f"# {name}: {purpose}\n{script(launch, each, names)}")
+        purpose = "submits the others, and writes the report" if each.driver else size
+        say(f"# {each.name}: {purpose}\n{script(launch, each)}")
+
+
+def _in_waves(launch: Launch) -> Iterator[Submission]:
+    """All stages as arrays, as if those that are equally deep in the graph could start together."""
+    depth, waves = dict[str, int](), dict[int, list[int]]()
+    for number, stage in enumerate(launch.stages):  # inputs come first
+        depth[stage.identity] = 1 + max((depth.get(identity, 0) for _, identity in stage.inputs), default=0)
+        waves.setdefault(depth[stage.identity], []).append(number)
+    for _, numbers in sorted(waves.items()):
+        yield from arranged(launch, numbers, Site.model_validate(launch.about["site"]))
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------

@@ -2,9 +2,10 @@
 
     claims/<kind>-<identity>.<n>.json    the launch that has claimed a stage; the highest n counts
 
-A launch on Slurm claims its stages when it submits them, a local one each stage when it starts it. Both give claims up
-with the record, the failure or the end of the launch. A claim holds while its launch goes on: jobs in the queue; a
-process on this machine; for a process elsewhere, signs of life, which it leaves in the launch's folder.
+A launch claims a stage when it starts it, or submits it to Slurm. It gives the claim up with the record, the failure or
+its own end. A claim holds while its launch goes on: jobs in the queue; a process on this machine; for a process
+elsewhere, signs of life, which it leaves in the launch's folder. The driver of a launch on Slurm is claimed in the same
+way, by a job or a process, so that two that are started never both submit.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Container, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import count, takewhile
 from math import inf
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any
 from bench.core.errors import UserError
 from bench.core.processes import process_lives
 from bench.launch import scheduler
-from bench.launch.launches import LaunchData, StageKey, active_jobs, open_launch, submitted
+from bench.launch.launches import Launch, LaunchData, StageKey, active_jobs, open_launch, submitted
 from bench.store.records import Store
 
 SUBMITTING = 600.0  # seconds for which a launch without jobs counts as still submitting
@@ -160,15 +161,15 @@ class OtherLaunches:
             return []  # Slurm gives no answer here, so the launch counts as going on
         if active := active_jobs(arrays, queue):
             return active
-        finished = any(array.finalizer for array in arrays) or time.time() - folder.stat().st_mtime >= SUBMITTING
+        finished = any(array.driver for array in arrays) or time.time() - folder.stat().st_mtime >= SUBMITTING
         return None if finished and submitted(folder) == arrays else []
 
 
-# --- a local launch ---------------------------------------------------------------------------------------------------
+# --- a launch ---------------------------------------------------------------------------------------------------------
 
 
 class Claims:
-    """The claims of a local launch."""
+    """The claims of a launch to its stages."""
 
     def __init__(self, store: Store, launch: str) -> None:
         self.store, self.launch = store, launch
@@ -182,26 +183,41 @@ class Claims:
         """True if no other launch that goes on holds the stage."""
         return (by := holder(self.store, key)) is None or by not in self.others
 
+    def mine(self, key: StageKey) -> bool:
+        return holder(self.store, key) == self.launch
+
     def release(self, key: StageKey) -> None:
         if self.launch:
             release(self.store, key, self.launch)
 
 
+def release_all(launch: Launch) -> None:
+    """Give up all claims of a launch that has ended."""
+    for stage in launch.stages:
+        release(launch.store, stage.key, launch.name)
+
+
 @contextmanager
 def claiming(store: Store, launch: str | None) -> Iterator[Claims]:
     """The claims of a launch of this process, which gives signs of life meanwhile; none are made without a launch."""
+    with beating(store.root / "launches" / launch) if launch else nullcontext():
+        yield Claims(store, launch or "")
+
+
+@contextmanager
+def beating(folder: Path) -> Iterator[None]:
+    """Signs of life of this process in the folder of its launch."""
     ended = threading.Event()
 
-    def beat(file: Path) -> None:
+    def beat() -> None:
         while not ended.is_set():
             with suppress(OSError):  # perhaps the next one works
-                file.touch()
+                (folder / "alive").touch()
             ended.wait(BEAT)
 
-    if launch:
-        threading.Thread(target=beat, args=(store.root / "launches" / launch / "alive",), daemon=True).start()
+    threading.Thread(target=beat, daemon=True).start()
     try:
-        yield Claims(store, launch or "")
+        yield
     finally:
         ended.set()
 

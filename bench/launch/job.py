@@ -70,7 +70,7 @@ def run_array_task(folder: str, numbers: list[int], since: float) -> None:
             if rank == 0 and not job.may_go_on(order) and tasks > 1:
                 sys.exit(1)  # which ends the other tasks too
         if stop() and (tasks > 1 or job.has_work(orders.values())):
-            _leave(stop, rank)
+            leave(stop, rank)
 
 
 def set_environment(launch: Launch) -> None:
@@ -101,16 +101,10 @@ class _Job:
         self.origin = {**launch.about["provenance"], "launch": launch.name, "job": job_id()}
 
     def carry_out(self, order: Order, rank: int) -> None:
-        """Carry out a stage, unless it is done, has no attempts left or misses an input. Raises Interrupted."""
+        """Carry out a stage, unless it is done or has no attempts left. Raises Interrupted."""
         if self.store.done(*order.key):
             return
         if self.before[order.identity].over(self.most_attempts):
-            return
-        if missing := [key for key in order.inputs.values() if not self.store.done(*key)]:
-            if rank == 0:
-                _say(f"{order.title}: blocked, {len(missing)} inputs have no record")
-                details = {"title": order.title, "lacking": missing, "job": self.origin["job"]}
-                self.store.log("blocked", *order.key, **details)
             return
         if rank > 0:
             assist(order, self.store, self.compute, self.stop)
@@ -136,13 +130,13 @@ class _Job:
         return False
 
 
-def _leave(stop: StopSignals, rank: int) -> None:
+def leave(stop: StopSignals, rank: int) -> None:
     """End the job, after requeueing it if it has to stop for a while."""
     if rank == 0 and stop.requeue:
         refused = scheduler.requeue(job_id())
         _say(f"not requeued: {refused}" if refused else "saved; the job will go on later")
         if refused:
-            sys.exit(1)  # the finalizer submits its stages again
+            sys.exit(1)  # the driver submits its stages again
     if rank == 0 and not stop.requeue:
         _say("ends because of SIGTERM")
     # Slurm would count a job that exits during its preemption as finished, so it waits until it is killed.

@@ -3,12 +3,12 @@
     launches/<id>/launch.json    the suite, how to compute, and the stages that had no record; never changed
                   <suite>.yaml   the suite as it was submitted to Slurm
                   orders.jsonl   line i is the order of stage i
-                  jobs.jsonl     the job arrays in rounds: the first round, and further ones for lost stages
-                  alive          touched now and then by the process of a local launch
+                  jobs.jsonl     the job arrays in order of submission, and the driver's jobs
+                  alive          touched now and then by the process of a local launch, or by the driver
                   ended.json     how the launch ended; missing while it goes on
 
-An id starts with its time, so names sort by age. Only records decide which stages are done. In launches of older
-versions array tasks are called `elements`, and the finalizer and its resources `closing`; both names are read.
+An id starts with its time, so names sort by age. Only records decide which stages are done. Launches of older versions
+have other names for some of this, which are read: `elements` for array tasks, `closing` or `finalizer` for the driver.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from bench.store.records import YEARS, Store
 LaunchData = dict[str, Any]  # launch.json without its stages
 StageKey = tuple[str, str]  # kind and identity
 
-OLD_KEYS = {"elements": "array_tasks", "closing": "finalizer"}
+OLD_KEYS = {"elements": "array_tasks", "closing": "driver", "finalizer": "driver"}
 ABOUT = ("suite", "on", "host", "pid", "user", "created")  # what every launch says of itself
 FORGET = "delete the launch's folder: `status` then forgets it, and records stay"
 
@@ -71,16 +71,20 @@ class JobArray:
     job: str
     name: str
     array_tasks: list[list[int]]
-    round: int
     since: float  # attempts before this time do not count
     time: float
-    finalizer: bool = False
+    driver: bool = False
 
     def jobs(self) -> dict[str, list[int]]:
         """The stages of each job, by the job id that the scheduler shows."""
         if len(self.array_tasks) == 1:
             return {self.job: self.array_tasks[0]}
         return {f"{self.job}_{index}": numbers for index, numbers in enumerate(self.array_tasks)}
+
+
+def stage_jobs(arrays: Iterable[JobArray]) -> list[JobArray]:
+    """The arrays that carry out stages."""
+    return [array for array in arrays if not array.driver]
 
 
 def jobs_of(arrays: Iterable[JobArray]) -> list[tuple[str, list[int]]]:
@@ -114,6 +118,11 @@ class Launch:
     def store(self) -> Store:
         return Store(self.folder.parent.parent)
 
+    @property
+    def since(self) -> float:
+        """The time before which attempts do not count: its creation, or its last retry."""
+        return max((array.since for array in self.arrays()), default=float(self.about["created"]))
+
     def orders(self, numbers: Iterable[int]) -> dict[int, Order]:
         """The orders of these stages, by number."""
         wanted = set(numbers)
@@ -135,12 +144,12 @@ class Launch:
         return submitted(self.folder)
 
     def add(self, array: JobArray) -> None:
-        """Append a submitted array. Only the submitter writes: first the command, then one finalizer after another."""
+        """Append a submitted array. Only one process writes: the command, then the driver that holds the claim."""
         with open(self.folder / "jobs.jsonl", "ab", buffering=0) as file:
             file.write(json.dumps(asdict(array)).encode() + b"\n")
 
     def ended(self) -> dict[str, Any] | None:
-        """Time, state (complete, incomplete or cancelled), failed and blocked stages; None while the launch goes on."""
+        """Time, state (complete, incomplete or cancelled), reason, failed and blocked stages; None while it goes on."""
         file = self.folder / "ended.json"
         try:
             end: dict[str, Any] = json.loads(file.read_bytes())
@@ -153,9 +162,9 @@ class Launch:
         log.warning("%s: does not say how the launch ended\n  hint: delete it", file)
         return None
 
-    def end(self, state: str, failed: Iterable[str] = (), blocked: Iterable[str] = ()) -> None:
-        """Write how the launch ended."""
-        end = {"time": time.time(), "state": state, "failed": list(failed), "blocked": list(blocked)}
+    def end(self, state: str, failed: Iterable[str] = (), blocked: Iterable[str] = (), reason: str = "") -> None:
+        """Write how the launch ended, and the reason, if it is not told by its stages."""
+        end = {"time": time.time(), "state": state, "failed": list(failed), "blocked": list(blocked), "reason": reason}
         write_atomically(self.folder / "ended.json", json.dumps(end).encode())
 
     def reopen(self) -> None:

@@ -14,10 +14,8 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from graphlib import TopologicalSorter
-from heapq import heappop, heappush
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -26,7 +24,9 @@ from typing import Any
 from bench.core.errors import Interrupted
 from bench.core.processes import Stopped, block_stop_signals, end_with_parent, receiving_stops
 from bench.graph.stage import ALONE, Stage
-from bench.launch.claims import Claims, claiming
+from bench.launch.claims import claiming
+from bench.launch.launches import PlannedStage
+from bench.launch.schedule import Schedule
 from bench.launch.work import Order, execute
 from bench.stages.work import Compute
 from bench.store.provenance import Provenance
@@ -39,99 +39,30 @@ SAVES = f"stopping: saving for at most {PATIENCE:.0f} s; a second signal ends th
 LOOK = 0.5  # seconds between two looks at what goes on
 
 
-Watch = Callable[["LocalRun"], None]
-
-
-class LocalRun:
-    """The stages of a run: to do, ready to start (their inputs have records), running, done and failed."""
-
-    def __init__(self, stages: list[Stage], store: Store, claims: Claims | None = None) -> None:
-        keys = {each.key for stage in stages for each in (stage, *stage.inputs.values())}
-        done = {identity for kind, identity in keys if store.done(kind, identity)}
-        self.store, self.claims = store, claims or Claims(store, "")
-        self.started = time.monotonic()
-        self.todo = {stage.identity: stage for stage in stages if stage.identity not in done}
-        self.waiting: dict[str, str] = {}  # identities of those that another launch carries out -> that launch
-        self.running: dict[str, Stage] = {}
-        self.done: list[Stage] = []
-        self.failed: dict[str, str] = {}  # identity -> reason
-        self.saved: dict[str, str] = {}  # identity -> how far it came before it was asked to stop
-        self.stopped = 0  # the signal that ended the run
-        inputs = {
-            stage.identity: {other.identity for other in stage.inputs.values()} - done for stage in self.todo.values()
-        }
-        self._order = TopologicalSorter(inputs)
-        self._order.prepare()
-        self._ready: list[tuple[float, str]] = []
-        self._alone: list[tuple[float, str]] = []  # ready, but must run alone
-        self._offer(self._order.get_ready())
-
-    @property
-    def blocked(self) -> list[Stage]:
-        """The stages that were not started after the end, because an input failed, or the data are missing."""
-        return list(self.todo.values())
-
-    def start(self) -> Stage | None:
-        """Claim the costliest stage that is ready, so that no long one is left to the end; None if none is ready."""
-        while not any(stage.kind in ALONE for stage in self.running.values()):
-            ready = self._alone if not self._ready and not self.running else self._ready
-            if not ready:
-                break
-            stage = self.todo[heappop(ready)[1]]
-            if by := self.claims.take(stage.key):
-                self.waiting[stage.identity] = by
-                continue
-            self.running[stage.identity] = self.todo.pop(stage.identity)
-            if not self.store.done(*stage.key):
-                return stage
-            self.finish(stage, None)  # another launch was faster
-        return None
-
-    def look_again(self) -> None:
-        """Go on from stages that other launches have finished, and offer those that they have left."""
-        for stage in [self.todo[identity] for identity in self.waiting]:
-            if self.store.done(*stage.key) or self.claims.free(stage.key):
-                del self.waiting[stage.identity]
-                self._offer([stage.identity])
-
-    def finish(self, stage: Stage, outcome: str | Interrupted | None) -> None:
-        """Note the end of a running stage: an error, how far it came, or None for success, which lets others start."""
-        del self.running[stage.identity]
-        self.claims.release(stage.key)
-        if isinstance(outcome, Interrupted):
-            self.saved[stage.identity] = str(outcome)
-        elif outcome is not None:
-            self.failed[stage.identity] = outcome
-        else:
-            self.done.append(stage)
-            self._order.done(stage.identity)
-            self._offer(self._order.get_ready())
-
-    def repeat(self, stage: Stage) -> None:
-        """Make a running stage ready again."""
-        self.todo[stage.identity] = self.running.pop(stage.identity)
-        self._offer([stage.identity])
-
-    def _offer(self, identities: Iterable[str]) -> None:
-        for stage in (self.todo[identity] for identity in identities if identity in self.todo):
-            if not stage.missing:
-                heappush(self._alone if stage.kind in ALONE else self._ready, (-stage.flops, stage.identity))
+Watch = Callable[[Schedule], None]
+MakeOrder = Callable[[PlannedStage], Order]
 
 
 def run_local(
     stages: list[Stage], store: Store, compute: Compute, jobs: int, origin: Provenance, watch: Watch
-) -> LocalRun:
+) -> Schedule:
     """Carry out the stages that have no record yet, `jobs` at once; 0: in this process, one after the other.
 
     `watch` is called about twice a second and after every stage. Stages are claimed for the launch that `origin` names.
     """
+    by_identity = {stage.identity: stage for stage in stages}
+
+    def order(stage: PlannedStage) -> Order:
+        return Order.of(by_identity[stage.identity])
+
     with claiming(store, origin.get("launch")) as claims, _StopRequest() as stop:
-        state = LocalRun(stages, store, claims)
+        unusable = [stage.identity for stage in stages if stage.missing]
+        state = Schedule([PlannedStage.of(stage, stage.flops) for stage in stages], store, claims, unusable)
         with suppress(Stopped):
             if jobs == 0:
-                _in_process(state, compute, origin, watch, stop)
+                _in_process(state, order, compute, origin, watch, stop)
             else:
-                _in_slots(state, compute, jobs, origin, watch, stop)
+                _in_slots(state, order, compute, jobs, origin, watch, stop)
         state.stopped = stop.number
         for stage in state.running.values():
             claims.release(stage.key)
@@ -167,13 +98,15 @@ class _StopRequest:
         signal.setitimer(signal.ITIMER_REAL, PATIENCE)
 
 
-def _in_process(state: LocalRun, compute: Compute, origin: Provenance, watch: Watch, stop: _StopRequest) -> None:
+def _in_process(
+    state: Schedule, order: MakeOrder, compute: Compute, origin: Provenance, watch: Watch, stop: _StopRequest
+) -> None:
     while not stop.number:
         state.look_again()
         if stage := state.start():
             watch(state)
             stop.patient = stage.kind in SAVING
-            state.finish(stage, _attempt(Order.of(stage), state.store, compute, origin, stop.pipe.poll))
+            state.finish(stage, _attempt(order(stage), state.store, compute, origin, stop.pipe.poll))
         elif state.waiting:
             time.sleep(LOOK)
         else:
@@ -190,7 +123,7 @@ def _attempt(*given: Any) -> str | Interrupted | None:
 
 
 def _in_slots(
-    state: LocalRun, compute: Compute, jobs: int, origin: Provenance, watch: Watch, stop: _StopRequest
+    state: Schedule, order: MakeOrder, compute: Compute, jobs: int, origin: Provenance, watch: Watch, stop: _StopRequest
 ) -> None:
     slots, attempts = [_Slot(stop.pipe) for _ in range(jobs)], Counter[str]()
     try:
@@ -200,7 +133,7 @@ def _in_slots(
                 if stop.number and slot.stage and slot.stage.kind not in SAVING:
                     slot.close()
                 elif not stop.number and not slot.stage and (stage := state.start()):
-                    slot.begin(stage, state.store, compute, origin)
+                    slot.begin(stage, (order(stage), state.store, compute, origin))
             busy = {slot.pipe: slot for slot in slots if slot.stage}
             if not busy and (stop.number or not state.waiting):
                 break
@@ -225,17 +158,17 @@ class _Slot:
 
     def __init__(self, stop: Connection) -> None:
         self.stop = stop
-        self.stage: Stage | None = None
+        self.stage: PlannedStage | None = None
         self.process: SpawnProcess | None = None
         self.pipe: Connection
 
-    def begin(self, stage: Stage, store: Store, compute: Compute, origin: Provenance) -> None:
+    def begin(self, stage: PlannedStage, work: tuple[Order, Store, Compute, Provenance]) -> None:
         if stage.kind in ALONE:
             self.close()  # a fresh process: earlier stages leave nothing in its memory
         self.stage = stage
         if self.process is None:
             # Libraries read their thread count when they are loaded, which is before the stage can set it.
-            os.environ.update({name: str(compute.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")})
+            os.environ.update({name: str(work[2].threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")})
             context = get_context("spawn")
             self.pipe, theirs = context.Pipe()
             self.process = context.Process(target=_serve, args=(theirs, self.stop))
@@ -243,7 +176,7 @@ class _Slot:
                 self.process.start()
             theirs.close()
         with suppress(OSError):  # it has died, which its pipe says too
-            self.pipe.send((Order.of(stage), store, compute, origin))
+            self.pipe.send(work)
 
     def close(self) -> None:
         """End the process at once; an interrupted stage resumes from its checkpoint."""
@@ -262,7 +195,7 @@ def _serve(pipe: Connection, stop: Connection) -> None:
             pipe.send(_attempt(*pipe.recv(), stop.poll))
 
 
-def _died(state: LocalRun, stage: Stage, attempt: int) -> None:
+def _died(state: Schedule, stage: PlannedStage, attempt: int) -> None:
     state.store.log("death", *stage.key, title=stage.title, attempt=attempt)
     if attempt < ATTEMPTS:
         state.repeat(stage)

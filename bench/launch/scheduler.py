@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from getpass import getuser
@@ -18,6 +19,20 @@ ENDED = {
     *("REVOKED", "TIMEOUT"),
 }
 TIMEOUT = 60.0  # seconds to wait for an answer
+PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)  # seconds between attempts at a request that a job makes: two minutes
+AMBIGUOUS = ("not available", "are busy")  # said of nodes that are drained, and of more than any node has
+AWAY = (
+    "down",
+    "drain",
+    "drng",
+    "fail",
+    "maint",
+    "unk",
+    "boot",
+    "resv",
+    "power",
+    "plnd",
+)  # how such states of nodes begin
 DEFAULT_MAX_ARRAY = 1001  # Slurm's own default of MaxArraySize
 
 
@@ -26,6 +41,7 @@ class QueuedJob(NamedTuple):
 
     state: str
     reason: str
+    comment: str = ""
 
     @property
     def active(self) -> bool:
@@ -39,9 +55,9 @@ def jobs(users: Iterable[str] = ()) -> dict[str, QueuedJob]:
     Raises UserError without Slurm.
     """
     names = ",".join(sorted({getuser(), *users}))
-    text = _ask("squeue", "--noheader", "--array", "--states=all", f"--user={names}", "--format=%i|%T|%r")
-    fields = (line.split("|", 2) for line in text.splitlines() if line.count("|") >= 2)
-    return {identifier.strip(): QueuedJob(state.strip(), reason.strip()) for identifier, state, reason in fields}
+    text = _ask("squeue", "--noheader", "--array", "--states=all", f"--user={names}", "--format=%i|%T|%k|%r")
+    fields = (map(str.strip, line.split("|", 3)) for line in text.splitlines() if line.count("|") >= 3)
+    return {identifier: QueuedJob(state, reason, comment) for identifier, state, comment, reason in fields}
 
 
 def max_array() -> int:
@@ -57,17 +73,39 @@ def cancel(identifiers: Iterable[str]) -> None:
 
 
 def check(script: str) -> None:
-    """Raise UserError with Slurm's own message if Slurm would refuse a batch script."""
-    _ask("sbatch", "--test-only", given=script)
+    """Raise UserError with Slurm's own message if Slurm would refuse a batch script.
+
+    A test does not tell nodes that are drained, for which a job would wait, from a request that no node can ever meet.
+    Where nodes are away, a job is therefore submitted for later, and cancelled.
+    """
+    try:
+        _ask("sbatch", "--test-only", given=script)
+    except UserError as error:
+        if not any(text in error.what for text in AMBIGUOUS) or not _nodes_are_away():
+            raise
+        cancel([_ask("sbatch", "--parsable", "--begin=now+1hour", given=script).partition(";")[0].strip()])
+
+
+def _nodes_are_away() -> bool:
+    return any(state.startswith(AWAY) for state in _ask("sinfo", "--noheader", "--Node", "--format=%t").split())
 
 
 def requeue(identifier: str) -> str | None:
-    """Requeue a job under the same id. Returns None if Slurm agreed, else its message."""
-    try:
-        _ask("scontrol", "requeue", identifier)
-    except UserError as error:
-        return error.what
-    return None
+    """Requeue a job under the same id; asked several times. Returns None if Slurm agreed, else its message."""
+    for pause in (*PAUSES[:3], None):
+        try:
+            _ask("scontrol", "requeue", identifier)
+            return None
+        except UserError as error:
+            said = error.what
+        if pause:
+            time.sleep(pause)
+    return said
+
+
+def mail_at_end(identifier: str, address: str) -> None:
+    """Let Slurm send a mail when a job ends. Raises UserError if it does not agree."""
+    _ask("scontrol", "update", f"JobId={identifier}", "MailType=END,FAIL", f"MailUser={address}")
 
 
 @contextmanager

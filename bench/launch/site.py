@@ -26,6 +26,7 @@ from bench.suite.yaml_lines import KeyPath, load_yaml, validate
 # scheduler fits short jobs into gaps. Two CPUs: one for the stage, one for its decoder.
 MINUTES, CPUS = 60, 2
 DEFAULTS = Resources(time=MINUTES, cpus=CPUS)
+DRIVER = Resources(cpus=1, memory=2048, gpus=0)  # it looks at files and the queue, and draws the report
 
 
 class Site(BaseModel):
@@ -36,12 +37,13 @@ class Site(BaseModel):
     python: Line | None = setting(None, "command that starts Python on the nodes; none: this Python")
     setup: list[Line] = setting([], "shell lines before each job")
     max_array: Count | None = setting(None, "most tasks of an array; none: Slurm is asked")
-    parallel: Count | None = setting(256, "tasks of an array that run at once; none: no limit")
+    parallel: Count | None = setting(256, "jobs of a launch in the queue at once, the driver apart; none: no limit")
     pack: Minutes = setting(10, "small stages share a job of about this length; 0: no sharing")
     pack_most: Count = setting(100, "most stages in a job")
     signal: Annotated[int, Ge(10)] = setting(120, "seconds before its time limit at which a job is told to save")
     attempts: Count = setting(3, "most attempts at a stage; an interrupted one that made progress does not count")
-    resources: JobResources = setting({}, "for `all`, a kind of stage, or the finalizer (`report`)")
+    resources: JobResources = setting({}, "for `all`, a kind of stage, or the `driver` of a launch")
+    notify: Line | None = setting(None, "told the end of a launch, once: a mail address, or a shell command")
 
 
 def load_site(path: Path | None) -> Site:
@@ -79,10 +81,19 @@ def resources_for(
     return Resources(**found)
 
 
-def submitit_parameters(resources: Resources, tasks: int, name: str, site: Site) -> dict[str, Any]:
+def driver_resources(site: Site, suite: Mapping[str, Resources]) -> Resources:
+    """Resources of the driver: of `all` only where it runs and how long, and its own ones."""
+    found = resources_for("", site, suite).model_dump(exclude_none=True) | DRIVER.model_dump(exclude_none=True)
+    for layer in (site.resources, suite):
+        found = merged(found, layer["driver"].model_dump(exclude_none=True)) if "driver" in layer else found
+    return Resources(**found)
+
+
+def submitit_parameters(resources: Resources, tasks: int, name: str, site: Site, launch: str = "") -> dict[str, Any]:
     """Options for submitit's SlurmExecutor.update_parameters. All keys are set, so none of an earlier job stays.
 
-    Raises UserError for resources that no job can have.
+    The launch is the job's comment, by which its jobs are found in the queue. Raises UserError for resources that no
+    job can have.
     """
     nodes = resources.nodes or 1
     if tasks % nodes:
@@ -105,6 +116,7 @@ def submitit_parameters(resources: Resources, tasks: int, name: str, site: Site)
     return {
         **resources.model_dump(include={"partition", "account", "qos", "constraint", "exclude"}),
         "job_name": name,
+        "comment": launch or None,
         "time": time,
         "nodes": nodes,
         "ntasks_per_node": tasks_per_node,

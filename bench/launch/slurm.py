@@ -1,10 +1,13 @@
-"""The Slurm launcher: stages as job arrays that wait for each other, and a finalizer that ends the launch.
+"""Launches on Slurm: what can start is submitted as job arrays, and what died is submitted again.
 
-Stages of one kind with the same resources and the same depth in the graph share an array; small ones share a job.
-Arrays wait for the jobs of their inputs by `afterany`: a job checks for records, not for the exit codes of others. A
-round is everything that is submitted at once. The finalizer runs after all other jobs of its round. It is a function
-(folder of the launch, round, time since which attempts count) that the caller provides, and that submitit must be able
-to import on a node.
+`Dispatcher` does both. The command that launches a suite lets it submit what can start at once; from then on the driver
+does, a job that looks at the store and the queue every few seconds (`bench/commands/driver.py`). All that a dispatcher
+knows comes from there, so a driver may be killed at any moment: the next one goes on. A driver's job is a function
+(folder of the launch, time since which attempts count) that the caller provides, and that submitit must be able to
+import on a node.
+
+Ready stages of one kind with the same resources share an array; small ones share a job. Nothing waits for other jobs in
+the queue, because stages are submitted when their inputs have records.
 """
 
 from __future__ import annotations
@@ -21,46 +24,34 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
-from bench.graph.stage import ALONE, Stage, stage_source
+from bench.graph.stage import ALONE, Stage
 from bench.launch import scheduler
-from bench.launch.claims import OtherLaunches, release, take
-from bench.launch.launches import (
-    JobArray,
-    Launch,
-    LaunchData,
-    PlannedStage,
-    StageKey,
-    active_jobs,
-    create,
-    jobs_of,
-    open_launch,
-)
-from bench.launch.site import Site, resources_for, submitit_parameters
+from bench.launch.claims import Claims, release_all
+from bench.launch.launches import JobArray, Launch, LaunchData, PlannedStage, active_jobs, create, jobs_of, stage_jobs
+from bench.launch.schedule import Schedule
+from bench.launch.scheduler import QueuedJob
+from bench.launch.site import Site, driver_resources, resources_for, submitit_parameters
 from bench.launch.work import Order
 from bench.models.weights import resolved
-from bench.store.attempts import attempts_since
+from bench.store.attempts import Attempts, attempts_since
 from bench.store.records import Store
 from bench.suite.resources import Resources
 from bench.suite.trial import Suite
 
-OTHERS = 10  # most jobs of other launches that a finalizer waits for; it looks at the rest later
+SETTLE = 5.0  # seconds after a job's end in which its last files may still come to be seen
 
-Finalizer = Callable[[str, int, float], None]
+Drive = Callable[[str, float], None]
 SlurmOptions = dict[str, Any]  # of submitit's SlurmExecutor.update_parameters
 
 
 @dataclass(frozen=True)
 class Submission:
-    """An array to submit, with the stage numbers of each array task.
-
-    `after`: earlier submissions of the round, by index, and jobs of other launches, by id, that it waits for.
-    """
+    """An array to submit, with the stage numbers of each array task; or the driver, with none."""
 
     name: str
     options: SlurmOptions
     array_tasks: list[list[int]]
-    after: tuple[int | str, ...]
-    finalizer: bool = False
+    driver: bool = False
 
 
 def on_site(
@@ -71,7 +62,8 @@ def on_site(
     def resources(kind: str, row: Mapping[str, Resources] | None = None) -> dict[str, Any]:
         return resources_for(kind, site, suite.file.resources, row).model_dump(mode="json")
 
-    data = {**about, "on": "slurm", "site": site.model_dump(mode="json"), "finalizer": resources("report")}
+    driver = driver_resources(site, suite.file.resources).model_dump(mode="json")
+    data = {**about, "on": "slurm", "site": site.model_dump(mode="json"), "driver": driver}
     return data, [
         replace(
             planned,
@@ -82,16 +74,13 @@ def on_site(
     ]
 
 
-def launch_slurm(
-    about: LaunchData, stages: list[PlannedStage], todo: Sequence[Stage], store: Store, finalizer: Finalizer
-) -> Launch:
-    """Submit the stages and return at once. Raises UserError, with no job left in the queue, if Slurm refuses."""
+def create_on_slurm(about: LaunchData, stages: list[PlannedStage], todo: Sequence[Stage], store: Store) -> Launch:
+    """Make a launch on Slurm, with all that its jobs need. Nothing is submitted yet."""
     _use_local_weights(todo)
     orders = [Order.of(stage) for stage in todo]
     environment = {name: value for name, value in os.environ.items() if name.startswith("VTB_")}
     launch = create(store, {**about, "environment": environment}, stages, orders)
     launch.suite_file.write_bytes(Path(about["file"]).read_bytes())
-    submit_round(launch, range(len(stages)), 1, time.time(), finalizer)
     return launch
 
 
@@ -103,129 +92,181 @@ def _use_local_weights(stages: Iterable[Stage]) -> None:
             stage.context = {**stage.context, "pretrained": file(backbone, stage.context["pretrained"]).value}
 
 
-def resubmit(launch: Launch, finalizer: Finalizer) -> list[JobArray]:
-    """Submit all stages without a record again, with new attempts. Raises UserError while jobs of the launch remain."""
-    if active := active_jobs(launch.arrays(), scheduler.jobs()):
-        hint = "wait for its end, or `cancel` it first"
-        raise UserError(f"{len(active)} of its jobs run or will run", where=launch.name, hint=hint)
-    numbers = launch.missing()
-    again = f"python run_suite.py {launch.about['suite']} --on slurm"
-    if not (launch.folder / "orders.jsonl").is_file():
-        raise UserError("`gc` has removed files that its jobs need", where=launch.name, hint=again)
-    if any(stage_source(order.kind, order.modules) != order.source for order in launch.orders(numbers).values()):
-        raise UserError("the code has changed since the launch", where=launch.name, hint=again)
-    launch.reopen()
-    round = 1 + max((array.round for array in launch.arrays()), default=0)
-    return submit_round(launch, numbers, round, time.time(), finalizer)
-
-
-# --- a round ----------------------------------------------------------------------------------------------------------
-
-
-def submit_round(
-    launch: Launch, numbers: Iterable[int], round: int, since: float, finalizer: Finalizer
-) -> list[JobArray]:
-    """Submit these stages, except those that other launches carry out, and the finalizer.
-
-    Attempts before `since` do not count. Raises UserError if Slurm refuses; then no job of the round stays.
-    """
-    wanted, done = list(numbers), list[JobArray]()
+def begin(launch: Launch, drive: Drive | None) -> list[JobArray]:
+    """Submit what can start, and a driver, if one is given. Raises UserError, with no job left, if one is refused."""
+    arrays = list[JobArray]()
     try:
-        own, others, later = _claim(launch, wanted)
-        with scheduler.outside():
-            submissions = plan_round(launch, own, others, since, bool(later))
-            _check(launch, submissions)
-            for each in submissions:
-                job = _submit(launch, each, done, round, since, finalizer)
-                array = JobArray(job, each.name, each.array_tasks, round, since, time.time(), each.finalizer)
-                launch.add(array)
-                done.append(array)
+        check(launch)
+        arrays += (dispatcher := Dispatcher(launch)).submit()
+        if dispatcher.refused:
+            raise UserError(dispatcher.refused, where=launch.name)
+        if drive:
+            arrays.append(submit_driver(launch, drive, launch.about["created"]))
     except BaseException as error:
-        scheduler.cancel(array.job for array in done)
-        for number in wanted:
-            release(launch.store, launch.stages[number].key, launch.name)
+        scheduler.cancel(array.job for array in launch.arrays())
+        release_all(launch)
         launch.end("cancelled")
         if isinstance(error, UserError) or not isinstance(error, Exception):
             raise
         raise UserError(f"Slurm refused a job: {error}", where=launch.name) from error
-    return done
+    return arrays
 
 
-def _claim(launch: Launch, numbers: Iterable[int]) -> tuple[list[int], dict[int, str], list[int]]:
-    """(own stages, stages of other launches with the job to wait for, stages for a later round)."""
-    alive = OtherLaunches(launch.store)
-    own, later, others, waiting = list[int](), list[int](), dict[int, str](), set[str]()
-    for number in numbers:  # inputs come first
-        stage = launch.stages[number]
-        inputs_wait = any(identity in waiting for _, identity in stage.inputs)
-        holder = None if inputs_wait else take(launch.store, stage.key, launch.name, alive)
-        job = _job_of(launch.store, holder, stage.key, alive.jobs(holder) or []) if holder else None
-        if job:
-            others[number] = job
-        elif inputs_wait or holder:
-            later.append(number)
-            waiting.add(stage.identity)
-        elif launch.store.done(*stage.key):  # another launch has finished it since this one was planned
-            release(launch.store, stage.key, launch.name)
-        else:
-            own.append(number)
-    return own, others, later
+def resubmit(launch: Launch, drive: Drive | None) -> JobArray | None:
+    """Open a launch again and submit a driver, if one is given; a launch that had ended gets new attempts.
+
+    Raises UserError while a driver goes on.
+    """
+    queue = scheduler.jobs()
+    if lives := active_jobs((array for array in launch.arrays() if array.driver), queue):
+        hint = "wait for the end of the launch, or `cancel` it first"
+        raise UserError(f"its driver goes on: job {lives[0]} ({queue[lives[0]].state})", where=launch.name, hint=hint)
+    if not (launch.folder / "orders.jsonl").is_file():
+        again = f"python run_suite.py {launch.about.get('typed', launch.about['suite'])} --on slurm"
+        raise UserError("`gc` has removed files that its jobs need", where=launch.name, hint=again)
+    since = time.time() if launch.ended() else launch.since
+    launch.reopen()
+    return submit_driver(launch, drive, since) if drive else None
 
 
-def _job_of(store: Store, holder: str, key: StageKey, active: list[str]) -> str | None:
-    """The job of another launch to wait for a stage: its own, else the finalizer; None if not submitted yet."""
-    other = open_launch(store.root / "launches" / holder)
-    arrays = other.arrays()[::-1]
-    finalizer = next((array.job for array in arrays if array.finalizer and array.job in active), None)
-    own = (job for job, numbers in jobs_of(arrays) if any(other.stages[number].key == key for number in numbers))
-    return finalizer and next((job for job in own if job in active), finalizer)
+# --- the dispatcher ---------------------------------------------------------------------------------------------------
+
+
+class Dispatcher:
+    """Submits the stages of a launch that can start, and learns what became of them.
+
+    Attempts before `since` do not count. `refused`: what Slurm said if it did not take all jobs at the last submission.
+    """
+
+    def __init__(self, launch: Launch, since: float = 0.0) -> None:
+        self.launch, self.store = launch, launch.store
+        self.site = Site.model_validate(launch.about["site"])
+        self.since = since or launch.about["created"]
+        self.refused = ""
+        self._numbers = {stage.identity: number for number, stage in enumerate(launch.stages)}
+        self._gone = dict[str, float]()  # job that has ended -> when that was seen first
+        self._jobs = dict[str, tuple[str, JobArray]]()  # identity of a stage -> its latest job
+        for array in stage_jobs(launch.arrays()):
+            self._note(array)
+        claims = Claims(self.store, launch.name)
+        self.schedule = Schedule(launch.stages, self.store, claims, beside=True)
+        self.schedule.resume(lambda stage: stage.identity in self._jobs and claims.mine(stage.key))
+
+    def _note(self, array: JobArray) -> None:
+        stages = self.launch.stages
+        self._jobs |= {stages[n].identity: (job, array) for job, numbers in array.jobs().items() for n in numbers}
+
+    @property
+    def going_on(self) -> bool:
+        """True if a stage runs, or waits for another launch."""
+        return bool(self.schedule.running or self.schedule.waiting)
+
+    # --- what became of the jobs ---
+
+    def look(self, queue: dict[str, QueuedJob]) -> list[str]:
+        """Note the end of running stages; those that may be tried again are ready again. Returns what to say of it."""
+        self.schedule.look_again()
+        known = {kind: self.store.known(kind) for kind in {stage.kind for stage in self.schedule.running.values()}}
+        found, said = attempts_since(self.store, self.since), list[str]()
+        begun = {attempts.start.get("job") for attempts in found.values() if attempts.start}
+        for stage in list(self.schedule.running.values()):
+            if stage.identity in known[stage.kind] and self.store.done(*stage.key):
+                self.schedule.finish(stage, None)
+            elif self._is_over(stage, found[stage.identity], queue, begun):
+                said.append(self._over(stage, attempts_since(self.store, self.since)[stage.identity]))
+        return said
+
+    def _is_over(
+        self, stage: PlannedStage, attempts: Attempts, queue: dict[str, QueuedJob], begun: set[str | None]
+    ) -> bool:
+        """True if the attempt at a stage has ended without a record; a death without a word is logged."""
+        job, array = self._jobs[stage.identity]
+        last = attempts.last if attempts.last and attempts.last["time"] >= array.time else None
+        if job in queue and queue[job].active:
+            self._gone.pop(job, None)
+            return last is not None and last["event"] == "failure"  # its job goes on with other stages
+        if time.monotonic() - self._gone.setdefault(job, time.monotonic()) < SETTLE:
+            return False
+        state = queue[job].state if job in queue else "gone"
+        if attempts.running or not (last or job in begun):
+            reason = f"ended without an error in job {job} ({state})"
+            self.store.log("death", *stage.key, title=stage.title, job=job, reason=reason, state=state)
+        return True
+
+    def _over(self, stage: PlannedStage, attempts: Attempts) -> str:
+        if attempts.over(self.site.attempts):
+            reason = str((attempts.failure or {}).get("reason", "it has no attempts left"))
+            self.schedule.finish(stage, reason)
+            return f"{stage.title}: failed: {reason.splitlines()[-1] if reason else ''}"
+        self.schedule.repeat(stage)
+        return f"{stage.title}: {(attempts.last or {}).get('event', 'not started')}, will be tried again"
+
+    # --- what can start ---
+
+    def submit(self) -> list[JobArray]:
+        """Submit what is ready, as far as the site lets it run at once."""
+        self.refused, own = "", list[int]()
+        attempts = attempts_since(self.store, self.since)
+        while stage := self.schedule.start():
+            if attempts[stage.identity].over(self.site.attempts):
+                self._over(stage, attempts[stage.identity])
+            else:
+                own.append(self._numbers[stage.identity])
+        room = self.site.parallel - len({job for job, _ in self._running()}) if self.site.parallel else sys.maxsize
+        submitted = list[JobArray]()
+        for each in arranged(self.launch, own, self.site, attempts, scheduler.max_array) if own else ():
+            taken = self._submit(each, room) if room > 0 and not self.refused else 0
+            submitted += self.launch.arrays()[-1:] if taken else ()
+            room -= taken
+            for number in (number for task in each.array_tasks[taken:] for number in task):
+                self.schedule.put_back(self.launch.stages[number])
+        return submitted
+
+    def _running(self) -> Iterable[tuple[str, JobArray]]:
+        return (self._jobs[identity] for identity in self.schedule.running if identity in self._jobs)
+
+    def _submit(self, submission: Submission, room: int) -> int:
+        """Submit as many array tasks as there is room for. Returns their number; 0 if Slurm refuses."""
+        from submitit.core.utils import FailedJobError
+
+        part = replace(submission, array_tasks=submission.array_tasks[:room])
+        try:
+            with scheduler.outside():
+                job = _submit(self.launch, part, self.since)
+        except (UserError, FailedJobError, OSError) as error:
+            self.refused = str(error)
+            return 0
+        array = JobArray(job, part.name, part.array_tasks, self.since, time.time())
+        self.launch.add(array)
+        self._note(array)
+        return len(part.array_tasks)
 
 
 # --- submissions ------------------------------------------------------------------------------------------------------
 
 
-def plan_round(
-    launch: Launch, own: list[int], others: dict[int, str], since: float = 0.0, waits: bool = False, limit: int = 0
+def arranged(
+    launch: Launch,
+    numbers: Iterable[int],
+    site: Site,
+    attempts: Mapping[str, Attempts] | None = None,
+    limit: Callable[[], int] = lambda: scheduler.DEFAULT_MAX_ARRAY,
 ) -> list[Submission]:
-    """The arrays of a round, inputs before the stages that need them, then the finalizer.
-
-    `limit`: most tasks of an array, asked of Slurm by default; `waits`: stages are left for a later round.
-    """
-    site = Site.model_validate(launch.about["site"])
-    limit = limit or site.max_array or scheduler.max_array()
-    submissions: list[Submission] = []
-    place: dict[str, int | str] = {launch.stages[number].identity: job for number, job in others.items()}
-    tried = {identity for identity, attempts in attempts_since(launch.store, since).items() if attempts.spent}
-    for numbers in _alike(launch, own):
-        first = launch.stages[numbers[0]]
-        name = f"{launch.about['suite']}-{first.kind}"
-        options = submitit_parameters(Resources(**first.resources), first.tasks, name, site)
-        array_tasks = _packed(launch, numbers, site, tried)
-        for start in range(0, len(array_tasks), limit):
-            part = array_tasks[start : start + limit]
-            inputs = {identity for task in part for n in task for _, identity in launch.stages[n].inputs}
-            after = {place[identity] for identity in inputs if identity in place}
-            ordered = tuple(sorted(after, key=lambda each: (isinstance(each, str), each)))
-            place |= {launch.stages[n].identity: len(submissions) for task in part for n in task}
-            submissions.append(Submission(name, options, part, ordered))
-    name = f"{launch.about['suite']}-report"
-    options = submitit_parameters(Resources(**launch.about["finalizer"]), 1, name, site)
-    waiting = sorted(set(others.values()))[:OTHERS]
-    if waits and not submissions and not waiting:  # another launch is submitting; its jobs will soon be known
-        options["additional_parameters"] = {**options["additional_parameters"], "begin": "now+60"}
-    return [*submissions, Submission(name, options, [[]], (*range(len(submissions)), *waiting), finalizer=True)]
-
-
-def _alike(launch: Launch, own: list[int]) -> list[list[int]]:
-    """Groups of stages that can share an array: same depth, kind and resources; smaller depths first."""
-    depth: dict[str, int] = {}
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for number in own:
+    """Stages as arrays: those of one kind with the same resources share one, as large as the site lets it be."""
+    most = site.max_array or limit()
+    tried = {identity for identity, found in (attempts or {}).items() if found.spent}
+    groups: dict[tuple[str, int, Resources], list[int]] = {}
+    for number in numbers:
         stage = launch.stages[number]
-        depth[stage.identity] = 1 + max((depth.get(identity, 0) for _, identity in stage.inputs), default=0)
-        alike = (depth[stage.identity], stage.kind, stage.tasks, repr(sorted(stage.resources.items())))
-        groups.setdefault(alike, []).append(number)
-    return [groups[alike] for alike in sorted(groups)]
+        groups.setdefault((stage.kind, stage.tasks, Resources(**stage.resources)), []).append(number)
+    submissions = list[Submission]()
+    for (kind, tasks, resources), members in groups.items():
+        name = f"{launch.about['suite']}-{kind}"
+        options = submitit_parameters(resources, tasks, name, site, launch.name)
+        array_tasks = _packed(launch, members, site, tried)
+        parts = (array_tasks[start : start + most] for start in range(0, len(array_tasks), most))
+        submissions += [Submission(name, options, part) for part in parts]
+    return submissions
 
 
 def _packed(launch: Launch, numbers: list[int], site: Site, tried: set[str]) -> list[list[int]]:
@@ -248,34 +289,46 @@ def _packed(launch: Launch, numbers: list[int], site: Site, tried: set[str]) -> 
     return array_tasks
 
 
-def _submit(
-    launch: Launch, submission: Submission, before: list[JobArray], round: int, since: float, finalizer: Finalizer
-) -> str:
+def submit_driver(
+    launch: Launch, drive: Drive, since: float, options: SlurmOptions | None = None, memory: float = 1.0
+) -> JobArray:
+    """Submit a driver with options of sbatch on top of its own, and so many times the memory that it asks for."""
+    with scheduler.outside():
+        submission = driver_submission(launch, options or {}, memory)
+        job = _submit(launch, submission, since, drive)
+    array = JobArray(job, submission.name, [[]], since, time.time(), driver=True)
+    launch.add(array)
+    return array
+
+
+def driver_submission(launch: Launch, more: SlurmOptions | None = None, memory: float = 1.0) -> Submission:
+    """The driver's job."""
+    site, resources = Site.model_validate(launch.about["site"]), Resources(**launch.about["driver"])
+    if resources.memory:
+        resources = resources.model_copy(update={"memory": round(resources.memory * memory)})
+    name = f"{launch.about['suite']}-driver"
+    options = submitit_parameters(resources, 1, name, site, launch.name)
+    options["additional_parameters"] |= more or {}
+    return Submission(name, options, [[]], driver=True)
+
+
+def _submit(launch: Launch, submission: Submission, since: float, drive: Drive | None = None) -> str:
     """Submit through submitit. Returns the job number."""
     from submitit import SlurmExecutor
 
     from bench.launch.job import run_array_task
 
     executor = SlurmExecutor(folder=launch.folder / "jobs", python=launch.about["site"]["python"])
-    executor.update_parameters(**_options(submission, [array.job for array in before]))
+    executor.update_parameters(**submission.options)
     folder = str(launch.folder)
-    if submission.finalizer:
-        return str(executor.submit(finalizer, folder, round, since).job_id)
+    if drive:
+        return str(executor.submit(drive, folder, since).job_id)
     count = len(submission.array_tasks)
     jobs = executor.map_array(run_array_task, [folder] * count, submission.array_tasks, [since] * count)
     return str(jobs[0].job_id).partition("_")[0]
 
 
-def _options(submission: Submission, jobs: list[str]) -> SlurmOptions:
-    """Options for submitit, with the dependency on earlier submissions, whose job numbers are `jobs`."""
-    if not submission.after:
-        return submission.options
-    after = [jobs[each] if isinstance(each, int) else each for each in submission.after]
-    more = {**submission.options["additional_parameters"], "dependency": "afterany:" + ":".join(after)}
-    return {**submission.options, "additional_parameters": more}
-
-
-def script(launch: Launch, submission: Submission, jobs: list[str]) -> str:
+def script(launch: Launch, submission: Submission) -> str:
     """The batch script as submitit writes it."""
     from submitit.slurm.slurm import _make_sbatch_string
 
@@ -285,13 +338,24 @@ def script(launch: Launch, submission: Submission, jobs: list[str]) -> str:
         command=f"{python} -u -m submitit.core._submit {shlex.quote(str(launch.folder / 'jobs'))}",
         folder=launch.folder / "jobs",
         map_count=count if count > 1 else None,
-        **_options(submission, jobs),
+        **submission.options,
     )
     return text
 
 
-def _check(launch: Launch, submissions: list[Submission]) -> None:
-    """Raise UserError, before anything is submitted, if Slurm would refuse one of the submissions."""
-    alike = {repr(submission.options): submission for submission in submissions}
-    for submission in alike.values():
-        scheduler.check(script(launch, replace(submission, after=()), []))
+def check(launch: Launch) -> None:
+    """Raise UserError, before anything is submitted, if Slurm would refuse a job of any stage, or the driver."""
+    site = Site.model_validate(launch.about["site"])
+    submissions = [*arranged(launch, range(len(launch.stages)), site), driver_submission(launch)]
+    for submission in {repr(submission.options): submission for submission in submissions}.values():
+        try:
+            scheduler.check(script(launch, replace(submission, array_tasks=submission.array_tasks[:1])))
+        except UserError as error:
+            kind = submission.name.rpartition("-")[2]
+            raise UserError(f"Slurm refuses jobs of {kind}: {error.what}", where=f"resources: {kind}") from error
+
+
+def active_jobs_of(launch: Launch, queue: dict[str, QueuedJob]) -> list[str]:
+    """The jobs of a launch that run or will run, by its own list and by the name that each has in the queue."""
+    listed = {job for job, _ in jobs_of(launch.arrays())}
+    return [job for job, found in queue.items() if found.active and (job in listed or found.comment == launch.name)]

@@ -134,10 +134,23 @@ class LaunchStatus:
         return active_jobs(self.arrays, self.seen.queue or {})
 
     @cached_property
-    def finalizers(self) -> list[str]:
-        """The finalizers among its active jobs."""
-        own = {array.job for array in self.arrays if array.finalizer}
-        return [job for job in self.active if job in own]
+    def drivers(self) -> list[str]:
+        """The drivers among its active jobs: the one that runs, or will run first, before its successor."""
+        own, queue = {array.job for array in self.arrays if array.driver}, self.seen.queue or {}
+        return sorted((job for job in self.active if job in own), key=lambda job: queue[job].state == "PENDING")
+
+    @cached_property
+    def driven(self) -> bool:
+        """True if something goes on submitting its stages: a driver in the queue, or a process that gives signs."""
+        fresh = self.seen.time - last_sign(self.launch.folder, {"created": 0.0}) < FRESH
+        return not self.ended and (bool(self.drivers) or self.submitting or fresh)
+
+    @cached_property
+    def last_driver(self) -> str:
+        """The last driver that has ended, and its state in Slurm's words; empty if none has."""
+        queue = self.seen.queue or {}
+        ended = [each.job for each in self.arrays if each.driver and each.job in queue and not queue[each.job].active]
+        return f"job {ended[-1]}: {queue[ended[-1]].state}" if ended else ""
 
     @cached_property
     def submitting(self) -> bool:
@@ -145,7 +158,7 @@ class LaunchStatus:
         return (
             not self.ended
             and self.on_slurm
-            and not any(array.finalizer for array in self.arrays)
+            and not any(array.driver for array in self.arrays)
             and self._process_lives()
         )
 
@@ -155,7 +168,7 @@ class LaunchStatus:
         if self.ended:
             return False
         if self.on_slurm:
-            return self.seen.queue is None or bool(self.active) or self.submitting
+            return self.seen.queue is None or bool(self.active) or self.driven
         reported = (known["changed"] for known in self.seen.progress.values())
         return self._process_lives(*reported, *(each.last["time"] for each in self._attempts.values() if each.last))
 
@@ -172,13 +185,10 @@ class LaunchStatus:
     @cached_property
     def wrong(self) -> bool:
         """True if it will not become complete by itself."""
-        if self.complete:
-            return False
         if self.ended:
-            return bool(self.ended["state"] != "complete")
-        if not self.on_slurm or self.seen.queue is None or self.submitting:
-            return not self.going_on
-        return not self.finalizers and any(stage.state in ("failed", "lost") for stage in self.stages)
+            whole = self.complete and not self.ended.get("reason")
+            return self.ended["state"] != "complete" and not whole
+        return not self.going_on or (self.on_slurm and self.seen.queue is not None and not self.driven)
 
     @cached_property
     def at_once(self) -> int:
@@ -230,24 +240,31 @@ class LaunchStatus:
             return elsewhere
         if not self.on_slurm or self.seen.queue is None:
             return self._by_events(stage, job) if self.going_on else self._over(stage, job)
-        if array is not None:
-            return self._in_job(stage, job, array)
-        return self._status(stage, "queued", remark="not submitted yet") if self.submitting else self._over(stage)
+        if array is not None and (found := self._in_job(stage, job, array)):
+            return found
+        over = self._over(stage, job)
+        waits = self.driven and (over.will_retry or over.state == "lost")
+        return self._status(stage, "queued", job, remark=self._needs(stage)) if waits and array is None else over
 
-    def _in_job(self, stage: PlannedStage, name: str, array: JobArray) -> StageStatus:
-        """A stage that this launch has submitted, by what Slurm says of its job."""
+    def _needs(self, stage: PlannedStage) -> str:
+        """What a stage that is not submitted yet waits for."""
+        open_inputs = any(identity not in self.seen.done[kind] for kind, identity in stage.inputs)
+        return "waits for its inputs" if open_inputs else "will be submitted"
+
+    def _in_job(self, stage: PlannedStage, name: str, array: JobArray) -> StageStatus | None:
+        """A stage that this launch has submitted, by what Slurm says of its job; None if that is over."""
         job, attempts = (self.seen.queue or {}).get(name), self._attempts[stage.identity]
         if job is None and array.time > self.seen.time - SLACK:
             return self._status(stage, "queued", name, remark="just submitted")
         if job is None or not job.active:
-            return self._over(stage, name)
+            return None
         if job.state != "RUNNING":
             waits = job.reason if job.state == "PENDING" and job.reason != "None" else job.state.lower()
             return self._status(stage, "queued", name, remark=waits)
         if attempts.running and attempts.running.get("job") == name:
             return self._running(stage, attempts.running, name)
-        if attempts.last and attempts.last["time"] >= array.time and attempts.last["event"] in ("failure", "blocked"):
-            return self._over(stage, name)  # the job goes on with other stages
+        if attempts.last and attempts.last["time"] >= array.time and attempts.last["event"] == "failure":
+            return None  # the job goes on with other stages
         return self._status(stage, "queued", name, remark="its job runs another stage")
 
     def _elsewhere(self, stage: PlannedStage) -> StageStatus | None:
@@ -286,28 +303,30 @@ class LaunchStatus:
             # An attempt that left no outcome after a failure is explained by its job's output instead.
             failure = None if attempts.running else attempts.failure
             return self._status(stage, "failed", job, will_retry=will_retry, failure=failure)
-        if blockers := self._blockers(stage):
-            will_retry &= all(self.of(key).open for key in blockers if key in self._planned)
-        elif not attempts.last or attempts.last["event"] != "blocked":
+        blockers = self._blockers(stage)
+        if not blockers:
             return self._status(stage, "lost", job, will_retry=will_retry)
-        else:  # inputs that had no record when its job looked, and that have none now
-            lacking = ((kind, identity) for kind, identity in attempts.last.get("lacking", ()))
-            blockers = tuple(key for key in lacking if key[1] not in self.seen.done[key[0]])
+        will_retry &= all(key in self._planned and self.of(key).open for key in blockers)
         return self._status(stage, "blocked", job, will_retry=will_retry, blockers=blockers)
 
     def _will_retry(self, stage: PlannedStage) -> bool:
-        """True if the finalizer will submit it again."""
-        if self.ended or not self.on_slurm or not (self.finalizers or self.seen.queue is None):
+        """True if the driver will submit it again."""
+        if not self.on_slurm or not (self.driven or (not self.ended and self.seen.queue is None)):
             return False
         attempts = self._attempts[stage.identity]
         most = int(self.launch.about["site"]["attempts"])
         return not attempts.fatal and attempts.spent + (attempts.running is not None) < most
 
     def _blockers(self, stage: PlannedStage) -> tuple[StageKey, ...]:
-        """The failed stages that it depends on, directly or through others."""
+        """The failed stages that it depends on, directly or through others, and inputs that no stage makes."""
         found: dict[StageKey, None] = {}
-        for status in (self.of(key) for key in stage.inputs if key in self._planned):
-            found |= dict.fromkeys([status.stage.key] if status.state == "failed" else status.blockers)
+        for key in stage.inputs:
+            if key not in self._planned:
+                found |= {} if key[1] in self.seen.done[key[0]] else {key: None}
+            elif (status := self.of(key)).state == "failed":
+                found[key] = None
+            else:
+                found |= dict.fromkeys(status.blockers)
         return tuple(found)
 
     def _running(self, stage: PlannedStage, start: Event, job: str) -> StageStatus:

@@ -25,7 +25,7 @@ from bench.store.records import KINDS
 LAUNCHERS = frozenset(
     (
         *("array", "dependency", "job-name", "ntasks", "ntasks-per-node", "signal", "requeue", "no-requeue"),
-        *("output", "error", "open-mode", "chdir", "wrap", "export-file"),
+        *("output", "error", "open-mode", "chdir", "wrap", "export-file", "comment"),
         *("clusters", "parsable", "quiet", "wait", "test-only", "help", "usage", "version"),
     )
 )
@@ -140,4 +140,4 @@ class Resources(BaseModel):
 
 
 StageResources = dict[Annotated[str, _one_of("all", *KINDS)], Resources]
-JobResources = dict[Annotated[str, _one_of("all", *KINDS, "report")], Resources]  # report: the job that closes a launch
+JobResources = dict[Annotated[str, _one_of("all", *KINDS, "driver")], Resources]  # driver: the job that submits others

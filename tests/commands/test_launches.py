@@ -105,13 +105,13 @@ def test_status_ends_with_1_once_nobody_is_left_to_try_again(scene: Scene, run: 
     scene.log("failure", TRAIN, 10.0, reason="no", final=False)
     scene.queue["2_1"] = QueuedJob("PENDING", "Resources")
     code, text = run("status")
-    assert (code, "no finalizer is left" in text) == (1, True)
+    assert (code, "nothing submits others, because no driver is left" in text) == (1, True)
     scene.queue["9"] = WAITING
     code, text = run("status")
     assert (code, "will be tried again" in text) == (0, True)
     scene.queue.clear()
     code, text = run("status")
-    assert (code, "gone: no job is left" in text) == (1, True)
+    assert (code, "gone: no driver is left" in text and f"retry {scene.launch.name}" in text) == (1, True)
 
 
 def test_alike_failures_are_shown_once_with_the_end_of_a_traceback_and_what_to_do(scene: Scene, run: Run) -> None:
@@ -229,7 +229,7 @@ def test_logs_tell_what_happened_to_a_stage_and_show_the_end_of_its_output(scene
     scene.log("interrupted", TRAIN, 40.0, reason="saved at step 3 of 9", done=3)
     scene.log("failure", TRAIN, 30.0, reason="first\n[red]second[/red]", final=True)
     scene.log("blocked", EVALUATE, 20.0, lacking=[TRAIN.key])
-    scene.submit("5", [1, 2], round=2)
+    scene.submit("5", [1, 2], wave=2)
     checkpoint = scene.store.checkpoint(*TRAIN.key)
     checkpoint.mkdir(parents=True)
     (checkpoint / "state.pt").write_bytes(b"x" * 2000)
@@ -272,7 +272,7 @@ def test_logs_show_a_few_of_many_stages(tmp_path: Path, monkeypatch: pytest.Monk
 # --- cancel -----------------------------------------------------------------------------------------------------------
 
 
-def test_cancel_ends_the_finalizer_first_then_the_others_and_gives_claims_back(
+def test_cancel_ends_the_driver_first_then_the_others_and_gives_claims_back(
     scene: Scene, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.queue["9"] = QueuedJob("RUNNING", "None")
@@ -288,7 +288,7 @@ def test_cancel_ends_the_finalizer_first_then_the_others_and_gives_claims_back(
     def cancel(identifiers: Iterable[str]) -> None:
         cancelled.append(set(identifiers))
         if cancelled[-1] == {"9"}:  # it had just submitted a job
-            scene.submit("12", [1], round=2)
+            scene.submit("12", [1], wave=2)
             scene.queue["12"] = QueuedJob("PENDING", "Priority")
         scene.queue = {n: j for n, j in scene.queue.items() if n.partition("_")[0] not in cancelled[-1]}
 

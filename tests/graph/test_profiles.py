@@ -9,9 +9,9 @@ import pytest
 from bench.core.errors import UserError
 from bench.graph.build import Graph, build_graph
 from bench.graph.kinds import profile_stage
-from bench.graph.stage import Stage
-from bench.launch.local import LocalRun
-from bench.launch.slurm import plan_round
+from bench.launch.schedule import Schedule
+from bench.launch.site import Site
+from bench.launch.slurm import arranged
 from bench.models.backbones import backbone
 from bench.store.records import Store
 from bench.suite.file import Measurement
@@ -75,28 +75,23 @@ def test_a_command_and_a_suite_share_a_profile(tmp_path: Path) -> None:
     assert stage.identity == cell.stage.identity
 
 
-def stage(name: str, kind: str, flops: float, **inputs: Stage) -> Stage:
-    made = Stage(kind, {}, inputs, (), {}, name, flops)
-    made.identity = name
-    return made
-
-
 def test_profiles_wait_for_all_others_and_go_one_by_one(tmp_path: Path) -> None:
-    train = stage("train", "train", 1.0)
-    later = stage("later", "evaluate", 1.0, train=train)
-    launch = LocalRun([stage("p", "profile", 9.0), stage("q", "profile", 8.0), train, later], Store(tmp_path))
-    assert launch.start() is train and launch.start() is None  # nothing beside it, though a profile could start
-    launch.finish(train, None)
-    assert launch.start() is later and launch.start() is None
-    launch.finish(later, None)
-    first = launch.start()
-    assert first is not None and first.title == "p" and launch.start() is None
-    launch.finish(first, "failed")
-    second = launch.start()
-    assert second is not None and second.title == "q"
+    train = planned("train")
+    profiles = (planned("p", kind="profile", seconds=9.0), planned("q", kind="profile", seconds=8.0))
+    later = planned("later", train, kind="evaluate")
+    schedule = Schedule([*profiles, train, later], Store(tmp_path))
+    assert schedule.start() is train and schedule.start() is None  # nothing beside it, though a profile could start
+    schedule.finish(train, None)
+    assert schedule.start() is later and schedule.start() is None
+    schedule.finish(later, None)
+    assert schedule.start() is profiles[0] and schedule.start() is None
+    schedule.finish(profiles[0], "failed")
+    assert schedule.start() is profiles[1]
 
 
 def test_profiles_have_slurm_jobs_of_their_own(tmp_path: Path) -> None:
     launch = launched(Store(tmp_path), *(planned(f"{n}", kind="profile") for n in range(2)), planned("a"), planned("b"))
-    array_tasks = {each.name: each.array_tasks for each in plan_round(launch, list(range(4)), {})[:-1]}
+    array_tasks = {
+        each.name: each.array_tasks for each in arranged(launch, range(4), Site.model_validate(launch.about["site"]))
+    }
     assert array_tasks == {"tiny-profile": [[0], [1]], "tiny-train": [[2, 3]]}

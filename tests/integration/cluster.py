@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.launch.launches import JobArray, Launch, find_launch, launch_folders, submitted
+from bench.launch.launches import JobArray, Launch, find_launch, launch_folders, stage_jobs, submitted
 from bench.store.records import Event, Store
 
 ROOT = Path(__file__).parent.parent.parent
@@ -124,9 +124,9 @@ def asked(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def arrays(launch: Launch, round: int = 1) -> list[JobArray]:
-    """The arrays of a round, without the finalizer."""
-    return [array for array in launch.arrays() if array.round == round and not array.finalizer]
+def arrays(launch: Launch) -> list[JobArray]:
+    """The arrays of stages, without the driver."""
+    return stage_jobs(launch.arrays())
 
 
 def events(store: Store, event: str) -> dict[str, list[Event]]:

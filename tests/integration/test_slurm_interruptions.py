@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.launch.launches import Launch
+from bench.launch.launches import Launch, jobs_of
 from bench.store.records import Event, Store
 from tests.integration.cluster import DEADLINE, HEAD, Cluster, arrays, asked, command, events, results, until, weights
 
@@ -163,14 +163,10 @@ def test_a_training_longer_than_its_job_goes_on_as_often_as_needed(interrupted: 
     assert done == sorted(set(done))
 
 
-def test_a_killed_training_resumes_from_its_checkpoint_in_another_round(interrupted: Interrupted) -> None:
+def test_a_killed_training_resumes_from_its_checkpoint_in_another_job(interrupted: Interrupted) -> None:
     assert interrupted.went("killed") == ["start", "death", "start", "end"]
     first, second = (start["job"] for start in interrupted.told("killed", "start"))
-    assert first in _jobs(interrupted.launch, 1) and second in _jobs(interrupted.launch, 2)
+    assert first != second and {first, second} <= {job for job, _ in jobs_of(arrays(interrupted.launch))}
     assert interrupted.told("killed", "death")[0]["job"] == first
     assert interrupted.seen[0] < interrupted.saved < interrupted.seen[1]
     interrupted.assert_as_whole("killed")
-
-
-def _jobs(launch: Launch, round: int) -> list[str]:
-    return [job for array in arrays(launch, round) for job in array.jobs()]

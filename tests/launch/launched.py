@@ -32,7 +32,7 @@ def launched(store: Store, *stages: PlannedStage, suite: str = "tiny", **site: A
         "on": "slurm",
         "environment": {},
         "site": Site(**{**SITE, **site}).model_dump(mode="json"),
-        "finalizer": RESOURCES,
+        "driver": RESOURCES,
     }
     orders = [Order(s.kind, s.identity, s.title, {}, {}, {}, 1.0, (), "") for s in stages]
     return create(store, about, list(stages), orders)

@@ -48,11 +48,11 @@ class Scene:
         return rewritten(made, created=self.created)
 
     def submit(
-        self, job: str, *array_tasks: list[int], launch: Launch | None = None, round: int = 1, finalizer: bool = False
+        self, job: str, *array_tasks: list[int], launch: Launch | None = None, wave: int = 1, driver: bool = False
     ) -> None:
-        at = self.created + round
-        name = "report" if finalizer else "train"
-        (launch or self.launch).add(JobArray(job, name, list(array_tasks), round, self.created, at, finalizer))
+        name = "driver" if driver else "train"
+        array = JobArray(job, name, list(array_tasks), self.created, self.created + wave, driver)
+        (launch or self.launch).add(array)
 
     def log(self, event: str, stage: PlannedStage, ago: float, **details: Any) -> None:
         self.store.log(event, *stage.key, title=stage.title, time=self.now - ago, **details)

@@ -51,7 +51,7 @@ def test_launches_are_found_by_suite_by_id_and_by_age(tmp_path: Path) -> None:
 def test_launches_of_older_versions_are_read(tmp_path: Path) -> None:
     launch = launched(Store(tmp_path), stage("a"))
     about = json.loads((launch.folder / "launch.json").read_text())
-    about["closing"] = about.pop("finalizer")
+    about["closing"] = about.pop("driver")
     (launch.folder / "launch.json").write_text(json.dumps(about))
     array = {
         "job": "7",
@@ -64,7 +64,7 @@ def test_launches_of_older_versions_are_read(tmp_path: Path) -> None:
     }
     (launch.folder / "jobs.jsonl").write_text(json.dumps(array) + "\n")
     assert open_launch(launch.folder) == launch
-    assert launch.arrays() == [JobArray("7", "tiny-report", [[]], 1, 0.0, 1.0, finalizer=True)]
+    assert launch.arrays() == [JobArray("7", "tiny-report", [[]], 0.0, 1.0, driver=True)]
 
 
 def test_an_end_can_be_taken_back(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_damaged_launch_is_named_and_passed_over(
 
 
 def test_lines_and_ends_that_are_damaged_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    launch, array = launched(Store(tmp_path), stage("a")), JobArray("7", "tiny-train", [[0]], 1, 0.0, 1.0)
+    launch, array = launched(Store(tmp_path), stage("a")), JobArray("7", "tiny-train", [[0]], 0.0, 1.0)
     (launch.folder / "jobs.jsonl").write_bytes(b'\xe9\n[]\n{"job": 7}\n')
     launch.add(array)
     (launch.folder / "ended.json").write_text('{"time": "never"}')

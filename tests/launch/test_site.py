@@ -13,7 +13,7 @@ from submitit.slurm.slurm import _make_sbatch_string
 from bench.commands.app import main
 from bench.core.errors import UserError
 from bench.graph.build import build_graph
-from bench.launch.site import Site, load_site, resources_for, submitit_parameters
+from bench.launch.site import Site, driver_resources, load_site, resources_for, submitit_parameters
 from bench.suite.resolve import SUITES, load_suite
 from bench.suite.resources import Resources
 from bench.suite.yaml_lines import load_value
@@ -41,7 +41,7 @@ NO_MEMORY = ("0", "0G", "much", "16X", "-1", "true", "G", ".nan")
 MISTAKES = {
     "unknown stage": (
         "resources: {trian: {gpus: 1}}",
-        ["small.yaml:22: resources.trian", "unknown key 'trian'", "all, encode", "did you mean 'train'?"],
+        ["small.yaml:22: resources.trian", "unknown key 'trian'", "all, driver", "did you mean 'train'?"],
     ),
     "unknown resource": (
         "resources:\n  train:\n    gpu: 1",
@@ -129,16 +129,23 @@ def test_a_mistake_in_a_suite_is_told_with_its_line(mistake: str, tmp_path: Path
 
 
 def test_a_mistake_in_a_row_or_an_override_is_told_with_its_place(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"small\.yaml:19: rows\.dense\.resources\.report: unknown key 'report'"):
-        load_suite(_suite(tmp_path, "", "{report: {cpus: 1}}"))
+    with pytest.raises(UserError, match=r"small\.yaml:19: rows\.dense\.resources\.driver: unknown key 'driver'"):
+        load_suite(_suite(tmp_path, "", "{driver: {cpus: 1}}"))
     with pytest.raises(UserError, match=r"override resources\.train\.tme=1: resources\.train\.tme: unknown key 'tme'"):
         load_suite(write_suite(tmp_path), ("resources.train.tme=1",))
     with pytest.raises(UserError, match=r"override recipe=\{lr: 1, lr: 2\}: key 'lr' appears twice"):
         load_suite(write_suite(tmp_path), ("recipe={lr: 1, lr: 2}",))
 
 
-def test_the_finalizer_may_have_resources_of_its_own_in_a_suite(tmp_path: Path) -> None:
-    assert load_suite(_suite(tmp_path, "resources: {report: {cpus: 4}}")).file.resources["report"].cpus == 4
+def test_the_driver_takes_of_all_where_it_runs_and_has_resources_of_its_own(tmp_path: Path) -> None:
+    suite = load_suite(_suite(tmp_path, "resources: {all: {cpus: 4, gpus: 1, memory: 64G, time: 90}}")).file.resources
+    site = Site(resources={"all": Resources(partition="short")})
+    assert driver_resources(site, suite) == Resources(partition="short", cpus=1, gpus=0, memory=2048, time=90)
+    own = load_suite(_suite(tmp_path, "resources: {driver: {memory: 4G, time: 1-00:00:00}}")).file.resources
+    assert driver_resources(site, {**suite, **own}).model_dump(include={"memory", "time"}) == {
+        "memory": 4096,
+        "time": 1440,
+    }
 
 
 def test_resources_change_no_identity(tmp_path: Path) -> None:
@@ -179,14 +186,14 @@ def test_resources_of_other_kinds_do_not_count() -> None:
 
 
 def test_equal_resources_hash_alike() -> None:
-    one = Resources(gpus=1, extra={"nice": 5, "comment": "x"})
-    other = Resources(gpus=1, extra={"comment": "x", "nice": 5})
+    one = Resources(gpus=1, extra={"nice": 5, "nodelist": "n1"})
+    other = Resources(gpus=1, extra={"nodelist": "n1", "nice": 5})
     assert one == other
     assert len({one, other, Resources(gpus=2)}) == 2
 
 
 def test_a_profile_and_its_resources_come_back_from_json() -> None:
-    site = Site(pack=20, resources={"train": _resources(time="1-0", memory="1.5G", extra={"comment": "x"})})
+    site = Site(pack=20, resources={"train": _resources(time="1-0", memory="1.5G", extra={"nodelist": "n1"})})
     assert Site.model_validate_json(site.model_dump_json()) == site
 
 
@@ -203,7 +210,7 @@ pack: 0:20:00
 resources:
   all: {account: lab, partition: short, time: 1:30:00}
   train: {gpus: 1, memory: 32G}
-  report: {gpus: 0}
+  driver: {gpus: 0}
 """,
         )
     )

@@ -6,19 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from bench.commands.finalizer import _log_deaths, finalize, worth_repeating
+from bench.commands import driver as driver_command
+from bench.commands.driver import Driver, drive
 from bench.core.errors import UserError
 from bench.graph.stage import Stage
 from bench.launch import scheduler, slurm
-from bench.launch.claims import holder, take
-from bench.launch.launches import JobArray, PlannedStage
+from bench.launch.claims import holder
+from bench.launch.launches import Launch, PlannedStage, jobs_of, stage_jobs
 from bench.launch.scheduler import QueuedJob
-from bench.launch.slurm import plan_round, resubmit, submit_round
+from bench.launch.site import Site
+from bench.launch.slurm import Dispatcher, Submission, arranged, begin, create_on_slurm, resubmit
 from bench.models.weights import Resolved
 from bench.store.records import Store
 from tests.launch.launched import RESOURCES, finish, launched, stage
 
-RUNNING, GONE = QueuedJob("RUNNING", ""), QueuedJob("FAILED", "")
+RUNNING, PENDING = QueuedJob("RUNNING", ""), QueuedJob("PENDING", "Resources")
 
 
 @pytest.fixture
@@ -27,141 +29,329 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> dict[str, QueuedJob]:
     known: dict[str, QueuedJob] = {}
     numbers = iter(range(1, 1000))
 
-    def submit(launch: object, submission: slurm.Submission, *_: object) -> str:
-        job = str(next(numbers))
-        array = JobArray(job, "", submission.array_tasks, 1, 0.0, 0.0)
-        known.update(dict.fromkeys(array.jobs(), QueuedJob("PENDING", "Resources")))
+    def submit(launch: Launch, submission: Submission, *_: object) -> str:
+        job, tasks = str(next(numbers)), len(submission.array_tasks)
+        names = [f"{job}_{task}" for task in range(tasks)] if tasks > 1 else [job]
+        known.update(dict.fromkeys(names, PENDING._replace(comment=launch.name)))
         return job
 
-    monkeypatch.setattr(scheduler, "jobs", lambda users=(): known)
+    monkeypatch.setattr(scheduler, "jobs", lambda users=(): dict(known))
     monkeypatch.setattr(scheduler, "check", lambda script: None)
     monkeypatch.setattr(scheduler, "cancel", lambda names: [known.pop(name, None) for name in names])
     monkeypatch.setattr(slurm, "_submit", submit)
+    monkeypatch.setattr(slurm, "SETTLE", -1.0)
+    monkeypatch.setattr(driver_command, "LOOK", 0.0)
+    monkeypatch.setattr(driver_command, "report", lambda launch: None)
     return known
 
 
-def test_arrays_follow_depth_kind_and_resources(tmp_path: Path) -> None:
-    texts, plain = stage("t", kind="texts"), stage("e", kind="encode")
-    train = stage("a", texts, plain)
-    large = stage("b", texts, plain, resources={"time": 60, "gpus": 8})
-    tuned = stage("c", train, kind="encode")
-    launch = launched(Store(tmp_path), texts, plain, train, large, tuned)
-    submissions = plan_round(launch, list(range(5)), {})
-    names = [(each.name, each.array_tasks, each.after) for each in submissions]
-    assert names == [
-        ("tiny-encode", [[1]], ()),
-        ("tiny-texts", [[0]], ()),
-        ("tiny-train", [[2]], (0, 1)),
-        ("tiny-train", [[3]], (0, 1)),
-        ("tiny-encode", [[4]], (2,)),
-        ("tiny-report", [[]], (0, 1, 2, 3, 4)),
+def grouped(launch: Launch, limit: int = 1000) -> list[tuple[str, list[list[int]]]]:
+    """All stages of a launch as arrays: name and array tasks."""
+    site = Site.model_validate({**launch.about["site"], "max_array": limit})
+    return [(each.name, each.array_tasks) for each in arranged(launch, range(len(launch.stages)), site)]
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------------
+
+
+def test_stages_of_a_kind_with_the_same_resources_share_an_array(tmp_path: Path) -> None:
+    large = {"time": 60, "gpus": 8}
+    stages = (stage("t", kind="texts"), stage("a"), stage("b", resources=large), stage("c"), stage("d", tasks=2))
+    assert grouped(launched(Store(tmp_path), *stages)) == [
+        ("tiny-texts", [[0]]),
+        ("tiny-train", [[1, 3]]),
+        ("tiny-train", [[2]]),
+        ("tiny-train", [[4]]),
     ]
-    assert [each.finalizer for each in submissions] == [False] * 5 + [True]
 
 
 def test_an_array_that_is_too_large_is_cut(tmp_path: Path) -> None:
-    trains = [stage(f"{n}", tasks=2) for n in range(7)]
-    last = stage("last", trains[6], kind="evaluate")
-    submissions = plan_round(launched(Store(tmp_path), *trains, last), list(range(8)), {}, limit=3)
-    assert [len(each.array_tasks) for each in submissions] == [3, 3, 1, 1, 1]
-    assert submissions[3].after == (2,)
+    launch = launched(Store(tmp_path), *(stage(f"{n}", tasks=2) for n in range(7)))
+    assert [len(tasks) for _, tasks in grouped(launch, limit=3)] == [3, 3, 1]
 
 
 def test_small_stages_share_jobs_up_to_a_length_and_a_number(tmp_path: Path) -> None:
     launch = launched(Store(tmp_path), *(stage(f"{n}", seconds=100.0) for n in range(13)), pack_most=5)
-    assert [len(e) for e in plan_round(launch, list(range(13)), {})[0].array_tasks] == [5, 5, 3]
+    assert [len(task) for task in grouped(launch)[0][1]] == [5, 5, 3]
     short = launched(Store(tmp_path), *(stage(f"{n}", seconds=250.0) for n in range(5)))
-    assert [len(e) for e in plan_round(short, list(range(5)), {})[0].array_tasks] == [2, 2, 1]
+    assert [len(task) for task in grouped(short)[0][1]] == [2, 2, 1]
 
 
-def test_stages_of_many_tasks_and_what_failed_before_have_jobs_of_their_own(tmp_path: Path) -> None:
+def test_stages_of_many_tasks_and_what_failed_before_have_jobs_of_their_own(
+    tmp_path: Path, queue: dict[str, QueuedJob]
+) -> None:
     launch = launched(Store(tmp_path), stage("a"), stage("b"), stage("c"), stage("d", tasks=2), stage("e", tasks=2))
     launch.store.log("death", "train", "b", title="train b", reason="killed")
-    array_tasks = [sorted(map(tuple, each.array_tasks)) for each in plan_round(launch, list(range(5)), {})[:-1]]
-    assert array_tasks == [[(0, 2), (1,)], [(3,), (4,)]]
+    submitted = Dispatcher(launch).submit()
+    assert [sorted(map(tuple, each.array_tasks)) for each in submitted] == [[(0, 2), (1,)], [(3,), (4,)]]
+
+
+# --- what starts ------------------------------------------------------------------------------------------------------
+
+
+def test_a_stage_is_submitted_when_its_own_inputs_have_records(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
+    slow, quick = stage("slow", seconds=9000.0), stage("quick", seconds=9000.0)
+    of_quick = stage("of quick", quick, kind="evaluate")
+    launch = launched(Store(tmp_path), slow, quick, of_quick, stage("of slow", slow, kind="evaluate"))
+    dispatcher = Dispatcher(launch)
+    assert [each.array_tasks for each in dispatcher.submit()] == [[[0], [1]]]
+    assert dispatcher.look(scheduler.jobs()) == [] and dispatcher.submit() == []
+    finish(launch.store, quick)
+    dispatcher.look(scheduler.jobs())
+    assert [each.array_tasks for each in dispatcher.submit()] == [[[2]]]
+    assert holder(launch.store, quick.key) is None and holder(launch.store, of_quick.key) == launch.name
+
+
+def test_no_more_jobs_are_submitted_than_may_run_at_once(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
+    launch = launched(Store(tmp_path), *(stage(f"{n}", seconds=9000.0) for n in range(5)), parallel=2)
+    dispatcher = Dispatcher(launch)
+    assert [len(each.array_tasks) for each in dispatcher.submit()] == [2]
+    assert dispatcher.submit() == [] and not dispatcher.refused
+    assert sum(holder(launch.store, each.key) is not None for each in launch.stages) == 2
+    finish(launch.store, next(iter(dispatcher.schedule.running.values())))
+    dispatcher.look(scheduler.jobs())
+    assert [len(each.array_tasks) for each in dispatcher.submit()] == [1]
 
 
 def test_a_stage_of_another_launch_is_waited_for_and_not_submitted(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
     store, shared = Store(tmp_path), stage("shared")
     first = launched(store, shared)
-    (first_job, _) = submit_round(first, [0], 1, 0.0, finalize)
-    own = stage("own", shared, kind="evaluate")
-    second = launched(store, shared, own, suite="other")
-    jobs = submit_round(second, [0, 1], 1, 0.0, finalize)
-    assert [entry.array_tasks for entry in jobs] == [[[1]], [[]]]
-    _, others, _ = slurm._claim(second, [0])
-    assert others == {0: first_job.job}
-    assert plan_round(second, [1], others)[0].after == (first_job.job,)
-
-
-def test_what_follows_from_a_launch_that_is_still_submitting_waits_for_the_next_round(
-    tmp_path: Path, queue: dict[str, QueuedJob]
-) -> None:
-    store, shared = Store(tmp_path), stage("shared")
-    first = launched(store, shared)
-    take(store, shared.key, first.name, ())
-    second = launched(store, shared, stage("own", shared), stage("free"), suite="other")
-    own, others, later = slurm._claim(second, [0, 1, 2])
-    assert (own, others, later) == ([2], {}, [0, 1])
-    assert holder(store, ("train", "own")) is None
+    Dispatcher(first).submit()
+    second = launched(store, shared, stage("own", shared, kind="evaluate"), suite="other")
+    dispatcher = Dispatcher(second)
+    assert dispatcher.submit() == [] and dispatcher.going_on
+    finish(store, shared)
+    dispatcher.look(scheduler.jobs())
+    assert [each.array_tasks for each in dispatcher.submit()] == [[[1]]]
 
 
 def test_claims_of_a_launch_whose_jobs_are_gone_are_outbid(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
     store, shared = Store(tmp_path), stage("shared")
-    for entry in submit_round(launched(store, shared), [0], 1, 0.0, finalize):
-        queue.update(dict.fromkeys(entry.jobs(), GONE))
+    begin(launched(store, shared), drive)
+    queue.clear()
     second = launched(store, shared, suite="other")
-    assert submit_round(second, [0], 1, 0.0, finalize)[0].array_tasks == [[0]]
+    assert Dispatcher(second).submit()[0].array_tasks == [[0]]
     assert holder(store, shared.key) == second.name
 
 
-def test_a_round_that_slurm_refuses_leaves_nothing(
+def test_a_launch_that_slurm_refuses_leaves_nothing(
     tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launch = launched(Store(tmp_path), stage("a"), stage("b", kind="texts"))
     working = slurm._submit
 
-    def refuse(own: object, submission: slurm.Submission, *rest: object) -> str:
+    def refuse(own: Launch, submission: Submission, *rest: float) -> str:
         if submission.name == "tiny-train":
-            raise RuntimeError("QOSMaxSubmitJobPerUserLimit")
-        return working(own, submission, *rest)  # type: ignore[arg-type]
+            raise UserError("QOSMaxSubmitJobPerUserLimit")
+        return working(own, submission, *rest)
 
     monkeypatch.setattr(slurm, "_submit", refuse)
     with pytest.raises(UserError, match="QOSMaxSubmitJobPerUserLimit"):
-        submit_round(launch, [0, 1], 1, 0.0, finalize)
+        begin(launch, drive)
     ended = launch.ended()
     assert (queue, ended and ended["state"]) == ({}, "cancelled")
     assert [holder(launch.store, planned.key) for planned in launch.stages] == [None, None]
 
 
-def test_only_what_can_still_succeed_is_repeated(tmp_path: Path) -> None:
-    good, bad, done = stage("good"), stage("bad"), stage("done")
-    stages = (good, bad, done, stage("after good", good), stage("after bad", bad), stage("worn"))
-    launch = launched(Store(tmp_path), *stages)
-    finish(launch.store, done)
-    launch.store.log("failure", *bad.key, title="", reason="the loss is not finite", final=True)
-    for _ in range(3):
-        launch.store.log("death", *stages[5].key, title="", reason="killed")
-    launch.store.log("death", *good.key, title="", reason="killed")
-    assert worth_repeating(launch, 0.0) == [0, 3]
-    assert worth_repeating(launch, 1e12) == [0, 1, 3, 4, 5]
+def test_a_refusal_names_the_kind_of_stage_before_anything_is_submitted(
+    tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(script: str) -> None:
+        if "tiny-evaluate" in script:
+            raise UserError("Invalid qos specification")
+
+    monkeypatch.setattr(scheduler, "check", check)
+    train = stage("a")
+    with pytest.raises(UserError, match=r"resources: evaluate: Slurm refuses jobs of evaluate: Invalid qos"):
+        begin(launched(Store(tmp_path), train, stage("b", train, kind="evaluate")), drive)
+    assert queue == {}
+
+
+# --- what became of it ------------------------------------------------------------------------------------------------
 
 
 def test_a_job_that_died_costs_the_stage_it_was_at_and_one_that_never_began_all_of_its(
     tmp_path: Path, queue: dict[str, QueuedJob]
 ) -> None:
-    launch = launched(Store(tmp_path), *(stage(f"{n}") for n in range(4)))
-    launch.add(JobArray("5", "tiny-train", [[0, 1], [2, 3]], 1, 0.0, 0.0))
-    queue["5_0"] = QueuedJob("NODE_FAIL", "")
+    launch = launched(Store(tmp_path), *(stage(f"{n}", seconds=250.0) for n in range(4)))
+    dispatcher = Dispatcher(launch)
+    ((_, first), (_, second)) = jobs_of(dispatcher.submit())
+    assert (first, second) == ([0, 1], [2, 3])
+    queue["1_0"] = QueuedJob("NODE_FAIL", "")
+    del queue["1_1"]
     finish(launch.store, launch.stages[0])
-    launch.store.log("start", *launch.stages[1].key, title="", job="5_0")
-    _log_deaths(launch, 1, 0.0)
-    deaths = {e["identity"]: e["reason"] for e in launch.store.events() if e["event"] == "death"}
+    launch.store.log("start", *launch.stages[1].key, title="", job="1_0")
+    dispatcher.look(scheduler.jobs())
+    deaths = {e["identity"]: (e["reason"], e["state"]) for e in launch.store.events() if e["event"] == "death"}
     assert deaths == {
-        "1": "ended without an error in job 5_0 (NODE_FAIL)",
-        "2": "ended without an error in job 5_1 (gone)",
-        "3": "ended without an error in job 5_1 (gone)",
+        "1": ("ended without an error in job 1_0 (NODE_FAIL)", "NODE_FAIL"),
+        "2": ("ended without an error in job 1_1 (gone)", "gone"),
+        "3": ("ended without an error in job 1_1 (gone)", "gone"),
     }
+    assert sorted(dispatcher.submit()[0].array_tasks) == [[1], [2], [3]]
+
+
+def test_what_fails_in_a_job_that_goes_on_is_submitted_again_at_once(
+    tmp_path: Path, queue: dict[str, QueuedJob]
+) -> None:
+    launch = launched(Store(tmp_path), stage("0"), stage("1"))
+    dispatcher = Dispatcher(launch)
+    dispatcher.submit()
+    queue["1"] = RUNNING
+    launch.store.log("start", *launch.stages[0].key, title="", job="1")
+    launch.store.log("failure", *launch.stages[0].key, title="", reason="no", final=False)
+    dispatcher.look(scheduler.jobs())
+    assert [each.array_tasks for each in dispatcher.submit()] == [[[0]]]
+
+
+def test_a_job_that_was_interrupted_and_comes_back_is_left_alone(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
+    launch = launched(Store(tmp_path), stage("0"))
+    dispatcher = Dispatcher(launch)
+    dispatcher.submit()
+    launch.store.log("start", *launch.stages[0].key, title="", job="1")
+    launch.store.log("interrupted", *launch.stages[0].key, title="", reason="", done=7)
+    dispatcher.look(scheduler.jobs())
+    assert dispatcher.submit() == [] and dispatcher.going_on
+    queue["1"] = QueuedJob("TIMEOUT", "")
+    dispatcher.look(scheduler.jobs())
+    assert [each.array_tasks for each in dispatcher.submit()] == [[[0]]]
+
+
+def test_a_new_dispatcher_knows_what_runs_and_what_has_no_attempts_left(
+    tmp_path: Path, queue: dict[str, QueuedJob]
+) -> None:
+    good, bad = stage("good", seconds=9000.0), stage("bad", seconds=9000.0)
+    launch = launched(Store(tmp_path), good, bad, stage("of bad", bad, kind="evaluate"), stage("worn"))
+    launch.store.log("failure", *bad.key, title="", reason="the loss is not finite", final=True)
+    for _ in range(3):
+        launch.store.log("death", *launch.stages[3].key, title="", reason="killed")
+    assert [each.array_tasks for each in Dispatcher(launch).submit()] == [[[0]]]
+    again = Dispatcher(launch)
+    assert again.submit() == [] and list(again.schedule.running) == [good.identity]
+    assert again.schedule.failed == {"bad": "the loss is not finite", "worn": "killed"}
+    later = Dispatcher(launch, since=1e12)  # after a retry
+    later.submit()
+    assert not later.schedule.failed
+
+
+def test_an_input_that_no_stage_makes_any_more_blocks_and_ends_the_launch(
+    tmp_path: Path, queue: dict[str, QueuedJob]
+) -> None:
+    lost = stage("lost", kind="encode")
+    launch = launched(Store(tmp_path), stage("needs it", lost))
+    Driver(launch, 0.0, "7", lambda: False).run()
+    end = launch.ended()
+    assert end and (end["state"], end["failed"], end["blocked"]) == ("incomplete", [], ["needs it"])
+
+
+# --- the driver -------------------------------------------------------------------------------------------------------
+
+
+def driven(launch: Launch, job: str, queue: dict[str, QueuedJob]) -> Driver:
+    """A driver as it begins in its job."""
+    queue[job] = RUNNING
+    driver = Driver(launch, launch.since, job, lambda: False)
+    assert driver.claimed()
+    driver.arrange_successor()
+    return driver
+
+
+def test_a_driver_has_a_successor_and_takes_it_out_of_the_queue_at_the_end(
+    tmp_path: Path, queue: dict[str, QueuedJob]
+) -> None:
+    launch = launched(Store(tmp_path), stage("a"))
+    submitted = begin(launch, drive)
+    (train,) = stage_jobs(submitted)
+    finish(launch.store, launch.stages[0])
+    driver = driven(launch, submitted[-1].job, queue)
+    own = [array.job for array in launch.arrays() if array.driver]
+    assert len(own) == 2 and own[1] in queue
+    driver.run()
+    assert (launch.ended() or {})["state"] == "complete"
+    assert set(queue) == {train.job, own[0]}
+    assert not Driver(launch, 0.0, own[1], lambda: False).claimed()  # it has ended
+
+
+def test_of_two_drivers_one_ends_and_a_dead_one_is_followed(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
+    launch = launched(Store(tmp_path), stage("a"))
+    begin(launch, drive)
+    first = driven(launch, "50", queue)
+    queue["51"] = RUNNING
+    assert not Driver(launch, 0.0, "51", lambda: False).claimed()
+    assert first.claimed()  # requeued under the same id
+    queue["50"] = QueuedJob("OUT_OF_MEMORY", "")
+    assert Driver(launch, 0.0, "51", lambda: False).claimed()
+
+
+def test_the_successor_of_drivers_that_ran_out_of_memory_asks_for_more(
+    tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = launched(Store(tmp_path), stage("a"))
+    launch.about["driver"] = {**RESOURCES, "memory": 1000}
+    memory, working = list[str](), slurm._submit
+
+    def submit(own: Launch, submission: Submission, *rest: float) -> str:
+        memory.append(submission.options["mem"])
+        return working(own, submission, *rest)
+
+    monkeypatch.setattr(slurm, "_submit", submit)
+    begin(launch, drive)
+    for job in ("2", "3"):
+        driven(launch, job, queue)
+        queue[job] = QueuedJob("OUT_OF_MEMORY", "")
+    assert memory[1:] == ["1000M", "2000M", "4000M"]
+
+
+def test_a_job_that_a_driver_could_not_note_is_cancelled_by_the_next(
+    tmp_path: Path, queue: dict[str, QueuedJob]
+) -> None:
+    launch = launched(Store(tmp_path), stage("a"))
+    begin(launch, drive)
+    queue |= {"77": PENDING._replace(comment=launch.name), "78": PENDING._replace(comment="another")}
+    driver = driven(launch, "2", queue)
+    finish(launch.store, launch.stages[0])
+    driver.run()
+    assert "77" not in queue and "78" in queue
+
+
+def test_a_slurm_that_refuses_all_jobs_ends_a_launch_with_its_words(
+    tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = launched(Store(tmp_path), stage("a"))
+
+    def refuse(*_: object) -> str:
+        raise UserError("Invalid account")
+
+    monkeypatch.setattr(slurm, "_submit", refuse)
+    monkeypatch.setattr(driver_command, "REFUSING", 0.05)
+    Driver(launch, 0.0, "7", lambda: False).run()
+    end = launch.ended()
+    assert end and (end["state"], end["reason"], end["blocked"]) == ("incomplete", "Invalid account", ["a"])
+
+
+def test_a_user_is_told_the_end_once_by_a_command(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
+    told = tmp_path / "told"
+    launch = launched(Store(tmp_path), stage("a"), notify=f'echo "$VTB_SUITE $VTB_STATE" >> {told}')
+    finish(launch.store, launch.stages[0])
+    Driver(launch, 0.0, "7", lambda: False).run()
+    assert told.read_text() == "tiny complete\n"
+
+
+def test_a_retry_starts_a_driver_unless_one_goes_on(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
+    launch = launched(Store(tmp_path), stage("a"))
+    begin(launch, drive)
+    with pytest.raises(UserError, match=r"its driver goes on: job 2 \(PENDING\)"):
+        resubmit(launch, drive)
+    queue.clear()
+    array = resubmit(launch, drive)
+    assert array and array.driver and array.since == launch.about["created"]  # the attempts so far count
+    queue.clear()
+    launch.end("incomplete")
+    array = resubmit(launch, drive)
+    assert array and array.since > launch.about["created"] and not launch.ended()
+
+
+# --- weights and environment ------------------------------------------------------------------------------------------
 
 
 def test_class_features_from_a_file_are_submitted_without_weights(
@@ -175,20 +365,10 @@ def test_class_features_from_a_file_are_submitted_without_weights(
     todo, about = [listed, *others], launched(Store(tmp_path), stage("a")).about
     about["file"] = __file__
     stages = [replace(PlannedStage.of(each, 1.0), resources=RESOURCES) for each in todo]
-    launch = slurm.launch_slurm(about, stages, todo, Store(tmp_path), finalize)
+    launch = create_on_slurm(about, stages, todo, Store(tmp_path))
     weights = [order.context["pretrained"] for order in launch.orders(range(3)).values()]
     assert sorted(weights) == ["openai", "openai@/ViT-B-16", "openai@/ViT-B-16"]
     assert launch.orders([0])[0].context["pretrained"] == "openai"
-
-
-def test_a_retry_needs_an_empty_queue_and_unchanged_code(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
-    launch = launched(Store(tmp_path), stage("a"))
-    submit_round(launch, [0], 1, 0.0, finalize)
-    with pytest.raises(UserError, match="2 of its jobs run or will run"):
-        resubmit(launch, finalize)
-    queue.clear()
-    with pytest.raises(UserError, match="the code has changed"):
-        resubmit(launch, finalize)
 
 
 def test_variables_of_a_job_stay_out_of_the_jobs_it_submits(monkeypatch: pytest.MonkeyPatch) -> None:

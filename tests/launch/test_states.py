@@ -94,7 +94,7 @@ def test_the_state_of_a_training_in_the_second_job(
     scene: Scene, queue: dict[str, QueuedJob], events: list[tuple[str, float, dict[str, Any]]], state: str, reason: str
 ) -> None:
     if "5" in queue:
-        scene.submit("5", [1, 2], round=2)
+        scene.submit("5", [1, 2], wave=2)
     scene.queue |= queue
     for event, ago, details in events:
         scene.log(event, TRAIN, ago, **details)
@@ -120,7 +120,7 @@ def test_a_stage_of_an_active_job_is_queued_and_it_is_said_what_it_waits_for(
 
 
 def test_a_stage_that_failed_in_a_job_that_goes_on_has_failed(scene: Scene) -> None:
-    scene.submit("5", [1, 2], round=2)
+    scene.submit("5", [1, 2], wave=2)
     scene.queue["5"] = RUNNING
     scene.log("start", TRAIN, 60.0, job="5")
     scene.log("failure", TRAIN, 30.0, reason="no", final=False)
@@ -133,9 +133,32 @@ def test_what_needs_a_failed_stage_is_blocked_by_it_at_any_distance(scene: Scene
     assert scene.stage(EVALUATE).blockers == (TEXTS.key,)
 
 
-def test_a_stage_whose_job_found_an_input_missing_is_blocked_by_that(scene: Scene) -> None:
-    scene.log("blocked", EVALUATE, 30.0, lacking=[TRAIN.key], job="3")
-    assert (scene.state(EVALUATE), scene.stage(EVALUATE).blockers) == ("blocked", (TRAIN.key,))
+def test_a_stage_whose_input_no_stage_of_the_launch_makes_is_blocked_by_that(scene: Scene) -> None:
+    lost = stage("encode", "lo")
+    launch = scene.launched("mine", stage("train", "cl", lost))
+    scene.submit("40", [], launch=launch, driver=True)
+    scene.queue["40"] = RUNNING
+    (found,) = states.launch_status(launch).stages
+    assert (found.state, found.blockers, found.will_retry) == ("blocked", (lost.key,), False)
+    scene.record(lost)
+    (found,) = states.launch_status(launch).stages
+    assert (found.state, found.remark) == ("queued", "will be submitted")
+
+
+def test_a_stage_that_is_not_submitted_yet_waits_while_something_drives_the_launch(scene: Scene) -> None:
+    first = stage("texts", "xx")
+    launch = scene.launched("mine", first, stage("train", "cl", first))
+    scene.submit("40", [], launch=launch, driver=True)
+    scene.submit("41", [0], launch=launch)
+    scene.queue |= {"40": RUNNING, "41": PENDING}
+    status = states.launch_status(launch)
+    assert [(each.state, each.remark) for each in status.stages][1] == ("queued", "waits for its inputs")
+    assert (status.drivers, status.wrong) == (["40"], False)
+    scene.queue["40"] = QueuedJob("OUT_OF_MEMORY", "OutOfMemory")
+    status = states.launch_status(launch)
+    assert (status.stages[1].state, status.last_driver, status.wrong) == ("lost", "job 40: OUT_OF_MEMORY", True)
+    (launch.folder / "alive").touch()  # a driver in the foreground
+    assert (states.launch_status(launch).stages[1].state, states.launch_status(launch).wrong) == ("queued", False)
 
 
 def test_a_stage_that_needs_a_failed_one_is_queued_while_its_own_job_waits(scene: Scene) -> None:
@@ -152,7 +175,7 @@ def test_a_job_that_was_submitted_after_the_queue_was_asked_is_not_lost(
 
 
 @pytest.mark.parametrize(("failures", "final", "again"), [(1, False, True), (3, False, False), (1, True, False)])
-def test_a_failed_stage_with_attempts_left_will_be_tried_again_while_a_finalizer_waits(
+def test_a_failed_stage_with_attempts_left_will_be_tried_again_while_a_driver_waits(
     scene: Scene, failures: int, final: bool, again: bool
 ) -> None:
     for number in range(failures):
@@ -186,7 +209,7 @@ def test_a_stage_that_another_launch_carries_out_stands_as_it_does_there(scene: 
     mine = stage("train", "cl")
     launch = scene.launched("mine", mine)
     other = scene.launched("other", stage("texts", "xx"), mine)
-    scene.submit("40", [], launch=launch, finalizer=True)
+    scene.submit("40", [], launch=launch, driver=True)
     scene.submit("50", [0], [1], launch=other)
     assert take(scene.store, mine.key, other.name, ()) is None
     scene.queue |= {"40": PENDING, "50_1": RUNNING}
@@ -198,22 +221,22 @@ def test_a_stage_that_another_launch_carries_out_stands_as_it_does_there(scene: 
     assert (found.state, found.remark) == ("queued", f"by launch {other.name}: Resources")
     del scene.queue["50_1"]
     (found,) = states.launch_status(launch).stages
-    assert (found.state, found.will_retry) == ("lost", True)  # the own finalizer will see to it
+    assert (found.state, found.will_retry) == ("lost", True)  # the own driver will see to it
 
 
 def test_a_claim_of_a_launch_that_is_gone_says_nothing(scene: Scene) -> None:
     mine = stage("train", "cl")
     launch = scene.launched("mine", mine)
-    scene.submit("40", [], launch=launch, finalizer=True)
+    scene.submit("40", [], launch=launch, driver=True)
     take(scene.store, mine.key, "20200101-000000-gone-0000", ())
     (found,) = states.launch_status(launch).stages
-    assert found.state == "lost"
+    assert found.state == "lost"  # no driver is in the queue
 
 
 def test_a_launch_that_is_just_being_submitted_goes_on(scene: Scene) -> None:
     launch = scene.launched("mine", stage("train", "cl"))
     status = states.launch_status(launch)
-    assert (status.stages[0].state, status.stages[0].remark) == ("queued", "not submitted yet")
+    assert (status.stages[0].state, status.stages[0].remark) == ("queued", "will be submitted")
     assert status.going_on and not status.wrong
 
 

@@ -1,0 +1,117 @@
+"""The schedule of a launch: which of its stages can start, which run, and what became of the others.
+
+Both launchers follow it: the local one gives what can start to slots, the driver of a launch on Slurm to job arrays.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable
+from graphlib import TopologicalSorter
+from heapq import heappop, heappush
+
+from bench.core.errors import Interrupted
+from bench.graph.stage import ALONE
+from bench.launch.claims import Claims
+from bench.launch.launches import PlannedStage
+from bench.store.records import Store
+
+
+class Schedule:
+    """The stages of a launch: to do, ready to start (their inputs have records), running, done and failed.
+
+    `unusable`: identities of stages that cannot be carried out; `beside`: whether stages that measure time may start
+    while others run. Stages are claimed when they start, and given up when they end.
+    """
+
+    def __init__(
+        self,
+        stages: Iterable[PlannedStage],
+        store: Store,
+        claims: Claims | None = None,
+        unusable: Collection[str] = (),
+        beside: bool = False,
+    ) -> None:
+        stages = list(stages)
+        keys = {key for stage in stages for key in (stage.key, *stage.inputs)}
+        done = {identity for kind, identity in keys if store.done(kind, identity)}
+        self.store, self.claims = store, claims or Claims(store, "")
+        self.started = time.monotonic()
+        self.todo = {stage.identity: stage for stage in stages if stage.identity not in done}
+        self.waiting: dict[str, str] = {}  # identities of those that another launch carries out -> that launch
+        self.running: dict[str, PlannedStage] = {}
+        self.done: list[PlannedStage] = []
+        self.failed: dict[str, str] = {}  # identity -> reason
+        self.saved: dict[str, str] = {}  # identity -> how far it came before it was asked to stop
+        self.stopped = 0  # the signal that ended the run
+        self._unusable, self._beside = frozenset(unusable), beside
+        inputs = {stage.identity: {own for _, own in stage.inputs} - done for stage in self.todo.values()}
+        self._order = TopologicalSorter(inputs)  # an input without a record that is no stage here stays in the way
+        self._order.prepare()
+        self._ready: list[tuple[float, str]] = []
+        self._alone: list[tuple[float, str]] = []  # ready, but must run alone
+        self._offer(self._order.get_ready())
+
+    @property
+    def blocked(self) -> list[PlannedStage]:
+        """The stages that were not started after the end, because an input failed, or the data are missing."""
+        return list(self.todo.values())
+
+    def start(self) -> PlannedStage | None:
+        """Claim the costliest stage that is ready, so that no long one is left to the end; None if none is ready."""
+        while self._beside or not any(stage.kind in ALONE for stage in self.running.values()):
+            ready = self._alone if not self._ready and not self.running else self._ready
+            if not ready:
+                break
+            stage = self.todo[heappop(ready)[1]]
+            if not self.store.done(*stage.key) and (by := self.claims.take(stage.key)):
+                self.waiting[stage.identity] = by
+                continue
+            self.running[stage.identity] = self.todo.pop(stage.identity)
+            if not self.store.done(*stage.key):
+                return stage
+            self.finish(stage, None)  # another launch was faster
+        return None
+
+    def resume(self, choose: Callable[[PlannedStage], bool]) -> None:
+        """Count stages that are ready and chosen as running: they were started before, and this launch has them."""
+        for heap in (self._ready, self._alone):
+            chosen = {identity for _, identity in heap if choose(self.todo[identity])}
+            heap[:] = sorted(entry for entry in heap if entry[1] not in chosen)
+            self.running |= {identity: self.todo.pop(identity) for identity in chosen}
+
+    def look_again(self) -> None:
+        """Go on from stages that other launches have finished, and offer those that they have left."""
+        for stage in [self.todo[identity] for identity in self.waiting]:
+            if self.store.done(*stage.key) or self.claims.free(stage.key):
+                del self.waiting[stage.identity]
+                self._offer([stage.identity])
+
+    def finish(self, stage: PlannedStage, outcome: str | Interrupted | None) -> None:
+        """Note the end of a running stage: an error, how far it came, or None for success, which lets others start."""
+        del self.running[stage.identity]
+        self.claims.release(stage.key)
+        if isinstance(outcome, Interrupted):
+            self.saved[stage.identity] = str(outcome)
+        elif outcome is not None:
+            self.failed[stage.identity] = outcome
+        else:
+            self.done.append(stage)
+            self._order.done(stage.identity)
+            self._offer(self._order.get_ready())
+
+    def repeat(self, stage: PlannedStage) -> None:
+        """Make a running stage ready again."""
+        self.todo[stage.identity] = self.running.pop(stage.identity)
+        self._offer([stage.identity])
+
+    def put_back(self, stage: PlannedStage) -> None:
+        """Make a stage that was not started after all ready again, and give up the claim to it."""
+        self.claims.release(stage.key)
+        self.repeat(stage)
+
+    def _offer(self, identities: Iterable[str]) -> None:
+        for stage in (self.todo[identity] for identity in identities if identity in self.todo):
+            if stage.identity not in self._unusable:
+                alone = stage.kind in ALONE and not self._beside
+                heappush(self._alone if alone else self._ready, (-stage.seconds, stage.identity))
