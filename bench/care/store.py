@@ -20,7 +20,8 @@ from bench.store.records import KINDS, REDO, RecordData, Store, event_in
 
 KIND = "|".join(KINDS)
 NAMES = {  # folder of a store -> what may lie in it
-    ".": r"records|checkpoints|running|writing|damaged|attempts|claims|launches|reports|attempts\.jsonl",
+    ".": r"records|checkpoints|running|writing|damaged|attempts|claims|launches|reports|attempts\.jsonl"
+    r"|store\.json(\.\w+\.tmp)?",
     "records": KIND,
     "checkpoints": KIND,
     "running": rf"({KIND})-\w+\.json(\.\w+\.tmp)?",

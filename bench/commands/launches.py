@@ -110,6 +110,7 @@ def cancel(name: LaunchName = None, store: StorePath = DEFAULT_STORE) -> None:
 def retry(name: LaunchName = None, store: StorePath = DEFAULT_STORE) -> None:
     """Run the unfinished stages of a launch again, with new attempts and the same settings."""
     launch = find_launch(Store(store), name)
+    Store.create(store)  # an older one has no marker yet
     if not launch.missing():
         say(f"{launch.name}: every stage has its record")
     elif launch.about["on"] == "slurm":
@@ -185,7 +186,8 @@ def _sentence(event: Event, titles: dict[StageKey, str]) -> str:
             by = f", by launch {event['launch']}" if event.get("launch") else ""
             return f"started on {event.get('host', '?')}, process {event.get('pid', '?')}{job}{by}"
         case "end":
-            return f"done in {clock(event.get('seconds', 0))}"
+            startup = f", after {clock(event['startup'])} of start-up" if "startup" in event else ""
+            return f"done in {clock(event.get('seconds', 0))}{startup}"
         case "failure":
             return f"failed{', another attempt would fail too' if event.get('final') else ''}: {reason}"
         case "interrupted":

@@ -24,6 +24,7 @@ from bench.launch.work import Order, assist, execute
 from bench.stages.work import Compute
 from bench.store.attempts import attempts_since
 from bench.store.records import Store
+from bench.suite.resources import in_clock, round_minutes
 
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # libraries read them when they are loaded
 KILLED_WITHIN = 900.0  # seconds after SIGTERM; Slurm's grace and kill times together are far shorter
@@ -127,11 +128,16 @@ class _Job:
         return any(not found[order.identity].over(most) and not self.store.done(*order.key) for order in orders)
 
     def may_go_on(self, order: Order) -> bool:
-        """True if an interrupted stage has attempts left; if not, log a failure."""
-        spent = attempts_since(self.store, self.since)[order.identity].spent
-        if spent < self.most_attempts:
+        """True if an interrupted stage has attempts left; if not, log a failure that suggests a time limit."""
+        found = attempts_since(self.store, self.since)[order.identity]
+        if found.spent < self.most_attempts:
             return True
-        reason = f"interrupted {spent} times without progress; give its jobs more time: resources.{order.kind}.time"
+        launch = open_launch(self.store.root / "launches" / self.origin["launch"])
+        limit = next(stage.resources["time"] for stage in launch.stages if stage.key == order.key)
+        saving = self.compute.checkpoint_seconds + launch.about["site"]["signal"]
+        wanted = in_clock(round_minutes(max(2 * limit, found.minutes_for(saving))))
+        reason = f"interrupted {found.spent} times without progress that is worth a start-up of {found.slowest:.0f} s; "
+        reason += f"give its jobs more time: resources.{order.kind}.time: {wanted}"
         self.store.log("failure", *order.key, title=order.title, reason=reason, final=True)
         return False
 

@@ -84,7 +84,7 @@ def stage(name: str, kind: str, flops: float, **inputs: Stage) -> Stage:
 def test_profiles_wait_for_all_others_and_go_one_by_one(tmp_path: Path) -> None:
     train = stage("train", "train", 1.0)
     later = stage("later", "evaluate", 1.0, train=train)
-    launch = LocalRun([stage("p", "profile", 9.0), stage("q", "profile", 8.0), train, later], Store(tmp_path))
+    launch = LocalRun([stage("p", "profile", 9.0), stage("q", "profile", 8.0), train, later], Store.create(tmp_path))
     assert launch.start() is train and launch.start() is None  # nothing beside it, though a profile could start
     launch.finish(train, None)
     assert launch.start() is later and launch.start() is None
@@ -97,6 +97,8 @@ def test_profiles_wait_for_all_others_and_go_one_by_one(tmp_path: Path) -> None:
 
 
 def test_profiles_have_slurm_jobs_of_their_own(tmp_path: Path) -> None:
-    launch = launched(Store(tmp_path), *(planned(f"{n}", kind="profile") for n in range(2)), planned("a"), planned("b"))
+    launch = launched(
+        Store.create(tmp_path), *(planned(f"{n}", kind="profile") for n in range(2)), planned("a"), planned("b")
+    )
     array_tasks = {each.name: each.array_tasks for each in plan_round(launch, list(range(4)), {})[:-1]}
     assert array_tasks == {"tiny-profile": [[0], [1]], "tiny-train": [[2, 3]]}

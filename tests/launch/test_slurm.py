@@ -45,7 +45,7 @@ def test_arrays_follow_depth_kind_and_resources(tmp_path: Path) -> None:
     train = stage("a", texts, plain)
     large = stage("b", texts, plain, resources={"time": 60, "gpus": 8})
     tuned = stage("c", train, kind="encode")
-    launch = launched(Store(tmp_path), texts, plain, train, large, tuned)
+    launch = launched(Store.create(tmp_path), texts, plain, train, large, tuned)
     submissions = plan_round(launch, list(range(5)), {})
     names = [(each.name, each.array_tasks, each.after) for each in submissions]
     assert names == [
@@ -62,27 +62,29 @@ def test_arrays_follow_depth_kind_and_resources(tmp_path: Path) -> None:
 def test_an_array_that_is_too_large_is_cut(tmp_path: Path) -> None:
     trains = [stage(f"{n}", tasks=2) for n in range(7)]
     last = stage("last", trains[6], kind="evaluate")
-    submissions = plan_round(launched(Store(tmp_path), *trains, last), list(range(8)), {}, limit=3)
+    submissions = plan_round(launched(Store.create(tmp_path), *trains, last), list(range(8)), {}, limit=3)
     assert [len(each.array_tasks) for each in submissions] == [3, 3, 1, 1, 1]
     assert submissions[3].after == (2,)
 
 
 def test_small_stages_share_jobs_up_to_a_length_and_a_number(tmp_path: Path) -> None:
-    launch = launched(Store(tmp_path), *(stage(f"{n}", seconds=100.0) for n in range(13)), pack_most=5)
+    launch = launched(Store.create(tmp_path), *(stage(f"{n}", seconds=100.0) for n in range(13)), pack_most=5)
     assert [len(e) for e in plan_round(launch, list(range(13)), {})[0].array_tasks] == [5, 5, 3]
-    short = launched(Store(tmp_path), *(stage(f"{n}", seconds=250.0) for n in range(5)))
+    short = launched(Store.create(tmp_path), *(stage(f"{n}", seconds=250.0) for n in range(5)))
     assert [len(e) for e in plan_round(short, list(range(5)), {})[0].array_tasks] == [2, 2, 1]
 
 
 def test_stages_of_many_tasks_and_what_failed_before_have_jobs_of_their_own(tmp_path: Path) -> None:
-    launch = launched(Store(tmp_path), stage("a"), stage("b"), stage("c"), stage("d", tasks=2), stage("e", tasks=2))
+    launch = launched(
+        Store.create(tmp_path), stage("a"), stage("b"), stage("c"), stage("d", tasks=2), stage("e", tasks=2)
+    )
     launch.store.log("death", "train", "b", title="train b", reason="killed")
     array_tasks = [sorted(map(tuple, each.array_tasks)) for each in plan_round(launch, list(range(5)), {})[:-1]]
     assert array_tasks == [[(0, 2), (1,)], [(3,), (4,)]]
 
 
 def test_a_stage_of_another_launch_is_waited_for_and_not_submitted(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
-    store, shared = Store(tmp_path), stage("shared")
+    store, shared = Store.create(tmp_path), stage("shared")
     first = launched(store, shared)
     (first_job, _) = submit_round(first, [0], 1, 0.0, finalize)
     own = stage("own", shared, kind="evaluate")
@@ -97,7 +99,7 @@ def test_a_stage_of_another_launch_is_waited_for_and_not_submitted(tmp_path: Pat
 def test_what_follows_from_a_launch_that_is_still_submitting_waits_for_the_next_round(
     tmp_path: Path, queue: dict[str, QueuedJob]
 ) -> None:
-    store, shared = Store(tmp_path), stage("shared")
+    store, shared = Store.create(tmp_path), stage("shared")
     first = launched(store, shared)
     take(store, shared.key, first.name, ())
     second = launched(store, shared, stage("own", shared), stage("free"), suite="other")
@@ -107,7 +109,7 @@ def test_what_follows_from_a_launch_that_is_still_submitting_waits_for_the_next_
 
 
 def test_claims_of_a_launch_whose_jobs_are_gone_are_outbid(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
-    store, shared = Store(tmp_path), stage("shared")
+    store, shared = Store.create(tmp_path), stage("shared")
     for entry in submit_round(launched(store, shared), [0], 1, 0.0, finalize):
         queue.update(dict.fromkeys(entry.jobs(), GONE))
     second = launched(store, shared, suite="other")
@@ -118,7 +120,7 @@ def test_claims_of_a_launch_whose_jobs_are_gone_are_outbid(tmp_path: Path, queue
 def test_a_round_that_slurm_refuses_leaves_nothing(
     tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launch = launched(Store(tmp_path), stage("a"), stage("b", kind="texts"))
+    launch = launched(Store.create(tmp_path), stage("a"), stage("b", kind="texts"))
     working = slurm._submit
 
     def refuse(own: object, submission: slurm.Submission, *rest: object) -> str:
@@ -137,7 +139,7 @@ def test_a_round_that_slurm_refuses_leaves_nothing(
 def test_only_what_can_still_succeed_is_repeated(tmp_path: Path) -> None:
     good, bad, done = stage("good"), stage("bad"), stage("done")
     stages = (good, bad, done, stage("after good", good), stage("after bad", bad), stage("worn"))
-    launch = launched(Store(tmp_path), *stages)
+    launch = launched(Store.create(tmp_path), *stages)
     finish(launch.store, done)
     launch.store.log("failure", *bad.key, title="", reason="the loss is not finite", final=True)
     for _ in range(3):
@@ -150,7 +152,7 @@ def test_only_what_can_still_succeed_is_repeated(tmp_path: Path) -> None:
 def test_a_job_that_died_costs_the_stage_it_was_at_and_one_that_never_began_all_of_its(
     tmp_path: Path, queue: dict[str, QueuedJob]
 ) -> None:
-    launch = launched(Store(tmp_path), *(stage(f"{n}") for n in range(4)))
+    launch = launched(Store.create(tmp_path), *(stage(f"{n}") for n in range(4)))
     launch.add(JobArray("5", "tiny-train", [[0, 1], [2, 3]], 1, 0.0, 0.0))
     queue["5_0"] = QueuedJob("NODE_FAIL", "")
     finish(launch.store, launch.stages[0])
@@ -172,17 +174,17 @@ def test_class_features_from_a_file_are_submitted_without_weights(
     listed = Stage("texts", {"classes": "c1"}, {}, ("bench.stages.texts",), context, "class features", 0.0)
     encode = {"backbone": "ViT-B-16"}
     others = [Stage("encode", {**encode, "content": n}, {}, (), {"pretrained": "openai"}, "", 1.0) for n in "ab"]
-    todo, about = [listed, *others], launched(Store(tmp_path), stage("a")).about
+    todo, about = [listed, *others], launched(Store.create(tmp_path), stage("a")).about
     about["file"] = __file__
     stages = [replace(PlannedStage.of(each, 1.0), resources=RESOURCES) for each in todo]
-    launch = slurm.launch_slurm(about, stages, todo, Store(tmp_path), finalize)
+    launch = slurm.launch_slurm(about, stages, todo, Store.create(tmp_path), finalize)
     weights = [order.context["pretrained"] for order in launch.orders(range(3)).values()]
     assert sorted(weights) == ["openai", "openai@/ViT-B-16", "openai@/ViT-B-16"]
     assert launch.orders([0])[0].context["pretrained"] == "openai"
 
 
 def test_a_retry_needs_an_empty_queue_and_unchanged_code(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
-    launch = launched(Store(tmp_path), stage("a"))
+    launch = launched(Store.create(tmp_path), stage("a"))
     submit_round(launch, [0], 1, 0.0, finalize)
     with pytest.raises(UserError, match="2 of its jobs run or will run"):
         resubmit(launch, finalize)
