@@ -258,6 +258,7 @@ def collect_trainings(cells: Iterable[Cell | ProbeCell], store: Store) -> Iterat
                 devices=record["context"]["execution"]["processes"],
                 device=record["provenance"]["device"],
                 sharing=tuple(dict.fromkeys(trial.row for trial in own.trials if trial.row != subject.row)),
+                memory=record["cost"].get("memory"),
             )
 
 

@@ -293,16 +293,18 @@ def expert_values(result: dict[str, Any]) -> Iterator[Values]:
 def training_grid(results: Results) -> CostGrid:
     """Like Table 7d of MoTE: the cost of each training over seeds, and what was published."""
     largest = max((own.device_hours for own in results.trainings), default=0)
+    measured = any(own.memory for own in results.trainings)
     hour, unit = (1, "hours") if largest >= 0.5 else (60, "minutes")
     selected = {(pair.row, pair.point): pair.number for pair in results.published if pair.number.metric == GPU_DAYS}
     columns = (
         *(named("Device"), CostColumn("Devices", "devices"), CostColumn("Seeds", "seeds")),
         *(CostColumn(f"Device-{unit}", "time"), CostColumn("Device-days", "days")),
+        *([CostColumn("Memory (MiB)", "memory", MEBIBYTE)] if measured else []),
         CostColumn("Published GPU-days", "published"),
     )
     caption = (
         "Training cost: computing time × devices, interruptions left out, mean ± 1 s.d. over the seeds. A training "
-        "that rows share is counted once."
+        "that rows share is counted once." + " Memory: the host's, at the peak of any seed's training." * measured
     )
     groups = by_setting(results.trainings, "device", "devices", "sharing")
     lines = [_training_line(seeds, results, selected, hour) for seeds in groups]
@@ -321,6 +323,7 @@ def _training_line(
         **{"row": subject.row, "setting": subject.point, "sharing": " ".join(first.sharing), "device": first.device},
         **{"devices": first.devices, "seeds": hours.n},
         **{"device_hours_mean": hours.mean, "device_hours_std": hours.std},
+        "memory": max((own.memory for own in seeds if own.memory), default=None),
         "published_gpu_days": number.value if number else None,
         "identities": " ".join(own.subject.identity for own in seeds),
     }

@@ -123,13 +123,14 @@ class Cost(Fact):
 class TrainingCost(Fact):
     """One training: `seconds` of computing on so many devices of a kind, interruptions left out.
 
-    `sharing`: ids of the other rows that use it, which differ in inference alone.
+    `sharing`: ids of the other rows that use it, which differ in inference alone. `memory`: bytes at the host's peak.
     """
 
     seconds: float
     devices: int
     device: str
     sharing: tuple[str, ...] = ()
+    memory: float | None = None
 
     @property
     def device_hours(self) -> float:

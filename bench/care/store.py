@@ -20,11 +20,12 @@ from bench.store.records import KINDS, REDO, RecordData, Store, event_in
 
 KIND = "|".join(KINDS)
 NAMES = {  # folder of a store -> what may lie in it
-    ".": r"records|checkpoints|running|writing|damaged|attempts|claims|launches|reports|attempts\.jsonl",
+    ".": r"records|checkpoints|running|writing|damaged|attempts|claims|launches|reports|attempts\.jsonl"
+    r"|store\.json(\.\w+\.tmp)?",
     "records": KIND,
     "checkpoints": KIND,
     "running": rf"({KIND})-\w+\.json(\.\w+\.tmp)?",
-    "claims": rf"({KIND})-\w+\.\d+\.json|\.\w+",
+    "claims": rf"({KIND}|driver)-[\w+-]+\.\d+\.json|\.\w+",
     "attempts": r".+\.jsonl(\.\w+\.tmp)?",
     "launches": r"\d{8}-\d{6}-.+",
 }

@@ -22,8 +22,10 @@ from bench.launch.launches import JobArray, stage_jobs
 from bench.launch.local import Watch
 from bench.launch.schedule import Schedule
 from bench.launch.states import STATES, LaunchStatus, StageStatus
+from bench.launch.usage import usage
 from bench.store.records import KINDS, ProgressData
 from bench.suite.resolve import SUITES
+from bench.suite.resources import in_clock
 
 UNKNOWN = {"done": 0, "total": None, "unit": ""}  # progress of a stage that has just started
 LINE_SECONDS = 10.0  # between two lines, where there is no terminal
@@ -145,6 +147,8 @@ def picture(status: LaunchStatus, every: bool, full: bool) -> list[RenderableTyp
     for group in grouped(shown, status.launch.folder / "jobs", status.seen.queue):
         parts += _failures(group, full)
     parts += _blocked(status)
+    if status.on_slurm and (status.ended or every):
+        parts += _usage(status)
     if every:
         parts += [Text(""), *(_line(stage) for stage in status.stages)]
     return parts
@@ -275,6 +279,19 @@ def _blocked(status: LaunchStatus) -> Iterator[Text]:
     causes = named([f"{titles.get(key, ' '.join(key))} ({count})" for key, count in by.most_common()])
     yield Text("")
     yield Text(f"blocked: {len(blocked)}" + (f", by {causes}" if causes else ""), style="yellow")
+
+
+def _usage(status: LaunchStatus) -> Iterator[RenderableType]:
+    """What stages asked of Slurm and what they used, and what to ask for next time."""
+    if not (found := usage(status)):
+        return
+    heads = ("time limit", "longest attempt", "memory asked", "peak", "CPUs asked")
+    table = Table("stage", *(Column(head, justify="right") for head in heads), title="asked and used")
+    for own in found:
+        memory = (f"{size / 1024:.1f}G" if size else "–" for size in (own.memory, own.peak))
+        table.add_row(own.kind, in_clock(own.time), clock(own.longest), *memory, str(own.cpus or "–"))
+    yield from (Text(""), table, Text("for the site or the suite:"), Text("resources:"))
+    yield from (Text(own.suggestion) for own in found)
 
 
 def _line(status: StageStatus) -> Text:

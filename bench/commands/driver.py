@@ -26,7 +26,6 @@ from bench.launch.job import StopSignals, job_id, leave, set_environment
 from bench.launch.launches import Launch, open_launch
 from bench.launch.scheduler import QueuedJob
 from bench.launch.slurm import Dispatcher, active_jobs_of, submit_driver
-from bench.store.records import Store
 from bench.suite.resolve import load_suite
 
 LOOK = 5.0  # seconds between two looks at the store and the queue
@@ -62,7 +61,7 @@ class Driver:
 
     def __init__(self, launch: Launch, since: float, holder: str, stop: Callable[[], bool]) -> None:
         self.launch, self.since, self.holder, self.stop = launch, since, holder, stop
-        self._claims = Store(launch.folder), ("driver", "job")
+        self._claims = launch.store, ("driver", launch.name)
 
     # --- one driver at a time ---
 

@@ -123,6 +123,7 @@ def retry(
 ) -> None:
     """Go on with a launch that ended early, or was left by its driver. Stages that failed get new attempts."""
     launch = find_launch(Store(store), name)
+    Store.create(store)  # an older one has no marker yet
     if not launch.missing() and launch.ended():
         say(f"{launch.name}: every stage has its record")
     elif launch.about["on"] == "slurm":
@@ -202,7 +203,8 @@ def _sentence(event: Event, titles: dict[StageKey, str]) -> str:
             by = f", by launch {event['launch']}" if event.get("launch") else ""
             return f"started on {event.get('host', '?')}, process {event.get('pid', '?')}{job}{by}"
         case "end":
-            return f"done in {clock(event.get('seconds', 0))}"
+            startup = f", after {clock(event['startup'])} of start-up" if "startup" in event else ""
+            return f"done in {clock(event.get('seconds', 0))}{startup}"
         case "failure":
             return f"failed{', another attempt would fail too' if event.get('final') else ''}: {reason}"
         case "interrupted":

@@ -128,7 +128,7 @@ def write_suite_report(suite: Suite, graph: Graph, store: Store, origin: Provena
     from reports.page import write_report
 
     results = collect(suite, graph, store, {**origin, "overrides": [*suite.overrides]})
-    folder = store.root / "reports" / report_name(suite)
+    folder = store.inside("reports") / report_name(suite)
     page, found = write_report(results, folder), alarms(results)
     link = folder.with_name(suite.name)
     if not _shipped(suite) and (link.is_symlink() or not link.exists()):

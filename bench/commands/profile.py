@@ -58,7 +58,7 @@ def profile(
     refuse_all(unusable_device(measurement.device, "--device", here=True))
     shown, given = {"frames": frames, "views": views, "classes": classes}, _given(settings or ())
     stages = [_stage(name, backbone, shown, given, measurement) for name in methods]
-    records = Store(store)
+    records = Store.create(store)
     failed = _carry_out(stages, records, threads)
     for stage in stages:
         if records.done(*stage.key):

@@ -125,6 +125,8 @@ def run(
     todo = made.todo
     refuse_all([*_missing_data(made, graph), *unknown_weights(todo)])
     refuse_unimported(graph.stages.values(), records)
+    if not dry_run:
+        Store.create(records.root)
     failed = 0
     if todo:
         slots = default_jobs() if jobs is None else jobs
@@ -202,7 +204,7 @@ def report(
 ) -> None:
     """Write a suite's report from the records there are; cells without a record are shown as missing."""
     declared, graph = open_suite(suite, overrides, store, cache, plugin)
-    write_suite_report(declared, graph, Store(store), provenance())
+    write_suite_report(declared, graph, Store.create(store), provenance())
 
 
 def list_(

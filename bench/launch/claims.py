@@ -41,6 +41,7 @@ def take(store: Store, key: StageKey, launch: str, alive: Container[str]) -> str
     A claim is a numbered file that exactly one process can create (a hard link to a whole file, which is atomic on NFS
     too). The highest number counts. A claim of a launch that is not `alive` is outbid by the next number.
     """
+    store.inside("claims")
     number = 1
     while True:
         path = _claim(store, key, number)
@@ -89,7 +90,6 @@ def _claim(store: Store, key: StageKey, number: int) -> Path:
 
 def _create(path: Path, content: dict[str, Any]) -> bool:
     """Create a file with its content. Returns False if it exists already."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex}")
     temporary.write_text(json.dumps(content))
     try:

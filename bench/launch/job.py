@@ -24,6 +24,7 @@ from bench.launch.work import Order, assist, execute
 from bench.stages.work import Compute
 from bench.store.attempts import attempts_since
 from bench.store.records import Store
+from bench.suite.resources import in_clock, round_minutes
 
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # libraries read them when they are loaded
 KILLED_WITHIN = 900.0  # seconds after SIGTERM; Slurm's grace and kill times together are far shorter
@@ -99,6 +100,7 @@ class _Job:
         self.most_attempts: int = launch.about["site"]["attempts"]
         self.before = attempts_since(self.store, since)
         self.origin = {**launch.about["provenance"], "launch": launch.name, "job": job_id()}
+        self.submitted = next((array.time for array in launch.arrays() if job_id() in array.jobs()), None)
 
     def carry_out(self, order: Order, rank: int) -> None:
         """Carry out a stage, unless it is done or has no attempts left. Raises Interrupted."""
@@ -110,7 +112,7 @@ class _Job:
             assist(order, self.store, self.compute, self.stop)
             return
         _say(f"{order.title}: starts")
-        reason = execute(order, self.store, self.compute, self.origin, self.stop)
+        reason = execute(order, self.store, self.compute, self.origin, self.stop, self.submitted)
         _say(f"{order.title}: {reason or 'done'}")
         if reason is None:
             release(self.store, order.key)
@@ -121,11 +123,16 @@ class _Job:
         return any(not found[order.identity].over(most) and not self.store.done(*order.key) for order in orders)
 
     def may_go_on(self, order: Order) -> bool:
-        """True if an interrupted stage has attempts left; if not, log a failure."""
-        spent = attempts_since(self.store, self.since)[order.identity].spent
-        if spent < self.most_attempts:
+        """True if an interrupted stage has attempts left; if not, log a failure that suggests a time limit."""
+        found = attempts_since(self.store, self.since)[order.identity]
+        if found.spent < self.most_attempts:
             return True
-        reason = f"interrupted {spent} times without progress; give its jobs more time: resources.{order.kind}.time"
+        launch = open_launch(self.store.root / "launches" / self.origin["launch"])
+        limit = next(stage.resources["time"] for stage in launch.stages if stage.key == order.key)
+        saving = self.compute.checkpoint_seconds + launch.about["site"]["signal"]
+        wanted = in_clock(round_minutes(max(2 * limit, found.minutes_for(saving))))
+        reason = f"interrupted {found.spent} times without progress that is worth a start-up of {found.slowest:.0f} s; "
+        reason += f"give its jobs more time: resources.{order.kind}.time: {wanted}"
         self.store.log("failure", *order.key, title=order.title, reason=reason, final=True)
         return False
 

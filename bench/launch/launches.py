@@ -164,6 +164,7 @@ class Launch:
 
     def end(self, state: str, failed: Iterable[str] = (), blocked: Iterable[str] = (), reason: str = "") -> None:
         """Write how the launch ended, and the reason, if it is not told by its stages."""
+        self.store.require()
         end = {"time": time.time(), "state": state, "failed": list(failed), "blocked": list(blocked), "reason": reason}
         write_atomically(self.folder / "ended.json", json.dumps(end).encode())
 
@@ -176,8 +177,8 @@ def create(store: Store, about: LaunchData, stages: list[PlannedStage], orders: 
     now = time.time()
     identifier = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{about['suite']}-{uuid.uuid4().hex[:4]}"
     about = {**about, "id": identifier, "user": getuser(), **this_process(), "created": now}
-    folder = store.root / "launches" / identifier
-    folder.mkdir(parents=True)
+    folder = store.inside("launches") / identifier
+    folder.mkdir()
     if data := b"".join(json.dumps(asdict(order)).encode() + b"\n" for order in orders):
         write_atomically(folder / "orders.jsonl", data)
     text = json.dumps({**about, "stages": [asdict(stage) for stage in stages]})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,8 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.core.errors import UserError
 from bench.core.identity import Count, setting
+from bench.core.words import counted
+from bench.store.attempts import Attempts
 from bench.suite.named_protocols import merged
 from bench.suite.resources import JobResources, Line, Minutes, Resources
 from bench.suite.yaml_lines import KeyPath, load_yaml, validate
@@ -25,6 +28,8 @@ from bench.suite.yaml_lines import KeyPath, load_yaml, validate
 # A stage that is told to stop saves and goes on in another job, so a short limit costs a wait, but no work; and a
 # scheduler fits short jobs into gaps. Two CPUs: one for the stage, one for its decoder.
 MINUTES, CPUS = 60, 2
+GROWTH, BLIND_GROWTH = 1.5, 2  # of memory after an attempt that ran out of it; blind: no attempt's peak is known
+MARGIN = 1.2  # memory of the next attempt over the highest known peak, at least
 DEFAULTS = Resources(time=MINUTES, cpus=CPUS)
 DRIVER = Resources(cpus=1, memory=2048, gpus=0)  # it looks at files and the queue, and draws the report
 
@@ -87,6 +92,30 @@ def driver_resources(site: Site, suite: Mapping[str, Resources]) -> Resources:
     for layer in (site.resources, suite):
         found = merged(found, layer["driver"].model_dump(exclude_none=True)) if "driver" in layer else found
     return Resources(**found)
+
+
+def enlarged(resources: Resources, attempts: Attempts, kind: str = "all") -> Resources:
+    """Resources for another attempt: more memory for each that ran out of it, and more than any is known to have used.
+
+    Where `resources` name no memory, it grows from what Slurm gave. Raises UserError if the last attempt had the most
+    that it may ask for.
+    """
+    asked, peak = resources.memory or attempts.memory_asked, attempts.memory / 2**20
+    most = max(resources.memory_limit or sys.maxsize, asked)
+
+    def memory(count: int) -> int:
+        """Megabytes after so many attempts that ran out of it."""
+        grown = asked * (GROWTH if peak else BLIND_GROWTH) ** count
+        return min(most, ceil(max(grown, peak * MARGIN))) if count else asked
+
+    count = attempts.out_of_memory
+    if count and memory(count - 1) == most:
+        raise UserError(
+            f"memory ran out {counted(count, 'time')}, at last with {most}M, the most that it may ask for",
+            where=f"resources.{kind}.memory_limit",
+            hint="raise it, or let the stage need less: fewer --workers, recipe.accumulate, recipe.checkpointing",
+        )
+    return resources.model_copy(update={"memory": memory(count)}) if memory(count) else resources
 
 
 def submitit_parameters(resources: Resources, tasks: int, name: str, site: Site, launch: str = "") -> dict[str, Any]:

@@ -16,6 +16,7 @@ import os
 import shlex
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -30,7 +31,7 @@ from bench.launch.claims import Claims, release_all
 from bench.launch.launches import JobArray, Launch, LaunchData, PlannedStage, active_jobs, create, jobs_of, stage_jobs
 from bench.launch.schedule import Schedule
 from bench.launch.scheduler import QueuedJob
-from bench.launch.site import Site, driver_resources, resources_for, submitit_parameters
+from bench.launch.site import Site, driver_resources, enlarged, resources_for, submitit_parameters
 from bench.launch.work import Order
 from bench.models.weights import resolved
 from bench.store.attempts import Attempts, attempts_since
@@ -208,8 +209,8 @@ class Dispatcher:
         self.refused, own = "", list[int]()
         attempts = attempts_since(self.store, self.since)
         while stage := self.schedule.start():
-            if attempts[stage.identity].over(self.site.attempts):
-                self._over(stage, attempts[stage.identity])
+            if attempts[stage.identity].over(self.site.attempts) or self._has_no_room(stage, attempts[stage.identity]):
+                self._over(stage, attempts_since(self.store, self.since)[stage.identity])
             else:
                 own.append(self._numbers[stage.identity])
         room = self.site.parallel - len({job for job, _ in self._running()}) if self.site.parallel else sys.maxsize
@@ -221,6 +222,15 @@ class Dispatcher:
             for number in (number for task in each.array_tasks[taken:] for number in task):
                 self.schedule.put_back(self.launch.stages[number])
         return submitted
+
+    def _has_no_room(self, stage: PlannedStage, attempts: Attempts) -> bool:
+        """True, after a failure is logged, if memory ran out and the stage may not ask for more."""
+        try:
+            enlarged(Resources(**stage.resources), attempts, stage.kind)
+        except UserError as error:
+            self.store.log("failure", *stage.key, title=stage.title, reason=str(error), final=True)
+            return True
+        return False
 
     def _running(self) -> Iterable[tuple[str, JobArray]]:
         return (self._jobs[identity] for identity in self.schedule.running if identity in self._jobs)
@@ -255,10 +265,12 @@ def arranged(
     """Stages as arrays: those of one kind with the same resources share one, as large as the site lets it be."""
     most = site.max_array or limit()
     tried = {identity for identity, found in (attempts or {}).items() if found.spent}
+    of = defaultdict(Attempts, attempts or {})
     groups: dict[tuple[str, int, Resources], list[int]] = {}
     for number in numbers:
         stage = launch.stages[number]
-        groups.setdefault((stage.kind, stage.tasks, Resources(**stage.resources)), []).append(number)
+        resources = enlarged(Resources(**stage.resources), of[stage.identity], stage.kind)
+        groups.setdefault((stage.kind, stage.tasks, resources), []).append(number)
     submissions = list[Submission]()
     for (kind, tasks, resources), members in groups.items():
         name = f"{launch.about['suite']}-{kind}"

@@ -17,11 +17,13 @@ from typing import Any
 
 from bench.core.errors import Interrupted, StageError, fault_of_machine
 from bench.core.identity import source_hashes
-from bench.graph.stage import CARRIERS, Stage, as_json, stage_source
+from bench.graph.stage import ALONE, CARRIERS, Stage, as_json, stage_source
+from bench.launch.meter import Meter, memory_asked
 from bench.models.weights import tagged
 from bench.stages.work import Compute, Work, never
+from bench.store.attempts import Attempts, attempts_from
 from bench.store.provenance import Provenance
-from bench.store.records import RecordData, Store
+from bench.store.records import MissingStore, RecordData, Store
 
 
 @dataclass(frozen=True)
@@ -50,44 +52,66 @@ class Order:
 
 
 def execute(
-    order: Order, store: Store, compute: Compute, origin: Provenance, stopping: Callable[[], bool] = never
+    order: Order,
+    store: Store,
+    compute: Compute,
+    origin: Provenance,
+    stopping: Callable[[], bool] = never,
+    *,
+    submitted: float | None = None,
+    before: Attempts | None = None,
 ) -> str | None:
     """Carry out a stage and write its record. Returns None for success, else the error.
 
     A stage with a record is not repeated. Success and failure go to the log of attempts; only success leaves a record.
-    `origin` is the provenance that all stages of the launch share. Raises Interrupted if `stopping` returned True and
-    the stage has saved its state.
+    `origin` is the provenance that all stages of the launch share, `submitted` the time at which the job of this
+    process was, `before` the attempts before this one; without them the log is read. Raises Interrupted if `stopping`
+    returned True and the stage has saved its state.
     """
     if store.sound(*order.key):
         return None
-    started = time.time()
-    where: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
-    where |= {name: origin.get(name) for name in ("job", "launch")}
-    store.log("start", *order.key, title=order.title, **where)
+    meter = Meter(order.kind in ALONE, bool(origin.get("job")), submitted)
     try:
-        store.mend(*order.key)  # a damaged record would be in the way of the new one
-        _carry_out(order, store, compute, origin, stopping, started)
+        try:
+            _log_start(order, store, origin, meter)
+            store.mend(*order.key)  # a damaged record would be in the way of the new one
+            store.inside("checkpoints", order.kind)  # in which stages make folders of their own
+            _carry_out(order, store, compute, origin, stopping, meter, before)
+        except Exception:
+            store.require()  # whatever it was, a store that is not there explains it
+            raise
     except Interrupted as early:
-        store.log("interrupted", *order.key, title=order.title, reason=str(early), done=early.done)
+        details = {"reason": str(early), "done": early.done, **meter.reading()}
+        store.log("interrupted", *order.key, title=order.title, **details)
         raise
     except Exception as error:
         if store.done(*order.key):  # by another process that finished first, and removed the checkpoint
             return None
         final = getattr(error, "final", False)
         reason = str(error) if final else fault_of_machine(error) or traceback.format_exc()
-        with suppress(OSError):  # the store may be what is full
-            store.log("failure", *order.key, title=order.title, reason=reason, final=final)
+        details = {"reason": reason, "final": final, **meter.reading()}
+        details |= {"machine": True} if isinstance(error, MissingStore) else {}
+        with suppress(OSError):  # the store may be what is full, or missing
+            store.log("failure", *order.key, title=order.title, **details)
         return reason
     finally:
         store.report_progress(*order.key, None)
-    store.log("end", *order.key, seconds=time.time() - started)
+    reading = meter.reading()
+    store.log("end", *order.key, seconds=reading["compute"], **reading)
     return None
+
+
+def _log_start(order: Order, store: Store, origin: Provenance, meter: Meter) -> None:
+    where: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
+    where |= {name: origin.get(name) for name in ("job", "launch")}
+    where |= {"waiting": meter.waiting, "memory_asked": memory_asked()} if origin.get("job") else {}
+    store.log("start", *order.key, title=order.title, **{name: own for name, own in where.items() if own})
 
 
 def assist(order: Order, store: Store, compute: Compute, stopping: Callable[[], bool]) -> None:
     """Take part in a stage as a rank other than 0, which keeps the log and writes the record."""
     with TemporaryDirectory() as folder:
-        _run(order, store, compute, Path(folder), _quiet, stopping)
+        _run(order, store, compute, Path(folder), _quiet, stopping, Meter(alone=True))
 
 
 def _quiet(done: int, total: int, unit: str) -> None:
@@ -101,6 +125,7 @@ def _run(
     out: Path,
     progress: Callable[[int, int, str], None],
     stopping: Callable[[], bool],
+    meter: Meter,
 ) -> dict[str, Any]:
     """Run the stage function. Returns its result; its files are in `out`."""
     import torch
@@ -112,7 +137,11 @@ def _run(
     inputs = {name: _verified(store, *key) for name, key in order.inputs.items()}
     checkpoint, note = store.checkpoint(*order.key), partial(_note, order, store)
     work = Work(order.spec, order.context, inputs, out, checkpoint, compute, progress, note, stopping)
-    result: dict[str, Any] = import_module(f"bench.stages.{order.kind}").run(work)
+    for module in order.modules:  # those of its method, which it would import as it goes
+        import_module(module)
+    run = import_module(f"bench.stages.{order.kind}").run
+    with meter.computing():
+        result: dict[str, Any] = run(work)
     return result
 
 
@@ -124,7 +153,13 @@ def _verified(store: Store, kind: str, identity: str) -> Path:
 
 
 def _carry_out(
-    order: Order, store: Store, compute: Compute, origin: Provenance, stopping: Callable[[], bool], started: float
+    order: Order,
+    store: Store,
+    compute: Compute,
+    origin: Provenance,
+    stopping: Callable[[], bool],
+    meter: Meter,
+    before: Attempts | None,
 ) -> None:
     context = {**order.context, "pretrained": tagged(order.context["pretrained"])[0]}  # the tag without its file
     record: RecordData = {
@@ -135,17 +170,33 @@ def _carry_out(
         "source": source_hashes(*order.modules, without=CARRIERS[order.kind]),
     }
     with store.writing(*order.key, record) as out:
-        record["result"] = _run(order, store, compute, out, _Reporter(order, store), stopping)
-        seconds = time.time() - started
-        record["cost"] = {"seconds": seconds, "flops": order.flops}
+        record["result"] = _run(order, store, compute, out, _Reporter(order, store), stopping, meter)
+        record["cost"] = _cost(order, store, meter, before)
         record["provenance"] = {
             **origin,
             "host": socket.gethostname(),
             "device": _device_name(_device(compute)),
             "threads": compute.threads,
-            "started": started,
-            "seconds": seconds,
+            "started": meter.begun,
+            "seconds": time.time() - meter.begun,
         }
+
+
+def _cost(order: Order, store: Store, meter: Meter, before: Attempts | None) -> dict[str, Any]:
+    """What the stage cost: this attempt (bench/launch/meter.py), their number, and the sums over all that say.
+
+    `seconds` are those of computing, as estimates and reports take them; `waiting` those from the submission of the job
+    until its process started, 0 without a job, or for the later stages of one.
+    """
+    if before is None:
+        events = (event for event in store.events(order.identity) if event["time"] < meter.begun)
+        before = attempts_from(events)[order.identity]
+    reading = meter.reading()
+    return {
+        **{"seconds": reading["compute"], "flops": order.flops, "waiting": meter.waiting, **reading},
+        "attempts": before.started + 1,
+        "all_attempts": {name: getattr(before, name) + reading[name] for name in ("startup", "compute")},
+    }
 
 
 def _note(order: Order, store: Store, text: str) -> None:

@@ -34,8 +34,8 @@ class DamagedCheckpoint(StageError):
 
 
 def save(file: Path, state: object) -> None:
-    """Save a state: a crash leaves the old or the new one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Save a state: a crash leaves the old or the new one. The folder above the stage's own has to be there."""
+    file.parent.mkdir(exist_ok=True)
     with replacing(file) as partial:
         torch.save({"file": _name(file), "state": state}, partial)
 

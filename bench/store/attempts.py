@@ -5,15 +5,27 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
+from math import ceil
 
+import yaml
+
+from bench.core.files import ASSETS
 from bench.store.records import Event, Store
 
 OUTCOMES = ("end", "failure", "interrupted", "death")
+USEFUL = 0.25  # least share of computing in an interrupted attempt that is not spent: a job pays start-up three times
 
 
 @dataclass
 class Attempts:
-    """The attempts at one stage. An interrupted attempt that got further than all before is not `spent`."""
+    """The attempts at one stage.
+
+    An interrupted attempt that got further than all before is not `spent`, unless it was mostly start-up; the next one
+    that is worth its start-up makes good for those. Nor is one that a fault of the machine ended, as the event says
+    (`machine`). Seconds and memory are of attempts that left an outcome of their own: a process that was killed says
+    nothing.
+    """
 
     spent: int = 0
     fatal: bool = False  # another attempt would end the same way
@@ -23,6 +35,15 @@ class Attempts:
     last: Event | None = None  # the latest event
     failure: Event | None = None  # the latest failure, death or interruption that was spent
     furthest: int = 0  # steps or videos that were saved
+    started: int = 0  # number of attempts
+    startup: float = 0.0  # seconds, of all attempts together
+    compute: float = 0.0  # likewise
+    longest: float = 0.0  # seconds of the longest attempt
+    slowest: float = 0.0  # seconds of the longest start-up
+    memory: int = 0  # bytes at the peak of any attempt; 0: unknown
+    memory_asked: int = 0  # megabytes that Slurm gave the first attempt that says so; 0: unknown
+    out_of_memory: int = 0  # attempts that ended for lack of the host's memory
+    wasted: int = 0  # attempts in a row, among those spent, that got further but were mostly start-up
 
     def over(self, most: int) -> bool:
         """Tell that the stage must not be tried again, where at most so many attempts are allowed."""
@@ -38,16 +59,45 @@ class Attempts:
             if self.running:  # the attempt before left no outcome
                 self.spent += 1
             self.start = self.running = event
+            self.started += 1
+            self.memory_asked = self.memory_asked or event.get("memory_asked", 0)
         elif name in OUTCOMES:
             self.running = None
-            if name == "interrupted" and event.get("done", 0) > self.furthest:
-                self.furthest = event["done"]
-            elif name == "end":
+            self._measure(event)
+            if name == "end":
                 self.end = event
-            else:
-                self.spent += 1
-                self.failure = event
+            elif name == "interrupted" and event.get("done", 0) > self.furthest:
+                self.furthest = event["done"]
+                self._weigh(event)
+            elif not event.get("machine"):
+                self._spend(event)
+            self.out_of_memory += name in ("failure", "death") and _lacks_memory(event)
             self.fatal |= bool(event.get("final"))
+
+    def minutes_for(self, saving: float) -> int:
+        """Time limit at which an attempt is mostly computing: four times the longest start-up, and as many seconds for
+        saving."""
+        return ceil((self.slowest / USEFUL + saving) / 60)
+
+    def _measure(self, event: Event) -> None:
+        startup, compute = event.get("startup", 0.0), event.get("compute", 0.0)
+        self.startup, self.compute = self.startup + startup, self.compute + compute
+        self.longest, self.slowest = max(self.longest, startup + compute), max(self.slowest, startup)
+        self.memory = max(self.memory, event.get("memory", 0))
+
+    def _weigh(self, event: Event) -> None:
+        """Spend an attempt that got further if it was mostly start-up; else take back those before it."""
+        startup, compute = event.get("startup", 0.0), event.get("compute", 0.0)
+        if compute < USEFUL * (startup + compute):
+            self._spend(event)
+            self.wasted += 1
+        else:
+            self.spent, self.wasted = self.spent - self.wasted, 0
+            self.failure = self.failure if self.spent else None
+
+    def _spend(self, event: Event) -> None:
+        self.spent += 1
+        self.failure = event
 
 
 def attempts_since(store: Store, since: float = 0.0) -> defaultdict[str, Attempts]:
@@ -61,3 +111,17 @@ def attempts_from(events: Iterable[Event]) -> defaultdict[str, Attempts]:
     for event in events:
         found[event.get("identity", "")].add(event)
     return found
+
+
+def _lacks_memory(event: Event) -> bool:
+    """Tell that an attempt ended for lack of the host's memory, as Slurm's state or its own error says."""
+    text = f"{event.get('state', '')}\n{event.get('reason', '')}"
+    device, host = _signs()
+    return any(sign in text for sign in host) and not any(sign in text for sign in device)
+
+
+@cache
+def _signs() -> tuple[list[str], list[str]]:
+    """The texts that are evidence of too little memory of a GPU, and of the host (bench/launch/failures.py)."""
+    causes = yaml.safe_load((ASSETS / "failures.yaml").read_text(encoding="utf-8"))
+    return causes["gpu_memory"]["signs"], causes["memory"]["signs"]

@@ -1,5 +1,6 @@
 """The store: records of finished stages, and files of stages that are under way.
 
+    store.json                              marks the folder as a store; nothing is written where it is missing
     records/<kind>/<identity>/record.json   the record, beside the stage's files; moved into place in one rename
     checkpoints/<kind>/<identity>/          state from which an interrupted stage resumes; removed with its record
     running/<kind>-<identity>.json          progress of a running stage, for displays only
@@ -12,7 +13,8 @@
 A record that exists is complete: it is written elsewhere, checked and renamed. A failure is never a record. Its first
 key, `seal`, is the hash of all bytes after it, and `sha256` has those of its files: what was changed is no record.
 Older records have no seal; evaluations among them have to agree with their predictions. Each process appends to its own
-log, because appends of several machines to one file on NFS overwrite each other.
+log, because appends of several machines to one file on NFS overwrite each other. Commands create a store; stages, jobs
+and launches only write into one, so they never fill the mount point of a disk that is away.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from bench.core.errors import UserError
 from bench.core.files import file_sha256, sync, write_atomically
 
 SCHEMA = 1
+MARKER = "store.json"
 KINDS = ("texts", "encode", "train", "evaluate", "probe", "maps", "weights", "profile")  # of stages, inputs first
 LISTINGS = 5  # attempts to read all logs; a log that vanishes in each of them is skipped
 REDO = "delete the record's folder; the next run makes it again"
@@ -60,7 +63,9 @@ INNER: dict[str, dict[str, Any]] = {  # keys within these that readers use, of a
 }
 IDENTITY = re.compile(r"\w+")  # 32 hex digits, and short names in trials of the store
 DATA = (".safetensors", ".parquet")  # of files that only stages write
-DETAILS = {"kind": str, "identity": str, "job": str | int | None, "done": NUMBER, "seconds": NUMBER}  # of an event
+DETAILS = {"kind": str, "identity": str, "job": str | int | None} | dict.fromkeys(  # of an event
+    ("done", "seconds", "startup", "compute", "waiting", "memory", "memory_asked"), NUMBER
+)
 YEARS = 1e11  # seconds since 1970 that no clock shows
 
 RecordData = dict[str, Any]  # record.json
@@ -74,11 +79,38 @@ class DamagedRecord(UserError):
     """What stands in the place of a record cannot be used. A run sets it aside and carries the stage out again."""
 
 
+class MissingStore(OSError):
+    """The folder is no store: it was moved, or its disk is not mounted here. A fault of the machine."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(errno.ENODEV, f"the store is not there (no {MARKER}); is its disk mounted?", str(root))
+
+
 @dataclass(frozen=True)
 class Store:
     """A folder of records. Writers may work at the same time: the first rename wins, later ones are dropped."""
 
     root: Path
+
+    @classmethod
+    def create(cls, root: Path) -> Store:
+        """The store in a folder, which is made, and marked as a store, if it is not yet. For commands only."""
+        if not (root / MARKER).is_file():
+            root.mkdir(parents=True, exist_ok=True)
+            write_atomically(root / MARKER, json.dumps({"schema": SCHEMA}).encode())
+        return cls(root)
+
+    def require(self) -> None:
+        """Raise MissingStore if the folder is no store, or not any more."""
+        if not os.path.isfile(self.root / MARKER):
+            raise MissingStore(self.root)
+
+    def inside(self, *parts: str) -> Path:
+        """A folder of the store, made if need be. Raises MissingStore."""
+        self.require()
+        folder = self.root.joinpath(*parts)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def folder(self, kind: str, identity: str) -> Path:
         """The folder of a stage's record, which may not exist yet."""
@@ -175,12 +207,12 @@ class Store:
 
         The block may fill `record`. If it raises, nothing is left behind.
         """
-        folder = self.root / "writing" / f"{identity}-{uuid.uuid4().hex[:8]}"
-        folder.mkdir(parents=True)
+        folder = self.inside("writing") / f"{identity}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir()
         try:
             yield folder
             self._seal(folder, {"schema": SCHEMA, "kind": kind, "identity": identity, **record})
-            self._place(folder, self.folder(kind, identity))
+            self._place(folder, self.inside("records", kind) / identity)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(self.checkpoint(kind, identity), ignore_errors=True)
@@ -196,7 +228,6 @@ class Store:
         write_atomically(folder / "record.json", SEAL + f'{seal}",\n'.encode() + rest)
 
     def _place(self, folder: Path, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.rename(folder, target)
         except OSError:  # another process finished the same stage first; its record is as good
@@ -208,8 +239,7 @@ class Store:
         """Append an event to this process's log, in a single write, so that threads and readers see whole lines."""
         line = json.dumps({"time": time.time(), "event": event, "kind": kind, "identity": identity, **details})
         job = os.environ.get("SLURM_JOB_ID", "")
-        path = self.root / "attempts" / f"{socket.gethostname()}-{os.getpid()}{job and f'-{job}'}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self.inside("attempts") / f"{socket.gethostname()}-{os.getpid()}{job and f'-{job}'}.jsonl"
         # Opened anew for every line: the file may have been merged with others since the last one.
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -219,9 +249,11 @@ class Store:
         finally:
             os.close(descriptor)
 
-    def events(self) -> list[Event]:
-        """All events of all logs in order of time; incomplete lines are skipped."""
-        lines = dict.fromkeys(line for log in self._logs() for line in log.split(b"\n"))  # a merge may repeat lines
+    def events(self, identity: str = "") -> list[Event]:
+        """All events of all logs, or those of one stage, in order of time; incomplete lines are skipped."""
+        wanted = identity.encode()
+        found = (line for log in self._logs() if wanted in log for line in log.split(b"\n") if wanted in line)
+        lines = dict.fromkeys(found)  # a merge may repeat lines
         events = [event for line in lines if (event := event_in(line)) is not None]
         return sorted(events, key=lambda event: event["time"])
 
@@ -244,12 +276,11 @@ class Store:
 
     def report_progress(self, kind: str, identity: str, state: ProgressData | None) -> None:
         """Write the progress of a running stage; None removes it, when the stage ended."""
-        path = self.root / "running" / f"{kind}-{identity}.json"
+        name = f"{kind}-{identity}.json"
         if state is None:
-            path.unlink(missing_ok=True)
+            (self.root / "running" / name).unlink(missing_ok=True)
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(state).encode(), durable=False)
+            write_atomically(self.inside("running") / name, json.dumps(state).encode(), durable=False)
 
     def progress(self, kind: str, identity: str) -> ProgressData | None:
         """The progress of a running stage, with the time of its last report as `changed`; None if unknown."""

@@ -48,6 +48,7 @@ OWN_KEYS = {
 
 _CLOCK = re.compile(r"(?:(\d+)-)?(\d+)(?::([0-5]?\d))?(?::([0-5]?\d))?")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT])B?", re.IGNORECASE)
+ROUND = (5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720, 1440)  # minutes
 _IN_MEGABYTES = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 
 
@@ -72,6 +73,16 @@ def _megabytes(value: object) -> int:
     if match is None:
         raise ValueError(f"'{value}' is not an amount of memory: such as 512M, 16G, 1.5T, or a number of megabytes")
     return math.ceil(float(match[1]) * _IN_MEGABYTES[match[2].upper()])
+
+
+def in_clock(minutes: int) -> str:
+    """A time as resources are written: 1:30:00."""
+    return f"{minutes // 60}:{minutes % 60:02d}:00"
+
+
+def round_minutes(minutes: float) -> int:
+    """The next round time that is no shorter: of minutes, then hours, then days."""
+    return next((each for each in ROUND if each >= minutes), math.ceil(minutes / 1440) * 1440)
 
 
 def _is_number(value: object) -> bool:
@@ -125,6 +136,9 @@ class Resources(BaseModel):
     )
     cpus: Count | None = setting(None, "CPUs of a task")
     memory: Megabytes | None = setting(None, "memory of a node: 512M, 16G, 1.5T, or a number of megabytes")
+    memory_limit: Megabytes | None = setting(
+        None, "most memory that a stage may ask for when it is tried again, because memory ran out"
+    )
     time: Annotated[Minutes, Ge(1)] | None = setting(
         None, "limit of a job: H:MM:SS, D-HH:MM:SS, D-HH, MM:SS, or a number of minutes"
     )

@@ -26,7 +26,7 @@ def test_plan_of_10000_trials(benchmark: BenchmarkFixture, tmp_path: Path) -> No
 
     def plan() -> int:
         loaded = load_suite(suite)
-        make_plan(build_graph(loaded), Store(tmp_path / "runs"))
+        make_plan(build_graph(loaded), Store.create(tmp_path / "runs"))
         return len(loaded.trials)
 
     assert benchmark.pedantic(plan, rounds=3) == 10_000

@@ -29,14 +29,14 @@ def write(store: Store, identity: str) -> None:
 
 @TIMED
 def test_writing_a_record(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
-    store, numbers = Store(tmp_path), count()
+    store, numbers = Store.create(tmp_path), count()
     benchmark.pedantic(lambda: write(store, f"{next(numbers):032x}"), rounds=50, warmup_rounds=2)
     assert len(store.known("evaluate")) == 52
 
 
 @TIMED
 def test_reading_a_record(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = Store.create(tmp_path)
     write(store, "a" * 32)
     assert benchmark(lambda: store.read("evaluate", "a" * 32))["title"] == "one"
 
@@ -44,7 +44,7 @@ def test_reading_a_record(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
 @TIMED
 def test_verifying_a_file_of_256_MB(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     """Once in a process; after that it costs as little as reading the record."""
-    store = Store(tmp_path)
+    store = Store.create(tmp_path)
     with store.writing("encode", "b" * 32, {}) as folder:
         (folder / "features.safetensors").write_bytes(bytes(256_000_000))
     file = store.folder("encode", "b" * 32) / "features.safetensors"

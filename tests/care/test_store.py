@@ -21,7 +21,7 @@ RESULT = {"videos": 4, "undecodable": 1, "top1": 50.0, "mean_class": 50.0, "top5
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """A sound store: texts, an evaluation on them, a checkpoint, a launch and its log."""
-    store = Store(tmp_path / "runs")
+    store = Store.create(tmp_path / "runs")
     with store.writing("texts", "tt", {"inputs": {}}) as folder:
         (folder / "classes.safetensors").write_bytes(b"features")
     evaluate(store, "ee", RESULT)

@@ -62,7 +62,7 @@ def test_no_report_replaces_another_and_the_link_leads_to_the_last(
         (tmp_path / "mine.yaml", "seeds=[0]"),
     ):
         suite = load_suite(path, tuple(overrides))
-        assert write_suite_report(suite, None, Store(tmp_path / "runs"), {}) == 1  # type: ignore[arg-type]
+        assert write_suite_report(suite, None, Store.create(tmp_path / "runs"), {}) == 1  # type: ignore[arg-type]
         names.append(report_name(suite))
         assert f"{names[-1]}/report.html" in (said := capsys.readouterr()).out and "alarm: all rows tied: x" in said.err
     assert len(set(names)) == 4 and {own.name for own in reports.iterdir()} == {*names, "mine"}

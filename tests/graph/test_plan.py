@@ -48,7 +48,7 @@ def test_data_that_are_not_there_are_marked(tmp_path: Path, capsys: pytest.Captu
             ),
         )
     )
-    plan = make_plan(build_graph(suite), Store(tmp_path / "runs"))
+    plan = make_plan(build_graph(suite), Store.create(tmp_path / "runs"))
     assert "nowhere" in plan.missing_data["mine"]
     assert plan.missing["evaluate"] > 0
     assert plan.to_run["train"] == 4
@@ -74,7 +74,7 @@ def test_frame_files_numbered_otherwise_than_declared_are_refused(tmp_path: Path
 
 
 def test_large_stages_say_more_about_rates_than_small_ones(tmp_path: Path) -> None:
-    store = Store(tmp_path / "runs")
+    store = Store.create(tmp_path / "runs")
     for identity, seconds, flops in (("a" * 32, 10.0, 1e6), ("b" * 32, 990.0, 1e12), ("c" * 32, 5.0, 0.0)):
         with store.writing("train", identity, {"cost": {"seconds": seconds, "flops": flops}}):
             pass

@@ -79,7 +79,7 @@ def test_profiles_wait_for_all_others_and_go_one_by_one(tmp_path: Path) -> None:
     train = planned("train")
     profiles = (planned("p", kind="profile", seconds=9.0), planned("q", kind="profile", seconds=8.0))
     later = planned("later", train, kind="evaluate")
-    schedule = Schedule([*profiles, train, later], Store(tmp_path))
+    schedule = Schedule([*profiles, train, later], Store.create(tmp_path))
     assert schedule.start() is train and schedule.start() is None  # nothing beside it, though a profile could start
     schedule.finish(train, None)
     assert schedule.start() is later and schedule.start() is None
@@ -90,7 +90,9 @@ def test_profiles_wait_for_all_others_and_go_one_by_one(tmp_path: Path) -> None:
 
 
 def test_profiles_have_slurm_jobs_of_their_own(tmp_path: Path) -> None:
-    launch = launched(Store(tmp_path), *(planned(f"{n}", kind="profile") for n in range(2)), planned("a"), planned("b"))
+    launch = launched(
+        Store.create(tmp_path), *(planned(f"{n}", kind="profile") for n in range(2)), planned("a"), planned("b")
+    )
     array_tasks = {
         each.name: each.array_tasks for each in arranged(launch, range(4), Site.model_validate(launch.about["site"]))
     }

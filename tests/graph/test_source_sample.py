@@ -99,7 +99,7 @@ def test_data_that_are_not_there_are_marked_and_counted(tmp_path: Path) -> None:
     planned = stages(tmp_path)
     encoded = [stage for stage in planned if "shot" in stage.title]
     assert len(encoded) == 2 and all(stage.missing and stage.flops > 0 for stage in encoded)
-    plan = make_plan(build_graph(load_suite(tmp_path / "sample.yaml")), Store(tmp_path / "runs"))
+    plan = make_plan(build_graph(load_suite(tmp_path / "sample.yaml")), Store.create(tmp_path / "runs"))
     assert plan.missing["encode"] >= 2 and "tiny" in plan.missing_data
 
 
@@ -111,7 +111,7 @@ def test_rows_are_those_of_the_sample(tmp_path: Path) -> None:
         for stage in stages(tmp_path, "datasets.tiny.root=.", "seeds=[0]")
         if stage.row == "lda" and "train" not in stage.inputs
     ]
-    store = Store(tmp_path / "runs")
+    store = Store.create(tmp_path / "runs")
     outcome = run_local(wanted, store, Compute("cpu", loader_workers=0), 0, {}, lambda state: None)
     assert not outcome.failed
     (train,) = (stage for stage in wanted if stage.kind == "train")

@@ -36,7 +36,7 @@ def run(suite: Path, store: Path) -> None:
     graph = build_graph(load_suite(suite))
     outcome = run_local(
         list(graph.stages.values()),
-        Store(store),
+        Store.create(store),
         Compute(loader_workers=0, checkpoint_seconds=0.0),
         0,
         {"versions": {}},

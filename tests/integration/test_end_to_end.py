@@ -178,7 +178,7 @@ def test_a_diverging_training_fails_alone(suite: Path, capsys: pytest.CaptureFix
 def test_a_stage_whose_process_dies_is_tried_again(suite: Path) -> None:
     """The first attempt of one training is killed by its own config: a marker file makes the second one live."""
     graph = build_graph(load_suite(suite, ("seeds=[0]",)))
-    store = Store(suite.parent / "runs")
+    store = Store.create(suite.parent / "runs")
     killed: list[str] = []
 
     def watch(state: object) -> None:

@@ -49,7 +49,7 @@ def test_an_imported_checkpoint_is_measured_and_exported_again(
     suite = yaml.safe_load(SUITE) | {"rows": {"released": {"method": "mote", **row}}}
     (folder / "released.yaml").write_text(yaml.safe_dump(suite))
     assert run(folder / "released.yaml", *store, "--jobs", "0", "--workers", "0", "--device", "cpu") == 0
-    records = Store(folder / "runs")
+    records = Store.create(folder / "runs")
     assert len(records.known("train")) == 1  # the imported one
     (measured,) = records.known("evaluate")
     assert records.read("evaluate", measured)["result"]["videos"] == 6

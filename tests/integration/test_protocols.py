@@ -64,7 +64,7 @@ def run(folder: Path, protocols: str, rows: str, *options: str) -> Store:
     (folder / "own.yaml").write_text(text)
     arguments = [str(folder / "own.yaml"), "--store", str(folder / "runs"), "--device", "cpu", "--jobs", "0"]
     assert main([*arguments, "--workers", "0", *options]) == 0
-    return Store(folder / "runs")
+    return Store.create(folder / "runs")
 
 
 def records(store: Store, kind: str) -> dict[str, dict[str, Any]]:

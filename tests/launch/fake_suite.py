@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bench.core.errors import Interrupted
 from bench.core.processes import Stopped
@@ -27,7 +28,7 @@ LIMIT = 60.0  # seconds that a launch waits for stages that save
 
 
 def waiting(
-    order: Order, store: Store, compute: Compute, origin: Provenance, stopping: Callable[[], bool] = never
+    order: Order, store: Store, compute: Compute, origin: Provenance, stopping: Callable[[], bool] = never, **more: Any
 ) -> str | None:
     """In the place of `bench.launch.work.execute`."""
     if store.done(*order.key):
@@ -69,4 +70,4 @@ def main(store: Store, jobs: int, names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Store(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[4:]))
+    sys.exit(main(Store.create(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[4:]))

@@ -37,7 +37,7 @@ class Scene:
     """A store with one launch, created an hour ago, and the queue that squeue shows."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *stages: PlannedStage, on: str = "slurm") -> None:
-        self.store, self.queue = Store(folder / "store"), dict[str, QueuedJob]()
+        self.store, self.queue = Store.create(folder / "store"), dict[str, QueuedJob]()
         self.now = time.time()
         self.created = self.now - 3600.0
         self.launch = self.launched("small", *stages, on=on)

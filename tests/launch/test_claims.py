@@ -15,7 +15,7 @@ KEY = ("train", "a")
 
 
 def test_a_claim_holds_while_its_launch_lives_and_is_outbid_afterwards(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = Store.create(tmp_path)
     assert take(store, KEY, "first", ()) is None
     assert take(store, KEY, "first", ()) is None  # one's own
     assert take(store, KEY, "second", {"first"}) == "first"
@@ -25,7 +25,7 @@ def test_a_claim_holds_while_its_launch_lives_and_is_outbid_afterwards(tmp_path:
 
 
 def test_only_its_holder_gives_a_claim_up_for_others(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = Store.create(tmp_path)
     take(store, KEY, "first", ())
     take(store, KEY, "second", ())
     release(store, KEY, "first")
@@ -35,7 +35,7 @@ def test_only_its_holder_gives_a_claim_up_for_others(tmp_path: Path) -> None:
 
 
 def test_a_finished_stage_is_given_up_by_anyone(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = Store.create(tmp_path)
     take(store, KEY, "first", ())
     release(store, KEY)
     assert holder(store, KEY) is None
@@ -44,19 +44,19 @@ def test_a_finished_stage_is_given_up_by_anyone(tmp_path: Path) -> None:
 def _bid(task: tuple[Path, str]) -> list[bool]:
     """Claim fifty stages that a dead launch holds; True for each success."""
     root, name = task
-    return [take(Store(root), ("train", f"{n}"), name, {"a", "b", "c"}) is None for n in range(50)]
+    return [take(Store.create(root), ("train", f"{n}"), name, {"a", "b", "c"}) is None for n in range(50)]
 
 
 def test_of_launches_that_outbid_at_once_exactly_one_gets_each_stage(tmp_path: Path) -> None:
     for number in range(50):
-        take(Store(tmp_path), ("train", f"{number}"), "dead", ())
+        take(Store.create(tmp_path), ("train", f"{number}"), "dead", ())
     with ProcessPoolExecutor(3, mp_context=get_context("fork")) as pool:
         won = list(pool.map(_bid, [(tmp_path, name) for name in "abc"]))
     assert [sum(bids) for bids in zip(*won, strict=True)] == [1] * 50
 
 
 def test_a_hole_below_the_claim_that_counts_is_no_way_in(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = Store.create(tmp_path)
     take(store, KEY, "dead", ())
     take(store, KEY, "alive", ())
     (tmp_path / "claims" / "train-a.1.json").unlink()
@@ -65,7 +65,7 @@ def test_a_hole_below_the_claim_that_counts_is_no_way_in(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("text", ["", "[]", '{"launch"'])
 def test_a_damaged_claim_is_outbid(tmp_path: Path, text: str) -> None:
-    store = Store(tmp_path)
+    store = Store.create(tmp_path)
     assert take(store, KEY, "first", ["first"]) is None
     (claim,) = (tmp_path / "claims").iterdir()
     claim.write_text(text)

@@ -14,14 +14,14 @@ from tests.launch.launched import finish, launched, stage
 
 def test_a_launch_reads_back_as_it_was_made(tmp_path: Path) -> None:
     first = stage("a", seconds=2.5)
-    launch = launched(Store(tmp_path), first, stage("b", first, kind="evaluate", tasks=1))
+    launch = launched(Store.create(tmp_path), first, stage("b", first, kind="evaluate", tasks=1))
     launch.add(JobArray("7", "tiny-train", [[0], [1]], 1, 0.0, 1.0))
     opened = open_launch(launch.folder)
     assert opened == launch
     assert opened.arrays() == [JobArray("7", "tiny-train", [[0], [1]], 1, 0.0, 1.0)]
     assert list(opened.arrays()[0].jobs()) == ["7_0", "7_1"]
     assert opened.orders([1])[1].identity == "b"
-    assert opened.store == Store(tmp_path)
+    assert opened.store == Store.create(tmp_path)
 
 
 def test_a_single_job_has_no_index() -> None:
@@ -29,14 +29,14 @@ def test_a_single_job_has_no_index() -> None:
 
 
 def test_what_lacks_a_record_is_said_by_records_alone(tmp_path: Path) -> None:
-    launch = launched(Store(tmp_path), stage("a"), stage("b"))
+    launch = launched(Store.create(tmp_path), stage("a"), stage("b"))
     finish(launch.store, launch.stages[0])
     launch.end("complete")
     assert launch.missing() == [1]
 
 
 def test_launches_are_found_by_suite_by_id_and_by_age(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = Store.create(tmp_path)
     older, other = launched(store, stage("a")), launched(store, stage("a"), suite="two-words")
     assert set(launch_folders(store)) == {older.folder, other.folder}
     assert find_launch(store, "two-words") == other
@@ -45,11 +45,11 @@ def test_launches_are_found_by_suite_by_id_and_by_age(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'two-words'"):
         find_launch(store, "two-word")
     with pytest.raises(UserError, match="no launches"):
-        find_launch(Store(tmp_path / "other"))
+        find_launch(Store.create(tmp_path / "other"))
 
 
 def test_launches_of_older_versions_are_read(tmp_path: Path) -> None:
-    launch = launched(Store(tmp_path), stage("a"))
+    launch = launched(Store.create(tmp_path), stage("a"))
     about = json.loads((launch.folder / "launch.json").read_text())
     about["closing"] = about.pop("driver")
     (launch.folder / "launch.json").write_text(json.dumps(about))
@@ -68,7 +68,7 @@ def test_launches_of_older_versions_are_read(tmp_path: Path) -> None:
 
 
 def test_an_end_can_be_taken_back(tmp_path: Path) -> None:
-    launch = launched(Store(tmp_path), stage("a"))
+    launch = launched(Store.create(tmp_path), stage("a"))
     assert launch.ended() is None
     launch.end("incomplete", ["a"])
     ended = launch.ended()
@@ -85,7 +85,7 @@ def test_an_end_can_be_taken_back(tmp_path: Path) -> None:
 def test_a_damaged_launch_is_named_and_passed_over(
     tmp_path: Path, text: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = Store(tmp_path)
+    store = Store.create(tmp_path)
     older, newest = sorted((launched(store, stage("a")), launched(store, stage("a"))), key=lambda own: own.name)
     (newest.folder / "launch.json").write_bytes(text)
     assert find_launch(store) == find_launch(store, "tiny") == older
@@ -96,7 +96,7 @@ def test_a_damaged_launch_is_named_and_passed_over(
 
 
 def test_lines_and_ends_that_are_damaged_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    launch, array = launched(Store(tmp_path), stage("a")), JobArray("7", "tiny-train", [[0]], 0.0, 1.0)
+    launch, array = launched(Store.create(tmp_path), stage("a")), JobArray("7", "tiny-train", [[0]], 0.0, 1.0)
     (launch.folder / "jobs.jsonl").write_bytes(b'\xe9\n[]\n{"job": 7}\n')
     launch.add(array)
     (launch.folder / "ended.json").write_text('{"time": "never"}')

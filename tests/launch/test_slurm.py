@@ -57,7 +57,7 @@ def grouped(launch: Launch, limit: int = 1000) -> list[tuple[str, list[list[int]
 def test_stages_of_a_kind_with_the_same_resources_share_an_array(tmp_path: Path) -> None:
     large = {"time": 60, "gpus": 8}
     stages = (stage("t", kind="texts"), stage("a"), stage("b", resources=large), stage("c"), stage("d", tasks=2))
-    assert grouped(launched(Store(tmp_path), *stages)) == [
+    assert grouped(launched(Store.create(tmp_path), *stages)) == [
         ("tiny-texts", [[0]]),
         ("tiny-train", [[1, 3]]),
         ("tiny-train", [[2]]),
@@ -66,21 +66,23 @@ def test_stages_of_a_kind_with_the_same_resources_share_an_array(tmp_path: Path)
 
 
 def test_an_array_that_is_too_large_is_cut(tmp_path: Path) -> None:
-    launch = launched(Store(tmp_path), *(stage(f"{n}", tasks=2) for n in range(7)))
+    launch = launched(Store.create(tmp_path), *(stage(f"{n}", tasks=2) for n in range(7)))
     assert [len(tasks) for _, tasks in grouped(launch, limit=3)] == [3, 3, 1]
 
 
 def test_small_stages_share_jobs_up_to_a_length_and_a_number(tmp_path: Path) -> None:
-    launch = launched(Store(tmp_path), *(stage(f"{n}", seconds=100.0) for n in range(13)), pack_most=5)
+    launch = launched(Store.create(tmp_path), *(stage(f"{n}", seconds=100.0) for n in range(13)), pack_most=5)
     assert [len(task) for task in grouped(launch)[0][1]] == [5, 5, 3]
-    short = launched(Store(tmp_path), *(stage(f"{n}", seconds=250.0) for n in range(5)))
+    short = launched(Store.create(tmp_path), *(stage(f"{n}", seconds=250.0) for n in range(5)))
     assert [len(task) for task in grouped(short)[0][1]] == [2, 2, 1]
 
 
 def test_stages_of_many_tasks_and_what_failed_before_have_jobs_of_their_own(
     tmp_path: Path, queue: dict[str, QueuedJob]
 ) -> None:
-    launch = launched(Store(tmp_path), stage("a"), stage("b"), stage("c"), stage("d", tasks=2), stage("e", tasks=2))
+    launch = launched(
+        Store.create(tmp_path), stage("a"), stage("b"), stage("c"), stage("d", tasks=2), stage("e", tasks=2)
+    )
     launch.store.log("death", "train", "b", title="train b", reason="killed")
     submitted = Dispatcher(launch).submit()
     assert [sorted(map(tuple, each.array_tasks)) for each in submitted] == [[(0, 2), (1,)], [(3,), (4,)]]
@@ -92,7 +94,7 @@ def test_stages_of_many_tasks_and_what_failed_before_have_jobs_of_their_own(
 def test_a_stage_is_submitted_when_its_own_inputs_have_records(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
     slow, quick = stage("slow", seconds=9000.0), stage("quick", seconds=9000.0)
     of_quick = stage("of quick", quick, kind="evaluate")
-    launch = launched(Store(tmp_path), slow, quick, of_quick, stage("of slow", slow, kind="evaluate"))
+    launch = launched(Store.create(tmp_path), slow, quick, of_quick, stage("of slow", slow, kind="evaluate"))
     dispatcher = Dispatcher(launch)
     assert [each.array_tasks for each in dispatcher.submit()] == [[[0], [1]]]
     assert dispatcher.look(scheduler.jobs()) == [] and dispatcher.submit() == []
@@ -103,7 +105,7 @@ def test_a_stage_is_submitted_when_its_own_inputs_have_records(tmp_path: Path, q
 
 
 def test_no_more_jobs_are_submitted_than_may_run_at_once(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
-    launch = launched(Store(tmp_path), *(stage(f"{n}", seconds=9000.0) for n in range(5)), parallel=2)
+    launch = launched(Store.create(tmp_path), *(stage(f"{n}", seconds=9000.0) for n in range(5)), parallel=2)
     dispatcher = Dispatcher(launch)
     assert [len(each.array_tasks) for each in dispatcher.submit()] == [2]
     assert dispatcher.submit() == [] and not dispatcher.refused
@@ -114,7 +116,7 @@ def test_no_more_jobs_are_submitted_than_may_run_at_once(tmp_path: Path, queue: 
 
 
 def test_a_stage_of_another_launch_is_waited_for_and_not_submitted(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
-    store, shared = Store(tmp_path), stage("shared")
+    store, shared = Store.create(tmp_path), stage("shared")
     first = launched(store, shared)
     Dispatcher(first).submit()
     second = launched(store, shared, stage("own", shared, kind="evaluate"), suite="other")
@@ -126,7 +128,7 @@ def test_a_stage_of_another_launch_is_waited_for_and_not_submitted(tmp_path: Pat
 
 
 def test_claims_of_a_launch_whose_jobs_are_gone_are_outbid(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
-    store, shared = Store(tmp_path), stage("shared")
+    store, shared = Store.create(tmp_path), stage("shared")
     begin(launched(store, shared), drive)
     queue.clear()
     second = launched(store, shared, suite="other")
@@ -137,7 +139,7 @@ def test_claims_of_a_launch_whose_jobs_are_gone_are_outbid(tmp_path: Path, queue
 def test_a_launch_that_slurm_refuses_leaves_nothing(
     tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launch = launched(Store(tmp_path), stage("a"), stage("b", kind="texts"))
+    launch = launched(Store.create(tmp_path), stage("a"), stage("b", kind="texts"))
     working = slurm._submit
 
     def refuse(own: Launch, submission: Submission, *rest: float) -> str:
@@ -163,7 +165,7 @@ def test_a_refusal_names_the_kind_of_stage_before_anything_is_submitted(
     monkeypatch.setattr(scheduler, "check", check)
     train = stage("a")
     with pytest.raises(UserError, match=r"resources: evaluate: Slurm refuses jobs of evaluate: Invalid qos"):
-        begin(launched(Store(tmp_path), train, stage("b", train, kind="evaluate")), drive)
+        begin(launched(Store.create(tmp_path), train, stage("b", train, kind="evaluate")), drive)
     assert queue == {}
 
 
@@ -173,7 +175,7 @@ def test_a_refusal_names_the_kind_of_stage_before_anything_is_submitted(
 def test_a_job_that_died_costs_the_stage_it_was_at_and_one_that_never_began_all_of_its(
     tmp_path: Path, queue: dict[str, QueuedJob]
 ) -> None:
-    launch = launched(Store(tmp_path), *(stage(f"{n}", seconds=250.0) for n in range(4)))
+    launch = launched(Store.create(tmp_path), *(stage(f"{n}", seconds=250.0) for n in range(4)))
     dispatcher = Dispatcher(launch)
     ((_, first), (_, second)) = jobs_of(dispatcher.submit())
     assert (first, second) == ([0, 1], [2, 3])
@@ -194,7 +196,7 @@ def test_a_job_that_died_costs_the_stage_it_was_at_and_one_that_never_began_all_
 def test_what_fails_in_a_job_that_goes_on_is_submitted_again_at_once(
     tmp_path: Path, queue: dict[str, QueuedJob]
 ) -> None:
-    launch = launched(Store(tmp_path), stage("0"), stage("1"))
+    launch = launched(Store.create(tmp_path), stage("0"), stage("1"))
     dispatcher = Dispatcher(launch)
     dispatcher.submit()
     queue["1"] = RUNNING
@@ -205,7 +207,7 @@ def test_what_fails_in_a_job_that_goes_on_is_submitted_again_at_once(
 
 
 def test_a_job_that_was_interrupted_and_comes_back_is_left_alone(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
-    launch = launched(Store(tmp_path), stage("0"))
+    launch = launched(Store.create(tmp_path), stage("0"))
     dispatcher = Dispatcher(launch)
     dispatcher.submit()
     launch.store.log("start", *launch.stages[0].key, title="", job="1")
@@ -221,7 +223,7 @@ def test_a_new_dispatcher_knows_what_runs_and_what_has_no_attempts_left(
     tmp_path: Path, queue: dict[str, QueuedJob]
 ) -> None:
     good, bad = stage("good", seconds=9000.0), stage("bad", seconds=9000.0)
-    launch = launched(Store(tmp_path), good, bad, stage("of bad", bad, kind="evaluate"), stage("worn"))
+    launch = launched(Store.create(tmp_path), good, bad, stage("of bad", bad, kind="evaluate"), stage("worn"))
     launch.store.log("failure", *bad.key, title="", reason="the loss is not finite", final=True)
     for _ in range(3):
         launch.store.log("death", *launch.stages[3].key, title="", reason="killed")
@@ -238,7 +240,7 @@ def test_an_input_that_no_stage_makes_any_more_blocks_and_ends_the_launch(
     tmp_path: Path, queue: dict[str, QueuedJob]
 ) -> None:
     lost = stage("lost", kind="encode")
-    launch = launched(Store(tmp_path), stage("needs it", lost))
+    launch = launched(Store.create(tmp_path), stage("needs it", lost))
     Driver(launch, 0.0, "7", lambda: False).run()
     end = launch.ended()
     assert end and (end["state"], end["failed"], end["blocked"]) == ("incomplete", [], ["needs it"])
@@ -259,7 +261,7 @@ def driven(launch: Launch, job: str, queue: dict[str, QueuedJob]) -> Driver:
 def test_a_driver_has_a_successor_and_takes_it_out_of_the_queue_at_the_end(
     tmp_path: Path, queue: dict[str, QueuedJob]
 ) -> None:
-    launch = launched(Store(tmp_path), stage("a"))
+    launch = launched(Store.create(tmp_path), stage("a"))
     submitted = begin(launch, drive)
     (train,) = stage_jobs(submitted)
     finish(launch.store, launch.stages[0])
@@ -273,7 +275,7 @@ def test_a_driver_has_a_successor_and_takes_it_out_of_the_queue_at_the_end(
 
 
 def test_of_two_drivers_one_ends_and_a_dead_one_is_followed(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
-    launch = launched(Store(tmp_path), stage("a"))
+    launch = launched(Store.create(tmp_path), stage("a"))
     begin(launch, drive)
     first = driven(launch, "50", queue)
     queue["51"] = RUNNING
@@ -286,7 +288,7 @@ def test_of_two_drivers_one_ends_and_a_dead_one_is_followed(tmp_path: Path, queu
 def test_the_successor_of_drivers_that_ran_out_of_memory_asks_for_more(
     tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launch = launched(Store(tmp_path), stage("a"))
+    launch = launched(Store.create(tmp_path), stage("a"))
     launch.about["driver"] = {**RESOURCES, "memory": 1000}
     memory, working = list[str](), slurm._submit
 
@@ -305,7 +307,7 @@ def test_the_successor_of_drivers_that_ran_out_of_memory_asks_for_more(
 def test_a_job_that_a_driver_could_not_note_is_cancelled_by_the_next(
     tmp_path: Path, queue: dict[str, QueuedJob]
 ) -> None:
-    launch = launched(Store(tmp_path), stage("a"))
+    launch = launched(Store.create(tmp_path), stage("a"))
     begin(launch, drive)
     queue |= {"77": PENDING._replace(comment=launch.name), "78": PENDING._replace(comment="another")}
     driver = driven(launch, "2", queue)
@@ -317,7 +319,7 @@ def test_a_job_that_a_driver_could_not_note_is_cancelled_by_the_next(
 def test_a_slurm_that_refuses_all_jobs_ends_a_launch_with_its_words(
     tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launch = launched(Store(tmp_path), stage("a"))
+    launch = launched(Store.create(tmp_path), stage("a"))
 
     def refuse(*_: object) -> str:
         raise UserError("Invalid account")
@@ -331,14 +333,14 @@ def test_a_slurm_that_refuses_all_jobs_ends_a_launch_with_its_words(
 
 def test_a_user_is_told_the_end_once_by_a_command(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
     told = tmp_path / "told"
-    launch = launched(Store(tmp_path), stage("a"), notify=f'echo "$VTB_SUITE $VTB_STATE" >> {told}')
+    launch = launched(Store.create(tmp_path), stage("a"), notify=f'echo "$VTB_SUITE $VTB_STATE" >> {told}')
     finish(launch.store, launch.stages[0])
     Driver(launch, 0.0, "7", lambda: False).run()
     assert told.read_text() == "tiny complete\n"
 
 
 def test_a_retry_starts_a_driver_unless_one_goes_on(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
-    launch = launched(Store(tmp_path), stage("a"))
+    launch = launched(Store.create(tmp_path), stage("a"))
     begin(launch, drive)
     with pytest.raises(UserError, match=r"its driver goes on: job 2 \(PENDING\)"):
         resubmit(launch, drive)
@@ -362,10 +364,10 @@ def test_class_features_from_a_file_are_submitted_without_weights(
     listed = Stage("texts", {"classes": "c1"}, {}, ("bench.stages.texts",), context, "class features", 0.0)
     encode = {"backbone": "ViT-B-16"}
     others = [Stage("encode", {**encode, "content": n}, {}, (), {"pretrained": "openai"}, "", 1.0) for n in "ab"]
-    todo, about = [listed, *others], launched(Store(tmp_path), stage("a")).about
+    todo, about = [listed, *others], launched(Store.create(tmp_path), stage("a")).about
     about["file"] = __file__
     stages = [replace(PlannedStage.of(each, 1.0), resources=RESOURCES) for each in todo]
-    launch = create_on_slurm(about, stages, todo, Store(tmp_path))
+    launch = create_on_slurm(about, stages, todo, Store.create(tmp_path))
     weights = [order.context["pretrained"] for order in launch.orders(range(3)).values()]
     assert sorted(weights) == ["openai", "openai@/ViT-B-16", "openai@/ViT-B-16"]
     assert launch.orders([0])[0].context["pretrained"] == "openai"

@@ -153,7 +153,7 @@ def launches(seed: int, count: int, folder: Path) -> Counter[str]:
                 found[f"WRONG: exit codes {[launch.code for launch in both]}"] += 1
             else:
                 found[arena.judge(store)] += 1
-            kept = Store(arena.folder / store)
+            kept = Store.create(arena.folder / store)
             starts = Counter(event["identity"] for event in kept.events() if event["event"] == "start")
             found["WRONG: a stage was done twice"] += sum(number - 1 for number in starts.values())
             found["WRONG: a claim is left"] += sum(1 for _ in (kept.root / "claims").iterdir())

@@ -502,7 +502,7 @@ def checkpoint(**choices: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("choices", [{}, {"rates": [2, 4, 8]}, {"classifier": "text"}])
 def test_a_checkpoint_goes_into_the_store_and_out_again(choices: dict[str, Any], tmp_path: Path) -> None:
-    file, store = tmp_path / "official.pt", Store(tmp_path / "runs")
+    file, store = tmp_path / "official.pt", Store.create(tmp_path / "runs")
     torch.save(checkpoint(**choices), file)
     options = ["--method", "vidprism", "--backbone", GLYPHS, "--pretrained", "random:0", "--store", str(store.root)]
     assert main(["import", str(file), *options]) == 0

@@ -331,7 +331,7 @@ def many_records(root: Path, trials: int = 1000, protocols: int = 10, seeds: int
     assert trials % (2 * seeds) == 0
     root.mkdir(parents=True, exist_ok=True)
     (root / "many.yaml").write_text(_many(trials // (2 * seeds), protocols, seeds), encoding="utf-8")
-    suite, store = load_suite(root / "many.yaml"), Store(root / "runs")
+    suite, store = load_suite(root / "many.yaml"), Store.create(root / "runs")
     graph = build_graph(suite)
     lists: dict[str, _Videos] = {}
     for cell in graph.cells:

@@ -141,23 +141,23 @@ def test_scores_that_are_not_finite_are_seen_but_for_undecodable_videos(bad: str
     if bad:
         scores[bad][1] = np.inf
     failure = pd.DataFrame({"failure": [None, None, "broken"]})
-    with Store(tmp_path).writing("evaluate", "ee", {}) as folder:
+    with Store.create(tmp_path).writing("evaluate", "ee", {}) as folder:
         save_file(scores, folder / "scores.safetensors")
         failure.to_parquet(folder / "predictions.parquet")
-    evaluations = Evaluations(Store(tmp_path))
+    evaluations = Evaluations(Store.create(tmp_path))
     assert evaluations.finite("ee") == (not bad) and len(evaluations.cosines("ee")) == 4 * 3 * 2 * 4
 
 
 def test_environments_are_those_of_a_record_and_its_inputs(tmp_path: Path) -> None:
     def stage(identity: str, kind: str, device: str, torch: str, **inputs: Any) -> Any:
         versions = {"torch": torch, "open_clip_torch": "3.2.0"}
-        with Store(tmp_path).writing(kind, identity, {"provenance": {"device": device, "versions": versions}}):
+        with Store.create(tmp_path).writing(kind, identity, {"provenance": {"device": device, "versions": versions}}):
             pass
         return SimpleNamespace(identity=identity, key=(kind, identity), inputs=inputs)
 
     train = stage("t", "train", "NVIDIA H200", "2.9.0")
     absent: Any = SimpleNamespace(identity="x", key=("texts", "x"), inputs={})
-    of = _Environments(Store(tmp_path)).of
+    of = _Environments(Store.create(tmp_path)).of
     assert of(train) == "NVIDIA H200, torch 2.9.0, open_clip 3.2.0" and of(absent) == ""
     own = stage("e", "evaluate", "cpu (AVX2)", "2.9.0", train=train, texts=absent)
     assert of(own) == "NVIDIA H200 and cpu (AVX2), torch 2.9.0, open_clip 3.2.0"
@@ -206,7 +206,7 @@ def test_failures_are_those_of_the_suite() -> None:
 @pytest.mark.parametrize("correct", [[True, False, True], [0.5, np.nan, 1.0]])
 def test_correctness_is_that_of_the_predictions(correct: list[float], tmp_path: Path) -> None:
     frame = pd.DataFrame({"video": list("abc"), "label": 0, "prediction": 0, "correct": correct, "failure": None})
-    store = Store(tmp_path)
+    store = Store.create(tmp_path)
     with store.writing("evaluate", "any", {}) as folder:
         frame.to_parquet(folder / "predictions.parquet")
     quick = Evaluations(store).correct("any")
@@ -227,7 +227,7 @@ def test_a_title_says_what_stands_for_the_data_of_the_columns() -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "runs")
+    return Store.create(tmp_path / "runs")
 
 
 def _row_trial(row: str = "mote", seed: int = 0, **point: object) -> Any:

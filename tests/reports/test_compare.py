@@ -243,7 +243,7 @@ def test_other_results_have_no_regressions() -> None:
 def evaluated(root: Path, suite: str, accuracies: Mapping[str, float], revision: str) -> None:
     """A report's snapshot in a store, with the predictions of its evaluations."""
     results = of(accuracies)
-    store = Store(root)
+    store = Store.create(root)
     with store.writing("texts", "names", {"context": {"class_names": ["star", "heart"]}}):
         pass
     for identity in set(results.table["identity"]):

@@ -118,7 +118,7 @@ def test_a_damaged_snapshot_is_refused(tmp_path: Path, text: bytes) -> None:
 
 
 def test_predictions_that_were_changed_are_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    store = Store(tmp_path)
+    store = Store.create(tmp_path)
     with store.writing("evaluate", "ee", {}) as folder:
         (folder / "predictions.parquet").write_bytes(b"one")
     file = store.folder("evaluate", "ee") / "predictions.parquet"
@@ -129,7 +129,7 @@ def test_predictions_that_were_changed_are_not_there(tmp_path: Path, caplog: pyt
 
 
 def test_answers_and_class_names_come_from_the_store(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = Store.create(tmp_path)
     with store.writing("texts", "tt", {"context": {"class_names": ["star", "heart"]}}):
         pass
     table = pd.DataFrame({"video": ["a", "b"], "label": [0, 1], "prediction": [0, 0], "correct": [1.0, np.nan]})

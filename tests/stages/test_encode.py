@@ -31,7 +31,7 @@ def test_one_that_is_asked_to_stop_keeps_what_it_has(tmp_path: Path, monkeypatch
     (tmp_path / "suite.yaml").write_text(SUITE)
     stages = build_graph(load_suite(tmp_path / "suite.yaml")).stages.values()
     order = next(Order.of(stage) for stage in stages if stage.kind == "encode")
-    whole, cut = Store(tmp_path / "whole"), Store(tmp_path / "cut")
+    whole, cut = Store.create(tmp_path / "whole"), Store.create(tmp_path / "cut")
     compute = Compute("cpu", loader_workers=0)
     assert execute(order, whole, compute, {}) is None
     saved = []

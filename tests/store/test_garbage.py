@@ -24,7 +24,7 @@ NOW = time.time()
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     (tmp_path / "store").mkdir()
-    return Store(tmp_path / "store")
+    return Store.create(tmp_path / "store")
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def clean(store: Store, cache: Path) -> list[str]:
 
 
 def test_a_store_and_a_cache_that_are_not_there_hold_no_garbage(tmp_path: Path) -> None:
-    assert found(Store(tmp_path / "none"), tmp_path / "neither") == []
+    assert found(Store.create(tmp_path / "none"), tmp_path / "neither") == []
 
 
 def test_the_folder_of_a_record_that_was_interrupted_goes_after_a_day(store: Store, cache: Path) -> None:

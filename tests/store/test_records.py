@@ -24,7 +24,7 @@ from tests.errors import refused
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+    return Store.create(tmp_path / "store")
 
 
 MISTYPED = [

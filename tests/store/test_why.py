@@ -31,7 +31,7 @@ class Records:
     """A store whose records are made of a base and dotted changes."""
 
     def __init__(self, root: Path) -> None:
-        self.store, self.made = Store(root), 0
+        self.store, self.made = Store.create(root), 0
 
     def add(self, base: dict[str, Any], changes: dict[str, Any] | None = None, **inputs: tuple[str, str]) -> str:
         """The identity of a record that is `base` but for `changes`; a change to None takes the field out."""

@@ -57,6 +57,6 @@ def test_it_plans_on_real_declarations_and_in_the_embedded_world_with_the_same_r
 def test_rows_that_differ_in_inference_cost_one_training(name: str, rows: int, distinct: int, tmp_path: Path) -> None:
     suite, graph = planned(name, "seeds=[0]")
     assert len(suite.trials) == rows
-    plan = make_plan(graph, Store(tmp_path))
+    plan = make_plan(graph, Store.create(tmp_path))
     assert plan.missing["train"] == trainings(graph) == distinct
     assert len({(trial.method, trial.config.model_dump_json()) for trial in suite.trials}) == distinct

@@ -89,7 +89,7 @@ def test_a_suite_starts_them(folder: Path) -> None:
     (folder / "two.yaml").write_text(SUITE)
     stages = list(build_graph(load_suite(folder / "two.yaml")).stages.values())
     wanted = [stage for stage in stages if stage.kind in ("texts", "train")]
-    store = Store(folder / "runs")
+    store = Store.create(folder / "runs")
     outcome = run_local(wanted, store, Compute("cpu", loader_workers=0), 0, {}, lambda state: None)
     assert not outcome.failed
     (result,) = (store.read(*stage.key)["result"] for stage in wanted if stage.kind == "train")

@@ -1,0 +1,54 @@
+"""What the stages of a launch on Slurm asked for and what they used, by kind, and what to ask for next time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from bench.launch.launches import PlannedStage
+from bench.launch.states import LaunchStatus
+from bench.store.attempts import attempts_from
+from bench.store.records import KINDS
+from bench.suite.resources import in_clock, round_minutes
+
+MEMORY_MARGIN, TIME_MARGIN = 1.3, 2.0  # suggested over used
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Stages of a kind. `time` in minutes, `longest` in seconds, `memory` and `peak` in megabytes of a node.
+
+    `longest` and `peak` are those of any attempt, start-up included. 0: unknown, or not asked for.
+    """
+
+    kind: str
+    time: int
+    longest: float
+    memory: int
+    peak: float
+    cpus: int
+
+    @property
+    def suggestion(self) -> str:
+        """The kind's line of `resources`."""
+        memory = f", memory: {ceil(self.peak * MEMORY_MARGIN / 1024)}G" if self.peak else ""
+        return f"  {self.kind}: {{time: {in_clock(round_minutes(self.longest * TIME_MARGIN / 60))}{memory}}}"
+
+
+def usage(status: LaunchStatus) -> list[Usage]:
+    """The kinds of stages of which a launch on Slurm has measured an attempt, inputs first."""
+    since, found = status.launch.about["created"], list[Usage]()
+    known = attempts_from(event for event in status.seen.events if event["time"] >= since)
+    for kind in KINDS:
+        stages = [(own, known[own.identity]) for own in status.launch.stages if own.kind == kind and own.resources]
+        if longest := max((attempts.longest for _, attempts in stages), default=0.0):
+            time, cpus = (max(own.resources.get(name) or 0 for own, _ in stages) for name in ("time", "cpus"))
+            memory = max(own.resources.get("memory") or attempts.memory_asked for own, attempts in stages)
+            peak = max(attempts.memory / 2**20 * _tasks_on_a_node(own) for own, attempts in stages)
+            found.append(Usage(kind, time, longest, memory, peak, cpus))
+    return found
+
+
+def _tasks_on_a_node(stage: PlannedStage) -> int:
+    """Rank 0 alone is measured, and the others take about as much."""
+    return stage.tasks // (stage.resources.get("nodes") or 1)
