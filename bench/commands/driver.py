@@ -43,7 +43,7 @@ def drive(folder: str, since: float) -> None:
     if driver.claimed():
         driver.arrange_successor()
         driver.run()
-    if stop():
+    if stop() and not launch.ended():
         leave(stop, 0)
 
 
