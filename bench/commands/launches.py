@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext, suppress
@@ -20,16 +20,22 @@ from rich.text import Text
 
 from bench.commands.display import NAMED, clock, counted, moment, named, picture, plain, state_name, summary
 from bench.commands.finalizer import finalize
-from bench.commands.options import DEFAULT_STORE, StorePath, console, out, say, warn
+from bench.commands.options import DEFAULT_STORE, StorePath, Wrong, console, open_launched, out, say, warn
+from bench.commands.suites import carry_out
 from bench.core.errors import UserError
 from bench.core.processes import Stopped, process_lives
+from bench.graph.build import Graph
 from bench.launch import scheduler
 from bench.launch.claims import release
+from bench.launch.code import run_under
 from bench.launch.failures import job_outputs, tail
 from bench.launch.launches import Launch, StageKey, active_jobs, find_launch, jobs_of, launches
 from bench.launch.slurm import resubmit
 from bench.launch.states import LaunchStatus, command_line, launch_status, observe
+from bench.stages.work import Compute
+from bench.store.provenance import other_versions
 from bench.store.records import Event, Store
+from bench.suite.trial import Suite
 
 MATCHES = 20  # stages that `logs` shows
 SECONDS_TO_END = 120.0  # that `cancel` waits for jobs to end; Slurm kills them after 30 by default
@@ -108,15 +114,26 @@ def cancel(name: LaunchName = None, store: StorePath = DEFAULT_STORE) -> None:
 
 
 def retry(name: LaunchName = None, store: StorePath = DEFAULT_STORE) -> None:
-    """Run the unfinished stages of a launch again, with new attempts and the same settings."""
-    launch = find_launch(Store(store), name)
+    """Run the unfinished stages of a launch again, with new attempts, the same settings and the code of then."""
+    launch = find_launch(Store(store.resolve()), name)
     if not launch.missing():
         say(f"{launch.name}: every stage has its record")
-    elif launch.about["on"] == "slurm":
+        return
+    if differing := other_versions(launch.about["provenance"].get("versions", {})):
+        hint = "install those versions again, or run the suite anew"
+        raise UserError(f"it ran with other packages: {differing}", where=launch.name, hint=hint)
+    if launch.about["on"] == "slurm":
         say(f"{launch.name}: {summary(resubmit(launch, finalize))}")
-    else:
-        again = shlex.join([launch.about["file"], *launch.about["overrides"], "--store", str(store)])
-        raise UserError("it did not run on Slurm", where=launch.name, hint=f"python run_suite.py {again}")
+        return
+    if launch_status(launch).going_on:
+        raise UserError("it is going on", where=launch.name, hint="wait for its end, or `cancel` it first")
+    run_under(launch, sys.argv[1:])
+    about = launch.about
+
+    def opened(wrong: Wrong) -> tuple[Suite, Graph, Path]:
+        return *open_launched(launch, wrong), Path(about["file"])
+
+    carry_out(opened, launch.store.root, Compute(**about["compute"]), about["jobs"], earlier=launch)
 
 
 # --- status -----------------------------------------------------------------------------------------------------------

@@ -25,16 +25,37 @@ from typing import Any
 from bench.core.errors import UserError
 from bench.core.files import open_regular, sync
 from bench.core.identity import digest, read_sources_again, source_hashes
-from bench.graph.stage import CARRIERS, Stage
-from bench.launch.launches import Launch
-from bench.store.records import Store
+from bench.core.words import counted
+from bench.graph.stage import CARRIERS, Stage, stage_source
+from bench.launch.launches import Launch, LaunchData
+from bench.store.records import KINDS, Store
 from bench.suite.resolve import SUITES
+from methods.registry import plugins
 
 OWN = ("bench", "methods", "reports", "run_suite")  # packages and modules of the project
 AGAIN = "run the suite again, with the code that is there now"
 
 Places = Mapping[str, Iterable[Path]]  # package or module -> its folders or its file
 Sources = dict[tuple[str, tuple[str, ...]], dict[str, str]]  # kind and modules of stages -> hash of each source module
+
+
+@contextmanager
+def frozen(store: Store, stages: Iterable[Stage]) -> Iterator[LaunchData]:
+    """Keep the code of planned stages, and run it within the block. Gives what their launch has to say of it.
+
+    Raises UserError if the source of a stage has changed since its identity was computed.
+    """
+    planned = sources(stages)
+    modules = [*plugins(), *(module for _, each in planned for module in each)]
+    where = {name: [*map(str, own)] for name, own in places(modules).items()}
+    name = freeze(store, modules)
+    with adopt(store.code(name)):
+        refuse_changed(planned, store.code(name))
+        yield {
+            "code": name,
+            "places": where,
+            "sources": [[kind, [*own], digest(parts)] for (kind, own), parts in planned.items()],
+        }
 
 
 # --- keeping ----------------------------------------------------------------------------------------------------------
@@ -175,7 +196,8 @@ def _move(names: Iterable[str], moves: list[tuple[Path, Path]]) -> None:
     """Let the loaded modules of these packages, and the main one, find submodules and files at other places."""
 
     def moved(path: str | Path) -> Path:
-        return next((new / Path(path).relative_to(old) for old, new in moves if Path(path).is_relative_to(old)), path)
+        path = Path(path)
+        return next((new / path.relative_to(old) for old, new in moves if path.is_relative_to(old)), path)
 
     for name, module in [*sys.modules.items()]:
         if name.partition(".")[0] not in {*names, "__main__"}:
@@ -211,6 +233,21 @@ def run_under(launch: Launch, arguments: Iterable[str]) -> None:
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------
+
+
+def moved_on(launch: Launch) -> str:
+    """How the checkout differs from the code of a launch, in a few words; empty if it does not."""
+    files = changed_files(launch)
+    return f"{counted(len(files), 'file')}, e.g. {files[0]}" if files else ""
+
+
+def changed_kinds(launch: Launch) -> list[str]:
+    """Kinds of its stages that have other identities under the code of this process, by their source or an input's."""
+    known = launch.about.get("sources", ())
+    found = {kind for kind, modules, source in known if stage_source(kind, tuple(modules)) != source}
+    for stage in launch.stages:  # inputs come first
+        found |= {stage.kind for kind, _ in stage.inputs if kind in found}
+    return [kind for kind in KINDS if kind in found]
 
 
 def sources(stages: Iterable[Stage]) -> Sources:

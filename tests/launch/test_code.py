@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+def others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
     """Writes a package of somebody else, and forgets it at the end."""
     folder = tmp_path / "others"
     monkeypatch.syspath_prepend(str(folder))
@@ -174,7 +174,7 @@ def test_what_is_imported_late_comes_from_the_copy(
 
 def test_an_edit_between_plan_and_copy_is_refused(store: Store, others: Callable[..., Path]) -> None:
     folder = others(mine___init_py="", mine__model_py="from mine.parts import A", mine__parts_py="A = 1")
-    planned = {("evaluate", ("mine.model",)): code.source_hashes("mine.model")}
+    planned: code.Sources = {("evaluate", ("mine.model",)): code.source_hashes("mine.model")}
 
     def check(text: str) -> None:
         (folder / "mine/parts.py").write_text(text)
