@@ -78,15 +78,19 @@ BUILT_IN = {name: f"methods.{name}" for name in ("clip_mean", "text4vis", "dense
 def methods() -> dict[str, Method]:
     """All registered methods by name. A third-party name cannot replace a built-in one."""
     third_party = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
-    plugins = [package for package in os.environ.get(PLUGINS, "").split(",") if package]
-    for package in plugins:
+    for package in plugins():
         third_party[package.rpartition(".")[2]] = _importable(package)
     return {name: Method(name, package) for name, package in {**third_party, **BUILT_IN}.items()}
 
 
+def plugins() -> list[str]:
+    """The packages that were added to the methods of this process."""
+    return [package for package in os.environ.get(PLUGINS, "").split(",") if package]
+
+
 def use_plugins(packages: Iterable[str]) -> None:
     """Add packages to the methods of this process and of its child processes."""
-    os.environ[PLUGINS] = ",".join([*filter(None, [os.environ.get(PLUGINS)]), *packages])
+    os.environ[PLUGINS] = ",".join([*plugins(), *packages])
     methods.cache_clear()
 
 

@@ -20,7 +20,7 @@ from bench.store.records import KINDS, REDO, RecordData, Store, event_in
 
 KIND = "|".join(KINDS)
 NAMES = {  # folder of a store -> what may lie in it
-    ".": r"records|checkpoints|running|writing|damaged|attempts|claims|launches|reports|attempts\.jsonl"
+    ".": r"records|checkpoints|running|writing|damaged|attempts|claims|launches|code|reports|attempts\.jsonl"
     r"|store\.json(\.\w+\.tmp)?",
     "records": KIND,
     "checkpoints": KIND,
@@ -28,6 +28,7 @@ NAMES = {  # folder of a store -> what may lie in it
     "claims": rf"({KIND}|driver)-[\w+-]+\.\d+\.json|\.\w+",
     "attempts": r".+\.jsonl(\.\w+\.tmp)?",
     "launches": r"\d{8}-\d{6}-.+",
+    "code": r"[0-9a-f]{32}",
 }
 WRONG = {
     "attempts": "has lines that are no events",
@@ -105,14 +106,15 @@ def _json(content: bytes) -> Any:
 
 
 def _load(folder: Path) -> None:
-    from bench.stages.checkpoint import DamagedCheckpoint, load
+    from bench.stages.checkpoint import DamagedCheckpoint, OtherVersions, load
 
     for file in _entries(folder):
         if not re.fullmatch(rf"{SAVED}(\.\w+\.tmp|\.damaged-\w+)?", file.name):
             _warn(file, "does not belong to a checkpoint")
         elif re.fullmatch(SAVED, file.name):
             try:
-                load(file, lambda state: None)
+                with suppress(OtherVersions):  # it is sound; the training that goes on from it says so
+                    load(file, lambda state: None)
             except (DamagedCheckpoint, OSError) as error:
                 log.warning("%s\n  hint: delete it; the stage then starts anew", error)
 

@@ -17,6 +17,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from bench.core.words import counted
+from bench.launch.code import moved_on
 from bench.launch.failures import FailureGroup, grouped
 from bench.launch.launches import JobArray, stage_jobs
 from bench.launch.local import Watch
@@ -166,6 +167,9 @@ def _header(status: LaunchStatus) -> Iterator[Text]:
         yield Text(f"driver: {first}" + (f"; its successor: {', '.join(later)}" if later else ""))
     if status.seen.silence:
         yield Text(f"{status.seen.silence}: states are read from events and progress files only", style="yellow")
+    if not status.complete and (moved := moved_on(status.launch)):
+        more = f"`why {status.launch.name}` shows more"
+        yield Text(f"the checkout differs from the code of this launch: {moved} ({more})", style="yellow")
 
 
 def _outcome(status: LaunchStatus) -> tuple[str, str]:

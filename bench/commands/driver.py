@@ -16,17 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.commands.display import counted, summary
-from bench.commands.options import write_suite_report
+from bench.commands.options import open_launched, write_suite_report
 from bench.core.errors import UserError
 from bench.core.processes import process_lives, this_process
-from bench.graph.build import build_graph
 from bench.launch import scheduler
 from bench.launch.claims import FRESH, beating, last_sign, release, release_all, take
 from bench.launch.job import StopSignals, job_id, leave, set_environment
 from bench.launch.launches import Launch, open_launch
 from bench.launch.scheduler import QueuedJob
 from bench.launch.slurm import Dispatcher, active_jobs_of, submit_driver
-from bench.suite.resolve import load_suite
 
 LOOK = 5.0  # seconds between two looks at the store and the queue
 REFUSING = 600.0  # seconds for which Slurm may refuse all jobs of a launch that has none in the queue, before it ends
@@ -162,10 +160,8 @@ class Driver:
 
 def report(launch: Launch) -> None:
     """Write the report of the suite as it was submitted."""
-    os.chdir(launch.about["folder"])
-    suite = load_suite(launch.suite_file, tuple(launch.about["overrides"]), Path(launch.about["file"]).parent)
     origin = {**launch.about["provenance"], "launch": launch.name}
-    write_suite_report(suite, build_graph(suite), launch.store, origin)
+    write_suite_report(*open_launched(launch), launch.store, origin)
 
 
 def notify(launch: Launch, state: str, holder: str) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext, suppress
@@ -20,16 +20,22 @@ from rich.text import Text
 
 from bench.commands.display import NAMED, clock, counted, moment, named, picture, plain, state_name
 from bench.commands.driver import drive, drive_here
-from bench.commands.options import DEFAULT_STORE, StorePath, console, out, say, warn
+from bench.commands.options import DEFAULT_STORE, StorePath, Wrong, console, open_launched, out, say, warn
+from bench.commands.suites import carry_out
 from bench.core.errors import UserError
 from bench.core.processes import Stopped, process_lives
+from bench.graph.build import Graph
 from bench.launch import scheduler
 from bench.launch.claims import release_all
+from bench.launch.code import run_under
 from bench.launch.failures import job_outputs, tail
 from bench.launch.launches import Launch, StageKey, find_launch, jobs_of, launches
 from bench.launch.slurm import active_jobs_of, resubmit
 from bench.launch.states import LaunchStatus, command_line, launch_status, observe
+from bench.stages.work import Compute
+from bench.store.provenance import other_versions
 from bench.store.records import Event, Store
+from bench.suite.trial import Suite
 
 MATCHES = 20  # stages that `logs` shows
 SECONDS_TO_END = 120.0  # that `cancel` waits for jobs to end; Slurm kills them after 30 by default
@@ -119,22 +125,31 @@ def cancel(name: LaunchName = None, store: StorePath = DEFAULT_STORE) -> None:
 def retry(
     name: LaunchName = None,
     store: StorePath = DEFAULT_STORE,
-    here: Annotated[bool, typer.Option("--here", help="drive it in this process, not in a job")] = False,
+    here: Annotated[bool, typer.Option("--here", help="on Slurm: drive it in this process, not in a job")] = False,
 ) -> None:
-    """Go on with a launch that ended early, or was left by its driver. Stages that failed get new attempts."""
-    launch = find_launch(Store(store), name)
-    Store.create(store)  # an older one has no marker yet
+    """Go on with a launch, under its own code and settings. Stages that failed in one that ended get new attempts."""
+    launch = find_launch(Store(store.resolve()), name)
     if not launch.missing() and launch.ended():
         say(f"{launch.name}: every stage has its record")
-    elif launch.about["on"] == "slurm":
-        array = resubmit(launch, None if here else drive)
-        if array:
+        return
+    if differing := other_versions(launch.about["provenance"].get("versions", {})):
+        hint = "install those versions again, or run the suite anew"
+        raise UserError(f"it ran with other packages: {differing}", where=launch.name, hint=hint)
+    run_under(launch, sys.argv[1:])
+    if launch.about["on"] == "slurm":
+        if array := resubmit(launch, None if here else drive):
             say(f"{launch.name}: driver: job {array.job}")
         elif not drive_here(launch):
             raise typer.Exit(1)
-    else:
-        again = shlex.join([launch.about["file"], *launch.about["overrides"], "--store", str(store)])
-        raise UserError("it did not run on Slurm", where=launch.name, hint=f"python run_suite.py {again}")
+        return
+    if launch_status(launch).going_on:
+        raise UserError("it is going on", where=launch.name, hint="wait for its end, or `cancel` it first")
+    about = launch.about
+
+    def opened(wrong: Wrong) -> tuple[Suite, Graph, Path]:
+        return *open_launched(launch, wrong), Path(about["file"])
+
+    carry_out(opened, launch.store.root, Compute(**about["compute"]), about["jobs"], earlier=launch)
 
 
 # --- status -----------------------------------------------------------------------------------------------------------

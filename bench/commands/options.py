@@ -18,8 +18,10 @@ from bench.commands.display import bars
 from bench.core.errors import UserError, refuse_all
 from bench.core.files import cache_dir
 from bench.graph.build import Graph, build_graph
+from bench.launch.code import moved_on
+from bench.launch.launches import Launch, open_launch
 from bench.published.pairing import pairs
-from bench.store.provenance import Provenance
+from bench.store.provenance import Provenance, provenance
 from bench.store.records import Store
 from bench.suite.resolve import SUITES, load_suite, suite_path
 from bench.suite.trial import Suite
@@ -38,6 +40,8 @@ Plugins = Annotated[
     list[str] | None,
     typer.Option("--plugin", metavar="PACKAGE", help="package of a method without an entry point; may be repeated"),
 ]
+
+Wrong = Callable[[Suite | None], Iterable[UserError]]  # what is wrong with a suite, or without one with the command
 
 DEFAULT_STORE = Path("runs")
 
@@ -87,12 +91,13 @@ def open_suite(
     store: Path,
     cache: Path | None,
     plugins: list[str] | None,
-    wrong: Callable[[Suite | None], Iterable[UserError]] = lambda suite: (),
+    wrong: Wrong = lambda suite: (),
+    folder: Path | None = None,
 ) -> tuple[Suite, Graph]:
     """Read a suite and build its graph, with a progress bar for datasets that are read for the first time.
 
     Raises one UserError for all that is `wrong` with it, or with the command if the suite itself cannot be read; also
-    for a store or cache that nothing can be written to.
+    for a store or cache that nothing can be written to. Paths in the suite start at its folder, or else at `folder`.
     """
     use_plugins(plugins or ())
     if cache is not None:
@@ -100,7 +105,7 @@ def open_suite(
     unusable = [*unusable_folders({"--store": store, "--cache": cache_dir()})]
     gc.disable()  # thousands of small objects all stay alive; collecting takes half of a large plan's time
     try:
-        suite = load_suite(suite_path(name), tuple(overrides or ()))
+        suite = load_suite(suite_path(name), tuple(overrides or ()), folder)
     except UserError as error:
         refuse_all([error, *wrong(None), *unusable])
         raise
@@ -121,12 +126,32 @@ def open_suite(
     return suite, graph
 
 
+def open_launched(launch: Launch, wrong: Wrong = lambda suite: ()) -> tuple[Suite, Graph]:
+    """Open the suite of a launch as it was submitted, in the folder where it was."""
+    with suppress(FileNotFoundError):  # nothing may depend on it
+        os.chdir(launch.about["folder"])
+    folder = Path(launch.about["file"]).parent
+    return open_suite(str(launch.suite_file), launch.about["overrides"], launch.store.root, None, None, wrong, folder)
+
+
+def origin_of(launch: Launch | None) -> Provenance:
+    """The provenance of what is done now: under the code of a launch, with the revision that it was of."""
+    known = launch.about["provenance"] if launch else {}
+    return {**provenance(), **{name: known[name] for name in ("revision", "dirty") if name in known}}
+
+
 def write_suite_report(suite: Suite, graph: Graph, store: Store, origin: Provenance) -> int:
-    """Write a suite's report from the records there are; say where it is, and its alarms. Returns their number."""
+    """Write a suite's report from the records there are; say where it is, and its alarms. Returns their number.
+
+    If `origin` names a launch, it says how the checkout has moved on from the launch's code.
+    """
     from reports.alarms import alarms
     from reports.collect import collect
     from reports.page import write_report
 
+    if name := origin.get("launch"):
+        moved = moved_on(open_launch(store.root / "launches" / name))
+        origin = {**origin, **({"checkout": f"differs from the code of the launch: {moved}"} if moved else {})}
     results = collect(suite, graph, store, {**origin, "overrides": [*suite.overrides]})
     folder = store.inside("reports") / report_name(suite)
     page, found = write_report(results, folder), alarms(results)

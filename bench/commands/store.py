@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -19,17 +20,30 @@ from bench.commands.display import counted
 from bench.commands.options import DEFAULT_STORE, CachePath, StorePath, Warnings, console, out, progress_bar, say, warn
 from bench.core.errors import UserError, refuse_all
 from bench.core.files import cache_dir
-from bench.launch.launches import launches
+from bench.launch.code import AGAIN, changed_files, changed_kinds, is_intact
+from bench.launch.launches import Launch, find_launch, launches
 from bench.store.garbage import Garbage, find, remove
 from bench.store.records import KINDS, Store
 from bench.store.why import differences, find_record
 
-RecordName = Annotated[str, typer.Argument(help="start of a record's identity, of any kind, or a record's folder")]
+RecordName = Annotated[
+    str, typer.Argument(help="start of a record's identity, of any kind, or a record's folder; alone, a launch")
+]
+OtherRecord = Annotated[str | None, typer.Argument(metavar="[B]", help="another record")]
 Side = Annotated[str, typer.Argument(help="a suite, SUITE@REVISION, or the folder of a report")]
 
+log = logging.getLogger(__name__)
 
-def why(a: RecordName, b: RecordName, store: StorePath = DEFAULT_STORE) -> None:
-    """Show which fields make two records differ: settings, data, code, and those of their inputs."""
+
+def why(a: RecordName, b: OtherRecord = None, store: StorePath = DEFAULT_STORE) -> None:
+    """Show which fields make two records differ: settings, data, code, and those of their inputs.
+
+    Of one launch, show how the checkout differs from its code, and which kinds of stages have other identities now.
+    """
+    if b is None:
+        for line in _moved_on(find_launch(Store(store), a)):
+            say(line)
+        return
     records = [find_record(Store(store), key) for key in (a, b)]
     found = differences(*records)
     if found.fields:
@@ -39,6 +53,21 @@ def why(a: RecordName, b: RecordName, store: StorePath = DEFAULT_STORE) -> None:
         out.print(table)
     for sentence in [found.verdict(*records), *found.notes]:
         say(sentence)
+
+
+def _moved_on(launch: Launch) -> Iterator[str]:
+    """How the checkout differs from the code of a launch, file by file, and what that changes."""
+    if launch.code is None or not launch.code.is_dir():
+        raise UserError("its code is not in the store", where=launch.name)
+    if files := changed_files(launch):
+        yield f"the checkout differs from the code of launch {launch.name} in {counted(len(files), 'file')}:"
+        yield from (f"  {name}" for name in files)
+    else:
+        yield f"the checkout has the code of launch {launch.name}"
+    if kinds := changed_kinds(launch):
+        yield f"other identities, so other records: {', '.join(kinds)}"
+    else:
+        yield "no stage has another identity"
 
 
 def compare(
@@ -105,6 +134,8 @@ def examine_store(folder: Path) -> None:
         lone = examine(store, show)
         for launch in launches(store):
             launch.ended(), launch.arrays()
+            if launch.code and not is_intact(launch.code):
+                log.warning("%s: the copy of code was changed, or is gone\n  hint: %s", launch.code, AGAIN)
     size = counted(sum(len(store.known(kind)) for kind in KINDS), "record")
     say(f"{folder}: {size}, {counted(len(found.shown), 'problem') if found.shown else 'no problems found'}")
     if lone:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,8 +25,11 @@ from bench.commands.options import (
     Plugins,
     StorePath,
     SuiteName,
+    Wrong,
     console,
+    open_launched,
     open_suite,
+    origin_of,
     out,
     progress_bar,
     say,
@@ -36,13 +42,14 @@ from bench.data.datasets import Dataset, datasets
 from bench.graph.build import Graph
 from bench.graph.plan import Plan, cache_frames, default_jobs, estimate, make_plan, measured_rates, mend_inputs
 from bench.graph.stage import Stage
-from bench.launch.launches import JobArray, Launch, PlannedStage, create
+from bench.launch.code import changed_kinds, frozen, run_under
+from bench.launch.launches import JobArray, Launch, LaunchData, PlannedStage, create, find_launch
 from bench.launch.local import run_local
 from bench.launch.schedule import Schedule
 from bench.launch.site import Site, load_site
 from bench.launch.slurm import Submission, arranged, begin, create_on_slurm, driver_submission, on_site, script
+from bench.launch.states import launch_status
 from bench.stages.work import Compute
-from bench.store.provenance import provenance
 from bench.store.records import KINDS, Store
 from bench.suite.named_protocols import named_protocols
 from bench.suite.resolve import SUITES, load_suite, suite_path
@@ -95,7 +102,6 @@ def run(
     plugin: Plugins = None,
 ) -> None:
     """Run the stages of a suite that have no record, then write its report. On Slurm, submit them and return."""
-    started = time.monotonic()
     if dry_run and on == "local":
         raise UserError("needs --on slurm", where="--dry-run", hint="`plan` shows the stages to run on this machine")
     compute = Compute(
@@ -108,15 +114,39 @@ def run(
         wandb=wandb,
     )
 
+    def opened(wrong: Wrong) -> tuple[Suite, Graph, Path]:
+        return *open_suite(suite, overrides, store, cache, plugin, wrong), suite_path(suite)
+
+    carry_out(opened, store, compute, jobs, on, site, driver, dry_run)
+
+
+def carry_out(
+    opened: Callable[[Wrong], tuple[Suite, Graph, Path]],
+    store: Path,
+    compute: Compute,
+    jobs: int | None,
+    on: str = "local",
+    site: Path | None = None,
+    driver: str = "job",
+    dry_run: bool = False,
+    earlier: Launch | None = None,
+) -> None:
+    """Do what `run` does.
+
+    `opened` gives the suite, its graph and its file, and refuses what a function finds wrong with it. `earlier` is the
+    launch whose code this process runs, to go on with it.
+    """
+    started = time.monotonic()
+
     def wrong(declared: Suite | None) -> Iterator[UserError]:
         yield from unusable_options(compute, on == "local")
         if declared is not None and on == "local":
-            yield from too_few_devices(declared.trials, device)
+            yield from too_few_devices(declared.trials, compute.device)
             if profile := declared.file.report.profile:
                 yield from unusable_device(profile.device, declared.where(("report", "profile", "device")), here=True)
 
-    declared, graph = open_suite(suite, overrides, store, cache, plugin, wrong)
-    records, origin = Store(store.resolve() if on == "slurm" else store), provenance()
+    declared, graph, file = opened(wrong)
+    records, origin = Store(store.resolve() if on == "slurm" else store), origin_of(earlier)
     made = make_plan(graph, records)
     with console.status("verifying the records that will be read"):
         while on == "local" and mend_inputs(made.todo, records):  # on a cluster, each job verifies what it reads
@@ -128,41 +158,44 @@ def run(
     if not dry_run:
         Store.create(records.root)
     failed = 0
-    if todo:
-        slots = default_jobs() if jobs is None else jobs
-        seconds = estimate(todo, measured_rates(records))
-        stages = [PlannedStage.of(stage, each) for stage, each in zip(todo, seconds, strict=True)]
-        about = {
-            "suite": declared.name,
-            "file": str(suite_path(suite).resolve()),
-            "folder": str(Path.cwd()),
-            "overrides": overrides or [],
-            "compute": asdict(compute),
-            "provenance": origin,
-            "cached": len(graph.stages) - len(todo),
-        }
-
-        def prepare() -> None:
+    with ExitStack() as frozen_code:
+        if todo:
+            slots = default_jobs() if jobs is None else jobs
+            seconds = estimate(todo, measured_rates(records))
+            stages = [PlannedStage.of(stage, each) for stage, each in zip(todo, seconds, strict=True)]
+            about = {
+                "suite": declared.name,
+                "file": str(file.resolve()),
+                "folder": str(Path.cwd()),
+                "overrides": [*declared.overrides],
+                "compute": asdict(compute),
+                "provenance": origin,
+                "cached": len(graph.stages) - len(todo),
+            }
+            if on == "slurm":
+                about, stages = on_site(load_site(site), declared, about, stages, todo)
+                if dry_run:
+                    _show_scripts(Launch(records.root / "launches" / "<launch>", about, tuple(stages)))
+                    return
+            if older := _unfinished(about, graph, records):
+                say(f"launch {older} of this suite is unfinished under older code; `retry {older}` goes on with it")
+            about |= frozen_code.enter_context(frozen(records, graph.stages.values()))
             _build_worlds(graph, todo, max(1, slots))
-            cache_frames(todo, int(frame_cache * 1e9))
-
-        if on == "slurm":
-            about, stages = on_site(load_site(site), declared, about, stages, todo)
-            if dry_run:
-                _show_scripts(Launch(records.root / "launches" / "<launch>", about, tuple(stages)))
+            cache_frames(todo, int(compute.frame_cache_gb * 1e9))
+            if on == "slurm":
+                launch = create_on_slurm(about, stages, todo, records)
+                _follow(launch, begin(launch, drive if driver == "job" else None))
+                if driver == "here" and not drive_here(launch):
+                    raise typer.Exit(1)
                 return
-            prepare()
-            launch = create_on_slurm(about, stages, todo, records)
-            _follow(launch, begin(launch, None if driver == "here" else drive))
-            if driver == "here" and not drive_here(launch):
-                raise typer.Exit(1)
-            return
-        prepare()
-        launch = create(records, {**about, "on": "local"}, stages)
-        failed = _on_this_machine(launch, graph, compute, slots)
-    else:
-        console.print("Nothing had to run: every stage has its record.")
-    alarms = write_suite_report(declared, graph, records, origin)
+            environment = {name: value for name, value in os.environ.items() if name.startswith("VTB_")}
+            launch = create(records, {**about, "on": "local", "jobs": jobs, "environment": environment}, stages)
+            launch.suite_file.write_bytes((earlier.suite_file if earlier else file).read_bytes())
+            failed = _on_this_machine(launch, graph, compute, slots)
+            origin = {**origin, "launch": launch.name}
+        else:
+            console.print("Nothing had to run: every stage has its record.")
+        alarms = write_suite_report(declared, graph, records, origin)
     alarmed = f", with {counted(alarms, 'alarm')} about its numbers" if alarms else ""
     console.print(f"Done in {time.monotonic() - started:.0f} s{alarmed}.")
     if failed:
@@ -202,9 +235,23 @@ def report(
     cache: CachePath = None,
     plugin: Plugins = None,
 ) -> None:
-    """Write a suite's report from the records there are; cells without a record are shown as missing."""
-    declared, graph = open_suite(suite, overrides, store, cache, plugin)
-    write_suite_report(declared, graph, Store.create(store), provenance())
+    """Write a suite's report from the records there are; cells without a record are shown as missing.
+
+    SUITE@LAUNCH, or @LAUNCH, is the suite of a launch as it was submitted, under the code and with the options of then.
+    """
+    name, at, wanted = suite.rpartition("@")
+    launch = find_launch(Store(store.resolve()), wanted) if at and not Path(suite).exists() else None
+    if launch is None:
+        opened = open_suite(suite, overrides, store, cache, plugin)
+    elif name not in ("", launch.about["suite"]):
+        raise UserError(f"is a launch of suite '{launch.about['suite']}'", where=launch.name)
+    elif overrides or plugin:
+        raise UserError("has its own overrides and plugins", where=launch.name, hint=f"report @{launch.name}")
+    else:
+        run_under(launch, sys.argv[1:])
+        opened = open_launched(launch)
+    origin = {**origin_of(launch), **({"launch": launch.name} if launch else {})}
+    write_suite_report(*opened, Store.create(launch.store.root if launch else store), origin)
 
 
 def list_(
@@ -261,6 +308,19 @@ def _build_worlds(graph: Graph, todo: list[Stage], workers: int) -> None:
         if data.missing():
             with progress_bar(f"making the videos of {data.name}") as show:
                 data.build(show, workers)
+
+
+def _unfinished(about: LaunchData, graph: Graph, store: Store) -> str:
+    """The last launch of the same suite, if it left stages that only other code keeps from being these; else empty."""
+    try:
+        launch = find_launch(store, about["suite"])
+        same = launch.suite_file.read_bytes() == Path(about["file"]).read_bytes()
+    except (OSError, UserError):
+        return ""
+    same &= all(launch.about[name] == about[name] for name in ("suite", "file", "overrides"))
+    left = [number for number in launch.missing() if launch.stages[number].identity not in graph.stages]
+    unfinished = same and left and launch.code and changed_kinds(launch) and not launch_status(launch).going_on
+    return launch.name if unfinished else ""
 
 
 def _on_this_machine(launch: Launch, graph: Graph, compute: Compute, slots: int) -> int:

@@ -156,6 +156,12 @@ def source_hashes(*modules: str, without: frozenset[str] = frozenset()) -> dict[
     return {name: own for name, own in found.items() if own}
 
 
+def read_sources_again() -> None:
+    """Forget where source files lie and what is in them: the code of this process has moved, or may have changed."""
+    for each in (source_fingerprint, _file, _content, _parse, _models):
+        each.cache_clear()
+
+
 def _parents(name: str) -> Iterator[str]:
     while "." in name:
         name = name.rpartition(".")[0]
@@ -178,18 +184,26 @@ def _file(module: str) -> Path | None:
 
 
 @cache
+def _content(file: Path) -> bytes:
+    return file.read_bytes()
+
+
+@cache
 def _parse(module: str, file: Path) -> tuple[str, tuple[str, ...]]:
     """(hash of the code that can change a number, names of imported modules); the hash of no code is ""."""
-    counted = _Counted(_models(file)).visit(_tree(file))
-    code, package = ast.unparse(counted), module if file.name == "__init__.py" else module.rpartition(".")[0]
-    return hashlib.sha256(code.encode()).hexdigest() if code else "", tuple(_imports(counted, package))
-
-
-def _tree(file: Path) -> ast.Module:
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     try:
-        return ast.parse(file.read_bytes(), filename=str(file))
+        return _counted(_content(file), package, _models(file))
     except (SyntaxError, ValueError) as error:
         raise UserError(f"not Python: {error}", where=f"{file}:{getattr(error, 'lineno', 1)}") from error
+
+
+@cache
+def _counted(content: bytes, package: str, models: frozenset[str]) -> tuple[str, tuple[str, ...]]:
+    """What `_parse` returns, of the content of a file: equal files at two places are parsed once."""
+    counted = _Counted(models).visit(ast.parse(content))
+    code = ast.unparse(counted)
+    return hashlib.sha256(code.encode()).hexdigest() if code else "", tuple(_imports(counted, package))
 
 
 class _Counted(ast.NodeTransformer):
@@ -263,13 +277,20 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
 @cache
 def _models(file: Path) -> frozenset[str]:
     """The classes of a module that derive from pydantic's BaseModel, also through other project modules."""
-    tree = _tree(file)
-    known = {"BaseModel", "Identified"} | {name for name, module, own in _names(tree) if _is_model(module, own)}
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    for node in classes:
-        if any(ast.unparse(base) in known for base in node.bases):
-            known.add(node.name)
-    return frozenset(node.name for node in classes if node.name in known)
+    names, classes = _classes(_content(file))
+    known = {"BaseModel", "Identified"} | {name for name, module, own in names if _is_model(module, own)}
+    for name, bases in classes:
+        if known & bases:
+            known.add(name)
+    return frozenset(name for name, _ in classes if name in known)
+
+
+@cache
+def _classes(content: bytes) -> tuple[tuple[tuple[str, str, str], ...], tuple[tuple[str, frozenset[str]], ...]]:
+    """(imported classes as in `_names`, the module's own classes with the names of their bases)."""
+    tree = ast.parse(content)
+    own = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    return tuple(_names(tree)), tuple((node.name, frozenset(map(ast.unparse, node.bases))) for node in own)
 
 
 def _names(tree: ast.Module) -> Iterator[tuple[str, str, str]]:

@@ -1,7 +1,7 @@
 """Launches: the stages of each, its jobs and its end, in folders that any machine can read.
 
     launches/<id>/launch.json    the suite, how to compute, and the stages that had no record; never changed
-                  <suite>.yaml   the suite as it was submitted to Slurm
+                  <suite>.yaml   the suite as it was submitted
                   orders.jsonl   line i is the order of stage i
                   jobs.jsonl     the job arrays in order of submission, and the driver's jobs
                   alive          touched now and then by the process of a local launch, or by the driver
@@ -122,6 +122,11 @@ class Launch:
     def since(self) -> float:
         """The time before which attempts do not count: its creation, or its last retry."""
         return max((array.since for array in self.arrays()), default=float(self.about["created"]))
+
+    @property
+    def code(self) -> Path | None:
+        """The folder of the code that it runs; None for a launch of older versions, which kept none."""
+        return self.store.code(self.about["code"]) if "code" in self.about else None
 
     def orders(self, numbers: Iterable[int]) -> dict[int, Order]:
         """The orders of these stages, by number."""

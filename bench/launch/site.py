@@ -118,11 +118,10 @@ def enlarged(resources: Resources, attempts: Attempts, kind: str = "all") -> Res
     return resources.model_copy(update={"memory": memory(count)}) if memory(count) else resources
 
 
-def submitit_parameters(resources: Resources, tasks: int, name: str, site: Site, launch: str = "") -> dict[str, Any]:
+def submitit_parameters(resources: Resources, tasks: int, name: str, site: Site) -> dict[str, Any]:
     """Options for submitit's SlurmExecutor.update_parameters. All keys are set, so none of an earlier job stays.
 
-    The launch is the job's comment, by which its jobs are found in the queue. Raises UserError for resources that no
-    job can have.
+    Raises UserError for resources that no job can have.
     """
     nodes = resources.nodes or 1
     if tasks % nodes:
@@ -145,7 +144,6 @@ def submitit_parameters(resources: Resources, tasks: int, name: str, site: Site,
     return {
         **resources.model_dump(include={"partition", "account", "qos", "constraint", "exclude"}),
         "job_name": name,
-        "comment": launch or None,
         "time": time,
         "nodes": nodes,
         "ntasks_per_node": tasks_per_node,

@@ -28,6 +28,7 @@ from bench.core.errors import UserError
 from bench.graph.stage import ALONE, Stage
 from bench.launch import scheduler
 from bench.launch.claims import Claims, release_all
+from bench.launch.code import environment
 from bench.launch.launches import JobArray, Launch, LaunchData, PlannedStage, active_jobs, create, jobs_of, stage_jobs
 from bench.launch.schedule import Schedule
 from bench.launch.scheduler import QueuedJob
@@ -274,7 +275,7 @@ def arranged(
     submissions = list[Submission]()
     for (kind, tasks, resources), members in groups.items():
         name = f"{launch.about['suite']}-{kind}"
-        options = submitit_parameters(resources, tasks, name, site, launch.name)
+        options = _options(launch, resources, tasks, name, site)
         array_tasks = _packed(launch, members, site, tried)
         parts = (array_tasks[start : start + most] for start in range(0, len(array_tasks), most))
         submissions += [Submission(name, options, part) for part in parts]
@@ -319,9 +320,17 @@ def driver_submission(launch: Launch, more: SlurmOptions | None = None, memory: 
     if resources.memory:
         resources = resources.model_copy(update={"memory": round(resources.memory * memory)})
     name = f"{launch.about['suite']}-driver"
-    options = submitit_parameters(resources, 1, name, site, launch.name)
+    options = _options(launch, resources, 1, name, site)
     options["additional_parameters"] |= more or {}
     return Submission(name, options, [[]], driver=True)
+
+
+def _options(launch: Launch, resources: Resources, tasks: int, name: str, site: Site) -> SlurmOptions:
+    """Options for submitit. A job has its launch as its comment, by which it is found in the queue, and its code."""
+    options = submitit_parameters(resources, tasks, name, site)
+    code = environment(launch.code) if launch.code else {}
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in code.items()]
+    return {**options, "comment": launch.name, "setup": [*options["setup"], *exports]}
 
 
 def _submit(launch: Launch, submission: Submission, since: float, drive: Drive | None = None) -> str:

@@ -18,6 +18,7 @@ import torch
 
 from bench.core.errors import StageError
 from bench.core.files import replacing
+from bench.store.provenance import decisive_versions, other_versions
 
 if TYPE_CHECKING:
     from bench.stages.work import Work
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 log = logging.getLogger(__name__)
+
+
+class OtherVersions(StageError):
+    """A checkpoint is of another version of a package that numbers depend on."""
 
 
 class DamagedCheckpoint(StageError):
@@ -37,14 +42,15 @@ def save(file: Path, state: object) -> None:
     """Save a state: a crash leaves the old or the new one. The folder above the stage's own has to be there."""
     file.parent.mkdir(exist_ok=True)
     with replacing(file) as partial:
-        torch.save({"file": _name(file), "state": state}, partial)
+        torch.save({"file": _name(file), "versions": decisive_versions(), "state": state}, partial)
 
 
 def load(file: Path, use: Callable[[Any], Value]) -> Value | None:
     """What `use` makes of the state in a file; None if there is no file.
 
-    Raises DamagedCheckpoint if it is not what was saved for this stage, or `use` fails. What may be no damage, such as
-    a lack of memory or permission, is raised as it is.
+    Raises DamagedCheckpoint if it is not what was saved for this stage, or `use` fails, and OtherVersions if it was
+    saved by other versions; older files do not say theirs. What may be no damage, such as a lack of memory or
+    permission, is raised as it is.
     """
     if not os.path.lexists(file):
         return None
@@ -57,7 +63,12 @@ def load(file: Path, use: Callable[[Any], Value]) -> Value | None:
         saved = torch.load(file, map_location="cpu", weights_only=True)
         if saved["file"] != _name(file):
             raise ValueError(f"it is {saved['file']}")
+        if differing := other_versions(saved.get("versions", {})):
+            again = "install those versions again, or delete the folder of the checkpoint to start anew"
+            raise OtherVersions(f"{file}: cannot be resumed from: {differing}\n  hint: {again}")
         return use(saved["state"])
+    except OtherVersions:
+        raise
     except Exception as error:
         short = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
         if short or (isinstance(error, OSError) and error.errno != errno.EINVAL):

@@ -7,6 +7,7 @@ that gave one lately stay. A folder is renamed before it is emptied, so that no 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -45,7 +46,7 @@ def find(store: Store, cache: Path, days: float, now: float) -> Iterator[Garbage
     """Find garbage, without removing it. Unfinished work is garbage after `days` without a sign of life."""
     search = _Search(store, cache, days, now)
     yield from chain(search.unfinished_records(), search.checkpoints(), search.progress(), search.claims())
-    yield from chain(search.launches(), search.frames(), search.temporary_files(), search.logs())
+    yield from chain(search.launches(), search.code(), search.frames(), search.temporary_files(), search.logs())
 
 
 def remove(found: Iterable[Garbage]) -> Iterator[tuple[Garbage, str]]:
@@ -139,6 +140,22 @@ class _Search:
                 of_jobs = entry.name in ("jobs", "orders.jsonl") or entry.name.startswith(GONE)
                 if of_jobs and seen.used < self.long_ago:
                     yield Garbage("files of jobs", Path(entry.path), seen.bytes, f"ended, {self.untouched}")
+
+    def code(self) -> Iterator[Garbage]:
+        # A launch uses its copy, which marks it, moments before it writes down which one that is.
+        kept = [self._code_of(Path(launch.path)) for launch in _entries(self.store.root / "launches")]
+        for entry in _entries(self.store.root / "code") if None not in kept else ():
+            if entry.name not in kept and os.lstat(entry.path).st_mtime < self.yesterday:
+                yield Garbage("code", Path(entry.path), _usage(entry.path).bytes, "no launch has it")
+
+    def _code_of(self, launch: Path) -> str | None:
+        """The name of a launch's code, "" if it has none; None if that cannot be read."""
+        try:
+            return str(json.loads((launch / "launch.json").read_bytes()).get("code", ""))
+        except FileNotFoundError:
+            return ""
+        except (OSError, ValueError, AttributeError):
+            return None
 
     def frames(self) -> Iterator[Garbage]:
         # Every process that uses a folder reads its index first, and a file system notes reads at least once a day.

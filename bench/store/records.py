@@ -9,6 +9,7 @@
     attempts/<host>-<pid>[-<slurm job>].jsonl   log of every start, end and failure; never decides which stage is done
     claims/<kind>-<identity>.<n>.json       the launch that carries out a stage; the highest n counts
     launches/<id>/                          the stages of a launch, its jobs and its end
+    code/<hash>/                            the code of launches, as it was when they started (bench/launch/code.py)
 
 A record that exists is complete: it is written elsewhere, checked and renamed. A failure is never a record. Its first
 key, `seal`, is the hash of all bytes after it, and `sha256` has those of its files: what was changed is no record.
@@ -119,6 +120,10 @@ class Store:
     def checkpoint(self, kind: str, identity: str) -> Path:
         """The folder from which an interrupted stage resumes."""
         return self.root / "checkpoints" / kind / identity
+
+    def code(self, name: str) -> Path:
+        """The folder of a launch's code, which Python of any working directory can import from."""
+        return self.root.resolve() / "code" / name
 
     def done(self, kind: str, identity: str) -> bool:
         return self.find(kind, identity) is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.core import identity
-from bench.core.identity import digest, source_fingerprint, source_hashes
+from bench.core.identity import digest, read_sources_again, source_fingerprint, source_hashes
 
 SETTINGS = "from pydantic import BaseModel\n\nclass A(BaseModel):\n    b: int\n    {}\n"
 
@@ -25,8 +25,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fingerprint() -> str:
-    for cached in (source_fingerprint, identity._file, identity._parse, identity._models):
-        cached.cache_clear()
+    read_sources_again()
     return source_fingerprint("sample_method.outer")
 
 
