@@ -46,7 +46,9 @@ class Site(BaseModel):
     pack: Minutes = setting(10, "small stages share a job of about this length; 0: no sharing")
     pack_most: Count = setting(100, "most stages in a job")
     signal: Annotated[int, Ge(10)] = setting(120, "seconds before its time limit at which a job is told to save")
-    attempts: Count = setting(3, "most attempts at a stage; an interrupted one that made progress does not count")
+    attempts: Count = setting(
+        3, "most attempts at a stage; an interrupted one that got further, and was not mostly start-up, does not count"
+    )
     resources: JobResources = setting({}, "for `all`, a kind of stage, or the `driver` of a launch")
     notify: Line | None = setting(None, "told the end of a launch, once: a mail address, or a shell command")
 

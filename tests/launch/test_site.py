@@ -13,9 +13,10 @@ from submitit.slurm.slurm import _make_sbatch_string
 from bench.commands.app import main
 from bench.core.errors import UserError
 from bench.graph.build import build_graph
-from bench.launch.site import Site, driver_resources, load_site, resources_for, submitit_parameters
+from bench.launch.site import Site, driver_resources, enlarged, load_site, resources_for, submitit_parameters
+from bench.store.attempts import Attempts
 from bench.suite.resolve import SUITES, load_suite
-from bench.suite.resources import Resources
+from bench.suite.resources import Resources, in_clock, round_minutes
 from bench.suite.yaml_lines import load_value
 from tests.errors import refused
 from tests.suites import write_suite
@@ -52,6 +53,10 @@ MISTAKES = {
         ["small.yaml:22: resources.train.time", "'later' is not a time", "D-HH:MM:SS"],
     ),
     "no memory": ("resources: {all: {memory: 0}}", ["small.yaml:22: resources.all.memory", "greater than or equal"]),
+    "no limit of memory": (
+        "resources: {train: {memory_limit: much}}",
+        ["small.yaml:22: resources.train.memory_limit", "'much' is not an amount of memory"],
+    ),
     "option of the launcher": (
         "resources: {all: {extra: {array: 0-3}}}",
         ["small.yaml:22: resources.all.extra.array", "the launcher decides on --array itself"],
@@ -375,3 +380,37 @@ def test_a_site_is_a_regular_file_of_plain_yaml(tmp_path: Path) -> None:
             load_site(tmp_path / name)
     with refused("U+0000", where="site.yaml:2"):
         load_site(_site(tmp_path, "signal: 60\npython: a\0b\n"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "known", "memory"),
+    [
+        ("memory: 8G", {}, 8192),  # nothing ran out
+        ("memory: 8G", {"out_of_memory": 1}, 16384),  # it was killed, so nobody knows what it had needed
+        ("memory: 8G", {"out_of_memory": 2}, 32768),
+        ("memory: 8G", {"out_of_memory": 1, "memory": 6 << 30}, 12288),  # 1.5 times
+        ("memory: 8G", {"out_of_memory": 2, "memory": 6 << 30}, 18432),
+        ("memory: 8G", {"out_of_memory": 1, "memory": 20 << 30}, 24576),  # 1.2 times the peak
+        ("memory: 8G, memory_limit: 10G", {"out_of_memory": 1}, 10240),
+        ("memory: 8G, memory_limit: 64G", {"out_of_memory": 2}, 32768),
+        ("cpus: 1", {"out_of_memory": 1, "memory_asked": 4096}, 8192),  # what Slurm gave
+        ("cpus: 1", {"out_of_memory": 1}, None),  # nothing is known
+        ("cpus: 1", {"memory": 6 << 30}, None),
+    ],
+)
+def test_memory_grows_when_it_ran_out(asked: str, known: dict[str, int], memory: int | None) -> None:
+    resources = Resources.model_validate(load_value(f"{{{asked}}}", "here"))
+    assert enlarged(resources, Attempts(**known)).memory == memory
+
+
+@pytest.mark.parametrize(("asked", "count"), [("memory: 8G, memory_limit: 10G", 2), ("memory_limit: 4G, memory: 4G", 1)])
+def test_an_attempt_with_the_most_memory_was_the_last(asked: str, count: int) -> None:
+    resources = Resources.model_validate(load_value(f"{{{asked}}}", "here"))
+    with refused(f"memory ran out {count} time", where="resources.train.memory_limit", hint="raise it"):
+        enlarged(resources, Attempts(out_of_memory=count), "train")
+
+
+def test_suggested_times_are_round_and_read_back_as_they_are_written() -> None:
+    assert [round_minutes(minutes) for minutes in (0.2, 11, 61, 1441)] == [5, 15, 90, 2880]
+    for minutes in (5, 90, 2880):
+        assert Resources.model_validate({"time": in_clock(minutes)}).time == minutes

@@ -239,9 +239,9 @@ def _cost_stage(kind: str, identity: str, **inputs: Any) -> Any:
     return SimpleNamespace(kind=kind, identity=identity, key=(kind, identity), spec=spec, inputs=inputs)
 
 
-def _write(store: Store, stage: Any, result: dict[str, Any], processes: int = 1) -> None:
+def _write(store: Store, stage: Any, result: dict[str, Any], processes: int = 1, **cost: float) -> None:
     about = {
-        **{"result": result, "cost": {"seconds": 90.0}, "provenance": {"device": "NVIDIA H200"}},
+        **{"result": result, "cost": {"seconds": 90.0, **cost}, "provenance": {"device": "NVIDIA H200"}},
         "context": {"execution": {"processes": processes}},
     }
     with store.writing(stage.kind, stage.identity, about):
@@ -297,6 +297,18 @@ def test_from_a_store_to_pictures_and_tables(store: Store) -> None:
     *tables, training = cost_tables(results)
     assert {cell.origin for table in tables for row in table.rows for cell in row} == {"", "p0"}
     assert "6.00" in synthetic.texts(training)[0] and training.rows[0][-1].origin == "t0"
+    assert "Memory" not in f"{training.columns}{training.caption}"  # older records do not say it
+
+
+def test_trainings_say_how_much_memory_they_took(store: Store) -> None:
+    stages = [_cost_stage("train", f"t{seed}") for seed in range(3)]
+    for stage, cost in zip(stages, ({"memory": 2 << 30}, {"memory": 3 << 30}, {}), strict=True):
+        _write(store, stage, {"seconds": 60.0}, **cost)
+    cells = [ProbeCell(_row_trial(seed=seed), "", stage) for seed, stage in enumerate(stages)]
+    results = replace(synthetic.plain(), trainings=tuple(collect_trainings(cells, store)))
+    (training,) = cost_tables(results)
+    place = [column.head for column in training.columns].index("Memory (MiB)")
+    assert [row[place].text for row in training.rows] == ["3,072.0"] and "the host's" in training.caption
 
 
 # --- experts ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from bench.store.attempts import Attempts, attempts_from
 
 
@@ -13,8 +15,8 @@ def attempts(*events: dict[str, Any]) -> Attempts:
 START, FAILED, DIED = {"event": "start"}, {"event": "failure", "final": False}, {"event": "death"}
 
 
-def interrupted(done: int) -> dict[str, Any]:
-    return {"event": "interrupted", "done": done}
+def interrupted(done: int, startup: float = 0.0, compute: float = 100.0) -> dict[str, Any]:
+    return {"event": "interrupted", "done": done, "startup": startup, "compute": compute}
 
 
 def test_failures_and_deaths_count() -> None:
@@ -45,3 +47,52 @@ def test_success_and_notes_cost_nothing() -> None:
     assert (found.spent, found.running, found.failure) == (0, None, None)
     assert found.last is not None
     assert found.last["event"] == "end"
+
+
+def test_an_interruption_that_was_mostly_start_up_counts_also_if_it_got_further() -> None:
+    short = [each for step in (1, 2, 3) for each in (START, interrupted(step, startup=30.0, compute=9.0))]
+    found = attempts(*short)
+    assert found.spent == 3 and found.over(3) and found.failure == {**short[-1], "identity": "a", "time": 5.0}
+    assert found.minutes_for(saving=180.0) == 5  # 4 x 30 s + 180 s
+    assert attempts(START, interrupted(1, startup=30.0, compute=11.0)).spent == 0  # more than a quarter
+
+
+def test_an_interruption_that_was_worth_its_start_up_makes_good_for_those_before() -> None:
+    short, long = interrupted(1, startup=30.0, compute=5.0), interrupted(9, startup=30.0, compute=500.0)
+    found = attempts(START, FAILED, START, short, START, long)
+    assert (found.spent, found.over(2)) == (1, False)  # the failure stays
+    assert attempts(START, short, START, long).failure is None
+
+
+def test_what_all_attempts_took_is_known() -> None:
+    used = {"startup": 20.0, "compute": 5.0, "memory": 3 << 30}
+    found = attempts(
+        {**START, "memory_asked": 4096},
+        {**FAILED, **used},
+        {**START, "memory_asked": 8192},
+        {"event": "end", "startup": 4.0, "compute": 60.0, "memory": 1 << 30},
+    )
+    assert (found.started, found.startup, found.compute) == (2, 24.0, 65.0)
+    assert (found.longest, found.slowest, found.memory, found.memory_asked) == (64.0, 20.0, 3 << 30, 4096)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "counts"),
+    [
+        ({**DIED, "state": "OUT_OF_MEMORY"}, 1),
+        ({**DIED, "state": "NODE_FAIL"}, 0),
+        ({**DIED, "reason": "ended without an error in job 7 (OUT_OF_MEMORY)"}, 1),
+        ({**FAILED, "reason": "Traceback ...\nMemoryError"}, 1),
+        ({**FAILED, "reason": "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory"}, 1),
+        ({**FAILED, "reason": "torch.OutOfMemoryError: CUDA out of memory"}, 0),  # more of the host's is no help
+        ({**FAILED, "reason": "KeyError: 'x'"}, 0),
+    ],
+)
+def test_attempts_that_ran_out_of_memory_are_counted(outcome: dict[str, Any], counts: int) -> None:
+    found = attempts(START, outcome)
+    assert (found.out_of_memory, found.spent) == (counts, 1)
+
+
+def test_what_a_fault_of_the_machine_ended_is_not_spent() -> None:
+    found = attempts(START, {**DIED, "machine": True}, START, {**FAILED, "machine": True})
+    assert (found.spent, found.running, found.failure, found.started) == (0, None, None, 2)

@@ -1,0 +1,51 @@
+"""What stages asked of Slurm and what they used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.commands.display import picture
+from bench.launch import scheduler
+from bench.launch.launches import Launch
+from bench.launch.states import launch_status
+from bench.launch.usage import Usage, usage
+from bench.store.records import Store
+from bench.suite.resources import Resources
+from bench.suite.yaml_lines import load_value
+from tests.launch.launched import launched, stage
+
+GIGABYTE = 2**30
+
+
+@pytest.fixture
+def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
+    """Two trainings with a limit of an hour, one of two ranks on a node, one tried twice, and texts not begun."""
+    monkeypatch.setattr(scheduler, "jobs", lambda users=(): {})
+    hour = {"time": 60, "cpus": 4, "memory": 8192}
+    ranks = stage("b", tasks=4, resources={**hour, "nodes": 2, "memory": None})
+    made = launched(Store.create(tmp_path), stage("t", kind="texts"), stage("a", resources=hour), ranks)
+    for name, memory, compute in (("a", 1, 60.0), ("a", 2, 700.0), ("b", 3, 10.0)):
+        made.store.log("start", "train", name, memory_asked=4096)
+        made.store.log("end", "train", name, startup=20.0, compute=compute, memory=memory * GIGABYTE)
+    return made
+
+
+def test_usage_is_that_of_the_largest_attempt_of_a_kind(launch: Launch) -> None:
+    assert usage(launch_status(launch)) == [Usage("train", 60, 720.0, 8192, 6 * 1024.0, 4)]  # two ranks on each node
+
+
+def test_the_suggestion_can_be_pasted(launch: Launch) -> None:
+    (train,) = usage(launch_status(launch))
+    read = load_value("{" + train.suggestion.strip() + "}", "here")
+    assert Resources(**read["train"]) == Resources(time=30, memory=8192)  # twice 12 minutes; 1.3 times 6 GB
+
+
+def test_status_shows_it_when_the_launch_has_ended_or_all_stages_are_listed(launch: Launch) -> None:
+    def shown(every: bool) -> bool:
+        return "resources:" in map(str, picture(launch_status(launch), every, full=False))
+
+    assert (shown(every=False), shown(every=True)) == (False, True)
+    launch.end("complete")
+    assert shown(every=False)
