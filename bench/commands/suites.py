@@ -12,8 +12,8 @@ import typer
 from rich.table import Column, Table
 
 from bench.checkpoints.imported import refuse_unimported
-from bench.commands.checks import too_few_devices, unknown_weights, unusable_device, unusable_options
-from bench.commands.display import clock, counted, summary, watching
+from bench.commands.checks import over_budget, too_few_devices, unknown_weights, unusable_device, unusable_options
+from bench.commands.display import amount, counted, price_lines, summary, watching
 from bench.commands.finalizer import finalize
 from bench.commands.options import (
     DEFAULT_STORE,
@@ -34,7 +34,8 @@ from bench.core.errors import UserError, refuse_all
 from bench.core.processes import Stopped
 from bench.data.datasets import Dataset, datasets
 from bench.graph.build import Graph
-from bench.graph.plan import Plan, cache_frames, default_jobs, estimate, make_plan, measured_rates, mend_inputs
+from bench.graph.plan import Plan, cache_frames, default_jobs, make_plan, mend_inputs
+from bench.graph.price import Price, Speed, known_device, measurements, price, usual_device
 from bench.graph.stage import Stage
 from bench.launch.launches import Launch, PlannedStage, create
 from bench.launch.local import LocalRun, run_local
@@ -51,24 +52,31 @@ from methods.registry import methods, use_plugins
 
 SHOWN = 10  # titles of stages that failed alike
 
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", min=0, max=1000, help="stages at once; 0 = in this process (default: cores, at most 8)"),
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, max=1000, help="decoding processes of a stage; 0 = in the stage")
+]
+FrameCache = Annotated[
+    float, typer.Option("--frame-cache", min=0, max=1e6, help="GB of decoded frames to keep; 0 = none")
+]
+DeviceType = Annotated[
+    str, typer.Option("--device-type", help="device to price by, such as h100 (default: that of the store's records)")
+]
+
 
 def run(
     suite: SuiteName,
     overrides: Overrides = None,
     store: StorePath = DEFAULT_STORE,
     cache: CachePath = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option("--jobs", min=0, max=1000, help="stages at once; 0 = in this process (default: cores, at most 8)"),
-    ] = None,
+    jobs: Jobs = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...; auto: cuda if there is one")] = "auto",
     threads: Annotated[int, typer.Option("--threads", min=1, max=1000, help="CPU threads of a stage")] = 1,
-    workers: Annotated[
-        int, typer.Option("--workers", min=0, max=1000, help="decoding processes of a stage; 0 = in the stage")
-    ] = 1,
-    frame_cache: Annotated[
-        float, typer.Option("--frame-cache", min=0, max=1e6, help="GB of decoded frames to keep; 0 = none")
-    ] = 10.0,
+    workers: Workers = 1,
+    frame_cache: FrameCache = 10.0,
     checkpoint_seconds: Annotated[
         float,
         typer.Option("--checkpoint-seconds", min=0, max=1e6, help="seconds between two checkpoints of a training"),
@@ -89,12 +97,14 @@ def run(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="with --on slurm: only print the batch scripts")] = False,
+    device_type: DeviceType = "",
     plugin: Plugins = None,
 ) -> None:
     """Run the stages of a suite that have no record, then write its report. On Slurm, submit them and return."""
     started = time.monotonic()
     if dry_run and on == "local":
         raise UserError("needs --on slurm", where="--dry-run", hint="`plan` shows the stages to run on this machine")
+    device_type = device_type and known_device(device_type)
     compute = Compute(
         device,
         threads,
@@ -118,15 +128,18 @@ def run(
     with console.status("verifying the records that will be read"):
         while on == "local" and mend_inputs(made.todo, records):  # on a cluster, each job verifies what it reads
             made = make_plan(graph, records)
-    _show_plan(made, declared, graph)
-    todo = made.todo
-    refuse_all([*_missing_data(made, graph), *unknown_weights(todo)])
+    todo, slots = made.todo, default_jobs() if jobs is None else max(1, jobs)
+    place = load_site(site) if on == "slurm" else None
+    at_once = slots if place is None else place.parallel or len(todo)
+    priced = _price(made, records, compute, device_type, at_once)
+    kept_frames = min(made.frames, frame_cache * 1e9)
+    _show_plan(made, declared, graph, priced, kept_frames)
+    over = over_budget(declared, priced, kept_frames)
+    refuse_all([*_missing_data(made, graph), *unknown_weights(todo), *over])
     refuse_unimported(graph.stages.values(), records)
     failed = 0
     if todo:
-        slots = default_jobs() if jobs is None else jobs
-        seconds = estimate(todo, measured_rates(records))
-        stages = [PlannedStage.of(stage, each) for stage, each in zip(todo, seconds, strict=True)]
+        stages = [PlannedStage.of(stage, priced.seconds[stage.identity]) for stage in todo]
         about = {
             "suite": declared.name,
             "file": str(suite_path(suite).resolve()),
@@ -138,20 +151,20 @@ def run(
         }
 
         def prepare() -> None:
-            _build_worlds(graph, todo, max(1, slots))
+            _build_worlds(graph, todo, slots)
             cache_frames(todo, int(frame_cache * 1e9))
 
-        if on == "slurm":
-            about, stages = on_site(load_site(site), declared, about, stages, todo)
+        if place is not None:
+            about, stages = on_site(place, declared, about, stages, todo)
             if dry_run:
-                _show_scripts(Launch(records.root / "launches" / "<launch>", about, tuple(stages)))
+                _show_scripts(Launch(records.root / "launches" / "<launch>", about, tuple(stages)), priced)
                 return
             prepare()
             _follow(launch_slurm(about, stages, todo, records, finalize))
             return
         prepare()
         launch = create(records, {**about, "on": "local"}, stages)
-        failed = _on_this_machine(launch, graph, compute, slots)
+        failed = _on_this_machine(launch, graph, compute, slots if jobs != 0 else 0)
     else:
         console.print("Nothing had to run: every stage has its record.")
     alarms = write_suite_report(declared, graph, records, origin)
@@ -167,15 +180,24 @@ def plan(
     store: StorePath = DEFAULT_STORE,
     cache: CachePath = None,
     stages: Annotated[bool, typer.Option("--stages", help="list every stage")] = False,
+    jobs: Jobs = None,
+    workers: Workers = 1,
+    frame_cache: FrameCache = 10.0,
+    device_type: DeviceType = "",
     plugin: Plugins = None,
 ) -> None:
-    """Show the plan of a suite: its stages, those cached, missing data, and about how long the rest takes.
+    """Show the plan of a suite: its stages, those cached, missing data, and what the rest takes: time, devices, disk.
 
     The exit code is 2 if videos of a dataset that is there cannot be used; one that is not there may still come.
     """
+    device_type = device_type and known_device(device_type)
     declared, graph = open_suite(suite, overrides, store, cache, plugin)
     made = make_plan(graph, Store(store))
-    _show_plan(made, declared, graph)
+    slots, kept_frames = default_jobs() if jobs is None else max(1, jobs), min(made.frames, frame_cache * 1e9)
+    priced = _price(made, Store(store), Compute(loader_workers=workers), device_type, slots)
+    _show_plan(made, declared, graph, priced, kept_frames)
+    for error in over_budget(declared, priced, kept_frames):
+        say(f"over budget: {error.where}: {error.what}; a run is refused")
     if profile := declared.file.report.profile:
         for error in unusable_device(profile.device, declared.where(("report", "profile", "device")), here=True):
             say(f"note: {error.where}: {error.what}; a run on this machine is refused")
@@ -212,7 +234,14 @@ def list_(
 # --- the plan ---------------------------------------------------------------------------------------------------------
 
 
-def _show_plan(plan: Plan, suite: Suite, graph: Graph) -> None:
+def _price(plan: Plan, store: Store, compute: Compute, device_type: str, slots: int) -> Price:
+    """The price of the stages without a record, on a type of device; "": the usual one."""
+    known = measurements(store)
+    speed = Speed(device_type or usual_device(known, compute.device), compute.threads, compute.loader_workers)
+    return price(plan.todo, known, speed, slots)
+
+
+def _show_plan(plan: Plan, suite: Suite, graph: Graph, price: Price, kept_frames: float) -> None:
     numbers = (Column(name, justify="right") for name in ("cached", "to run", "data missing"))
     table = Table("stage", *numbers, title=f"{suite.name}: {len(suite.trials)} trials", title_justify="left")
     for kind in KINDS:
@@ -220,9 +249,8 @@ def _show_plan(plan: Plan, suite: Suite, graph: Graph) -> None:
         if any(counts):
             table.add_row(kind, *(str(count) if count else "" for count in counts))
     out.print(table)
-    basis = "from earlier records" if plan.measured else "a rough guess from FLOPs"
-    if plan.to_run:
-        say(f"about {clock(plan.seconds)} of work in one slot ({basis})")
+    for line in price_lines(price, kept_frames) if plan.todo else ():
+        say(line)
     if plan.frames:
         say(f"frame cache: {plan.frames / 1e9:.2g} GB of frames are read more than once")
     for why, trainings in graph.uncached.items():
@@ -307,8 +335,8 @@ def _follow(launch: Launch) -> None:
         say(f"  python run_suite.py {arguments} --store {launch.store.root}{watch}")
 
 
-def _show_scripts(launch: Launch) -> None:
-    """Print the batch scripts that would be submitted, without writing a file or asking Slurm."""
+def _show_scripts(launch: Launch, price: Price) -> None:
+    """Print the batch scripts that would be submitted, and what their jobs take and ask for; asks nothing of Slurm."""
     limit = launch.about["site"]["max_array"] or DEFAULT_MAX_ARRAY
     submissions = plan_round(launch, list(range(len(launch.stages))), {}, limit=limit)
     names = [f"<{number}: {each.name}>" for number, each in enumerate(submissions, start=1)]
@@ -316,6 +344,15 @@ def _show_scripts(launch: Launch) -> None:
         size = f"{counted(sum(map(len, each.array_tasks)), 'stage')} in {counted(len(each.array_tasks), 'job')}"
         purpose = "finalizer: resubmits lost stages, or writes the report" if each.finalizer else size
         say(f"# {name}: {purpose}\n{script(launch, each, names)}")
+    jobs = [[launch.stages[number] for number in task] for each in submissions for task in each.array_tasks if task]
+    expected, asked = dict.fromkeys(("CPU", "GPU"), 0.0), dict.fromkeys(("CPU", "GPU"), 0.0)
+    for first, *others in jobs:
+        for unit, count in (("CPU", first.resources["cpus"]), ("GPU", first.resources["gpus"] or 0)):
+            seconds = price.speed.startup + sum(stage.seconds for stage in (first, *others))
+            expected[unit] += count * first.tasks * seconds / 3600
+            asked[unit] += count * first.tasks * first.resources["time"] / 60
+    sums = " and ".join(f"{amount(hours)} of {amount(asked[unit])} {unit}-hours" for unit, hours in expected.items())
+    say(f"# {counted(len(jobs), 'job')} without the finalizer: {sums} that they ask for are expected to be used")
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------
