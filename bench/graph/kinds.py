@@ -299,9 +299,13 @@ class TrainStage:
         return config.head_parameters(shape).stored + config.class_bound_parameters(shape, classes) + tower
 
     def _flops(self, stages: Stages, videos: int, cached: bool) -> float:
-        """Forward and backward (three times the forward) of head and, where it runs, tower, over all epochs."""
+        """Forward and backward (three times the forward) of head and, where it runs, tower, over all epochs.
+
+        A head whose experts are drawn runs as often as these together: regularised MoTE's twice, routed and merged.
+        """
         config, recipe, shape = self.config, self.recipe, backbone(self.recipe.backbone)
-        frames, per_video = recipe.views.frames, float(self.config.head_flops(shape, self.recipe.views.frames))
+        frames, passes = recipe.views.frames, sum(config.expert_passes) if config.routing_odds else 1.0
+        per_video = passes * config.head_flops(shape, frames)
         if not cached:
             per_video += shape.tower_flops() * frames + config.inside_flops(shape, frames)
         if config.texts_inside:
