@@ -314,8 +314,8 @@ def estimate_tables(results: Results) -> Iterator[Table]:
     """The price of the suite beside the truth; nothing if no launch has priced a finished stage."""
     if not results.estimates:
         return
-    totals = (sum(own[place] for own in results.estimates) for place in (1, 2, 3))
-    lines = [*results.estimates, Estimate("all", *totals)]
+    _, stages, *seconds = zip(*results.estimates, strict=True)
+    lines = [*results.estimates, Estimate("all", sum(stages), *map(sum, seconds))]
     hour, unit = (3600, "hours") if max(lines[-1][2:]) >= 1800 else (60, "minutes")
     heads = {"Stages": False, "n": True, f"Estimated device-{unit}": True, f"Measured device-{unit}": True}
     rows = tuple(cells(own.kind, str(own.stages), *(digits(each / hour) for each in own[2:])) for own in lines)

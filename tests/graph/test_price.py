@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.core.files import ASSETS
 from bench.graph.build import build_graph
 from bench.graph.plan import make_plan
 from bench.graph.price import Measured, Price, Speed, device_type, known_device, measurements, price, usual_device
@@ -107,7 +109,7 @@ def test_precision_threads_processes_and_narrow_towers_count() -> None:
 
 
 def test_decoding_holds_a_fast_device_up() -> None:
-    frames = Frames("key", 30.0, 2e13, 2e13)
+    frames = Frames("key", 30.0, 2 * 10**13, 2e13)
     reading = stage("reading", 1e15, frames=frames)
     for workers in (1, 10):
         found = price([reading], [], Speed("h100", workers=workers), 1)
@@ -136,6 +138,13 @@ def test_devices_are_known_by_the_names_that_drivers_give_them() -> None:
         "NVIDIA GeForce GTX 1080": None,
     }
     assert {name: device_type(name) for name in names} == names
+
+
+def test_the_page_has_the_table_of_devices() -> None:
+    page = (SUITES.parent / "docs/pricing.md").read_text(encoding="utf-8")
+    for name, row in json.loads((ASSETS / "devices.json").read_text(encoding="utf-8"))["devices"].items():
+        numbers = f"{row['fp32']:g} | {row['half']:,g} | {row['memory'] or '–'}"
+        assert f"| `{name}` | {numbers} | {row['source']} |\n" in page
 
 
 def test_an_unknown_device_is_refused_with_a_suggestion() -> None:

@@ -299,7 +299,7 @@ def test_prices_stand_beside_the_truth(store: Store) -> None:
     graph: Any = SimpleNamespace(stages={stage.identity: stage for stage in stages})
     assert not list(collect_estimates("small", graph, store))
     for suite, second, seconds in (("small", 1, 60.0), ("small", 2, 80.0), ("other", 0, 7.0)):
-        planned = [PlannedStage(*stage.key, "", (), seconds) for stage in stages]
+        planned = [PlannedStage(stage.kind, stage.identity, "", (), seconds) for stage in stages]
         launch = create(store, {"suite": suite, "on": "local"}, planned)
         launch.folder.rename(launch.folder.with_name(f"20300101-00000{second}-{suite}-abcd"))
     (store.root / "launches/20300101-000000-small-dcba").mkdir()
