@@ -15,13 +15,27 @@ from safetensors.numpy import load_file
 from bench.core.errors import UserError
 from bench.core.words import now, portable
 from bench.graph.build import Cell, Graph, ProbeCell
+from bench.graph.price import devices, work_seconds
 from bench.graph.stage import Stage
+from bench.launch.launches import estimates
 from bench.published.pairing import pairs
 from bench.store.answers import PREDICTIONS
 from bench.store.records import KINDS, REDO, Store
 from bench.suite.resolve import changes_protocols
 from bench.suite.trial import Suite, Trial
-from reports.facts import Cost, Distances, FailedStage, MappedClip, Maps, Probe, Routing, Shares, Subject, TrainingCost
+from reports.facts import (
+    Cost,
+    Distances,
+    Estimate,
+    FailedStage,
+    MappedClip,
+    Maps,
+    Probe,
+    Routing,
+    Shares,
+    Subject,
+    TrainingCost,
+)
 from reports.results import ReportSettings, Results
 from reports.snapshot import Evaluations
 
@@ -74,6 +88,7 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
         trainings=tuple(collect_trainings(graph.cells, store)),
         shares=tuple(own for probe in probed for own in _shares(probe, records[probe.stage.identity]["result"])),
         failures=tuple(_failures(graph, store)),
+        estimates=tuple(collect_estimates(suite.name, graph, store)),
         answers=evaluations.correct,
         cosines=evaluations.cosines,
         unsound=tuple(unsound.values()),
@@ -260,6 +275,17 @@ def collect_trainings(cells: Iterable[Cell | ProbeCell], store: Store) -> Iterat
                 sharing=tuple(dict.fromkeys(trial.row for trial in own.trials if trial.row != subject.row)),
                 memory=record["cost"].get("memory"),
             )
+
+
+def collect_estimates(suite: str, graph: Graph, store: Store) -> Iterator[Estimate]:
+    """Prices beside the truth for each kind, of finished stages that a launch of the suite has priced."""
+    priced, found = estimates(store, suite), dict[str, list[tuple[float, float]]]()
+    for stage in graph.stages.values():
+        if stage.identity in priced and (record := store.find(*stage.key)):
+            count, measured = devices(stage.context), work_seconds(record["cost"])
+            found.setdefault(stage.kind, []).append((count * priced[stage.identity], count * measured))
+    for kind in filter(found.get, KINDS):
+        yield Estimate(kind, len(found[kind]), *map(sum, zip(*found[kind], strict=True)))
 
 
 def collect_maps(cells: Iterable[ProbeCell], store: Store) -> Iterator[Maps]:

@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from bench.measure.statistics import Spread, spread
 from bench.published.numbers import Number, load
-from reports.facts import Cost, Subject, TrainingCost, by_setting
+from reports.facts import Cost, Estimate, Subject, TrainingCost, by_setting
 from reports.results import Results
-from reports.table import Column, Table, cells, frame
+from reports.table import Column, Table, cells, columns, frame
 
 GIGA, MEGA, MEBIBYTE, MILLI = 1e9, 1e6, 2**20, 1e-3
 EACH = "2 per multiply-add"
@@ -119,6 +119,7 @@ def cost_tables(results: Results) -> Iterator[Table]:
         shared.setdefault((cost.subject.row, cost.subject.identity), []).append(cost)
     profiles = [(costs[0], _agreed(results, costs)) for costs in shared.values()]
     yield from (grid.table(PAGE) for grid in (*profile_grids(profiles), training_grid(results)) if grid.lines)
+    yield from estimate_tables(results)
 
 
 def profile_tables(identity: str, result: dict[str, Any]) -> Iterator[Table]:
@@ -309,6 +310,22 @@ def training_grid(results: Results) -> CostGrid:
     groups = by_setting(results.trainings, "device", "devices", "sharing")
     lines = [_training_line(seeds, results, selected, hour) for seeds in groups]
     return CostGrid("cost-training", caption, columns, lines, tuple(_conditions(results, list(selected.values()))))
+
+
+def estimate_tables(results: Results) -> Iterator[Table]:
+    """The price of the suite beside the truth; nothing if no launch has priced a finished stage."""
+    if not results.estimates:
+        return
+    _, stages, *seconds = zip(*results.estimates, strict=True)
+    lines = [*results.estimates, Estimate("all", sum(stages), *map(sum, seconds))]
+    hour, unit = (3600, "hours") if max(lines[-1][2:]) >= 1800 else (60, "minutes")
+    heads = {"Stages": False, "n": True, f"Estimated device-{unit}": True, f"Measured device-{unit}": True}
+    rows = tuple(cells(own.kind, str(own.stages), *(digits(each / hour) for each in own[2:])) for own in lines)
+    caption = (
+        "What finished stages were estimated to take before they first ran, and what they took, on all their devices; "
+        "without the start-up of processes where records tell it."
+    )
+    yield Table("costs", "cost-estimates", caption, columns(heads), rows, (), frame(own._asdict() for own in lines))
 
 
 def _training_line(

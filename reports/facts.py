@@ -137,6 +137,15 @@ class TrainingCost(Fact):
         return self.devices * self.seconds / 3600
 
 
+class Estimate(NamedTuple):
+    """Finished stages of a kind: their number, and their device-seconds as priced before and as measured."""
+
+    kind: str
+    stages: int
+    estimated: float
+    measured: float
+
+
 @dataclass(frozen=True)
 class FailedStage:
     """A stage that failed `failures` times in `attempts`; `reason`: the last line of the last failure's message.

@@ -16,7 +16,7 @@ from bench.measure.metrics import harmonic_mean
 from bench.measure.statistics import spread
 from bench.published.pairing import Pair
 from bench.suite.measures import ROLES, Measure, measures, of_role, trade_offs
-from reports.facts import Cost, Distances, FailedStage, Maps, Probe, Routing, Shares, TrainingCost
+from reports.facts import Cost, Distances, Estimate, FailedStage, Maps, Probe, Routing, Shares, TrainingCost
 
 Place = tuple[str, str, str]  # row, point, expert
 PLACE = ["row", "point", "expert"]
@@ -74,6 +74,7 @@ class Results:
     trainings: tuple[TrainingCost, ...] = ()
     shares: tuple[Shares, ...] = ()
     failures: tuple[FailedStage, ...] = ()
+    estimates: tuple[Estimate, ...] = ()
     sides: Mapping[str, str] = field(default_factory=dict)
     class_names: Callable[[str], Sequence[str]] = lambda identity: ()  # candidates of an evaluation, by its identity
     answers: Callable[[str], NDArray[np.float32]] | None = None  # a quicker way to `correct` than all of `predictions`

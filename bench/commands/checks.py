@@ -10,11 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import mkdtemp
 
+from bench.commands.display import amount, dominating
 from bench.core.errors import UserError
+from bench.graph.price import Price
 from bench.graph.stage import Stage
 from bench.models.weights import check_tag, random_seed, weights_file
 from bench.stages.work import Compute
-from bench.suite.trial import Trial
+from bench.suite.trial import Suite, Trial
 
 DEVICES = ("auto", "cpu", "cuda", "cuda:1 ...", "mps")
 
@@ -67,6 +69,20 @@ def unknown_weights(stages: Iterable[Stage]) -> Iterator[UserError]:
                 check_tag(backbone, pretrained)
             except UserError as error:
                 yield error.at("recipe.pretrained")
+
+
+def over_budget(suite: Suite, price: Price, kept_frames: float) -> Iterator[UserError]:
+    """Limits of a suite's budget that the price of its stages exceeds."""
+    budget, gigabytes = suite.file.budget, (sum(price.disk.values()) + kept_frames) / 1e9
+    disk = None if budget.disk is None else budget.disk * 2**20 / 1e9
+    hours = f"device-hours of {price.speed.device}"
+    for key, found, most, unit, more in (
+        ("device_hours", price.device_hours, budget.device_hours, hours, f"most of it: {dominating(price)}"),
+        ("disk", gigabytes, disk, "GB of disk", "--frame-cache 0 keeps no frames"),
+    ):
+        if most is not None and found > most:
+            what = f"a run takes about {amount(found)} {unit}, {amount(found - most)} over the budget of {amount(most)}"
+            yield UserError(what, where=suite.where(("budget", key)), hint=more)
 
 
 def _gpus() -> int:

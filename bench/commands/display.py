@@ -17,6 +17,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from bench.core.words import counted
+from bench.graph.price import Price
 from bench.launch.code import moved_on
 from bench.launch.failures import FailureGroup, grouped
 from bench.launch.launches import JobArray, stage_jobs
@@ -29,6 +30,7 @@ from bench.suite.resolve import SUITES
 from bench.suite.resources import in_clock
 
 UNKNOWN = {"done": 0, "total": None, "unit": ""}  # progress of a stage that has just started
+DAY = 86400.0  # seconds
 LINE_SECONDS = 10.0  # between two lines, where there is no terminal
 NAMED = 5  # names that are listed of many
 RUNNING_SHOWN = 20  # stages; --stages lists all
@@ -101,6 +103,36 @@ def _summary(run: Schedule, estimates: dict[str, float], slots: int, progress: d
     return f"{ended}/{total} stages{failed}{waiting}  elapsed {clock(elapsed)}  ETA {eta}"
 
 
+# --- the price of a plan ----------------------------------------------------------------------------------------------
+
+
+def price_lines(price: Price, kept_frames: float) -> Iterator[str]:
+    """What stages take, on what that rests, and which of them take most."""
+    device, slots = price.speed.device, counted(price.slots, "slot")
+    wall = clock(price.wall) if price.wall < 2 * DAY else f"{amount(price.wall / DAY)} days"
+    yield f"price: {amount(price.device_hours)} device-hours of {device}, {wall} in {slots}"
+    by_table = f"from the table for {device}"
+    records = f"from {counted(price.records, 'record')} of like size"
+    share = price.share(price.measured)
+    basis = f"{records} ({share:.0%}), else {by_table}" if price.records and share < 1 else records
+    yield f"  {basis if price.records else by_table}; docs/pricing.md"
+    yield f"  most of it: {dominating(price)}"
+    if missing := [stage for stage in price.stages if stage.missing]:
+        unknown = f"; {counted(price.unsized, 'stage')} of unknown size are priced too low" if price.unsized else ""
+        yield f"  data missing: {price.share(missing):.0%} of it is for {counted(len(missing), 'stage')}{unknown}"
+    if (share := price.share(price.decoding)) > 0.1:
+        workers = counted(price.speed.workers, "worker")
+        yield f"  decoding with {workers} takes longer than computing for {share:.0%} of it: see --workers, `prepare`"
+    parts = {**price.disk, "kept frames": kept_frames}
+    named = ", ".join(f"{name} {amount(own / 1e9)}" for name, own in parts.items() if own > 5e6)
+    yield f"disk: {amount(sum(parts.values()) / 1e9)} GB" + (f" ({named})" if named else "")
+
+
+def dominating(price: Price) -> str:
+    """The stages that take most, with their share."""
+    return ", ".join(f"{title} ({share:.0%})" for title, share in price.dominating())
+
+
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
@@ -109,6 +141,11 @@ def clock(seconds: float) -> str:
     hours, rest = divmod(round(seconds), 3600)
     minutes, seconds = divmod(rest, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def amount(number: float) -> str:
+    """A number with two digits, or all before its point."""
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def moment(when: float) -> str:

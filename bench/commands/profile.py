@@ -121,7 +121,7 @@ def _stage(
 def _carry_out(stages: list[Stage], store: Store, threads: int) -> int:
     """Measure what has no record, each in a fresh process; the number of those that failed."""
     from bench.commands.display import watching
-    from bench.graph.plan import estimate, measured_rates
+    from bench.graph.price import Speed, measurements, price, usual_device
     from bench.launch.local import run_local
     from bench.stages.work import Compute
     from bench.store.provenance import provenance
@@ -129,8 +129,9 @@ def _carry_out(stages: list[Stage], store: Store, threads: int) -> int:
     todo = list({stage.identity: stage for stage in stages if not store.done(*stage.key)}.values())
     if not todo:
         return 0
-    estimates = dict(zip((stage.identity for stage in todo), estimate(todo, measured_rates(store)), strict=True))
-    with watching(console, estimates, 1) as watch:
+    known = measurements(store)
+    priced = price(todo, known, Speed(usual_device(known), threads), 1)
+    with watching(console, priced.seconds, 1) as watch:
         outcome = run_local(todo, store, Compute(threads=threads), 1, provenance(), watch)
     if outcome.stopped:
         raise Stopped(outcome.stopped)

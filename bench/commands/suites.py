@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,8 +15,8 @@ import typer
 from rich.table import Column, Table
 
 from bench.checkpoints.imported import refuse_unimported
-from bench.commands.checks import too_few_devices, unknown_weights, unusable_device, unusable_options
-from bench.commands.display import clock, counted, summary, watching
+from bench.commands.checks import over_budget, too_few_devices, unknown_weights, unusable_device, unusable_options
+from bench.commands.display import amount, counted, price_lines, summary, watching
 from bench.commands.driver import drive, drive_here
 from bench.commands.options import (
     DEFAULT_STORE,
@@ -40,7 +40,8 @@ from bench.core.errors import UserError, refuse_all
 from bench.core.processes import Stopped
 from bench.data.datasets import Dataset, datasets
 from bench.graph.build import Graph
-from bench.graph.plan import Plan, cache_frames, default_jobs, estimate, make_plan, measured_rates, mend_inputs
+from bench.graph.plan import Plan, cache_frames, default_jobs, make_plan, mend_inputs
+from bench.graph.price import Price, Speed, known_device, measurements, price, usual_device
 from bench.graph.stage import Stage
 from bench.launch.code import changed_kinds, frozen, run_under
 from bench.launch.launches import JobArray, Launch, LaunchData, PlannedStage, create, find_launch
@@ -58,24 +59,31 @@ from methods.registry import methods, use_plugins
 
 SHOWN = 10  # titles of stages that failed alike
 
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", min=0, max=1000, help="stages at once; 0 = in this process (default: cores, at most 8)"),
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, max=1000, help="decoding processes of a stage; 0 = in the stage")
+]
+FrameCache = Annotated[
+    float, typer.Option("--frame-cache", min=0, max=1e6, help="GB of decoded frames to keep; 0 = none")
+]
+DeviceType = Annotated[
+    str, typer.Option("--device-type", help="device to price by, such as h100 (default: that of the store's records)")
+]
+
 
 def run(
     suite: SuiteName,
     overrides: Overrides = None,
     store: StorePath = DEFAULT_STORE,
     cache: CachePath = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option("--jobs", min=0, max=1000, help="stages at once; 0 = in this process (default: cores, at most 8)"),
-    ] = None,
+    jobs: Jobs = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...; auto: cuda if there is one")] = "auto",
     threads: Annotated[int, typer.Option("--threads", min=1, max=1000, help="CPU threads of a stage")] = 1,
-    workers: Annotated[
-        int, typer.Option("--workers", min=0, max=1000, help="decoding processes of a stage; 0 = in the stage")
-    ] = 1,
-    frame_cache: Annotated[
-        float, typer.Option("--frame-cache", min=0, max=1e6, help="GB of decoded frames to keep; 0 = none")
-    ] = 10.0,
+    workers: Workers = 1,
+    frame_cache: FrameCache = 10.0,
     checkpoint_seconds: Annotated[
         float,
         typer.Option("--checkpoint-seconds", min=0, max=1e6, help="seconds between two checkpoints of a training"),
@@ -99,11 +107,13 @@ def run(
         Literal["job", "here"], typer.Option("--driver", help="with --on slurm: drive it in a job, or in this process")
     ] = "job",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="with --on slurm: only print the batch scripts")] = False,
+    device_type: DeviceType = "",
     plugin: Plugins = None,
 ) -> None:
     """Run the stages of a suite that have no record, then write its report. On Slurm, submit them and return."""
     if dry_run and on == "local":
         raise UserError("needs --on slurm", where="--dry-run", hint="`plan` shows the stages to run on this machine")
+    device_type = device_type and known_device(device_type)
     compute = Compute(
         device,
         threads,
@@ -117,7 +127,16 @@ def run(
     def opened(wrong: Wrong) -> tuple[Suite, Graph, Path]:
         return *open_suite(suite, overrides, store, cache, plugin, wrong), suite_path(suite)
 
-    carry_out(opened, store, compute, jobs, on, site, driver, dry_run)
+    carry_out(opened, store, compute, jobs, OnSlurm(site, driver, dry_run) if on == "slurm" else None, device_type)
+
+
+@dataclass(frozen=True)
+class OnSlurm:
+    """Options of a launch on Slurm."""
+
+    site: Path | None
+    driver: Literal["job", "here"]
+    dry_run: bool
 
 
 def carry_out(
@@ -125,13 +144,11 @@ def carry_out(
     store: Path,
     compute: Compute,
     jobs: int | None,
-    on: str = "local",
-    site: Path | None = None,
-    driver: str = "job",
-    dry_run: bool = False,
+    slurm: OnSlurm | None = None,
+    device_type: str = "",
     earlier: Launch | None = None,
 ) -> None:
-    """Do what `run` does.
+    """Do what `run` does, here or on Slurm.
 
     `opened` gives the suite, its graph and its file, and refuses what a function finds wrong with it. `earlier` is the
     launch whose code this process runs, to go on with it.
@@ -139,30 +156,33 @@ def carry_out(
     started = time.monotonic()
 
     def wrong(declared: Suite | None) -> Iterator[UserError]:
-        yield from unusable_options(compute, on == "local")
-        if declared is not None and on == "local":
+        yield from unusable_options(compute, not slurm)
+        if declared is not None and not slurm:
             yield from too_few_devices(declared.trials, compute.device)
             if profile := declared.file.report.profile:
                 yield from unusable_device(profile.device, declared.where(("report", "profile", "device")), here=True)
 
     declared, graph, file = opened(wrong)
-    records, origin = Store(store.resolve() if on == "slurm" else store), origin_of(earlier)
+    records, origin = Store(store.resolve() if slurm else store), origin_of(earlier)
     made = make_plan(graph, records)
     with console.status("verifying the records that will be read"):
-        while on == "local" and mend_inputs(made.todo, records):  # on a cluster, each job verifies what it reads
+        while not slurm and mend_inputs(made.todo, records):  # on a cluster, each job verifies what it reads
             made = make_plan(graph, records)
-    _show_plan(made, declared, graph)
-    todo = made.todo
-    refuse_all([*_missing_data(made, graph), *unknown_weights(todo)])
+    todo, slots = made.todo, default_jobs() if jobs is None else max(1, jobs)
+    place = load_site(slurm.site) if slurm else None
+    at_once = slots if place is None else place.parallel or len(todo)
+    priced = _price(made, records, compute, device_type, at_once)
+    kept_frames = min(made.frames, compute.frame_cache_gb * 1e9)
+    _show_plan(made, declared, graph, priced, kept_frames)
+    over = over_budget(declared, priced, kept_frames)
+    refuse_all([*_missing_data(made, graph), *unknown_weights(todo), *over])
     refuse_unimported(graph.stages.values(), records)
-    if not dry_run:
+    if not (slurm and slurm.dry_run):
         Store.create(records.root)
     failed = 0
     with ExitStack() as frozen_code:
         if todo:
-            slots = default_jobs() if jobs is None else jobs
-            seconds = estimate(todo, measured_rates(records))
-            stages = [PlannedStage.of(stage, each) for stage, each in zip(todo, seconds, strict=True)]
+            stages = [PlannedStage.of(stage, priced.seconds[stage.identity]) for stage in todo]
             about = {
                 "suite": declared.name,
                 "file": str(file.resolve()),
@@ -172,26 +192,26 @@ def carry_out(
                 "provenance": origin,
                 "cached": len(graph.stages) - len(todo),
             }
-            if on == "slurm":
-                about, stages = on_site(load_site(site), declared, about, stages, todo)
-                if dry_run:
-                    _show_scripts(Launch(records.root / "launches" / "<launch>", about, tuple(stages)))
-                    return
+            if place is not None:
+                about, stages = on_site(place, declared, about, stages, todo)
+            if slurm and slurm.dry_run:
+                _show_scripts(Launch(records.root / "launches" / "<launch>", about, tuple(stages)), priced)
+                return
             if older := _unfinished(about, graph, records):
                 say(f"launch {older} of this suite is unfinished under older code; `retry {older}` goes on with it")
             about |= frozen_code.enter_context(frozen(records, graph.stages.values()))
-            _build_worlds(graph, todo, max(1, slots))
+            _build_worlds(graph, todo, slots)
             cache_frames(todo, int(compute.frame_cache_gb * 1e9))
-            if on == "slurm":
+            if slurm:
                 launch = create_on_slurm(about, stages, todo, records)
-                _follow(launch, begin(launch, drive if driver == "job" else None))
-                if driver == "here" and not drive_here(launch):
+                _follow(launch, begin(launch, drive if slurm.driver == "job" else None))
+                if slurm.driver == "here" and not drive_here(launch):
                     raise typer.Exit(1)
                 return
             environment = {name: value for name, value in os.environ.items() if name.startswith("VTB_")}
             launch = create(records, {**about, "on": "local", "jobs": jobs, "environment": environment}, stages)
             launch.suite_file.write_bytes((earlier.suite_file if earlier else file).read_bytes())
-            failed = _on_this_machine(launch, graph, compute, slots)
+            failed = _on_this_machine(launch, graph, compute, slots if jobs != 0 else 0)
             origin = {**origin, "launch": launch.name}
         else:
             console.print("Nothing had to run: every stage has its record.")
@@ -208,15 +228,24 @@ def plan(
     store: StorePath = DEFAULT_STORE,
     cache: CachePath = None,
     stages: Annotated[bool, typer.Option("--stages", help="list every stage")] = False,
+    jobs: Jobs = None,
+    workers: Workers = 1,
+    frame_cache: FrameCache = 10.0,
+    device_type: DeviceType = "",
     plugin: Plugins = None,
 ) -> None:
-    """Show the plan of a suite: its stages, those cached, missing data, and about how long the rest takes.
+    """Show the plan of a suite: its stages, those cached, missing data, and what the rest takes: time, devices, disk.
 
     The exit code is 2 if videos of a dataset that is there cannot be used; one that is not there may still come.
     """
+    device_type = device_type and known_device(device_type)
     declared, graph = open_suite(suite, overrides, store, cache, plugin)
     made = make_plan(graph, Store(store))
-    _show_plan(made, declared, graph)
+    slots, kept_frames = default_jobs() if jobs is None else max(1, jobs), min(made.frames, frame_cache * 1e9)
+    priced = _price(made, Store(store), Compute(loader_workers=workers), device_type, slots)
+    _show_plan(made, declared, graph, priced, kept_frames)
+    for error in over_budget(declared, priced, kept_frames):
+        say(f"over budget: {error.where}: {error.what}; a run is refused")
     if profile := declared.file.report.profile:
         for error in unusable_device(profile.device, declared.where(("report", "profile", "device")), here=True):
             say(f"note: {error.where}: {error.what}; a run on this machine is refused")
@@ -267,7 +296,14 @@ def list_(
 # --- the plan ---------------------------------------------------------------------------------------------------------
 
 
-def _show_plan(plan: Plan, suite: Suite, graph: Graph) -> None:
+def _price(plan: Plan, store: Store, compute: Compute, device_type: str, slots: int) -> Price:
+    """The price of the stages without a record, on a type of device; "": the usual one."""
+    known = measurements(store)
+    speed = Speed(device_type or usual_device(known, compute.device), compute.threads, compute.loader_workers)
+    return price(plan.todo, known, speed, slots)
+
+
+def _show_plan(plan: Plan, suite: Suite, graph: Graph, price: Price, kept_frames: float) -> None:
     numbers = (Column(name, justify="right") for name in ("cached", "to run", "data missing"))
     table = Table("stage", *numbers, title=f"{suite.name}: {len(suite.trials)} trials", title_justify="left")
     for kind in KINDS:
@@ -275,9 +311,8 @@ def _show_plan(plan: Plan, suite: Suite, graph: Graph) -> None:
         if any(counts):
             table.add_row(kind, *(str(count) if count else "" for count in counts))
     out.print(table)
-    basis = "from earlier records" if plan.measured else "a rough guess from FLOPs"
-    if plan.to_run:
-        say(f"about {clock(plan.seconds)} of work in one slot ({basis})")
+    for line in price_lines(price, kept_frames) if plan.todo else ():
+        say(line)
     if plan.frames:
         say(f"frame cache: {plan.frames / 1e9:.2g} GB of frames are read more than once")
     for why, trainings in graph.uncached.items():
@@ -375,12 +410,22 @@ def _follow(launch: Launch, submitted: list[JobArray]) -> None:
         say(f"  python run_suite.py {arguments} --store {launch.store.root}{watch}")
 
 
-def _show_scripts(launch: Launch) -> None:
-    """Print the batch scripts that would be submitted, without writing a file or asking Slurm."""
-    for each in [*_in_waves(launch), driver_submission(launch)]:
+def _show_scripts(launch: Launch, price: Price) -> None:
+    """Print the batch scripts that would be submitted, and what their jobs take and ask for; asks nothing of Slurm."""
+    waves = list(_in_waves(launch))
+    for each in [*waves, driver_submission(launch)]:
         size = f"{counted(sum(map(len, each.array_tasks)), 'stage')} in {counted(len(each.array_tasks), 'job')}"
         purpose = "submits the others, and writes the report" if each.driver else size
         say(f"# {each.name}: {purpose}\n{script(launch, each)}")
+    jobs = [[launch.stages[number] for number in task] for each in waves for task in each.array_tasks]
+    expected, asked = dict.fromkeys(("CPU", "GPU"), 0.0), dict.fromkeys(("CPU", "GPU"), 0.0)
+    for first, *others in jobs:
+        for unit, count in (("CPU", first.resources["cpus"]), ("GPU", first.resources["gpus"] or 0)):
+            seconds = price.speed.startup + sum(stage.seconds for stage in (first, *others))
+            expected[unit] += count * first.tasks * seconds / 3600
+            asked[unit] += count * first.tasks * first.resources["time"] / 60
+    sums = " and ".join(f"{amount(hours)} of {amount(asked[unit])} {unit}-hours" for unit, hours in expected.items())
+    say(f"# {counted(len(jobs), 'job')} without the driver: {sums} that they ask for are expected to be used")
 
 
 def _in_waves(launch: Launch) -> Iterator[Submission]:

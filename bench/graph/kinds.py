@@ -31,6 +31,7 @@ SAMPLED = 0.1  # of the source, for models that look at it before they are train
 ANY_WEIGHTS = "random:0"  # of profiles: weights decide nothing about costs
 ROUNDS = 4  # times that a profile carries a call out, at least
 STEP = 3  # a training step over its forward pass
+NUMBER = 4  # bytes
 
 Measured = suite_protocol.Protocol
 
@@ -209,6 +210,7 @@ class EncodeStage:
             float(stages.count(self.selection) * frames * backbone(self.backbone).tower_flops()),
             stages.unreadable(self.selection),
             stages.frames(self.selection, self.views, 1),
+            disk=NUMBER * stages.count(self.selection) * frames * backbone(self.backbone).embed_dim,
         )
 
 
@@ -258,6 +260,7 @@ class TrainStage:
             self._flops(stages, length or stages.count(selection), cached),
             stages.unreadable(selection) or (validation and stages.unreadable(validation)),
             None if cached else stages.frames(selection, recipe.views, recipe.epochs),
+            disk=NUMBER * self._parameters(len(stages.class_names(selection, recipe.labels))),
         )
 
     def _inputs(self, stages: Stages, selection: Selection, cached: bool) -> dict[str, Stage]:
@@ -286,10 +289,23 @@ class TrainStage:
             limits.append(stages.fewest(whole))
         return whole._replace(shots=min(limits), draw=_draw(recipe, self.seed))
 
+    def _parameters(self, classes: int) -> int:
+        """Trained ones: those of the method, and of a tuned tower without norms and positions."""
+        config, shape = self.config, backbone(self.recipe.backbone)
+        width, tower = shape.vision_width, 0
+        if config.tower == "tuned":
+            tower = shape.vision_layers * round((4 + 2 * shape.vision_mlp_ratio) * width**2)
+            tower += 3 * shape.patch_size**2 * width + width * shape.embed_dim
+        return config.head_parameters(shape).stored + config.class_bound_parameters(shape, classes) + tower
+
     def _flops(self, stages: Stages, videos: int, cached: bool) -> float:
-        """Forward and backward (three times the forward) of head and, where it runs, tower, over all epochs."""
+        """Forward and backward (three times the forward) of head and, where it runs, tower, over all epochs.
+
+        A head whose experts are drawn runs as often as these together: regularised MoTE's twice, routed and merged.
+        """
         config, recipe, shape = self.config, self.recipe, backbone(self.recipe.backbone)
-        frames, per_video = recipe.views.frames, float(self.config.head_flops(shape, self.recipe.views.frames))
+        frames, passes = recipe.views.frames, sum(config.expert_passes) if config.routing_odds else 1.0
+        per_video = passes * config.head_flops(shape, frames)
         if not cached:
             per_video += shape.tower_flops() * frames + config.inside_flops(shape, frames)
         if config.texts_inside:
@@ -380,18 +396,22 @@ class EvaluateStage:
     def plan(self, stages: Stages) -> Stage:
         trial, protocol, selection = self.trial, self.protocol, measured(self.protocol)
         expert = f", {self.expert}," if self.expert else ""
+        inputs, shape = _model_inputs(stages, trial, protocol), backbone(trial.recipe.backbone)
+        classes, views = len(inputs["texts"].context["class_names"]), stages.count(selection) * protocol.views.count
+        texts = classes * trial.config.text_flops(shape) if trial.config.texts_inside else 0
         return Stage(
             "evaluate",
             {
                 **_model_spec(stages, trial),
                 **{"inference": effective(trial.config, self.inference), "protocol": protocol.scoring},
             },
-            _model_inputs(stages, trial, protocol),
+            inputs,
             ("bench.stages.evaluate", *method(trial.method).modules),
             {"pretrained": trial.recipe.pretrained, **stages.place(selection), "protocol": protocol},
             f"evaluate {trial.title}{expert} on {self.name}",
-            _head_flops(stages, trial, protocol),
+            _head_flops(stages, trial, protocol) + 2.0 * views * classes * shape.embed_dim + texts,
             stages.missing(selection),
+            disk=NUMBER * views * classes,
         )
 
 

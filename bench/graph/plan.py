@@ -1,4 +1,4 @@
-"""Plans: which stages of a suite have records, which would run, and about how long those take."""
+"""Plans: which stages of a suite have records, and which would run."""
 
 from __future__ import annotations
 
@@ -11,23 +11,18 @@ from bench.graph.build import Graph
 from bench.graph.stage import Stage
 from bench.store.records import KINDS, Store
 
-ASSUMED_FLOPS_PER_SECOND = 1e10  # of a stage kind that has no record yet: one CPU core, roughly
-OVERHEAD_SECONDS = 0.3  # of any stage
-SAMPLED_RECORDS = 50
 MOST_JOBS = 8  # each slot is a process with its own torch, half a gigabyte and more
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages of a suite by state; `seconds` estimates the stages to run, in one slot."""
+    """The stages of a suite by state."""
 
     cached: Counter[str]
     to_run: Counter[str]
     missing: Counter[str]
     missing_data: dict[str, str]  # dataset -> why
     frames: int  # bytes of decoded frames that are read more than once
-    seconds: float
-    measured: bool  # whether earlier records gave the rates of every kind to run
     todo: list[Stage]  # the stages without a record
 
 
@@ -39,17 +34,10 @@ def make_plan(graph: Graph, store: Store) -> Plan:
         cached = stage.identity in known[stage.kind] and store.done(*stage.key)
         state = "cached" if cached else "missing" if stage.missing else "to_run"
         states[state].append(stage)
-    rates = measured_rates(store)
+    todo = [*states["to_run"], *states["missing"]]
     counts = {state: Counter(stage.kind for stage in stages) for state, stages in states.items()}
     return Plan(
-        counts["cached"],
-        counts["to_run"],
-        counts["missing"],
-        graph.missing,
-        sum(_repeated(states["to_run"]).values()),
-        sum(estimate(states["to_run"], rates)),
-        set(counts["to_run"]) <= set(rates),
-        [*states["to_run"], *states["missing"]],
+        counts["cached"], counts["to_run"], counts["missing"], graph.missing, sum(_repeated(todo).values()), todo
     )
 
 
@@ -82,22 +70,6 @@ def _repeated(stages: Iterable[Stage]) -> dict[str, int]:
         passes[frames.key] = passes.get(frames.key, 0) + frames.passes
         sizes[frames.key] = frames.size
     return {key: sizes[key] for key in sorted(passes, key=lambda key: -passes[key]) if passes[key] > 1}
-
-
-def measured_rates(store: Store) -> dict[str, float]:
-    """Seconds per FLOP of each kind, from earlier records of this store; large stages weigh more than small ones."""
-    rates = {}
-    for kind in KINDS:
-        sample = sorted(store.known(kind))[:SAMPLED_RECORDS]
-        costs = [record["cost"] for identity in sample if (record := store.find(kind, identity))]
-        if flops := sum(cost["flops"] for cost in costs):
-            rates[kind] = sum(cost["seconds"] for cost in costs if cost["flops"]) / flops
-    return rates
-
-
-def estimate(stages: Iterable[Stage], rates: dict[str, float]) -> list[float]:
-    """Seconds that each stage takes, from measured rates or the assumed one."""
-    return [OVERHEAD_SECONDS + stage.flops * rates.get(stage.kind, 1 / ASSUMED_FLOPS_PER_SECOND) for stage in stages]
 
 
 def default_jobs() -> int:

@@ -16,7 +16,7 @@ from bench.graph.stage import Context, Frames, Spec
 from bench.models.backbones import model_config
 from bench.models.weights import weights_identity
 from bench.suite.protocol import Protocol
-from bench.video.frame_cache import estimate
+from bench.video.frame_cache import LENGTH, estimate
 from bench.video.views import TestViews, TrainViews
 
 Made = TypeVar("Made")
@@ -151,7 +151,8 @@ class Specs:
     def frames(self, selection: Selection, views: TestViews | TrainViews, passes: float) -> Frames:
         """Decoded frames of the selected videos and how often they are read."""
         key = digest([self.content(selection), views.fingerprint])
-        return Frames(key, passes, estimate(views, self.count(selection)))
+        size = estimate(views, self.count(selection))
+        return Frames(key, passes, size, size * LENGTH / (views.frames * views.count or LENGTH))
 
     # --- class names --------------------------------------------------------------------------------------------------
 

@@ -59,11 +59,14 @@ def stage_source(kind: str, modules: tuple[str, ...]) -> str:
 
 
 class Frames(NamedTuple):
-    """Decoded frames that a stage reads, for the frame cache: a key, the number of passes, and their size in bytes."""
+    """Frames that a stage reads, for the frame cache: a key, the number of passes, and their size in bytes.
+
+    `decoded`: bytes of all frames that a pass decodes to show these."""
 
     key: str
     passes: float
     size: int
+    decoded: float
 
 
 @dataclass(eq=False)
@@ -80,6 +83,7 @@ class Stage:
     missing: str | None = None  # why its data are not usable, if they are not
     frames: Frames | None = None  # what it decodes
     row: str = ""  # the first row that needs it, whose resources it gets
+    disk: float = 0.0  # bytes of its record, about
     identity: str = field(init=False)
 
     def __post_init__(self) -> None:

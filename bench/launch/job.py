@@ -112,7 +112,7 @@ class _Job:
             assist(order, self.store, self.compute, self.stop)
             return
         _say(f"{order.title}: starts")
-        reason = execute(order, self.store, self.compute, self.origin, self.stop, self.submitted)
+        reason = execute(order, self.store, self.compute, self.origin, self.stop, submitted=self.submitted)
         _say(f"{order.title}: {reason or 'done'}")
         if reason is None:
             release(self.store, order.key)

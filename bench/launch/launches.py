@@ -18,6 +18,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from getpass import getuser
 from pathlib import Path
@@ -252,6 +253,19 @@ def find_launch(store: Store, name: str | None = None) -> Launch:
                 raise
             log.warning("%s", error)
     raise unknown("launch or suite", name, {*map(_suite, folders), folders[-1].name}, where=str(store.root))
+
+
+def estimates(store: Store, suite: str) -> dict[str, float]:
+    """Seconds of each stage as the first launch of a suite with it priced them, by identity.
+
+    Damaged launches are passed over.
+    """
+    found: dict[str, float] = {}
+    for folder in reversed(launch_folders(store)):
+        if _suite(folder) == suite:
+            with suppress(UserError):
+                found |= {stage.identity: stage.seconds for stage in open_launch(folder).stages}
+    return found
 
 
 def _suite(folder: Path) -> str:

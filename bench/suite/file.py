@@ -8,7 +8,7 @@ from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from bench.core.identity import Count, Distinct, Few, Identified, Seed, setting
-from bench.suite.resources import JobResources, StageResources
+from bench.suite.resources import JobResources, Megabytes, StageResources
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$", max_length=100)]
 Fidelity = Literal["official", "official-192", "clean", "log", "paper"]
@@ -110,6 +110,13 @@ class Report(_Declared):
         return self.profile is not None and (not self.profile.rows or row in self.profile.rows)
 
 
+class Budget(_Declared):
+    """The most that a run may take for the stages that have no record; a run whose price is higher is refused."""
+
+    device_hours: Annotated[float, Gt(0)] | None = setting(None, "hours x devices, as `plan` prices them")
+    disk: Megabytes | None = setting(None, "disk that records, checkpoints and kept frames take: 500M, 200G, 1.5T")
+
+
 class SuiteFile(_Declared):
     """The keys of a suite file."""
 
@@ -135,3 +142,4 @@ class SuiteFile(_Declared):
     axes: dict[str, Axis] = setting({}, "axes of every row")
     report: Report = setting(Report(), "contents of the report besides the tables")
     resources: JobResources = setting({}, "what Slurm jobs ask for, on top of the site's")
+    budget: Budget = setting(Budget(), "limits of the price of a run (docs/pricing.md)")

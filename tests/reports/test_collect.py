@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from bench.graph.build import ProbeCell
+from bench.launch.launches import PlannedStage, create
 from bench.store.records import DamagedRecord, Store
 from reports.collect import (
     _Environments,
@@ -21,12 +22,14 @@ from reports.collect import (
     collect,
     collect_costs,
     collect_distances,
+    collect_estimates,
     collect_maps,
     collect_routing,
     collect_trainings,
 )
 from reports.cost_figures import cost_figures
 from reports.costs import cost_tables
+from reports.facts import Estimate
 from reports.results import Results
 from reports.snapshot import Evaluations
 from tests.errors import says
@@ -284,6 +287,28 @@ def test_what_was_not_trained_here_has_no_training_cost(store: Store) -> None:
     untrained = ProbeCell(_row_trial("clip"), "", _cost_stage("evaluate", "e0"))
     found = collect_trainings([*cells, untrained], store)
     assert [(own.subject.identity, own.seconds) for own in found] == [("t0", 60.0), ("t1", 90.0)]
+
+
+def test_prices_stand_beside_the_truth(store: Store) -> None:
+    """Those of the first launch, by which nobody knew how long the stages take."""
+    stages = [_cost_stage("train", name) for name in ("t0", "t1", "t2")] + [_cost_stage("evaluate", "e0")]
+    for stage in stages:
+        stage.context = {"execution": {"processes": 2}} if stage.kind == "train" else {}
+        if stage.identity != "t2":
+            _write(store, stage, {})
+    graph: Any = SimpleNamespace(stages={stage.identity: stage for stage in stages})
+    assert not list(collect_estimates("small", graph, store))
+    for suite, second, seconds in (("small", 1, 60.0), ("small", 2, 80.0), ("other", 0, 7.0)):
+        planned = [PlannedStage(stage.kind, stage.identity, "", (), seconds) for stage in stages]
+        launch = create(store, {"suite": suite, "on": "local"}, planned)
+        launch.folder.rename(launch.folder.with_name(f"20300101-00000{second}-{suite}-abcd"))
+    (store.root / "launches/20300101-000000-small-dcba").mkdir()
+    (store.root / "launches/20300101-000000-small-dcba/launch.json").write_text("{")
+    found = list(collect_estimates("small", graph, store))
+    assert found == [Estimate("train", 2, 240.0, 360.0), Estimate("evaluate", 1, 60.0, 90.0)]
+    table = next(own for own in cost_tables(replace(synthetic.plain(), estimates=tuple(found))))
+    assert synthetic.heads(table)[2:] == ["Estimated device-minutes", "Measured device-minutes"]
+    assert synthetic.texts(table)[-1] == ("all", "3", "5.00", "7.50")
 
 
 def test_from_a_store_to_pictures_and_tables(store: Store) -> None:
