@@ -15,17 +15,17 @@ from tests.launch.launched import finish, launched, stage
 def test_a_launch_reads_back_as_it_was_made(tmp_path: Path) -> None:
     first = stage("a", seconds=2.5)
     launch = launched(Store.create(tmp_path), first, stage("b", first, kind="evaluate", tasks=1))
-    launch.add(JobArray("7", "tiny-train", [[0], [1]], 1, 0.0, 1.0))
+    launch.add(JobArray("7", "tiny-train", [[0], [1]], 0.0, 1.0))
     opened = open_launch(launch.folder)
     assert opened == launch
-    assert opened.arrays() == [JobArray("7", "tiny-train", [[0], [1]], 1, 0.0, 1.0)]
+    assert opened.arrays() == [JobArray("7", "tiny-train", [[0], [1]], 0.0, 1.0)]
     assert list(opened.arrays()[0].jobs()) == ["7_0", "7_1"]
     assert opened.orders([1])[1].identity == "b"
     assert opened.store == Store.create(tmp_path)
 
 
 def test_a_single_job_has_no_index() -> None:
-    assert JobArray("7", "tiny-train", [[0, 1]], 1, 0.0, 1.0).jobs() == {"7": [0, 1]}
+    assert JobArray("7", "tiny-train", [[0, 1]], 0.0, 1.0).jobs() == {"7": [0, 1]}
 
 
 def test_what_lacks_a_record_is_said_by_records_alone(tmp_path: Path) -> None:

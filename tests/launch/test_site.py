@@ -398,7 +398,7 @@ def test_a_site_is_a_regular_file_of_plain_yaml(tmp_path: Path) -> None:
         ("cpus: 1", {"memory": 6 << 30}, None),
     ],
 )
-def test_memory_grows_when_it_ran_out(asked: str, known: dict[str, int], memory: int | None) -> None:
+def test_memory_grows_when_it_ran_out(asked: str, known: dict[str, Any], memory: int | None) -> None:
     resources = Resources.model_validate(load_value(f"{{{asked}}}", "here"))
     assert enlarged(resources, Attempts(**known)).memory == memory
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,7 +143,7 @@ def test_a_launch_that_slurm_refuses_leaves_nothing(
     launch = launched(Store.create(tmp_path), stage("a"), stage("b", kind="texts"))
     working = slurm._submit
 
-    def refuse(own: Launch, submission: Submission, *rest: float) -> str:
+    def refuse(own: Launch, submission: Submission, *rest: Any) -> str:
         if submission.name == "tiny-train":
             raise UserError("QOSMaxSubmitJobPerUserLimit")
         return working(own, submission, *rest)
@@ -292,7 +293,7 @@ def test_the_successor_of_drivers_that_ran_out_of_memory_asks_for_more(
     launch.about["driver"] = {**RESOURCES, "memory": 1000}
     memory, working = list[str](), slurm._submit
 
-    def submit(own: Launch, submission: Submission, *rest: float) -> str:
+    def submit(own: Launch, submission: Submission, *rest: Any) -> str:
         memory.append(submission.options["mem"])
         return working(own, submission, *rest)
 
