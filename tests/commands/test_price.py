@@ -77,7 +77,7 @@ def test_a_dry_run_ends_with_the_hours_that_jobs_take_and_ask_for(tmp_path: Path
     arguments = ("run", str(suite), "--on", "slurm", "--dry-run", "--site", str(site))
     text = told(capsys, 0, *arguments, store=tmp_path / "runs")
     last = text.strip().splitlines()[-1]
-    jobs = number(last, "# N jobs without the finalizer")
+    jobs = number(last, "# N jobs without the driver")
     asked = 3 * (jobs - 4) + 3 * 4 * 4  # four trainings
     assert number(last, "of N CPU-hours") == pytest.approx(asked, abs=1)
     assert number(last, "of N GPU-hours") == 2 * 4 * 4
