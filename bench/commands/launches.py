@@ -119,7 +119,7 @@ def retry(name: LaunchName = None, store: StorePath = DEFAULT_STORE) -> None:
     if not launch.missing():
         say(f"{launch.name}: every stage has its record")
         return
-    if differing := other_versions(launch.about["provenance"].get("versions", {})):
+    if differing := other_versions(launch.about.get("provenance", {}).get("versions", {})):
         hint = "install those versions again, or run the suite anew"
         raise UserError(f"it ran with other packages: {differing}", where=launch.name, hint=hint)
     if launch.about["on"] == "slurm":
