@@ -132,7 +132,7 @@ def retry(
     if not launch.missing() and launch.ended():
         say(f"{launch.name}: every stage has its record")
         return
-    if differing := other_versions(launch.about["provenance"].get("versions", {})):
+    if differing := other_versions(launch.about.get("provenance", {}).get("versions", {})):
         hint = "install those versions again, or run the suite anew"
         raise UserError(f"it ran with other packages: {differing}", where=launch.name, hint=hint)
     run_under(launch, sys.argv[1:])

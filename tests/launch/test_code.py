@@ -14,10 +14,11 @@ import pytest
 
 from bench.core.errors import UserError
 from bench.core.identity import read_sources_again
-from bench.graph.stage import Stage
+from bench.graph.stage import Stage, stage_source
 from bench.launch import code
-from bench.launch.launches import Launch, create
+from bench.launch.launches import Launch, PlannedStage, create
 from bench.store.records import Store
+from tests.launch.launched import stage
 
 ROOT = Path(code.__file__).parents[2]
 NAMES = ("bench", "methods", "reports", "suites", "run_suite.py")
@@ -201,8 +202,8 @@ def test_sources_are_those_of_each_kind_once() -> None:
 # --- launches ---------------------------------------------------------------------------------------------------------
 
 
-def launched(store: Store, **about: object) -> Launch:
-    return create(store, {"suite": "tiny", "on": "local", **about}, [])
+def launched(store: Store, *stages: PlannedStage, **about: object) -> Launch:
+    return create(store, {"suite": "tiny", "on": "local", **about}, list(stages))
 
 
 def test_files_that_differ_from_the_code_of_a_launch(store: Store, others: Callable[..., Path]) -> None:
@@ -215,6 +216,17 @@ def test_files_that_differ_from_the_code_of_a_launch(store: Store, others: Calla
     (folder / "mine/gone.py").unlink()
     assert code.changed_files(launch) == ["mine/gone.py", "mine/model.py", "mine/new.py"]
     assert code.changed_files(launched(store)) == []
+
+
+def test_kinds_with_other_identities_by_their_source_or_an_inputs(store: Store) -> None:
+    texts = stage("t")
+    train = stage("m", texts)
+    evaluate, other = stage("e", train, kind="evaluate"), stage("w", kind="weights")
+    modules = ["bench.stages.texts"]
+    now = stage_source("texts", tuple(modules))
+    known = [["weights", modules, now], ["train", modules, "other"], ["evaluate", modules, now]]
+    assert code.changed_kinds(launched(store, texts, train, evaluate, other, sources=known)) == ["train", "evaluate"]
+    assert code.changed_kinds(launched(store, train, evaluate)) == []
 
 
 def test_a_command_is_run_again_under_the_code_of_a_launch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,10 +17,11 @@ import torch
 
 from bench.core.errors import Interrupted
 from bench.stages import checkpoint, encode
-from bench.stages.checkpoint import DamagedCheckpoint
+from bench.stages.checkpoint import DamagedCheckpoint, OtherVersions
 from bench.stages.train import Trainer, run
 from bench.stages.training.ranks import Ranks
 from bench.stages.work import Work
+from bench.store import provenance
 from tests.stages.trainings import again, files, training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -163,6 +164,36 @@ def test_a_save_that_fails_leaves_the_state_before(tmp_path: Path, monkeypatch: 
         checkpoint.save(file, {"step": 2})
     assert checkpoint.load(file, dict) == {"step": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "refused"),
+    [("2.9.0", "2.10.0", True), ("2.9.0+cu128", "2.9.0+cpu", False), ("2.9.0", None, True), (None, "2.9.0", False)],
+)
+def test_another_release_of_torch_does_not_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str | None, now: str | None, refused: bool
+) -> None:
+    """Builds of one release may go on, and so may checkpoints that do not say what they were saved by."""
+    file = tmp_path / "training.pt"
+    monkeypatch.setattr(provenance, "_version", lambda package: then if package == "torch" else "3.2.0")
+    checkpoint.save(file, {"step": 1})
+    monkeypatch.setattr(provenance, "_version", lambda package: now if package == "torch" else "3.2.0")
+    if not refused:
+        assert checkpoint.load(file, dict) == {"step": 1}
+        return
+    with pytest.raises(OtherVersions, match=f"torch 2.9.0 then, {now or 'not installed'} now") as raised:
+        checkpoint.load(file, dict)
+    assert raised.value.final and "delete the folder of the checkpoint" in str(raised.value)
+    assert file.exists()
+
+
+def test_a_checkpoint_of_an_older_version_is_resumed(tmp_path: Path) -> None:
+    file = tmp_path / "training.pt"
+    checkpoint.save(file, {"step": 1})
+    saved = torch.load(file)
+    del saved["versions"]
+    torch.save(saved, file)
+    assert checkpoint.load(file, dict) == {"step": 1}
 
 
 class Listed(list[SimpleNamespace]):

@@ -497,3 +497,16 @@ def test_the_cache_is_found_as_elsewhere(
 def test_a_store_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         gc(tmp_path / "none")
+
+
+# --- code -------------------------------------------------------------------------------------------------------------
+
+
+def test_code_that_no_launch_has_is_removed_after_a_day(store: Store, cache: Path) -> None:
+    for name in ("kept", "old", "new"):
+        put(store.root / "code" / name / "run_suite.py", 0.5 if name == "new" else 2)
+    launch = put(store.root / "launches" / "a" / "launch.json", 90, json.dumps({"code": "kept"}))
+    put(store.root / "launches" / "b" / "launch.json", 90, json.dumps({}))
+    assert [item.path.name for item in find(store, cache, 30, NOW)] == ["old"]
+    launch.write_text("torn")  # nobody knows what it has
+    assert not [*find(store, cache, 30, NOW)]
