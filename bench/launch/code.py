@@ -72,7 +72,7 @@ def freeze(store: Store, modules: Iterable[str] = ()) -> str:
     if is_intact(folder):
         os.utime(folder)  # `gc` leaves alone what was used lately
         return name
-    new = store.root / "writing" / f"{name}-{uuid.uuid4().hex[:8]}"
+    new = store.inside("writing") / f"{name}-{uuid.uuid4().hex[:8]}"
     try:
         for path, content in files.items():
             (new / path).parent.mkdir(parents=True, exist_ok=True)
@@ -80,11 +80,8 @@ def freeze(store: Store, modules: Iterable[str] = ()) -> str:
         with ThreadPoolExecutor(16) as pool:  # a disk takes many files at once as fast as one
             list(pool.map(sync, map(new.joinpath, files)))
         if folder.exists():
-            aside = store.root / "damaged" / f"code-{new.name}"
-            aside.parent.mkdir(exist_ok=True)
-            os.rename(folder, aside)
-        folder.parent.mkdir(exist_ok=True)
-        os.rename(new, folder)
+            os.rename(folder, store.inside("damaged") / f"code-{new.name}")
+        os.rename(new, store.inside("code") / name)
     except OSError:
         if not is_intact(folder):  # else another launch was faster
             raise

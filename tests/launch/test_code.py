@@ -45,7 +45,7 @@ def python(command: str, cwd: Path, **variables: str) -> str:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+    return Store.create(tmp_path / "store")
 
 
 @pytest.fixture
