@@ -200,6 +200,7 @@ def carry_out(
             if older := _unfinished(about, graph, records):
                 say(f"launch {older} of this suite is unfinished under older code; `retry {older}` goes on with it")
             about |= frozen_code.enter_context(frozen(records, graph.stages.values()))
+            about |= {"places": earlier.about["places"]} if earlier else {}
             _build_worlds(graph, todo, slots)
             cache_frames(todo, int(compute.frame_cache_gb * 1e9))
             if slurm:

@@ -20,7 +20,7 @@ from tests.launch.launched import stage
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+    return Store.create(tmp_path / "store")
 
 
 def launched(store: Store, **about: Any) -> Launch:
