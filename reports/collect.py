@@ -17,7 +17,8 @@ from bench.core.words import now, portable
 from bench.graph.build import Cell, Graph, ProbeCell
 from bench.graph.price import devices, work_seconds
 from bench.graph.stage import Stage
-from bench.launch.launches import estimates
+from bench.launch.launches import estimates, launches
+from bench.launch.usage import Usage, usage
 from bench.published.pairing import pairs
 from bench.store.answers import PREDICTIONS
 from bench.store.records import KINDS, REDO, Store
@@ -89,6 +90,7 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
         shares=tuple(own for probe in probed for own in _shares(probe, records[probe.stage.identity]["result"])),
         failures=tuple(_failures(graph, store)),
         estimates=tuple(collect_estimates(suite.name, graph, store)),
+        usage=tuple(collect_usage(suite.name, store)),
         answers=evaluations.correct,
         cosines=evaluations.cosines,
         unsound=tuple(unsound.values()),
@@ -286,6 +288,12 @@ def collect_estimates(suite: str, graph: Graph, store: Store) -> Iterator[Estima
             found.setdefault(stage.kind, []).append((count * priced[stage.identity], count * measured))
     for kind in filter(found.get, KINDS):
         yield Estimate(kind, len(found[kind]), *map(sum, zip(*found[kind], strict=True)))
+
+
+def collect_usage(suite: str, store: Store) -> list[Usage]:
+    """What the suite's last launch on Slurm asked for and used; nothing without one."""
+    last = next((own for own in launches(store) if own.about["suite"] == suite and own.about["on"] == "slurm"), None)
+    return usage(last, store.events()) if last else []
 
 
 def collect_maps(cells: Iterable[ProbeCell], store: Store) -> Iterator[Maps]:

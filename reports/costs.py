@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from math import floor, isnan, log10, nan
 from typing import Any, NamedTuple
 
@@ -120,6 +121,7 @@ def cost_tables(results: Results) -> Iterator[Table]:
     profiles = [(costs[0], _agreed(results, costs)) for costs in shared.values()]
     yield from (grid.table(PAGE) for grid in (*profile_grids(profiles), training_grid(results)) if grid.lines)
     yield from estimate_tables(results)
+    yield from usage_tables(results)
 
 
 def profile_tables(identity: str, result: dict[str, Any]) -> Iterator[Table]:
@@ -326,6 +328,26 @@ def estimate_tables(results: Results) -> Iterator[Table]:
         "without the start-up of processes where records tell it."
     )
     yield Table("costs", "cost-estimates", caption, columns(heads), rows, (), frame(own._asdict() for own in lines))
+
+
+def usage_tables(results: Results) -> Iterator[Table]:
+    """What stages asked of Slurm and what they used, with what to ask for next time; nothing without such a launch."""
+    heads = {"Stages": False, "Time limit, min": True, "Longest attempt, min": True, "Memory asked, GB": True}
+    heads |= {"Peak memory, GB": True, "Next time": False}
+    rows = tuple(
+        cells(
+            *(own.kind, str(own.time), digits(own.longest / 60)),
+            *(digits(size / 1024) if size else "–" for size in (own.memory, own.peak)),
+            own.suggestion.strip(),
+        )
+        for own in results.usage
+    )
+    caption = (
+        "What stages asked of Slurm in the last launch and what they used, at most, start-up included. The last column "
+        "is a line for `resources` of the site or the suite."
+    )
+    if rows:
+        yield Table("costs", "cost-usage", caption, columns(heads), rows, (), frame(map(asdict, results.usage)))
 
 
 def _training_line(

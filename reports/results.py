@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.launch.usage import Usage
 from bench.measure.metrics import harmonic_mean
 from bench.measure.statistics import spread
 from bench.published.pairing import Pair
@@ -75,6 +76,7 @@ class Results:
     shares: tuple[Shares, ...] = ()
     failures: tuple[FailedStage, ...] = ()
     estimates: tuple[Estimate, ...] = ()
+    usage: tuple[Usage, ...] = ()  # of the suite's last launch on Slurm
     sides: Mapping[str, str] = field(default_factory=dict)
     class_names: Callable[[str], Sequence[str]] = lambda identity: ()  # candidates of an evaluation, by its identity
     answers: Callable[[str], NDArray[np.float32]] | None = None  # a quicker way to `correct` than all of `predictions`

@@ -324,7 +324,7 @@ def _blocked(status: LaunchStatus) -> Iterator[Text]:
 
 def _usage(status: LaunchStatus) -> Iterator[RenderableType]:
     """What stages asked of Slurm and what they used, and what to ask for next time."""
-    if not (found := usage(status)):
+    if not (found := usage(status.launch, status.seen.events)):
         return
     heads = ("time limit", "longest attempt", "memory asked", "peak", "CPUs asked")
     table = Table("stage", *(Column(head, justify="right") for head in heads), title="asked and used")

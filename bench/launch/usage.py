@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 
-from bench.launch.launches import PlannedStage
-from bench.launch.states import LaunchStatus
+from bench.launch.launches import Launch, PlannedStage
 from bench.store.attempts import attempts_from
-from bench.store.records import KINDS
+from bench.store.records import KINDS, Event
 from bench.suite.resources import in_clock, round_minutes
 
 MEMORY_MARGIN, TIME_MARGIN = 1.3, 2.0  # suggested over used
@@ -35,12 +35,12 @@ class Usage:
         return f"  {self.kind}: {{time: {in_clock(round_minutes(self.longest * TIME_MARGIN / 60))}{memory}}}"
 
 
-def usage(status: LaunchStatus) -> list[Usage]:
+def usage(launch: Launch, events: Iterable[Event]) -> list[Usage]:
     """The kinds of stages of which a launch on Slurm has measured an attempt, inputs first."""
-    since, found = status.launch.about["created"], list[Usage]()
-    known = attempts_from(event for event in status.seen.events if event["time"] >= since)
+    found = list[Usage]()
+    known = attempts_from(event for event in events if event["time"] >= launch.about["created"])
     for kind in KINDS:
-        stages = [(own, known[own.identity]) for own in status.launch.stages if own.kind == kind and own.resources]
+        stages = [(own, known[own.identity]) for own in launch.stages if own.kind == kind and own.resources]
         if longest := max((attempts.longest for _, attempts in stages), default=0.0):
             time, cpus = (max(own.resources.get(name) or 0 for own, _ in stages) for name in ("time", "cpus"))
             memory = max(own.resources.get("memory") or attempts.memory_asked for own, attempts in stages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,10 @@ from bench.launch.usage import Usage, usage
 from bench.store.records import Store
 from bench.suite.resources import Resources
 from bench.suite.yaml_lines import load_value
+from reports.collect import collect_usage
+from reports.costs import usage_tables
 from tests.launch.launched import launched, stage
+from tests.reports.synthetic import plain
 
 GIGABYTE = 2**30
 
@@ -33,11 +37,13 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
 
 
 def test_usage_is_that_of_the_largest_attempt_of_a_kind(launch: Launch) -> None:
-    assert usage(launch_status(launch)) == [Usage("train", 60, 720.0, 8192, 6 * 1024.0, 4)]  # two ranks on each node
+    assert usage(launch, launch.store.events()) == [
+        Usage("train", 60, 720.0, 8192, 6 * 1024.0, 4)
+    ]  # two ranks on each node
 
 
 def test_the_suggestion_can_be_pasted(launch: Launch) -> None:
-    (train,) = usage(launch_status(launch))
+    (train,) = usage(launch, launch.store.events())
     read = load_value("{" + train.suggestion.strip() + "}", "here")
     assert Resources(**read["train"]) == Resources(time=30, memory=8192)  # twice 12 minutes; 1.3 times 6 GB
 
@@ -49,3 +55,11 @@ def test_status_shows_it_when_the_launch_has_ended_or_all_stages_are_listed(laun
     assert (shown(every=False), shown(every=True)) == (False, True)
     launch.end("complete")
     assert shown(every=False)
+
+
+def test_a_report_shows_it_of_the_last_launch_on_slurm(launch: Launch) -> None:
+    found = collect_usage("tiny", launch.store)
+    assert found == usage(launch, launch.store.events()) and collect_usage("other", launch.store) == []
+    (table,) = usage_tables(replace(plain(), usage=tuple(found)))
+    (row,) = table.rows
+    assert [cell.text for cell in row] == ["train", "60", "12.0", "8.00", "6.00", "train: {time: 0:30:00, memory: 8G}"]
