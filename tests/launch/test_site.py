@@ -391,12 +391,14 @@ def test_a_site_is_a_regular_file_of_plain_yaml(tmp_path: Path) -> None:
         ("cpus: 1", {"memory": 6 << 30}, None),
     ],
 )
-def test_memory_grows_when_it_ran_out(asked: str, known: dict[str, int], memory: int | None) -> None:
+def test_memory_grows_when_it_ran_out(asked: str, known: dict[str, Any], memory: int | None) -> None:
     resources = Resources.model_validate(load_value(f"{{{asked}}}", "here"))
     assert enlarged(resources, Attempts(**known)).memory == memory
 
 
-@pytest.mark.parametrize(("asked", "count"), [("memory: 8G, memory_limit: 10G", 2), ("memory_limit: 4G, memory: 4G", 1)])
+@pytest.mark.parametrize(
+    ("asked", "count"), [("memory: 8G, memory_limit: 10G", 2), ("memory: 4G, memory_limit: 4G", 1)]
+)
 def test_an_attempt_with_the_most_memory_was_the_last(asked: str, count: int) -> None:
     resources = Resources.model_validate(load_value(f"{{{asked}}}", "here"))
     with refused(f"memory ran out {count} time", where="resources.train.memory_limit", hint="raise it"):
