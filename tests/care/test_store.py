@@ -25,8 +25,8 @@ def store(tmp_path: Path) -> Store:
     with store.writing("texts", "tt", {"inputs": {}}) as folder:
         (folder / "classes.safetensors").write_bytes(b"features")
     evaluate(store, "ee", RESULT)
-    checkpoint.save(store.checkpoint("train", "uu") / "training.pt", {"step": 1})
-    checkpoint.save(store.checkpoint("encode", "ff") / "shard-00000000.pt", {})
+    for kind, identity, file in (("train", "uu", "training.pt"), ("encode", "ff", "shard-00000000.pt")):
+        checkpoint.save(store.inside("checkpoints", kind) / identity / file, {"step": 1})
     store.log("start", "train", "uu")
     store.report_progress("train", "uu", {"started": 1.0, "done": 1, "total": 2, "unit": "steps"})
     launched(store, stage("uu")).end("incomplete")

@@ -404,7 +404,7 @@ def test_memory_grows_when_it_ran_out(asked: str, known: dict[str, Any], memory:
 
 
 @pytest.mark.parametrize(
-    ("asked", "count"), [("memory: 8G, memory_limit: 10G", 2), ("memory_limit: 4G, memory: 4G", 1)]
+    ("asked", "count"), [("memory: 8G, memory_limit: 10G", 2), ("memory: 4G, memory_limit: 4G", 1)]
 )
 def test_an_attempt_with_the_most_memory_was_the_last(asked: str, count: int) -> None:
     resources = Resources.model_validate(load_value(f"{{{asked}}}", "here"))

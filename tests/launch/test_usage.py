@@ -37,9 +37,8 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
 
 
 def test_usage_is_that_of_the_largest_attempt_of_a_kind(launch: Launch) -> None:
-    assert usage(launch, launch.store.events()) == [
-        Usage("train", 60, 720.0, 8192, 6 * 1024.0, 4)
-    ]  # two ranks on each node
+    two_ranks_on_a_node = 2 * 3 * 1024.0
+    assert usage(launch, launch.store.events()) == [Usage("train", 60, 720.0, 8192, two_ranks_on_a_node, 4)]
 
 
 def test_the_suggestion_can_be_pasted(launch: Launch) -> None:

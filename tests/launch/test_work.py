@@ -201,9 +201,7 @@ def test_a_job_says_how_long_it_waited_and_what_memory_it_got(tmp_path: Path, mo
         assert execute(order, store, COMPUTE, LAUNCH, submitted=asked, before=Attempts(started=4)) is None
     first, second = (store.read("probe", order.identity)["cost"] for order in (ORDER, other))
     assert first["waiting"] == pytest.approx(60.0, abs=1.0) and second["waiting"] == 0.0  # of the same process
-    assert (
-        first["startup"] == pytest.approx(time.time() - asked - 60.0, rel=0.5) and second["startup"] < first["startup"]
-    )
+    assert 0.0 <= second["startup"] < first["startup"] <= time.time() - asked - 60.0
     assert first["attempts"] == 5
     assert [e["memory_asked"] for e in store.events() if e["event"] == "start"] == [2048, 2048]
 

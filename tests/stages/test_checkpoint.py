@@ -208,7 +208,7 @@ class Listed(list[SimpleNamespace]):
 def test_a_damaged_shard_is_encoded_again(tmp_path: Path, damage: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shard of two videos is there; it is used as it is unless it is damaged."""
     notes, encoded = list[str](), list[int]()
-    spec, place = {"backbone": "tiny"}, tmp_path / "encode" / "abc"
+    spec, place = {"backbone": "tiny"}, tmp_path / "abc"
     work: Any = SimpleNamespace(spec=spec, checkpoint=place, note=notes.append)
     videos: Any = Listed([SimpleNamespace(name="a.mp4"), SimpleNamespace(name="b.mp4")])
     features_NVTD = torch.arange(8.0).reshape(2, 1, 2, 2)

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from bench.core.errors import UserError
+from bench.core.errors import UserError, fault_of_machine
 from bench.core.files import write_atomically
 from bench.store import records
-from bench.store.records import DamagedRecord, Store
+from bench.store.records import DamagedRecord, MissingStore, Store
 from tests.errors import refused
 
 
@@ -455,3 +455,21 @@ def test_progress_that_cannot_be_read_is_none(store: Store, text: str) -> None:
     (store.root / "running").mkdir(parents=True)
     (store.root / "running" / "train-abc.json").write_text(text)
     assert store.progress("train", "abc") is None
+
+
+def test_a_store_of_before_markers_gets_one_from_a_command_and_is_refused_by_all_else(tmp_path: Path) -> None:
+    (tmp_path / "records" / "train").mkdir(parents=True)
+    with pytest.raises(MissingStore) as error:
+        Store(tmp_path).log("start", "train", "a")
+    assert fault_of_machine(error.value) == f"{tmp_path}: the store is not there (no store.json); is its disk mounted?"
+    store = Store.create(tmp_path)
+    before = (tmp_path / "store.json").read_bytes()
+    store.log("start", "train", "a")
+    assert len(Store.create(tmp_path).events()) == 1 and (tmp_path / "store.json").read_bytes() == before
+
+
+def test_events_of_one_stage_are_those_of_its_identity(tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    for identity in ("a1", "b2", "a1"):
+        store.log("start", "train", identity)
+    assert [event["identity"] for event in store.events("a1")] == ["a1", "a1"]
