@@ -299,19 +299,21 @@ class TrainStage:
         return config.head_parameters(shape).stored + config.class_bound_parameters(shape, classes) + tower
 
     def _flops(self, stages: Stages, videos: int, cached: bool) -> float:
-        """Forward and backward (three times the forward) of head and, where it runs, tower, over all epochs.
+        """Forward and backward of head and, where they run, towers, over all epochs.
 
-        A head whose experts are drawn runs as often as these together: regularised MoTE's twice, routed and merged.
+        Trained weights take three times the forward pass, frozen ones below trained modules twice, others once. A head
+        whose experts are drawn runs as often as these together: regularised MoTE's twice, routed and merged.
         """
         config, recipe, shape = self.config, self.recipe, backbone(self.recipe.backbone)
         frames, passes = recipe.views.frames, sum(config.expert_passes) if config.routing_odds else 1.0
-        per_video = passes * config.head_flops(shape, frames)
+        per_video = 3 * passes * config.head_flops(shape, frames)
         if not cached:
-            per_video += shape.tower_flops() * frames + config.inside_flops(shape, frames)
+            times = 3 if config.tower == "tuned" else 2 if config.tower_inside else 1
+            per_video += times * shape.tower_flops() * frames + 3 * config.inside_flops(shape, frames)
         if config.texts_inside:
             classes = len(stages.class_names(learnt(recipe, self.seed), recipe.labels))
-            per_video += shape.text_flops() * classes / recipe.batch
-        return 3.0 * per_video * videos * recipe.epochs
+            per_video += 2 * shape.text_flops() * classes / recipe.batch
+        return per_video * videos * recipe.epochs
 
 
 @dataclass(frozen=True)

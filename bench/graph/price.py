@@ -201,7 +201,7 @@ class Price:
         """Seconds until all are done: a slot takes the longest stage that is ready; those that run alone come last."""
         alone = {stage.identity for stage in self.stages if stage.kind in ALONE}
         todo = {stage.identity: stage for stage in self.stages if stage.identity not in alone}
-        inputs = {own: {each.identity for each in stage.inputs.values()} & set(todo) for own, stage in todo.items()}
+        inputs = {own: {each.identity for each in stage.inputs.values()} & todo.keys() for own, stage in todo.items()}
         left, after = {own: len(each) for own, each in inputs.items()}, dict[str, list[str]]()
         for own, each in inputs.items():
             for other in each:
