@@ -99,11 +99,7 @@ def test_links_and_pipes_are_told_before_anything_is_read(folder: Path, capsys: 
     says(printed, "1 of 3 videos of one/test lead out", f"to {folder}/blobs/aa", f"links: {{follow: [{folder}/blobs]}}")
     says(printed, "1 of 3 videos of two/test cannot be read", "a named pipe", "1 of 3 videos of two/test lead out")
     assert "[/dev]" not in printed
-<<<<<<< HEAD
-    assert "of one/test" not in told(capsys, folder, 2, ", links: {follow: blobs}")
-=======
     assert "videos of one/test" not in told(capsys, folder, 2, ", links: {follow: blobs}")
->>>>>>> price
     (folder / "two" / "c.mp4").unlink()
     (folder / "two" / "c.mp4").symlink_to("../blobs/aa")
     says(told(capsys, folder, 2, ", links: {follow: blobs}"), "to /dev/zero", f"follow: [{folder}/blobs]")
