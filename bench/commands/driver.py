@@ -21,6 +21,7 @@ from bench.core.errors import UserError
 from bench.core.processes import process_lives, this_process
 from bench.launch import scheduler
 from bench.launch.claims import FRESH, beating, last_sign, release, release_all, take
+from bench.launch.failures import out_of_memory
 from bench.launch.job import StopSignals, job_id, leave, set_environment
 from bench.launch.launches import Launch, open_launch
 from bench.launch.scheduler import QueuedJob
@@ -59,6 +60,7 @@ class Driver:
 
     def __init__(self, launch: Launch, since: float, holder: str, stop: Callable[[], bool]) -> None:
         self.launch, self.since, self.holder, self.stop = launch, since, holder, stop
+        self.followed = True  # False while Slurm refuses its successor
         self._claims = launch.store, ("driver", launch.name)
 
     # --- one driver at a time ---
@@ -88,7 +90,7 @@ class Driver:
         jobs = [array.job for array in drivers]
         if any(job != self.holder and job in queue and queue[job].active for job in jobs):
             return
-        killed = sum(_state(job, queue) == "OUT_OF_MEMORY" for job in jobs)
+        killed = sum(out_of_memory(self.launch.folder / "jobs", job, _state(job, queue)) for job in jobs)
         lately = sum(array.time > time.time() - HOUR for array in drivers)
         options = {"dependency": f"afterany:{self.holder}"}
         if lately > OFTEN:  # something ends them all
@@ -96,8 +98,10 @@ class Driver:
         try:
             array = submit_driver(self.launch, drive, self.since, options, memory=2.0 ** (killed + 1))
             say(f"driver {array.job} will go on if this one ends early")
+            self.followed = True
         except Exception as error:  # this one can work without
-            say(f"no successor: {error}")
+            say(f"no successor: {error}; asked again")
+            self.followed = False
 
     # --- the loop ---
 
@@ -112,6 +116,8 @@ class Driver:
                     if dispatcher is None:
                         dispatcher = Dispatcher(self.launch, self.since)
                         self._cancel_strangers(queue)
+                    if not self.followed:
+                        self.arrange_successor()
                     for line in dispatcher.look(queue):
                         say(line)
                     if submitted := dispatcher.submit():
