@@ -7,6 +7,7 @@ its time limit it requeues itself. `run --on slurm --driver here` runs the same 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -29,6 +30,7 @@ from bench.launch.slurm import Dispatcher, active_jobs_of, submit_driver
 
 LOOK = 5.0  # seconds between two looks at the store and the queue
 REFUSING = 600.0  # seconds for which Slurm may refuse all jobs of a launch that has none in the queue, before it ends
+WAITED_FOR = (errno.ENOSPC, errno.EDQUOT, errno.ENODEV, errno.ESTALE)  # a report waits until the store is well again
 HOUR, OFTEN = 3600.0, 10  # more drivers than this in an hour wait before they begin
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT")  # states of a job with a process
 
@@ -149,7 +151,9 @@ class Driver:
         wrong = ""
         try:
             report(self.launch)
-        except Exception:
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in WAITED_FOR:
+                raise
             traceback.print_exc()
             wrong = f"its report failed: {traceback.format_exc().splitlines()[-1]}"
         state = "incomplete" if failed or blocked or wrong else "complete"

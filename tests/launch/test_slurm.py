@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -428,3 +429,19 @@ def test_without_slurm_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="there is no squeue here"):
         scheduler.jobs()
+
+
+def test_a_report_waits_for_a_disk_that_is_full(
+    tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = launched(Store.create(tmp_path), stage("a"))
+    finish(launch.store, launch.stages[0])
+    outcomes = iter([OSError(errno.ENOSPC, "No space left on device"), None])
+
+    def report(launch: Launch) -> None:
+        if error := next(outcomes):
+            raise error
+
+    monkeypatch.setattr(driver_command, "report", report)
+    Driver(launch, 0.0, "7", lambda: False).run()
+    assert (launch.ended() or {})["state"] == "complete" and next(outcomes, "both") == "both"
