@@ -291,19 +291,25 @@ def test_the_successor_of_drivers_that_ran_out_of_memory_asks_for_more(
 ) -> None:
     launch = launched(Store.create(tmp_path), stage("a"))
     launch.about["driver"] = {**RESOURCES, "memory": 1000}
-    memory, working = list[str](), slurm._submit
-
-    def submit(own: Launch, submission: Submission, *rest: float) -> str:
-        memory.append(submission.options["mem"])
-        return working(own, submission, *rest)
-
-    monkeypatch.setattr(slurm, "_submit", submit)
+    memory = _memory_asked_for(monkeypatch)
     begin(launch, drive)
     for job in ("2", "3"):
         driven(launch, job, queue)
         queue[job] = QueuedJob("FAILED", "NonZeroExitCode")
         _say_that_memory_ran_out(launch, job)
     assert memory[1:] == ["1000M", "2000M", "4000M"]
+
+
+def _memory_asked_for(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What jobs that are submitted from now on ask for."""
+    memory, working = list[str](), slurm._submit
+
+    def submit(launch: Launch, submission: Submission, since: float, drive: slurm.Drive | None = None) -> str:
+        memory.append(submission.options["mem"])
+        return working(launch, submission, since, drive)
+
+    monkeypatch.setattr(slurm, "_submit", submit)
+    return memory
 
 
 def _say_that_memory_ran_out(launch: Launch, job: str) -> None:
@@ -321,10 +327,7 @@ def test_a_stage_whose_job_ran_out_of_memory_as_its_output_says_asks_for_more(
     queue[array.job] = QueuedJob("FAILED", "NonZeroExitCode")
     _say_that_memory_ran_out(launch, array.job)
     dispatcher.look(scheduler.jobs())
-    memory, working = list[str](), slurm._submit
-    monkeypatch.setattr(
-        slurm, "_submit", lambda own, each, *rest: memory.append(each.options["mem"]) or working(own, each, *rest)
-    )
+    memory = _memory_asked_for(monkeypatch)
     dispatcher.submit()
     assert memory == ["2000M"]
 
