@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 REPORTS := $(or $(VTB_STORE),runs)/reports
 
-.PHONY: quickstart test test-fast suites methods slurm bench lint
+.PHONY: quickstart test test-fast suites methods slurm attacks bench lint
 
 quickstart: $(VENV)/installed
 	$(BIN)/python run_suite.py quickstart
@@ -25,6 +25,10 @@ suites: $(VENV)/installed
 # Launches on the cluster that SLURM_CONF describes; without one these tests are skipped.
 slurm: $(VENV)/installed
 	$(BIN)/python -m pytest -m slurm
+
+# What a cluster may do to a launch, one attack after the other: an hour (docs/attacks.md).
+attacks: $(VENV)/installed
+	$(BIN)/python -m pytest -m attacks -s tests/integration/test_slurm_attacks.py
 
 # All methods side by side, and the pictures of docs/methods_compared.md: forty minutes on two cores.
 methods: $(VENV)/installed

@@ -7,6 +7,7 @@ its time limit it requeues itself. `run --on slurm --driver here` runs the same 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from bench.core.errors import UserError
 from bench.core.processes import process_lives, this_process
 from bench.launch import scheduler
 from bench.launch.claims import FRESH, beating, last_sign, release, release_all, take
+from bench.launch.failures import out_of_memory
 from bench.launch.job import StopSignals, job_id, leave, set_environment
 from bench.launch.launches import Launch, open_launch
 from bench.launch.scheduler import QueuedJob
@@ -28,6 +30,7 @@ from bench.launch.slurm import Dispatcher, active_jobs_of, submit_driver
 
 LOOK = 5.0  # seconds between two looks at the store and the queue
 REFUSING = 600.0  # seconds for which Slurm may refuse all jobs of a launch that has none in the queue, before it ends
+WAITED_FOR = (errno.ENOSPC, errno.EDQUOT, errno.ENODEV, errno.ESTALE)  # a report waits until the store is well again
 HOUR, OFTEN = 3600.0, 10  # more drivers than this in an hour wait before they begin
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT")  # states of a job with a process
 
@@ -59,6 +62,7 @@ class Driver:
 
     def __init__(self, launch: Launch, since: float, holder: str, stop: Callable[[], bool]) -> None:
         self.launch, self.since, self.holder, self.stop = launch, since, holder, stop
+        self.followed = True  # False while Slurm refuses its successor
         self._claims = launch.store, ("driver", launch.name)
 
     # --- one driver at a time ---
@@ -88,7 +92,7 @@ class Driver:
         jobs = [array.job for array in drivers]
         if any(job != self.holder and job in queue and queue[job].active for job in jobs):
             return
-        killed = sum(_state(job, queue) == "OUT_OF_MEMORY" for job in jobs)
+        killed = sum(out_of_memory(self.launch.folder / "jobs", job, _state(job, queue)) for job in jobs)
         lately = sum(array.time > time.time() - HOUR for array in drivers)
         options = {"dependency": f"afterany:{self.holder}"}
         if lately > OFTEN:  # something ends them all
@@ -96,8 +100,10 @@ class Driver:
         try:
             array = submit_driver(self.launch, drive, self.since, options, memory=2.0 ** (killed + 1))
             say(f"driver {array.job} will go on if this one ends early")
+            self.followed = True
         except Exception as error:  # this one can work without
-            say(f"no successor: {error}")
+            say(f"no successor: {error}; asked again")
+            self.followed = False
 
     # --- the loop ---
 
@@ -112,6 +118,8 @@ class Driver:
                     if dispatcher is None:
                         dispatcher = Dispatcher(self.launch, self.since)
                         self._cancel_strangers(queue)
+                    if not self.followed:
+                        self.arrange_successor()
                     for line in dispatcher.look(queue):
                         say(line)
                     if submitted := dispatcher.submit():
@@ -143,7 +151,9 @@ class Driver:
         wrong = ""
         try:
             report(self.launch)
-        except Exception:
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in WAITED_FOR:
+                raise
             traceback.print_exc()
             wrong = f"its report failed: {traceback.format_exc().splitlines()[-1]}"
         state = "incomplete" if failed or blocked or wrong else "complete"

@@ -91,17 +91,18 @@ def _claim(store: Store, key: StageKey, number: int) -> Path:
 def _create(path: Path, content: dict[str, Any]) -> bool:
     """Create a file with its content. Returns False if it exists already."""
     temporary = path.with_name(f".{uuid.uuid4().hex}")
-    temporary.write_text(json.dumps(content))
     try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without links
-        with suppress(FileExistsError), open(path, "x") as file:
-            return bool(file.write(json.dumps(content)))
-        return False
+        temporary.write_text(json.dumps(content))  # an error, as of a full disk, leaves no claim
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            with suppress(FileExistsError), open(path, "x") as file:
+                return bool(file.write(json.dumps(content)))
+            return False
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
     return True
 
 

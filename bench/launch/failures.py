@@ -152,6 +152,12 @@ def job_outputs(folder: Path) -> defaultdict[str, list[Path]]:
     return found
 
 
+def out_of_memory(folder: Path, job: str, state: str) -> bool:
+    """True if memory ran out in a job that has ended, which Slurm often says in its error output alone."""
+    output = "\n".join(tail(file) for file in job_outputs(folder)[job] if file.suffix == ".err")
+    return cause("", output, state) is CAUSES["memory"]
+
+
 def tail(file: Path, size: int = TAIL) -> str:
     """The last whole lines of a file, at most `size` bytes; empty if it cannot be read."""
     try:

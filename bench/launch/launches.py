@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -151,8 +152,10 @@ class Launch:
 
     def add(self, array: JobArray) -> None:
         """Append a submitted array. Only one process writes: the command, then the driver that holds the claim."""
-        with open(self.folder / "jobs.jsonl", "ab", buffering=0) as file:
-            file.write(json.dumps(asdict(array)).encode() + b"\n")
+        with open(self.folder / "jobs.jsonl", "a+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"  # the disk was full
+            file.write(b"\n" * torn + json.dumps(asdict(array)).encode() + b"\n")
 
     def ended(self) -> dict[str, Any] | None:
         """Time, state (complete, incomplete or cancelled), reason, failed and blocked stages; None while it goes on."""

@@ -29,6 +29,7 @@ from bench.graph.stage import ALONE, Stage
 from bench.launch import scheduler
 from bench.launch.claims import Claims, release_all
 from bench.launch.code import environment
+from bench.launch.failures import out_of_memory
 from bench.launch.launches import JobArray, Launch, LaunchData, PlannedStage, active_jobs, create, jobs_of, stage_jobs
 from bench.launch.schedule import Schedule
 from bench.launch.scheduler import QueuedJob
@@ -192,6 +193,7 @@ class Dispatcher:
         state = queue[job].state if job in queue else "gone"
         if attempts.running or not (last or job in begun):
             reason = f"ended without an error in job {job} ({state})"
+            state = "OUT_OF_MEMORY" if out_of_memory(self.launch.folder / "jobs", job, state) else state
             self.store.log("death", *stage.key, title=stage.title, job=job, reason=reason, state=state)
         return True
 

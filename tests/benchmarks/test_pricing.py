@@ -41,7 +41,7 @@ PARTS = {  # suite, overrides, titles
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return Store(tmp_path_factory.mktemp("runs"))
+    return Store.create(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.mark.parametrize("part", PARTS)

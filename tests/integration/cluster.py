@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench.launch.claims import holder
+from bench.launch.failures import job_outputs, tail
 from bench.launch.launches import JobArray, Launch, find_launch, launch_folders, stage_jobs, submitted
 from bench.store.records import Event, Store
 
@@ -105,12 +107,17 @@ def command(suite: Path, store: Store, *options: str, root: Path = ROOT) -> list
     return [sys.executable, str(root / "run_suite.py"), "run", str(suite), *fixed, *options]
 
 
-def until(look: Callable[[], Found | None], what: str) -> Found:
+def on_launch(verb: str, launch: Launch) -> list[str]:
+    """A command on a launch, such as `status`."""
+    return [sys.executable, str(ROOT / "run_suite.py"), verb, launch.name, "--store", str(launch.store.root)]
+
+
+def until(look: Callable[[], Found | None], what: str, pause: float = 0.3) -> Found:
     """Call `look` until it returns something."""
     deadline = time.monotonic() + DEADLINE
     while (found := look()) is None:
         assert time.monotonic() < deadline, f"{what}: not within {DEADLINE:.0f} s\n{asked('squeue')}"
-        time.sleep(0.3)
+        time.sleep(pause)
     return found
 
 
@@ -127,6 +134,45 @@ def asked(*command: str) -> str:
 def arrays(launch: Launch) -> list[JobArray]:
     """The arrays of stages, without the driver."""
     return stage_jobs(launch.arrays())
+
+
+def drivers(launch: Launch) -> list[str]:
+    """The jobs of all its drivers in order."""
+    return [array.job for array in launch.arrays() if array.driver]
+
+
+def driving(launch: Launch) -> str:
+    """Wait until a driver holds the launch and has a successor in the queue. Returns its job."""
+    job = until(lambda: holder(launch.store, ("driver", launch.name)), "a driver")
+    until(lambda: drivers(launch)[-1] != job or None, "its successor")
+    return job
+
+
+def at_work(launch: Launch, title: str) -> str:
+    """Wait until a training has done some steps. Returns its job."""
+    key = next(stage.key for stage in launch.stages if stage.title == title)
+
+    def look() -> str | None:
+        progress = launch.store.progress(*key)
+        return events(launch.store, "start")[title][-1]["job"] if progress and progress["done"] > 10 else None
+
+    return until(look, f"steps of {title}")
+
+
+def output(launch: Launch, *jobs: str) -> str:
+    """What jobs have said, by default the drivers."""
+    files = job_outputs(launch.folder / "jobs")
+    return "\n".join(tail(file) for job in jobs or drivers(launch) for file in files[job])
+
+
+def failing(folder: Path, *programs: str) -> tuple[str, Path]:
+    """A line of `setup` with which these programs of Slurm fail as long as a file exists, and that file."""
+    folder.mkdir()
+    for name in programs:
+        text = f"[ -e {folder}/fails ] && {{ echo '{name}: error: out of order' >&2; exit 1; }}"
+        (folder / name).write_text(f'#!/bin/sh\n{text}\nexec {shutil.which(name)} "$@"\n')
+        (folder / name).chmod(0o755)
+    return f"export PATH={folder}:$PATH", folder / "fails"
 
 
 def events(store: Store, event: str) -> dict[str, list[Event]]:

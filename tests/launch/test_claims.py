@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -39,6 +40,19 @@ def test_a_finished_stage_is_given_up_by_anyone(tmp_path: Path) -> None:
     take(store, KEY, "first", ())
     release(store, KEY)
     assert holder(store, KEY) is None
+
+
+def test_a_full_disk_leaves_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.create(tmp_path)
+
+    def write(path: Path, text: str) -> int:
+        path.write_bytes(b"")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full, pytest.raises(OSError, match="No space"):
+        full.setattr(Path, "write_text", write)
+        take(store, KEY, "first", {"first"})
+    assert not list((tmp_path / "claims").iterdir())
 
 
 def _bid(task: tuple[Path, str]) -> list[bool]:

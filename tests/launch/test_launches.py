@@ -95,6 +95,14 @@ def test_a_damaged_launch_is_named_and_passed_over(
         open_launch(newest.folder)
 
 
+def test_a_line_that_a_full_disk_has_torn_costs_no_other(tmp_path: Path) -> None:
+    launch, array = launched(Store.create(tmp_path), stage("a")), JobArray("7", "tiny-train", [[0]], 0.0, 1.0)
+    (launch.folder / "jobs.jsonl").write_bytes(b'{"job": "6", "na')
+    launch.add(array)
+    launch.add(array)
+    assert launch.arrays() == [array, array]
+
+
 def test_lines_and_ends_that_are_damaged_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     launch, array = launched(Store.create(tmp_path), stage("a")), JobArray("7", "tiny-train", [[0]], 0.0, 1.0)
     (launch.folder / "jobs.jsonl").write_bytes(b'\xe9\n[]\n{"job": 7}\n')

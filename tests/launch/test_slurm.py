@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -291,18 +292,63 @@ def test_the_successor_of_drivers_that_ran_out_of_memory_asks_for_more(
 ) -> None:
     launch = launched(Store.create(tmp_path), stage("a"))
     launch.about["driver"] = {**RESOURCES, "memory": 1000}
-    memory, working = list[str](), slurm._submit
-
-    def submit(own: Launch, submission: Submission, *rest: Any) -> str:
-        memory.append(submission.options["mem"])
-        return working(own, submission, *rest)
-
-    monkeypatch.setattr(slurm, "_submit", submit)
+    memory = _memory_asked_for(monkeypatch)
     begin(launch, drive)
     for job in ("2", "3"):
         driven(launch, job, queue)
-        queue[job] = QueuedJob("OUT_OF_MEMORY", "")
+        queue[job] = QueuedJob("FAILED", "NonZeroExitCode")
+        _say_that_memory_ran_out(launch, job)
     assert memory[1:] == ["1000M", "2000M", "4000M"]
+
+
+def _memory_asked_for(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What jobs that are submitted from now on ask for."""
+    memory, working = list[str](), slurm._submit
+
+    def submit(launch: Launch, submission: Submission, since: float, drive: slurm.Drive | None = None) -> str:
+        memory.append(submission.options["mem"])
+        return working(launch, submission, since, drive)
+
+    monkeypatch.setattr(slurm, "_submit", submit)
+    return memory
+
+
+def _say_that_memory_ran_out(launch: Launch, job: str) -> None:
+    """Slurm calls a job FAILED in which a step ran out of memory, and says why in the step's output."""
+    (launch.folder / "jobs").mkdir(exist_ok=True)
+    (launch.folder / f"jobs/{job}_0_log.err").write_text("slurmstepd: error: Exceeded job memory limit\n")
+
+
+def test_a_stage_whose_job_ran_out_of_memory_as_its_output_says_asks_for_more(
+    tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = launched(Store.create(tmp_path), stage("a", resources={**RESOURCES, "memory": 1000}))
+    dispatcher = Dispatcher(launch)
+    (array,) = dispatcher.submit()
+    queue[array.job] = QueuedJob("FAILED", "NonZeroExitCode")
+    _say_that_memory_ran_out(launch, array.job)
+    dispatcher.look(scheduler.jobs())
+    memory = _memory_asked_for(monkeypatch)
+    dispatcher.submit()
+    assert memory == ["2000M"]
+
+
+def test_a_successor_that_slurm_refuses_is_submitted_later(
+    tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = launched(Store.create(tmp_path), stage("a"))
+    submitted, working = begin(launch, drive), slurm._submit
+
+    def refuse(*_: object) -> str:
+        raise UserError("out of order")
+
+    monkeypatch.setattr(slurm, "_submit", refuse)
+    driver = driven(launch, submitted[-1].job, queue)
+    assert sum(array.driver for array in launch.arrays()) == 1
+    monkeypatch.setattr(slurm, "_submit", working)
+    finish(launch.store, launch.stages[0])
+    driver.run()
+    assert sum(array.driver for array in launch.arrays()) == 2
 
 
 def test_a_job_that_a_driver_could_not_note_is_cancelled_by_the_next(
@@ -387,3 +433,19 @@ def test_without_slurm_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="there is no squeue here"):
         scheduler.jobs()
+
+
+def test_a_report_waits_for_a_disk_that_is_full(
+    tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = launched(Store.create(tmp_path), stage("a"))
+    finish(launch.store, launch.stages[0])
+    outcomes = iter([OSError(errno.ENOSPC, "No space left on device"), None])
+
+    def report(launch: Launch) -> None:
+        if error := next(outcomes):
+            raise error
+
+    monkeypatch.setattr(driver_command, "report", report)
+    Driver(launch, 0.0, "7", lambda: False).run()
+    assert (launch.ended() or {})["state"] == "complete" and next(outcomes, "both") == "both"
