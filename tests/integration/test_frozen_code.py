@@ -87,8 +87,8 @@ def test_an_edited_checkout_changes_nothing(folder: Path, monkeypatch: pytest.Mo
     run.send_signal(signal.SIGTERM)
     status, text = ended(run)
     assert status == 128 + signal.SIGTERM, text
-    with open(edited / "bench/stages/train.py", "a") as file:
-        file.write("\nOTHER = 1\n")
+    with open(edited / "bench/stages/train.py", "a") as source:
+        source.write("\nOTHER = 1\n")
     (launch,) = (entry.name for entry in (again / "launches").iterdir())
     differs = "1 file, e.g. bench/stages/train.py"
     status_text = ended(started(folder, edited, "status", "--store", str(again)))[1]
