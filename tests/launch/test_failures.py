@@ -166,6 +166,9 @@ def test_a_death_is_explained_by_the_job_that_it_happened_in(tmp_path: Path) -> 
 def test_an_interruption_without_progress_is_one_for_lack_of_time(tmp_path: Path) -> None:
     (group,) = grouped([failed("a", 1.0, "saved at step 3 of 9", event="interrupted", done=3)], tmp_path)
     assert group.cause.name == "out of time"
+    early = failed("a", 1.0, "saved at step 3 of 9", event="interrupted", done=3, job="7")
+    (group,) = grouped([early], tmp_path, {"7": QueuedJob("CANCELLED", "None")})
+    assert group.cause.name == "killed"
 
 
 def test_a_stage_that_refuses_is_told_from_one_with_an_error(tmp_path: Path) -> None:
