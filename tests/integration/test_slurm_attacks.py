@@ -181,6 +181,7 @@ def test_a_store_that_is_away_for_a_while_is_waited_for_and_never_made_anew(clus
     assert not root.exists()
     aside.rename(root)
     _assert_complete(launch, whole, once=False)
+    assert "waits for the store" in output(launch) and "cancels" not in output(launch)
 
 
 @attack
