@@ -24,6 +24,9 @@ ERRORS = {
     TRACEBACK.format(line=1, error="MemoryError"): "out of memory",
     TRACEBACK.format(line=1, error="RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate"): "out of memory",
     TRACEBACK.format(line=1, error="OSError: [Errno 28] No space left on device: 'x'"): "disk full",
+    TRACEBACK.format(
+        line=1, error="RuntimeError: [enforce fail at inline_container.cc:671] . unexpected pos 128 vs 0"
+    ): ("disk full"),
     "/shared/runs: the store is not there (no store.json); is its disk mounted?": "store missing",
     TRACEBACK.format(line=1, error="OSError: [Errno 116] Stale file handle: 'x'"): "node",
     TRACEBACK.format(line=1, error="RuntimeError: CUDA error: uncorrectable ECC error encountered"): "node",
