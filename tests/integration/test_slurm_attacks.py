@@ -245,7 +245,8 @@ def test_memory_grows_until_it_is_enough_or_its_limit_is_reached(cluster: Cluste
     assert ended(launch)["failed"] == [_key(launch, LATE)[1]]
     assert results(store).items() <= results(whole).items() and len(results(whole)) == len(results(store)) + 2
     assert "resources.train.memory_limit" in cluster.run(on_launch("status", launch), code=1)
-    print("\nmemory of the jobs:", [(array.name, _asked_for(array.job, "MinMemoryNode")) for array in arrays(launch)])
+    memory = [_asked_for(array.job, "MinMemoryNode") for array in arrays(launch) if array.name == "greedy-train"]
+    assert memory[:2] == ["200M", "200M"] and {"250M", "400M"} <= set(memory), memory
 
 
 # --- code and time ----------------------------------------------------------------------------------------------------
