@@ -22,7 +22,6 @@ from bench.launch.slurm import active_jobs_of, submit_driver
 from bench.store.records import Store
 from tests.integration.cluster import (
     HEAD,
-    ROOT,
     SITE,
     Cluster,
     arrays,
@@ -38,6 +37,7 @@ from tests.integration.cluster import (
     results,
     until,
 )
+from tests.launch.test_code import copied_project
 
 quick, attack = pytest.mark.slurm, pytest.mark.attacks
 
@@ -255,10 +255,7 @@ def test_memory_grows_until_it_is_enough_or_its_limit_is_reached(cluster: Cluste
 @quick
 def test_a_launch_runs_the_code_that_it_was_planned_with(cluster: Cluster, whole: Store) -> None:
     """A line more in what trainings log with, and a file that is half saved, in the place that it was launched from."""
-    root = cluster.folder / "project"
-    for name in ("bench", "methods", "reports", "suites"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "run_suite.py", root)
+    root = copied_project(cluster.folder / "project")
     suite, store = cluster.suite("edited", ATTACKED), cluster.store("edited", whole)
     cluster.run([sys.executable, str(root / "run_suite.py"), *cluster.arguments(suite, store, pack=0)[2:]])
     logging, saving = root / LOGGING, root / "bench/commands/driver.py"

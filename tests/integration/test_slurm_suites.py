@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from bench.launch.launches import find_launch, launch_folders, open_launch
 from bench.store.records import Store
 from tests.integration.cluster import (
     HEAD,
-    ROOT,
     SITE,
     Cluster,
     arrays,
@@ -229,25 +227,6 @@ def test_a_training_of_two_tasks_equals_that_of_one_also_over_nodes_and_when_int
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
-
-
-@slurm
-def test_code_that_changes_after_the_submission_is_refused_by_the_job(cluster: Cluster, whole: Store) -> None:
-    root = cluster.folder / "project"
-    for name in ("bench", "methods", "reports", "suites"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "run_suite.py", root)
-    rows = WHOLE[WHOLE.index("  dense:") :]
-    suite, store = cluster.suite("edited", WHOLE.replace(rows, "")), cluster.store("edited", whole)
-    arguments = cluster.arguments(suite, store, resources={"evaluate": {"extra": {"begin": "now+10"}}})
-    cluster.run([sys.executable, str(root / "run_suite.py"), *arguments[2:]])
-    changed = root / "bench/stages/evaluate.py"
-    changed.write_text(changed.read_text() + "\n\nCHANGED = True\n")
-    launch = find_launch(store)
-    assert (ended(launch)["state"], len(ended(launch)["failed"])) == ("incomplete", len(launch.stages))
-    for failures in events(store, "failure").values():
-        (failure,) = failures
-        assert failure["final"] and failure["reason"].startswith("the code has changed since the launch")
 
 
 @slurm
