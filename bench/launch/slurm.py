@@ -195,7 +195,7 @@ class Dispatcher:
         if attempts.running or not (last or job in begun):
             reason = f"ended without an error in job {job} ({state})"
             state = "OUT_OF_MEMORY" if out_of_memory(self.launch.folder / "jobs", job, state) else state
-            fault = {"machine": True} if time.time() < self.excused else {}
+            fault: dict[str, Any] = {"machine": True} if time.time() < self.excused else {}
             self.store.log("death", *stage.key, title=stage.title, job=job, reason=reason, state=state, **fault)
         return True
 

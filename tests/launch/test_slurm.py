@@ -198,13 +198,12 @@ def test_a_job_that_died_costs_the_stage_it_was_at_and_one_that_never_began_all_
 
 
 def test_a_death_while_the_store_was_away_costs_no_attempt(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
-    launch = launched(Store.create(tmp_path), stage("0"))
-    for excused, spent in ((time.time() + 60.0, 0), (0.0, 1)):
-        dispatcher = Dispatcher(launch, 0.0, excused)
+    for name, excused, spent in (("away", time.time() + 60.0, 0), ("there", 0.0, 1)):
+        dispatcher = Dispatcher(launched(Store.create(tmp_path), stage(name)), 0.0, excused)
         dispatcher.submit()
         queue.clear()
         dispatcher.look(scheduler.jobs())
-        assert attempts_since(launch.store)["0"].spent == spent
+        assert attempts_since(dispatcher.store)[name].spent == spent
 
 
 def test_what_fails_in_a_job_that_goes_on_is_submitted_again_at_once(
