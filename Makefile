@@ -28,7 +28,7 @@ slurm: $(VENV)/installed
 
 # What a cluster may do to a launch, one attack after the other: an hour (docs/attacks.md).
 attacks: $(VENV)/installed
-	$(BIN)/python -m pytest -m attacks -s tests/integration/test_slurm_attacks.py
+	$(BIN)/python -m pytest -m 'attacks or slurm' -s tests/integration/test_slurm_attacks.py
 
 # All methods side by side, and the pictures of docs/methods_compared.md: forty minutes on two cores.
 methods: $(VENV)/installed

@@ -116,6 +116,7 @@ class Driver:
             while not self.stop() and not self.launch.ended():
                 try:
                     queue = _queue()
+                    self.launch.store.require()  # in an empty place no job is noted, and all stages are blocked
                     if dispatcher is None:
                         dispatcher = Dispatcher(self.launch, self.since, excused)
                         self._cancel_strangers(queue)
@@ -140,6 +141,7 @@ class Driver:
     def _cancel_strangers(self, queue: dict[str, QueuedJob]) -> None:
         """Cancel jobs of this launch that an earlier driver submitted without having noted them."""
         noted = {job.partition("_")[0] for job in (array.job for array in self.launch.arrays())}
+        self.launch.store.require()
         unknown = {job for job in active_jobs_of(self.launch, queue) if job.partition("_")[0] not in noted}
         if unknown := unknown - {self.holder}:
             say(f"cancels jobs that were not noted: {' '.join(sorted(unknown))}")
@@ -153,6 +155,7 @@ class Driver:
         try:
             report(self.launch)
         except Exception as error:
+            self.launch.store.require()  # whatever it was, a store that is not there explains it
             if isinstance(error, OSError) and error.errno in WAITED_FOR:
                 raise
             traceback.print_exc()

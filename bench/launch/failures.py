@@ -129,7 +129,7 @@ def _failure(status: StageStatus, outputs: defaultdict[str, list[Path]], queue: 
     output = "\n".join(tail(file) for file in outputs[job] if file.suffix == ".err") if unclear else ""
     state = queue[job].state if job in queue else ""
     found = cause(reason, output, state, began=status.started is not None, fatal=bool(event.get("final")))
-    if event.get("event") == "interrupted" and found in (GONE, KILLED):
+    if event.get("event") == "interrupted" and found in (GONE, KILLED) and state != "CANCELLED":
         found = TIMEOUT
     return StageFailure(status, found, when, "\n".join(part.rstrip() for part in (reason, output) if part.strip()))
 

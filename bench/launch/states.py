@@ -142,7 +142,8 @@ class LaunchStatus:
     @cached_property
     def driven(self) -> bool:
         """True if something goes on submitting its stages: a driver in the queue, or a process that gives signs."""
-        fresh = self.seen.time - last_sign(self.launch.folder, {"created": 0.0}) < FRESH
+        process = str(holder(self.launch.store, ("driver", self.launch.name))).startswith("{")  # else a job
+        fresh = process and self.seen.time - last_sign(self.launch.folder, {"created": 0.0}) < FRESH
         return not self.ended and (bool(self.drivers) or self.submitting or fresh)
 
     @cached_property

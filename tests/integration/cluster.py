@@ -165,14 +165,16 @@ def output(launch: Launch, *jobs: str) -> str:
     return "\n".join(tail(file) for job in jobs or drivers(launch) for file in files[job])
 
 
-def failing(folder: Path, *programs: str) -> tuple[str, Path]:
-    """A line of `setup` with which these programs of Slurm fail as long as a file exists, and that file."""
+def failing(folder: Path, *programs: str) -> tuple[str, list[Path]]:
+    """A line of `setup` with which each of these programs of Slurm fails while its file exists, and those files."""
     folder.mkdir()
-    for name in programs:
-        text = f"[ -e {folder}/fails ] && {{ echo '{name}: error: out of order' >&2; exit 1; }}"
+    fails = [folder / f"{name}.fails" for name in programs]
+    for name, file in zip(programs, fails, strict=True):
+        file.touch()
+        text = f"[ -e {file} ] && {{ echo '{name}: error: out of order' >&2; exit 1; }}"
         (folder / name).write_text(f'#!/bin/sh\n{text}\nexec {shutil.which(name)} "$@"\n')
         (folder / name).chmod(0o755)
-    return f"export PATH={folder}:$PATH", folder / "fails"
+    return f"export PATH={folder}:$PATH", fails
 
 
 def events(store: Store, event: str) -> dict[str, list[Event]]:

@@ -138,16 +138,17 @@ def test_when_all_of_it_was_cancelled_status_says_so_and_retry_finishes_it(clust
 # --- Slurm ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("broken", _quick_only("sbatch-squeue", "sbatch", "squeue", quickly="sbatch-squeue"))
+@pytest.mark.parametrize("broken", _quick_only("squeue-sbatch", "sbatch", "squeue", quickly="squeue-sbatch"))
 def test_programs_of_slurm_that_fail_for_a_while_are_asked_again(cluster: Cluster, whole: Store, broken: str) -> None:
-    """From before the driver has a successor until a stage can start: ten seconds longer, or a minute."""
-    setup, fails = failing(cluster.folder / f"{broken}-fails", *broken.split("-"))
-    fails.touch()
+    """From before the driver has a successor until a minute after a stage could start, or a quarter of one."""
+    setup, fails = failing(cluster.folder / f"{broken}-fails", *(programs := broken.split("-")))
     launch = _submit(cluster, whole, broken, setup=[setup])
-    until(lambda: "out of order" in output(launch) or None, "a failure")
-    until(lambda: events(launch.store, "end").get(_key(launch, LATE)[1]), "a stage that can start")
-    time.sleep(10 if broken == "sbatch-squeue" else 60)
-    fails.unlink()
+    for program, file in zip(programs, fails, strict=True):
+        until(lambda program=program: f"{program}: error: out of order" in output(launch) or None, f"no {program}")
+        if file is fails[-1]:
+            until(lambda: events(launch.store, "end").get(_key(launch, LATE)[1]), "a stage that can start")
+            time.sleep(60 if len(programs) == 1 else 15)
+        file.unlink()
     _assert_complete(launch, whole)
     assert len(drivers(launch)) == 2
 
@@ -180,6 +181,7 @@ def test_a_store_that_is_away_for_a_while_is_waited_for_and_never_made_anew(clus
     assert not root.exists()
     aside.rename(root)
     _assert_complete(launch, whole, once=False)
+    assert "waits for the store" in output(launch) and "cancels" not in output(launch)
 
 
 @attack

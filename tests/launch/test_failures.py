@@ -24,6 +24,9 @@ ERRORS = {
     TRACEBACK.format(line=1, error="MemoryError"): "out of memory",
     TRACEBACK.format(line=1, error="RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate"): "out of memory",
     TRACEBACK.format(line=1, error="OSError: [Errno 28] No space left on device: 'x'"): "disk full",
+    TRACEBACK.format(
+        line=1, error="RuntimeError: [enforce fail at inline_container.cc:671] . unexpected pos 128 vs 0"
+    ): ("disk full"),
     "/shared/runs: the store is not there (no store.json); is its disk mounted?": "store missing",
     TRACEBACK.format(line=1, error="OSError: [Errno 116] Stale file handle: 'x'"): "node",
     TRACEBACK.format(line=1, error="RuntimeError: CUDA error: uncorrectable ECC error encountered"): "node",
@@ -166,6 +169,9 @@ def test_a_death_is_explained_by_the_job_that_it_happened_in(tmp_path: Path) -> 
 def test_an_interruption_without_progress_is_one_for_lack_of_time(tmp_path: Path) -> None:
     (group,) = grouped([failed("a", 1.0, "saved at step 3 of 9", event="interrupted", done=3)], tmp_path)
     assert group.cause.name == "out of time"
+    early = failed("a", 1.0, "saved at step 3 of 9", event="interrupted", done=3, job="7")
+    (group,) = grouped([early], tmp_path, {"7": QueuedJob("CANCELLED", "None")})
+    assert group.cause.name == "killed"
 
 
 def test_a_stage_that_refuses_is_told_from_one_with_an_error(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import errno
 import os
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -460,3 +461,24 @@ def test_a_report_waits_for_a_disk_that_is_full(
     monkeypatch.setattr(driver_command, "report", report)
     Driver(launch, 0.0, "7", lambda: False).run()
     assert (launch.ended() or {})["state"] == "complete" and next(outcomes, "both") == "both"
+
+
+def test_while_the_store_is_away_no_job_is_cancelled_and_nothing_ends(
+    tmp_path: Path, queue: dict[str, QueuedJob]
+) -> None:
+    store, aside = Store.create(tmp_path / "store"), tmp_path / "aside"
+    launch = launched(store, stage("a"))
+    driver = driven(launch, begin(launch, drive)[-1].job, queue)
+    before, looks = dict(queue), count()
+
+    def stop() -> bool:
+        if next(looks) == 10:
+            assert queue == before and not store.root.exists()
+            aside.rename(store.root)
+            finish(store, launch.stages[0])
+        return False
+
+    driver.stop = stop
+    store.root.rename(aside)
+    driver.run()
+    assert (launch.ended() or {})["state"] == "complete"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -157,7 +158,10 @@ def test_a_stage_that_is_not_submitted_yet_waits_while_something_drives_the_laun
     scene.queue["40"] = QueuedJob("OUT_OF_MEMORY", "OutOfMemory")
     status = states.launch_status(launch)
     assert (status.stages[1].state, status.last_driver, status.wrong) == ("lost", "job 40: OUT_OF_MEMORY", True)
-    (launch.folder / "alive").touch()  # a driver in the foreground
+    (launch.folder / "alive").touch()  # by the driver before its end
+    take(launch.store, ("driver", launch.name), "40", ())
+    assert states.launch_status(launch).wrong
+    take(launch.store, ("driver", launch.name), json.dumps({"pid": 1}), ())  # a driver in the foreground
     assert (states.launch_status(launch).stages[1].state, states.launch_status(launch).wrong) == ("queued", False)
 
 
