@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,10 @@ def _assert_complete(launch: Launch, whole: Store, once: bool = True) -> None:
         }
 
 
+def _said(launch: Launch, text: str, *jobs: str) -> bool | None:
+    return text in output(launch, *jobs) or None
+
+
 # --- the driver -------------------------------------------------------------------------------------------------------
 
 ENDINGS = {
@@ -116,7 +121,7 @@ def test_of_two_drivers_one_drives(cluster: Cluster, whole: Store) -> None:
     launch = _submit(cluster, whole, "twice")
     first = driving(launch)
     second = submit_driver(launch, drive, launch.since).job
-    until(lambda: f"driver {first} runs already" in output(launch, second) or None, "the second driver ends")
+    until(partial(_said, launch, f"driver {first} runs already", second), "the end of the second driver")
     _assert_complete(launch, whole)
     assert f"driver {second} runs already" not in output(launch, first)
 
@@ -144,7 +149,7 @@ def test_programs_of_slurm_that_fail_for_a_while_are_asked_again(cluster: Cluste
     setup, fails = failing(cluster.folder / f"{broken}-fails", *(programs := broken.split("-")))
     launch = _submit(cluster, whole, broken, setup=[setup])
     for program, file in zip(programs, fails, strict=True):
-        until(lambda program=program: f"{program}: error: out of order" in output(launch) or None, f"no {program}")
+        until(partial(_said, launch, f"{program}: error: out of order"), f"no {program}")
         if file is fails[-1]:
             until(lambda: events(launch.store, "end").get(_key(launch, LATE)[1]), "a stage that can start")
             time.sleep(60 if len(programs) == 1 else 15)
@@ -266,7 +271,7 @@ def test_a_launch_runs_the_code_that_it_was_planned_with(cluster: Cluster, whole
     _assert_complete(find_launch(store), whole)
 
 
-EVALUATED_WITHIN, RETRIED_WITHIN = 120.0, 240.0  # seconds on a busy machine; docs/attacks.md has those of an idle one
+EVALUATED_WITHIN, RETRIED_WITHIN = 120.0, 240.0  # seconds on a busy machine
 
 
 @attack
