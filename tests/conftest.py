@@ -43,6 +43,7 @@ def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in ("VTB_DATA", "VTB_SITE", "VTB_STORE"):
             patch.delenv(name, raising=False)
         patch.setenv("VTB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(os, "execve", None)  # it would put a command in the place of the tests
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("settings")))
         yield
 

@@ -39,8 +39,8 @@ class Attack(NamedTuple):
 ATTACKS = {
     "yaml": Attack("mutations of the shipped suites are planned", 300, torture_yaml.run),
     "lists": Attack("mutations of lists and class files are read", 300, torture_lists.run),
-    "corruption": Attack("a file of a finished store is damaged, then report and run", 100, torture_corruption.run),
-    "parents": Attack("only the parent of a launch is killed", 20, torture_kills.parents),
+    "corruption": Attack("a file of a finished store is damaged, then report and run", 60, torture_corruption.run),
+    "parents": Attack("only the parent of a launch is killed", 5, torture_kills.parents),
     "launches": Attack("two launches work on one store", 20, torture_kills.launches),
     "kills": Attack("processes of a suite are killed until it is complete", 100, torture_kills.run),
 }

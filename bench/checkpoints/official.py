@@ -125,7 +125,7 @@ def _write(store: Store, stage: Stage, about: dict[str, Any], states: dict[str, 
     """A record as trainings leave it, with an empty history."""
     sources = source_hashes(*stage.modules, without=CARRIERS["train"])
     record = {**about, "spec": as_json(stage.spec), "context": stage.context, "inputs": {}, "source": sources}
-    with store.writing(*stage.key, record) as out:
+    with Store.create(store.root).writing(*stage.key, record) as out:
         for name, state in states.items():
             own = {key: tensor.detach().clone().contiguous() for key, tensor in state.items()}
             save_file(own, out / f"{name}.safetensors")

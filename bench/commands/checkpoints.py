@@ -42,7 +42,7 @@ def import_(
     regular_file("the checkpoint", file)
     pretrained = pretrained or ("builtin" if backbone == "glyph-vit" else "openai")
     sources = _sources(source, templates, labels) if source else None
-    records = Store.create(store)
+    records = Store(store)
     imported = import_official(
         file, records, method, backbone, pretrained, name=name, collapse=collapse, sources=sources
     )

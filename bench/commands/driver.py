@@ -30,6 +30,7 @@ from bench.launch.slurm import Dispatcher, active_jobs_of, submit_driver
 
 LOOK = 5.0  # seconds between two looks at the store and the queue
 REFUSING = 600.0  # seconds for which Slurm may refuse all jobs of a launch that has none in the queue, before it ends
+EXCUSED = 60.0  # seconds after the store was away in which deaths that are seen cost no attempt
 WAITED_FOR = (errno.ENOSPC, errno.EDQUOT, errno.ENODEV, errno.ESTALE)  # a report waits until the store is well again
 HOUR, OFTEN = 3600.0, 10  # more drivers than this in an hour wait before they begin
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT")  # states of a job with a process
@@ -110,14 +111,14 @@ class Driver:
     def run(self) -> None:
         """Submit, look and repeat until no stage can start, then end the launch. Returns early if it has to stop."""
         dispatcher: Dispatcher | None = None
-        refusing = time.monotonic()
+        refusing, excused = time.monotonic(), 0.0
         with beating(self.launch.folder):
             while not self.stop() and not self.launch.ended():
                 try:
                     queue = _queue()
                     self.launch.store.require()  # in an empty place no job is noted, and all stages are blocked
                     if dispatcher is None:
-                        dispatcher = Dispatcher(self.launch, self.since)
+                        dispatcher = Dispatcher(self.launch, self.since, excused)
                         self._cancel_strangers(queue)
                     if not self.followed:
                         self.arrange_successor()
@@ -134,7 +135,7 @@ class Driver:
                         return
                 except OSError as error:  # the store is away, or full: it may come back
                     say(f"waits for the store: {error}")
-                    dispatcher = None
+                    dispatcher, excused = None, time.time() + EXCUSED
                 _pause(LOOK, self.stop)
 
     def _cancel_strangers(self, queue: dict[str, QueuedJob]) -> None:

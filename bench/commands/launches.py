@@ -135,15 +135,16 @@ def retry(
     if differing := other_versions(launch.about.get("provenance", {}).get("versions", {})):
         hint = "install those versions again, or run the suite anew"
         raise UserError(f"it ran with other packages: {differing}", where=launch.name, hint=hint)
+    on_slurm = launch.about["on"] == "slurm"
+    if not on_slurm and launch_status(launch).going_on:
+        raise UserError("it is going on", where=launch.name, hint="wait for its end, or `cancel` it first")
     run_under(launch, sys.argv[1:])
-    if launch.about["on"] == "slurm":
+    if on_slurm:
         if array := resubmit(launch, None if here else drive):
             say(f"{launch.name}: driver: job {array.job}")
         elif not drive_here(launch):
             raise typer.Exit(1)
         return
-    if launch_status(launch).going_on:
-        raise UserError("it is going on", where=launch.name, hint="wait for its end, or `cancel` it first")
     about = launch.about
 
     def opened(wrong: Wrong) -> tuple[Suite, Graph, Path]:

@@ -112,7 +112,10 @@ class _Job:
             assist(order, self.store, self.compute, self.stop)
             return
         _say(f"{order.title}: starts")
-        reason = execute(order, self.store, self.compute, self.origin, self.stop, submitted=self.submitted)
+        known = self.before[order.identity]
+        reason = execute(
+            order, self.store, self.compute, self.origin, self.stop, submitted=self.submitted, before=known
+        )
         _say(f"{order.title}: {reason or 'done'}")
         if reason is None:
             release(self.store, order.key)

@@ -138,11 +138,12 @@ def resubmit(launch: Launch, drive: Drive | None) -> JobArray | None:
 class Dispatcher:
     """Submits the stages of a launch that can start, and learns what became of them.
 
-    Attempts before `since` do not count. `refused`: what Slurm said if it did not take all jobs at the last submission.
+    Attempts before `since` do not count, nor do deaths that are seen before the time `excused`, because the store was
+    away. `refused`: what Slurm said if it did not take all jobs at the last submission.
     """
 
-    def __init__(self, launch: Launch, since: float = 0.0) -> None:
-        self.launch, self.store = launch, launch.store
+    def __init__(self, launch: Launch, since: float = 0.0, excused: float = 0.0) -> None:
+        self.launch, self.store, self.excused = launch, launch.store, excused
         self.site = Site.model_validate(launch.about["site"])
         self.since = since or launch.about["created"]
         self.refused = ""
@@ -194,7 +195,8 @@ class Dispatcher:
         if attempts.running or not (last or job in begun):
             reason = f"ended without an error in job {job} ({state})"
             state = "OUT_OF_MEMORY" if out_of_memory(self.launch.folder / "jobs", job, state) else state
-            self.store.log("death", *stage.key, title=stage.title, job=job, reason=reason, state=state)
+            fault: dict[str, Any] = {"machine": True} if time.time() < self.excused else {}
+            self.store.log("death", *stage.key, title=stage.title, job=job, reason=reason, state=state, **fault)
         return True
 
     def _over(self, stage: PlannedStage, attempts: Attempts) -> str:

@@ -96,14 +96,14 @@ class Store:
     @classmethod
     def create(cls, root: Path) -> Store:
         """The store in a folder, which is made, and marked as a store, if it is not yet. For commands only."""
-        if not (root / MARKER).is_file():
+        if not (root / MARKER).exists():
             root.mkdir(parents=True, exist_ok=True)
             write_atomically(root / MARKER, json.dumps({"schema": SCHEMA}).encode())
         return cls(root)
 
     def require(self) -> None:
         """Raise MissingStore if the folder is no store, or not any more."""
-        if not os.path.isfile(self.root / MARKER):
+        if not os.path.exists(self.root / MARKER):
             raise MissingStore(self.root)
 
     def inside(self, *parts: str) -> Path:

@@ -36,7 +36,7 @@ from tests.official_files import TINY, golden, golden_checkpoint, mote_checkpoin
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store.create(tmp_path / "runs")
+    return Store(tmp_path / "runs")
 
 
 def saved(folder: Path, checkpoint: object, name: str = "official.pt") -> Path:
@@ -124,7 +124,7 @@ def test_a_second_import_does_nothing_and_an_export_gives_the_same_record(
     assert f"imported: {file_digest(file)}, backbone: glyph-vit, pretrained: 'random:0'" in first
     assert "config: {tower: tuned, layers: 2, num_experts: 3}" in first and "inference: {clip_alpha: 0.99}" in first
     assert give("mine", tmp_path / "back.pt", store) == 0
-    other = Store.create(tmp_path / "other")
+    other = Store(tmp_path / "other")
     assert take(tmp_path / "back.pt", other) == 0
     again, _ = the_record(other)
     content = ("weights.safetensors", "sources.safetensors", "history.json")
@@ -171,7 +171,7 @@ def test_dense_heads_in_all_official_layouts(
 
 
 def test_collapsed_experts_predict_like_merged_ones(tmp_path: Path, store: Store) -> None:
-    file, dense_store = saved(tmp_path, mote_checkpoint()), Store.create(tmp_path / "dense")
+    file, dense_store = saved(tmp_path, mote_checkpoint()), Store(tmp_path / "dense")
     assert take(file, store) == 0 and take(file, dense_store, "--collapse", method="dense_temporal") == 0
     frames_BTD = torch.randn(2, 4, 128, generator=torch.Generator().manual_seed(0))
     classes_CD = F.normalize(torch.randn(5, 128, generator=torch.Generator().manual_seed(1)), dim=-1)

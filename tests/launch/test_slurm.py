@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -20,6 +21,7 @@ from bench.launch.scheduler import QueuedJob
 from bench.launch.site import Site
 from bench.launch.slurm import Dispatcher, Submission, arranged, begin, create_on_slurm, resubmit
 from bench.models.weights import Resolved
+from bench.store.attempts import attempts_since
 from bench.store.records import Store
 from tests.launch.launched import RESOURCES, finish, launched, stage
 
@@ -194,6 +196,15 @@ def test_a_job_that_died_costs_the_stage_it_was_at_and_one_that_never_began_all_
         "3": ("ended without an error in job 1_1 (gone)", "gone"),
     }
     assert sorted(dispatcher.submit()[0].array_tasks) == [[1], [2], [3]]
+
+
+def test_a_death_while_the_store_was_away_costs_no_attempt(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
+    for name, excused, spent in (("away", time.time() + 60.0, 0), ("there", 0.0, 1)):
+        dispatcher = Dispatcher(launched(Store.create(tmp_path), stage(name)), 0.0, excused)
+        dispatcher.submit()
+        queue.clear()
+        dispatcher.look(scheduler.jobs())
+        assert attempts_since(dispatcher.store)[name].spent == spent
 
 
 def test_what_fails_in_a_job_that_goes_on_is_submitted_again_at_once(

@@ -149,7 +149,7 @@ def damages(path: Path, others: list[Path], draw: random.Random) -> dict[str, Ca
 def kind_of(path: Path, store: Path) -> str:
     """A file's place in a store without identities and times, so that all kinds are drawn equally often."""
     text = re.sub(r"[0-9a-f]{32}|\d{8}-\d{6}-[^/]*", "*", str(path.relative_to(store)))
-    return re.sub(r"attempts/.*", "attempts/*", text)
+    return re.sub(r"(attempts|code)/.*", r"\1/*", text)
 
 
 # --- rounds -----------------------------------------------------------------------------------------------------------
