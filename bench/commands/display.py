@@ -171,7 +171,8 @@ def summary(submitted: list[JobArray]) -> str:
     arrays = stage_jobs(submitted)
     jobs = [numbers for array in arrays for numbers in array.array_tasks]
     size = f"{counted(sum(map(len, jobs)), 'stage')} in {counted(len(jobs), 'job')} ({counted(len(arrays), 'array')})"
-    return size + "".join(f", driver: job {array.job}" for array in submitted if array.driver)
+    drivers = ", then ".join(f"job {array.job}" for array in submitted if array.driver)
+    return size + (f", driver: {drivers}" if drivers else "")
 
 
 # --- status -----------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from bench.launch.failures import out_of_memory
 from bench.launch.job import StopSignals, job_id, leave, set_environment
 from bench.launch.launches import Launch, open_launch
 from bench.launch.scheduler import QueuedJob
-from bench.launch.slurm import Dispatcher, active_jobs_of, submit_driver
+from bench.launch.slurm import Dispatcher, active_jobs_of, after, submit_driver
 
 LOOK = 5.0  # seconds between two looks at the store and the queue
 REFUSING = 600.0  # seconds for which Slurm may refuse all jobs of a launch that has none in the queue, before it ends
@@ -95,7 +95,7 @@ class Driver:
             return
         killed = sum(out_of_memory(self.launch.folder / "jobs", job, _state(job, queue)) for job in jobs)
         lately = sum(array.time > time.time() - HOUR for array in drivers)
-        options = {"dependency": f"afterany:{self.holder}"}
+        options = after(self.holder)
         if lately > OFTEN:  # something ends them all
             options["begin"] = f"now+{lately}minutes"
         try:

@@ -140,8 +140,8 @@ def retry(
         raise UserError("it is going on", where=launch.name, hint="wait for its end, or `cancel` it first")
     run_under(launch, sys.argv[1:])
     if on_slurm:
-        if array := resubmit(launch, None if here else drive):
-            say(f"{launch.name}: driver: job {array.job}")
+        if drivers := resubmit(launch, None if here else drive):
+            say(f"{launch.name}: driver: job {drivers[0].job}")
         elif not drive_here(launch):
             raise typer.Exit(1)
         return

@@ -104,7 +104,7 @@ def begin(launch: Launch, drive: Drive | None) -> list[JobArray]:
         if dispatcher.refused:
             raise UserError(dispatcher.refused, where=launch.name)
         if drive:
-            arrays.append(submit_driver(launch, drive, launch.about["created"]))
+            arrays += submit_drivers(launch, drive, launch.about["created"])
     except BaseException as error:
         scheduler.cancel(array.job for array in launch.arrays())
         release_all(launch)
@@ -115,8 +115,8 @@ def begin(launch: Launch, drive: Drive | None) -> list[JobArray]:
     return arrays
 
 
-def resubmit(launch: Launch, drive: Drive | None) -> JobArray | None:
-    """Open a launch again and submit a driver, if one is given; a launch that had ended gets new attempts.
+def resubmit(launch: Launch, drive: Drive | None) -> list[JobArray]:
+    """Open a launch again and submit drivers, if one is given; a launch that had ended gets new attempts.
 
     Raises UserError while a driver goes on.
     """
@@ -129,7 +129,7 @@ def resubmit(launch: Launch, drive: Drive | None) -> JobArray | None:
         raise UserError("`gc` has removed files that its jobs need", where=launch.name, hint=again)
     since = time.time() if launch.ended() else launch.since
     launch.reopen()
-    return submit_driver(launch, drive, since) if drive else None
+    return submit_drivers(launch, drive, since) if drive else []
 
 
 # --- the dispatcher ---------------------------------------------------------------------------------------------------
@@ -304,6 +304,17 @@ def _packed(launch: Launch, numbers: list[int], site: Site, tried: set[str]) -> 
         array_tasks[-1].append(number)
         filled = inf if alone else filled + stage.seconds
     return array_tasks
+
+
+def submit_drivers(launch: Launch, drive: Drive, since: float) -> list[JobArray]:
+    """Submit a driver and its successor, so that also one that ends as it starts is followed."""
+    first = submit_driver(launch, drive, since)
+    return [first, submit_driver(launch, drive, since, after(first.job), memory=2.0)]
+
+
+def after(job: str) -> SlurmOptions:
+    """The option of a driver that begins when a job has ended, whatever ended it."""
+    return {"dependency": f"afterany:{job}"}
 
 
 def submit_driver(

@@ -279,7 +279,7 @@ def test_a_driver_has_a_successor_and_takes_it_out_of_the_queue_at_the_end(
     submitted = begin(launch, drive)
     (train,) = stage_jobs(submitted)
     finish(launch.store, launch.stages[0])
-    driver = driven(launch, submitted[-1].job, queue)
+    driver = driven(launch, submitted[-2].job, queue)
     own = [array.job for array in launch.arrays() if array.driver]
     assert len(own) == 2 and own[1] in queue
     driver.run()
@@ -349,18 +349,19 @@ def test_a_successor_that_slurm_refuses_is_submitted_later(
     tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launch = launched(Store.create(tmp_path), stage("a"))
-    submitted, working = begin(launch, drive), slurm._submit
+    (_, first, second), working = begin(launch, drive), slurm._submit
+    queue[first.job] = QueuedJob("FAILED", "")
 
     def refuse(*_: object) -> str:
         raise UserError("out of order")
 
     monkeypatch.setattr(slurm, "_submit", refuse)
-    driver = driven(launch, submitted[-1].job, queue)
-    assert sum(array.driver for array in launch.arrays()) == 1
+    driver = driven(launch, second.job, queue)
+    assert sum(array.driver for array in launch.arrays()) == 2
     monkeypatch.setattr(slurm, "_submit", working)
     finish(launch.store, launch.stages[0])
     driver.run()
-    assert sum(array.driver for array in launch.arrays()) == 2
+    assert sum(array.driver for array in launch.arrays()) == 3
 
 
 def test_a_job_that_a_driver_could_not_note_is_cancelled_by_the_next(
@@ -404,12 +405,12 @@ def test_a_retry_starts_a_driver_unless_one_goes_on(tmp_path: Path, queue: dict[
     with pytest.raises(UserError, match=r"its driver goes on: job 2 \(PENDING\)"):
         resubmit(launch, drive)
     queue.clear()
-    array = resubmit(launch, drive)
-    assert array and array.driver and array.since == launch.about["created"]  # the attempts so far count
+    first, _ = resubmit(launch, drive)
+    assert first.driver and first.since == launch.about["created"]  # the attempts so far count
     queue.clear()
     launch.end("incomplete")
-    array = resubmit(launch, drive)
-    assert array and array.since > launch.about["created"] and not launch.ended()
+    first, _ = resubmit(launch, drive)
+    assert first.since > launch.about["created"] and not launch.ended()
 
 
 # --- weights and environment ------------------------------------------------------------------------------------------
