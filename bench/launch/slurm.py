@@ -387,6 +387,8 @@ def check(launch: Launch) -> None:
         try:
             scheduler.check(script(launch, replace(submission, array_tasks=submission.array_tasks[:1])))
         except UserError as error:
+            if isinstance(error.__cause__, FileNotFoundError):  # there is no Slurm
+                raise
             kind = submission.name.rpartition("-")[2]
             raise UserError(f"Slurm refuses jobs of {kind}: {error.what}", where=f"resources: {kind}") from error
 

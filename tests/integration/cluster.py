@@ -51,7 +51,7 @@ class Cluster:
 
     def store(self, name: str, like: Store | None = None, kinds: tuple[str, ...] = ("texts", "encode")) -> Store:
         """A store of its own, with another one's records of some kinds."""
-        store = Store.create(self.folder / name)
+        store = Store.create(self.folder / name) if like else Store(self.folder / name)
         for kind in kinds if like else ():
             shutil.copytree(like.root / "records" / kind, store.root / "records" / kind)  # type: ignore[union-attr]
         return store
@@ -97,7 +97,7 @@ class Cluster:
         """End all jobs that were started in this folder."""
         jobs = list(self.started)
         for launches in self.folder.glob("*/launches"):
-            jobs += [each.job for folder in launch_folders(Store.create(launches.parent)) for each in submitted(folder)]
+            jobs += [each.job for folder in launch_folders(Store(launches.parent)) for each in submitted(folder)]
         if jobs:
             subprocess.run(["scancel", "--quiet", *jobs], check=False)
 

@@ -39,7 +39,7 @@ def run(
         [str(path), "--store", str(folder / "runs"), "--device", "cpu", "--jobs", "0", *more.get("options", ())]
     )
     assert code == more.get("code", 0)
-    store = Store.create(folder / "runs")
+    store = Store(folder / "runs")
     return {store.read("evaluate", i)["title"]: store.read("evaluate", i) for i in store.known("evaluate")}
 
 

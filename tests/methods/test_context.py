@@ -209,7 +209,8 @@ def test_a_training_is_planned_with_the_texts_of_every_step() -> None:
     videos, recipe = entries("narrow", "source", "train"), suite.trials[0].recipe
     texts = len({label for _, label in videos}) * backbone("glyph-vit").text_flops()
     more = flops["train coop seed 0"] - flops["train texts seed 0"]
-    assert more == pytest.approx(3 * texts * recipe.epochs * len(videos) / recipe.batch)
+    # Twice: the pass, and its gradient down to the context. The tower is frozen, so its weights need none.
+    assert more == pytest.approx(2 * texts * recipe.epochs * len(videos) / recipe.batch)
 
 
 def test_a_context_without_room_for_a_name_is_refused() -> None:
