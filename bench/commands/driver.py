@@ -27,6 +27,7 @@ from bench.launch.job import StopSignals, job_id, leave, set_environment
 from bench.launch.launches import Launch, open_launch
 from bench.launch.scheduler import QueuedJob
 from bench.launch.slurm import Dispatcher, active_jobs_of, after, submit_driver
+from bench.store.attempts import attempts_since
 
 LOOK = 5.0  # seconds between two looks at the store and the queue
 REFUSING = 600.0  # seconds for which Slurm may refuse all jobs of a launch that has none in the queue, before it ends
@@ -149,7 +150,10 @@ class Driver:
 
     def _end(self, dispatcher: Dispatcher) -> None:
         """Write the report and end the launch, also if stages have no records."""
-        failed, blocked = dispatcher.schedule.failed, [stage.identity for stage in dispatcher.schedule.blocked]
+        attempts = attempts_since(self.launch.store, self.since)
+        left = [*dispatcher.schedule.failed, *(stage.identity for stage in dispatcher.schedule.blocked)]
+        failed = [identity for identity in left if attempts[identity].failure]
+        blocked = [identity for identity in left if not attempts[identity].failure]
         release_all(self.launch)
         wrong = ""
         try:
