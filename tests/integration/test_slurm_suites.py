@@ -171,8 +171,8 @@ def test_launches_that_are_submitted_at_once_never_share_a_stage(cluster: Cluste
         asked("scancel", *(array.job for launch in launches for array in launch.arrays()))
         tasks = [(each, task) for each in launches for array in each.arrays() for task in array.array_tasks]
         submitted = [launch.stages[number].key for launch, task in tasks for number in task]
-        assert len(launches) == 3 and len(submitted) == len(launches[0].stages)
-        assert set(submitted) == {stage.key for stage in launches[0].stages}
+        first = [stage.key for stage in launches[0].stages if not stage.inputs]  # the others follow later
+        assert len(launches) == 3 and len(first) > 2 and sorted(submitted) == sorted(first)
 
 
 # --- several tasks ----------------------------------------------------------------------------------------------------
