@@ -425,8 +425,8 @@ def _show_scripts(launch: Launch, price: Price) -> None:
             seconds = price.speed.startup + sum(stage.seconds for stage in (first, *others))
             expected[unit] += count * first.tasks * seconds / 3600
             asked[unit] += count * first.tasks * first.resources["time"] / 60
-    sums = " and ".join(f"{amount(hours)} of {amount(asked[unit])} {unit}-hours" for unit, hours in expected.items())
-    say(f"# {counted(len(jobs), 'job')} without the driver: {sums} that they ask for are expected to be used")
+    sums = [f"{amount(expected[unit])} of {amount(hours)} {unit}-hours" for unit, hours in asked.items() if hours]
+    say(f"# {counted(len(jobs), 'job')} without the driver will take about {' and '.join(sums)} that they ask for")
 
 
 def _in_waves(launch: Launch) -> Iterator[Submission]:

@@ -81,4 +81,4 @@ def test_a_dry_run_ends_with_the_hours_that_jobs_take_and_ask_for(tmp_path: Path
     asked = 3 * (jobs - 4) + 3 * 4 * 4  # four trainings
     assert number(last, "of N CPU-hours") == pytest.approx(asked, abs=1)
     assert number(last, "of N GPU-hours") == 2 * 4 * 4
-    assert 0 < number(last, ": N of") < 3
+    assert 0 < number(last, "about N of") < 3
