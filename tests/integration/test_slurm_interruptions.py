@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slurm
 
 EPOCHS = 500  # of three steps: some seconds on one core, so that a training can be caught in the act
 SIGNAL = 20  # with it, Slurm tells a job of one minute to stop when it is 10 to 40 seconds old
-LIMITED_SECONDS = 36.0
+LIMITED_SECONDS = 28.0
 
 LONG = HEAD.replace("epochs: 2", f"epochs: {EPOCHS}")
 SUITE = f"""\
