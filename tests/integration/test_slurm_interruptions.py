@@ -142,6 +142,7 @@ def test_a_launch_of_interrupted_trainings_is_complete(interrupted: Interrupted)
         "state": "complete",
         "failed": [],
         "blocked": [],
+        "reason": "",
     }
     assert results(interrupted.launch.store) == results(interrupted.whole)
 
