@@ -50,9 +50,9 @@ def drive(folder: str, since: float) -> None:
         leave(stop, 0)
 
 
-def drive_here(launch: Launch) -> bool:
-    """Drive a launch in this process. Returns True if it became complete."""
-    driver = Driver(launch, launch.since, json.dumps(this_process()), lambda: False)
+def drive_here(launch: Launch, since: float) -> bool:
+    """Drive a launch in this process. Attempts before `since` do not count. Returns True if it became complete."""
+    driver = Driver(launch, since, json.dumps(this_process()), lambda: False)
     if not driver.claimed():
         raise UserError("another driver runs", where=launch.name, hint="`status` shows it")
     driver.run()

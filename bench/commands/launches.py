@@ -30,7 +30,7 @@ from bench.launch.claims import release_all
 from bench.launch.code import run_under
 from bench.launch.failures import job_outputs, tail
 from bench.launch.launches import Launch, StageKey, find_launch, jobs_of, launches
-from bench.launch.slurm import active_jobs_of, resubmit
+from bench.launch.slurm import active_jobs_of, reopen, submit_drivers
 from bench.launch.states import LaunchStatus, command_line, launch_status, observe
 from bench.stages.work import Compute
 from bench.store.provenance import other_versions
@@ -140,9 +140,10 @@ def retry(
         raise UserError("it is going on", where=launch.name, hint="wait for its end, or `cancel` it first")
     run_under(launch, sys.argv[1:])
     if on_slurm:
-        if drivers := resubmit(launch, None if here else drive):
-            say(f"{launch.name}: driver: job {drivers[0].job}")
-        elif not drive_here(launch):
+        since = reopen(launch)
+        if not here:
+            say(f"{launch.name}: driver: job {submit_drivers(launch, drive, since)[0].job}")
+        elif not drive_here(launch, since):
             raise typer.Exit(1)
         return
     about = launch.about
@@ -274,11 +275,11 @@ def _cancel_jobs(launch: Launch) -> None:
     if status.submitting and not status.active:
         raise UserError("its jobs are being submitted now", where=launch.name, hint="wait, or interrupt the submission")
     stages, drivers = set(status.active) - {*status.drivers}, status.drivers
+    launch.end("cancelled")  # at which a driver leaves, also one that is no job
     # The drivers first: they would submit the cancelled stages again, and each would be followed by its successor.
-    _cancel(launch, drivers[::-1])
+    _cancel(launch, drivers)
     left = _cancel(launch)
     release_all(launch)
-    launch.end("cancelled")
     say(f"{launch.name}: cancelled ({counted(len(stages), 'job')}, {counted(len(drivers), 'driver')})")
     if left:
         warn(f"still ending: {' '.join(left[:NAMED])}")

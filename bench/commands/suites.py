@@ -206,7 +206,7 @@ def carry_out(
             if slurm:
                 launch = create_on_slurm(about, stages, todo, records)
                 _follow(launch, begin(launch, drive if slurm.driver == "job" else None))
-                if slurm.driver == "here" and not drive_here(launch):
+                if slurm.driver == "here" and not drive_here(launch, launch.since):
                     raise typer.Exit(1)
                 return
             environment = {name: value for name, value in os.environ.items() if name.startswith("VTB_")}

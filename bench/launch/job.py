@@ -94,7 +94,7 @@ class _Job:
     """The stages of a job, and the attempts at them."""
 
     def __init__(self, launch: Launch, stop: StopSignals, since: float) -> None:
-        self.stop, self.since = stop, since
+        self.launch, self.stop, self.since = launch, stop, since
         self.store: Store = launch.store
         self.compute = Compute(**launch.about["compute"])
         self.most_attempts: int = launch.about["site"]["attempts"]
@@ -130,9 +130,8 @@ class _Job:
         found = attempts_since(self.store, self.since)[order.identity]
         if found.spent < self.most_attempts:
             return True
-        launch = open_launch(self.store.root / "launches" / self.origin["launch"])
-        limit = next(stage.resources["time"] for stage in launch.stages if stage.key == order.key)
-        saving = self.compute.checkpoint_seconds + launch.about["site"]["signal"]
+        limit = next(stage.resources["time"] for stage in self.launch.stages if stage.key == order.key)
+        saving = self.compute.checkpoint_seconds + self.launch.about["site"]["signal"]
         wanted = in_clock(round_minutes(max(2 * limit, found.minutes_for(saving))))
         reason = f"interrupted {found.spent} times without progress that is worth a start-up of {found.slowest:.0f} s; "
         reason += f"give its jobs more time: resources.{order.kind}.time: {wanted}"

@@ -21,18 +21,7 @@ ENDED = {
 TIMEOUT = 60.0  # seconds to wait for an answer
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)  # seconds between attempts at a request that a job makes: two minutes
 AMBIGUOUS = ("not available", "are busy")  # said of nodes that are drained, and of more than any node has
-AWAY = (
-    "down",
-    "drain",
-    "drng",
-    "fail",
-    "maint",
-    "unk",
-    "boot",
-    "resv",
-    "power",
-    "plnd",
-)  # how such states of nodes begin
+AWAY = ("down", "drain", "drng", "fail", "maint", "resv", "unk")  # how the states of nodes begin that take no jobs
 DEFAULT_MAX_ARRAY = 1001  # Slurm's own default of MaxArraySize
 
 

@@ -115,8 +115,8 @@ def begin(launch: Launch, drive: Drive | None) -> list[JobArray]:
     return arrays
 
 
-def resubmit(launch: Launch, drive: Drive | None) -> list[JobArray]:
-    """Open a launch again and submit drivers, if one is given; a launch that had ended gets new attempts.
+def reopen(launch: Launch) -> float:
+    """Open a launch again. Returns the time since which attempts count; one that had ended gets new attempts.
 
     Raises UserError while a driver goes on.
     """
@@ -125,11 +125,11 @@ def resubmit(launch: Launch, drive: Drive | None) -> list[JobArray]:
         hint = "wait for the end of the launch, or `cancel` it first"
         raise UserError(f"its driver goes on: job {lives[0]} ({queue[lives[0]].state})", where=launch.name, hint=hint)
     if not (launch.folder / "orders.jsonl").is_file():
-        again = f"python run_suite.py {launch.about.get('typed', launch.about['suite'])} --on slurm"
+        again = f"python run_suite.py {launch.about['file']} --on slurm"
         raise UserError("`gc` has removed files that its jobs need", where=launch.name, hint=again)
     since = time.time() if launch.ended() else launch.since
     launch.reopen()
-    return submit_drivers(launch, drive, since) if drive else []
+    return since
 
 
 # --- the dispatcher ---------------------------------------------------------------------------------------------------
@@ -171,14 +171,15 @@ class Dispatcher:
         """Note the end of running stages; those that may be tried again are ready again. Returns what to say of it."""
         self.schedule.look_again()
         known = {kind: self.store.known(kind) for kind in {stage.kind for stage in self.schedule.running.values()}}
-        found, said = attempts_since(self.store, self.since), list[str]()
+        found, over = attempts_since(self.store, self.since), list[PlannedStage]()
         begun = {attempts.start.get("job") for attempts in found.values() if attempts.start}
         for stage in list(self.schedule.running.values()):
             if stage.identity in known[stage.kind] and self.store.done(*stage.key):
                 self.schedule.finish(stage, None)
             elif self._is_over(stage, found[stage.identity], queue, begun):
-                said.append(self._over(stage, attempts_since(self.store, self.since)[stage.identity]))
-        return said
+                over.append(stage)
+        found = attempts_since(self.store, self.since) if over else found  # with the deaths that were logged
+        return [self._over(stage, found[stage.identity]) for stage in over]
 
     def _is_over(
         self, stage: PlannedStage, attempts: Attempts, queue: dict[str, QueuedJob], begun: set[str | None]
@@ -214,8 +215,11 @@ class Dispatcher:
         self.refused, own = "", list[int]()
         attempts = attempts_since(self.store, self.since)
         while stage := self.schedule.start():
-            if attempts[stage.identity].over(self.site.attempts) or self._has_no_room(stage, attempts[stage.identity]):
-                self._over(stage, attempts_since(self.store, self.since)[stage.identity])
+            found = attempts[stage.identity]
+            if not found.over(self.site.attempts) and self._has_no_room(stage, found):
+                found = attempts_since(self.store, self.since)[stage.identity]
+            if found.over(self.site.attempts):
+                self._over(stage, found)
             else:
                 own.append(self._numbers[stage.identity])
         room = self.site.parallel - len({job for job, _ in self._running()}) if self.site.parallel else sys.maxsize

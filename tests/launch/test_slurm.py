@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.commands import driver as driver_command
-from bench.commands.driver import Driver, drive
+from bench.commands.driver import Driver, drive, drive_here
 from bench.core.errors import UserError
 from bench.graph.stage import Stage
 from bench.launch import scheduler, slurm
@@ -19,7 +19,7 @@ from bench.launch.claims import holder
 from bench.launch.launches import Launch, PlannedStage, jobs_of, stage_jobs
 from bench.launch.scheduler import QueuedJob
 from bench.launch.site import Site
-from bench.launch.slurm import Dispatcher, Submission, arranged, begin, create_on_slurm, resubmit
+from bench.launch.slurm import Dispatcher, Submission, arranged, begin, create_on_slurm, reopen, submit_drivers
 from bench.models.weights import Resolved
 from bench.store.attempts import attempts_since
 from bench.store.records import Store
@@ -403,14 +403,30 @@ def test_a_retry_starts_a_driver_unless_one_goes_on(tmp_path: Path, queue: dict[
     launch = launched(Store.create(tmp_path), stage("a"))
     begin(launch, drive)
     with pytest.raises(UserError, match=r"its driver goes on: job 2 \(PENDING\)"):
-        resubmit(launch, drive)
+        reopen(launch)
     queue.clear()
-    first, _ = resubmit(launch, drive)
+    first, _ = submit_drivers(launch, drive, reopen(launch))
     assert first.driver and first.since == launch.about["created"]  # the attempts so far count
     queue.clear()
     launch.end("incomplete")
-    first, _ = resubmit(launch, drive)
+    first, _ = submit_drivers(launch, drive, reopen(launch))
     assert first.since > launch.about["created"] and not launch.ended()
+
+
+def test_a_retry_in_the_foreground_gives_new_attempts(
+    tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = launched(Store.create(tmp_path), stage("a"))
+    launch.store.log("failure", *launch.stages[0].key, title="", reason="a lack of luck", final=True)
+    assert not drive_here(launch, launch.since)
+    working = slurm._submit
+
+    def submit(own: Launch, *rest: Any) -> str:
+        finish(own.store, own.stages[0])
+        return working(own, *rest)
+
+    monkeypatch.setattr(slurm, "_submit", submit)
+    assert drive_here(launch, reopen(launch))
 
 
 # --- weights and environment ------------------------------------------------------------------------------------------
