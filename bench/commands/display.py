@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -26,7 +25,6 @@ from bench.launch.schedule import Schedule
 from bench.launch.states import STATES, LaunchStatus, StageStatus
 from bench.launch.usage import usage
 from bench.store.records import KINDS, ProgressData
-from bench.suite.resolve import SUITES
 from bench.suite.resources import in_clock
 
 UNKNOWN = {"done": 0, "total": None, "unit": ""}  # progress of a stage that has just started
@@ -222,10 +220,9 @@ def _outcome(status: LaunchStatus) -> tuple[str, str]:
         if not status.wrong:
             return "going on", "green"
         return f"its jobs go on, but nothing submits others, because {_driver(status)}; `{_retry(status)}`", "red"
-    again = f"`{_retry(status)}` goes on with it" if status.on_slurm else f"to go on: `{_again(status)}`"
     what = "every stage has its record, but it ended before its report" if status.complete else "gone"
     why = _driver(status) if status.on_slurm else "its process ended without a message"
-    return f"{what}: {why}; {again}", "red"
+    return f"{what}: {why}; `{_retry(status)}` goes on with it", "red"
 
 
 def _driver(status: LaunchStatus) -> str:
@@ -235,14 +232,6 @@ def _driver(status: LaunchStatus) -> str:
 
 def _retry(status: LaunchStatus) -> str:
     return shlex.join(["retry", status.launch.name, "--store", str(status.launch.store.root)])
-
-
-def _again(status: LaunchStatus) -> str:
-    """The command that carries the suite of a local launch out again."""
-    about = status.launch.about
-    file = Path(about.get("file", ""))
-    suite = about["suite"] if file.parent in (SUITES, Path()) else str(file)
-    return shlex.join(["run", suite, *about.get("overrides", ()), "--store", str(status.launch.store.root)])
 
 
 def state_name(status: LaunchStatus) -> str:

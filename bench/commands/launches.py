@@ -152,6 +152,8 @@ def retry(
         return *open_launched(launch, wrong), Path(about["file"])
 
     carry_out(opened, launch.store.root, Compute(**about["compute"]), about["jobs"], earlier=launch)
+    if not launch.ended():  # its process ended without a word
+        launch.end("complete")
 
 
 # --- status -----------------------------------------------------------------------------------------------------------
