@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -209,9 +208,8 @@ def carry_out(
                 if slurm.driver == "here" and not drive_here(launch, launch.since):
                     raise typer.Exit(1)
                 return
-            environment = {name: value for name, value in os.environ.items() if name.startswith("VTB_")}
-            launch = create(records, {**about, "on": "local", "jobs": jobs, "environment": environment}, stages)
-            launch.suite_file.write_bytes((earlier.suite_file if earlier else file).read_bytes())
+            kept = earlier.suite_file if earlier else file
+            launch = create(records, {**about, "on": "local", "jobs": jobs}, stages, suite=kept)
             failed = _on_this_machine(launch, graph, compute, slots if jobs != 0 else 0)
             origin = {**origin, "launch": launch.name}
         else:

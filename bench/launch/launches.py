@@ -181,13 +181,21 @@ class Launch:
         (self.folder / "ended.json").unlink(missing_ok=True)
 
 
-def create(store: Store, about: LaunchData, stages: list[PlannedStage], orders: Iterable[Order] = ()) -> Launch:
-    """Make a launch. `about` has at least `suite` and `on`; user, host, process and time are added."""
+def create(
+    store: Store, about: LaunchData, stages: list[PlannedStage], orders: Iterable[Order] = (), suite: Path | None = None
+) -> Launch:
+    """Make a launch, with a copy of the suite's file.
+
+    `about` has at least `suite` and `on`; user, host, process, time and the variables that begin with VTB_ are added.
+    """
     now = time.time()
+    environment = {name: value for name, value in os.environ.items() if name.startswith("VTB_")}
     identifier = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{about['suite']}-{uuid.uuid4().hex[:4]}"
-    about = {**about, "id": identifier, "user": getuser(), **this_process(), "created": now}
+    about = {"environment": environment, **about, "id": identifier, "user": getuser(), **this_process(), "created": now}
     folder = store.inside("launches") / identifier
     folder.mkdir()
+    if suite is not None:
+        write_atomically(folder / f"{about['suite']}.yaml", suite.read_bytes())
     if data := b"".join(json.dumps(asdict(order)).encode() + b"\n" for order in orders):
         write_atomically(folder / "orders.jsonl", data)
     text = json.dumps({**about, "stages": [asdict(stage) for stage in stages]})

@@ -12,7 +12,6 @@ the queue, because stages are submitted when their inputs have records.
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 import time
@@ -81,10 +80,7 @@ def create_on_slurm(about: LaunchData, stages: list[PlannedStage], todo: Sequenc
     """Make a launch on Slurm, with all that its jobs need. Nothing is submitted yet."""
     _use_local_weights(todo)
     orders = [Order.of(stage) for stage in todo]
-    environment = {name: value for name, value in os.environ.items() if name.startswith("VTB_")}
-    launch = create(store, {**about, "environment": environment}, stages, orders)
-    launch.suite_file.write_bytes(Path(about["file"]).read_bytes())
-    return launch
+    return create(store, about, stages, orders, Path(about["file"]))
 
 
 def _use_local_weights(stages: Iterable[Stage]) -> None:
