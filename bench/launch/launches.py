@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -190,7 +189,8 @@ def create(
     """
     now = time.time()
     environment = {name: value for name, value in os.environ.items() if name.startswith("VTB_")}
-    identifier = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{about['suite']}-{uuid.uuid4().hex[:4]}"
+    within = f"{int(now % 1 * 0x10000):04x}"  # of the second, by which launches of one second keep their order
+    identifier = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{about['suite']}-{within}"
     about = {"environment": environment, **about, "id": identifier, "user": getuser(), **this_process(), "created": now}
     folder = store.inside("launches") / identifier
     folder.mkdir()
@@ -237,7 +237,8 @@ def _renamed(found: dict[str, Any]) -> dict[str, Any]:
 def launch_folders(store: Store) -> list[Path]:
     """The folders of all launches, the oldest first."""
     folder = store.root / "launches"
-    return sorted(entry for entry in folder.iterdir() if (entry / "launch.json").is_file()) if folder.is_dir() else []
+    found = [entry for entry in folder.iterdir() if (entry / "launch.json").is_file()] if folder.is_dir() else []
+    return sorted(found, key=lambda entry: (entry.name[: len("20261231-235959")], entry.name[-4:], entry.name))
 
 
 def launches(store: Store) -> Iterator[Launch]:
