@@ -179,8 +179,8 @@ def _changes(
     draws_TB = np.full((len(trial), draws), np.nan, np.float32)
     for (data, videos), correct in lists.items():
         correct_tN = np.stack(list(correct.values()))
-        centred_tN = 100 * (correct_tN - correct_tN.mean(axis=1, keepdims=True))
-        draws_TB[list(correct)] = bootstrap_means(centred_tN, draws, seed_for("bootstrap", protocol, data, videos))
+        means_tB = bootstrap_means(correct_tN, draws, seed_for("bootstrap", protocol, data, videos))
+        draws_TB[list(correct)] = 100 * (means_tB - correct_tN.mean(axis=1, keepdims=True, dtype=np.float64))
     return draws_TB, min((videos for _, videos in lists), default=0)
 
 

@@ -20,7 +20,7 @@ DRAWS = 2000  # resamples of the videos
 TAILS = (0.025, 0.975)
 Z = float(stats.norm.ppf(TAILS[1]))
 ENOUGH = 10  # seeds from which on a plain percentile interval over seeds and videos holds its level
-CHUNK = 4_000_000  # weights of resampled videos that are in memory at once
+CHUNK = 4_000_000  # counts of resampled videos that are in memory at once
 FLAT = 1e-4  # points; a narrower interval or deviation is none: no video and no seed differs from the others
 TIE = 1e-6  # sums of thirds that are equal on paper differ by rounding, at most 1e-12 a video
 
@@ -94,19 +94,25 @@ def tango(only_a: float, only_b: float, videos: int) -> tuple[float, float, floa
 
 
 def resamples(videos: int, draws: int, seed: int) -> Iterator[Singles]:
-    """Weights [b, N] of the videos in `draws` samples with replacement, in chunks of b; those of a sample add to 1."""
+    """How often each video is in `draws` samples with replacement, [b, N] in chunks of b; the sum of a sample is N."""
     generator, chunk = np.random.default_rng(seed), max(1, CHUNK // videos)
     for start in range(0, draws, chunk):
         rows = min(chunk, draws - start)
         picks = generator.integers(0, videos, (rows, videos)) + videos * np.arange(rows)[:, None]
-        counts = np.bincount(picks.ravel(), minlength=rows * videos).reshape(rows, videos)
-        yield (counts / videos).astype(np.float32)
+        yield np.bincount(picks.ravel(), minlength=rows * videos).reshape(rows, videos).astype(np.float32)
 
 
 def bootstrap_means(values_TN: NDArray[np.floating], draws: int, seed: int) -> Singles:
-    """Means [T, B] over resampled videos; equal `seed` and N mean equal videos, so rows can be subtracted."""
-    values_TN = values_TN.astype(np.float32)
-    return np.concatenate([values_TN @ weights.T for weights in resamples(values_TN.shape[1], draws, seed)], axis=1)
+    """Means [T, B] over resampled videos; equal `seed` and N mean equal videos, so rows can be subtracted.
+
+    Sums of whole numbers are exact, and others have double precision, so the order in which a processor adds them does
+    not show.
+    """
+    videos = values_TN.shape[1]
+    whole = np.array_equal(values_TN, np.rint(values_TN)) and np.abs(values_TN).max(initial=0) * videos < 1 << 24
+    values_TN = values_TN.astype(np.float32 if whole else np.float64)
+    sums = [(values_TN @ counts_bN.T).astype(np.float32) for counts_bN in resamples(videos, draws, seed)]
+    return np.concatenate(sums, axis=1) / np.float32(videos)
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,7 @@ def estimate(values_T: Floats, draws_TB: Singles, row_T: NDArray[np.intp], rows:
     with np.errstate(invalid="ignore", divide="ignore"):
         average_GT = (row_T == np.arange(rows)[:, None]) / seeds_G[:, None]
     average_GT[seeds_G == 0] = np.nan
-    mean_G, draws_GB = average_GT @ values_T, average_GT.astype(np.float32) @ draws_TB
+    mean_G, draws_GB = average_GT @ values_T, (average_GT @ draws_TB).astype(np.float32)
     several_G = np.where(seeds_G > 1, 1 / np.maximum(seeds_G - 1, 1), 0.0)
     between_G = several_G * (average_GT @ np.square(values_T - mean_G[row_T]))
     within_G = several_G * (average_GT @ draws_TB.var(axis=1, ddof=1) - draws_GB.var(axis=1, ddof=1))
