@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import seaborn
+from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -23,17 +25,22 @@ HM_ZS = r"HM$_{\mathrm{ZS}}$"
 SMALL = 6.5  # points; the smallest text that survives a paper's column
 LETTERS = 19  # of the small print, an inch
 LONGEST = 40  # letters of a row's label
+MATH_KINDS = ("rm", "it", "bf", "bfit", "sf", "tt", "cal")
 READS = "its numbers are in the table of this page"
 # Okabe & Ito (2008) without its yellow; the others are darkened where they are too light for text on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#B8578F", "#B27B00", "#2F86B8", "#7A4FA3", "#555555")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+FONT = Path(__file__).parent / "fonts/DejaVuSansCut.ttf"  # made by tools/font.py
+FONT_NAME, FALLBACK = "DejaVu Sans Cut", "DejaVu Sans"
 LOOK: Any = {
-    **{"figure.dpi": 100, "savefig.dpi": 200, "pdf.fonttype": 42, "font.family": "DejaVu Sans", "font.size": 8},
+    **{"figure.dpi": 100, "savefig.dpi": 200, "pdf.fonttype": 42, "font.family": [FONT_NAME, FALLBACK], "font.size": 8},
+    **{"mathtext.fontset": "custom", **dict.fromkeys((f"mathtext.{kind}" for kind in MATH_KINDS), FONT_NAME)},
     **{"axes.labelsize": 8, "axes.titlesize": 8.5, "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.linewidth": 0.6},
     **{"axes.edgecolor": INK, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK},
     **{"axes.spines.top": False, "axes.spines.right": False, "xtick.major.width": 0.6, "ytick.major.width": 0.6},
     **{"xtick.major.size": 3, "ytick.major.size": 3, "lines.linewidth": 1.2, "lines.markersize": 5},
 }
+font_manager.fontManager.addfont(FONT)
 
 
 class Picture(NamedTuple):
@@ -174,6 +181,7 @@ def panels(count: int, width: float, height: float, columns: int = 3) -> tuple[F
     rows = -(-count // columns)
     columns = -(-count // rows)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)  # keeps its renderer; a plain canvas makes one for each text that is measured
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for spare in axes[count:]:
         spare.remove()
@@ -188,4 +196,5 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
         with look():
             figure.savefig(unfinished, format=kind, metadata=metadata)
         unfinished.replace(stem.with_name(f"{stem.name}.{kind}"))
+        figure.set_layout_engine("none")  # the layout of the first holds for the second
     return stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.pdf")

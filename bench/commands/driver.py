@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.commands.display import counted, summary
-from bench.commands.options import open_launched, write_suite_report
+from bench.commands.options import open_launched
+from bench.commands.reporting import write_suite_report
 from bench.core.errors import UserError
 from bench.core.processes import process_lives, this_process
 from bench.launch import scheduler

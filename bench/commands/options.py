@@ -1,4 +1,4 @@
-"""Options and consoles that commands share, and the opening and the report of a suite."""
+"""Options and consoles that commands share, and the opening of a suite."""
 
 from __future__ import annotations
 
@@ -18,12 +18,10 @@ from bench.commands.display import bars
 from bench.core.errors import UserError, refuse_all
 from bench.core.files import cache_dir
 from bench.graph.build import Graph, build_graph
-from bench.launch.code import moved_on
-from bench.launch.launches import Launch, open_launch
+from bench.launch.launches import Launch
 from bench.published.pairing import pairs
 from bench.store.provenance import Provenance, provenance
-from bench.store.records import Store
-from bench.suite.resolve import SUITES, load_suite, suite_path
+from bench.suite.resolve import load_suite, suite_path
 from bench.suite.trial import Suite
 from methods.registry import use_plugins
 
@@ -138,43 +136,3 @@ def origin_of(launch: Launch | None) -> Provenance:
     """The provenance of what is done now: under the code of a launch, with the revision that it was of."""
     known = launch.about["provenance"] if launch else {}
     return {**provenance(), **{name: known[name] for name in ("revision", "dirty") if name in known}}
-
-
-def write_suite_report(suite: Suite, graph: Graph, store: Store, origin: Provenance) -> int:
-    """Write a suite's report from the records there are; say where it is, and its alarms. Returns their number.
-
-    If `origin` names a launch, it says how the checkout has moved on from the launch's code.
-    """
-    from reports.alarms import alarms
-    from reports.collect import collect
-    from reports.page import write_report
-
-    if name := origin.get("launch"):
-        moved = moved_on(open_launch(store.root / "launches" / name))
-        origin = {**origin, **({"checkout": f"differs from the code of the launch: {moved}"} if moved else {})}
-    results = collect(suite, graph, store, {**origin, "overrides": [*suite.overrides]})
-    folder = store.inside("reports") / report_name(suite)
-    page, found = write_report(results, folder), alarms(results)
-    link = folder.with_name(suite.name)
-    if not _shipped(suite) and (link.is_symlink() or not link.exists()):
-        with suppress(OSError):  # a file system without links
-            new = link.with_name(f".{folder.name}.{os.getpid()}")
-            new.symlink_to(folder.name, target_is_directory=True)
-            new.replace(link)
-    for alarm in found:
-        warn(f"alarm: {alarm}")
-    say(f"report: {page}")
-    return len(found)
-
-
-def report_name(suite: Suite) -> str:
-    """The name of a report's folder: that of the suite for a shipped one as it is, else with the suite's identity.
-
-    A suite of one's own has a link without the identity to its last report.
-    """
-    plain = _shipped(suite) and load_suite(SUITES / f"{suite.name}.yaml").identity == suite.identity
-    return suite.name if plain else f"{suite.name}-{suite.identity[:8]}"
-
-
-def _shipped(suite: Suite) -> bool:
-    return (SUITES / f"{suite.name}.yaml").is_file()

@@ -33,8 +33,8 @@ from bench.commands.options import (
     progress_bar,
     say,
     warn,
-    write_suite_report,
 )
+from bench.commands.reporting import write_suite_report
 from bench.core.errors import UserError, refuse_all
 from bench.core.processes import Stopped
 from bench.data.datasets import Dataset, datasets
@@ -44,7 +44,7 @@ from bench.graph.price import Price, Speed, known_device, measurements, price, u
 from bench.graph.stage import Stage
 from bench.launch.code import changed_kinds, frozen, run_under
 from bench.launch.launches import JobArray, Launch, LaunchData, PlannedStage, create, find_launch
-from bench.launch.local import run_local
+from bench.launch.local import preload_stages, run_local
 from bench.launch.schedule import Schedule
 from bench.launch.site import Site, load_site
 from bench.launch.slurm import Submission, arranged, begin, create_on_slurm, driver_submission, on_site, script
@@ -200,6 +200,8 @@ def carry_out(
                 say(f"launch {older} of this suite is unfinished under older code; `retry {older}` goes on with it")
             about |= frozen_code.enter_context(frozen(records, graph.stages.values()))
             about |= {"places": earlier.about["places"]} if earlier else {}
+            if not slurm:
+                preload_stages(todo, compute.threads)
             _build_worlds(graph, todo, slots)
             cache_frames(todo, int(compute.frame_cache_gb * 1e9))
             if slurm:

@@ -182,10 +182,9 @@ class Price:
 
     @property
     def device_hours(self) -> float:
-        """Of all stages, with the start-up of a process for each slot, and for each stage that measures time."""
-        alone = sum(stage.kind in ALONE for stage in self.stages)
-        processes = alone + min(self.slots, len(self.stages) - alone)
-        return (sum(self.device_seconds.values()) + processes * self.speed.startup) / 3600
+        """Of all stages, with the start-up of a process for each slot."""
+        startup = min(self.slots, len(self.stages)) * self.speed.startup
+        return (sum(self.device_seconds.values()) + startup) / 3600
 
     def share(self, stages: Iterable[Stage]) -> float:
         """Part of the device-seconds that these stages take."""
@@ -208,7 +207,7 @@ class Price:
                 after.setdefault(other, []).append(own)
         ready = [(-self.seconds[own], own) for own, count in left.items() if not count]
         heapify(ready)
-        running, now = list[tuple[float, str]](), self.speed.startup if todo else 0.0
+        running, now = list[tuple[float, str]](), self.speed.startup if self.stages else 0.0
         while ready or running:
             while ready and len(running) < self.slots:
                 seconds, own = heappop(ready)
@@ -218,7 +217,7 @@ class Price:
                 left[own] -= 1
                 if not left[own]:
                     heappush(ready, (-self.seconds[own], own))
-        return now + sum(self.seconds[own] + self.speed.startup for own in alone)
+        return now + sum(self.seconds[own] for own in alone)
 
     @property
     def decoding(self) -> list[Stage]:

@@ -91,6 +91,11 @@ def freeze(store: Store, modules: Iterable[str] = ()) -> str:
     return name
 
 
+def fingerprint() -> str:
+    """The hash of the project's code as it is now."""
+    return _hash(_files(places()))
+
+
 def is_intact(folder: Path) -> bool:
     """True if a copy of code is there, with the names and bytes that it was made of."""
     return folder.is_dir() and _hash(_files(_copied(folder))) == folder.name

@@ -14,15 +14,15 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from bench.core.errors import Interrupted
-from bench.core.processes import Stopped, block_stop_signals, end_with_parent, receiving_stops
+from bench.core.processes import Stopped, block_stop_signals, end_with_parent, preload, receiving_stops
 from bench.graph.stage import ALONE, Stage
 from bench.launch.claims import claiming
 from bench.launch.launches import PlannedStage
@@ -41,6 +41,13 @@ LOOK = 0.5  # seconds between two looks at what goes on
 
 Watch = Callable[[Schedule], None]
 MakeOrder = Callable[[PlannedStage], Order]
+
+
+def preload_stages(stages: Iterable[Stage], threads: int) -> None:
+    """Let slots be forked from a process that has imported what these stages need; no effect once it runs."""
+    # Libraries read their thread count when they are loaded, which is before a stage can set it.
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))
+    preload(["bench.launch.work", *sorted({f"bench.stages.{stage.kind}" for stage in stages})])
 
 
 def run_local(
@@ -62,6 +69,7 @@ def run_local(
             if jobs == 0:
                 _in_process(state, order, compute, origin, watch, stop)
             else:
+                preload_stages((by_identity[identity] for identity in state.todo), compute.threads)
                 _in_slots(state, order, compute, jobs, origin, watch, stop)
         state.stopped = stop.number
         for stage in state.running.values():
@@ -159,7 +167,7 @@ class _Slot:
     def __init__(self, stop: Connection) -> None:
         self.stop = stop
         self.stage: PlannedStage | None = None
-        self.process: SpawnProcess | None = None
+        self.process: ForkServerProcess | None = None
         self.pipe: Connection
 
     def begin(self, stage: PlannedStage, work: tuple[Order, Store, Compute, Provenance]) -> None:
@@ -167,11 +175,9 @@ class _Slot:
             self.close()  # a fresh process: earlier stages leave nothing in its memory
         self.stage = stage
         if self.process is None:
-            # Libraries read their thread count when they are loaded, which is before the stage can set it.
-            os.environ.update({name: str(work[2].threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")})
-            context = get_context("spawn")
+            context = get_context("forkserver")
             self.pipe, theirs = context.Pipe()
-            self.process = context.Process(target=_serve, args=(theirs, self.stop))
+            self.process = context.Process(target=_serve, args=(theirs, self.stop, {**os.environ}))
             with block_stop_signals():
                 self.process.start()
             theirs.close()
@@ -187,9 +193,14 @@ class _Slot:
         self.process = self.stage = None
 
 
-def _serve(pipe: Connection, stop: Connection) -> None:
-    """Body of a slot's process: carry out the stages that come, until it is killed."""
+def _serve(pipe: Connection, stop: Connection, environment: dict[str, str]) -> None:
+    """Body of a slot's process: carry out the stages that come, until it is killed.
+
+    It is forked from a server, so it has the environment of the launch as it was when that started.
+    """
     end_with_parent()
+    os.environ.clear()
+    os.environ.update(environment)
     with suppress(EOFError):
         while True:
             pipe.send(_attempt(*pipe.recv(), stop.poll))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from bench.commands import options
-from bench.commands.options import report_name, write_suite_report
+from bench.commands import reporting
+from bench.commands.reporting import report_name, write_suite_report
+from bench.graph.build import Graph
 from bench.store.records import Store
 from bench.suite.resolve import SUITES, load_suite
 from tests.reports import synthetic
@@ -62,10 +65,79 @@ def test_no_report_replaces_another_and_the_link_leads_to_the_last(
         (tmp_path / "mine.yaml", "seeds=[0]"),
     ):
         suite = load_suite(path, tuple(overrides))
-        assert write_suite_report(suite, None, Store.create(tmp_path / "runs"), {}) == 1  # type: ignore[arg-type]
+        assert write_suite_report(suite, Graph(), Store.create(tmp_path / "runs"), {}) == 1
         names.append(report_name(suite))
         assert f"{names[-1]}/report.html" in (said := capsys.readouterr()).out and "alarm: all rows tied: x" in said.err
     assert len(set(names)) == 4 and {own.name for own in reports.iterdir()} == {*names, "mine"}
     assert [(reports / own / "report.html").read_text() for own in names] == names
     assert (reports / "mine" / "report.html").read_text() == names[-1]
-    assert options.report_name(load_suite(QUICK)) == "quickstart"
+    assert reporting.report_name(load_suite(QUICK)) == "quickstart"
+
+
+# --- a report that holds ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Asks for the report of a suite with one stage; returns how often it was written so far."""
+    monkeypatch.setattr("reports.collect.collect", lambda *given: synthetic.plain())
+    monkeypatch.setattr("reports.alarms.alarms", lambda results: ["all rows tied: x"])
+    times = list[Path]()
+
+    def page(results: Any, out: Path) -> None:
+        times.append(out)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "report.html").write_text(str(len(times)))
+
+    monkeypatch.setattr("reports.page.write_report", page)
+    store, graph = Store.create(tmp_path / "runs"), Graph()
+    graph.stages["a"] = SimpleNamespace(key=("train", "a"), identity="a", title="train", missing="")  # type: ignore[assignment]
+
+    def ask(*overrides: str, **origin: Any) -> int:
+        assert write_suite_report(load_suite(QUICK, overrides), graph, store, origin) == 1
+        return len(times)
+
+    return ask
+
+
+def test_a_report_that_holds_is_left_and_its_alarms_are_said(
+    written: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert [written(), written(), written()] == [1, 1, 1]
+    assert capsys.readouterr().err.count("alarm: all rows tied: x") == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda store: (store / "reports/quickstart/report.html").unlink(),
+        lambda store: (store / "reports/quickstart/report.html").write_text("mine"),
+        lambda store: (store / "reports/quickstart/.made-of.json").write_text("{"),
+        lambda store: (store / "reports/quickstart/.made-of.json").write_text('{"files": 3}'),
+        lambda store: Store(store).log("failure", "train", "a", reason="x"),
+    ],
+)
+def test_a_report_whose_files_or_stages_have_changed_is_written_again(
+    change: Callable[[Path], object], written: Callable[..., int], tmp_path: Path
+) -> None:
+    written()
+    change(tmp_path / "runs")
+    assert [written(), written()] == [2, 2]
+
+
+def test_so_is_one_of_a_record_that_came_or_was_damaged_of_other_packages_code_or_words(
+    written: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written()
+    with Store(tmp_path / "runs").writing("train", "a", {}) as out:
+        (out / "weights").write_bytes(b"w")
+    assert [written(), written()] == [2, 2]
+    Store(tmp_path / "runs").log("failure", "train", "b", reason="of another suite")
+    assert written() == 2
+    (Store(tmp_path / "runs").folder("train", "a") / "weights").write_bytes(b"v")
+    assert written() == 3
+    assert [written(versions={"numpy": "9"}), written(versions={"numpy": "9"})] == [4, 4]
+    assert written("rows.mote.label=Mine") == 5
+    assert [written(), written()] == [6, 6]
+    monkeypatch.setattr(reporting, "fingerprint", lambda: "other")
+    assert [written(), written()] == [7, 7]

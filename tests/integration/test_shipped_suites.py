@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from bench.commands.app import main
-from bench.commands.options import report_name
+from bench.commands.reporting import report_name
 from bench.suite.resolve import SUITES, load_suite
 
 PAPERS = ("mote-*", "vidprism-*", "text4vis-*", "msta-base-to-novel-hmdb51")

@@ -1,0 +1,120 @@
+"""The report of a suite: its folder, and whether the one that is there still says what would be written.
+
+A report is written again if anything has changed that it is made of: the suite, a file of a record, the code, a version
+of a package, or a file of its own. Without a record for every stage, the log of attempts counts too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bench.commands.options import say, warn
+from bench.core.files import write_atomically
+from bench.core.identity import digest
+from bench.graph.build import Graph
+from bench.launch.code import fingerprint, moved_on
+from bench.launch.launches import launch_folders, open_launch
+from bench.store.provenance import Provenance
+from bench.store.records import Store
+from bench.suite.resolve import SUITES, load_suite
+from bench.suite.trial import Suite
+
+MADE_OF = ".made-of.json"  # beside the files of a report
+
+
+def write_suite_report(suite: Suite, graph: Graph, store: Store, origin: Provenance) -> int:
+    """Write a suite's report from the records there are; say where it is, and its alarms. Returns their number.
+
+    If `origin` names a launch, it says how the checkout has moved on from the launch's code. A report that holds is
+    left as it is; one of a launch holds without it, too.
+    """
+    about = {"launch": origin.get("launch"), "checkout": ""}
+    if name := about["launch"]:
+        moved = moved_on(open_launch(store.root / "launches" / name))
+        about["checkout"] = f"differs from the code of the launch: {moved}" if moved else ""
+    folder = store.inside("reports") / report_name(suite)
+    made_of = _inputs(suite, graph, store, origin)
+    before = _before(folder)
+    if before.get("made_of") == made_of and (not name or before["about"] == about):
+        alarms = before["alarms"]
+    else:
+        given = {key: value for key, value in about.items() if value}
+        alarms = _write(suite, graph, store, folder, {**origin, **given, "overrides": [*suite.overrides]})
+        after = {"made_of": made_of, "about": about, "alarms": alarms, "files": _files(folder)}
+        write_atomically(folder / MADE_OF, json.dumps(after).encode())
+    for alarm in alarms:
+        warn(f"alarm: {alarm}")
+    say(f"report: {folder.resolve() / 'report.html'}")
+    return len(alarms)
+
+
+def _write(suite: Suite, graph: Graph, store: Store, folder: Path, provenance: Provenance) -> list[str]:
+    """Write a report. Returns its alarms."""
+    from reports.alarms import alarms
+    from reports.collect import collect
+    from reports.page import write_report
+
+    results = collect(suite, graph, store, provenance)
+    write_report(results, folder)
+    link = folder.with_name(suite.name)
+    if not _shipped(suite) and (link.is_symlink() or not link.exists()):
+        with suppress(OSError):  # a file system without links
+            new = link.with_name(f".{folder.name}.{os.getpid()}")
+            new.symlink_to(folder.name, target_is_directory=True)
+            new.replace(link)
+    return [*alarms(results)]
+
+
+# --- whether it holds -------------------------------------------------------------------------------------------------
+
+
+def _inputs(suite: Suite, graph: Graph, store: Store, origin: Provenance) -> str:
+    """A hash of all that decides what a report says, except the launch, the command and the time."""
+    records = {f"{kind}/{own}": _files(store.folder(kind, own)) for kind, own in _keys(graph)}
+    launches = [entry.name for entry in launch_folders(store) if f"-{suite.name}-" in entry.name]
+    log = [] if all(records.values()) else _files(store.root / "attempts")
+    titles = [(stage.identity, stage.title, stage.missing) for stage in graph.stages.values()]
+    versions = [origin.get("versions"), origin.get("python"), fingerprint()]
+    return digest([suite.file.model_dump(mode="json"), suite.overrides, titles, records, launches, log, versions])
+
+
+def _keys(graph: Graph) -> Iterator[tuple[str, str]]:
+    return (stage.key for stage in graph.stages.values())
+
+
+def _before(folder: Path) -> dict[str, Any]:
+    """What the report in a folder was made of; empty if there is none, or one of its files was changed."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found: dict[str, Any] = json.loads((folder / MADE_OF).read_bytes())
+        if found["files"] == _files(folder):
+            return found
+    return {}
+
+
+def _files(folder: Path) -> list[list[Any]]:
+    """Names, sizes and times of the files in a folder; empty if there is none."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        stats = [(entry.name, entry.stat()) for entry in entries if entry.name != MADE_OF and entry.is_file()]
+        return sorted([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)
+    return []
+
+
+# --- its name ---------------------------------------------------------------------------------------------------------
+
+
+def report_name(suite: Suite) -> str:
+    """The name of a report's folder: that of the suite for a shipped one as it is, else with the suite's identity.
+
+    A suite of one's own has a link without the identity to its last report.
+    """
+    plain = _shipped(suite) and load_suite(SUITES / f"{suite.name}.yaml").identity == suite.identity
+    return suite.name if plain else f"{suite.name}-{suite.identity[:8]}"
+
+
+def _shipped(suite: Suite) -> bool:
+    return (SUITES / f"{suite.name}.yaml").is_file()
