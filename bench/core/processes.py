@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # of a command; its children leave them to it
+_preloaded = {"bench.core.fork_server": None}  # modules in the order of their import
 
 
 class Stopped(SystemExit):
@@ -79,8 +80,9 @@ def kill_when_closed(pipe: int) -> None:
 
 
 def preload(modules: Iterable[str]) -> None:
-    """Let the fork server of this process import modules that all its children need; no effect once it runs."""
-    get_context("forkserver").set_forkserver_preload(["bench.core.fork_server", *modules])
+    """Let the fork server of this process import modules that its children need, too; no effect once it runs."""
+    _preloaded.update(dict.fromkeys(modules))
+    get_context("forkserver").set_forkserver_preload([*_preloaded])
 
 
 def _end_after(parent: BaseProcess) -> None:
