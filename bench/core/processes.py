@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fcntl import F_GETFL, F_SETFL, F_SETOWN, fcntl
 from functools import cache
-from multiprocessing import get_context, parent_process, resource_tracker
+from multiprocessing import forkserver, get_context, parent_process, process, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # of a command; its children leave them to it
+SHARED = ("_forkserver_address", "_forkserver_authkey")  # of multiprocessing's fork server
 _preloaded = {"bench.core.fork_server": None}  # modules in the order of their import
 
 
@@ -83,6 +84,22 @@ def preload(modules: Iterable[str]) -> None:
     """Let the fork server of this process import modules that its children need, too; no effect once it runs."""
     _preloaded.update(dict.fromkeys(modules))
     get_context("forkserver").set_forkserver_preload([*_preloaded])
+
+
+def shared_fork_server() -> dict[str, Any]:
+    """What children of this process's fork server need to start theirs from it, by `use_fork_server`."""
+    forkserver.ensure_running()
+    return {name: own for name in SHARED if (own := getattr(forkserver._forkserver, name, None)) is not None}
+
+
+def use_fork_server(shared: dict[str, Any]) -> None:
+    """Let this process, a child of a fork server, start its own children from that server instead of another."""
+    vars(forkserver._forkserver).update({**shared, "ensure_running": lambda: None})
+
+
+def started_processes() -> list[int]:
+    """The ids of processes that this one has started by multiprocessing, and that it has not yet seen the end of."""
+    return [pid for child in tuple(process._children) if (pid := child.pid)]  # type: ignore[attr-defined]
 
 
 def _end_after(parent: BaseProcess) -> None:

@@ -22,7 +22,15 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from bench.core.errors import Interrupted
-from bench.core.processes import Stopped, block_stop_signals, end_with_parent, preload, receiving_stops
+from bench.core.processes import (
+    Stopped,
+    block_stop_signals,
+    end_with_parent,
+    preload,
+    receiving_stops,
+    shared_fork_server,
+    use_fork_server,
+)
 from bench.graph.stage import ALONE, Stage
 from bench.launch.claims import claiming
 from bench.launch.launches import PlannedStage
@@ -177,8 +185,9 @@ class _Slot:
         if self.process is None:
             context = get_context("forkserver")
             self.pipe, theirs = context.Pipe()
-            self.process = context.Process(target=_serve, args=(theirs, self.stop, {**os.environ}))
             with block_stop_signals():
+                given = theirs, self.stop, {**os.environ}, shared_fork_server()
+                self.process = context.Process(target=_serve, args=given)
                 self.process.start()
             theirs.close()
         with suppress(OSError):  # it has died, which its pipe says too
@@ -193,7 +202,7 @@ class _Slot:
         self.process = self.stage = None
 
 
-def _serve(pipe: Connection, stop: Connection, environment: dict[str, str]) -> None:
+def _serve(pipe: Connection, stop: Connection, environment: dict[str, str], fork_server: dict[str, Any]) -> None:
     """Body of a slot's process: carry out the stages that come, until it is killed.
 
     It is forked from a server, so it has the environment of the launch as it was when that started.
@@ -201,6 +210,7 @@ def _serve(pipe: Connection, stop: Connection, environment: dict[str, str]) -> N
     end_with_parent()
     os.environ.clear()
     os.environ.update(environment)
+    use_fork_server(fork_server)
     with suppress(EOFError):
         while True:
             pipe.send(_attempt(*pipe.recv(), stop.poll))

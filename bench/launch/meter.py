@@ -12,6 +12,8 @@ from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
+from bench.core.processes import started_processes
+
 LOOK = 1.0  # seconds between two looks at the memory of child processes
 PROC = Path("/proc")
 
@@ -23,10 +25,10 @@ class Meter:
 
     An attempt starts with its process, if that was made for stages and this is its first; else now. Start-up lasts
     until `computing` begins: the interpreter, imports, checks of code and inputs. Memory is that of the host: the peak
-    resident set of this process while it computes, plus the largest sum of the private memory of its descendants, which
-    decode or are ranks here, as seen once a second. Where Linux does not let the peak be reset, earlier stages of the
-    process count too; outside of Linux it is unknown. Device memory is what torch had allocated in this process on a
-    CUDA device at most; there is none on a CPU, or where the ranks are other processes.
+    resident set of this process while it computes, plus the largest sum of the private memory of the processes that it
+    has started, which decode or are ranks here, as seen once a second. Where Linux does not let the peak be reset,
+    earlier stages of the process count too; outside of Linux it is unknown. Device memory is what torch had allocated
+    in this process on a CUDA device at most; there is none on a CPU, or where the ranks are other processes.
     """
 
     def __init__(self, alone: bool = False, job: bool = False, submitted: float | None = None) -> None:
@@ -64,7 +66,9 @@ class Meter:
 
     def _watch(self, done: threading.Event) -> None:
         while not done.wait(LOOK):
-            own = sum(_kilobytes(child, "RssAnon") for child in _descendants(str(os.getpid())))
+            found = {*_descendants(str(os.getpid()))}
+            found |= {each for pid in map(str, started_processes()) for each in (pid, *_descendants(pid))}
+            own = sum(_kilobytes(child, "RssAnon") for child in found)
             self.children = max(self.children, own * 1024)
 
 
