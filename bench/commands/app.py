@@ -29,6 +29,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "logs": launches.logs,
     "cancel": launches.cancel,
     "retry": launches.retry,
+    "site": launches.site,
     "profile": profile.profile,
     "why": store.why,
     "compare": store.compare,

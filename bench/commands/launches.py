@@ -1,4 +1,4 @@
-"""The commands on launches: `status`, `logs` of a stage, `cancel`, and `retry` of stages without a record."""
+"""The commands on launches: `status`, `logs` of a stage, `cancel`, `retry` of stages without a record; and `site`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ from bench.graph.build import Graph
 from bench.launch import scheduler
 from bench.launch.claims import release_all
 from bench.launch.code import run_under
+from bench.launch.discover import as_yaml, discovered
 from bench.launch.failures import job_outputs, tail
 from bench.launch.launches import Launch, StageKey, find_launch, jobs_of, launches
+from bench.launch.site import load_site
 from bench.launch.slurm import active_jobs_of, reopen, submit_drivers
 from bench.launch.states import LaunchStatus, command_line, launch_status, observe
 from bench.stages.work import Compute
@@ -332,3 +334,14 @@ def _interrupt(launch: Launch) -> None:
 def _print(parts: Iterable[RenderableType]) -> None:
     for part in parts:
         out.print(part, highlight=False, soft_wrap=isinstance(part, Text))
+
+
+# --- site -------------------------------------------------------------------------------------------------------------
+
+
+def site(
+    discover: Annotated[bool, typer.Option("--discover", help="draft one from what Slurm says of itself")] = False,
+    file: Annotated[Path | None, typer.Option("--site", metavar="FILE", help="instead of $VTB_SITE")] = None,
+) -> None:
+    """Show the profile of the cluster that launches follow, as YAML (docs/slurm.md)."""
+    say(discovered() if discover else as_yaml(load_site(file)))

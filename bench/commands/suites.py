@@ -315,7 +315,11 @@ def _show_plan(plan: Plan, suite: Suite, graph: Graph, price: Price, kept_frames
     for line in price_lines(price, kept_frames) if plan.todo else ():
         say(line)
     if plan.frames:
-        say(f"frame cache: {plan.frames / 1e9:.2g} GB of frames are read more than once")
+        text = f"frame cache: {amount(plan.frames / 1e9)} GB of frames are read more than once"
+        part = (
+            f", {amount(kept_frames / 1e9)} of them are kept (--frame-cache); `prepare` makes copies that decode faster"
+        )
+        say(text + (part if kept_frames < plan.frames else ""))
     for why, trainings in graph.uncached.items():
         say(f"{len(trainings)} trainings decode and encode in every step, without cached features: {why}")
     for note in dict.fromkeys(note for notes in graph.notes.values() for note in notes):

@@ -50,12 +50,14 @@ def mend_inputs(todo: Iterable[Stage], store: Store) -> bool:
 def cache_frames(stages: Iterable[Stage], limit: int) -> int:
     """Switch the frame cache on for stages whose frames are read more than once, the most often read first.
 
-    Returns the bytes that are kept, at most `limit`."""
+    Of the last list that has room, the videos that are read first are kept. Returns the bytes that are kept, at most
+    `limit`.
+    """
     stages = list(stages)
     kept = 0
     for key, size in _repeated(stages).items():
-        if kept + size <= limit:
-            kept += size
+        if kept < limit:
+            kept = min(limit, kept + size)
             for stage in stages:
                 if stage.frames and stage.frames.key == key:
                     stage.context["frame_cache"] = True

@@ -28,7 +28,7 @@ from bench.store.records import KINDS, RecordData, Store
 
 NEAREST = 9  # records that correct the price of a stage
 MOST_RECORDS = 1000  # of a kind that are read
-KEPT_FRAMES = 1e10  # bytes, the default of --frame-cache: frames of smaller lists are decoded once
+KEPT_FRAMES = 1e10  # bytes, the default of --frame-cache: so many frames are decoded once
 CHECKPOINTS = {"encode": 1, "train": 3}  # bytes over those of the record; a training saves two moments beside weights
 DRIVER = Path("/proc/driver/nvidia/gpus")  # names the GPUs of this machine
 
@@ -119,10 +119,11 @@ class Speed:
         return float(row["overhead"] + flops / (speed * cores * devices(work["context"])))
 
     def decoding(self, stage: Stage) -> float:
-        """Seconds in which the videos of a stage are decoded: once if the frame cache keeps the frames."""
+        """Seconds in which the videos of a stage are decoded: those that the frame cache keeps once."""
         if not stage.frames:
             return 0.0
-        passes = stage.frames.passes if stage.frames.size > KEPT_FRAMES else min(1.0, stage.frames.passes)
+        again = 1 - min(1.0, KEPT_FRAMES / (stage.frames.size or 1))  # share that is decoded in each pass
+        passes = min(1.0, stage.frames.passes) + again * max(0.0, stage.frames.passes - 1)
         rate = _table()["decoding"] * max(1, self.workers) * devices(stage.context)
         return float(passes * stage.frames.decoded / rate)
 

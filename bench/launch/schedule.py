@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from graphlib import TopologicalSorter
 from heapq import heappop, heappush
+from math import log2
 
 from bench.core.errors import Interrupted
 from bench.graph.stage import ALONE
@@ -48,8 +49,8 @@ class Schedule:
         inputs = {stage.identity: {own for _, own in stage.inputs} - done for stage in self.todo.values()}
         self._order = TopologicalSorter(inputs)  # an input without a record that is no stage here stays in the way
         self._order.prepare()
-        self._ready: list[tuple[float, str]] = []
-        self._alone: list[tuple[float, str]] = []  # ready, but must run alone
+        self._ready: list[tuple[int, str, str]] = []
+        self._alone: list[tuple[int, str, str]] = []  # ready, but must run alone
         self._offer(self._order.get_ready())
 
     @property
@@ -58,12 +59,15 @@ class Schedule:
         return list(self.todo.values())
 
     def start(self) -> PlannedStage | None:
-        """Claim the costliest stage that is ready, so that no long one is left to the end; None if none is ready."""
+        """Claim the costliest stage that is ready, so that no long one is left to the end; None if none is ready.
+
+        Of about equal costs, those of one training come together, because a process keeps its model.
+        """
         while self._beside or not any(stage.kind in ALONE for stage in self.running.values()):
             ready = self._alone if not self._ready and not self.running else self._ready
             if not ready:
                 break
-            stage = self.todo[heappop(ready)[1]]
+            stage = self.todo[heappop(ready)[-1]]
             if not self.store.done(*stage.key) and (by := self.claims.take(stage.key)):
                 self.waiting[stage.identity] = by
                 continue
@@ -76,8 +80,8 @@ class Schedule:
     def resume(self, choose: Callable[[PlannedStage], bool]) -> None:
         """Count stages that are ready and chosen as running: they were started before, and this launch has them."""
         for heap in (self._ready, self._alone):
-            chosen = {identity for _, identity in heap if choose(self.todo[identity])}
-            heap[:] = sorted(entry for entry in heap if entry[1] not in chosen)
+            chosen = {identity for *_, identity in heap if choose(self.todo[identity])}
+            heap[:] = sorted(entry for entry in heap if entry[-1] not in chosen)
             self.running |= {identity: self.todo.pop(identity) for identity in chosen}
 
     def look_again(self) -> None:
@@ -114,4 +118,6 @@ class Schedule:
         for stage in (self.todo[identity] for identity in identities if identity in self.todo):
             if stage.identity not in self._unusable:
                 alone = stage.kind in ALONE and not self._beside
-                heappush(self._alone if alone else self._ready, (-stage.seconds, stage.identity))
+                training = next((own for kind, own in stage.inputs if kind == "train"), "")
+                cost = round(log2(max(1.0, stage.seconds)))
+                heappush(self._alone if alone else self._ready, (-cost, training, stage.identity))

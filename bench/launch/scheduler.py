@@ -55,6 +55,11 @@ def max_array() -> int:
     return int(found[1]) if found else DEFAULT_MAX_ARRAY
 
 
+def partitions(columns: str) -> str:
+    """What sinfo prints of the partitions, in these columns."""
+    return _ask("sinfo", "--noheader", f"--format={columns}")
+
+
 def cancel(identifiers: Iterable[str]) -> None:
     """Cancel jobs. Jobs that have ended meanwhile are no error."""
     if names := sorted(set(identifiers)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,24 @@ if TYPE_CHECKING:
     from bench.stages.work import Work
 
 
+_last: dict[tuple[Any, ...], Model] = {}  # the model that this process loaded last
+
+
 def trained_model(work: Work) -> Model:
-    """Load the model on the CPU, with its trained weights if it has any; its tower is not interpolated with CLIP's."""
+    """Load the model on the CPU, with its trained weights if it has any; its tower is not interpolated with CLIP's.
+
+    Stages that follow each other in a process often share a training, so the last model is kept, and copied.
+    """
+    file = work.inputs["train"] / "weights.safetensors" if "train" in work.inputs else None
+    spec = {name: work.spec[name] for name in ("method", "backbone", "config")}
+    key = digest(spec), work.context["pretrained"], file, file and file.stat().st_mtime_ns
+    if key not in _last:
+        _last.clear()
+        _last[key] = _load(work)
+    return deepcopy(_last[key])
+
+
+def _load(work: Work) -> Model:
     registered = method(work.spec["method"])
     clip = load_clip(work.spec["backbone"], work.context["pretrained"])
     config = registered.config(**work.spec["config"])

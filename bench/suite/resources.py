@@ -52,7 +52,7 @@ ROUND = (5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720, 1440)  # m
 _IN_MEGABYTES = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 
 
-def _minutes(value: object) -> int:
+def minutes(value: object) -> int:
     """A time as Slurm writes it, in whole minutes, rounded up; a number is minutes."""
     if _is_number(value):
         return math.ceil(float(str(value)))
@@ -116,7 +116,7 @@ def _one_of(*names: str) -> GetPydanticSchema:
 
 Word = Annotated[str, StringConstraints(pattern=r"^\S+$")]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\r\n]+$")]
-Minutes = Annotated[int, BeforeValidator(_minutes, json_schema_input_type=str | int), Ge(0)]
+Minutes = Annotated[int, BeforeValidator(minutes, json_schema_input_type=str | int), Ge(0)]
 Megabytes = Annotated[int, BeforeValidator(_megabytes, json_schema_input_type=str | int), Ge(1)]
 Option = Annotated[str, AfterValidator(_option)]
 OptionValue = Annotated[str | int | bool, PlainValidator(_option_value)]

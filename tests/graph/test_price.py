@@ -11,7 +11,7 @@ import pytest
 
 from bench.core.files import ASSETS
 from bench.graph.build import build_graph
-from bench.graph.plan import make_plan
+from bench.graph.plan import cache_frames, make_plan
 from bench.graph.price import Measured, Price, Speed, device_type, known_device, measurements, price, usual_device
 from bench.graph.stage import Frames, Stage
 from bench.store.records import Store
@@ -162,6 +162,22 @@ def test_the_usual_device_is_that_of_most_records(monkeypatch: pytest.MonkeyPatc
     (tmp_path / "0000").mkdir()
     (tmp_path / "0000/information").write_text("Model: \t\t NVIDIA H200\nIRQ:   1\n")
     assert usual_device([]) == usual_device([here], "cuda") == "h200"
+
+
+def test_the_frame_cache_keeps_lists_as_far_as_they_fit() -> None:
+    """The price of decoding falls with the share that is kept; lists that are read most often come first."""
+
+    def reading(key: str, passes: float, size: float) -> Stage:
+        return stage(key, 1.0, frames=Frames(key, passes, int(size), 6e8))
+
+    lists = [reading("once", 1, 1e9), reading("often", 30, 6e9), reading("twice", 2, 8e9), reading("also", 2, 8e9)]
+    assert cache_frames(lists, int(1e10)) == 1e10
+    assert [own.context.get("frame_cache") for own in lists] == [None, True, True, None]
+    assert cache_frames([reading("huge", 12, 1e13)], int(1e10)) == 1e10
+    assert cache_frames(lists, 0) == 0
+    for size, decoded in ((1e9, 1.0), (1e10, 1.0), (2e10, 1 + 0.5 * 29), (1e13, 1 + 0.999 * 29)):
+        assert CPU.decoding(reading("own", 30, size)) == pytest.approx(decoded), size
+    assert CPU.decoding(reading("own", 0.5, 1e13)) == pytest.approx(0.5)
 
 
 # --- a plan -----------------------------------------------------------------------------------------------------------
