@@ -43,11 +43,20 @@ from bench.graph.plan import Plan, cache_frames, default_jobs, make_plan, mend_i
 from bench.graph.price import Price, Speed, known_device, measurements, price, usual_device
 from bench.graph.stage import Stage
 from bench.launch.code import changed_kinds, frozen, run_under
-from bench.launch.launches import JobArray, Launch, LaunchData, PlannedStage, create, find_launch
+from bench.launch.launches import JobArray, Launch, LaunchData, PlannedStage, StageKey, create, find_launch
 from bench.launch.local import preload_stages, run_local
 from bench.launch.schedule import Schedule
 from bench.launch.site import Site, load_site
-from bench.launch.slurm import Submission, arranged, begin, create_on_slurm, driver_submission, on_site, script
+from bench.launch.slurm import (
+    Followers,
+    Submission,
+    arranged,
+    begin,
+    create_on_slurm,
+    driver_submission,
+    on_site,
+    script,
+)
 from bench.launch.states import launch_status
 from bench.stages.work import Compute
 from bench.store.records import KINDS, Store
@@ -435,12 +444,19 @@ def _show_scripts(launch: Launch, price: Price) -> None:
 
 def _in_waves(launch: Launch) -> Iterator[Submission]:
     """All stages as arrays, as if those that are equally deep in the graph could start together."""
-    depth, waves = dict[str, int](), dict[int, list[int]]()
+    site, depth, behind = Site.model_validate(launch.about["site"]), dict[StageKey, int](), dict[int, list[int]]()
+    trainings = {stage.key: Followers(stage, site) for stage in launch.stages if stage.kind == "train"}
+    waves = dict[int, list[int]]()
+    numbers = {stage.key: number for number, stage in enumerate(launch.stages)}
     for number, stage in enumerate(launch.stages):  # inputs come first
-        depth[stage.identity] = 1 + max((depth.get(identity, 0) for _, identity in stage.inputs), default=0)
-        waves.setdefault(depth[stage.identity], []).append(number)
-    for _, numbers in sorted(waves.items()):
-        yield from arranged(launch, numbers, Site.model_validate(launch.about["site"]))
+        depth[stage.key] = 1 + max((depth.get(key, 0) for key in stage.inputs), default=0)
+        last = [key for key in stage.inputs if depth.get(key, 0) == depth[stage.key] - 1]
+        if len(last) == 1 and last[0] in trainings and trainings[last[0]](stage):
+            behind.setdefault(numbers[last[0]], []).append(number)
+        else:
+            waves.setdefault(depth[stage.key], []).append(number)
+    for _, wave in sorted(waves.items()):
+        yield from arranged(launch, wave, site, following=behind)
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------

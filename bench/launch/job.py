@@ -103,8 +103,8 @@ class _Job:
         self.submitted = next((array.time for array in launch.arrays() if job_id() in array.jobs()), None)
 
     def carry_out(self, order: Order, rank: int) -> None:
-        """Carry out a stage, unless it is done or has no attempts left. Raises Interrupted."""
-        if self.store.done(*order.key):
+        """Carry out a stage, unless it is done, lacks an input or has no attempts left. Raises Interrupted."""
+        if self.store.done(*order.key) or not all(self.store.done(*key) for key in order.inputs.values()):
             return
         if self.before[order.identity].over(self.most_attempts):
             return

@@ -6,6 +6,7 @@ Both launchers follow it: the local one gives what can start to slots, the drive
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from graphlib import TopologicalSorter
 from heapq import heappop, heappush
@@ -47,6 +48,10 @@ class Schedule:
         self.stopped = 0  # the signal that ended the run
         self._unusable, self._beside = frozenset(unusable), beside
         inputs = {stage.identity: {own for _, own in stage.inputs} - done for stage in self.todo.values()}
+        self._after = defaultdict[str, list[str]](list)  # identity -> those of stages that need its record
+        for identity, each in inputs.items():
+            for own in each:
+                self._after[own].append(identity)
         self._order = TopologicalSorter(inputs)  # an input without a record that is no stage here stays in the way
         self._order.prepare()
         self._ready: list[tuple[int, str, str]] = []
@@ -77,12 +82,22 @@ class Schedule:
             self.finish(stage, None)  # another launch was faster
         return None
 
+    def follow(self, first: PlannedStage, choose: Callable[[PlannedStage], bool]) -> list[PlannedStage]:
+        """Start stages that are chosen and lack nothing but a running one's record, to be carried out behind it."""
+        found = list[PlannedStage]()
+        for stage in (self.todo[own] for own in self._after[first.identity] if own in self.todo):
+            others = (key for key in stage.inputs if key != first.key)
+            if all(self.store.done(*key) for key in others) and choose(stage) and not self.claims.take(stage.key):
+                self.running[stage.identity] = self.todo.pop(stage.identity)
+                found.append(stage)
+        return found
+
     def resume(self, choose: Callable[[PlannedStage], bool]) -> None:
-        """Count stages that are ready and chosen as running: they were started before, and this launch has them."""
+        """Count stages that are chosen as running: they were started before, and this launch has them."""
+        chosen = {stage.identity for stage in self.todo.values() if choose(stage)}
         for heap in (self._ready, self._alone):
-            chosen = {identity for *_, identity in heap if choose(self.todo[identity])}
             heap[:] = sorted(entry for entry in heap if entry[-1] not in chosen)
-            self.running |= {identity: self.todo.pop(identity) for identity in chosen}
+        self.running |= {identity: self.todo.pop(identity) for identity in chosen}
 
     def look_again(self) -> None:
         """Go on from stages that other launches have finished, and offer those that they have left."""
@@ -105,9 +120,14 @@ class Schedule:
             self._offer(self._order.get_ready())
 
     def repeat(self, stage: PlannedStage) -> None:
-        """Make a running stage ready again."""
+        """Make a running stage ready again, if its inputs have records; else it waits for them again."""
         self.todo[stage.identity] = self.running.pop(stage.identity)
-        self._offer([stage.identity])
+        if self.startable(stage):
+            self._offer([stage.identity])
+
+    def startable(self, stage: PlannedStage) -> bool:
+        """True if all inputs of a stage have records."""
+        return all(self.store.done(*key) for key in stage.inputs)
 
     def put_back(self, stage: PlannedStage) -> None:
         """Make a stage that was not started after all ready again, and give up the claim to it."""

@@ -6,8 +6,9 @@ knows comes from there, so a driver may be killed at any moment: the next one go
 (folder of the launch, time since which attempts count) that the caller provides, and that submitit must be able to
 import on a node.
 
-Ready stages of one kind with the same resources share an array; small ones share a job. Nothing waits for other jobs in
-the queue, because stages are submitted when their inputs have records.
+Ready stages of one kind with the same resources share an array; small ones share a job, and so do a training and what
+needs only its record. Nothing waits for other jobs in the queue, because stages are submitted when their inputs have
+records, or will have them in the same job.
 """
 
 from __future__ import annotations
@@ -169,13 +170,15 @@ class Dispatcher:
         known = {kind: self.store.known(kind) for kind in {stage.kind for stage in self.schedule.running.values()}}
         found, over = attempts_since(self.store, self.since), list[PlannedStage]()
         begun = {attempts.start.get("job") for attempts in found.values() if attempts.start}
-        for stage in list(self.schedule.running.values()):
+        for stage in sorted(
+            self.schedule.running.values(), key=lambda own: self._numbers[own.identity]
+        ):  # inputs first
             if stage.identity in known[stage.kind] and self.store.done(*stage.key):
                 self.schedule.finish(stage, None)
             elif self._is_over(stage, found[stage.identity], queue, begun):
                 over.append(stage)
         found = attempts_since(self.store, self.since) if over else found  # with the deaths that were logged
-        return [self._over(stage, found[stage.identity]) for stage in over]
+        return list(filter(None, (self._over(stage, found[stage.identity]) for stage in over)))
 
     def _is_over(
         self, stage: PlannedStage, attempts: Attempts, queue: dict[str, QueuedJob], begun: set[str | None]
@@ -189,7 +192,7 @@ class Dispatcher:
         if time.monotonic() - self._gone.setdefault(job, time.monotonic()) < SETTLE:
             return False
         state = queue[job].state if job in queue else "gone"
-        if attempts.running or not (last or job in begun):
+        if attempts.running or (not (last or job in begun) and self.schedule.startable(stage)):
             reason = f"ended without an error in job {job} ({state})"
             state = "OUT_OF_MEMORY" if out_of_memory(self.launch.folder / "jobs", job, state) else state
             fault: dict[str, Any] = {"machine": True} if time.time() < self.excused else {}
@@ -201,6 +204,9 @@ class Dispatcher:
             reason = str((attempts.failure or {}).get("reason", "it has no attempts left"))
             self.schedule.finish(stage, reason)
             return f"{stage.title}: failed: {reason.splitlines()[-1] if reason else ''}"
+        if not self.schedule.startable(stage):
+            self.schedule.put_back(stage)
+            return ""  # it was to follow another
         self.schedule.repeat(stage)
         return f"{stage.title}: {(attempts.last or {}).get('event', 'not started')}, will be tried again"
 
@@ -218,15 +224,24 @@ class Dispatcher:
                 self._over(stage, found)
             else:
                 own.append(self._numbers[stage.identity])
+        following = {number: self._following(self.launch.stages[number], attempts) for number in own}
         room = self.site.parallel - len({job for job, _ in self._running()}) if self.site.parallel else sys.maxsize
         submitted = list[JobArray]()
-        for each in arranged(self.launch, own, self.site, attempts, scheduler.max_array) if own else ():
+        for each in arranged(self.launch, own, self.site, attempts, scheduler.max_array, following) if own else ():
             taken = self._submit(each, room) if room > 0 and not self.refused else 0
             submitted += self.launch.arrays()[-1:] if taken else ()
             room -= taken
             for number in (number for task in each.array_tasks[taken:] for number in task):
                 self.schedule.put_back(self.launch.stages[number])
         return submitted
+
+    def _following(self, first: PlannedStage, attempts: Mapping[str, Attempts]) -> list[int]:
+        """Start small stages that need only the record of a training, to be carried out behind it in its job."""
+        choose = Followers(first, self.site)
+        if first.kind != "train" or attempts[first.identity].spent:
+            return []
+        found = self.schedule.follow(first, lambda own: not attempts[own.identity].spent and choose(own))
+        return [self._numbers[own.identity] for own in found]
 
     def _has_no_room(self, stage: PlannedStage, attempts: Attempts) -> bool:
         """True, after a failure is logged, if memory ran out and the stage may not ask for more."""
@@ -260,14 +275,39 @@ class Dispatcher:
 # --- submissions ------------------------------------------------------------------------------------------------------
 
 
+class Followers:
+    """Chooses stages that the job of a first one may carry out behind it: what suits them, and together are small."""
+
+    def __init__(self, first: PlannedStage, site: Site) -> None:
+        self.first, self.left, self.room = first, site.pack_most - 1, site.pack * 60.0
+
+    def __call__(self, stage: PlannedStage) -> bool:
+        mine, theirs = ({**own.resources} for own in (self.first, stage))
+        memory, needed = (own.get("memory") for own in (mine, theirs))
+        for own in (mine, theirs):
+            for name in ("time", "memory", "memory_limit"):
+                own.pop(name, None)
+        suits = mine == theirs and (needed == memory or (memory or 0) > (needed or 0) > 0)
+        alone = stage.kind in ALONE or self.first.tasks > 1 or stage.tasks > 1
+        if alone or not suits or stage.seconds > self.room or not self.left:
+            return False
+        self.left, self.room = self.left - 1, self.room - stage.seconds
+        return True
+
+
 def arranged(
     launch: Launch,
     numbers: Iterable[int],
     site: Site,
     attempts: Mapping[str, Attempts] | None = None,
     limit: Callable[[], int] = lambda: scheduler.DEFAULT_MAX_ARRAY,
+    following: Mapping[int, list[int]] | None = None,
 ) -> list[Submission]:
-    """Stages as arrays: those of one kind with the same resources share one, as large as the site lets it be."""
+    """Stages as arrays: those of one kind with the same resources share one, as large as the site lets it be.
+
+    `following`: by stage, those that its job carries out behind it.
+    """
+    following = following or {}
     most = site.max_array or limit()
     tried = {identity for identity, found in (attempts or {}).items() if found.spent}
     of = defaultdict(Attempts, attempts or {})
@@ -280,29 +320,35 @@ def arranged(
     for (kind, tasks, resources), members in groups.items():
         name = f"{launch.about['suite']}-{kind}"
         options = _options(launch, resources, tasks, name, site)
-        array_tasks = _packed(launch, members, site, tried)
+        packed = _packed(launch, members, site, tried, following)
+        array_tasks = [[n for own in task for n in (own, *following.get(own, ()))] for task in packed]
         parts = (array_tasks[start : start + most] for start in range(0, len(array_tasks), most))
         submissions += [Submission(name, options, part) for part in parts]
     return submissions
 
 
-def _packed(launch: Launch, numbers: list[int], site: Site, tried: set[str]) -> list[list[int]]:
-    """Stages by array task, the longest first.
+def _packed(
+    launch: Launch, numbers: list[int], site: Site, tried: set[str], following: Mapping[int, list[int]]
+) -> list[list[int]]:
+    """Stages by array task, the longest first, with the time of those that follow.
 
     Stages that failed before, that have many tasks or that measure time do not share a job.
     """
     room = min(site.pack, launch.stages[numbers[0]].resources["time"] / 2) * 60.0
     array_tasks, filled = list[list[int]](), inf
     stages = {number: launch.stages[number] for number in numbers}
-    for number, stage in sorted(
-        stages.items(), key=lambda item: (item[1].identity in tried, -item[1].seconds, item[0])
-    ):
-        alone = stage.tasks > 1 or stage.kind in ALONE or stage.identity in tried
-        if alone or filled + stage.seconds > room or len(array_tasks[-1]) >= site.pack_most:
+    seconds = {n: sum(launch.stages[own].seconds for own in (n, *following.get(n, ()))) for n in numbers}
+    count = 0
+    for number, stage in sorted(stages.items(), key=lambda own: (own[1].identity in tried, -seconds[own[0]], own[0])):
+        alone, own = (
+            stage.tasks > 1 or stage.kind in ALONE or stage.identity in tried,
+            1 + len(following.get(number, ())),
+        )
+        if alone or filled + seconds[number] > room or count + own > site.pack_most:
             array_tasks.append([])
-            filled = 0.0
+            filled, count = 0.0, 0
         array_tasks[-1].append(number)
-        filled = inf if alone else filled + stage.seconds
+        filled, count = inf if alone else filled + seconds[number], count + own
     return array_tasks
 
 

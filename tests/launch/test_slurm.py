@@ -99,7 +99,7 @@ def test_stages_of_many_tasks_and_what_failed_before_have_jobs_of_their_own(
 def test_a_stage_is_submitted_when_its_own_inputs_have_records(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
     slow, quick = stage("slow", seconds=9000.0), stage("quick", seconds=9000.0)
     of_quick = stage("of quick", quick, kind="evaluate")
-    launch = launched(Store.create(tmp_path), slow, quick, of_quick, stage("of slow", slow, kind="evaluate"))
+    launch = launched(Store.create(tmp_path), slow, quick, of_quick, stage("of slow", slow, kind="evaluate"), pack=0)
     dispatcher = Dispatcher(launch)
     assert [each.array_tasks for each in dispatcher.submit()] == [[[0], [1]]]
     assert dispatcher.look(scheduler.jobs()) == [] and dispatcher.submit() == []
@@ -107,6 +107,122 @@ def test_a_stage_is_submitted_when_its_own_inputs_have_records(tmp_path: Path, q
     dispatcher.look(scheduler.jobs())
     assert [each.array_tasks for each in dispatcher.submit()] == [[[2]]]
     assert holder(launch.store, quick.key) is None and holder(launch.store, of_quick.key) == launch.name
+
+
+# --- bundles ----------------------------------------------------------------------------------------------------------
+
+
+def bundle(tmp_path: Path, **more: Any) -> Launch:
+    """A training with an evaluation and a probe of it, and an evaluation that needs other features, too."""
+    train, encode = stage("train", seconds=9000.0), stage("encode", kind="encode", seconds=9000.0)
+    texts = stage("texts", kind="texts")
+    return launched(
+        Store.create(tmp_path), texts, encode, train, stage("evaluate", train, texts, kind="evaluate", **more),
+        stage("probe", train, kind="probe"), stage("later", train, encode, kind="evaluate")
+    )  # fmt: skip
+
+
+def tasks(dispatcher: Dispatcher) -> list[list[int]]:
+    """The array tasks that are submitted now."""
+    return sorted(task for each in dispatcher.submit() for task in each.array_tasks)
+
+
+def test_a_training_is_followed_in_its_job_by_what_needs_only_its_record(
+    tmp_path: Path, queue: dict[str, QueuedJob]
+) -> None:
+    launch = bundle(tmp_path)
+    texts, encode, train, evaluate, probe, _ = launch.stages
+    finish(launch.store, texts)
+    dispatcher = Dispatcher(launch)
+    assert tasks(dispatcher) == [[1], [2, 3, 4]]
+    assert holder(launch.store, probe.key) == launch.name
+    again = Dispatcher(launch)  # another driver
+    finish(launch.store, encode)
+    finish(launch.store, train)
+    again.look(scheduler.jobs())
+    assert tasks(again) == [[5]]
+    finish(launch.store, evaluate)
+    finish(launch.store, probe)
+    again.look(scheduler.jobs())
+    assert [own.identity for own in again.schedule.running.values()] == ["later"]
+
+
+def test_followers_of_a_training_that_died_cost_nothing_and_come_after_it(
+    tmp_path: Path, queue: dict[str, QueuedJob]
+) -> None:
+    launch = bundle(tmp_path)
+    texts, encode, train, *_ = launch.stages
+    finish(launch.store, texts)
+    finish(launch.store, encode)
+    dispatcher = Dispatcher(launch)
+    assert tasks(dispatcher) == [[2, 3, 4, 5]]
+    launch.store.log("start", *train.key, title="", job="1")
+    queue.clear()
+    assert dispatcher.look({}) == ["train train: death, will be tried again"]
+    assert tasks(dispatcher) == [[2]]  # alone, as it failed before
+    finish(launch.store, train)
+    dispatcher.look(scheduler.jobs())
+    assert sorted(n for task in tasks(dispatcher) for n in task) == [3, 4, 5]
+    assert not {e["identity"] for e in launch.store.events() if e["event"] == "death"} - {"train"}
+
+
+def test_followers_of_a_job_that_dies_behind_the_training_are_submitted_again(
+    tmp_path: Path, queue: dict[str, QueuedJob]
+) -> None:
+    launch = bundle(tmp_path)
+    for own in launch.stages[:2]:
+        finish(launch.store, own)
+    dispatcher = Dispatcher(launch)
+    dispatcher.submit()
+    launch.store.log("start", *launch.stages[2].key, title="", job="1")
+    finish(launch.store, launch.stages[2])
+    queue.clear()
+    dispatcher.look({})
+    assert sorted(n for task in tasks(dispatcher) for n in task) == [3, 4, 5]
+    assert not [e for e in launch.store.events() if e["event"] == "death"]
+
+
+@pytest.mark.parametrize(
+    ("resources", "site"),
+    [
+        ({"partition": "other"}, {}),
+        ({"gpus": 1}, {}),
+        ({"memory": 4000}, {}),
+        ({}, {"pack": 0}),
+        ({}, {"pack_most": 1}),
+    ],
+)
+def test_what_asks_for_other_nodes_or_a_job_of_its_own_does_not_follow(
+    resources: dict[str, Any], site: dict[str, Any], tmp_path: Path, queue: dict[str, QueuedJob]
+) -> None:
+    train = stage("train", resources={**RESOURCES, "memory": 2000})
+    other = stage("evaluate", train, kind="evaluate", resources={**RESOURCES, "memory": 2000, **resources})
+    dispatcher = Dispatcher(launched(Store.create(tmp_path), train, other, **site))
+    assert tasks(dispatcher) == [[0]]
+
+
+def test_time_and_less_memory_let_it_follow_and_its_length_does_not(
+    tmp_path: Path, queue: dict[str, QueuedJob]
+) -> None:
+    train = stage("train", resources={**RESOURCES, "memory": 2000})
+    own = {**RESOURCES, "time": 5, "memory": 1000}
+    short, long = (stage(f"{n}", train, kind="evaluate", seconds=n, resources=own) for n in (500.0, 700.0))
+    profile = stage("profile", train, kind="profile")
+    dispatcher = Dispatcher(launched(Store.create(tmp_path), train, short, long, profile))
+    assert tasks(dispatcher) == [[0, 1]]
+
+
+def test_a_bundle_that_finds_no_room_is_put_back_whole(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
+    trainings = [stage(f"train{n}", seconds=9000.0) for n in range(2)]
+    evaluations = [stage(f"evaluate{n}", own, kind="evaluate") for n, own in enumerate(trainings)]
+    launch = launched(Store.create(tmp_path), *trainings, *evaluations, parallel=1)
+    dispatcher = Dispatcher(launch)
+    ((first, follower),) = tasks(dispatcher)
+    assert follower == first + 2 and len([own for own in launch.stages if holder(launch.store, own.key)]) == 2
+    finish(launch.store, launch.stages[first])
+    finish(launch.store, launch.stages[follower])
+    dispatcher.look(scheduler.jobs())
+    assert tasks(dispatcher) == [[1 - first, 3 - first]]
 
 
 def test_no_more_jobs_are_submitted_than_may_run_at_once(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
