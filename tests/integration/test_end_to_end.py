@@ -201,4 +201,4 @@ def _slow(stages: object) -> None:
     for stage in stages:  # type: ignore[attr-defined]
         assert isinstance(stage, Stage)
         if stage.title == "train dense seed 0":
-            stage.spec = {**stage.spec, "recipe": stage.spec["recipe"].model_copy(update={"epochs": 400})}
+            stage.spec = {**stage.spec, "recipe": stage.spec["recipe"].model_copy(update={"epochs": 120})}
