@@ -47,10 +47,10 @@ def write_suite(folder: Path, *changes: tuple[str, str], text: str = SMALL) -> P
     return path
 
 
-def many_trials() -> str:
-    """10,000 trials: 4 depths x 5 numbers of experts x 25 rates x modulation on or off x 10 seeds."""
+def many_trials(trials: int = 10_000) -> str:
+    """4 depths x 5 numbers of experts x 25 rates x modulation on or off x as many seeds as it takes."""
     rates = [round(1e-4 * n, 6) for n in range(1, 26)]
-    head = SMALL[: SMALL.index("rows:")].replace("seeds: [0, 1]", f"seeds: {list(range(10))}")
+    head = SMALL[: SMALL.index("rows:")].replace("seeds: [0, 1]", f"seeds: {list(range(trials // 1000))}")
     return f"""{head}rows:
   mote:
     method: mote

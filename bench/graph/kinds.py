@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from bench.core.identity import digest
@@ -547,9 +548,10 @@ def _candidates(recipe: Recipe, protocol: Measured) -> Kind:
 
 
 def _head_flops(stages: Stages, trial: Trial, protocol: Measured) -> float:
-    views = protocol.views
-    per_view = trial.config.head_flops(backbone(trial.recipe.backbone), views.frames, trial.inference)
-    return float(per_view * views.count * stages.count(measured(protocol)))
+    views, config, inference = protocol.views, trial.config, trial.inference
+    key = trial.method, config.fingerprint, inference.fingerprint, trial.recipe.backbone, views.frames
+    make = partial(config.head_flops, backbone(trial.recipe.backbone), views.frames, inference)
+    return float(stages.once("head", key, make) * views.count * stages.count(measured(protocol)))
 
 
 # --- profile ----------------------------------------------------------------------------------------------------------

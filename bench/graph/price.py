@@ -223,8 +223,8 @@ class Price:
     @property
     def decoding(self) -> list[Stage]:
         """Stages whose videos take longer to decode than all else, by the table."""
-        table = self.speed
-        return [own for own in self.stages if table.decoding(own) > table.computing(own.kind, own.flops, vars(own))]
+        table, reading = self.speed, [own for own in self.stages if own.frames]
+        return [own for own in reading if table.decoding(own) > table.computing(own.kind, own.flops, vars(own))]
 
     @property
     def unsized(self) -> int:

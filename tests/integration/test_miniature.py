@@ -49,14 +49,19 @@ def _write_dataset(folder: Path, name: str, subset: str, split: str, clips: int)
     (folder / f"{name}.csv").write_text("id,name\n" + "".join(f"{n},{own}\n" for n, own in enumerate(names)))
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store after the suite has run in this process."""
-    folder = tmp_path_factory.mktemp("miniature")
+def write_miniature(folder: Path) -> None:
+    """The suite's file and its videos."""
     _write_dataset(folder, "train", "source", "train", 2)
     _write_dataset(folder, "seen", "source", "validation", 3)
     _write_dataset(folder, "unseen", "objects", "test", 3)
     (folder / "miniature.yaml").write_text(SUITE, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store after the suite has run in this process."""
+    folder = tmp_path_factory.mktemp("miniature")
+    write_miniature(folder)
     options = (
         "--store",
         str(folder / "runs"),
