@@ -15,7 +15,10 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache, cached_property
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
@@ -25,6 +28,7 @@ from annotated_types import Ge, Le, Lt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from bench.core.errors import UserError
+from bench.core.files import cache_dir
 
 PROJECT = ("bench", "methods")
 NEUTRAL_FILE = Path(__file__).parents[1] / "assets" / "neutral.json"
@@ -201,9 +205,30 @@ def _parse(module: str, file: Path) -> tuple[str, tuple[str, ...]]:
 @cache
 def _counted(content: bytes, package: str, models: frozenset[str]) -> tuple[str, tuple[str, ...]]:
     """What `_parse` returns, of the content of a file: equal files at two places are parsed once."""
-    counted = _Counted(models).visit(ast.parse(content))
-    code = ast.unparse(counted)
-    return hashlib.sha256(code.encode()).hexdigest() if code else "", tuple(_imports(counted, package))
+
+    def parsed() -> list[Any]:
+        counted = _Counted(models).visit(ast.parse(content))
+        code = ast.unparse(counted)
+        return [hashlib.sha256(code.encode()).hexdigest() if code else "", [*_imports(counted, package)]]
+
+    hashed, imported = _kept(parsed, content, package, *sorted(models))
+    return hashed, tuple(imported)
+
+
+def _kept(parsed: Callable[[], list[Any]], content: bytes, *more: str) -> list[Any]:
+    """What is parsed of a source file, by this Python and this module; kept in the cache folder for other processes."""
+    parser = _content(Path(__file__)), sys.version_info[:2]
+    file = cache_dir() / "sources" / hashlib.sha256(repr((parser, content, more)).encode()).hexdigest()[:32]
+    with suppress(OSError, ValueError):
+        found: list[Any] = json.loads(file.read_bytes())
+        return found
+    found = parsed()
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_name(f"{file.name}.{os.getpid()}")
+        unfinished.write_text(json.dumps(found), encoding="utf-8")
+        unfinished.replace(file)
+    return found
 
 
 class _Counted(ast.NodeTransformer):
@@ -288,9 +313,14 @@ def _models(file: Path) -> frozenset[str]:
 @cache
 def _classes(content: bytes) -> tuple[tuple[tuple[str, str, str], ...], tuple[tuple[str, frozenset[str]], ...]]:
     """(imported classes as in `_names`, the module's own classes with the names of their bases)."""
-    tree = ast.parse(content)
-    own = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    return tuple(_names(tree)), tuple((node.name, frozenset(map(ast.unparse, node.bases))) for node in own)
+
+    def parsed() -> list[Any]:
+        tree = ast.parse(content)
+        own = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        return [[*_names(tree)], [(node.name, [*map(ast.unparse, node.bases)]) for node in own]]
+
+    names, classes = _kept(parsed, content, "classes")
+    return tuple(map(tuple, names)), tuple((name, frozenset(bases)) for name, bases in classes)
 
 
 def _names(tree: ast.Module) -> Iterator[tuple[str, str, str]]:

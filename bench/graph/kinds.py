@@ -261,7 +261,7 @@ class TrainStage:
             self._flops(stages, length or stages.count(selection), cached),
             stages.unreadable(selection) or (validation and stages.unreadable(validation)),
             None if cached else stages.frames(selection, recipe.views, recipe.epochs),
-            disk=NUMBER * self._parameters(len(stages.class_names(selection, recipe.labels))),
+            disk=NUMBER * self._parameters(stages, len(stages.class_names(selection, recipe.labels))),
         )
 
     def _inputs(self, stages: Stages, selection: Selection, cached: bool) -> dict[str, Stage]:
@@ -290,8 +290,12 @@ class TrainStage:
             limits.append(stages.fewest(whole))
         return whole._replace(shots=min(limits), draw=_draw(recipe, self.seed))
 
-    def _parameters(self, classes: int) -> int:
+    def _parameters(self, stages: Stages, classes: int) -> int:
         """Trained ones: those of the method, and of a tuned tower without norms and positions."""
+        key = self.config.fingerprint, self.recipe.backbone, classes
+        return stages.once("parameters", key, lambda: self._counted_parameters(classes))
+
+    def _counted_parameters(self, classes: int) -> int:
         config, shape = self.config, backbone(self.recipe.backbone)
         width, tower = shape.vision_width, 0
         if config.tower == "tuned":

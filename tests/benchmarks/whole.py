@@ -17,9 +17,11 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import yaml
 
+from bench.store.records import Store
 from tests.integration.test_miniature import write_miniature
 from tests.suites import many_trials, write_suite
 
@@ -33,6 +35,7 @@ RUNS = {  # name -> (suite, what of the folder is removed before)
     "quickstart again, nothing to do": ("quickstart", ()),
     "report of it, nothing changed": ("report quickstart", ()),
     "90 trials of inference on its trainings": ("ablation", ()),
+    "plan of the quickstart, 100,000 records": ("plan filled", ()),
     "plan of 10,000 trials": ("plan ten", ()),
     "plan of 100,000 trials": ("plan hundred", ()),
 }
@@ -64,6 +67,18 @@ def write_suites(folder: Path) -> None:
         write_suite(folder, text=many_trials(trials)).rename(folder / f"{name}.yaml")
 
 
+def filled(store: Path) -> Path:
+    """A store with 100,000 records of evaluations; made once, which takes minutes."""
+    records = Store.create(store)
+    record = {"title": "one", "spec": {}, "context": {}, "inputs": {}, "provenance": {"device": "cpu (AVX512)"}}
+    record |= {"cost": {"flops": 1e9, "seconds": 1.0, "compute": 1.0}, "result": {"top1": 50.0}}
+    with patch("os.fsync"):
+        for number in range(len(records.known("evaluate")), 100_000):
+            with records.writing("evaluate", f"{number:032x}", {**record}) as folder:
+                (folder / "scores.safetensors").write_bytes(b"0")
+    return store
+
+
 def run(name: str, folder: Path, checkout: Path) -> tuple[float, float]:
     """Seconds of one of RUNS in a checkout."""
     what, removed = RUNS[name]
@@ -72,8 +87,10 @@ def run(name: str, folder: Path, checkout: Path) -> tuple[float, float]:
     for each in removed:
         shutil.rmtree(own / each, ignore_errors=True)
     *verb, suite = what.split()
-    file = folder / f"{suite}.yaml"
     store = own / ("quickstart" if suite == "ablation" else suite)
+    if suite == "filled":
+        suite, store = "quickstart", filled(folder / "filled")
+    file = folder / f"{suite}.yaml"
     arguments = [*verb, str(file) if file.is_file() else suite, "--store", str(store), "--cache", str(own / "cache")]
     command = [sys.executable, str(checkout / "run_suite.py"), *arguments]
     return measured(command, PYTHONPATH=str(checkout))[:2]

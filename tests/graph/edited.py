@@ -2,7 +2,7 @@
 
 FOLDER holds a copy of the project and a suite; the edits are lists of [file, old text, new text]. Prints, for the copy
 as it is and then after each edit alone, a JSON mapping of stage titles to identities. Each is computed in a fork of a
-process that has parsed all source of stages, and imported no module of the project that an edit here concerns.
+process that has imported no module of the project.
 """
 
 from __future__ import annotations
@@ -50,16 +50,6 @@ def edited(folder: Path, edit: Edit) -> dict[str, str]:
         file.unlink() if before is None else file.write_text(before, encoding="utf-8")
 
 
-def parse_all(folder: Path) -> None:
-    """Parse the source of all stages and methods once; forks parse what differs."""
-    from bench.core import identity
-
-    stages = (f"bench.stages.{file.stem}" for file in (folder / "bench/stages").glob("[a-z]*.py"))
-    methods = (f"methods.{file.parent.name}.model" for file in (folder / "methods").glob("*/model.py"))
-    identity.source_hashes(*stages, *methods, "bench.glyphs.world")
-    identity.read_sources_again()
-
-
 if __name__ == "__main__":
     import annotated_types  # noqa: F401  the libraries of planning, once for all forks
     import numpy  # noqa: F401
@@ -70,5 +60,4 @@ if __name__ == "__main__":
     sys.dont_write_bytecode = True
     copy = Path(sys.argv[1])
     sys.path.insert(0, str(copy))
-    parse_all(copy)
     print(json.dumps([forked(copy), *(edited(copy, tuple(edit)) for edit in json.load(sys.stdin))]))
