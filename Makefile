@@ -26,7 +26,7 @@ suites: $(VENV)/installed
 slurm: $(VENV)/installed
 	$(BIN)/python -m pytest -m slurm
 
-# What a cluster may do to a launch, one attack after the other: an hour (docs/attacks.md).
+# What a cluster may do to a launch, one attack after the other: twenty minutes (docs/attacks.md).
 attacks: $(VENV)/installed
 	$(BIN)/python -m pytest -m 'attacks or slurm' -s tests/integration/test_slurm_attacks.py
 

@@ -221,7 +221,8 @@ def _kept(parsed: Callable[[], list[Any]], content: bytes, *more: str) -> list[A
     file = cache_dir() / "sources" / hashlib.sha256(repr((parser, content, more)).encode()).hexdigest()[:32]
     with suppress(OSError, ValueError):
         found: list[Any] = json.loads(file.read_bytes())
-        return found
+        if isinstance(found, list) and len(found) == 2:
+            return found
     found = parsed()
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)

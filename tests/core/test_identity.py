@@ -89,6 +89,34 @@ def test_the_hashes_of_modules_make_up_the_fingerprint(package: Path) -> None:
     assert {name for name in after if after[name] != before[name]} == {"sample_method.inner"}
 
 
+def test_what_was_parsed_is_kept_for_other_processes_and_damage_of_it_does_no_harm(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def anew() -> str:
+        """As another process finds it."""
+        for each in (identity._counted, identity._classes):
+            each.cache_clear()
+        return fingerprint()
+
+    monkeypatch.setenv("VTB_CACHE", str(tmp_path / "cache"))
+    before = anew()
+    kept = sorted((tmp_path / "cache/sources").iterdir())
+    assert len(kept) >= 4  # two of each module
+    for text in ("", "{", "3", "\xe9"):
+        for file in kept:
+            file.write_text(text, encoding="latin-1")
+        assert anew() == before and sorted((tmp_path / "cache/sources").iterdir()) == kept
+    with monkeypatch.context() as only_kept:
+        only_kept.setattr(identity.ast, "parse", None)
+        assert anew() == before
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VTB_CACHE", str(tmp_path / "file"))
+    assert anew() == before
+    monkeypatch.setenv("VTB_CACHE", str(tmp_path / "cache"))
+    (package / "inner.py").write_text("VALUE = 2\n")
+    assert anew() != before
+
+
 PLANNING = (
     "reports",
     "bench.suite.resolve",
