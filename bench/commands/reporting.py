@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,14 +36,12 @@ def write_suite_report(suite: Suite, graph: Graph, store: Store, origin: Provena
     if name := about["launch"]:
         moved = moved_on(open_launch(store.root / "launches" / name))
         about["checkout"] = f"differs from the code of the launch: {moved}" if moved else ""
-    folder = store.inside("reports") / report_name(suite)
-    made_of = _inputs(suite, graph, store, origin)
+    folder, made_of = store.inside("reports") / report_name(suite), _inputs(suite, graph, store, origin)
     before = _before(folder)
     if before.get("made_of") == made_of and (not name or before["about"] == about):
         alarms = before["alarms"]
     else:
-        given = {key: value for key, value in about.items() if value}
-        alarms = _write(suite, graph, store, folder, {**origin, **given, "overrides": [*suite.overrides]})
+        alarms = _write(suite, graph, store, folder, {**origin, **{k: own for k, own in about.items() if own}})
         after = {"made_of": made_of, "about": about, "alarms": alarms, "files": _files(folder)}
         write_atomically(folder / MADE_OF, json.dumps(after).encode())
     for alarm in alarms:
@@ -59,7 +56,7 @@ def _write(suite: Suite, graph: Graph, store: Store, folder: Path, provenance: P
     from reports.collect import collect
     from reports.page import write_report
 
-    results = collect(suite, graph, store, provenance)
+    results = collect(suite, graph, store, {**provenance, "overrides": [*suite.overrides]})
     write_report(results, folder)
     link = folder.with_name(suite.name)
     if not _shipped(suite) and (link.is_symlink() or not link.exists()):
@@ -75,16 +72,12 @@ def _write(suite: Suite, graph: Graph, store: Store, folder: Path, provenance: P
 
 def _inputs(suite: Suite, graph: Graph, store: Store, origin: Provenance) -> str:
     """A hash of all that decides what a report says, except the launch, the command and the time."""
-    records = {f"{kind}/{own}": _files(store.folder(kind, own)) for kind, own in _keys(graph)}
+    records = {stage.identity: _files(store.folder(*stage.key)) for stage in graph.stages.values()}
     launches = [entry.name for entry in launch_folders(store) if f"-{suite.name}-" in entry.name]
     log = [] if all(records.values()) else _files(store.root / "attempts")
     titles = [(stage.identity, stage.title, stage.missing) for stage in graph.stages.values()]
-    versions = [origin.get("versions"), origin.get("python"), fingerprint()]
-    return digest([suite.file.model_dump(mode="json"), suite.overrides, titles, records, launches, log, versions])
-
-
-def _keys(graph: Graph) -> Iterator[tuple[str, str]]:
-    return (stage.key for stage in graph.stages.values())
+    code, said = [origin.get("versions"), origin.get("python"), fingerprint()], suite.file.model_dump(mode="json")
+    return digest([said, suite.overrides, titles, records, launches, log, code])
 
 
 def _before(folder: Path) -> dict[str, Any]:

@@ -292,16 +292,14 @@ class TrainStage:
 
     def _parameters(self, stages: Stages, classes: int) -> int:
         """Trained ones: those of the method, and of a tuned tower without norms and positions."""
-        key = self.config.fingerprint, self.recipe.backbone, classes
-        return stages.once("parameters", key, lambda: self._counted_parameters(classes))
-
-    def _counted_parameters(self, classes: int) -> int:
         config, shape = self.config, backbone(self.recipe.backbone)
         width, tower = shape.vision_width, 0
         if config.tower == "tuned":
             tower = shape.vision_layers * round((4 + 2 * shape.vision_mlp_ratio) * width**2)
             tower += 3 * shape.patch_size**2 * width + width * shape.embed_dim
-        return config.head_parameters(shape).stored + config.class_bound_parameters(shape, classes) + tower
+        key = self.config.fingerprint, self.recipe.backbone
+        head = stages.once("parameters", key, lambda: config.head_parameters(shape).stored)
+        return head + config.class_bound_parameters(shape, classes) + tower
 
     def _flops(self, stages: Stages, videos: int, cached: bool) -> float:
         """Forward and backward of head and, where they run, towers, over all epochs.

@@ -16,7 +16,6 @@ from bench.suite.resources import in_clock, minutes
 COLUMNS = "%P|%a|%l|%D|%c|%m|%G"  # name (a star marks the default), state, longest job, nodes, CPUs, megabytes, GPUs
 ON_GPUS = ("encode", "train", "evaluate", "probe", "maps", "profile")  # kinds of stages that use one if there is one
 TIMES = {"all": 60, "train": 12 * 60, "driver": 24 * 60}  # minutes, as far as the partition allows
-KEPT = 0.9  # of a node's memory; the rest is the system's
 
 
 class Partition(NamedTuple):
@@ -57,9 +56,9 @@ def profile(known: Iterable[Partition], max_array: int) -> str:
         raise UserError("no partition takes jobs", where="sinfo")
     plain = [own for own in known if not own.gpus] or known
     usual = next((own for own in plain if own.default), plain[0])
-    share = max(1, usual.cpus // 2)  # two CPUs a job
-    common = {"partition": usual.name, "time": usual.time("all"), "cpus": min(2, usual.cpus)}
-    resources: dict[str, dict[str, object]] = {"all": {**common, **_memory(usual, share)}}
+    cpus = min(2, usual.cpus)  # of a job
+    common = {"partition": usual.name, "time": usual.time("all"), "cpus": cpus}
+    resources: dict[str, dict[str, object]] = {"all": {**common, **_memory(usual, usual.cpus // cpus)}}
     if with_gpus := [own for own in known if own.gpus]:
         own = next(
             (each for each in with_gpus if each.default), max(with_gpus, key=lambda each: each.nodes * each.gpus)
@@ -83,19 +82,18 @@ def as_yaml(site: Site, exclude_unset: bool = False) -> str:
 
 
 def _memory(own: Partition, jobs: int) -> dict[str, object]:
-    """Memory for one of so many jobs on a node; none where Slurm does not count it."""
-    return {"memory": f"{int(own.memory * KEPT / jobs)}M"} if own.memory > 1 else {}
+    """Memory for one of so many jobs on a node, a tenth of which is the system's; none where Slurm does not count it."""
+    return {"memory": f"{int(own.memory * 0.9 / jobs)}M"} if own.memory > 1 else {}
 
 
 def _comment(known: Iterable[Partition]) -> Iterator[str]:
     yield "# A first draft, from sinfo and scontrol; docs/slurm.md explains the keys. Partitions that are up:"
     for own in known:
         gpus = f", {own.gpus} GPUs" + (f" ({own.gpu})" if own.gpu else "") if own.gpus else ""
-        longest = in_clock(own.longest) if own.longest else "without limit"
-        star = ", the default" if own.default else ""
+        longest = f"up to {in_clock(own.longest)}" if own.longest else "without limit"
         memory = f", {own.memory / 1024:,.0f} GB" if own.memory > 1 else ""
-        nodes = f"{own.nodes} × {own.cpus} CPUs{memory}{gpus}"
-        yield f"#   {own.name}: {nodes}; jobs {'up to ' * bool(own.longest)}{longest}{star}"
+        star = ", the default" if own.default else ""
+        yield f"#   {own.name}: {own.nodes} × {own.cpus} CPUs{memory}{gpus}; jobs {longest}{star}"
 
 
 def discovered() -> str:

@@ -7,8 +7,7 @@
                   alive          touched now and then by the process of a local launch, or by the driver
                   ended.json     how the launch ended; missing while it goes on
 
-An id starts with its time, so names sort by age. Only records decide which stages are done. Launches of older versions
-have other names for some of this, which are read: `elements` for array tasks, `closing` or `finalizer` for the driver.
+An id starts with its time, so names sort by age. Only records decide which stages are done.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ from bench.store.records import YEARS, Store
 LaunchData = dict[str, Any]  # launch.json without its stages
 StageKey = tuple[str, str]  # kind and identity
 
-OLD_KEYS = {"elements": "array_tasks", "closing": "driver", "finalizer": "driver"}
 ABOUT = ("suite", "on", "host", "pid", "user", "created")  # what every launch says of itself
 FORGET = "delete the launch's folder: `status` then forgets it, and records stay"
 
@@ -207,13 +205,13 @@ def open_launch(folder: Path) -> Launch:
     """Read the launch in a folder. Raises UserError if there is none, or its files are damaged."""
     file = folder / "launch.json"
     try:
-        about = _renamed(json.loads(file.read_bytes()))
+        about = json.loads(file.read_bytes())
         stages = TypeAdapter(tuple[PlannedStage, ...]).validate_python(about.pop("stages"))
         if lacking := [name for name in ABOUT if name not in about]:
             raise ValueError(f"it lacks {', '.join(lacking)}")
     except FileNotFoundError as error:
         raise UserError("no such file, so no launch", where=str(file)) from error
-    except (OSError, ValueError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise UserError("describes no launch, so it is damaged", where=str(file), hint=FORGET) from error
     return Launch(folder, about, stages)
 
@@ -224,14 +222,10 @@ def submitted(folder: Path) -> list[JobArray]:
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
     for number, line in enumerate(lines, start=1):
         try:
-            found.append(line_of.validate_python(_renamed(json.loads(line))))
-        except (ValueError, AttributeError):
+            found.append(line_of.validate_json(line))
+        except ValueError:
             log.warning("%s:%d: describes no jobs\n  hint: look into `squeue`, then delete the line", file, number)
     return found
-
-
-def _renamed(found: dict[str, Any]) -> dict[str, Any]:
-    return {OLD_KEYS.get(key, key): value for key, value in found.items()}
 
 
 def launch_folders(store: Store) -> list[Path]:

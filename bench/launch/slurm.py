@@ -237,9 +237,9 @@ class Dispatcher:
 
     def _following(self, first: PlannedStage, attempts: Mapping[str, Attempts]) -> list[int]:
         """Start small stages that need only the record of a training, to be carried out behind it in its job."""
-        choose = Followers(first, self.site)
         if first.kind != "train" or attempts[first.identity].spent:
             return []
+        choose = Followers(first, self.site)
         found = self.schedule.follow(first, lambda own: not attempts[own.identity].spent and choose(own))
         return [self._numbers[own.identity] for own in found]
 
@@ -282,12 +282,10 @@ class Followers:
         self.first, self.left, self.room = first, site.pack_most - 1, site.pack * 60.0
 
     def __call__(self, stage: PlannedStage) -> bool:
-        mine, theirs = ({**own.resources} for own in (self.first, stage))
-        memory, needed = (own.get("memory") for own in (mine, theirs))
-        for own in (mine, theirs):
-            for name in ("time", "memory", "memory_limit"):
-                own.pop(name, None)
-        suits = mine == theirs and (needed == memory or (memory or 0) > (needed or 0) > 0)
+        anyhow = dict.fromkeys(("time", "memory", "memory_limit"))  # may differ
+        memory, needed = (own.resources.get("memory") for own in (self.first, stage))
+        suits = {**self.first.resources, **anyhow} == {**stage.resources, **anyhow}
+        suits = suits and (needed == memory or (memory or 0) > (needed or 0) > 0)
         alone = stage.kind in ALONE or self.first.tasks > 1 or stage.tasks > 1
         if alone or not suits or stage.seconds > self.room or not self.left:
             return False

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -47,25 +46,6 @@ def test_launches_are_found_by_suite_by_id_and_by_age(tmp_path: Path) -> None:
         find_launch(store, "two-word")
     with pytest.raises(UserError, match="no launches"):
         find_launch(Store.create(tmp_path / "other"))
-
-
-def test_launches_of_older_versions_are_read(tmp_path: Path) -> None:
-    launch = launched(Store.create(tmp_path), stage("a"))
-    about = json.loads((launch.folder / "launch.json").read_text())
-    about["closing"] = about.pop("driver")
-    (launch.folder / "launch.json").write_text(json.dumps(about))
-    array = {
-        "job": "7",
-        "name": "tiny-report",
-        "elements": [[]],
-        "round": 1,
-        "since": 0.0,
-        "time": 1.0,
-        "closing": True,
-    }
-    (launch.folder / "jobs.jsonl").write_text(json.dumps(array) + "\n")
-    assert open_launch(launch.folder) == launch
-    assert launch.arrays() == [JobArray("7", "tiny-report", [[]], 0.0, 1.0, driver=True)]
 
 
 def test_an_end_can_be_taken_back(tmp_path: Path) -> None:
