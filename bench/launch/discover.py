@@ -82,7 +82,7 @@ def as_yaml(site: Site, exclude_unset: bool = False) -> str:
 
 
 def _memory(own: Partition, jobs: int) -> dict[str, object]:
-    """Memory for one of so many jobs on a node, a tenth of which is the system's; none where Slurm does not count it."""
+    """Memory for one of so many jobs on a node, but for the system's tenth; none where Slurm does not count it."""
     return {"memory": f"{int(own.memory * 0.9 / jobs)}M"} if own.memory > 1 else {}
 
 
