@@ -13,13 +13,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from bench.core.errors import Interrupted
 from bench.launch import scheduler
 from bench.launch.claims import release
-from bench.launch.launches import Launch, open_launch
+from bench.launch.launches import Launch, StageKey, open_launch
 from bench.launch.work import Order, assist, execute
 from bench.stages.work import Compute
 from bench.store.attempts import attempts_since
@@ -60,8 +60,8 @@ def run_array_task(folder: str, numbers: list[int], since: float) -> None:
         from submitit.helpers import TorchDistributedEnvironment
 
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
-    job = _Job(launch, stop, since)
     orders = launch.orders(numbers)
+    job = _Job(launch, stop, since, {order.key for order in orders.values()})
     for order in (orders[number] for number in numbers):
         try:
             if not stop():
@@ -93,8 +93,8 @@ def job_id() -> str:
 class _Job:
     """The stages of a job, and the attempts at them."""
 
-    def __init__(self, launch: Launch, stop: StopSignals, since: float) -> None:
-        self.launch, self.stop, self.since = launch, stop, since
+    def __init__(self, launch: Launch, stop: StopSignals, since: float, own: Container[StageKey] = ()) -> None:
+        self.launch, self.stop, self.since, self.own = launch, stop, since, own
         self.store: Store = launch.store
         self.compute = Compute(**launch.about["compute"])
         self.most_attempts: int = launch.about["site"]["attempts"]
@@ -103,8 +103,9 @@ class _Job:
         self.submitted = next((array.time for array in launch.arrays() if job_id() in array.jobs()), None)
 
     def carry_out(self, order: Order, rank: int) -> None:
-        """Carry out a stage, unless it is done, lacks an input or has no attempts left. Raises Interrupted."""
-        if self.store.done(*order.key) or not all(self.store.done(*key) for key in order.inputs.values()):
+        """Carry out a stage, unless it is done, follows one that failed or has no attempts left. Raises Interrupted."""
+        inputs = (key for key in order.inputs.values() if key in self.own)
+        if self.store.done(*order.key) or not all(self.store.done(*key) for key in inputs):
             return
         if self.before[order.identity].over(self.most_attempts):
             return

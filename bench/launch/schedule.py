@@ -120,14 +120,14 @@ class Schedule:
             self._offer(self._order.get_ready())
 
     def repeat(self, stage: PlannedStage) -> None:
-        """Make a running stage ready again, if its inputs have records; else it waits for them again."""
+        """Make a running stage ready again, unless it waits for an input again."""
         self.todo[stage.identity] = self.running.pop(stage.identity)
         if self.startable(stage):
             self._offer([stage.identity])
 
     def startable(self, stage: PlannedStage) -> bool:
-        """True if all inputs of a stage have records."""
-        return all(self.store.done(*key) for key in stage.inputs)
+        """True if a stage waits for no other of these."""
+        return not any(own in each for _, own in stage.inputs for each in (self.todo, self.running, self.failed))
 
     def put_back(self, stage: PlannedStage) -> None:
         """Make a stage that was not started after all ready again, and give up the claim to it."""

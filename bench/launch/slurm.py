@@ -333,7 +333,7 @@ def _packed(
     Stages that failed before, that have many tasks or that measure time do not share a job.
     """
     room = min(site.pack, launch.stages[numbers[0]].resources["time"] / 2) * 60.0
-    array_tasks, filled = list[list[int]](), inf
+    array_tasks, filled, count = list[list[int]](), inf, 0
     stages = {number: launch.stages[number] for number in numbers}
     seconds = {n: sum(launch.stages[own].seconds for own in (n, *following.get(n, ()))) for n in numbers}
     count = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,18 @@ from bench.launch.job import StopSignals, _Job
 from bench.store.records import Store
 from tests.errors import says
 from tests.launch.launched import launched, stage
+
+
+def test_what_follows_a_training_that_failed_is_left_and_what_lacks_another_input_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    train = stage("train")
+    launch = launched(Store.create(tmp_path), train, stage("evaluate", train, kind="evaluate"))
+    order = replace(launch.orders([1])[1], inputs={"train": train.key})
+    for own in ({train.key, order.key}, {order.key}):
+        _Job(launch, StopSignals.__new__(StopSignals), 0.0, own).carry_out(order, 0)
+        assert [event["event"] for event in launch.store.events()] == ([] if train.key in own else ["start", "failure"])
 
 
 @pytest.mark.parametrize(("limit", "suggested"), [(1, "0:10:00"), (60, "2:00:00")])
