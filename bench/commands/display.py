@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from bench.core.words import counted
+from bench.core.words import counted, typed
 from bench.graph.price import Price
 from bench.launch.code import moved_on
 from bench.launch.failures import FailureGroup, grouped
@@ -231,7 +230,7 @@ def _driver(status: LaunchStatus) -> str:
 
 
 def _retry(status: LaunchStatus) -> str:
-    return shlex.join(["retry", status.launch.name, "--store", str(status.launch.store.root)])
+    return typed("retry", status.launch.name, "--store", status.launch.store.root)
 
 
 def state_name(status: LaunchStatus) -> str:

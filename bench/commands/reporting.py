@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.commands.options import say, warn
+from bench.core.errors import UserError
 from bench.core.files import write_atomically
 from bench.core.identity import digest
 from bench.graph.build import Graph
@@ -29,21 +30,19 @@ MADE_OF = ".made-of.json"  # beside the files of a report
 def write_suite_report(suite: Suite, graph: Graph, store: Store, origin: Provenance) -> int:
     """Write a suite's report from the records there are; say where it is, and its alarms. Returns their number.
 
-    If `origin` names a launch, it says how the checkout has moved on from the launch's code. A report that holds is
-    left as it is; one of a launch holds without it, too.
+    It says how the checkout has moved on from the code of its launch, which `origin` names, or else that of the former
+    report. A report that holds is left as it is.
     """
-    about = {"launch": origin.get("launch"), "checkout": ""}
-    if name := about["launch"]:
-        moved = moved_on(open_launch(store.root / "launches" / name))
-        about["checkout"] = f"differs from the code of the launch: {moved}" if moved else ""
     folder, made_of = store.inside("reports") / report_name(suite), _inputs(suite, graph, store, origin)
     before = _before(folder)
-    if before.get("made_of") == made_of and (not name or before["about"] == about):
+    about = _launch(store, origin.get("launch") or before.get("about", {}).get("launch"))
+    if before.get("made_of") == made_of and before["about"] == about:
         alarms = before["alarms"]
     else:
-        alarms = _write(suite, graph, store, folder, {**origin, **{k: own for k, own in about.items() if own}})
-        after = {"made_of": made_of, "about": about, "alarms": alarms, "files": _files(folder)}
+        alarms = _write(suite, graph, store, folder, {**origin, **about})
+        after = {"made_of": made_of, "about": about, "alarms": alarms, "files": _own_files(folder)}
         write_atomically(folder / MADE_OF, json.dumps(after).encode())
+    _link(suite, folder)
     for alarm in alarms:
         warn(f"alarm: {alarm}")
     say(f"report: {folder.resolve() / 'report.html'}")
@@ -58,35 +57,56 @@ def _write(suite: Suite, graph: Graph, store: Store, folder: Path, provenance: P
 
     results = collect(suite, graph, store, {**provenance, "overrides": [*suite.overrides]})
     write_report(results, folder)
+    return [*alarms(results)]
+
+
+def _link(suite: Suite, folder: Path) -> None:
+    """Let the name of a suite of one's own lead to its last report."""
     link = folder.with_name(suite.name)
     if not _shipped(suite) and (link.is_symlink() or not link.exists()):
         with suppress(OSError):  # a file system without links
             new = link.with_name(f".{folder.name}.{os.getpid()}")
             new.symlink_to(folder.name, target_is_directory=True)
             new.replace(link)
-    return [*alarms(results)]
+
+
+def _launch(store: Store, name: str | None) -> dict[str, str]:
+    """What the report says of its launch: the name, and how the checkout differs from its code; empty without one."""
+    with suppress(UserError):
+        moved = moved_on(open_launch(store.root / "launches" / name)) if name else ""
+        differs = {"checkout": f"differs from the code of the launch: {moved}"} if moved else {}
+        return {"launch": name, **differs} if name else {}
+    return {}
 
 
 # --- whether it holds -------------------------------------------------------------------------------------------------
 
 
 def _inputs(suite: Suite, graph: Graph, store: Store, origin: Provenance) -> str:
-    """A hash of all that decides what a report says, except the launch, the command and the time."""
+    """A hash of all that decides what a report says, except its launch, the command and the time."""
     records = {stage.identity: _files(store.folder(*stage.key)) for stage in graph.stages.values()}
     launches = [entry.name for entry in launch_folders(store) if f"-{suite.name}-" in entry.name]
     log = [] if all(records.values()) else _files(store.root / "attempts")
     titles = [(stage.identity, stage.title, stage.missing) for stage in graph.stages.values()]
-    code, said = [origin.get("versions"), origin.get("python"), fingerprint()], suite.file.model_dump(mode="json")
-    return digest([said, suite.overrides, titles, records, launches, log, code])
+    code = [fingerprint(), *(origin.get(name) for name in ("versions", "python", "revision", "dirty"))]
+    return digest([suite.file.model_dump(mode="json"), suite.overrides, titles, records, launches, log, code])
 
 
 def _before(folder: Path) -> dict[str, Any]:
     """What the report in a folder was made of; empty if there is none, or one of its files was changed."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         found: dict[str, Any] = json.loads((folder / MADE_OF).read_bytes())
-        if found["files"] == _files(folder):
+        if (
+            found["files"] == _own_files(folder)
+            and isinstance(found["alarms"], list)
+            and isinstance(found["about"], dict)
+        ):
             return found
     return {}
+
+
+def _own_files(folder: Path) -> list[list[Any]]:
+    return [*_files(folder), *_files(folder / "revisions")]
 
 
 def _files(folder: Path) -> list[list[Any]]:

@@ -37,6 +37,7 @@ from bench.commands.options import (
 from bench.commands.reporting import write_suite_report
 from bench.core.errors import UserError, refuse_all
 from bench.core.processes import Stopped
+from bench.core.words import typed
 from bench.data.datasets import Dataset, datasets
 from bench.graph.build import Graph
 from bench.graph.plan import Plan, cache_frames, default_jobs, make_plan, mend_inputs
@@ -206,7 +207,8 @@ def carry_out(
                 _show_scripts(Launch(records.root / "launches" / "<launch>", about, tuple(stages)), priced)
                 return
             if older := _unfinished(about, graph, records):
-                say(f"launch {older} of this suite is unfinished under older code; `retry {older}` goes on with it")
+                again = typed("retry", older, "--store", records.root)
+                say(f"launch {older} of this suite is unfinished under other code; `{again}` goes on with it")
             about |= frozen_code.enter_context(frozen(records, graph.stages.values()))
             about |= {"places": earlier.about["places"]} if earlier else {}
             if not slurm:
@@ -419,9 +421,9 @@ def _say_saved(run: Schedule, graph: Graph) -> None:
 def _follow(launch: Launch, submitted: list[JobArray]) -> None:
     """Print what was submitted, and the commands that follow it."""
     say(f"{launch.name}: {summary(submitted)}")
-    for arguments in (f"status {launch.name}", "logs TRIAL", f"cancel {launch.name}", f"retry {launch.name}"):
-        watch = " --watch" if arguments.startswith("status") else ""
-        say(f"  python run_suite.py {arguments} --store {launch.store.root}{watch}")
+    name, store = launch.name, ("--store", launch.store.root)
+    for arguments in (("status", name, "--watch"), ("logs", "TRIAL"), ("cancel", name), ("retry", name)):
+        say(f"  {typed(*arguments, *store)}")
 
 
 def _show_scripts(launch: Launch, price: Price) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 import time
+from shutil import which
 from typing import Any
 
 # A quoted path may have spaces; elsewhere it ends at one. A fraction, a URL and "ViT-B/16" are no paths.
@@ -11,6 +14,13 @@ ABSOLUTE = re.compile(
     r"(?<=['\"])/[^'\"\n]+(?=['\"])"
     r"|(?:file://|(?<![\w./…}~])(?!(?<=:)//))(?:/+[\w.$-][^\s/'\"`,;:=()\[\]{}<>|]*)+/?"
 )
+
+
+def typed(*arguments: object) -> str:
+    """A command of this program as it can be pasted into the shell that this one was typed into."""
+    python = "python" if which("python") == sys.executable else sys.executable
+    program = sys.argv[0] if sys.argv[0].endswith("run_suite.py") else "run_suite.py"
+    return shlex.join([python, program, *map(str, arguments)])
 
 
 def now() -> str:

@@ -96,6 +96,7 @@ class _Job:
     def __init__(self, launch: Launch, stop: StopSignals, since: float, own: Container[StageKey] = ()) -> None:
         self.launch, self.stop, self.since, self.own = launch, stop, since, own
         self.store: Store = launch.store
+        self.growing = {stage.key for stage in launch.stages if stage.grows}
         self.compute = Compute(**launch.about["compute"])
         self.most_attempts: int = launch.about["site"]["attempts"]
         self.before = attempts_since(self.store, since)
@@ -107,7 +108,7 @@ class _Job:
         inputs = (key for key in order.inputs.values() if key in self.own)
         if self.store.done(*order.key) or not all(self.store.done(*key) for key in inputs):
             return
-        if self.before[order.identity].over(self.most_attempts):
+        if self.before[order.identity].over(self.most_attempts, order.key in self.growing):
             return
         if rank > 0:
             assist(order, self.store, self.compute, self.stop)
@@ -124,7 +125,10 @@ class _Job:
     def has_work(self, orders: Iterable[Order]) -> bool:
         """True if any of these stages is neither done nor out of attempts."""
         found, most = attempts_since(self.store, self.since), self.most_attempts
-        return any(not found[order.identity].over(most) and not self.store.done(*order.key) for order in orders)
+        grow = self.growing
+        return any(
+            not found[own.identity].over(most, own.key in grow) and not self.store.done(*own.key) for own in orders
+        )
 
     def may_go_on(self, order: Order) -> bool:
         """True if an interrupted stage has attempts left; if not, log a failure that suggests a time limit."""

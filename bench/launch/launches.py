@@ -62,6 +62,11 @@ class PlannedStage:
     def key(self) -> StageKey:
         return self.kind, self.identity
 
+    @property
+    def grows(self) -> bool:
+        """True if it asks for more memory, up to a declared limit, when memory ran out."""
+        return bool(self.resources.get("memory_limit"))
+
 
 @dataclass(frozen=True)
 class JobArray:

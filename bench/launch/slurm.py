@@ -14,6 +14,7 @@ records, or will have them in the same job.
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 import time
 from collections import defaultdict
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
+from bench.core.words import typed
 from bench.graph.stage import ALONE, Stage
 from bench.launch import scheduler
 from bench.launch.claims import Claims, release_all
@@ -106,6 +108,8 @@ def begin(launch: Launch, drive: Drive | None) -> list[JobArray]:
         scheduler.cancel(array.job for array in launch.arrays())
         release_all(launch)
         launch.end("cancelled")
+        if not launch.arrays():  # nothing was submitted, so nothing is left of it
+            shutil.rmtree(launch.folder)
         if isinstance(error, UserError) or not isinstance(error, Exception):
             raise
         raise UserError(f"Slurm refused a job: {error}", where=launch.name) from error
@@ -122,8 +126,9 @@ def reopen(launch: Launch) -> float:
         hint = "wait for the end of the launch, or `cancel` it first"
         raise UserError(f"its driver goes on: job {lives[0]} ({queue[lives[0]].state})", where=launch.name, hint=hint)
     if not (launch.folder / "orders.jsonl").is_file():
-        again = f"python run_suite.py {launch.about['file']} --on slurm"
+        again = typed(launch.about["file"], *launch.about["overrides"], "--on", "slurm", "--store", launch.store.root)
         raise UserError("`gc` has removed files that its jobs need", where=launch.name, hint=again)
+    check(launch)
     since = time.time() if launch.ended() else launch.since
     launch.reopen()
     return since
@@ -200,7 +205,7 @@ class Dispatcher:
         return True
 
     def _over(self, stage: PlannedStage, attempts: Attempts) -> str:
-        if attempts.over(self.site.attempts):
+        if attempts.over(self.site.attempts, stage.grows):
             reason = str((attempts.failure or {}).get("reason", "it has no attempts left"))
             self.schedule.finish(stage, reason)
             return f"{stage.title}: failed: {reason.splitlines()[-1] if reason else ''}"
@@ -218,9 +223,9 @@ class Dispatcher:
         attempts = attempts_since(self.store, self.since)
         while stage := self.schedule.start():
             found = attempts[stage.identity]
-            if not found.over(self.site.attempts) and self._has_no_room(stage, found):
+            if not found.over(self.site.attempts, stage.grows) and self._has_no_room(stage, found):
                 found = attempts_since(self.store, self.since)[stage.identity]
-            if found.over(self.site.attempts):
+            if found.over(self.site.attempts, stage.grows):
                 self._over(stage, found)
             else:
                 own.append(self._numbers[stage.identity])

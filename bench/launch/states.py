@@ -316,7 +316,7 @@ class LaunchStatus:
             return False
         attempts = self._attempts[stage.identity]
         most = int(self.launch.about["site"]["attempts"])
-        return not attempts.fatal and attempts.spent + (attempts.running is not None) < most
+        return not attempts.over(most - (attempts.running is not None), stage.grows)
 
     def _blockers(self, stage: PlannedStage) -> tuple[StageKey, ...]:
         """The failed stages that it depends on, directly or through others, and inputs that no stage makes."""

@@ -45,9 +45,12 @@ class Attempts:
     out_of_memory: int = 0  # attempts that ended for lack of the host's memory
     wasted: int = 0  # attempts in a row, among those spent, that got further but were mostly start-up
 
-    def over(self, most: int) -> bool:
-        """Tell that the stage must not be tried again, where at most so many attempts are allowed."""
-        return self.fatal or self.spent >= most
+    def over(self, most: int, grows: bool = False) -> bool:
+        """Tell that the stage must not be tried again, where at most so many attempts are allowed.
+
+        Where memory grows up to a limit, that limit ends attempts that lack memory; they do not count.
+        """
+        return self.fatal or self.spent - self.out_of_memory * grows >= most
 
     def add(self, event: Event) -> None:
         """Count the next event."""

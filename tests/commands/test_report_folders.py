@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from bench.commands.reporting import report_name, write_suite_report
 from bench.graph.build import Graph
 from bench.store.records import Store
 from bench.suite.resolve import SUITES, load_suite
+from tests.launch.launched import launched, stage
 from tests.reports import synthetic
 
 QUICK = SUITES / "quickstart.yaml"
@@ -88,6 +90,8 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
         times.append(out)
         out.mkdir(parents=True, exist_ok=True)
         (out / "report.html").write_text(str(len(times)))
+        (out / "revisions").mkdir(exist_ok=True)
+        (out / "revisions/a.csv").touch()
 
     monkeypatch.setattr("reports.page.write_report", page)
     store, graph = Store.create(tmp_path / "runs"), Graph()
@@ -98,6 +102,10 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
         return len(times)
 
     return ask
+
+
+def _renamed(file: Path, key: str) -> None:
+    file.write_text(file.read_text().replace(f'"{key}"', '"other"'))
 
 
 def test_a_report_that_holds_is_left_and_its_alarms_are_said(
@@ -114,6 +122,9 @@ def test_a_report_that_holds_is_left_and_its_alarms_are_said(
         lambda store: (store / "reports/quickstart/report.html").write_text("mine"),
         lambda store: (store / "reports/quickstart/.made-of.json").write_text("{"),
         lambda store: (store / "reports/quickstart/.made-of.json").write_text('{"files": 3}'),
+        lambda store: _renamed(store / "reports/quickstart/.made-of.json", "alarms"),
+        lambda store: _renamed(store / "reports/quickstart/.made-of.json", "about"),
+        lambda store: (store / "reports/quickstart/revisions/a.csv").unlink(),
         lambda store: Store(store).log("failure", "train", "a", reason="x"),
     ],
 )
@@ -137,7 +148,33 @@ def test_so_is_one_of_a_record_that_came_or_was_damaged_of_other_packages_code_o
     (Store(tmp_path / "runs").folder("train", "a") / "weights").write_bytes(b"v")
     assert written() == 3
     assert [written(versions={"numpy": "9"}), written(versions={"numpy": "9"})] == [4, 4]
-    assert written("rows.mote.label=Mine") == 5
-    assert [written(), written()] == [6, 6]
+    assert [written(revision="b", versions={"numpy": "9"}), written(versions={"numpy": "9"})] == [5, 6]
+    assert written("rows.mote.label=Mine") == 7
+    assert [written(), written()] == [8, 8]
     monkeypatch.setattr(reporting, "fingerprint", lambda: "other")
-    assert [written(), written()] == [7, 7]
+    assert [written(), written()] == [9, 9]
+
+
+def test_a_kept_report_says_of_its_launch_what_holds_now(
+    written: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = launched(Store(tmp_path / "runs"), stage("b"))
+    moved = ["1 file, e.g. reports/page.py"]
+    monkeypatch.setattr(reporting, "moved_on", lambda of: moved[0] if of == launch else "")
+    assert [written(launch=launch.name), written(launch=launch.name), written()] == [1, 1, 1]
+    moved[0] = ""
+    assert [written(), written(), written(launch=launch.name)] == [2, 2, 2]
+    shutil.rmtree(launch.folder)
+    assert [written(), written()] == [3, 3]
+
+
+def test_the_link_leads_to_a_report_also_if_that_was_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: Callable[..., int]
+) -> None:
+    suite, others = tmp_path / "mine.yaml", ("seeds=[0]", "seeds=[1]")
+    suite.write_bytes(QUICK.read_bytes())
+    store = Store.create(tmp_path / "runs")
+    for override, times in ((others[0], 1), (others[1], 2), (others[0], 2)):
+        write_suite_report(load_suite(suite, (override,)), Graph(), store, {})
+        assert (tmp_path / "runs/reports/mine/report.html").read_text() in ("1", "2")
+        assert (tmp_path / "runs/reports/mine").readlink().name == report_name(load_suite(suite, (override,))), times

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from bench.launch.launches import find_launch, launch_folders, open_launch
+from bench.launch.launches import find_launch, launch_folders, launches, open_launch
 from bench.store.records import Store
 from tests.integration.cluster import HEAD, Cluster, arrays, asked, ended, events, identities, results, until, weights
 from tests.suites import write_suite
@@ -222,7 +222,7 @@ def test_a_training_of_two_tasks_equals_that_of_one_also_over_nodes_and_when_int
 def test_a_partition_that_does_not_exist_is_told_in_the_words_of_slurm(cluster: Cluster) -> None:
     suite, store = cluster.suite("nowhere", WHOLE), cluster.store("nowhere")
     said = cluster.run(cluster.arguments(suite, store, resources={"train": {"partition": "nowhere"}}), code=2)
-    assert "invalid partition specified: nowhere" in said
+    assert "invalid partition specified: nowhere" in said and not launch_folders(store)
     _assert_nothing_is_left(store)
 
 
@@ -246,10 +246,10 @@ def test_a_submission_that_slurm_refuses_midway_leaves_nothing_in_the_queue(clus
 
 
 def _assert_nothing_is_left(store: Store) -> None:
-    launch = find_launch(store)
-    assert (launch.ended() or {})["state"] == "cancelled" and not list(store.root.glob("claims/*"))
+    assert all((launch.ended() or {})["state"] == "cancelled" for launch in launches(store))
+    assert not list(store.root.glob("claims/*"))
     names = asked("squeue", "--noheader", "--format=%j", "--states=PENDING,RUNNING,SUSPENDED,CONFIGURING")
-    assert f"{launch.about['suite']}-" not in names
+    assert f"{store.root.name}-" not in names
 
 
 def test_a_dry_run_prints_the_scripts_without_a_scheduler(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from bench.launch.slurm import Dispatcher, Submission, arranged, begin, create_o
 from bench.models.weights import Resolved
 from bench.store.attempts import attempts_since
 from bench.store.records import Store
+from tests.errors import says
 from tests.launch.launched import RESOURCES, finish, launched, stage
 
 RUNNING, PENDING = QueuedJob("RUNNING", ""), QueuedJob("PENDING", "Resources")
@@ -271,8 +272,7 @@ def test_a_launch_that_slurm_refuses_leaves_nothing(
     monkeypatch.setattr(slurm, "_submit", refuse)
     with pytest.raises(UserError, match="QOSMaxSubmitJobPerUserLimit"):
         begin(launch, drive)
-    ended = launch.ended()
-    assert (queue, ended and ended["state"]) == ({}, "cancelled")
+    assert queue == {} and not launch.folder.exists()
     assert [holder(launch.store, planned.key) for planned in launch.stages] == [None, None]
 
 
@@ -615,3 +615,24 @@ def test_while_the_store_is_away_no_job_is_cancelled_and_nothing_ends(
     store.root.rename(aside)
     driver.run()
     assert (launch.ended() or {})["state"] == "complete"
+
+
+def test_where_memory_has_a_limit_that_limit_ends_attempts_without_memory(
+    tmp_path: Path, queue: dict[str, QueuedJob]
+) -> None:
+    """Two attempts are allowed; those that ran out of memory do not count."""
+    growing = stage("0", resources={**RESOURCES, "memory": 1000, "memory_limit": 6000})
+    launch = launched(Store.create(tmp_path), growing, attempts=2)
+    dispatcher = Dispatcher(launch)
+    asked = list[int]()
+    for _ in range(9):
+        if not (submitted := dispatcher.submit()):
+            break
+        attempts = attempts_since(launch.store)
+        (each,) = arranged(launch, [0], dispatcher.site, attempts)
+        asked.append(int(each.options["mem"].rstrip("M")))
+        launch.store.log("start", *growing.key, title="", job=submitted[0].job)
+        queue[submitted[0].job] = QueuedJob("OUT_OF_MEMORY", "")
+        dispatcher.look(scheduler.jobs())
+    assert asked == [1000, 2000, 4000, 6000]
+    says(dispatcher.schedule.failed["0"], "memory ran out", "6000M", "resources.train.memory_limit")
