@@ -188,6 +188,8 @@ def notify(launch: Launch, state: str, holder: str) -> None:
     how = launch.about["site"].get("notify")
     try:
         if how and "@" in how and " " not in how:
+            if holder.startswith("{"):
+                raise UserError("Slurm sends mails at the end of jobs, and this driver is none")
             scheduler.mail_at_end(holder, how)
         elif how:
             about = {"VTB_LAUNCH": launch.name, "VTB_SUITE": launch.about["suite"], "VTB_STATE": state}

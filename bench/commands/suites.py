@@ -284,7 +284,7 @@ def report(
     launch = find_launch(Store(store.resolve()), wanted) if at and not Path(suite).exists() else None
     if launch is None:
         opened = open_suite(suite, overrides, store, cache, plugin)
-    elif name not in ("", launch.about["suite"]):
+    elif name and Path(name).name.removesuffix(".yaml") != launch.about["suite"]:
         raise UserError(f"is a launch of suite '{launch.about['suite']}'", where=launch.name)
     elif overrides or plugin:
         raise UserError("has its own overrides and plugins", where=launch.name, hint=f"report @{launch.name}")

@@ -85,6 +85,9 @@ def resources_for(
         for key in ("all", kind):
             if key in layer:
                 found = merged(found, layer[key].model_dump(exclude_none=True))
+    if found.get("memory_limit", sys.maxsize) < found.get("memory", 0):
+        what = f"{found['memory_limit']}M is less than memory: {found['memory']}M"
+        raise UserError(what, where=f"resources.{kind or 'all'}.memory_limit")
     return Resources(**found)
 
 

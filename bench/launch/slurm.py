@@ -81,6 +81,8 @@ def on_site(
 
 def create_on_slurm(about: LaunchData, stages: list[PlannedStage], todo: Sequence[Stage], store: Store) -> Launch:
     """Make a launch on Slurm, with all that its jobs need. Nothing is submitted yet."""
+    if "%" in str(store.root):
+        raise UserError("has a % in it, which Slurm replaces in names of output files", where=f"--store {store.root}")
     _use_local_weights(todo)
     orders = [Order.of(stage) for stage in todo]
     return create(store, about, stages, orders, Path(about["file"]))

@@ -300,7 +300,9 @@ class LaunchStatus:
     def _over(self, stage: PlannedStage, job: str = "") -> StageStatus:
         """A stage without a record that no process carries out."""
         attempts, will_retry = self._attempts[stage.identity], self._will_retry(stage)
-        if attempts.failure or attempts.fatal:
+        # Whoever stops a run on this machine wants it to go on later; on Slurm the attempt counts.
+        stopped = not self.on_slurm and attempts.failure is not None and attempts.failure["event"] == "interrupted"
+        if (attempts.failure and not stopped) or attempts.fatal:
             # An attempt that left no outcome after a failure is explained by its job's output instead.
             failure = None if attempts.running else attempts.failure
             return self._status(stage, "failed", job, will_retry=will_retry, failure=failure)

@@ -71,8 +71,9 @@ def test_a_report_of_a_launch_takes_nothing_but_its_name(store: Store, capsys: p
     launch, at = launched(store), ("--store", str(store.root))
     status, text = said(capsys, "report", f"other@{launch.name}", *at)
     assert status == 2 and "is a launch of suite 'tiny'" in text
-    status, text = said(capsys, "report", f"@{launch.name}", "seeds=[0]", *at)
-    assert status == 2 and "has its own overrides and plugins" in text
+    for name in ("", "tiny", "some/tiny.yaml"):
+        status, text = said(capsys, "report", f"{name}@{launch.name}", "seeds=[0]", *at)
+        assert status == 2 and "has its own overrides and plugins" in text
     status, text = said(capsys, "report", "tiny@20000101", *at)
     assert status == 2 and "unknown launch or suite '20000101'" in text
 

@@ -177,6 +177,13 @@ def test_the_row_goes_before_the_suite_before_the_site_and_a_kind_before_all() -
         assert found.partition == layers[last - 1][2]
 
 
+def test_a_limit_below_what_is_asked_for_is_refused_also_across_layers() -> None:
+    site = Site(resources={"all": _resources(memory="2G")})
+    with refused("1024M is less than memory: 2048M", where="resources.train.memory_limit"):
+        resources_for("train", site, {"train": _resources(memory_limit="1G")})
+    assert resources_for("train", site, {"train": _resources(memory_limit="2G")}).memory_limit == 2048
+
+
 def test_what_a_later_layer_does_not_say_stays() -> None:
     site = Site(resources={"all": Resources(account="lab", cpus=4, extra={"nice": 5, "exclusive": True})})
     found = resources_for(

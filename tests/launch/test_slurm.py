@@ -515,6 +515,21 @@ def test_a_user_is_told_the_end_once_by_a_command(tmp_path: Path, queue: dict[st
     assert told.read_text() == "tiny complete\n"
 
 
+def test_a_driver_that_is_no_job_sends_no_mail_and_says_so(
+    tmp_path: Path, queue: dict[str, QueuedJob], capsys: pytest.CaptureFixture[str]
+) -> None:
+    launch = launched(Store.create(tmp_path), stage("a"), notify="me@lab.edu")
+    finish(launch.store, launch.stages[0])
+    assert drive_here(launch, 0.0)
+    assert "nobody was notified: Slurm sends mails at the end of jobs" in capsys.readouterr().out
+
+
+def test_a_store_whose_path_slurm_would_change_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has a % in it"):
+        create_on_slurm({"suite": "tiny", "file": "tiny.yaml"}, [], [], Store.create(tmp_path / "100%j"))
+    assert not list((tmp_path / "100%j").glob("launches/*"))
+
+
 def test_a_retry_starts_a_driver_unless_one_goes_on(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
     launch = launched(Store.create(tmp_path), stage("a"))
     begin(launch, drive)

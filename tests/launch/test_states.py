@@ -397,3 +397,13 @@ def test_no_file_of_a_single_stage_is_read(scene: Scene, monkeypatch: pytest.Mon
     monkeypatch.setattr(Path, "read_text", noted)
     assert len(scene.status().stages) == 4
     assert read == {"jobs.jsonl"}
+
+
+def test_a_training_that_was_stopped_on_this_machine_has_not_failed(local: Scene) -> None:
+    local.log("start", TRAIN, 60.0)
+    local.log("interrupted", TRAIN, 5.0, reason="saved at step 1", done=0)
+    assert local.state(TRAIN) == "queued"
+    local.launch.end("cancelled")
+    assert local.state(TRAIN) == "lost"
+    local.log("failure", TRAIN, 4.0, reason="no")
+    assert local.state(TRAIN) == "failed"
