@@ -441,7 +441,11 @@ def check(launch: Launch) -> None:
             if isinstance(error.__cause__, FileNotFoundError):  # there is no Slurm
                 raise
             kind = submission.name.rpartition("-")[2]
-            raise UserError(f"Slurm refuses jobs of {kind}: {error.what}", where=f"resources: {kind}") from error
+            asked = next((own.resources for own in launch.stages if own.kind == kind), launch.about["driver"])
+            hint = f"it asks for {', '.join(f'{key}: {own}' for key, own in asked.items() if own)}"
+            raise UserError(
+                f"Slurm refuses jobs of {kind}: {error.what}", where=f"resources: {kind}", hint=hint
+            ) from error
 
 
 def active_jobs_of(launch: Launch, queue: dict[str, QueuedJob]) -> list[str]:

@@ -23,7 +23,7 @@ from bench.launch.slurm import Dispatcher, Submission, arranged, begin, create_o
 from bench.models.weights import Resolved
 from bench.store.attempts import attempts_since
 from bench.store.records import Store
-from tests.errors import says
+from tests.errors import refused, says
 from tests.launch.launched import RESOURCES, finish, launched, stage
 
 RUNNING, PENDING = QueuedJob("RUNNING", ""), QueuedJob("PENDING", "Resources")
@@ -285,7 +285,7 @@ def test_a_refusal_names_the_kind_of_stage_before_anything_is_submitted(
 
     monkeypatch.setattr(scheduler, "check", check)
     train = stage("a")
-    with pytest.raises(UserError, match=r"resources: evaluate: Slurm refuses jobs of evaluate: Invalid qos"):
+    with refused("Slurm refuses jobs of evaluate: Invalid qos", where="resources: evaluate", hint="time: 60, cpus: 1"):
         begin(launched(Store.create(tmp_path), train, stage("b", train, kind="evaluate")), drive)
     assert queue == {}
 
