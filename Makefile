@@ -9,7 +9,7 @@ REPORTS := $(or $(VTB_STORE),runs)/reports
 quickstart: $(VENV)/installed
 	$(BIN)/python run_suite.py quickstart
 
-# Two processes of one thread each; the tests of a file stay together and share what they have made. Five minutes.
+# Two processes of one thread each; the tests of a file stay together and share what they have made. Eleven minutes.
 TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/installed
 	$(TWO)
