@@ -45,9 +45,10 @@ from bench.graph.price import Price, Speed, known_device, measurements, price, u
 from bench.graph.stage import Stage
 from bench.launch.code import changed_kinds, frozen, run_under
 from bench.launch.launches import JobArray, Launch, LaunchData, PlannedStage, StageKey, create, find_launch
-from bench.launch.local import preload_stages, run_local
+from bench.launch.local import run_local
 from bench.launch.schedule import Schedule
 from bench.launch.site import Site, load_site
+from bench.launch.slots import preload_stages
 from bench.launch.slurm import (
     Followers,
     Submission,
@@ -63,6 +64,7 @@ from bench.stages.work import Compute
 from bench.store.records import KINDS, Store
 from bench.suite.named_protocols import named_protocols
 from bench.suite.resolve import SUITES, load_suite, suite_path
+from bench.suite.resources import Resources
 from bench.suite.trial import Suite
 from methods.registry import methods, use_plugins
 
@@ -212,7 +214,7 @@ def carry_out(
             about |= frozen_code.enter_context(frozen(records, graph.stages.values()))
             about |= {"places": earlier.about["places"]} if earlier else {}
             if not slurm:
-                preload_stages(todo, compute.threads)
+                preload_stages((stage.kind for stage in todo), compute.threads)
             _build_worlds(graph, todo, slots)
             cache_frames(todo, int(compute.frame_cache_gb * 1e9))
             if slurm:
@@ -437,7 +439,8 @@ def _show_scripts(launch: Launch, price: Price) -> None:
     expected, asked = dict.fromkeys(("CPU", "GPU"), 0.0), dict.fromkeys(("CPU", "GPU"), 0.0)
     for first, *others in jobs:
         for unit, count in (("CPU", first.resources["cpus"]), ("GPU", first.resources["gpus"] or 0)):
-            seconds = price.speed.startup + sum(stage.seconds for stage in (first, *others))
+            work, slots = [stage.seconds for stage in (first, *others)], Resources(**first.resources).side_by_side
+            seconds = price.speed.startup + max(max(work), sum(work) / slots)
             expected[unit] += count * first.tasks * seconds / 3600
             asked[unit] += count * first.tasks * first.resources["time"] / 60
     sums = [f"{amount(expected[unit])} of {amount(hours)} {unit}-hours" for unit, hours in asked.items() if hours]

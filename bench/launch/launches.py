@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from getpass import getuser
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,11 @@ class PlannedStage:
     @property
     def key(self) -> StageKey:
         return self.kind, self.identity
+
+    def after(self, others: Iterable[PlannedStage]) -> PlannedStage:
+        """This stage, waiting for no inputs but those of others."""
+        keys = {own.key for own in others}
+        return replace(self, inputs=tuple(key for key in self.inputs if key in keys))
 
     @property
     def grows(self) -> bool:

@@ -23,21 +23,21 @@ _used = False  # whether this process has measured an attempt before
 class Meter:
     """Measures one attempt, from its start on.
 
-    An attempt starts with its process, if that was made for stages and this is its first; else now. Start-up lasts
-    until `computing` begins: the interpreter, imports, checks of code and inputs. Memory is that of the host: the peak
-    resident set of this process while it computes, plus the largest sum of the private memory of the processes that it
-    has started, which decode or are ranks here, as seen once a second. Where Linux does not let the peak be reset,
-    earlier stages of the process count too; outside of Linux it is unknown. Device memory is what torch had allocated
-    in this process on a CUDA device at most; there is none on a CPU, or where the ranks are other processes.
+    An attempt starts with its job, or with its process, if that was made for stages and this is its first; else now.
+    Start-up lasts until `computing` begins: interpreter, imports, checks of code and inputs. Memory is the host's: the
+    peak resident set of this process while it computes, plus the largest sum of the private memory of the processes
+    that it has started, which decode or are ranks here, as seen once a second. Where Linux does not let the peak be
+    reset, earlier stages of the process count too; outside of Linux it is unknown. Device memory is what torch had
+    allocated in this process on a CUDA device at most; there is none on a CPU, or where the ranks are other processes.
     """
 
-    def __init__(self, alone: bool = False, job: bool = False, submitted: float | None = None) -> None:
-        """`alone`: nothing may run beside the stage; `job`: this process is one, `submitted` at that time if known."""
+    def __init__(self, alone: bool = False, submitted: float | None = None, started: float | None = None) -> None:
+        """`alone`: nothing may run beside the stage; times at which its job was `submitted` and `started`, if known."""
         global _used
-        first, _used = not _used and (job or parent_process() is not None), True
+        first, _used = not _used and parent_process() is not None, True
         self.begun = time.time()
-        self.started = _process_start() if first else self.begun
-        self.waiting = max(0.0, self.started - submitted) if first and submitted else 0.0
+        self.started = started or (process_start() if first else self.begun)
+        self.waiting = max(0.0, started - submitted) if started and submitted else 0.0
         self.alone, self.children = alone, 0
         self.computed: float | None = None  # when computing began
         self.ended: float | None = None
@@ -57,11 +57,12 @@ class Meter:
             done.set()
 
     def reading(self) -> dict[str, Any]:
-        """`startup` and `compute` in seconds, `memory` and `device_memory` in bytes as far as they are known."""
+        """Seconds of `startup` and `compute`; bytes of `memory`, `device_memory` and `device_total`, where known."""
         now = time.time()
         computed = self.computed or now
         found = {"startup": max(0.0, computed - self.started), "compute": (self.ended or now) - computed}
         memory = {"memory": _kilobytes("self", "VmHWM") * 1024 + self.children, "device_memory": _device_peak()}
+        memory |= {"device_total": _device_total()}
         return found | {name: size for name, size in memory.items() if size}
 
     def _watch(self, done: threading.Event) -> None:
@@ -81,7 +82,7 @@ def memory_asked() -> int | None:
     return None
 
 
-def _process_start() -> float:
+def process_start() -> float:
     """When this process started, in seconds since 1970; now where that is unknown."""
     with suppress(OSError, AttributeError):
         fields = (PROC / "self/stat").read_text().rpartition(")")[2].split()  # a name may have spaces
@@ -100,6 +101,10 @@ def _reset_peaks() -> None:
 
 def _device_peak() -> int:
     return max((sys.modules["torch"].cuda.max_memory_allocated(device) for device in _devices()), default=0)
+
+
+def _device_total() -> int:
+    return max((sys.modules["torch"].cuda.get_device_properties(own).total_memory for own in _devices()), default=0)
 
 
 def _devices() -> range:

@@ -31,7 +31,7 @@ MINUTES, CPUS = 60, 2
 GROWTH, BLIND_GROWTH = 1.5, 2  # of memory after an attempt that ran out of it; blind: no attempt's peak is known
 MARGIN = 1.2  # memory of the next attempt over the highest known peak, at least
 DEFAULTS = Resources(time=MINUTES, cpus=CPUS)
-DRIVER = Resources(cpus=1, memory=2048, gpus=0)  # it looks at files and the queue, and draws the report
+DRIVER = Resources(cpus=1, memory=2048, gpus=0, slots=1)  # it looks at files and the queue, and draws the report
 
 
 class Site(BaseModel):
@@ -113,7 +113,7 @@ def enlarged(resources: Resources, attempts: Attempts, kind: str = "all") -> Res
         grown = asked * (GROWTH if peak else BLIND_GROWTH) ** count
         return min(most, ceil(max(grown, peak * MARGIN))) if count else asked
 
-    count = attempts.out_of_memory
+    count = max(0, attempts.out_of_memory - (resources.side_by_side > 1))  # the first attempt after others runs alone
     if count and memory(count - 1) == most:
         raise UserError(
             f"memory ran out {counted(count, 'time')}, at last with {most}M, the most that it may ask for",
@@ -144,6 +144,12 @@ def submitit_parameters(resources: Resources, tasks: int, name: str, site: Site)
             "site",
         )
     tasks_per_node, cpus = tasks // nodes, resources.cpus or CPUS
+    if tasks == 1 and cpus < resources.side_by_side:
+        raise UserError(
+            f"{counted(cpus, 'CPU')} for {resources.side_by_side} stages side by side, so some have none",
+            where=f"resources of {name}: slots",
+            hint="raise `cpus`, which they share, or lower `slots`, of which there are so many on each GPU",
+        )
     extra = {option: value for option, value in resources.extra.items() if value is not False}
     reservation = {"reservation": resources.reservation} if resources.reservation else {}
     return {

@@ -289,7 +289,7 @@ class Followers:
         self.first, self.left, self.room = first, site.pack_most - 1, site.pack * 60.0
 
     def __call__(self, stage: PlannedStage) -> bool:
-        anyhow = dict.fromkeys(("time", "memory", "memory_limit"))  # may differ
+        anyhow = dict.fromkeys(("time", "memory", "memory_limit", "slots"))  # may differ
         memory, needed = (own.resources.get("memory") for own in (self.first, stage))
         suits = {**self.first.resources, **anyhow} == {**stage.resources, **anyhow}
         suits = suits and (needed == memory or (memory or 0) > (needed or 0) > 0)
@@ -337,23 +337,22 @@ def _packed(
 ) -> list[list[int]]:
     """Stages by array task, the longest first, with the time of those that follow.
 
-    Stages that failed before, that have many tasks or that measure time do not share a job.
+    Stages that failed before, that have many tasks or that measure time do not share a job. Others fill its slots.
     """
-    room = min(site.pack, launch.stages[numbers[0]].resources["time"] / 2) * 60.0
-    array_tasks, filled, count = list[list[int]](), inf, 0
+    slots = Resources(**launch.stages[numbers[0]].resources).side_by_side
+    room = min(site.pack, launch.stages[numbers[0]].resources["time"] / 2) * 60.0 * slots
     stages = {number: launch.stages[number] for number in numbers}
     seconds = {n: sum(launch.stages[own].seconds for own in (n, *following.get(n, ()))) for n in numbers}
-    count = 0
+    array_tasks, filled, count, bundles = list[list[int]](), inf, 0, slots  # of the last one: seconds, stages, bundles
     for number, stage in sorted(stages.items(), key=lambda own: (own[1].identity in tried, -seconds[own[0]], own[0])):
-        alone, own = (
-            stage.tasks > 1 or stage.kind in ALONE or stage.identity in tried,
-            1 + len(following.get(number, ())),
-        )
-        if alone or filled + seconds[number] > room or count + own > site.pack_most:
+        alone = stage.tasks > 1 or stage.kind in ALONE or stage.identity in tried
+        own = 1 + len(following.get(number, ()))
+        full = bundles >= slots and filled + seconds[number] > room
+        if alone or full or count + own > site.pack_most:
             array_tasks.append([])
-            filled, count = 0.0, 0
+            filled, count, bundles = 0.0, 0, 0
         array_tasks[-1].append(number)
-        filled, count = inf if alone else filled + seconds[number], count + own
+        filled, count, bundles = (inf, count, slots) if alone else (filled + seconds[number], count + own, bundles + 1)
     return array_tasks
 
 

@@ -9,7 +9,7 @@ from math import ceil
 from bench.launch.launches import Launch, PlannedStage
 from bench.store.attempts import attempts_from
 from bench.store.records import KINDS, Event
-from bench.suite.resources import in_clock, round_minutes
+from bench.suite.resources import Resources, in_clock, round_minutes
 
 MEMORY_MARGIN, TIME_MARGIN = 1.3, 2.0  # suggested over used
 
@@ -44,11 +44,11 @@ def usage(launch: Launch, events: Iterable[Event]) -> list[Usage]:
         if longest := max((attempts.longest for _, attempts in stages), default=0.0):
             time, cpus = (max(own.resources.get(name) or 0 for own, _ in stages) for name in ("time", "cpus"))
             memory = max(own.resources.get("memory") or attempts.memory_asked for own, attempts in stages)
-            peak = max(attempts.memory / 2**20 * _tasks_on_a_node(own) for own, attempts in stages)
+            peak = max(attempts.memory / 2**20 * _at_once_on_a_node(own) for own, attempts in stages)
             found.append(Usage(kind, time, longest, memory, peak, cpus))
     return found
 
 
-def _tasks_on_a_node(stage: PlannedStage) -> int:
-    """Rank 0 alone is measured, and the others take about as much."""
-    return stage.tasks // (stage.resources.get("nodes") or 1)
+def _at_once_on_a_node(stage: PlannedStage) -> int:
+    """Processes of stages like this one: one is measured, and the others take about as much."""
+    return max(stage.tasks // (stage.resources.get("nodes") or 1), Resources(**stage.resources).side_by_side)

@@ -21,7 +21,7 @@ from bench.graph.stage import ALONE, CARRIERS, Stage, as_json, stage_source
 from bench.launch.meter import Meter, memory_asked
 from bench.models.weights import tagged
 from bench.stages.work import Compute, Work, never
-from bench.store.attempts import Attempts, attempts_from
+from bench.store.attempts import attempts_from
 from bench.store.provenance import Provenance
 from bench.store.records import MissingStore, RecordData, Store
 
@@ -59,24 +59,24 @@ def execute(
     stopping: Callable[[], bool] = never,
     *,
     submitted: float | None = None,
-    before: Attempts | None = None,
+    started: float | None = None,
 ) -> str | None:
     """Carry out a stage and write its record. Returns None for success, else the error.
 
     A stage with a record is not repeated. Success and failure go to the log of attempts; only success leaves a record.
-    `origin` is the provenance that all stages of the launch share, `submitted` the time at which the job of this
-    process was, `before` the attempts before this one; without them the log is read. Raises Interrupted if `stopping`
-    returned True and the stage has saved its state.
+    `origin` is the provenance that all stages of the launch share; `submitted` and `started` are the times at which a
+    job was that was made for this stage. Raises Interrupted if `stopping` returned True and the stage has saved its
+    state.
     """
     if store.sound(*order.key):
         return None
-    meter = Meter(order.kind in ALONE, bool(origin.get("job")), submitted)
+    meter = Meter(order.kind in ALONE, submitted, started)
     try:
         try:
             _log_start(order, store, origin, meter)
             store.mend(*order.key)  # a damaged record would be in the way of the new one
             store.inside("checkpoints", order.kind)  # in which stages make folders of their own
-            _carry_out(order, store, compute, origin, stopping, meter, before)
+            _carry_out(order, store, compute, origin, stopping, meter)
         except Exception:
             store.require()  # whatever it was, a store that is not there explains it
             raise
@@ -153,13 +153,7 @@ def _verified(store: Store, kind: str, identity: str) -> Path:
 
 
 def _carry_out(
-    order: Order,
-    store: Store,
-    compute: Compute,
-    origin: Provenance,
-    stopping: Callable[[], bool],
-    meter: Meter,
-    before: Attempts | None,
+    order: Order, store: Store, compute: Compute, origin: Provenance, stopping: Callable[[], bool], meter: Meter
 ) -> None:
     context = {**order.context, "pretrained": tagged(order.context["pretrained"])[0]}  # the tag without its file
     record: RecordData = {
@@ -171,7 +165,7 @@ def _carry_out(
     }
     with store.writing(*order.key, record) as out:
         record["result"] = _run(order, store, compute, out, _Reporter(order, store), stopping, meter)
-        record["cost"] = _cost(order, store, meter, before)
+        record["cost"] = _cost(order, store, meter)
         record["provenance"] = {
             **origin,
             "host": socket.gethostname(),
@@ -182,15 +176,14 @@ def _carry_out(
         }
 
 
-def _cost(order: Order, store: Store, meter: Meter, before: Attempts | None) -> dict[str, Any]:
+def _cost(order: Order, store: Store, meter: Meter) -> dict[str, Any]:
     """What the stage cost: this attempt (bench/launch/meter.py), their number, and the sums over all that say.
 
     `seconds` are those of computing, as estimates and reports take them; `waiting` those from the submission of the job
     until its process started, 0 without a job, or for the later stages of one.
     """
-    if before is None:
-        events = (event for event in store.events(order.identity) if event["time"] < meter.begun)
-        before = attempts_from(events)[order.identity]
+    events = (event for event in store.events(order.identity) if event["time"] < meter.begun)
+    before = attempts_from(events)[order.identity]
     reading = meter.reading()
     return {
         **{"seconds": reading["compute"], "flops": order.flops, "waiting": meter.waiting, **reading},

@@ -41,6 +41,8 @@ class Attempts:
     longest: float = 0.0  # seconds of the longest attempt
     slowest: float = 0.0  # seconds of the longest start-up
     memory: int = 0  # bytes at the peak of any attempt; 0: unknown
+    device_memory: int = 0  # likewise, of a GPU
+    device_total: int = 0  # bytes that this GPU has
     memory_asked: int = 0  # megabytes that Slurm gave the first attempt that says so; 0: unknown
     out_of_memory: int = 0  # attempts that ended for lack of the host's memory
     wasted: int = 0  # attempts in a row, among those spent, that got further but were mostly start-up
@@ -86,7 +88,8 @@ class Attempts:
         startup, compute = event.get("startup", 0.0), event.get("compute", 0.0)
         self.startup, self.compute = self.startup + startup, self.compute + compute
         self.longest, self.slowest = max(self.longest, startup + compute), max(self.slowest, startup)
-        self.memory = max(self.memory, event.get("memory", 0))
+        for name in ("memory", "device_memory", "device_total"):
+            setattr(self, name, max(getattr(self, name), event.get(name, 0)))
 
     def _weigh(self, event: Event) -> None:
         """Spend an attempt that got further if it was mostly start-up; else take back those before it."""

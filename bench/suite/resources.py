@@ -134,6 +134,9 @@ class Resources(BaseModel):
     gpus: Annotated[int, Ge(0), Le(1000)] | None = setting(
         None, "GPUs of a task; a training has recipe.processes tasks, all else one"
     )
+    slots: Count | None = setting(
+        None, "stages side by side on each GPU of a job, or in a job without; they share its CPUs and memory"
+    )
     cpus: Count | None = setting(None, "CPUs of a task")
     memory: Megabytes | None = setting(None, "memory of a node: 512M, 16G, 1.5T, or a number of megabytes")
     memory_limit: Megabytes | None = setting(
@@ -148,6 +151,11 @@ class Resources(BaseModel):
     extra: Annotated[dict[Option, OptionValue], AfterValidator(_sorted)] = setting(
         {}, "other options of sbatch by their long names; true: without value, false: left out"
     )
+
+    @property
+    def side_by_side(self) -> int:
+        """How many stages of one task a job carries out at once; 1 unless `slots` are named."""
+        return self.slots * max(1, self.gpus or 0) if self.slots else 1
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())  # `extra` is sorted, so what is equal hashes alike

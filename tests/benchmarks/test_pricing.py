@@ -18,7 +18,7 @@ from bench.graph.build import build_graph
 from bench.graph.price import Speed, price
 from bench.graph.stage import Stage
 from bench.launch import local
-from bench.launch.work import Order
+from bench.launch.work import Order, execute
 from bench.stages.work import Compute
 from bench.store.records import Store
 from bench.suite.resolve import SUITES, load_suite
@@ -65,17 +65,16 @@ def test_prices_are_true_within_a_factor_of_two(
             data.build(lambda *told: None, 1)
     priced, taken, counts = defaultdict[str, float](float), defaultdict[str, float](float), defaultdict[str, int](int)
     seconds = price([own for own in chosen.values() if not store.done(*own.key)], [], Speed("cpu"), 1).seconds
-    carry_out = local._attempt
 
-    def timed(order: Order, *more: object) -> object:
+    def timed(order: Order, *more: Any) -> str | None:
         began = time.process_time()
-        failed = carry_out(order, *more)
+        failed = execute(order, *more)
         taken[order.kind] += time.process_time() - began
         priced[order.kind] += seconds[order.identity]
         counts[order.kind] += 1
         return failed
 
-    monkeypatch.setattr(local, "_attempt", timed)
+    monkeypatch.setattr(local, "execute", timed)
     arguments: Any = [*chosen.values()], store, Compute("cpu"), 0, {}, lambda run: None
     assert not benchmark.pedantic(local.run_local, arguments, rounds=1).failed
     for kind, count in counts.items():

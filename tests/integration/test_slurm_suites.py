@@ -62,6 +62,31 @@ def test_a_suite_is_submitted_in_seconds_and_gives_the_results_of_this_machine(c
         assert all(done[identity]["time"] <= started[stage.identity]["time"] for _, identity in stage.inputs)
 
 
+@slurm
+def test_slots_of_two_gpus_run_side_by_side_within_their_limits(cluster: Cluster, whole: Store) -> None:
+    if "gpu" not in asked("sinfo", "--noheader", "--format=%G"):
+        pytest.skip("the cluster has no GPUs, not even ones that only count")
+    resources = {"all": {"cpus": 2, "gpus": 1, "slots": 2, "time": 5}}
+    store = cluster.store("slots", whole)
+    launch = cluster.submit(cluster.folder / "whole.yaml", store, resources=resources, parallel=2, pack=0)
+    end = ended(launch)
+    assert (end["state"], end["failed"], end["blocked"]) == ("complete", [], [])
+    assert results(store) == results(whole)
+    starts = [each for found in events(store, "start").values() for each in found]
+    ends = {each["identity"]: each["time"] for each in store.events() if each["event"] == "end"}
+    beside = {
+        each["title"]: [
+            other["title"]
+            for other in starts
+            if other["job"] == each["job"] and other["time"] <= each["time"] < ends[other["identity"]]
+        ]
+        for each in starts
+    }
+    assert max(map(len, beside.values())) == 2, beside
+    trainings = {each["job"] for each in starts if each["title"].startswith("train")}
+    assert len(trainings) == 2 and len({each["pid"] for each in starts if each["job"] in trainings}) > 2
+
+
 FAILING = WHOLE.replace("{layers: 1}}\n", "{layers: 1}, recipe: {lr: 1.0e+30}}\n", 1).replace(
     "axes: {inference.tfm: [true, false]}}", "recipe: {views: {copies: 1}}}"
 )

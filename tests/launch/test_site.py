@@ -143,9 +143,11 @@ def test_a_mistake_in_a_row_or_an_override_is_told_with_its_place(tmp_path: Path
 
 
 def test_the_driver_takes_of_all_where_it_runs_and_has_resources_of_its_own(tmp_path: Path) -> None:
-    suite = load_suite(_suite(tmp_path, "resources: {all: {cpus: 4, gpus: 1, memory: 64G, time: 90}}")).file.resources
+    suite = load_suite(
+        _suite(tmp_path, "resources: {all: {cpus: 4, gpus: 1, slots: 4, memory: 64G, time: 90}}")
+    ).file.resources
     site = Site(resources={"all": Resources(partition="short")})
-    assert driver_resources(site, suite) == Resources(partition="short", cpus=1, gpus=0, memory=2048, time=90)
+    assert driver_resources(site, suite) == Resources(partition="short", cpus=1, gpus=0, slots=1, memory=2048, time=90)
     own = load_suite(_suite(tmp_path, "resources: {driver: {memory: 4G, time: 1-00:00:00}}")).file.resources
     assert driver_resources(site, {**suite, **own}).model_dump(include={"memory", "time"}) == {
         "memory": 4096,
