@@ -400,6 +400,7 @@ def test_a_site_is_a_regular_file_of_plain_yaml(tmp_path: Path) -> None:
         ("memory: 8G", {"out_of_memory": 1, "memory": 20 << 30}, 24576),  # 1.2 times the peak
         ("memory: 8G, memory_limit: 10G", {"out_of_memory": 1}, 10240),
         ("memory: 8G, memory_limit: 64G", {"out_of_memory": 2}, 32768),
+        ("memory: 8G, memory_limit: 10G", {"out_of_memory": 5, "forgiven": 5}, 10240),  # after a retry, once more
         ("cpus: 1", {"out_of_memory": 1, "memory_asked": 4096}, 8192),  # what Slurm gave
         ("cpus: 1", {"out_of_memory": 1}, None),  # nothing is known
         ("cpus: 1", {"memory": 6 << 30}, None),
@@ -415,8 +416,9 @@ def test_memory_grows_when_it_ran_out(asked: str, known: dict[str, Any], memory:
 )
 def test_an_attempt_with_the_most_memory_was_the_last(asked: str, count: int) -> None:
     resources = Resources.model_validate(load_value(f"{{{asked}}}", "here"))
-    with refused(f"memory ran out {count} time", where="resources.train.memory_limit", hint="raise it"):
-        enlarged(resources, Attempts(out_of_memory=count), "train")
+    for before in (0, 1):  # a retry
+        with refused(f"memory ran out {count + before} time", where="resources.train.memory_limit", hint="raise it"):
+            enlarged(resources, Attempts(out_of_memory=count + before, forgiven=before), "train")
 
 
 def test_suggested_times_are_round_and_read_back_as_they_are_written() -> None:

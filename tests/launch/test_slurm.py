@@ -651,3 +651,19 @@ def test_where_memory_has_a_limit_that_limit_ends_attempts_without_memory(
         dispatcher.look(scheduler.jobs())
     assert asked == [1000, 2000, 4000, 6000]
     says(dispatcher.schedule.failed["0"], "memory ran out", "6000M", "resources.train.memory_limit")
+
+
+@pytest.mark.parametrize(("limit", "asked"), [(None, [1000, 2000, 4000, 8000]), (3000, [1000, 2000, 3000, 3000])])
+def test_after_a_retry_memory_goes_on_growing_from_where_it_was(
+    limit: int | None, asked: list[int], tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = stage("0", resources={**RESOURCES, "memory": 1000, "memory_limit": limit})
+    launch, memory = launched(Store.create(tmp_path), own, attempts=3), _memory_asked_for(monkeypatch)
+    dispatcher = Dispatcher(launch)
+    while submitted := dispatcher.submit():
+        launch.store.log("start", *own.key, title="", job=submitted[0].job)
+        queue[submitted[0].job] = QueuedJob("OUT_OF_MEMORY", "")
+        dispatcher.look(scheduler.jobs())
+    launch.end("incomplete")
+    Dispatcher(launch, reopen(launch)).submit()
+    assert memory == [f"{size}M" for size in asked]
