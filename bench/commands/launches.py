@@ -18,7 +18,7 @@ from rich.filesize import decimal
 from rich.live import Live
 from rich.text import Text
 
-from bench.commands.display import NAMED, clock, counted, moment, named, picture, plain, state_name
+from bench.commands.display import NAMED, clock, counted, in_foreground, moment, named, picture, plain, state_name
 from bench.commands.driver import drive, drive_here
 from bench.commands.options import DEFAULT_STORE, StorePath, Wrong, console, open_launched, out, say, warn
 from bench.commands.suites import carry_out
@@ -26,7 +26,7 @@ from bench.core.errors import UserError
 from bench.core.processes import Stopped, process_lives
 from bench.graph.build import Graph
 from bench.launch import scheduler
-from bench.launch.claims import release_all
+from bench.launch.claims import driving_process, release_all
 from bench.launch.code import run_under
 from bench.launch.discover import as_yaml, discovered
 from bench.launch.failures import job_outputs, tail
@@ -86,7 +86,12 @@ def logs(
     launch = find_launch(Store(store), name)
     jobs, outputs = jobs_of(launch.arrays()), job_outputs(launch.folder / "jobs")
     if trial == "driver":
-        for array in (array for array in launch.arrays() if array.driver):
+        drivers = [array for array in launch.arrays() if array.driver]
+        if process := driving_process(launch):
+            say(in_foreground(process))
+        elif not drivers:
+            say("no job has driven this launch; a driver in the foreground writes to its terminal alone")
+        for array in drivers:
             say(
                 f"driver: job {array.job}, submitted {moment(array.time)}"
                 + ("" if outputs[array.job] else ": no output")

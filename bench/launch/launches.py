@@ -4,7 +4,8 @@
                   <suite>.yaml   the suite as it was submitted
                   orders.jsonl   line i is the order of stage i
                   jobs.jsonl     the job arrays in order of submission, and the driver's jobs
-                  alive          touched now and then by the process of a local launch, or by the driver
+                  alive          touched now and then by the process of a local launch, or by the driver, which writes
+                                 into it what Slurm says of jobs that it does not take
                   ended.json     how the launch ended; missing while it goes on
 
 An id starts with its time, so names sort by age. Only records decide which stages are done.

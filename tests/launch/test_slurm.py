@@ -14,7 +14,7 @@ from bench.commands import driver as driver_command
 from bench.commands.driver import Driver, drive, drive_here
 from bench.core.errors import UserError
 from bench.graph.stage import Stage
-from bench.launch import scheduler, slurm
+from bench.launch import claims, scheduler, slurm
 from bench.launch.claims import holder
 from bench.launch.launches import Launch, PlannedStage, jobs_of, stage_jobs
 from bench.launch.scheduler import QueuedJob
@@ -476,8 +476,9 @@ def test_a_successor_that_slurm_refuses_is_submitted_later(
     assert sum(array.driver for array in launch.arrays()) == 2
     monkeypatch.setattr(slurm, "_submit", working)
     finish(launch.store, launch.stages[0])
+    (launch.folder / "alive").write_text("out of order")
     driver.run()
-    assert sum(array.driver for array in launch.arrays()) == 3
+    assert sum(array.driver for array in launch.arrays()) == 3 and claims.refused(launch) == ""
 
 
 def test_a_job_that_a_driver_could_not_note_is_cancelled_by_the_next(
@@ -504,6 +505,7 @@ def test_a_slurm_that_refuses_all_jobs_ends_a_launch_with_its_words(
     monkeypatch.setattr(driver_command, "REFUSING", 0.05)
     Driver(launch, 0.0, "7", lambda: False).run()
     end = launch.ended()
+    assert claims.refused(launch) == "Invalid account"
     assert end and (end["state"], end["reason"], end["blocked"]) == ("incomplete", "Invalid account", ["a"])
 
 

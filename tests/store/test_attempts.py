@@ -99,8 +99,8 @@ def test_what_a_fault_of_the_machine_ended_is_not_spent() -> None:
 
 
 def test_what_was_before_a_retry_tells_of_memory_and_costs_nothing() -> None:
-    asked = {"event": "start", "memory_asked": 1000}
-    killed = {"event": "death", "state": "OUT_OF_MEMORY", "memory": 7}
+    asked: dict[str, Any] = {"event": "start", "memory_asked": 1000}
+    killed: dict[str, Any] = {"event": "death", "state": "OUT_OF_MEMORY", "memory": 7}
     events = [asked, killed, asked, killed, {"event": "failure", "final": True}, START, killed]
     counted = [{"identity": "a", "time": float(time), **event} for time, event in enumerate(events)]
     found = attempts_from(counted, since=5.0)["a"]
