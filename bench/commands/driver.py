@@ -20,7 +20,7 @@ from bench.commands.display import counted, summary
 from bench.commands.options import open_launched
 from bench.commands.reporting import write_suite_report
 from bench.core.errors import UserError
-from bench.core.processes import this_process
+from bench.core.processes import Stopped, this_process
 from bench.launch import scheduler
 from bench.launch.claims import beating, goes_on, release, release_all, take
 from bench.launch.failures import out_of_memory
@@ -56,7 +56,10 @@ def drive_here(launch: Launch, since: float) -> bool:
     driver = Driver(launch, since, json.dumps(this_process()), lambda: False)
     if not driver.claimed():
         raise UserError("another driver runs", where=launch.name, hint="`status` shows it")
-    driver.run()
+    try:
+        driver.run()
+    except Stopped as stop:
+        raise Stopped(stop.number, ["retry", launch.name, "--here", "--store", launch.store.root]) from stop
     return (launch.ended() or {}).get("state") == "complete"
 
 

@@ -196,6 +196,7 @@ def carry_out(
                 "suite": declared.name,
                 "file": str(file.resolve()),
                 "folder": str(Path.cwd()),
+                "command": earlier.about.get("command") if earlier else typed(*sys.argv[1:]),
                 "overrides": [*declared.overrides],
                 "compute": asdict(compute),
                 "provenance": origin,

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
-from bench.core.words import typed
 from bench.graph.stage import ALONE, Stage
 from bench.launch import scheduler
 from bench.launch.claims import Claims, release_all
@@ -128,8 +127,7 @@ def reopen(launch: Launch) -> float:
         hint = "wait for the end of the launch, or `cancel` it first"
         raise UserError(f"its driver goes on: job {lives[0]} ({queue[lives[0]].state})", where=launch.name, hint=hint)
     if not (launch.folder / "orders.jsonl").is_file():
-        again = typed(launch.about["file"], *launch.about["overrides"], "--on", "slurm", "--store", launch.store.root)
-        raise UserError("`gc` has removed files that its jobs need", where=launch.name, hint=again)
+        raise UserError("`gc` has removed files that its jobs need", where=launch.name, hint=launch.command)
     check(launch)
     since = time.time() if launch.ended() else launch.since
     launch.reopen()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from bench.commands import display
 from bench.commands import launches as launch_commands
 from bench.core.errors import UserError
 from bench.core.processes import Stopped, this_process
@@ -152,6 +153,14 @@ def test_status_without_slurm_says_what_the_store_says(scene: Scene, run: Run, m
     assert code == 0
     assert "there is no squeue here, so no Slurm" in text
     assert line(text, "in all") == "in all 1 3"
+
+
+def test_status_of_a_launch_of_other_code_says_how_to_see_more(
+    scene: Scene, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display, "moved_on", lambda launch: "1 file, e.g. bench/x.py")
+    more = f"why {scene.launch.name} --store {scene.store.root}` shows more)"
+    assert line(run("status")[1], "the checkout differs").endswith(more)
 
 
 def test_status_and_logs_show_a_driver_in_the_foreground_and_what_slurm_refuses(scene: Scene, run: Run) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
 from dataclasses import replace
 from itertools import count
@@ -13,6 +14,7 @@ import pytest
 from bench.commands import driver as driver_command
 from bench.commands.driver import Driver, drive, drive_here
 from bench.core.errors import UserError
+from bench.core.processes import Stopped
 from bench.graph.stage import Stage
 from bench.launch import claims, scheduler, slurm
 from bench.launch.claims import holder
@@ -560,6 +562,20 @@ def test_a_retry_in_the_foreground_gives_new_attempts(
 
     monkeypatch.setattr(slurm, "_submit", submit)
     assert drive_here(launch, reopen(launch))
+
+
+def test_a_driver_in_the_foreground_that_is_stopped_says_how_to_go_on(
+    tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(driver: Driver) -> None:
+        raise Stopped(signal.SIGINT)
+
+    launch = launched(Store.create(tmp_path), stage("a"))
+    monkeypatch.setattr(Driver, "run", stop)
+    with pytest.raises(Stopped) as stopped:
+        drive_here(launch, 0.0)
+    assert stopped.value.instead == ["retry", launch.name, "--here", "--store", str(tmp_path)]
+    assert stopped.value.code == 130
 
 
 # --- weights and environment ------------------------------------------------------------------------------------------
