@@ -92,10 +92,8 @@ def logs(
         elif not drivers:
             say("no job has driven this launch; a driver in the foreground writes to its terminal alone")
         for array in drivers:
-            say(
-                f"driver: job {array.job}, submitted {moment(array.time)}"
-                + ("" if outputs[array.job] else ": no output")
-            )
+            silent = "" if outputs[array.job] else ": no output"
+            say(f"driver: job {array.job}, submitted {moment(array.time)}{silent}")
             for file in outputs[array.job]:
                 _show_end(file, lines)
         return

@@ -345,12 +345,9 @@ def _packed(
     array_tasks, filled, count = list[list[int]](), inf, 0
     stages = {number: launch.stages[number] for number in numbers}
     seconds = {n: sum(launch.stages[own].seconds for own in (n, *following.get(n, ()))) for n in numbers}
-    count = 0
     for number, stage in sorted(stages.items(), key=lambda own: (own[1].identity in tried, -seconds[own[0]], own[0])):
-        alone, own = (
-            stage.tasks > 1 or stage.kind in ALONE or stage.identity in tried,
-            1 + len(following.get(number, ())),
-        )
+        alone = stage.tasks > 1 or stage.kind in ALONE or stage.identity in tried
+        own = 1 + len(following.get(number, ()))
         if alone or filled + seconds[number] > room or count + own > site.pack_most:
             array_tasks.append([])
             filled, count = 0.0, 0
