@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Column, Table
 
-from bench.checkpoints.imported import refuse_unimported
+from bench.checkpoints.imported import unimported
 from bench.commands.checks import over_budget, too_few_devices, unknown_weights, unusable_device, unusable_options
 from bench.commands.display import amount, counted, price_lines, summary, watching
 from bench.commands.driver import drive, drive_here
@@ -72,6 +72,7 @@ Jobs = Annotated[
     int | None,
     typer.Option("--jobs", min=0, max=1000, help="stages at once; 0 = in this process (default: cores, at most 8)"),
 ]
+Threads = Annotated[int, typer.Option("--threads", min=1, max=1000, help="CPU threads of a stage")]
 Workers = Annotated[
     int, typer.Option("--workers", min=0, max=1000, help="decoding processes of a stage; 0 = in the stage")
 ]
@@ -90,7 +91,7 @@ def run(
     cache: CachePath = None,
     jobs: Jobs = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...; auto: cuda if there is one")] = "auto",
-    threads: Annotated[int, typer.Option("--threads", min=1, max=1000, help="CPU threads of a stage")] = 1,
+    threads: Threads = 1,
     workers: Workers = 1,
     frame_cache: FrameCache = 10.0,
     checkpoint_seconds: Annotated[
@@ -183,10 +184,10 @@ def carry_out(
     priced = _price(made, records, compute, device_type, at_once)
     kept_frames = min(made.frames, compute.frame_cache_gb * 1e9)
     _show_plan(made, declared, graph, priced, kept_frames)
-    over = over_budget(declared, priced, kept_frames)
-    refuse_all([*_missing_data(made, graph), *unknown_weights(todo), *over])
-    refuse_unimported(graph.stages.values(), records)
-    if not (slurm and slurm.dry_run):
+    over, lacking = over_budget(declared, priced, kept_frames), unimported(graph.stages.values(), records)
+    refused = [*_missing_data(made, graph), *unknown_weights(todo), *over, *lacking]
+    if not (dry_run := slurm is not None and slurm.dry_run):
+        refuse_all(refused)
         Store.create(records.root)
     failed = 0
     with ExitStack() as frozen_code:
@@ -204,8 +205,9 @@ def carry_out(
             }
             if place is not None:
                 about, stages = on_site(place, declared, about, stages, todo)
-            if slurm and slurm.dry_run:
+            if dry_run:
                 _show_scripts(Launch(records.root / "launches" / "<launch>", about, tuple(stages)), priced)
+                refuse_all(refused)
                 return
             if older := _unfinished(about, graph, records):
                 again = typed("retry", older, "--store", records.root)
@@ -242,6 +244,7 @@ def plan(
     cache: CachePath = None,
     stages: Annotated[bool, typer.Option("--stages", help="list every stage")] = False,
     jobs: Jobs = None,
+    threads: Threads = 1,
     workers: Workers = 1,
     frame_cache: FrameCache = 10.0,
     device_type: DeviceType = "",
@@ -249,16 +252,15 @@ def plan(
 ) -> None:
     """Show the plan of a suite: its stages, those cached, missing data, and what the rest takes: time, devices, disk.
 
-    The exit code is 2 if videos of a dataset that is there cannot be used; one that is not there may still come.
+    The exit code is 2 over the suite's budget, and if videos of a dataset that is there cannot be used; one that is not
+    there may still come.
     """
     device_type = device_type and known_device(device_type)
     declared, graph = open_suite(suite, overrides, store, cache, plugin)
     made = make_plan(graph, Store(store))
     slots, kept_frames = default_jobs() if jobs is None else max(1, jobs), min(made.frames, frame_cache * 1e9)
-    priced = _price(made, Store(store), Compute(loader_workers=workers), device_type, slots)
+    priced = _price(made, Store(store), Compute(threads=threads, loader_workers=workers), device_type, slots)
     _show_plan(made, declared, graph, priced, kept_frames)
-    for error in over_budget(declared, priced, kept_frames):
-        say(f"over budget: {error.where}: {error.what}; a run is refused")
     if profile := declared.file.report.profile:
         for error in unusable_device(profile.device, declared.where(("report", "profile", "device")), here=True):
             say(f"note: {error.where}: {error.what}; a run on this machine is refused")
@@ -266,6 +268,7 @@ def plan(
     for stage in graph.stages.values() if stages else ():
         state = "cached" if stage.identity not in todo else "data missing" if stage.missing else "to run"
         say(f"{state:<12} {stage.kind:<8} {stage.identity}  {stage.title}")
+    refuse_all(over_budget(declared, priced, kept_frames))
     if graph.faulty:
         raise typer.Exit(2)
 
