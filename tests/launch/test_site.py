@@ -35,7 +35,22 @@ TIMES = {
     "2-01:02:03": 2943,
     "'1:30:00'": 90,
 }
-NO_TIMES = ("soon", "1:60:00", "1:2:3:4", "-5", "0", "0:00", "true", ".inf", "UNLIMITED", "1h", "[60]")
+NO_TIMES = (
+    "0:30",
+    "0:00:05",
+    "0.5",
+    "soon",
+    "1:60:00",
+    "1:2:3:4",
+    "-5",
+    "0",
+    "0:00",
+    "true",
+    ".inf",
+    "UNLIMITED",
+    "1h",
+    "[60]",
+)
 MEMORY = {"16G": 16384, "16GB": 16384, "512M": 512, "1.5T": 1572864, "2000": 2000, "1K": 1, "0.5g": 512}
 NO_MEMORY = ("0", "0G", "much", "16X", "-1", "true", "G", ".nan")
 
@@ -268,6 +283,7 @@ def test_a_profile_that_is_asked_for_must_exist(tmp_path: Path, monkeypatch: pyt
         ("resources:\n  trian: {gpus: 1}\n", ["site.yaml:2: resources.trian", "did you mean 'train'?"]),
         ("signal: 5\n", ["site.yaml:1: signal", "greater than or equal to 10"]),
         ("setup: module load cuda\n", ["site.yaml:1: setup", "a list"]),
+        ("pack: 0:00:05\n", ["site.yaml:1: pack", "'0:00:05' is less than a minute", "five minutes are 5, 5:00"]),
         ("pack: soon\n", ["site.yaml:1: pack", "'soon' is not a time"]),
         ("attempts: 1\nattempts: 2\n", ["site.yaml:2", "appears twice"]),
     ],
