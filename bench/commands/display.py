@@ -86,10 +86,7 @@ def _summary(run: Schedule, estimates: dict[str, float], slots: int, progress: d
     """Numbers of stages, and the time left: estimated, scaled by the actual over the estimated time so far."""
     elapsed, ended = time.monotonic() - run.started, len(run.done) + len(run.failed)
     failed = f", {len(run.failed)} failed" if run.failed else ""
-    fractions = {
-        identity: known["done"] / known["total"] if known["total"] else 0.0 for identity, known in progress.items()
-    }
-    passed = sum(estimates[identity] * fraction for identity, fraction in fractions.items())
+    passed = sum(estimates[identity] * own["done"] / own["total"] for identity, own in progress.items() if own["total"])
     left = sum(estimates[identity] for identity in (*run.todo, *run.running)) - passed
     done = sum(estimates[stage.identity] for stage in run.done) + passed
     eta = clock(left * (elapsed / done if done else 1 / slots))

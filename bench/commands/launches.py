@@ -20,11 +20,10 @@ from rich.text import Text
 
 from bench.commands.display import NAMED, clock, counted, in_foreground, moment, named, picture, plain, state_name
 from bench.commands.driver import drive, drive_here
-from bench.commands.options import DEFAULT_STORE, StorePath, Wrong, console, open_launched, out, say, warn
+from bench.commands.options import DEFAULT_STORE, StorePath, console, open_launched, out, say, warn
 from bench.commands.suites import carry_out
 from bench.core.errors import UserError
 from bench.core.processes import Stopped, process_lives
-from bench.graph.build import Graph
 from bench.launch import scheduler
 from bench.launch.claims import driving_process, release_all
 from bench.launch.code import run_under
@@ -37,7 +36,6 @@ from bench.launch.states import LaunchStatus, command_line, launch_status, obser
 from bench.stages.work import Compute
 from bench.store.provenance import other_versions
 from bench.store.records import Event, Store
-from bench.suite.trial import Suite
 
 MATCHES = 20  # stages that `logs` shows
 SECONDS_TO_END = 120.0  # that `cancel` waits for jobs to end; Slurm kills them after 30 by default
@@ -152,11 +150,8 @@ def retry(
             raise typer.Exit(1)
         return
     about = launch.about
-
-    def opened(wrong: Wrong) -> tuple[Suite, Graph, Path]:
-        return *open_launched(launch, wrong), Path(about["file"])
-
-    carry_out(opened, launch.store.root, Compute(**about["compute"]), about["jobs"], earlier=launch)
+    file, root, compute = Path(about["file"]), launch.store.root, Compute(**about["compute"])
+    carry_out(lambda wrong: (*open_launched(launch, wrong), file), root, compute, about["jobs"], earlier=launch)
     if not launch.ended():  # its process ended without a word
         launch.end("complete")
 
@@ -201,11 +196,7 @@ def _launches(store: Store) -> Iterator[str]:
 def _matching(launch: Launch, trial: str) -> list[int]:
     """Numbers of the stages that match. Raises UserError if none does."""
     wanted = trial.lower()
-    found = [
-        number
-        for number, stage in enumerate(launch.stages)
-        if wanted in stage.title.lower() or stage.identity.startswith(wanted)
-    ]
+    found = [n for n, own in enumerate(launch.stages) if wanted in own.title.lower() or own.identity.startswith(wanted)]
     if not found:
         titles = sorted({stage.title for stage in launch.stages})
         raise UserError(

@@ -95,23 +95,16 @@ def run(
     workers: Workers = 1,
     frame_cache: FrameCache = 10.0,
     checkpoint_seconds: Annotated[
-        float,
-        typer.Option("--checkpoint-seconds", min=0, max=1e6, help="seconds between two checkpoints of a training"),
+        float, typer.Option("--checkpoint-seconds", min=0, max=1e6, help="seconds between checkpoints of a training")
     ] = 60.0,
-    tensorboard: Annotated[
-        str, typer.Option("--tensorboard", metavar="FOLDER", help="folder for event files of trainings")
-    ] = "",
-    wandb: Annotated[
-        str, typer.Option("--wandb", metavar="PROJECT", help="W&B project that trainings are logged to")
-    ] = "",
+    tensorboard: Annotated[str, typer.Option("--tensorboard", metavar="FOLDER", help="of trainings' event files")] = "",
+    wandb: Annotated[str, typer.Option("--wandb", metavar="PROJECT", help="of W&B, that trainings are logged to")] = "",
     on: Annotated[
         Literal["local", "slurm"], typer.Option("--on", help="this machine, or jobs of a Slurm cluster")
     ] = "local",
     site: Annotated[
         Path | None,
-        typer.Option(
-            "--site", metavar="FILE", help="profile of the cluster (docs/slurm.md); else $VTB_SITE, else defaults"
-        ),
+        typer.Option("--site", metavar="FILE", help="profile of the cluster; else $VTB_SITE, else defaults"),
     ] = None,
     driver: Annotated[
         Literal["job", "here"], typer.Option("--driver", help="with --on slurm: drive it in a job, or in this process")
@@ -331,9 +324,7 @@ def _show_plan(plan: Plan, suite: Suite, graph: Graph, price: Price, kept_frames
         say(line)
     if plan.frames:
         text = f"frame cache: {amount(plan.frames / 1e9)} GB of frames are read more than once"
-        part = (
-            f", {amount(kept_frames / 1e9)} of them are kept (--frame-cache); `prepare` makes copies that decode faster"
-        )
+        part = f", {amount(kept_frames / 1e9)} are kept (--frame-cache); `prepare` makes copies that decode faster"
         say(text + (part if kept_frames < plan.frames else ""))
     for why, trainings in graph.uncached.items():
         say(f"{len(trainings)} trainings decode and encode in every step, without cached features: {why}")

@@ -125,10 +125,8 @@ class _Job:
     def has_work(self, orders: Iterable[Order]) -> bool:
         """True if any of these stages is neither done nor out of attempts."""
         found, most = attempts_since(self.store, self.since), self.most_attempts
-        grow = self.growing
-        return any(
-            not found[own.identity].over(most, own.key in grow) and not self.store.done(*own.key) for own in orders
-        )
+        left = (own for own in orders if not found[own.identity].over(most, own.key in self.growing))
+        return not all(self.store.done(*own.key) for own in left)
 
     def may_go_on(self, order: Order) -> bool:
         """True if an interrupted stage has attempts left; if not, log a failure that suggests a time limit."""

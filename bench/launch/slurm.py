@@ -175,9 +175,8 @@ class Dispatcher:
         known = {kind: self.store.known(kind) for kind in {stage.kind for stage in self.schedule.running.values()}}
         found, over = self._attempts(), list[PlannedStage]()
         begun = {attempts.start.get("job") for attempts in found.values() if attempts.start}
-        for stage in sorted(
-            self.schedule.running.values(), key=lambda own: self._numbers[own.identity]
-        ):  # inputs first
+        running = sorted(self.schedule.running.values(), key=lambda own: self._numbers[own.identity])
+        for stage in running:  # inputs first
             if stage.identity in known[stage.kind] and self.store.done(*stage.key):
                 self.schedule.finish(stage, None)
             elif self._is_over(stage, found[stage.identity], queue, begun):
@@ -442,9 +441,8 @@ def check(launch: Launch) -> None:
             kind = submission.name.rpartition("-")[2]
             asked = next((own.resources for own in launch.stages if own.kind == kind), launch.about["driver"])
             hint = f"it asks for {', '.join(f'{key}: {own}' for key, own in asked.items() if own)}"
-            raise UserError(
-                f"Slurm refuses jobs of {kind}: {error.what}", where=f"resources: {kind}", hint=hint
-            ) from error
+            what = f"Slurm refuses jobs of {kind}: {error.what}"
+            raise UserError(what, where=f"resources: {kind}", hint=hint) from error
 
 
 def active_jobs_of(launch: Launch, queue: dict[str, QueuedJob]) -> list[str]:

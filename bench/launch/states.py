@@ -153,12 +153,8 @@ class LaunchStatus:
     @cached_property
     def submitting(self) -> bool:
         """True while its jobs are being submitted."""
-        return (
-            not self.ended
-            and self.on_slurm
-            and not any(array.driver for array in self.arrays)
-            and goes_on(self.launch.folder, self.launch.about)
-        )
+        begins = self.on_slurm and not self.ended and not any(array.driver for array in self.arrays)
+        return begins and goes_on(self.launch.folder, self.launch.about)
 
     @cached_property
     def going_on(self) -> bool:
