@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -611,6 +612,32 @@ def test_without_slurm_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="there is no squeue here"):
         scheduler.jobs()
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "refusal"),
+    [
+        ("--cpus-per-task=64", "drain|8|16000\nidle|32|16000", "no node has --cpus-per-task=64: the largest has 32"),
+        ("--cpus-per-task=8\n#SBATCH --mem=32000M", "drain|8|16000", "no node has --mem=32000: the largest has 16000"),
+        ("--cpus-per-task=32", "idle|8|16000", "Requested node configuration is not available"),  # Slurm's words
+        ("--cpus-per-task=32\n#SBATCH --mem=9000M", "idle|8|1\ndrain*|32|1", ""),
+    ],
+)
+def test_a_launch_waits_for_nodes_that_are_away_unless_none_is_large_enough(
+    asked: str, nodes: str, refusal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled = list[str]()
+
+    def ask(program: str, *arguments: str, given: str | None = None) -> str:
+        if "--test-only" in arguments:
+            raise UserError("Requested node configuration is not available")
+        cancelled.extend(arguments if program == "scancel" else ())
+        return nodes if program == "sinfo" else "77\n"
+
+    monkeypatch.setattr(scheduler, "_ask", ask)
+    with refused(refusal) if refusal else nullcontext():
+        scheduler.check(f"#!/bin/bash\n#SBATCH {asked}\n")
+    assert cancelled == ([] if refusal else ["--quiet", "77"])
 
 
 def test_a_report_waits_for_a_disk_that_is_full(
