@@ -74,7 +74,12 @@ def test_a_plan_counts_threads_of_a_cpu(tmp_path: Path, capsys: Said) -> None:
 
 
 def test_a_budget_is_checked_like_any_key(tmp_path: Path, capsys: Said) -> None:
-    for value, named in (("{disk: much}", "'much'"), ("{device_hours: 0}", "0"), ("{hours: 3}", "device_hours")):
+    for value, named in (
+        ("{device_hours: true}", "a number, got true"),
+        ("{disk: much}", "'much'"),
+        ("{device_hours: 0}", "0"),
+        ("{hours: 3}", "device_hours"),
+    ):
         suite = write_suite(tmp_path, ("seeds:", f"budget: {value}\nseeds:"))
         says(told(capsys, 2, "plan", str(suite), store=tmp_path / "runs"), "small.yaml:2: budget", named)
 

@@ -285,6 +285,8 @@ def test_a_profile_that_is_asked_for_must_exist(tmp_path: Path, monkeypatch: pyt
         ("setup: module load cuda\n", ["site.yaml:1: setup", "a list"]),
         ("pack: 0:00:05\n", ["site.yaml:1: pack", "'0:00:05' is less than a minute", "five minutes are 5, 5:00"]),
         ("pack: soon\n", ["site.yaml:1: pack", "'soon' is not a time"]),
+        ("attempts: true\n", ["site.yaml:1: attempts: expected a number, got true"]),
+        ("resources:\n  all: {cpus: true}\n", ["site.yaml:2: resources.all.cpus: expected a number, got true"]),
         ("attempts: 1\nattempts: 2\n", ["site.yaml:2", "appears twice"]),
     ],
 )
