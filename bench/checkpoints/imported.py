@@ -5,7 +5,7 @@ Planning reads this module, so it imports no torch; reading and writing checkpoi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bench.core.errors import UserError
@@ -21,11 +21,11 @@ def file_digest(file: Path) -> str:
     return file_sha256(file)[:16]
 
 
-def refuse_unimported(stages: Iterable[Stage], store: Store) -> None:
-    """Raises UserError for the first stage whose checkpoint was not imported, or as something else."""
+def unimported(stages: Iterable[Stage], store: Store) -> Iterator[UserError]:
+    """The errors for stages whose checkpoint was not imported, or as something else."""
     for stage in stages:
         if "imported" in stage.spec and not store.done(*stage.key):
-            raise UserError(
+            yield UserError(
                 f"it is not in the store {store.root} as {_described(as_json(stage.spec))}"
                 + "".join(f"\n  there is: {other}" for other in _others(store, stage.spec["imported"])),
                 where=f"imported checkpoint {stage.spec['imported']}",

@@ -52,7 +52,8 @@ def main(arguments: list[str]) -> int:
             app(arguments, prog_name="run_suite.py")
     except Stopped as stop:
         name = signal.Signals(stop.number).name
-        warn(f"stopped by {name}; to go on, run it again:\n  {shlex.join(['python', 'run_suite.py', *arguments])}")
+        again = shlex.join(["python", "run_suite.py", *(stop.instead or arguments)])
+        warn(f"stopped by {name}; to go on{'' if stop.instead else ', run it again'}:\n  {again}")
         return int(stop.code or 0)
     except SystemExit as end:
         return int(end.code or 0)

@@ -16,9 +16,10 @@ from rich.text import Text
 
 from bench.core.words import counted, typed
 from bench.graph.price import Price
+from bench.launch.claims import driving_process, refused
 from bench.launch.code import moved_on
 from bench.launch.failures import FailureGroup, grouped
-from bench.launch.launches import JobArray, stage_jobs
+from bench.launch.launches import JobArray, LaunchData, stage_jobs
 from bench.launch.local import Watch
 from bench.launch.schedule import Schedule
 from bench.launch.states import STATES, LaunchStatus, StageStatus
@@ -85,10 +86,7 @@ def _summary(run: Schedule, estimates: dict[str, float], slots: int, progress: d
     """Numbers of stages, and the time left: estimated, scaled by the actual over the estimated time so far."""
     elapsed, ended = time.monotonic() - run.started, len(run.done) + len(run.failed)
     failed = f", {len(run.failed)} failed" if run.failed else ""
-    fractions = {
-        identity: known["done"] / known["total"] if known["total"] else 0.0 for identity, known in progress.items()
-    }
-    passed = sum(estimates[identity] * fraction for identity, fraction in fractions.items())
+    passed = sum(estimates[identity] * own["done"] / own["total"] for identity, own in progress.items() if own["total"])
     left = sum(estimates[identity] for identity in (*run.todo, *run.running)) - passed
     done = sum(estimates[stage.identity] for stage in run.done) + passed
     eta = clock(left * (elapsed / done if done else 1 / slots))
@@ -200,11 +198,20 @@ def _header(status: LaunchStatus) -> Iterator[Text]:
         queue = status.seen.queue or {}
         first, *later = (f"job {job} {queue[job].state}" for job in status.drivers)
         yield Text(f"driver: {first}" + (f"; its successor: {', '.join(later)}" if later else ""))
+    elif process := driving_process(status.launch):
+        yield Text(in_foreground(process))
+    if status.on_slurm and status.driven and (words := refused(status.launch)):
+        yield Text(f"Slurm refuses jobs: {words}; the driver asks again", style="yellow")
     if status.seen.silence:
         yield Text(f"{status.seen.silence}: states are read from events and progress files only", style="yellow")
     if not status.complete and (moved := moved_on(status.launch)):
-        more = f"`why {status.launch.name}` shows more"
+        more = f"`{typed('why', status.launch.name, '--store', status.launch.store.root)}` shows more"
         yield Text(f"the checkout differs from the code of this launch: {moved} ({more})", style="yellow")
+
+
+def in_foreground(driver: LaunchData) -> str:
+    """Where a driver runs that is no job."""
+    return f"driver: process {driver['pid']} on {driver['host']}, in the foreground; its output is on its terminal"
 
 
 def _outcome(status: LaunchStatus) -> tuple[str, str]:

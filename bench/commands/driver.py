@@ -20,9 +20,9 @@ from bench.commands.display import counted, summary
 from bench.commands.options import open_launched
 from bench.commands.reporting import write_suite_report
 from bench.core.errors import UserError
-from bench.core.processes import process_lives, this_process
+from bench.core.processes import Stopped, this_process
 from bench.launch import scheduler
-from bench.launch.claims import FRESH, beating, last_sign, release, release_all, take
+from bench.launch.claims import beating, goes_on, release, release_all, take
 from bench.launch.failures import out_of_memory
 from bench.launch.job import StopSignals, job_id, leave, set_environment
 from bench.launch.launches import Launch, open_launch
@@ -56,7 +56,10 @@ def drive_here(launch: Launch, since: float) -> bool:
     driver = Driver(launch, since, json.dumps(this_process()), lambda: False)
     if not driver.claimed():
         raise UserError("another driver runs", where=launch.name, hint="`status` shows it")
-    driver.run()
+    try:
+        driver.run()
+    except Stopped as stop:
+        raise Stopped(stop.number, ["retry", launch.name, "--here", "--store", launch.store.root]) from stop
     return (launch.ended() or {}).get("state") == "complete"
 
 
@@ -85,8 +88,7 @@ class Driver:
         """True if another driver goes on."""
         other = str(holder)
         if other.startswith("{"):
-            lives = process_lives(json.loads(other))
-            return time.time() - last_sign(self.launch.folder, self.launch.about) < FRESH if lives is None else lives
+            return goes_on(self.launch.folder, {**self.launch.about, **json.loads(other)})
         return other == self.holder or _state(other, _queue()) in RUNNING
 
     def arrange_successor(self) -> None:
@@ -128,6 +130,7 @@ class Driver:
                         say(line)
                     if submitted := dispatcher.submit():
                         say(summary(submitted))
+                    (self.launch.folder / "alive").write_text(dispatcher.refused)  # which `status` shows
                     if dispatcher.refused:
                         say(f"Slurm refuses: {dispatcher.refused}; asked again")
                     if dispatcher.going_on or not dispatcher.refused:

@@ -18,15 +18,14 @@ from rich.filesize import decimal
 from rich.live import Live
 from rich.text import Text
 
-from bench.commands.display import NAMED, clock, counted, moment, named, picture, plain, state_name
+from bench.commands.display import NAMED, clock, counted, in_foreground, moment, named, picture, plain, state_name
 from bench.commands.driver import drive, drive_here
-from bench.commands.options import DEFAULT_STORE, StorePath, Wrong, console, open_launched, out, say, warn
+from bench.commands.options import DEFAULT_STORE, StorePath, console, open_launched, out, say, warn
 from bench.commands.suites import carry_out
 from bench.core.errors import UserError
 from bench.core.processes import Stopped, process_lives
-from bench.graph.build import Graph
 from bench.launch import scheduler
-from bench.launch.claims import release_all
+from bench.launch.claims import driving_process, release_all
 from bench.launch.code import run_under
 from bench.launch.discover import as_yaml, discovered
 from bench.launch.failures import job_outputs, tail
@@ -37,7 +36,6 @@ from bench.launch.states import LaunchStatus, command_line, launch_status, obser
 from bench.stages.work import Compute
 from bench.store.provenance import other_versions
 from bench.store.records import Event, Store
-from bench.suite.trial import Suite
 
 MATCHES = 20  # stages that `logs` shows
 SECONDS_TO_END = 120.0  # that `cancel` waits for jobs to end; Slurm kills them after 30 by default
@@ -86,11 +84,14 @@ def logs(
     launch = find_launch(Store(store), name)
     jobs, outputs = jobs_of(launch.arrays()), job_outputs(launch.folder / "jobs")
     if trial == "driver":
-        for array in (array for array in launch.arrays() if array.driver):
-            say(
-                f"driver: job {array.job}, submitted {moment(array.time)}"
-                + ("" if outputs[array.job] else ": no output")
-            )
+        drivers = [array for array in launch.arrays() if array.driver]
+        if process := driving_process(launch):
+            say(in_foreground(process))
+        elif not drivers:
+            say("no job has driven this launch; a driver in the foreground writes to its terminal alone")
+        for array in drivers:
+            silent = "" if outputs[array.job] else ": no output"
+            say(f"driver: job {array.job}, submitted {moment(array.time)}{silent}")
             for file in outputs[array.job]:
                 _show_end(file, lines)
         return
@@ -149,11 +150,8 @@ def retry(
             raise typer.Exit(1)
         return
     about = launch.about
-
-    def opened(wrong: Wrong) -> tuple[Suite, Graph, Path]:
-        return *open_launched(launch, wrong), Path(about["file"])
-
-    carry_out(opened, launch.store.root, Compute(**about["compute"]), about["jobs"], earlier=launch)
+    file, root, compute = Path(about["file"]), launch.store.root, Compute(**about["compute"])
+    carry_out(lambda wrong: (*open_launched(launch, wrong), file), root, compute, about["jobs"], earlier=launch)
     if not launch.ended():  # its process ended without a word
         launch.end("complete")
 
@@ -198,11 +196,7 @@ def _launches(store: Store) -> Iterator[str]:
 def _matching(launch: Launch, trial: str) -> list[int]:
     """Numbers of the stages that match. Raises UserError if none does."""
     wanted = trial.lower()
-    found = [
-        number
-        for number, stage in enumerate(launch.stages)
-        if wanted in stage.title.lower() or stage.identity.startswith(wanted)
-    ]
+    found = [n for n, own in enumerate(launch.stages) if wanted in own.title.lower() or own.identity.startswith(wanted)]
     if not found:
         titles = sorted({stage.title for stage in launch.stages})
         raise UserError(

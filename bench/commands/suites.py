@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Column, Table
 
-from bench.checkpoints.imported import refuse_unimported
+from bench.checkpoints.imported import unimported
 from bench.commands.checks import over_budget, too_few_devices, unknown_weights, unusable_device, unusable_options
 from bench.commands.display import amount, counted, price_lines, summary, watching
 from bench.commands.driver import drive, drive_here
@@ -74,6 +74,7 @@ Jobs = Annotated[
     int | None,
     typer.Option("--jobs", min=0, max=1000, help="stages at once; 0 = in this process (default: cores, at most 8)"),
 ]
+Threads = Annotated[int, typer.Option("--threads", min=1, max=1000, help="CPU threads of a stage")]
 Workers = Annotated[
     int, typer.Option("--workers", min=0, max=1000, help="decoding processes of a stage; 0 = in the stage")
 ]
@@ -92,27 +93,20 @@ def run(
     cache: CachePath = None,
     jobs: Jobs = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...; auto: cuda if there is one")] = "auto",
-    threads: Annotated[int, typer.Option("--threads", min=1, max=1000, help="CPU threads of a stage")] = 1,
+    threads: Threads = 1,
     workers: Workers = 1,
     frame_cache: FrameCache = 10.0,
     checkpoint_seconds: Annotated[
-        float,
-        typer.Option("--checkpoint-seconds", min=0, max=1e6, help="seconds between two checkpoints of a training"),
+        float, typer.Option("--checkpoint-seconds", min=0, max=1e6, help="seconds between checkpoints of a training")
     ] = 60.0,
-    tensorboard: Annotated[
-        str, typer.Option("--tensorboard", metavar="FOLDER", help="folder for event files of trainings")
-    ] = "",
-    wandb: Annotated[
-        str, typer.Option("--wandb", metavar="PROJECT", help="W&B project that trainings are logged to")
-    ] = "",
+    tensorboard: Annotated[str, typer.Option("--tensorboard", metavar="FOLDER", help="of trainings' event files")] = "",
+    wandb: Annotated[str, typer.Option("--wandb", metavar="PROJECT", help="of W&B, that trainings are logged to")] = "",
     on: Annotated[
         Literal["local", "slurm"], typer.Option("--on", help="this machine, or jobs of a Slurm cluster")
     ] = "local",
     site: Annotated[
         Path | None,
-        typer.Option(
-            "--site", metavar="FILE", help="profile of the cluster (docs/slurm.md); else $VTB_SITE, else defaults"
-        ),
+        typer.Option("--site", metavar="FILE", help="profile of the cluster; else $VTB_SITE, else defaults"),
     ] = None,
     driver: Annotated[
         Literal["job", "here"], typer.Option("--driver", help="with --on slurm: drive it in a job, or in this process")
@@ -185,10 +179,10 @@ def carry_out(
     priced = _price(made, records, compute, device_type, at_once)
     kept_frames = min(made.frames, compute.frame_cache_gb * 1e9)
     _show_plan(made, declared, graph, priced, kept_frames)
-    over = over_budget(declared, priced, kept_frames)
-    refuse_all([*_missing_data(made, graph), *unknown_weights(todo), *over])
-    refuse_unimported(graph.stages.values(), records)
-    if not (slurm and slurm.dry_run):
+    over, lacking = over_budget(declared, priced, kept_frames), unimported(graph.stages.values(), records)
+    refused = [*_missing_data(made, graph), *unknown_weights(todo), *over, *lacking]
+    if not (dry_run := slurm is not None and slurm.dry_run):
+        refuse_all(refused)
         Store.create(records.root)
     failed = 0
     with ExitStack() as frozen_code:
@@ -198,6 +192,7 @@ def carry_out(
                 "suite": declared.name,
                 "file": str(file.resolve()),
                 "folder": str(Path.cwd()),
+                "command": earlier.about.get("command") if earlier else typed(*sys.argv[1:]),
                 "overrides": [*declared.overrides],
                 "compute": asdict(compute),
                 "provenance": origin,
@@ -205,8 +200,9 @@ def carry_out(
             }
             if place is not None:
                 about, stages = on_site(place, declared, about, stages, todo)
-            if slurm and slurm.dry_run:
+            if dry_run:
                 _show_scripts(Launch(records.root / "launches" / "<launch>", about, tuple(stages)), priced)
+                refuse_all(refused)
                 return
             if older := _unfinished(about, graph, records):
                 again = typed("retry", older, "--store", records.root)
@@ -243,6 +239,7 @@ def plan(
     cache: CachePath = None,
     stages: Annotated[bool, typer.Option("--stages", help="list every stage")] = False,
     jobs: Jobs = None,
+    threads: Threads = 1,
     workers: Workers = 1,
     frame_cache: FrameCache = 10.0,
     device_type: DeviceType = "",
@@ -250,16 +247,15 @@ def plan(
 ) -> None:
     """Show the plan of a suite: its stages, those cached, missing data, and what the rest takes: time, devices, disk.
 
-    The exit code is 2 if videos of a dataset that is there cannot be used; one that is not there may still come.
+    The exit code is 2 over the suite's budget, and if videos of a dataset that is there cannot be used; one that is not
+    there may still come.
     """
     device_type = device_type and known_device(device_type)
     declared, graph = open_suite(suite, overrides, store, cache, plugin)
     made = make_plan(graph, Store(store))
     slots, kept_frames = default_jobs() if jobs is None else max(1, jobs), min(made.frames, frame_cache * 1e9)
-    priced = _price(made, Store(store), Compute(loader_workers=workers), device_type, slots)
+    priced = _price(made, Store(store), Compute(threads=threads, loader_workers=workers), device_type, slots)
     _show_plan(made, declared, graph, priced, kept_frames)
-    for error in over_budget(declared, priced, kept_frames):
-        say(f"over budget: {error.where}: {error.what}; a run is refused")
     if profile := declared.file.report.profile:
         for error in unusable_device(profile.device, declared.where(("report", "profile", "device")), here=True):
             say(f"note: {error.where}: {error.what}; a run on this machine is refused")
@@ -267,6 +263,7 @@ def plan(
     for stage in graph.stages.values() if stages else ():
         state = "cached" if stage.identity not in todo else "data missing" if stage.missing else "to run"
         say(f"{state:<12} {stage.kind:<8} {stage.identity}  {stage.title}")
+    refuse_all(over_budget(declared, priced, kept_frames))
     if graph.faulty:
         raise typer.Exit(2)
 
@@ -329,9 +326,7 @@ def _show_plan(plan: Plan, suite: Suite, graph: Graph, price: Price, kept_frames
         say(line)
     if plan.frames:
         text = f"frame cache: {amount(plan.frames / 1e9)} GB of frames are read more than once"
-        part = (
-            f", {amount(kept_frames / 1e9)} of them are kept (--frame-cache); `prepare` makes copies that decode faster"
-        )
+        part = f", {amount(kept_frames / 1e9)} are kept (--frame-cache); `prepare` makes copies that decode faster"
         say(text + (part if kept_frames < plan.frames else ""))
     for why, trainings in graph.uncached.items():
         say(f"{len(trainings)} trainings decode and encode in every step, without cached features: {why}")

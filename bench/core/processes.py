@@ -24,8 +24,8 @@ _preloaded = {"bench.core.fork_server": None}  # modules in the order of their i
 class Stopped(SystemExit):
     """Ends a command that a signal stops, with the exit code of shells: 128 and the signal's number."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self, number: int, instead: Iterable[object] = ()) -> None:
+        self.number, self.instead = number, [*map(str, instead)]  # to go on with, if by another command
         super().__init__(128 + number)
 
 

@@ -144,9 +144,7 @@ class OtherLaunches:
         except UserError:  # damaged, so nothing can go on with it
             return None
         if self._abouts[name]["on"] == "local":
-            lives = process_lives(self._abouts[name])
-            alive = time.time() - last_sign(folder, self._abouts[name]) < FRESH if lives is None else lives
-            return [] if alive else None
+            return [] if goes_on(folder, self._abouts[name]) else None
         when, _ = self._known.get(name, (-inf, None))
         if time.monotonic() - when > ASKED:
             self._known[name] = time.monotonic(), self._queued(folder)
@@ -223,9 +221,25 @@ def beating(folder: Path) -> Iterator[None]:
         ended.set()
 
 
-def last_sign(folder: Path, about: LaunchData) -> float:
-    """Time of the last sign of life of a local launch."""
+def goes_on(folder: Path, about: LaunchData, *signs: float) -> bool:
+    """True if the process of a launch lives: on another machine, if there was a sign of life lately."""
+    if (lives := process_lives(about)) is not None:
+        return lives
     try:
-        return (folder / "alive").stat().st_mtime
+        last = (folder / "alive").stat().st_mtime
     except OSError:  # none yet
-        return float(about["created"])
+        last = float(about["created"])
+    return time.time() - max([last, *signs]) < FRESH
+
+
+def driving_process(launch: Launch) -> LaunchData | None:
+    """The process that drives a launch in the foreground, if one does."""
+    by = holder(launch.store, ("driver", launch.name)) or ""
+    about = {**launch.about, **json.loads(by)} if by.startswith("{") else None  # else it is a job
+    return about if about and goes_on(launch.folder, about) else None
+
+
+def refused(launch: Launch) -> str:
+    """What Slurm says of jobs that the driver of a launch submits, if it refuses them."""
+    file = launch.folder / "alive"
+    return " ".join(file.read_text().split()) if file.exists() else ""

@@ -223,11 +223,11 @@ def run_under(launch: Launch, arguments: Iterable[str]) -> None:
     """
     folder = launch.code
     if folder is None or not folder.is_dir():
-        raise UserError("its code is not in the store", where=launch.name, hint=AGAIN)
+        raise UserError("its code is not in the store", where=launch.name, hint=f"{AGAIN}: {launch.command}")
     if os.environ.get("PYTHONPATH", "").partition(os.pathsep)[0] == str(folder):
         return
     if not is_intact(folder):
-        raise UserError("the copy of its code was changed", where=str(folder), hint=AGAIN)
+        raise UserError("the copy of its code was changed", where=str(folder), hint=f"{AGAIN}: {launch.command}")
     own = {name: value for name, value in launch.about.get("environment", {}).items() if name != "VTB_STORE"}
     sys.stdout.flush()
     command = [sys.executable, str(folder / "run_suite.py"), *arguments]

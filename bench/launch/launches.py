@@ -4,7 +4,8 @@
                   <suite>.yaml   the suite as it was submitted
                   orders.jsonl   line i is the order of stage i
                   jobs.jsonl     the job arrays in order of submission, and the driver's jobs
-                  alive          touched now and then by the process of a local launch, or by the driver
+                  alive          touched now and then by the process of a local launch, or by the driver, which writes
+                                 into it what Slurm says of jobs that it does not take
                   ended.json     how the launch ended; missing while it goes on
 
 An id starts with its time, so names sort by age. Only records decide which stages are done.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -28,6 +30,7 @@ from pydantic import TypeAdapter
 from bench.core.errors import UserError, unknown
 from bench.core.files import write_atomically
 from bench.core.processes import this_process
+from bench.core.words import typed
 from bench.graph.stage import Stage
 from bench.launch.scheduler import QueuedJob
 from bench.launch.work import Order
@@ -136,6 +139,13 @@ class Launch:
     def code(self) -> Path | None:
         """The folder of the code that it runs; None for a launch of older versions, which kept none."""
         return self.store.code(self.about["code"]) if "code" in self.about else None
+
+    @property
+    def command(self) -> str:
+        """What was typed to make it, or as much as older launches say of that, to be pasted into a shell."""
+        about, store = self.about, self.store.root
+        known = about.get("command") or typed(about["file"], *about["overrides"], "--on", about["on"], "--store", store)
+        return known if about["folder"] == str(Path.cwd()) else f"cd {shlex.quote(about['folder'])} && {known}"
 
     def orders(self, numbers: Iterable[int]) -> dict[int, Order]:
         """The orders of these stages, by number."""

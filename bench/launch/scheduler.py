@@ -55,9 +55,9 @@ def max_array() -> int:
     return int(found[1]) if found else DEFAULT_MAX_ARRAY
 
 
-def partitions(columns: str) -> str:
-    """What sinfo prints of the partitions, in these columns."""
-    return _ask("sinfo", "--noheader", f"--format={columns}")
+def partitions(columns: str, *options: str) -> str:
+    """What sinfo prints of the partitions, in these columns; with --Node, of each node."""
+    return _ask("sinfo", "--noheader", *options, f"--format={columns}")
 
 
 def cancel(identifiers: Iterable[str]) -> None:
@@ -70,18 +70,20 @@ def check(script: str) -> None:
     """Raise UserError with Slurm's own message if Slurm would refuse a batch script.
 
     A test does not tell nodes that are drained, for which a job would wait, from a request that no node can ever meet.
-    Where nodes are away, a job is therefore submitted for later, and cancelled.
+    Where nodes are away, a job is therefore submitted for later, and cancelled; unless no node is that large.
     """
     try:
         _ask("sbatch", "--test-only", given=script)
     except UserError as error:
-        if not any(text in error.what for text in AMBIGUOUS) or not _nodes_are_away():
+        ambiguous = any(text in error.what for text in AMBIGUOUS)
+        nodes = [line.split("|") for line in partitions("%t|%c|%m", "--Node").splitlines()] if ambiguous else []
+        if not any(state.startswith(AWAY) for state, *_ in nodes):
             raise
+        for option, column in (("cpus-per-task", 1), ("mem", 2)):
+            asked, most = re.search(rf"--{option}=(\d+)", script), max(int(node[column]) for node in nodes)
+            if asked and int(asked[1]) > most > 1:  # 1: Slurm does not count it
+                raise UserError(f"no node has --{option}={asked[1]}: the largest has {most}") from error
         cancel([_ask("sbatch", "--parsable", "--begin=now+1hour", given=script).partition(";")[0].strip()])
-
-
-def _nodes_are_away() -> bool:
-    return any(state.startswith(AWAY) for state in _ask("sinfo", "--noheader", "--Node", "--format=%t").split())
 
 
 def requeue(identifier: str) -> str | None:

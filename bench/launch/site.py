@@ -103,7 +103,7 @@ def enlarged(resources: Resources, attempts: Attempts, kind: str = "all") -> Res
     """Resources for another attempt: more memory for each that ran out of it, and more than any is known to have used.
 
     Where `resources` name no memory, it grows from what Slurm gave. Raises UserError if the last attempt had the most
-    that it may ask for.
+    that it may ask for; a retry may try that once more.
     """
     asked, peak = resources.memory or attempts.memory_asked, attempts.memory / 2**20
     most = max(resources.memory_limit or sys.maxsize, asked)
@@ -114,7 +114,7 @@ def enlarged(resources: Resources, attempts: Attempts, kind: str = "all") -> Res
         return min(most, ceil(max(grown, peak * MARGIN))) if count else asked
 
     count = max(0, attempts.out_of_memory - (resources.side_by_side > 1))  # the first attempt after others runs alone
-    if count and memory(count - 1) == most:
+    if count and attempts.out_of_memory > attempts.forgiven and memory(count - 1) == most:
         raise UserError(
             f"memory ran out {counted(count, 'time')}, at last with {most}M, the most that it may ask for",
             where=f"resources.{kind}.memory_limit",

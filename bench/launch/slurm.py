@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
-from bench.core.words import typed
 from bench.graph.stage import ALONE, Stage
 from bench.launch import scheduler
 from bench.launch.claims import Claims, release_all
@@ -128,8 +127,7 @@ def reopen(launch: Launch) -> float:
         hint = "wait for the end of the launch, or `cancel` it first"
         raise UserError(f"its driver goes on: job {lives[0]} ({queue[lives[0]].state})", where=launch.name, hint=hint)
     if not (launch.folder / "orders.jsonl").is_file():
-        again = typed(launch.about["file"], *launch.about["overrides"], "--on", "slurm", "--store", launch.store.root)
-        raise UserError("`gc` has removed files that its jobs need", where=launch.name, hint=again)
+        raise UserError("`gc` has removed files that its jobs need", where=launch.name, hint=launch.command)
     check(launch)
     since = time.time() if launch.ended() else launch.since
     launch.reopen()
@@ -175,16 +173,15 @@ class Dispatcher:
         """Note the end of running stages; those that may be tried again are ready again. Returns what to say of it."""
         self.schedule.look_again()
         known = {kind: self.store.known(kind) for kind in {stage.kind for stage in self.schedule.running.values()}}
-        found, over = attempts_since(self.store, self.since), list[PlannedStage]()
+        found, over = self._attempts(), list[PlannedStage]()
         begun = {attempts.start.get("job") for attempts in found.values() if attempts.start}
-        for stage in sorted(
-            self.schedule.running.values(), key=lambda own: self._numbers[own.identity]
-        ):  # inputs first
+        running = sorted(self.schedule.running.values(), key=lambda own: self._numbers[own.identity])
+        for stage in running:  # inputs first
             if stage.identity in known[stage.kind] and self.store.done(*stage.key):
                 self.schedule.finish(stage, None)
             elif self._is_over(stage, found[stage.identity], queue, begun):
                 over.append(stage)
-        found = attempts_since(self.store, self.since) if over else found  # with the deaths that were logged
+        found = self._attempts() if over else found  # with the deaths that were logged
         return list(filter(None, (self._over(stage, found[stage.identity]) for stage in over)))
 
     def _is_over(
@@ -222,11 +219,11 @@ class Dispatcher:
     def submit(self) -> list[JobArray]:
         """Submit what is ready, as far as the site lets it run at once."""
         self.refused, own = "", list[int]()
-        attempts = attempts_since(self.store, self.since)
+        attempts = self._attempts()
         while stage := self.schedule.start():
             found = attempts[stage.identity]
             if not found.over(self.site.attempts, stage.grows) and self._has_no_room(stage, found):
-                found = attempts_since(self.store, self.since)[stage.identity]
+                found = self._attempts()[stage.identity]
             if found.over(self.site.attempts, stage.grows):
                 self._over(stage, found)
             else:
@@ -241,6 +238,10 @@ class Dispatcher:
             for number in (number for task in each.array_tasks[taken:] for number in task):
                 self.schedule.put_back(self.launch.stages[number])
         return submitted
+
+    def _attempts(self) -> Mapping[str, Attempts]:
+        """The attempts that count; memory that ran out before a retry is remembered, so that it grows on from there."""
+        return attempts_since(self.store, self.since, self.launch.about["created"])
 
     def _following(self, first: PlannedStage, attempts: Mapping[str, Attempts]) -> list[int]:
         """Start small stages that need only the record of a training, to be carried out behind it in its job."""
@@ -442,9 +443,8 @@ def check(launch: Launch) -> None:
             kind = submission.name.rpartition("-")[2]
             asked = next((own.resources for own in launch.stages if own.kind == kind), launch.about["driver"])
             hint = f"it asks for {', '.join(f'{key}: {own}' for key, own in asked.items() if own)}"
-            raise UserError(
-                f"Slurm refuses jobs of {kind}: {error.what}", where=f"resources: {kind}", hint=hint
-            ) from error
+            what = f"Slurm refuses jobs of {kind}: {error.what}"
+            raise UserError(what, where=f"resources: {kind}", hint=hint) from error
 
 
 def active_jobs_of(launch: Launch, queue: dict[str, QueuedJob]) -> list[str]:

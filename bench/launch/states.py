@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
-from bench.core.processes import process_lives
 from bench.launch import scheduler
-from bench.launch.claims import FRESH, holder, last_sign
+from bench.launch.claims import driving_process, goes_on, holder
 from bench.launch.launches import JobArray, Launch, PlannedStage, StageKey, active_jobs, open_launch
 from bench.launch.local import ATTEMPTS
 from bench.launch.scheduler import QueuedJob
@@ -142,9 +141,7 @@ class LaunchStatus:
     @cached_property
     def driven(self) -> bool:
         """True if something goes on submitting its stages: a driver in the queue, or a process that gives signs."""
-        process = str(holder(self.launch.store, ("driver", self.launch.name))).startswith("{")  # else a job
-        fresh = process and self.seen.time - last_sign(self.launch.folder, {"created": 0.0}) < FRESH
-        return not self.ended and (bool(self.drivers) or self.submitting or fresh)
+        return not self.ended and (bool(self.drivers) or self.submitting or driving_process(self.launch) is not None)
 
     @cached_property
     def last_driver(self) -> str:
@@ -156,12 +153,8 @@ class LaunchStatus:
     @cached_property
     def submitting(self) -> bool:
         """True while its jobs are being submitted."""
-        return (
-            not self.ended
-            and self.on_slurm
-            and not any(array.driver for array in self.arrays)
-            and self._process_lives()
-        )
+        begins = self.on_slurm and not self.ended and not any(array.driver for array in self.arrays)
+        return begins and goes_on(self.launch.folder, self.launch.about)
 
     @cached_property
     def going_on(self) -> bool:
@@ -171,13 +164,8 @@ class LaunchStatus:
         if self.on_slurm:
             return self.seen.queue is None or bool(self.active) or self.driven
         reported = (known["changed"] for known in self.seen.progress.values())
-        return self._process_lives(*reported, *(each.last["time"] for each in self._attempts.values() if each.last))
-
-    def _process_lives(self, *signs: float) -> bool:
-        """True if its process lives, as far as is known: on another machine, if a sign of life is recent."""
-        lives = process_lives(self.launch.about)
-        latest = max([last_sign(self.launch.folder, self.launch.about), *signs])
-        return self.seen.time - latest < FRESH if lives is None else lives
+        signs = (each.last["time"] for each in self._attempts.values() if each.last)
+        return goes_on(self.launch.folder, self.launch.about, *reported, *signs)
 
     @cached_property
     def complete(self) -> bool:
@@ -237,15 +225,18 @@ class LaunchStatus:
         if stage.identity in self.seen.done[stage.kind]:
             end = self._attempts[stage.identity].end
             return self._status(stage, "done", seconds=end.get("seconds") if end else None)
-        if self.on_slurm and array is None and (elsewhere := self._elsewhere(stage)):
-            return elsewhere
-        if not self.on_slurm or self.seen.queue is None:
-            return self._by_events(stage, job) if self.going_on else self._over(stage, job)
-        if array is not None and (found := self._in_job(stage, job, array)):
+        queued = self.on_slurm and self.seen.queue is not None
+        if queued and array is not None and (found := self._in_job(stage, job, array)):
             return found
+        by = holder(self.launch.store, stage.key)
+        if by and by != self.launch.name and (elsewhere := self._elsewhere(stage, by)):
+            return elsewhere
+        if not queued:
+            return self._by_events(stage, job) if self.going_on else self._over(stage, job)
         over = self._over(stage, job)
-        waits = self.driven and (over.will_retry or over.state == "lost")
-        return self._status(stage, "queued", job, remark=self._needs(stage)) if waits and array is None else over
+        given_up = array is None or (over.state == "lost" and not by)  # the latter after a retry
+        waits = self.driven and given_up and (over.will_retry or over.state == "lost")
+        return self._status(stage, "queued", job, remark=self._needs(stage)) if waits else over
 
     def _needs(self, stage: PlannedStage) -> str:
         """What a stage that is not submitted yet waits for."""
@@ -268,9 +259,8 @@ class LaunchStatus:
             return None  # the job goes on with other stages
         return self._status(stage, "queued", name, remark="its job runs another stage")
 
-    def _elsewhere(self, stage: PlannedStage) -> StageStatus | None:
-        """The status in the launch that has claimed the stage, if that is another one."""
-        by = holder(self.launch.store, stage.key) or self.launch.name
+    def _elsewhere(self, stage: PlannedStage, by: str) -> StageStatus | None:
+        """The status of a stage that another launch has claimed, if that carries it out; until then it waits."""
         if by not in self._others:
             folder = self.launch.folder.parent / by
             try:
@@ -278,13 +268,13 @@ class LaunchStatus:
             except UserError:  # it is gone, or damaged
                 self._others[by] = None
         other = self._others[by]
-        if other is None or other is self or stage.key not in other._planned:
+        if other is None or stage.key not in other._planned or other.ended or not (self.going_on or other.going_on):
             return None
         status = other.of(stage.key)
-        remark = f"by launch {by}" + (f": {status.remark}" if status.remark else "")
-        ended = status.state in ("failed", "blocked", "lost")
-        will_retry = status.will_retry or (ended and self._will_retry(stage))
-        return replace(status, stage=stage, remark=remark, will_retry=will_retry)
+        if status.state == "running":
+            return replace(status, stage=stage, remark=f"by launch {by}")
+        why = status.remark if status.state == "queued" else f"{status.state} there"
+        return self._status(stage, "queued", status.job, remark=f"waits for launch {by}" + (f": {why}" if why else ""))
 
     def _by_events(self, stage: PlannedStage, job: str) -> StageStatus:
         """A stage of a launch that goes on, on this machine or where Slurm gives no answer."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from bench.launch.launches import Launch, PlannedStage
-from bench.store.attempts import attempts_from
+from bench.store.attempts import attempts_from, lacks_memory
 from bench.store.records import KINDS, Event
 from bench.suite.resources import Resources, in_clock, round_minutes
 
@@ -18,7 +18,9 @@ MEMORY_MARGIN, TIME_MARGIN = 1.3, 2.0  # suggested over used
 class Usage:
     """Stages of a kind. `time` in minutes, `longest` in seconds, `memory` and `peak` in megabytes of a node.
 
-    `longest` and `peak` are those of any attempt, start-up included. 0: unknown, or not asked for.
+    `longest`, start-up included, and `peak` are those of attempts that had to take as much: of those that ended with a
+    record, and of those that had worked and were stopped, as by their time limit, or lacked memory. What failed for
+    another reason might have taken anything. 0: unknown, or not asked for.
     """
 
     kind: str
@@ -38,7 +40,7 @@ class Usage:
 def usage(launch: Launch, events: Iterable[Event]) -> list[Usage]:
     """The kinds of stages of which a launch on Slurm has measured an attempt, inputs first."""
     found = list[Usage]()
-    known = attempts_from(event for event in events if event["time"] >= launch.about["created"])
+    known = attempts_from(event for event in events if event["time"] >= launch.about["created"] and _tells(event))
     for kind in KINDS:
         stages = [(own, known[own.identity]) for own in launch.stages if own.kind == kind and own.resources]
         if longest := max((attempts.longest for _, attempts in stages), default=0.0):
@@ -47,6 +49,12 @@ def usage(launch: Launch, events: Iterable[Event]) -> list[Usage]:
             peak = max(attempts.memory / 2**20 * _at_once_on_a_node(own) for own, attempts in stages)
             found.append(Usage(kind, time, longest, memory, peak, cpus))
     return found
+
+
+def _tells(event: Event) -> bool:
+    """True if what an attempt took says what another needs."""
+    stopped = event["event"] == "interrupted" or lacks_memory(event)
+    return event["event"] in ("start", "end") or (stopped and bool(event.get("compute")))
 
 
 def _at_once_on_a_node(stage: PlannedStage) -> int:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from math import ceil
+from math import ceil, inf
 
 import yaml
 
@@ -45,6 +45,7 @@ class Attempts:
     device_total: int = 0  # bytes that this GPU has
     memory_asked: int = 0  # megabytes that Slurm gave the first attempt that says so; 0: unknown
     out_of_memory: int = 0  # attempts that ended for lack of the host's memory
+    forgiven: int = 0  # those of them before a retry, which tell of memory and cost no attempt
     wasted: int = 0  # attempts in a row, among those spent, that got further but were mostly start-up
 
     def over(self, most: int, grows: bool = False) -> bool:
@@ -52,12 +53,17 @@ class Attempts:
 
         Where memory grows up to a limit, that limit ends attempts that lack memory; they do not count.
         """
-        return self.fatal or self.spent - self.out_of_memory * grows >= most
+        return self.fatal or self.spent - (self.out_of_memory - self.forgiven) * grows >= most
 
-    def add(self, event: Event) -> None:
-        """Count the next event."""
+    def add(self, event: Event, counts: bool = True) -> None:
+        """Count the next event. One that does not count, because it was before a retry, tells of memory alone."""
         name = event["event"]
-        if name == "note":
+        for own in ("memory", "device_memory", "device_total"):
+            setattr(self, own, max(getattr(self, own), event.get(own, 0)))
+        self.memory_asked = self.memory_asked or event.get("memory_asked", 0)
+        ran_out = name in ("failure", "death") and lacks_memory(event)
+        self.out_of_memory, self.forgiven = self.out_of_memory + ran_out, self.forgiven + (ran_out and not counts)
+        if name == "note" or not counts:
             return
         self.last = event
         if name == "start":
@@ -65,7 +71,6 @@ class Attempts:
                 self.spent += 1
             self.start = self.running = event
             self.started += 1
-            self.memory_asked = self.memory_asked or event.get("memory_asked", 0)
         elif name in OUTCOMES:
             self.running = None
             self._measure(event)
@@ -76,7 +81,6 @@ class Attempts:
                 self._weigh(event)
             elif not event.get("machine"):
                 self._spend(event)
-            self.out_of_memory += name in ("failure", "death") and _lacks_memory(event)
             self.fatal |= bool(event.get("final"))
 
     def minutes_for(self, saving: float) -> int:
@@ -88,8 +92,6 @@ class Attempts:
         startup, compute = event.get("startup", 0.0), event.get("compute", 0.0)
         self.startup, self.compute = self.startup + startup, self.compute + compute
         self.longest, self.slowest = max(self.longest, startup + compute), max(self.slowest, startup)
-        for name in ("memory", "device_memory", "device_total"):
-            setattr(self, name, max(getattr(self, name), event.get(name, 0)))
 
     def _weigh(self, event: Event) -> None:
         """Spend an attempt that got further if it was mostly start-up; else take back those before it."""
@@ -106,20 +108,20 @@ class Attempts:
         self.failure = event
 
 
-def attempts_since(store: Store, since: float = 0.0) -> defaultdict[str, Attempts]:
-    """Attempts by stage identity, from the events after a time."""
-    return attempts_from(event for event in store.events() if event["time"] >= since)
+def attempts_since(store: Store, since: float = 0.0, launched: float = inf) -> defaultdict[str, Attempts]:
+    """Attempts by stage identity, from the events after a time; those before it, since `launched`, tell of memory."""
+    return attempts_from((event for event in store.events() if event["time"] >= min(since, launched)), since)
 
 
-def attempts_from(events: Iterable[Event]) -> defaultdict[str, Attempts]:
-    """Attempts by stage identity, from events in order of time."""
+def attempts_from(events: Iterable[Event], since: float = 0.0) -> defaultdict[str, Attempts]:
+    """Attempts by stage identity, from events in order of time; those before `since` tell of memory alone."""
     found = defaultdict[str, Attempts](Attempts)
     for event in events:
-        found[event.get("identity", "")].add(event)
+        found[event.get("identity", "")].add(event, event["time"] >= since)
     return found
 
 
-def _lacks_memory(event: Event) -> bool:
+def lacks_memory(event: Event) -> bool:
     """Tell that an attempt ended for lack of the host's memory, as Slurm's state or its own error says."""
     text = f"{event.get('state', '')}\n{event.get('reason', '')}"
     device, host = _signs()

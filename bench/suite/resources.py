@@ -53,16 +53,19 @@ _IN_MEGABYTES = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 
 
 def minutes(value: object) -> int:
-    """A time as Slurm writes it, in whole minutes, rounded up; a number is minutes."""
+    """A time as Slurm writes it, in whole minutes, rounded up; a number is minutes. Less than one is a slip."""
     if _is_number(value):
-        return math.ceil(float(str(value)))
-    match = _CLOCK.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
+        found = float(str(value))
+    elif isinstance(value, str) and (match := _CLOCK.fullmatch(value.strip())):
+        days, first, second, third = (int(part or 0) for part in match.groups())
+        found = first + second / 60  # MM or MM:SS, as in Slurm
+        if match[1] or match[4]:
+            found = (days * 24 + first) * 60 + second + third / 60
+    else:
         raise ValueError(f"'{value}' is not a time: H:MM:SS, D-HH:MM:SS, D-HH, MM:SS, or a number of minutes")
-    days, first, second, third = (int(part or 0) for part in match.groups())
-    if match[1] or match[4]:
-        return math.ceil((days * 24 + first) * 60 + second + third / 60)
-    return math.ceil(first + second / 60)  # MM or MM:SS, as in Slurm
+    if 0 < found < 1:
+        raise ValueError(f"'{value}' is less than a minute: five minutes are 5, 5:00 or 0:05:00")
+    return math.ceil(found)
 
 
 def _megabytes(value: object) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -171,9 +171,22 @@ _OTHERS = {
 def validate(model: type[Validated], data: object, where: Where) -> Validated:
     """`data` as an instance of `model`. The first mistake becomes a UserError that names its place and the choices."""
     try:
-        return model.model_validate(data)
+        made = model.model_validate(data)
     except ValidationError as error:
         raise _user_error(model, data, error.errors(), where) from error
+    for path, value in _truths(data, made):
+        raise UserError(f"expected a number, got {_shown(value)}", where=where(path))
+    return made
+
+
+def _truths(data: object, made: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, bool]]:
+    """The places of true and false in the data that pydantic has taken for 1 and 0."""
+    if isinstance(data, bool) and type(made) in (int, float):
+        yield path, data
+    inner: Any = vars(made) if isinstance(made, BaseModel) else made
+    inner = dict(enumerate(made)) if isinstance(made, list | tuple) else inner if isinstance(inner, Mapping) else {}
+    for key, own in data.items() if isinstance(data, Mapping) else enumerate(data) if isinstance(data, list) else ():
+        yield from _truths(own, inner.get(key), (*path, key))
 
 
 def _user_error(model: type[BaseModel], data: object, errors: list[ErrorDetails], where: Where) -> UserError:

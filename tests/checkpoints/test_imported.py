@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.checkpoints.heads import HEADS
-from bench.checkpoints.imported import file_digest, find_trained, refuse_unimported
+from bench.checkpoints.imported import file_digest, find_trained, unimported
 from bench.commands.app import main
+from bench.core.errors import refuse_all
 from bench.data.datasets import dataset
 from bench.graph.kinds import ImportedStage
 from bench.graph.stage import as_json
@@ -138,11 +139,11 @@ def test_the_identity_is_that_of_the_spec_alone(tmp_path: Path, store: Store) ->
     config = method("mote").config.model_validate({"tower": "tuned", "layers": 2, "num_experts": 3})
     stage = ImportedStage("mote", config, "glyph-vit", "random:0", file_digest(file)).plan()
     assert (record["spec"], record["identity"], record["inputs"]) == (as_json(stage.spec), stage.identity, {})
-    refuse_unimported([stage, stage], store)
+    refuse_all(unimported([stage, stage], store))
     deeper = config.model_copy(update={"layers": 3})
     stage = ImportedStage("mote", deeper, "glyph-vit", "random:0", file_digest(file)).plan()
     with refused("layers: 3", "mote", "layers: 2", "import FILE"):
-        refuse_unimported([stage], store)
+        refuse_all(unimported([stage], store))
 
 
 @pytest.mark.parametrize(

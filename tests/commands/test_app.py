@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.commands.app import main
+from bench.core.processes import Stopped
 from tests.errors import says
 
 ROOT = Path(__file__).parents[2]
@@ -80,3 +82,21 @@ def test_errors_of_the_program_keep_their_traceback(error: Exception, monkeypatc
     monkeypatch.setattr("bench.commands.suites.open_suite", fail)
     with pytest.raises(type(error)):
         main(["plan", "quickstart"])
+
+
+@pytest.mark.parametrize(
+    ("instead", "said"),
+    [
+        ([], "to go on, run it again:\n  python run_suite.py plan quickstart\n"),
+        (["retry", "a", "--here"], "to go on:\n  python run_suite.py retry a --here\n"),
+    ],
+)
+def test_what_a_signal_stops_says_how_to_go_on(
+    instead: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*arguments: object) -> None:
+        raise Stopped(signal.SIGINT, instead)
+
+    monkeypatch.setattr("bench.commands.suites.open_suite", stop)
+    assert main(["plan", "quickstart"]) == 130
+    assert capsys.readouterr().err == f"stopped by SIGINT; {said}"

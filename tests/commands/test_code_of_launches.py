@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ import pytest
 
 from bench.commands import suites
 from bench.commands.app import main
+from bench.core.errors import UserError
+from bench.core.words import typed
 from bench.graph.build import Graph
 from bench.launch import code
 from bench.launch.launches import Launch, create
 from bench.store.provenance import provenance
 from bench.store.records import Store
+from tests.errors import says
 from tests.launch.launched import stage
+from tests.suites import write_suite
 
 
 @pytest.fixture
@@ -53,9 +58,26 @@ def test_retry_needs_the_packages_and_the_code_of_then(store: Store, capsys: pyt
     shutil.rmtree(launch.code)
     status, text = said(capsys, *arguments)
     assert status == 2 and "its code is not in the store" in text
+    says(text, f"cd / && {typed(launch.about['file'])} --on local --store {store.root}")  # of older code
+    launched(store, code="gone", command="python run_suite.py tiny.yaml --on slurm --site s.yaml --workers 4")
+    says(said(capsys, *arguments)[1], "cd / && python run_suite.py tiny.yaml --on slurm --site s.yaml --workers 4")
     launched(store, provenance={"versions": {"torch": "1.0.0", "numpy": "1.0.0"}})
     status, text = said(capsys, *arguments)
     assert status == 2 and "torch 1.0.0 then, 2." in text and "numpy" not in text
+
+
+def test_a_launch_keeps_the_command_that_made_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = list[str]()
+
+    def stop(about: dict[str, Any], graph: Graph, records: Store) -> str:
+        kept.append(about["command"])
+        raise UserError("enough")
+
+    monkeypatch.setattr(suites, "_unfinished", stop)
+    arguments = [str(write_suite(store.root)), "--store", str(store.root), "--workers", "4", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["bin/run_suite.py", *arguments])
+    assert main(arguments) == 2
+    assert kept[0].endswith(f" bin/run_suite.py {' '.join(arguments)}")
 
 
 def test_why_of_one_launch_says_what_changed(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,9 +15,10 @@ from pathlib import Path
 import pytest
 import typer
 
+from bench.commands import display
 from bench.commands import launches as launch_commands
 from bench.core.errors import UserError
-from bench.core.processes import Stopped
+from bench.core.processes import Stopped, this_process
 from bench.launch import scheduler
 from bench.launch.claims import take
 from bench.launch.scheduler import QueuedJob
@@ -149,6 +153,30 @@ def test_status_without_slurm_says_what_the_store_says(scene: Scene, run: Run, m
     assert code == 0
     assert "there is no squeue here, so no Slurm" in text
     assert line(text, "in all") == "in all 1 3"
+
+
+def test_status_of_a_launch_of_other_code_says_how_to_see_more(
+    scene: Scene, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display, "moved_on", lambda launch: "1 file, e.g. bench/x.py")
+    more = f"why {scene.launch.name} --store {scene.store.root}` shows more)"
+    assert line(run("status")[1], "the checkout differs").endswith(more)
+
+
+def test_status_and_logs_show_a_driver_in_the_foreground_and_what_slurm_refuses(scene: Scene, run: Run) -> None:
+    launch = scene.launched("mine", TRAIN)
+    assert "no job has driven this launch" in run("logs", "driver")[1]
+    take(scene.store, ("driver", launch.name), json.dumps({**this_process(), "pid": os.getpid()}), ())
+    (launch.folder / "alive").write_text("sbatch: error:\n  QOSMaxSubmitJobPerUserLimit")
+    here = f"driver: process {os.getpid()} on {socket.gethostname()}, in the foreground; its output is on its terminal"
+    code, text = run("status")
+    assert (code, line(text, "driver: ")) == (0, here)
+    assert line(text, "Slurm refuses") == (
+        "Slurm refuses jobs: sbatch: error: QOSMaxSubmitJobPerUserLimit; the driver asks again"
+    )
+    assert here in run("logs", "driver")[1]
+    (launch.folder / "alive").write_text("")
+    assert "Slurm refuses" not in run("status")[1]
 
 
 def test_a_launch_is_named_by_its_suite_or_the_start_of_its_id(scene: Scene, run: Run) -> None:

@@ -59,14 +59,27 @@ def test_a_run_over_its_budget_is_refused_before_any_work(
     text = told(capsys, 2, "run", str(suite), "--device-type", "t4", store=store)
     says(text, f"small.yaml:3: budget.{key}", unit, "over the budget of", "most of it: " if key != "disk" else "")
     assert not store.exists()
-    plan = told(capsys, 0, "plan", str(suite), "--device-type", "t4", store=store)
-    says(plan, f"over budget: {suite}:3: budget.{key}", unit, "a run is refused")
-    enough = told(capsys, 0, "plan", str(suite), f"budget.{key}=1000000", "--device-type", "t4", store=store)
-    assert "over budget" not in enough
+    arguments = ["plan", str(suite), "--device-type", "t4", "--store", str(store), "--stages"]
+    assert main(arguments) == 2
+    plan = capsys.readouterr()
+    assert plan.err == text
+    says(plan.out, "device-hours of t4", "to run       train")
+    assert main([*arguments, f"budget.{key}=1000000"]) == 0
+
+
+def test_a_plan_counts_threads_of_a_cpu(tmp_path: Path, capsys: Said) -> None:
+    arguments = ("plan", str(write_suite(tmp_path)), "--device-type", "cpu", "--workers", "64")
+    one, four = (told(capsys, 0, *arguments, "--threads", count, store=tmp_path / "runs") for count in ("1", "4"))
+    assert number(four, "price: N device-hours") < number(one, "price: N device-hours")
 
 
 def test_a_budget_is_checked_like_any_key(tmp_path: Path, capsys: Said) -> None:
-    for value, named in (("{disk: much}", "'much'"), ("{device_hours: 0}", "0"), ("{hours: 3}", "device_hours")):
+    for value, named in (
+        ("{device_hours: true}", "a number, got true"),
+        ("{disk: much}", "'much'"),
+        ("{device_hours: 0}", "0"),
+        ("{hours: 3}", "device_hours"),
+    ):
         suite = write_suite(tmp_path, ("seeds:", f"budget: {value}\nseeds:"))
         says(told(capsys, 2, "plan", str(suite), store=tmp_path / "runs"), "small.yaml:2: budget", named)
 
@@ -82,3 +95,12 @@ def test_a_dry_run_ends_with_the_hours_that_jobs_take_and_ask_for(tmp_path: Path
     assert number(last, "of N CPU-hours") == pytest.approx(asked, abs=1)
     assert number(last, "of N GPU-hours") == 2 * 4 * 4
     assert 0 < number(last, "about N of") < 3
+
+
+def test_a_dry_run_that_would_be_refused_shows_all_the_same_what_it_would_take(tmp_path: Path, capsys: Said) -> None:
+    arguments = ["run", "mote-table7a", "--on", "slurm", "--dry-run", "--store", str(tmp_path / "runs")]
+    assert main([*arguments, "budget={device_hours: 0.001}"]) == 2
+    captured = capsys.readouterr()
+    says(captured.out, "#!/bin/bash", "jobs without the driver will take about")
+    says(captured.err, "mistakes", "dataset 'kinetics-400'", "$VTB_DATA", "budget.device_hours")
+    assert not (tmp_path / "runs").exists()

@@ -167,6 +167,9 @@ def test_a_launch_waits_for_drained_nodes(cluster: Cluster, whole: Store) -> Non
         time.sleep(10)
         assert {found.state for job, found in jobs().items() if job in active_jobs_of(launch, jobs())} == {"PENDING"}
         assert "going on" in cluster.run(on_launch("status", launch))
+        suite, store = cluster.suite("large", ATTACKED), cluster.store("large", whole)
+        large = cluster.arguments(suite, store, resources={"evaluate": {"cpus": 6400}})
+        assert "jobs of evaluate: no node has --cpus-per-task=6400: the largest has" in cluster.run(large, code=2)
     finally:
         asked("scontrol", "update", f"nodename={nodes}", "state=resume")
     _assert_complete(launch, whole)

@@ -18,6 +18,7 @@ from bench.graph.stage import Stage, stage_source
 from bench.launch import code
 from bench.launch.launches import Launch, PlannedStage, create
 from bench.store.records import Store
+from tests.errors import refused
 from tests.launch.launched import stage
 
 ROOT = Path(code.__file__).parents[2]
@@ -203,7 +204,7 @@ def test_sources_are_those_of_each_kind_once() -> None:
 
 
 def launched(store: Store, *stages: PlannedStage, **about: object) -> Launch:
-    return create(store, {"suite": "tiny", "on": "local", **about}, list(stages))
+    return create(store, {"suite": "tiny", "on": "local", "folder": "/", "command": "make it", **about}, list(stages))
 
 
 def test_files_that_differ_from_the_code_of_a_launch(store: Store, others: Callable[..., Path]) -> None:
@@ -248,5 +249,5 @@ def test_code_that_is_gone_or_changed_is_not_run(store: Store) -> None:
     assert launch.code
     (launch.code / "bench/more.py").write_text("")
     for each, what in ((launch, "was changed"), (launched(store), "is not in the store")):
-        with pytest.raises(UserError, match=what):
+        with refused(what, hint="cd / && make it"):
             code.run_under(each, [])

@@ -35,7 +35,22 @@ TIMES = {
     "2-01:02:03": 2943,
     "'1:30:00'": 90,
 }
-NO_TIMES = ("soon", "1:60:00", "1:2:3:4", "-5", "0", "0:00", "true", ".inf", "UNLIMITED", "1h", "[60]")
+NO_TIMES = (
+    "0:30",
+    "0:00:05",
+    "0.5",
+    "soon",
+    "1:60:00",
+    "1:2:3:4",
+    "-5",
+    "0",
+    "0:00",
+    "true",
+    ".inf",
+    "UNLIMITED",
+    "1h",
+    "[60]",
+)
 MEMORY = {"16G": 16384, "16GB": 16384, "512M": 512, "1.5T": 1572864, "2000": 2000, "1K": 1, "0.5g": 512}
 NO_MEMORY = ("0", "0G", "much", "16X", "-1", "true", "G", ".nan")
 
@@ -270,7 +285,10 @@ def test_a_profile_that_is_asked_for_must_exist(tmp_path: Path, monkeypatch: pyt
         ("resources:\n  trian: {gpus: 1}\n", ["site.yaml:2: resources.trian", "did you mean 'train'?"]),
         ("signal: 5\n", ["site.yaml:1: signal", "greater than or equal to 10"]),
         ("setup: module load cuda\n", ["site.yaml:1: setup", "a list"]),
+        ("pack: 0:00:05\n", ["site.yaml:1: pack", "'0:00:05' is less than a minute", "five minutes are 5, 5:00"]),
         ("pack: soon\n", ["site.yaml:1: pack", "'soon' is not a time"]),
+        ("attempts: true\n", ["site.yaml:1: attempts: expected a number, got true"]),
+        ("resources:\n  all: {cpus: true}\n", ["site.yaml:2: resources.all.cpus: expected a number, got true"]),
         ("attempts: 1\nattempts: 2\n", ["site.yaml:2", "appears twice"]),
     ],
 )
@@ -402,6 +420,7 @@ def test_a_site_is_a_regular_file_of_plain_yaml(tmp_path: Path) -> None:
         ("memory: 8G", {"out_of_memory": 1, "memory": 20 << 30}, 24576),  # 1.2 times the peak
         ("memory: 8G, memory_limit: 10G", {"out_of_memory": 1}, 10240),
         ("memory: 8G, memory_limit: 64G", {"out_of_memory": 2}, 32768),
+        ("memory: 8G, memory_limit: 10G", {"out_of_memory": 5, "forgiven": 5}, 10240),  # after a retry, once more
         ("cpus: 1", {"out_of_memory": 1, "memory_asked": 4096}, 8192),  # what Slurm gave
         ("cpus: 1", {"out_of_memory": 1}, None),  # nothing is known
         ("cpus: 1", {"memory": 6 << 30}, None),
@@ -417,8 +436,9 @@ def test_memory_grows_when_it_ran_out(asked: str, known: dict[str, Any], memory:
 )
 def test_an_attempt_with_the_most_memory_was_the_last(asked: str, count: int) -> None:
     resources = Resources.model_validate(load_value(f"{{{asked}}}", "here"))
-    with refused(f"memory ran out {count} time", where="resources.train.memory_limit", hint="raise it"):
-        enlarged(resources, Attempts(out_of_memory=count), "train")
+    for before in (0, 1):  # a retry
+        with refused(f"memory ran out {count + before} time", where="resources.train.memory_limit", hint="raise it"):
+            enlarged(resources, Attempts(out_of_memory=count + before, forgiven=before), "train")
 
 
 def test_suggested_times_are_round_and_read_back_as_they_are_written() -> None:

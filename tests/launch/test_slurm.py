@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -13,8 +15,9 @@ import pytest
 from bench.commands import driver as driver_command
 from bench.commands.driver import Driver, drive, drive_here
 from bench.core.errors import UserError
+from bench.core.processes import Stopped
 from bench.graph.stage import Stage
-from bench.launch import scheduler, slurm
+from bench.launch import claims, scheduler, slurm
 from bench.launch.claims import holder
 from bench.launch.launches import Launch, PlannedStage, jobs_of, stage_jobs
 from bench.launch.scheduler import QueuedJob
@@ -476,8 +479,9 @@ def test_a_successor_that_slurm_refuses_is_submitted_later(
     assert sum(array.driver for array in launch.arrays()) == 2
     monkeypatch.setattr(slurm, "_submit", working)
     finish(launch.store, launch.stages[0])
+    (launch.folder / "alive").write_text("out of order")
     driver.run()
-    assert sum(array.driver for array in launch.arrays()) == 3
+    assert sum(array.driver for array in launch.arrays()) == 3 and claims.refused(launch) == ""
 
 
 def test_a_job_that_a_driver_could_not_note_is_cancelled_by_the_next(
@@ -504,6 +508,7 @@ def test_a_slurm_that_refuses_all_jobs_ends_a_launch_with_its_words(
     monkeypatch.setattr(driver_command, "REFUSING", 0.05)
     Driver(launch, 0.0, "7", lambda: False).run()
     end = launch.ended()
+    assert claims.refused(launch) == "Invalid account"
     assert end and (end["state"], end["reason"], end["blocked"]) == ("incomplete", "Invalid account", ["a"])
 
 
@@ -560,6 +565,20 @@ def test_a_retry_in_the_foreground_gives_new_attempts(
     assert drive_here(launch, reopen(launch))
 
 
+def test_a_driver_in_the_foreground_that_is_stopped_says_how_to_go_on(
+    tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(driver: Driver) -> None:
+        raise Stopped(signal.SIGINT)
+
+    launch = launched(Store.create(tmp_path), stage("a"))
+    monkeypatch.setattr(Driver, "run", stop)
+    with pytest.raises(Stopped) as stopped:
+        drive_here(launch, 0.0)
+    assert stopped.value.instead == ["retry", launch.name, "--here", "--store", str(tmp_path)]
+    assert stopped.value.code == 130
+
+
 # --- weights and environment ------------------------------------------------------------------------------------------
 
 
@@ -593,6 +612,32 @@ def test_without_slurm_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="there is no squeue here"):
         scheduler.jobs()
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "refusal"),
+    [
+        ("--cpus-per-task=64", "drain|8|16000\nidle|32|16000", "no node has --cpus-per-task=64: the largest has 32"),
+        ("--cpus-per-task=8\n#SBATCH --mem=32000M", "drain|8|16000", "no node has --mem=32000: the largest has 16000"),
+        ("--cpus-per-task=32", "idle|8|16000", "Requested node configuration is not available"),  # Slurm's words
+        ("--cpus-per-task=32\n#SBATCH --mem=9000M", "idle|8|1\ndrain*|32|1", ""),
+    ],
+)
+def test_a_launch_waits_for_nodes_that_are_away_unless_none_is_large_enough(
+    asked: str, nodes: str, refusal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled = list[str]()
+
+    def ask(program: str, *arguments: str, given: str | None = None) -> str:
+        if "--test-only" in arguments:
+            raise UserError("Requested node configuration is not available")
+        cancelled.extend(arguments if program == "scancel" else ())
+        return nodes if program == "sinfo" else "77\n"
+
+    monkeypatch.setattr(scheduler, "_ask", ask)
+    with refused(refusal) if refusal else nullcontext():
+        scheduler.check(f"#!/bin/bash\n#SBATCH {asked}\n")
+    assert cancelled == ([] if refusal else ["--quiet", "77"])
 
 
 def test_a_report_waits_for_a_disk_that_is_full(
@@ -651,3 +696,19 @@ def test_where_memory_has_a_limit_that_limit_ends_attempts_without_memory(
         dispatcher.look(scheduler.jobs())
     assert asked == [1000, 2000, 4000, 6000]
     says(dispatcher.schedule.failed["0"], "memory ran out", "6000M", "resources.train.memory_limit")
+
+
+@pytest.mark.parametrize(("limit", "asked"), [(None, [1000, 2000, 4000, 8000]), (3000, [1000, 2000, 3000, 3000])])
+def test_after_a_retry_memory_goes_on_growing_from_where_it_was(
+    limit: int | None, asked: list[int], tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = stage("0", resources={**RESOURCES, "memory": 1000, "memory_limit": limit})
+    launch, memory = launched(Store.create(tmp_path), own, attempts=3), _memory_asked_for(monkeypatch)
+    dispatcher = Dispatcher(launch)
+    while submitted := dispatcher.submit():
+        launch.store.log("start", *own.key, title="", job=submitted[0].job)
+        queue[submitted[0].job] = QueuedJob("OUT_OF_MEMORY", "")
+        dispatcher.look(scheduler.jobs())
+    launch.end("incomplete")
+    Dispatcher(launch, reopen(launch)).submit()
+    assert memory == [f"{size}M" for size in asked]

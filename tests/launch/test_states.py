@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench.core.processes import process_lives
+from bench.core.processes import process_lives, this_process
 from bench.launch import scheduler, states
 from bench.launch.claims import take
 from bench.launch.launches import PlannedStage
@@ -161,7 +161,7 @@ def test_a_stage_that_is_not_submitted_yet_waits_while_something_drives_the_laun
     (launch.folder / "alive").touch()  # by the driver before its end
     take(launch.store, ("driver", launch.name), "40", ())
     assert states.launch_status(launch).wrong
-    take(launch.store, ("driver", launch.name), json.dumps({"pid": 1}), ())  # a driver in the foreground
+    take(launch.store, ("driver", launch.name), json.dumps(this_process()), ())  # a driver in the foreground
     assert (states.launch_status(launch).stages[1].state, states.launch_status(launch).wrong) == ("queued", False)
 
 
@@ -222,10 +222,40 @@ def test_a_stage_that_another_launch_carries_out_stands_as_it_does_there(scene: 
     assert (found.state, found.job, found.remark) == ("running", "50_1", f"by launch {other.name}")
     scene.queue["50_1"] = PENDING
     (found,) = states.launch_status(launch).stages
-    assert (found.state, found.remark) == ("queued", f"by launch {other.name}: Resources")
+    assert (found.state, found.remark) == ("queued", f"waits for launch {other.name}: Resources")
     del scene.queue["50_1"]
     (found,) = states.launch_status(launch).stages
-    assert (found.state, found.will_retry) == ("lost", True)  # the own driver will see to it
+    assert (found.state, found.remark) == ("queued", f"waits for launch {other.name}: lost there")
+    other.end("incomplete")
+    (found,) = states.launch_status(launch).stages
+    assert (found.state, found.remark) == ("queued", "will be submitted")  # the own driver will see to it
+
+
+@pytest.mark.parametrize("on", ["slurm", "local"])
+def test_a_stage_waits_for_another_launch_also_if_this_one_has_tried_it_or_it_has_failed_there(
+    scene: Scene, on: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = stage("train", "cl")
+    launch = scene.launched("mine", mine, stage("evaluate", "xx", mine), on=on)
+    other = scene.launched("other", mine)
+    if on == "slurm":
+        scene.submit("39", [0], [1], launch=launch)
+        scene.submit("40", [], launch=launch, driver=True)
+    scene.submit("50", [0], launch=other)
+    scene.submit("51", [], launch=other, driver=True)
+    assert take(scene.store, mine.key, other.name, ()) is None
+    scene.queue |= {"40": RUNNING, "51": RUNNING}
+    scene.log("failure", mine, 30.0, reason="no", final=False)
+    found, after = states.launch_status(launch).stages
+    assert (found.state, found.remark, found.will_retry) == (
+        "queued",
+        f"waits for launch {other.name}: failed there",
+        False,
+    )
+    assert after.state == "queued"
+    scene.queue["50"] = RUNNING
+    scene.log("start", mine, 20.0, job="50")
+    assert states.launch_status(launch).stages[0].remark == f"by launch {other.name}"
 
 
 def test_a_claim_of_a_launch_that_is_gone_says_nothing(scene: Scene) -> None:

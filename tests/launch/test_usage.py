@@ -62,3 +62,16 @@ def test_a_report_shows_it_of_the_last_launch_on_slurm(launch: Launch) -> None:
     (table,) = usage_tables(replace(plain(), usage=tuple(found)))
     (row,) = table.rows
     assert [cell.text for cell in row] == ["train", "60", "12.0", "8.00", "6.00", "train: {time: 0:30:00, memory: 8G}"]
+
+
+def test_what_failed_or_did_no_work_suggests_nothing(launch: Launch) -> None:
+    before = usage(launch, launch.store.events())
+    lazy, greedy = {"startup": 9e5, "memory": 90 * GIGABYTE}, {"startup": 20.0, "compute": 9e5, "memory": 90 * GIGABYTE}
+    for event, measured in (("failure", greedy), ("death", greedy), ("interrupted", lazy)):
+        launch.store.log("start", "train", "a", memory_asked=4096)
+        launch.store.log(event, "train", "a", reason="a bug", **measured)
+    assert usage(launch, launch.store.events()) == before
+    launch.store.log("interrupted", "train", "a", reason="its time limit", done=3, startup=20.0, compute=1000.0)
+    launch.store.log("failure", "train", "a", reason="MemoryError", compute=1.0, memory=9 * GIGABYTE)
+    (train,) = usage(launch, launch.store.events())
+    assert (train.longest, train.peak) == (1020.0, 9 * 1024.0)

@@ -96,3 +96,14 @@ def test_attempts_that_ran_out_of_memory_are_counted(outcome: dict[str, Any], co
 def test_what_a_fault_of_the_machine_ended_is_not_spent() -> None:
     found = attempts(START, {**DIED, "machine": True}, START, {**FAILED, "machine": True})
     assert (found.spent, found.running, found.failure, found.started) == (0, None, None, 2)
+
+
+def test_what_was_before_a_retry_tells_of_memory_and_costs_nothing() -> None:
+    asked: dict[str, Any] = {"event": "start", "memory_asked": 1000}
+    killed: dict[str, Any] = {"event": "death", "state": "OUT_OF_MEMORY", "memory": 7}
+    events = [asked, killed, asked, killed, {"event": "failure", "final": True}, START, killed]
+    counted = [{"identity": "a", "time": float(time), **event} for time, event in enumerate(events)]
+    found = attempts_from(counted, since=5.0)["a"]
+    assert (found.out_of_memory, found.forgiven, found.memory, found.memory_asked) == (3, 2, 7, 1000)
+    assert (found.started, found.spent, found.fatal) == (1, 1, False)
+    assert found.over(1) and not found.over(1, grows=True)

@@ -163,6 +163,9 @@ class Suite(BaseModel):
         ({"title": "A", "drawn": -1}, "drawn", "greater than or equal to 0", [], ""),
         ({"title": "A" * 500}, "title", "at most 100 characters", [], ""),
         ({"title": "A", "pair": [1]}, "pair", "expected more than 1 items", [], ""),
+        ({"title": "A", "drawn": True}, "drawn", "expected a number, got true", [], ""),
+        ({"title": "A", "pair": [1, False]}, "pair.1", "expected a number, got false", [], ""),
+        ({"title": "A", "rows": {"one": {"frames": True}}}, "rows.one.frames", "a number, got true", [], ""),
         ({"title": "A", "on": "maybe"}, "on", "expected true or false, got 'maybe'", [], ""),
     ],
 )
@@ -176,3 +179,5 @@ def test_the_first_mistake_is_reported_at_its_key_with_the_choices(
         validate(Suite, data, place)
     assert "Input should" not in str(caught.value) and len(str(caught.value)) < 400
     assert validate(Suite, {"title": "A"}, place) == Suite(title="A")
+    truths = {"title": "A", "either": [True, {"x": False}], "on": False}
+    assert validate(Suite, truths, place).model_dump(exclude_unset=True) == truths
