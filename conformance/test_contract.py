@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.measure import flops as counting
 from bench.models.backbones import backbone
+from bench.models.clip import part_of
 from conformance.cases import BACKBONE, C, Case, pretrained
 from methods.contract import Model, Prediction, Predictor
 
@@ -341,16 +342,21 @@ def test_a_video_is_judged_alone(case: Case, inputs: Inputs) -> None:
 
 
 @pytest.mark.trained
-def test_weight_interpolation_goes_from_clip_to_the_tuned_tower(case: Case, inputs: Inputs) -> None:
+def test_weight_interpolation_goes_from_clip_to_the_tuned_weights(case: Case, inputs: Inputs) -> None:
     model, clip = train(case.build(), inputs), pretrained()
-    tuned = bits(model.clip.state_dict())
-    assert (tuned == bits(clip.state_dict())) == (case.config.tower == "frozen")
-    model.interpolate_tower(clip, 1.0)
+    tuned, plain = (bits(each.state_dict()) for each in (model.clip, clip))
+    assert {part_of(name) for name in plain if tuned[name] != plain[name]} <= case.config.tuned
+    assert (tuned == plain) != bool(case.config.tuned)
+    model.interpolate(clip, 1.0)
     assert bits(model.clip.state_dict()) == tuned
-    scales = [model.deployed_scale(case.inference(clip_alpha=alpha)) for alpha in (0, 1)]
-    assert scales == pytest.approx([float(each.logit_scale.detach().exp()) for each in (clip, model.clip)])
-    model.interpolate_tower(clip, 0.0)
-    torch.testing.assert_close(model.clip.state_dict(), clip.state_dict(), rtol=0, atol=0)
+    model.interpolate(clip, 0.5)
+    halfway = bits(model.clip.state_dict())
+    assert {name for name in plain if halfway[name] != tuned[name]} == {
+        name for name in plain if tuned[name] != plain[name]
+    }
+    model.interpolate(clip, 0.0)
+    assert bits(model.clip.state_dict()) == plain
+    assert model.scale == pytest.approx(float(clip.logit_scale.detach().exp()))
 
 
 def test_experts_are_inference_choices(case: Case, inputs: Inputs) -> None:

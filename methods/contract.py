@@ -5,7 +5,7 @@ Legend: B batch, T frames, N videos, D joint CLIP width, C classes, E experts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.core.seeds import seed_for
-from bench.models.clip import Clip
+from bench.models.clip import Clip, part_of
 from methods.settings import Config, Inference
 
 Features = dict[str, Tensor]  # by name, see `Prediction.features`
@@ -65,11 +65,8 @@ class Model(nn.Module):
         self.class_bound: frozenset[str] = frozenset()  # state-dict names of tensors that `bind_classes` made
         self.counts: dict[str, Tensor] = {}  # integers counted during training, no part of the weights
         self.descriptions: Features = {}  # unit features [C, D] by frozen CLIP, one entry a set of descriptions
-        self.pretrained_scale = float(clip.logit_scale.detach())
-        tuned = config.tower == "tuned"
-        clip.requires_grad_(False)
-        clip.visual.requires_grad_(tuned)
-        clip.logit_scale.requires_grad_(tuned)
+        for name, parameter in clip.named_parameters():
+            parameter.requires_grad_(part_of(name) in config.tuned)
 
     def bind_classes(self, classes: int) -> None:
         """Create the parameters that belong to single source classes. Called once, before training."""
@@ -115,7 +112,7 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trainable parameters: `tower` (CLIP tower and logit scale, rate scaled by the recipe's ratio) and `head`."""
+        """Trainable parameters: `tower` (CLIP's own and its scale; rate times the recipe's ratio) and `head`."""
         tower = [p for p in self.clip.parameters() if p.requires_grad]
         inside = {id(p) for p in self.clip.parameters()}
         head = [p for p in self.parameters() if p.requires_grad and id(p) not in inside]
@@ -153,22 +150,23 @@ class Model(nn.Module):
         buffers = {name for name, _ in self.named_buffers() if not name.startswith("clip.")}
         return trained | buffers & set(self.state_dict())
 
-    def deployed_scale(self, inference: Inference) -> float:
-        """exp(s) after weight interpolation with CLIP."""
-        alpha = inference.clip_alpha
-        scale = alpha * float(self.clip.logit_scale.detach()) + (1 - alpha) * self.pretrained_scale
-        return float(torch.tensor(scale).exp())
+    @property
+    def scale(self) -> float:
+        """exp(s), for predictors."""
+        return float(self.clip.logit_scale.detach().cpu().exp())
 
     @torch.no_grad()
-    def interpolate_tower(self, pretrained: Clip, alpha: float) -> None:
-        """In place: tower <- alpha * tower + (1 - alpha) * pretrained tower (in fp32)."""
-        for own, other in zip(_tower_tensors(self.clip), _tower_tensors(pretrained), strict=True):
-            own.copy_(alpha * own + (1 - alpha) * other)
+    def interpolate(self, pretrained: Clip, alpha: float) -> None:
+        """In place, in fp32: CLIP's tensors of the trained state <- alpha * own + (1 - alpha) * pretrained.
 
-
-def _tower_tensors(clip: Clip) -> Iterator[Tensor]:
-    yield from clip.visual.parameters()
-    yield clip.logit_scale
+        With alpha = 0 they have CLIP's bits, with alpha = 1 they keep their own.
+        """
+        if alpha == 1:
+            return
+        names, others = self._trained_names(), pretrained.state_dict()
+        for name, own in self.clip.state_dict().items():
+            if f"clip.{name}" in names:
+                own.copy_(alpha * own + (1 - alpha) * others[name] if alpha else others[name])
 
 
 def cosines(video_BD: Tensor, classes_CD: Tensor) -> Tensor:

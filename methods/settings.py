@@ -13,7 +13,7 @@ from annotated_types import Ge, Le
 from pydantic import ConfigDict, Field, model_validator
 
 from bench.core.identity import Identified
-from bench.models.backbones import Backbone
+from bench.models.backbones import Backbone, Part
 from methods.costs import Cost, Costs, total
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -53,7 +53,7 @@ class Inference(Choices):
     """Choices made after training. Methods extend it."""
 
     clip_alpha: Fraction = 1.0
-    """alpha of the tower alpha * tuned + (1 - alpha) * CLIP; 0.99 in MoTE's programs (WiSE-FT, arXiv 2109.01903)"""
+    """alpha of the weights alpha * tuned + (1 - alpha) * CLIP; 0.99 in MoTE's programs (WiSE-FT, arXiv 2109.01903)"""
 
 
 class Config(Choices):
@@ -69,6 +69,16 @@ class Config(Choices):
     """frozen or trained visual tower of CLIP (this project)"""
 
     @property
+    def tuned(self) -> frozenset[Part]:
+        """Parts of CLIP that are trained, and interpolated with CLIP's at test: `visual`, `text`, `tokens`, `scale`."""
+        return frozenset(("visual", "scale") if self.tower == "tuned" else ())
+
+    @property
+    def interpolates(self) -> bool:
+        """True if `clip_alpha` has an effect."""
+        return bool(self.tuned)
+
+    @property
     def open_vocabulary(self) -> bool:
         """True if any classes can be candidates. Zero-shot protocols refuse a class-bound head."""
         return True
@@ -76,7 +86,7 @@ class Config(Choices):
     @property
     def texts_inside(self) -> bool:
         """True if the method adapts the text tower, so that class features come from the model instead of CLIP."""
-        return False
+        return bool(self.tuned & {"text", "tokens"})
 
     @property
     def description_sets(self) -> tuple[str, ...]:
@@ -96,17 +106,17 @@ class Config(Choices):
     @property
     def shares_encodings(self) -> bool:
         """True if frame features are plain CLIP's, so that trials can share them."""
-        return self.tower == "frozen" and not self.tower_inside
+        return "visual" not in self.tuned and not self.tower_inside
 
     @property
     def has_head(self) -> bool:
-        """True if the method has trainable parameters besides the tower."""
+        """True if the method has trainable parameters besides CLIP's."""
         return True
 
     @property
     def trains(self) -> bool:
         """False if there is nothing to train: the trial has no training stage, and its seed has no effect."""
-        return self.has_head or self.tower == "tuned"
+        return self.has_head or bool(self.tuned)
 
     @property
     def experts(self) -> int:

@@ -291,15 +291,12 @@ class TrainStage:
         return whole._replace(shots=min(limits), draw=_draw(recipe, self.seed))
 
     def _parameters(self, stages: Stages, classes: int) -> int:
-        """Trained ones: those of the method, and of a tuned tower without norms and positions."""
+        """Trained ones: those of the method, and of the tuned parts of CLIP."""
         config, shape = self.config, backbone(self.recipe.backbone)
-        width, tower = shape.vision_width, 0
-        if config.tower == "tuned":
-            tower = shape.vision_layers * round((4 + 2 * shape.vision_mlp_ratio) * width**2)
-            tower += 3 * shape.patch_size**2 * width + width * shape.embed_dim
+        tuned = sum(map(shape.parameters, config.tuned))
         key = self.config.fingerprint, self.recipe.backbone
         head = stages.once("parameters", key, lambda: config.head_parameters(shape).stored)
-        return head + config.class_bound_parameters(shape, classes) + tower
+        return head + config.class_bound_parameters(shape, classes) + tuned
 
     def _flops(self, stages: Stages, videos: int, cached: bool) -> float:
         """Forward and backward of head and, where they run, towers, over all epochs.
@@ -311,7 +308,7 @@ class TrainStage:
         frames, passes = recipe.views.frames, sum(config.expert_passes) if config.routing_odds else 1.0
         per_video = 3 * passes * config.head_flops(shape, frames)
         if not cached:
-            times = 3 if config.tower == "tuned" else 2 if config.tower_inside else 1
+            times = 3 if "visual" in config.tuned else 2 if config.tower_inside else 1
             per_video += times * shape.tower_flops() * frames + 3 * config.inside_flops(shape, frames)
         if config.texts_inside:
             classes = len(stages.class_names(learnt(recipe, self.seed), recipe.labels))
@@ -474,7 +471,7 @@ class MapsStage:
             {
                 **_model_spec(stages, trial),
                 **stages.content(selection),
-                "alpha": 1.0 if trial.config.shares_encodings else trial.inference.clip_alpha,
+                "alpha": effective(trial.config, trial.inference).clip_alpha,
                 "choices": _effective(trial.config, shown),
                 "videos": self.videos,
                 "views": views,
@@ -515,8 +512,8 @@ def measured(protocol: Measured) -> Selection:
 
 
 def effective(config: Config, inference: Inference) -> Inference:
-    """Inference choices with `clip_alpha` at 1 where it has no effect: a frozen tower is CLIP's."""
-    without = config.tower == "frozen" and inference.clip_alpha != 1.0
+    """Inference choices with `clip_alpha` at 1 where it has no effect: a frozen CLIP is CLIP."""
+    without = not config.interpolates and inference.clip_alpha != 1.0
     return inference.model_copy(update={"clip_alpha": 1.0}) if without else inference
 
 

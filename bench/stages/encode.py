@@ -129,9 +129,7 @@ def _encoder(work: Work) -> Encoder:
         return lambda views_MT3HW: clip.encode_frames(
             normalise(views_MT3HW.flatten(0, 1).to(device), mean, std)
         ).unflatten(0, views_MT3HW.shape[:2])
-    model = trained_model(work)
-    model.interpolate_tower(clip, work.spec["alpha"])
-    model.to(device)
+    model = trained_model(work, work.spec["alpha"]).to(device)
     return lambda views_MT3HW: model.encode(normalise(views_MT3HW.to(device), mean, std))
 
 

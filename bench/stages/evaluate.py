@@ -36,7 +36,7 @@ def run(work: Work) -> dict[str, Any]:
     Under a half-class protocol it holds the means over the draws, and each draw under `draws`; a video's `correct` is
     then its mean over the draws that have its class.
     """
-    model = trained_model(work)
+    model = trained_model(work, work.spec["inference"]["clip_alpha"])
     predictor, texts_CD = deploy(work, model, work.spec["inference"]), class_texts(work, "texts", model)
     features_NVTD = video_features(work)
     cosines_NVC, norms_NV = _scores(work, predictor, features_NVTD, texts_CD)

@@ -21,7 +21,6 @@ from torch.nn import functional as F
 from bench.core.errors import StageError
 from bench.core.seeds import seed_for
 from bench.data.videos import Videos, opened
-from bench.models.clip import load_clip
 from bench.stages.trained import class_texts, deploy, feature, trained_model
 from bench.video.loader import test_loader
 from bench.video.transforms import normalise, statistics
@@ -46,9 +45,7 @@ def run(work: Work) -> dict[str, Any]:
     The videos are drawn once for all seeds and methods, leaving out those that cannot be decoded. The result also has
     the class that each choice predicts for each of them.
     """
-    model = trained_model(work)
-    if work.spec["alpha"] < 1:
-        model.interpolate_tower(load_clip(work.spec["backbone"], work.context["pretrained"]), work.spec["alpha"])
+    model = trained_model(work, work.spec["alpha"])
     predictors = [deploy(work, model, inference) for _, inference in work.spec["choices"]]
     texts_CD, videos = class_texts(work, "texts", model), opened(work.context)
     clips = _clips(work, videos)

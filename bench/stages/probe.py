@@ -38,7 +38,8 @@ def run(work: Work) -> dict[str, Any]:
     decoded = np.flatnonzero(videos["failure"].isna())
     drawn = np.random.default_rng(seed_for("probe")).permutation(decoded)[: work.spec["videos"]]
     frames_NTD = video_features(work)[drawn, work.spec["view"]].to(work.compute.device)
-    model = trained_model(work).to(work.compute.device)
+    alpha = work.spec["choices"][0][1]["clip_alpha"]  # alike in all choices
+    model = trained_model(work, alpha).to(work.compute.device)
     texts_CD = class_texts(work, "texts", model)
     shares_NE: Tensor | None = None
     features: list[Tensor] = []

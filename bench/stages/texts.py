@@ -27,7 +27,7 @@ def run(work: Work) -> dict[str, Any]:
     if digest(texts) != work.spec["prompts"]:
         raise StageError("the prompts have changed since they were planned with; launch again")
     with torch.no_grad():
-        classes_CD = torch.cat([clip.embed_classes(texts[i : i + 32]) for i in range(0, len(texts), 32)])
+        classes_CD = clip.embed_classes(texts)
     named = ((f"text features of '{own[0]}'", class_D) for own, class_D in zip(texts, classes_CD, strict=True))
     require_finite(named, work.spec["backbone"])
     save_file({"classes": classes_CD.float().cpu().contiguous()}, work.out / "classes.safetensors")

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 _last: dict[tuple[Any, ...], Model] = {}  # the model that this process loaded last
 
 
-def trained_model(work: Work) -> Model:
-    """Load the model on the CPU, with its trained weights if it has any; its tower is not interpolated with CLIP's.
+def trained_model(work: Work, alpha: float = 1.0) -> Model:
+    """Load the model on the CPU, with its trained weights if it has any, interpolated with CLIP's by `alpha`.
 
+    Nothing is encoded, embedded or deployed before that, so `alpha` reaches frames, texts and logit scale alike.
     Stages that follow each other in a process often share a training, so the last model is kept, and copied.
     """
     file = work.inputs["train"] / "weights.safetensors" if "train" in work.inputs else None
@@ -38,7 +39,10 @@ def trained_model(work: Work) -> Model:
     if key not in _last:
         _last.clear()
         _last[key] = _load(work)
-    return deepcopy(_last[key])
+    model = deepcopy(_last[key])
+    if alpha < 1 and model.config.interpolates:
+        model.interpolate(load_clip(work.spec["backbone"], work.context["pretrained"]), alpha)
+    return model
 
 
 def _load(work: Work) -> Model:

@@ -105,4 +105,4 @@ class Model(contract.Model):
 
     def deploy(self, inference: Inference, source_classes_CD: Tensor) -> MeanPredictor:
         """Mean over the frames; the adapters stay in the towers."""
-        return MeanPredictor(self.deployed_scale(inference))
+        return MeanPredictor(self.scale)
