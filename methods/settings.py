@@ -7,6 +7,7 @@ a trained model, so rows that differ in it share the training.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from annotated_types import Ge, Le
@@ -61,6 +62,8 @@ class Config(Choices):
 
     tower_inside: ClassVar[bool] = False  # True: modules inside the visual tower, with an `encode` of the method's own
 
+    per_prompt: ClassVar[bool] = False  # True: class features are those of every prompt [C, P, D], not normalised
+
     # Part of the head -> patterns of its modules' names in the predictor, where the FLOP counter looks for it. The
     # innermost module counts, and the first part that fits. "" is the predictor itself, outside all named modules.
     head_paths: ClassVar[Mapping[str, tuple[str, ...]]] = {}
@@ -89,6 +92,19 @@ class Config(Choices):
         return bool(self.tuned & {"text", "tokens"})
 
     @property
+    def texts_of_labels(self) -> bool:
+        """True if a training step embeds the texts of its labels alone, one class for each video of a part."""
+        return False
+
+    def class_shape(self, backbone: Backbone, prompts: int) -> tuple[int, ...]:
+        """Shape of the features of one class at test, from so many prompts."""
+        return (prompts, backbone.embed_dim) if self.per_prompt else (backbone.embed_dim,)
+
+    def encoded(self, backbone: Backbone, frames: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tensors that `Model.encode` makes of one view at test: `frames`, and whatever else."""
+        return {"frames": (frames, backbone.embed_dim)}
+
+    @property
     def description_sets(self) -> tuple[str, ...]:
         """Sets of class descriptions in the loss. `recipe.descriptions` is their source."""
         return ()
@@ -105,8 +121,9 @@ class Config(Choices):
 
     @property
     def shares_encodings(self) -> bool:
-        """True if frame features are plain CLIP's, so that trials can share them."""
-        return "visual" not in self.tuned and not self.tower_inside
+        """True if encodings are plain CLIP's frame features, so that trials can share them."""
+        plain = type(self).encoded is Config.encoded
+        return "visual" not in self.tuned and not self.tower_inside and plain
 
     @property
     def has_head(self) -> bool:
@@ -146,6 +163,14 @@ class Config(Choices):
         """Named inference choices that run all experts and combine their answers; the cost report uses them."""
         return {}
 
+    def continues(self, first: Config) -> bool:
+        """True if a training may start from the weights of one under the config `first` (`init_from`)."""
+        return self == first
+
+    def fusions(self, inference: Inference) -> tuple[str, ...]:
+        """Rules of fusing views that make sense of the scores (`Protocol.fusion`); empty: all."""
+        return ()
+
     def check(self, inference: Inference) -> None:
         """Raises ValueError, naming the allowed values, for inference choices that this configuration cannot serve."""
 
@@ -172,6 +197,13 @@ class Config(Choices):
     def class_bound_parameters(self, backbone: Backbone, classes: int) -> int:
         """Parameters that belong to single classes, which `head_parameters` does not include."""
         return 0
+
+    def class_flops(self, backbone: Backbone, frames: int, prompts: int) -> int:
+        """FLOPs for one candidate class in the answer to a view: by default the product with its features.
+
+        Where `head_paths` has a part "classification", they are counted in its modules.
+        """
+        return 2 * prod(self.class_shape(backbone, prompts))
 
     def head_parameters(self, backbone: Backbone, inference: Inference | None = None) -> Parameters:
         """Parameters of all modules of the method; `active` with these inference choices, by default the defaults."""

@@ -52,7 +52,8 @@ class Model(contract.Model):
 
     def encode(self, clips_BT3HW: Tensor) -> Tensor:
         if self.inside is None:
-            return super().encode(clips_BT3HW)
+            frames_BTD: Tensor = super().encode(clips_BT3HW)
+            return frames_BTD
         return self.inside.encode(self.clip.visual, clips_BT3HW)
 
     def embed_classes(self, prompts: list[list[str]]) -> Tensor:
