@@ -4,19 +4,23 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 REPORTS := $(or $(VTB_STORE),runs)/reports
 
-.PHONY: quickstart test test-fast suites methods slurm attacks bench lint
+.PHONY: quickstart test test-fast contract suites methods slurm attacks bench lint
 
 quickstart: $(VENV)/installed
 	$(BIN)/python run_suite.py quickstart
 
 # Two processes of one thread each; the tests of a file stay together and share what they have made. Eleven minutes.
-TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --variants one
 test: $(VENV)/installed
 	$(TWO)
 
 # What trains, decodes in processes or runs whole suites is left out: a minute and a half.
 test-fast: $(VENV)/installed
 	$(TWO) -m 'not (slow or suites)'
+
+# What every method keeps, under all variants; the other tests take one of each method.
+contract: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/contract
 
 # The suites of papers, in the embedded world, with few epochs.
 suites: $(VENV)/installed

@@ -55,14 +55,18 @@ def pretrained() -> Clip:
     return load_clip(BACKBONE, "random:0")
 
 
-def cases(names: Iterable[str] = ()) -> list[Case]:
-    """Cases of the named methods, by default of all registered ones. Raises UserError for an unknown name."""
-    return [case for name in names or methods() for case in _cases(method(name))]
+def cases(names: Iterable[str] = (), variants: int | None = None) -> list[Case]:
+    """Cases of the named methods, by default of all registered ones, and so many variants of each, by default all.
+
+    Raises UserError for an unknown name.
+    """
+    return [case for name in names or methods() for case in _cases(method(name), variants)]
 
 
-def _cases(each: Method) -> list[Case]:
+def _cases(each: Method, variants: int | None) -> list[Case]:
     own = dict(getattr(import_module(each.modules[0]), "VARIANTS", {}))
     own |= {name: (config, inference) for name, (of, config, inference) in VARIANTS.items() if of == each.name}
+    own = dict(list(own.items())[:variants])
     return [Case(each, each.config.model_validate({"tower": tower})) for tower in ("frozen", "tuned")] + [
         Case(each, each.config.model_validate(config), name, tuple(inference.items()))
         for name, (config, inference) in own.items()

@@ -20,11 +20,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.measure import flops as counting
 from bench.models.backbones import backbone
+from bench.models.clip import part_of
 from conformance.cases import BACKBONE, C, Case, pretrained
-from methods.contract import Model, Prediction, Predictor
+from methods.contract import Encoded, Model, Prediction, Predictor, mapped, missing_hooks
 
-B, T = 3, 4
-PROMPTS = [[f"a photo of a {name}", name] for name in ("star", "heart", "flag", "king", "die")]  # one for each of C
+B, T, P = 3, 4, 2
+PROMPTS = [[f"a photo of a {name}", name] for name in ("star", "heart", "flag", "king", "die")]  # [C][P]
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def one_thread() -> Iterator[None]:
 
 @dataclass
 class Inputs:
-    """Random clips, labels and classes; `sources_CD` are other classes than `classes_CD`."""
+    """Random clips, labels and classes [C, ...]; `sources_CD` are other classes than `classes_CD`."""
 
     clips_BT3HW: Tensor
     labels_B: Tensor
@@ -46,19 +47,23 @@ class Inputs:
     sources_CD: Tensor
 
 
-@pytest.fixture(scope="module")
-def inputs() -> Inputs:
+@pytest.fixture
+def inputs(case: Case) -> Inputs:
     spec, generator = backbone(BACKBONE), torch.Generator().manual_seed(1)
     clips_BT3HW = torch.randn(B, T, 3, spec.image_size, spec.image_size, generator=generator)
+    shape = case.config.class_shape(spec, P)
     classes_CD, sources_CD = (
-        F.normalize(torch.randn(C + extra, spec.embed_dim, generator=generator), dim=-1) for extra in (0, 2)
+        F.normalize(torch.randn(C + extra, *shape, generator=generator), dim=-1) for extra in (0, 2)
     )
     return Inputs(clips_BT3HW, torch.randint(C, (B,), generator=generator), classes_CD, sources_CD)
 
 
 def loss(model: Model, inputs: Inputs, generator: torch.Generator) -> dict[str, Tensor]:
-    classes_CD = model.embed_classes(PROMPTS) if model.config.texts_inside else inputs.classes_CD
-    return model.loss(model.encode(inputs.clips_BT3HW), inputs.labels_B, classes_CD, generator)
+    """Loss terms as the trainer asks for them."""
+    own = model.config.texts_inside
+    classes = model.training_texts(PROMPTS, inputs.labels_B, generator) if own else inputs.classes_CD
+    with model.draws_from(generator):
+        return model.loss(model.encode(inputs.clips_BT3HW), inputs.labels_B, classes, generator)
 
 
 def train(model: Model, inputs: Inputs, steps: int = 2, seed: int = 0) -> Model:
@@ -74,8 +79,17 @@ def train(model: Model, inputs: Inputs, steps: int = 2, seed: int = 0) -> Model:
 
 @torch.no_grad()
 def predict(model: Model, predictor: Predictor, inputs: Inputs) -> Prediction:
-    prediction: Prediction = predictor(model.encode(inputs.clips_BT3HW), inputs.classes_CD)
+    prediction: Prediction = predictor(encode(model, inputs), inputs.classes_CD)
     return prediction
+
+
+@torch.no_grad()
+def encode(model: Model, inputs: Inputs) -> Encoded:
+    """The clips as at test; the model keeps its mode."""
+    training = model.training
+    encoded = model.eval().encode(inputs.clips_BT3HW)
+    model.train(training)
+    return encoded
 
 
 def bits(tensors: dict[str, Tensor]) -> dict[str, bytes]:
@@ -86,27 +100,44 @@ def memory(module: nn.Module) -> set[int]:
     return {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
 
 
-def head_size(model: Model, besides: tuple[str, ...] = ()) -> int:
-    return sum(p.numel() for name, p in model.named_parameters() if not name.startswith(("clip.", *besides)))
+def head_size(model: Model) -> int:
+    return sum(p.numel() for name, p in model.named_parameters() if not name.startswith("clip."))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Shapes and declarations
 
 
+def test_a_method_with_experts_names_their_parameters(case: Case) -> None:
+    missing = missing_hooks(case.method.model, case.config)
+    assert not missing, f"Model.{' and Model.'.join(missing)}: docs/add_a_method.md, a method with experts"
+
+
 def test_shapes(case: Case, inputs: Inputs) -> None:
     model, spec = case.build(), backbone(BACKBONE)
     terms = loss(model, inputs, torch.Generator())
-    prediction = predict(model, model.deploy(case.inference(), inputs.sources_CD), inputs)
+    predictor = model.deploy(case.inference(), inputs.sources_CD)
+    prediction = predict(model, predictor, inputs)
     assert {name: value.shape for name, value in terms.items()} == dict.fromkeys(terms, torch.Size([]))
     assert terms["total"].isfinite()
     assert prediction.cosines_BC.shape == (B, C)
     assert {value.shape for value in prediction.features.values()} == {(B, spec.embed_dim)}
-    norms_B = torch.ones(B)
-    if case.config.open_vocabulary or case.config.texts_inside:
-        assert prediction.cosines_BC.abs().max() <= 1 + 1e-6
-        norms_B = prediction.features["z"].norm(dim=-1)
-    torch.testing.assert_close(prediction.norms_B, norms_B)
+    assert prediction.norms_B.shape == (B,)
+    if predictor.bounded:
+        norms_B = torch.ones(B)
+        if case.config.open_vocabulary or case.config.texts_inside:
+            assert prediction.cosines_BC.abs().max() <= 1 + 1e-6
+            norms_B = prediction.features["z"].norm(dim=-1)
+        torch.testing.assert_close(prediction.norms_B, norms_B)
+
+
+def test_encodings_have_the_declared_shapes(case: Case, inputs: Inputs) -> None:
+    """At test; a dict only if more than frames is declared."""
+    declared, encoded = case.config.encoded(backbone(BACKBONE), T), encode(case.build(), inputs)
+    assert isinstance(encoded, dict) == (declared.keys() != {"frames"})
+    tensors = encoded if isinstance(encoded, dict) else {"frames": encoded}
+    assert {name: own.shape for name, own in tensors.items()} == {name: (B, *own) for name, own in declared.items()}
+    assert case.config.shares_encodings <= (set(declared) == {"frames"})
 
 
 def test_features_of_each_frame_are_returned_on_request(case: Case, inputs: Inputs) -> None:
@@ -142,10 +173,27 @@ def test_counts_are_kept_beside_the_weights(case: Case, inputs: Inputs) -> None:
     assert sum(odds) == pytest.approx(1 if odds else 0)
 
 
-def test_class_features_have_unit_norm(case: Case) -> None:
-    classes_CD = case.build().embed_classes(PROMPTS)
-    assert classes_CD.shape == (len(PROMPTS), backbone(BACKBONE).embed_dim)
-    torch.testing.assert_close(classes_CD.norm(dim=-1), torch.ones(len(PROMPTS)))
+def test_class_features_have_the_declared_shape_and_unit_norm(case: Case) -> None:
+    """Those of every prompt are not normalised."""
+    spec, classes_CD = backbone(BACKBONE), case.build().eval().embed_classes(PROMPTS)
+    assert classes_CD.shape == (C, *case.config.class_shape(spec, P))
+    if classes_CD.ndim == 2:
+        torch.testing.assert_close(classes_CD.norm(dim=-1), torch.ones(C))
+
+
+def test_texts_of_a_step_follow_from_its_generator(case: Case, inputs: Inputs) -> None:
+    model = case.build()
+    first, second = (model.draw_texts(PROMPTS, torch.Generator().manual_seed(5)) for _ in range(2))
+    assert (
+        first == second
+        and len(first) == C
+        and all(own and {*own} <= {*every} for own, every in zip(first, PROMPTS, strict=True))
+    )
+    assert model.generator is None
+    if case.config.texts_inside:
+        rows = B if case.config.texts_of_labels else C
+        assert len(model.training_texts(PROMPTS, inputs.labels_B, torch.Generator().manual_seed(5))) == rows
+        assert model.generator is None
 
 
 def test_config_and_inference_survive_json(case: Case) -> None:
@@ -159,10 +207,9 @@ def test_parameters_in_closed_form(case: Case, inputs: Inputs) -> None:
     model, declared = case.build(), case.config.head_parameters(backbone(BACKBONE), case.inference())
     predictor = model.deploy(case.inference(), inputs.sources_CD)
     bound = case.config.class_bound_parameters(backbone(BACKBONE), C)
-    deployed = tuple(f"{name}." for name, _ in predictor.named_children())
-    inside = head_size(model, besides=deployed) if case.config.tower_inside or case.config.texts_inside else 0
+    inside = case.config.inside_cost(backbone(BACKBONE), 1) + case.config.text_cost(backbone(BACKBONE))
     assert declared.stored + bound == head_size(model)
-    assert declared.active + bound == sum(p.numel() for p in predictor.parameters()) + inside
+    assert declared.active + bound == sum(p.numel() for p in predictor.parameters()) + inside.parameters
     assert case.config.has_head == (declared.stored + bound > 0)
 
 
@@ -170,23 +217,24 @@ def test_flops_in_closed_form(case: Case, inputs: Inputs) -> None:
     """Closed forms of all parts and of their sum agree with the counter; FLOPs outside all parts are negligible."""
     shape, predictor = backbone(BACKBONE), case.build().deploy(case.inference(), inputs.sources_CD)
     closed = case.config.head_modules(shape, T, case.inference())
-    counts = counting.head(predictor, case.config, closed, T, C, shape.embed_dim)
+    counts = counting.head(predictor, case.config, closed, shape, T, C, P)
     assert {part: counts.get(part, 0) for part in closed} == pytest.approx(closed, rel=0.01)
     head = case.config.head_flops(shape, T, case.inference())
     assert sum(counts.values()) - counts[counting.CLASSES] == pytest.approx(head, rel=0.01)
+    assert counts[counting.CLASSES] == pytest.approx(C * case.config.class_flops(shape, T, P), rel=0.01)
     # Without a gradient, attention takes a fused path that the counter does not see.
-    frames_1TD = torch.randn(1, T, shape.embed_dim, requires_grad=True)
+    encoded = mapped(Tensor.requires_grad_, counting.encodings(case.config, shape, 1, T))
     with FlopCounterMode(display=False) as counter:
-        predictor(frames_1TD, inputs.classes_CD)
+        predictor(encoded, inputs.classes_CD)
     assert sum(counts.values()) == counter.get_total_flops()
 
 
 def test_shares_of_experts_add_up(case: Case, inputs: Inputs) -> None:
     model, experts = case.build(), case.config.experts
-    frames_BTD = model.encode(inputs.clips_BT3HW).detach()
+    encoded = encode(model, inputs)
     choices = case.config.expert_choices(case.inference()) or {"own": case.inference()}
     for name, choice in choices.items():
-        shares_BE = model.deploy(choice, inputs.sources_CD).shares(frames_BTD, inputs.classes_CD)
+        shares_BE = model.deploy(choice, inputs.sources_CD).shares(encoded, inputs.classes_CD)
         if shares_BE is None:
             continue
         assert shares_BE.shape == (B, experts)
@@ -197,7 +245,7 @@ def test_shares_of_experts_add_up(case: Case, inputs: Inputs) -> None:
 
 def test_flops_of_towers_in_closed_form(case: Case) -> None:
     """`encode` also has to work on `meta` tensors, which have no values."""
-    model, shape = case.build(), backbone(BACKBONE)
+    model, shape = case.build().eval(), backbone(BACKBONE)
     inside, text = case.config.inside_flops(shape, T), case.config.text_flops(shape)
     if case.config.tower_inside or not case.variant:
         counts = counting.tower(model, T)
@@ -223,7 +271,9 @@ def test_flops_of_experts(case: Case) -> None:
 
 
 def test_gradients_reach_trained_parameters_alone(case: Case, inputs: Inputs) -> None:
-    model = case.build()
+    """After three steps, because a layer that starts at zero keeps those below it from a gradient."""
+    model = train(case.build(), inputs, steps=3) if case.config.trains else case.build()
+    model.zero_grad()
     total = loss(model, inputs, torch.Generator().manual_seed(0))["total"]
     assert total.requires_grad == case.config.trains
     if case.config.trains:
@@ -341,16 +391,21 @@ def test_a_video_is_judged_alone(case: Case, inputs: Inputs) -> None:
 
 
 @pytest.mark.trained
-def test_weight_interpolation_goes_from_clip_to_the_tuned_tower(case: Case, inputs: Inputs) -> None:
+def test_weight_interpolation_goes_from_clip_to_the_tuned_weights(case: Case, inputs: Inputs) -> None:
     model, clip = train(case.build(), inputs), pretrained()
-    tuned = bits(model.clip.state_dict())
-    assert (tuned == bits(clip.state_dict())) == (case.config.tower == "frozen")
-    model.interpolate_tower(clip, 1.0)
+    tuned, plain = (bits(each.state_dict()) for each in (model.clip, clip))
+    assert {part_of(name) for name in plain if tuned[name] != plain[name]} <= case.config.tuned
+    assert (tuned == plain) != bool(case.config.tuned)
+    model.interpolate(clip, 1.0)
     assert bits(model.clip.state_dict()) == tuned
-    scales = [model.deployed_scale(case.inference(clip_alpha=alpha)) for alpha in (0, 1)]
-    assert scales == pytest.approx([float(each.logit_scale.detach().exp()) for each in (clip, model.clip)])
-    model.interpolate_tower(clip, 0.0)
-    torch.testing.assert_close(model.clip.state_dict(), clip.state_dict(), rtol=0, atol=0)
+    model.interpolate(clip, 0.5)
+    halfway = bits(model.clip.state_dict())
+    assert {name for name in plain if halfway[name] != tuned[name]} == {
+        name for name in plain if tuned[name] != plain[name]
+    }
+    model.interpolate(clip, 0.0)
+    assert bits(model.clip.state_dict()) == plain
+    assert model.scale == pytest.approx(float(clip.logit_scale.detach().exp()))
 
 
 def test_experts_are_inference_choices(case: Case, inputs: Inputs) -> None:

@@ -1,21 +1,26 @@
 """The method contract in torch: `Model` is trained, `Predictor` is what it deploys.
 
-Legend: B batch, T frames, N videos, D joint CLIP width, C classes, E experts.
+Legend: B batch, T frames, N videos, D joint CLIP width, C classes, P prompts of a class, E experts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.core.seeds import seed_for
-from bench.models.clip import Clip
+from bench.models.clip import Clip, part_of
 from methods.settings import Config, Inference
 
+# What `Model.encode` makes of clips: frame features [B, T, D], or a dict of tensors with these as "frames". It reaches
+# `Model.loss` and `Predictor.forward` as it is; each method says which of the two it has.
+Encoded = Any
 Features = dict[str, Tensor]  # by name, see `Prediction.features`
 Terms = dict[str, Tensor]  # scalar loss terms by name, and their weighted sum `total`, which is differentiated
 
@@ -37,16 +42,21 @@ class Prediction:
 
 
 class Predictor(nn.Module):
-    """A frozen, merged model: `(frames_BTD, classes_CD) -> Prediction`. Classes have unit norm."""
+    """A frozen, merged model: `(frames_BTD, classes_CD) -> Prediction`.
+
+    The frames are what `Model.encode` returns at test. Classes have unit norm, unless the config says otherwise
+    (`Config.per_prompt`, `class_shape`).
+    """
 
     logit_scale: float = 1.0  # exp(s), for rules that need scaled logits
     looks_at_classes: bool = False  # True: a class's score depends on which other classes are candidates
     per_frame: bool = False  # True: features of each frame are returned as well
+    bounded: bool = True  # False: what stands in the place of cosines may exceed 1, such as log-probabilities
 
-    def forward(self, frames_BTD: Tensor, classes_CD: Tensor) -> Prediction:
+    def forward(self, frames_BTD: Encoded, classes_CD: Tensor) -> Prediction:
         raise NotImplementedError
 
-    def shares(self, frames_BTD: Tensor, classes_CD: Tensor) -> Tensor | None:
+    def shares(self, frames_BTD: Encoded, classes_CD: Tensor) -> Tensor | None:
         """Share [B, E] of each expert in the answer to each video; rows sum to 1. None if a method has no experts."""
         return None
 
@@ -54,9 +64,12 @@ class Predictor(nn.Module):
 class Model(nn.Module):
     """A transfer method during training. Subclasses add heads and override methods.
 
-    Random choices of a training step come from the `generator` argument. Only `__init__` may use torch's global
-    generator (see `build_model`).
+    Random choices of a training step come from the `generator` argument, in `encode` and `embed_classes` from the
+    attribute of that name. Only `__init__` may use torch's global generator (see `build_model`).
     """
+
+    generator: torch.Generator | None = None  # of a part of a training step; None outside of one
+    carried: frozenset[str] = frozenset()  # state-dict names of frozen CLIP tensors that records keep all the same
 
     def __init__(self, config: Config, clip: Clip) -> None:
         super().__init__()
@@ -65,11 +78,8 @@ class Model(nn.Module):
         self.class_bound: frozenset[str] = frozenset()  # state-dict names of tensors that `bind_classes` made
         self.counts: dict[str, Tensor] = {}  # integers counted during training, no part of the weights
         self.descriptions: Features = {}  # unit features [C, D] by frozen CLIP, one entry a set of descriptions
-        self.pretrained_scale = float(clip.logit_scale.detach())
-        tuned = config.tower == "tuned"
-        clip.requires_grad_(False)
-        clip.visual.requires_grad_(tuned)
-        clip.logit_scale.requires_grad_(tuned)
+        for name, parameter in clip.named_parameters():
+            parameter.requires_grad_(part_of(name) in config.tuned)
 
     def bind_classes(self, classes: int) -> None:
         """Create the parameters that belong to single source classes. Called once, before training."""
@@ -87,17 +97,48 @@ class Model(nn.Module):
         """D, the joint CLIP width."""
         return self.clip.spec.embed_dim
 
-    def encode(self, clips_BT3HW: Tensor) -> Tensor:
-        """Frame features [B, T, D], un-normalised, of normalised pixels."""
+    def encode(self, clips_BT3HW: Tensor) -> Encoded:
+        """Frame features [B, T, D], un-normalised, of normalised pixels; a dict if `config.encoded` names more.
+
+        In training mode a dict may hold further tensors, for the loss alone; they are never stored.
+        """
         batch, frames = clips_BT3HW.shape[:2]
         embeddings_ND = self.clip.encode_frames(clips_BT3HW.flatten(0, 1))
         return embeddings_ND.reshape(batch, frames, -1)
 
     def embed_classes(self, prompts: list[list[str]]) -> Tensor:
-        """Unit class features [C, D] of the prompts of each class."""
+        """Class features of the prompts of each class: unit [C, D], with `config.per_prompt` raw [C, P, D].
+
+        In training mode the shape may be another, [C, ...]; the loss gets what is returned here.
+        """
+        if self.config.per_prompt:
+            raw_CPD: Tensor = self.clip.encode_prompts(prompts).unflatten(0, (len(prompts), -1))
+            return raw_CPD
         return self.clip.embed_classes(prompts)
 
-    def loss(self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator) -> Terms:
+    def draw_texts(self, prompts: list[list[str]], generator: torch.Generator) -> list[list[str]]:
+        """The prompts of a training step among those of each class; all of them unless a method draws."""
+        return prompts
+
+    def training_texts(self, prompts: list[list[str]], labels_B: Tensor, generator: torch.Generator) -> Tensor:
+        """Class features of a training step by the model's own text tower, from the prompts of all classes.
+
+        With `config.texts_of_labels` row i belongs to the class of video i.
+        """
+        asked = [prompts[label] for label in labels_B.tolist()] if self.config.texts_of_labels else prompts
+        with self.draws_from(generator):
+            return self.embed_classes(self.draw_texts(asked, generator))
+
+    @contextmanager
+    def draws_from(self, generator: torch.Generator) -> Iterator[None]:
+        """Inside the block, `encode` and `embed_classes` find the generator of their random choices."""
+        before, self.generator = self.generator, generator
+        try:
+            yield
+        finally:
+            self.generator = before
+
+    def loss(self, frames_BTD: Encoded, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator) -> Terms:
         """Loss terms of a batch."""
         raise NotImplementedError
 
@@ -115,7 +156,7 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trainable parameters: `tower` (CLIP tower and logit scale, rate scaled by the recipe's ratio) and `head`."""
+        """Trainable parameters: `tower` (CLIP's own and its scale; rate times the recipe's ratio) and `head`."""
         tower = [p for p in self.clip.parameters() if p.requires_grad]
         inside = {id(p) for p in self.clip.parameters()}
         head = [p for p in self.parameters() if p.requires_grad and id(p) not in inside]
@@ -130,7 +171,7 @@ class Model(nn.Module):
         return []
 
     def trained_state(self) -> dict[str, Tensor]:
-        """Trainable parameters and the head's buffers, under their state-dict names."""
+        """Trainable parameters, the head's buffers and what is `carried`, under their state-dict names."""
         names = self._trained_names()
         return {name: tensor for name, tensor in self.state_dict().items() if name in names}
 
@@ -145,30 +186,52 @@ class Model(nn.Module):
         self.load_state_dict(own, strict=False)
 
     def init_from(self, state: dict[str, Tensor]) -> None:
-        """Load the `trained_state` of another training of this configuration, without class-bound tensors."""
+        """Load the `trained_state` of the training that this one starts from, without class-bound tensors.
+
+        A method whose config continues others (`Config.continues`) maps their state here.
+        """
         self.load_trained(state, self.class_bound)
 
     def _trained_names(self) -> set[str]:
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
         buffers = {name for name, _ in self.named_buffers() if not name.startswith("clip.")}
-        return trained | buffers & set(self.state_dict())
+        return trained | self.carried | buffers & set(self.state_dict())
 
-    def deployed_scale(self, inference: Inference) -> float:
-        """exp(s) after weight interpolation with CLIP."""
-        alpha = inference.clip_alpha
-        scale = alpha * float(self.clip.logit_scale.detach()) + (1 - alpha) * self.pretrained_scale
-        return float(torch.tensor(scale).exp())
+    @property
+    def scale(self) -> float:
+        """exp(s), for predictors."""
+        return float(self.clip.logit_scale.detach().cpu().exp())
 
     @torch.no_grad()
-    def interpolate_tower(self, pretrained: Clip, alpha: float) -> None:
-        """In place: tower <- alpha * tower + (1 - alpha) * pretrained tower (in fp32)."""
-        for own, other in zip(_tower_tensors(self.clip), _tower_tensors(pretrained), strict=True):
-            own.copy_(alpha * own + (1 - alpha) * other)
+    def interpolate(self, pretrained: Clip, alpha: float) -> None:
+        """In place, in fp32: CLIP's tensors of the trained state <- alpha * own + (1 - alpha) * pretrained.
+
+        With alpha = 0 they have CLIP's bits, with alpha = 1 they keep their own.
+        """
+        if alpha == 1:
+            return
+        names, others = self._trained_names(), pretrained.state_dict()
+        for name, own in self.clip.state_dict().items():
+            if f"clip.{name}" in names:
+                own.copy_(alpha * own + (1 - alpha) * others[name] if alpha else others[name])
 
 
-def _tower_tensors(clip: Clip) -> Iterator[Tensor]:
-    yield from clip.visual.parameters()
-    yield clip.logit_scale
+def frames_of(encoded: Encoded) -> Tensor:
+    """The frame features of what `encode` returned."""
+    return encoded["frames"] if isinstance(encoded, dict) else encoded  # type: ignore[no-any-return]
+
+
+def mapped(change: Callable[[Tensor], Tensor], encoded: Encoded) -> Encoded:
+    """The same change of every tensor of what `encode` returned."""
+    if isinstance(encoded, dict):
+        return {name: change(tensor) for name, tensor in encoded.items()}
+    return change(encoded)
+
+
+def missing_hooks(model: type[Model], config: Config) -> list[str]:
+    """Hooks of methods with experts that a model class does not override, though its config says that it has to."""
+    needed = {"expert_parameters": config.experts > 1, "unused_parameters": bool(config.routing_odds)}
+    return [name for name, does in needed.items() if does and getattr(model, name) is getattr(Model, name)]
 
 
 def cosines(video_BD: Tensor, classes_CD: Tensor) -> Tensor:

@@ -7,13 +7,14 @@ a trained model, so rows that differ in it share the training.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from annotated_types import Ge, Le
 from pydantic import ConfigDict, Field, model_validator
 
 from bench.core.identity import Identified
-from bench.models.backbones import Backbone
+from bench.models.backbones import Backbone, Part
 from methods.costs import Cost, Costs, total
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -53,13 +54,15 @@ class Inference(Choices):
     """Choices made after training. Methods extend it."""
 
     clip_alpha: Fraction = 1.0
-    """alpha of the tower alpha * tuned + (1 - alpha) * CLIP; 0.99 in MoTE's programs (WiSE-FT, arXiv 2109.01903)"""
+    """alpha of the weights alpha * tuned + (1 - alpha) * CLIP; 0.99 in MoTE's programs (WiSE-FT, arXiv 2109.01903)"""
 
 
 class Config(Choices):
     """Choices that change training. Methods extend it."""
 
     tower_inside: ClassVar[bool] = False  # True: modules inside the visual tower, with an `encode` of the method's own
+
+    per_prompt: ClassVar[bool] = False  # True: class features are those of every prompt [C, P, D], not normalised
 
     # Part of the head -> patterns of its modules' names in the predictor, where the FLOP counter looks for it. The
     # innermost module counts, and the first part that fits. "" is the predictor itself, outside all named modules.
@@ -69,6 +72,16 @@ class Config(Choices):
     """frozen or trained visual tower of CLIP (this project)"""
 
     @property
+    def tuned(self) -> frozenset[Part]:
+        """Parts of CLIP that are trained, and interpolated with CLIP's at test: `visual`, `text`, `tokens`, `scale`."""
+        return frozenset(("visual", "scale") if self.tower == "tuned" else ())
+
+    @property
+    def interpolates(self) -> bool:
+        """True if `clip_alpha` has an effect."""
+        return bool(self.tuned)
+
+    @property
     def open_vocabulary(self) -> bool:
         """True if any classes can be candidates. Zero-shot protocols refuse a class-bound head."""
         return True
@@ -76,7 +89,20 @@ class Config(Choices):
     @property
     def texts_inside(self) -> bool:
         """True if the method adapts the text tower, so that class features come from the model instead of CLIP."""
+        return bool(self.tuned & {"text", "tokens"})
+
+    @property
+    def texts_of_labels(self) -> bool:
+        """True if a training step embeds the texts of its labels alone, one class for each video of a part."""
         return False
+
+    def class_shape(self, backbone: Backbone, prompts: int) -> tuple[int, ...]:
+        """Shape of the features of one class at test, from so many prompts."""
+        return (prompts, backbone.embed_dim) if self.per_prompt else (backbone.embed_dim,)
+
+    def encoded(self, backbone: Backbone, frames: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tensors that `Model.encode` makes of one view at test: `frames`, and whatever else."""
+        return {"frames": (frames, backbone.embed_dim)}
 
     @property
     def description_sets(self) -> tuple[str, ...]:
@@ -95,18 +121,19 @@ class Config(Choices):
 
     @property
     def shares_encodings(self) -> bool:
-        """True if frame features are plain CLIP's, so that trials can share them."""
-        return self.tower == "frozen" and not self.tower_inside
+        """True if encodings are plain CLIP's frame features, so that trials can share them."""
+        plain = type(self).encoded is Config.encoded
+        return "visual" not in self.tuned and not self.tower_inside and plain
 
     @property
     def has_head(self) -> bool:
-        """True if the method has trainable parameters besides the tower."""
+        """True if the method has trainable parameters besides CLIP's."""
         return True
 
     @property
     def trains(self) -> bool:
         """False if there is nothing to train: the trial has no training stage, and its seed has no effect."""
-        return self.has_head or self.tower == "tuned"
+        return self.has_head or bool(self.tuned)
 
     @property
     def experts(self) -> int:
@@ -136,6 +163,14 @@ class Config(Choices):
         """Named inference choices that run all experts and combine their answers; the cost report uses them."""
         return {}
 
+    def continues(self, first: Config) -> bool:
+        """True if a training may start from the weights of one under the config `first` (`init_from`)."""
+        return self == first
+
+    def fusions(self, inference: Inference) -> tuple[str, ...]:
+        """Rules of fusing views that make sense of the scores (`Protocol.fusion`); empty: all."""
+        return ()
+
     def check(self, inference: Inference) -> None:
         """Raises ValueError, naming the allowed values, for inference choices that this configuration cannot serve."""
 
@@ -162,6 +197,13 @@ class Config(Choices):
     def class_bound_parameters(self, backbone: Backbone, classes: int) -> int:
         """Parameters that belong to single classes, which `head_parameters` does not include."""
         return 0
+
+    def class_flops(self, backbone: Backbone, frames: int, prompts: int) -> int:
+        """FLOPs for one candidate class in the answer to a view: by default the product with its features.
+
+        Where `head_paths` has a part "classification", they are counted in its modules.
+        """
+        return 2 * prod(self.class_shape(backbone, prompts))
 
     def head_parameters(self, backbone: Backbone, inference: Inference | None = None) -> Parameters:
         """Parameters of all modules of the method; `active` with these inference choices, by default the defaults."""

@@ -17,6 +17,7 @@ from bench.graph.stage import Stage
 from bench.models.weights import check_tag, random_seed, weights_file
 from bench.stages.work import Compute
 from bench.suite.trial import Suite, Trial
+from methods.registry import BUILT_IN, method
 
 DEVICES = ("auto", "cpu", "cuda", "cuda:1 ...", "mps")
 
@@ -56,6 +57,25 @@ def too_few_devices(trials: Iterable[Trial], device: str) -> Iterator[UserError]
             what = f"{processes} processes of a training need a GPU each; the device is {device}, of {_gpus()}"
             hint = "set recipe.accumulate in the place of recipe.processes"
             yield UserError(what, where="recipe.processes", hint=hint)
+
+
+def without_hooks(trials: Iterable[Trial]) -> Iterator[UserError]:
+    """Methods of other packages whose models do not tell apart the experts that their configs have.
+
+    Only models of methods with experts are imported, because that takes seconds.
+    """
+    for name, config in dict.fromkeys((trial.method, trial.config) for trial in trials):
+        if name in BUILT_IN or (config.experts < 2 and not config.routing_odds):
+            continue
+        from methods.contract import missing_hooks
+
+        if missing := missing_hooks(method(name).model, config):
+            yield UserError(
+                f"method '{name}' has experts, and its Model has no {' and no '.join(missing)}",
+                where=method(name).modules[1],
+                hint="expert_parameters names the parameters of each expert, unused_parameters those that a step may "
+                "leave without a gradient: docs/add_a_method.md",
+            )
 
 
 def unknown_weights(stages: Iterable[Stage]) -> Iterator[UserError]:

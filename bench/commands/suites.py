@@ -14,7 +14,14 @@ import typer
 from rich.table import Column, Table
 
 from bench.checkpoints.imported import unimported
-from bench.commands.checks import over_budget, too_few_devices, unknown_weights, unusable_device, unusable_options
+from bench.commands.checks import (
+    over_budget,
+    too_few_devices,
+    unknown_weights,
+    unusable_device,
+    unusable_options,
+    without_hooks,
+)
 from bench.commands.display import amount, counted, price_lines, summary, watching
 from bench.commands.driver import drive, drive_here
 from bench.commands.options import (
@@ -162,6 +169,8 @@ def carry_out(
 
     def wrong(declared: Suite | None) -> Iterator[UserError]:
         yield from unusable_options(compute, not slurm)
+        if declared is not None:
+            yield from without_hooks(declared.trials)
         if declared is not None and not slurm:
             yield from too_few_devices(declared.trials, compute.device)
             if profile := declared.file.report.profile:

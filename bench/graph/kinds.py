@@ -5,11 +5,13 @@ Two of these values that are equal are the same stage. `bench/stages/KIND.py` ca
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from typing import NamedTuple, Protocol
 
+from bench.core.errors import UserError
 from bench.core.identity import digest
 from bench.data.descriptions import descriptions, irregular
 from bench.data.descriptions import missing as missing_descriptions
@@ -72,7 +74,7 @@ class Stages(Specs):
 
 @dataclass(frozen=True)
 class TextsStage:
-    """Class features of a selection, and of the datasets `more`, under a template set."""
+    """Class features of a selection, and of the datasets `more`, under a template set; by class or `per_prompt`."""
 
     backbone: str
     pretrained: str
@@ -80,20 +82,32 @@ class TextsStage:
     owner: Selection
     labels: str
     more: tuple[str, ...] = ()
+    per_prompt: bool = False
 
     def plan(self, stages: Stages) -> Stage:
         names = stages.vocabulary(self.owner, self.labels, self.more)
         texts = stages.suite.prompts(self.templates, names)
         own = {"sentences": texts} if self.templates in stages.suite.templates else {}
+        form = {"form": "prompts"} if self.per_prompt else {}
+        if self.per_prompt:
+            _refuse_unequal(texts, names, self.templates)
         return Stage(
             "texts",
-            {**stages.clip(self.backbone, self.pretrained), "prompts": digest(texts)},
+            {**stages.clip(self.backbone, self.pretrained), "prompts": digest(texts), **form},
             {},
             ("bench.stages.texts",),
             {"pretrained": self.pretrained, "templates": self.templates, "class_names": names, **own},
             f"texts {' + '.join((self.owner.dataset, *self.more))} ({len(names)} classes)",
             float(sum(map(len, texts)) * backbone(self.backbone).text_flops()),
         )
+
+
+def _refuse_unequal(texts: list[list[str]], names: Sequence[str], templates: str) -> None:
+    """Raises UserError for a class that has not as many prompts as the first."""
+    wrong = next((name for name, own in zip(names, texts, strict=True) if len(own) != len(texts[0])), None)
+    if wrong is not None:
+        what = f"class '{wrong}' has not as many prompts as '{names[0]}', which has {len(texts[0])}"
+        raise UserError(what, where=templates, hint="a method that uses every prompt needs equally many of each class")
 
 
 @dataclass(frozen=True)
@@ -158,15 +172,18 @@ class SentencesStage:
         )
 
 
-def _texts(recipe: Recipe, templates: str, owner: Selection, labels: str, more: tuple[str, ...] = ()) -> Kind:
+def _texts(
+    config: Config, recipe: Recipe, templates: str, owner: Selection, labels: str, more: tuple[str, ...] = ()
+) -> Kind:
     """Class features from the recipe's text tower, or from its file."""
     if recipe.class_features:
         return ListedTextsStage(recipe.backbone, recipe.pretrained, recipe.class_features, owner, labels, more)
-    return TextsStage(recipe.backbone, recipe.pretrained, templates, owner, labels, more)
+    per_prompt = config.per_prompt and not config.texts_inside
+    return TextsStage(recipe.backbone, recipe.pretrained, templates, owner, labels, more, per_prompt)
 
 
-def _source_texts(recipe: Recipe, seed: int) -> Kind:
-    return _texts(recipe, recipe.templates, learnt(recipe, seed), recipe.labels)
+def _source_texts(config: Config, recipe: Recipe, seed: int) -> Kind:
+    return _texts(config, recipe, recipe.templates, learnt(recipe, seed), recipe.labels)
 
 
 # --- encode -----------------------------------------------------------------------------------------------------------
@@ -200,7 +217,8 @@ class EncodeStage:
         }
         if tower := self.tower:
             spec |= {"method": tower.method, "config": tower.config, "alpha": tower.alpha}
-        frames = self.views.frames * self.views.count
+        shape, frames = backbone(self.backbone), self.views.frames * self.views.count
+        encoded = (tower.config if tower else Config()).encoded(shape, self.views.frames)
         return Stage(
             "encode",
             spec,
@@ -208,10 +226,10 @@ class EncodeStage:
             ("bench.stages.encode", *_decoder(self.views), *(method(tower.method).modules if tower else ())),
             {"pretrained": self.pretrained, **stages.place(self.selection)},
             f"encode {self.selection}" + (f" with {self.tower_name}" if tower else ""),
-            float(stages.count(self.selection) * frames * backbone(self.backbone).tower_flops()),
+            float(stages.count(self.selection) * frames * shape.tower_flops()),
             stages.unreadable(self.selection),
             stages.frames(self.selection, self.views, 1),
-            disk=NUMBER * stages.count(self.selection) * frames * backbone(self.backbone).embed_dim,
+            disk=NUMBER * stages.count(self.selection) * self.views.count * sum(map(prod, encoded.values())),
         )
 
 
@@ -266,7 +284,7 @@ class TrainStage:
 
     def _inputs(self, stages: Stages, selection: Selection, cached: bool) -> dict[str, Stage]:
         recipe, clip = self.recipe, (self.recipe.backbone, self.recipe.pretrained)
-        inputs: dict[str, Kind] = {"source_texts": _source_texts(recipe, self.seed)}
+        inputs: dict[str, Kind] = {"source_texts": _source_texts(self.config, recipe, self.seed)}
         for sort in self.config.description_sets:
             inputs[f"descriptions_{sort}"] = SentencesStage(*clip, recipe.descriptions, sort, selection, recipe.labels)
         if self.config.looks_at_source:
@@ -291,15 +309,12 @@ class TrainStage:
         return whole._replace(shots=min(limits), draw=_draw(recipe, self.seed))
 
     def _parameters(self, stages: Stages, classes: int) -> int:
-        """Trained ones: those of the method, and of a tuned tower without norms and positions."""
+        """Trained ones: those of the method, and of the tuned parts of CLIP."""
         config, shape = self.config, backbone(self.recipe.backbone)
-        width, tower = shape.vision_width, 0
-        if config.tower == "tuned":
-            tower = shape.vision_layers * round((4 + 2 * shape.vision_mlp_ratio) * width**2)
-            tower += 3 * shape.patch_size**2 * width + width * shape.embed_dim
+        tuned = sum(map(shape.parameters, config.tuned))
         key = self.config.fingerprint, self.recipe.backbone
         head = stages.once("parameters", key, lambda: config.head_parameters(shape).stored)
-        return head + config.class_bound_parameters(shape, classes) + tower
+        return head + config.class_bound_parameters(shape, classes) + tuned
 
     def _flops(self, stages: Stages, videos: int, cached: bool) -> float:
         """Forward and backward of head and, where they run, towers, over all epochs.
@@ -311,7 +326,7 @@ class TrainStage:
         frames, passes = recipe.views.frames, sum(config.expert_passes) if config.routing_odds else 1.0
         per_video = 3 * passes * config.head_flops(shape, frames)
         if not cached:
-            times = 3 if config.tower == "tuned" else 2 if config.tower_inside else 1
+            times = 3 if "visual" in config.tuned else 2 if config.tower_inside else 1
             per_video += times * shape.tower_flops() * frames + 3 * config.inside_flops(shape, frames)
         if config.texts_inside:
             classes = len(stages.class_names(learnt(recipe, self.seed), recipe.labels))
@@ -404,6 +419,7 @@ class EvaluateStage:
         inputs, shape = _model_inputs(stages, trial, protocol), backbone(trial.recipe.backbone)
         classes, views = len(inputs["texts"].context["class_names"]), stages.count(selection) * protocol.views.count
         texts = classes * trial.config.text_flops(shape) if trial.config.texts_inside else 0
+        answers = views * classes * trial.config.class_flops(shape, protocol.views.frames, 1)
         return Stage(
             "evaluate",
             {
@@ -414,7 +430,7 @@ class EvaluateStage:
             ("bench.stages.evaluate", *method(trial.method).modules),
             {"pretrained": trial.recipe.pretrained, **stages.place(selection), "protocol": protocol},
             f"evaluate {trial.title}{expert} on {self.name}",
-            _head_flops(stages, trial, protocol) + 2.0 * views * classes * shape.embed_dim + texts,
+            float(_head_flops(stages, trial, protocol) + answers + texts),
             stages.missing(selection),
             disk=NUMBER * views * classes,
         )
@@ -466,15 +482,15 @@ class MapsStage:
         views = self.protocol.views.model_copy(update={"clips": 1, "crops": 1})
         shown = tuple(dict([*self.choices[:2], self.choices[-1]]).items())
         inputs = {
-            "source_texts": stages.of(_source_texts(trial.recipe, trial.seed)),
-            "texts": stages.of(_candidates(trial.recipe, self.protocol)),
+            "source_texts": stages.of(_source_texts(trial.config, trial.recipe, trial.seed)),
+            "texts": stages.of(_candidates(trial.config, trial.recipe, self.protocol)),
         }
         return Stage(
             "maps",
             {
                 **_model_spec(stages, trial),
                 **stages.content(selection),
-                "alpha": 1.0 if trial.config.shares_encodings else trial.inference.clip_alpha,
+                "alpha": effective(trial.config, trial.inference).clip_alpha,
                 "choices": _effective(trial.config, shown),
                 "videos": self.videos,
                 "views": views,
@@ -515,8 +531,8 @@ def measured(protocol: Measured) -> Selection:
 
 
 def effective(config: Config, inference: Inference) -> Inference:
-    """Inference choices with `clip_alpha` at 1 where it has no effect: a frozen tower is CLIP's."""
-    without = config.tower == "frozen" and inference.clip_alpha != 1.0
+    """Inference choices with `clip_alpha` at 1 where it has no effect: a frozen CLIP is CLIP."""
+    without = not config.interpolates and inference.clip_alpha != 1.0
     return inference.model_copy(update={"clip_alpha": 1.0}) if without else inference
 
 
@@ -539,14 +555,14 @@ def _model_inputs(stages: Stages, trial: Trial, protocol: Measured) -> dict[str,
     clip = recipe.backbone, recipe.pretrained
     inputs = {
         "features": stages.of(EncodeStage(*clip, measured(protocol), protocol.views, tower, trial.title)),
-        "source_texts": stages.of(_source_texts(recipe, trial.seed)),
-        "texts": stages.of(_candidates(recipe, protocol)),
+        "source_texts": stages.of(_source_texts(config, recipe, trial.seed)),
+        "texts": stages.of(_candidates(config, recipe, protocol)),
     }
     return {**inputs, "train": train} if train else inputs
 
 
-def _candidates(recipe: Recipe, protocol: Measured) -> Kind:
-    return _texts(recipe, protocol.templates, measured(protocol), protocol.labels, protocol.vocabulary)
+def _candidates(config: Config, recipe: Recipe, protocol: Measured) -> Kind:
+    return _texts(config, recipe, protocol.templates, measured(protocol), protocol.labels, protocol.vocabulary)
 
 
 def _head_flops(stages: Stages, trial: Trial, protocol: Measured) -> float:
@@ -572,10 +588,11 @@ def profile_stage(
     """The profile of a method. No data and no trained weights enter.
 
     `shown`: frames, views, classes of the answer to a video. `training`: frames of a clip, whether its features are
-    `cached`, `checkpointing`, and for a method that adapts texts the `texts` of a class in a step and its `batch`.
+    `cached`, `checkpointing`; the `texts` of a class and the `batch` for a method that adapts texts, for one that uses
+    every prompt the first alone.
     """
-    if not config.texts_inside:
-        training = {key: value for key, value in training.items() if key not in ("texts", "batch")}
+    without = {"batch": config.texts_inside, "texts": config.texts_inside or config.per_prompt}
+    training = {key: value for key, value in training.items() if without.get(key, True)}
     spec = {
         **shape_spec(shape.name),
         "method": name,

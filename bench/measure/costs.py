@@ -20,7 +20,7 @@ from bench.measure.disturbance import contradiction
 from bench.models.backbones import Backbone, backbone
 from bench.models.clip import load_clip
 from bench.models.precision import autocast, scaler
-from methods.contract import Model, Predictor, build_model
+from methods.contract import Encoded, Model, Predictor, build_model, mapped
 from methods.registry import method
 from methods.settings import Config, Inference
 
@@ -53,13 +53,19 @@ class MethodCosts:
         """The model with values, ready to run; by default bound to the classes of an answer."""
         clip, classes = load_clip(self.shape.name, self.pretrained), classes or self.classes
         model: Model = build_model(self.method.model, self.config, clip, 0, classes)
-        model.descriptions = {name: self.class_features(device) for name in self.config.description_sets}
+        described_CD = counting.units(self.classes, self.shape.embed_dim).to(device)
+        model.descriptions = dict.fromkeys(self.config.description_sets, described_CD)
         counting.show_source(model, classes)
         return model.to(device).eval()
 
+    @property
+    def prompts(self) -> int:
+        """Number of prompts of a class."""
+        return int(self.spec["training"].get("texts", 1))
+
     def class_features(self, device: str) -> Tensor:
-        """Class features [C, D]."""
-        return counting.units(self.classes, self.shape.embed_dim).to(device)
+        """Class features [C, ...]."""
+        return counting.units(self.classes, *self.config.class_shape(self.shape, self.prompts)).to(device)
 
     # --- by counter and in closed form --------------------------------------------------------------------------------
 
@@ -99,8 +105,9 @@ class MethodCosts:
     def _head(self, model: Model, inference: Inference) -> list[Figures]:
         predictor = model.deploy(inference, self.class_features("cpu")).eval()
         closed = self.config.head_modules(self.shape, self.frames, inference)
-        counts = counting.head(predictor, self.config, closed, self.frames, self.classes, self.shape.embed_dim)
-        return _lines(counts, {**closed, counting.CLASSES: 2 * self.shape.embed_dim * self.classes})
+        counts = counting.head(predictor, self.config, closed, self.shape, self.frames, self.classes, self.prompts)
+        answers = self.classes * self.config.class_flops(self.shape, self.frames, self.prompts)
+        return _lines(counts, {**closed, counting.CLASSES: answers})
 
     def _parameters(self, model: Model) -> Figures:
         visual, clip = _size(model.clip.visual.parameters()), _size(model.clip.parameters())
@@ -126,10 +133,13 @@ class MethodCosts:
     def _other_flops(self, model: Model) -> Figures:
         """FLOPs of a class text, and of a video in a training step with its share of the class texts."""
         training = self.spec["training"]
-        step = counting.step(model, training["frames"], self.classes, training["cached"])
+        once, own, texts = model, self.config.class_shape(self.shape, self.prompts), 0
         if self.config.texts_inside:
-            model = self.model("cpu", classes=1)
-            step += round(counting.text_step(model) * self.classes * training["texts"] / training["batch"])
+            once = self.model("cpu", classes=1)
+            flops, own = counting.text_step(once, self.prompts)
+            texts = flops if self.config.texts_of_labels else round(flops * self.classes / training["batch"])
+        step = texts + counting.step(model, training["frames"], self.classes, training["cached"], own)
+        model = once
         text = {"counted": counting.text(model), "closed": self.config.text_flops(self.shape)}
         return {"text": text, "training": {"counted": step}}
 
@@ -187,7 +197,7 @@ def timed(subject: MethodCosts, measure: Measure) -> tuple[list[Figures], list[F
         if subject.config.trains:
             found["training step"] = measure(_training_step(subject, model, precision, batch), total)
             model.eval().zero_grad()
-            model.clip.visual.set_grad_checkpointing(False)
+            model.clip.set_grad_checkpointing(False)
         for part, each in found.items():
             throughput = batch / each["p50"]
             latency.append({"part": part, "precision": precision, "batch": batch, **each, "throughput": throughput})
@@ -201,7 +211,7 @@ class Answer:
         self.device, self.precision, self.model = subject.device, precision, model
         self.classes_CD = subject.class_features(subject.device)
         self.pixels_MT3SS = _pixels(subject, views, subject.frames)
-        self.features_MTD = _features(subject, views, subject.frames)
+        self.encoded = _features(subject, views, subject.frames)
 
     def video(self, predictor: Predictor) -> Call:
         return self._alone(lambda: predictor(self.model.encode(self.pixels_MT3SS), self.classes_CD))
@@ -210,7 +220,7 @@ class Answer:
         return self._alone(lambda: self.model.encode(self.pixels_MT3SS))
 
     def head(self, predictor: Predictor) -> Call:
-        return self._alone(lambda: predictor(self.features_MTD, self.classes_CD))
+        return self._alone(lambda: predictor(self.encoded, self.classes_CD))
 
     def _alone(self, call: Call) -> Call:
         """The call without gradients, in the precision."""
@@ -225,7 +235,7 @@ class Answer:
 def _training_step(subject: MethodCosts, model: Model, precision: str, batch: int) -> Call:
     """Forward, backward and optimiser step as in a training, on so many videos of one view."""
     training, device = subject.spec["training"], subject.device
-    make = _features if training["cached"] else _pixels
+    make: Callable[..., Any] = _features if training["cached"] else _pixels
     frames_b = make(subject, batch, training["frames"])
     labels_B = (torch.arange(batch) % subject.classes).to(device)
     classes_CD, generator = subject.class_features(device), torch.Generator().manual_seed(0)
@@ -234,14 +244,14 @@ def _training_step(subject: MethodCosts, model: Model, precision: str, batch: in
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0)
     scale = scaler(device, precision)
     model.train()
-    model.clip.visual.set_grad_checkpointing(training["checkpointing"])
+    model.clip.set_grad_checkpointing(training["checkpointing"])
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with autocast(device, precision):
-            frames_BTD = frames_b if training["cached"] else model.encode(frames_b)
-            own_CD = model.embed_classes(prompts) if subject.config.texts_inside else classes_CD
-            total = model.loss(frames_BTD, labels_B, own_CD, generator)["total"]
+        with autocast(device, precision), model.draws_from(generator):
+            encoded = frames_b if training["cached"] else model.encode(frames_b)
+            own = model.training_texts(prompts, labels_B, generator) if subject.config.texts_inside else classes_CD
+            total = model.loss(encoded, labels_B, own, generator)["total"]
         scale.scale(total).backward()
         scale.step(optimizer)
         scale.update()
@@ -255,7 +265,7 @@ def _pixels(subject: MethodCosts, views: int, frames: int) -> Tensor:
     return torch.randn(views, frames, 3, side, side, generator=generator).to(subject.device)
 
 
-def _features(subject: MethodCosts, views: int, frames: int) -> Tensor:
-    """Random frame features [M, T, D]."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(views, frames, subject.shape.embed_dim, generator=generator).to(subject.device)
+def _features(subject: MethodCosts, views: int, frames: int) -> Encoded:
+    """Random encodings of M views."""
+    encoded = counting.encodings(subject.config, subject.shape, views, frames)
+    return mapped(lambda own_M: own_M.to(subject.device), encoded)

@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.models.backbones import Backbone
 from bench.models.clip import new_clip
-from methods.contract import Model, Prediction, Predictor, build_model, cosines
+from methods.contract import Encoded, Model, Prediction, Predictor, build_model, cosines, mapped
 from methods.registry import Method
 from methods.settings import Config
 
@@ -101,25 +102,44 @@ def show_source(model: Model, classes: int) -> None:
         model.learn_from(units(2 * classes, model.width), torch.arange(2 * classes) % classes)
 
 
-def units(classes: int, width: int) -> Tensor:
-    """Fixed random class features [C, D] of unit length."""
-    return F.normalize(torch.randn(classes, width, generator=torch.Generator().manual_seed(0)), dim=-1)
+def units(*sizes: int) -> Tensor:
+    """Fixed random class features [C, ..., D] of unit length."""
+    return F.normalize(torch.randn(sizes, generator=torch.Generator().manual_seed(0)), dim=-1)
+
+
+def encodings(config: Config, shape: Backbone, views: int, frames: int) -> Encoded:
+    """Fixed random encodings of views, in the shapes that the config declares."""
+    generator = torch.Generator().manual_seed(0)
+    made = {name: torch.randn(views, *own, generator=generator) for name, own in config.encoded(shape, frames).items()}
+    return made if len(made) > 1 else made["frames"]
 
 
 # --- counts -----------------------------------------------------------------------------------------------------------
 
 
-def head(predictor: Predictor, config: Config, parts: Iterable[str], frames: int, classes: int, width: int) -> Counts:
-    """FLOPs of one view in a deployed head on the CPU: its parts, the product with class features, and elsewhere."""
-    frames_1TD = torch.randn(1, frames, width, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    classes_CD, predictions = units(classes, width), list[Prediction]()
-    wanted = set(parts)
+def head(
+    predictor: Predictor,
+    config: Config,
+    parts: Iterable[str],
+    shape: Backbone,
+    frames: int,
+    classes: int,
+    prompts: int = 1,
+) -> Counts:
+    """FLOPs of one view in a deployed head on the CPU: its parts, what each class takes, and elsewhere.
+
+    What classes take is counted in modules that `head_paths` names, else it is the product with their features.
+    """
+    encoded = mapped(Tensor.requires_grad_, encodings(config, shape, 1, frames))
+    classes_CD, predictions = units(classes, *config.class_shape(shape, prompts)), list[Prediction]()
+    wanted = {*parts, CLASSES}
     paths = {part: own for part, own in config.head_paths.items() if part in wanted}
     rest = next((part for part, own in paths.items() if "" in own), ELSEWHERE)
-    counts = count(lambda: predictions.append(predictor(frames_1TD, classes_CD)), predictor, paths, rest)
-    product = total(lambda: cosines(predictions[0].features["z"], classes_CD))
-    counts[rest] -= product
-    return {name: flops for name, flops in {**counts, CLASSES: product}.items() if flops}
+    counts = count(lambda: predictions.append(predictor(encoded, classes_CD)), predictor, paths, rest)
+    if CLASSES not in paths:
+        counts[CLASSES] = total(lambda: cosines(predictions[0].features["z"], classes_CD.flatten(0, -2)))
+        counts[rest] -= counts[CLASSES]
+    return {name: flops for name, flops in counts.items() if flops}
 
 
 def tower(model: Model, frames: int) -> Counts:
@@ -139,45 +159,71 @@ def text(model: Model) -> int:
     return flops
 
 
-def text_step(model: Model) -> int:
-    """FLOPs of one short class text, forward and backward, for a method that adapts texts; needs values, as `text`."""
+def text_step(model: Model, prompts: int) -> tuple[int, tuple[int, ...]]:
+    """FLOPs of one class of short texts in a step, forward and backward, and the shape of its features there.
+
+    For a method that adapts texts; needs values, as `text`.
+    """
     model.train()
-    flops = total(lambda: model.embed_classes([["a video of a class"]]).sum().backward())
+    made, generator = list[Tensor](), torch.Generator().manual_seed(0)
+
+    def run() -> None:
+        made.append(model.training_texts([["a video of a class"] * prompts], torch.zeros(1).long(), generator))
+        made[0].sum().backward()
+
+    flops = total(run)
     model.zero_grad()
     model.eval()
-    return flops
+    return flops, tuple(made[0].shape[1:])
 
 
-def step(model: Model, frames: int, classes: int, encoded: bool) -> int:
-    """FLOPs of one video in a training step, forward and backward, without class texts.
+def step(model: Model, frames: int, classes: int, encoded: bool, own: tuple[int, ...]) -> int:
+    """FLOPs of one video in a training step, forward and backward, without class texts, of this shape for each class.
 
     With `encoded` features the tower does not run.
     """
     if not model.config.trains:
         return 0
     model.train()
-    flops, tuned = (0, False) if encoded else _tower_step(model, frames)
     generator, videos = torch.Generator().manual_seed(0), 2
-    frames_BTD = torch.randn(videos, frames, model.width, generator=generator).requires_grad_(tuned)
-    classes_CD = units(classes, model.width).requires_grad_(model.config.texts_inside)
+    if encoded:
+        flops, shown = 0, encodings(model.config, model.clip.spec, videos, frames)
+    else:
+        flops, on_meta = _tower_step(model, frames)
+        shown = mapped(lambda each: _valued(each, videos, generator), on_meta)
     labels_B = torch.arange(videos) % classes
-    flops += total(lambda: model.loss(frames_BTD, labels_B, classes_CD, generator)["total"].backward()) // videos
+    rows = videos if model.config.texts_of_labels else classes
+    features = units(rows, *own).requires_grad_(model.config.texts_inside)
+
+    def run() -> None:
+        with model.draws_from(generator):
+            model.loss(shown, labels_B, features, generator)["total"].backward()
+
+    flops += total(run) // videos
     model.zero_grad()
     model.eval()
     return flops
 
 
-def _tower_step(model: Model, frames: int) -> tuple[int, bool]:
-    """(FLOPs of a view in training, whether its features have a gradient)."""
+def _tower_step(model: Model, frames: int) -> tuple[int, Encoded]:
+    """FLOPs of a view in training, and what is made of it there, without values."""
     without_values = deepcopy(model).to("meta")
-    features: list[Tensor] = []
+    made: list[Encoded] = []
 
     def run() -> None:
-        features.append(without_values.encode(_pixels(model, frames)))
-        if features[0].requires_grad:
-            features[0].sum().backward()
+        with without_values.draws_from(torch.Generator().manual_seed(0)):
+            made.append(without_values.encode(_pixels(model, frames)))
+        tensors = made[0].values() if isinstance(made[0], dict) else [made[0]]
+        if learning := [each.sum() for each in tensors if each.requires_grad]:
+            torch.stack(learning).sum().backward()
 
-    return total(run), features[0].requires_grad
+    return total(run), made[0]
+
+
+def _valued(without: Tensor, videos: int, generator: torch.Generator) -> Tensor:
+    """Random values for so many videos in the place of a tensor of one; a number of the step stays one number."""
+    sizes = (videos, *without.shape[1:]) if without.ndim else ()
+    return torch.randn(sizes, generator=generator).requires_grad_(without.requires_grad)
 
 
 def _pixels(model: Model, frames: int) -> Tensor:

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.core.errors import UserError, unknown
 from bench.core.files import ASSETS
+
+Part = Literal["visual", "text", "tokens", "scale"]  # of a CLIP: two towers, token table, logit scale
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)  # open_clip/constants.py
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -69,10 +71,27 @@ class Backbone:
         block = _block_flops(self.context_length, self.text_width, 4 * self.text_width)
         return self.text_layers * block + 2 * self.text_width * self.embed_dim
 
+    def parameters(self, part: Part) -> int:
+        """Parameters of a part of CLIP."""
+        width, text = self.vision_width, self.text_width
+        if part == "visual":
+            block = _block_parameters(width, int(width * self.vision_mlp_ratio)) + 2 * width * self.layer_scale
+            outside = 3 * self.patch_size**2 + 1 + self.vision_tokens + 4 + self.embed_dim  # class token, two norms
+            return self.vision_layers * block + outside * width
+        if part == "text":
+            outside = self.context_length + 2 + self.embed_dim  # positions, norm, projection
+            return self.text_layers * _block_parameters(text, 4 * text) + outside * text
+        return self.vocab_size * text if part == "tokens" else 1
+
 
 def _block_flops(tokens: int, width: int, hidden: int) -> int:
     """Four projections, two attention products (over all pairs, even with a causal mask) and the MLP."""
     return 2 * tokens * (4 * width * width + 2 * tokens * width + 2 * width * hidden)
+
+
+def _block_parameters(width: int, hidden: int) -> int:
+    """Four projections and the MLP with their biases, and two norms."""
+    return 4 * width * (width + 1) + 2 * width * hidden + hidden + width + 4 * width
 
 
 # --- configs ----------------------------------------------------------------------------------------------------------

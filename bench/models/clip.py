@@ -22,13 +22,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.core.errors import UserError
-from bench.models.backbones import Backbone, backbone, model_config
+from bench.models.backbones import Backbone, Part, backbone, model_config
 from bench.models.state_dicts import OPENAI_EXTRAS, State, refuse_differences, require_finite, stored_tensors
 from bench.models.torch_files import read_torch, refuse_stand_ins
 from bench.models.weights import BUILTIN_FILE, random_seed, tag_file, tagged, weights_file
 
 Tokenizer = Callable[[list[str]], Tensor]
 NESTED = ("state_dict", "model")  # names of a state that a trainer saved among other things
+CLASSES_PER_BATCH = 32  # for all that embed classes: BLAS gives other bits for other numbers of rows
 TEXTS_PER_BATCH = 256  # bounds the memory of a large label set's prompts
 
 
@@ -76,7 +77,20 @@ class Clip(open_clip.CLIP):
 
     def embed_classes(self, prompts: list[list[str]]) -> Tensor:
         """Class embeddings [C,D] of unit length."""
-        return class_means(self.encode_texts([prompt for own in prompts for prompt in own]), prompts)
+        return class_means(self.encode_prompts(prompts), prompts)
+
+    def encode_prompts(self, prompts: list[list[str]]) -> Tensor:
+        """Embeddings [N,D] of the prompts of all classes in a row, not L2-normalised."""
+        parts = (prompts[i : i + CLASSES_PER_BATCH] for i in range(0, len(prompts), CLASSES_PER_BATCH))
+        return torch.cat([self.encode_texts([prompt for own in part for prompt in own]) for part in parts])
+
+
+def part_of(name: str) -> Part:
+    """The part of CLIP that a tensor belongs to, by its name in the state of a `Clip`."""
+    if name.startswith("visual."):
+        return "visual"
+    named: dict[str, Part] = {"logit_scale": "scale", "token_embedding.weight": "tokens"}
+    return named.get(name, "text")
 
 
 def class_means(texts_ND: Tensor, prompts: list[list[str]]) -> Tensor:

@@ -18,10 +18,11 @@ from bench.data.videos import Videos, opened
 from bench.models.clip import load_clip
 from bench.models.state_dicts import require_finite
 from bench.stages import checkpoint
-from bench.stages.trained import trained_model
+from bench.stages.trained import stored, trained_model
 from bench.video.loader import ViewBatch, copies_loader, test_loader
 from bench.video.transforms import normalise, statistics
 from bench.video.views import TestViews, TrainViews
+from methods.contract import Encoded
 
 if TYPE_CHECKING:
     from bench.stages.work import Work
@@ -30,14 +31,15 @@ SHARD = 256  # videos between two points of resumption
 BATCH = 32  # videos decoded together
 FRAMES = 256  # frames that go through the tower at once, about, which bounds memory
 
-Encoder = Callable[[Tensor], Tensor]  # uint8 pixels [M, T, 3, H, W] -> features [M, T, D]
+Encoder = Callable[[Tensor], Encoded]  # of uint8 pixels [M, T, 3, H, W]
 
 
 def run(work: Work) -> dict[str, Any]:
     """Writes `features.safetensors` (`features` [N, V, T, D] fp32) and `videos.parquet` (video, label, failure).
 
-    An undecodable video has zero features. In test views it must be declared as known bad, else the stage ends with
-    the list of such videos; the encoded shards stay, so nothing is encoded again once they are declared.
+    What else a method makes of a view lies beside the frame features, as `features.NAME` [N, V, ...]. An undecodable
+    video has zero features. In test views it must be declared as known bad, else the stage ends with the list of such
+    videos; the encoded shards stay, so nothing is encoded again once they are declared.
     """
     videos = opened(work.context)
     names = [entry.name for entry in videos.entries]
@@ -45,12 +47,11 @@ def run(work: Work) -> dict[str, Any]:
     shards, done = list[Shard](), 0
     while done < len(videos):
         shards.append(_shard(work, videos, encoder, done))
-        done += len(shards[-1].features_NVTD)
+        done += len(shards[-1].features["features"])
     failures = {names[index]: reason for shard in shards for index, reason in shard.failures.items()}
     if isinstance(_views(work), TestViews):
         _refuse_undeclared(videos, failures)
-    features_NVTD = torch.cat([shard.features_NVTD for shard in shards])
-    save_file({"features": features_NVTD}, work.out / "features.safetensors")
+    save_file(_joined([shard.features for shard in shards]), work.out / "features.safetensors")
     table = pd.DataFrame({"video": names, "label": [entry.label for entry in videos.entries]})
     table["failure"] = table["video"].map(failures).astype("string")
     table.to_parquet(work.out / "videos.parquet")
@@ -65,8 +66,12 @@ def _views(work: Work) -> TestViews | TrainViews:
 class Shard(NamedTuple):
     """Features of some videos in a row, and the reasons for those that cannot be decoded, by index in the list."""
 
-    features_NVTD: Tensor
+    features: dict[str, Tensor]  # as they are stored
     failures: dict[int, str]
+
+
+def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _shard(work: Work, videos: Videos, encoder: Encoder, start: int) -> Shard:
@@ -81,21 +86,21 @@ def _shard(work: Work, videos: Videos, encoder: Encoder, start: int) -> Shard:
             return found
     except checkpoint.DamagedCheckpoint as error:
         checkpoint.set_aside(work, path, str(error))
-    features: list[Tensor] = []
+    features: list[dict[str, Tensor]] = []
     failures: dict[int, str] = {}
     for indices, pixels_NVT3HW, failed in _batches(work, videos, range(start, min(start + SHARD, len(videos)))):
-        features_NVTD = _encode(encoder, pixels_NVT3HW)
-        features_NVTD[[indices.index(index) for index, _ in failed]] = 0
-        shown = (f"features of {videos.entries[index].name}" for index in indices)
-        hint = "the weights are finite, but overflow: train the tower again in recipe.precision fp32, or use others"
-        require_finite(zip(shown, features_NVTD, strict=True), work.spec["backbone"], hint)
-        features.append(features_NVTD)
+        features.append(_encode(encoder, pixels_NVT3HW))
+        for own_NV in features[-1].values():
+            own_NV[[indices.index(index) for index, _ in failed]] = 0
+            shown = (f"features of {videos.entries[index].name}" for index in indices)
+            hint = "the weights are finite, but overflow: train the tower again in recipe.precision fp32, or use others"
+            require_finite(zip(shown, own_NV, strict=True), work.spec["backbone"], hint)
         failures |= dict(failed)
         done = int(indices[-1]) + 1
         work.progress(done, len(videos), "videos")
         if stopping := work.stopping():
             break
-    shard = Shard(torch.cat(features), failures)
+    shard = Shard(_joined(features), failures)
     checkpoint.save(path, tuple(shard))
     if stopping:
         raise Interrupted(f"saved {done} of {len(videos)} videos", done)
@@ -109,14 +114,14 @@ def _batches(work: Work, videos: Videos, indices: Sequence[int]) -> Iterable[Vie
     return test_loader(videos, views, work.decoding, BATCH, indices)
 
 
-def _encode(encoder: Encoder, pixels_NVT3HW: Tensor) -> Tensor:
-    """Features [N, V, T, D] on the CPU. Views stay whole, since frames of one may meet in the tower."""
+def _encode(encoder: Encoder, pixels_NVT3HW: Tensor) -> dict[str, Tensor]:
+    """Features [N, V, ...] on the CPU, as they are stored. Views stay whole: frames of one may meet in the tower."""
     views_MT3HW = pixels_NVT3HW.flatten(0, 1)
     at_once = max(1, FRAMES // views_MT3HW.shape[1])
     with torch.no_grad():
-        features_MTD = torch.cat([encoder(part_mT3HW) for part_mT3HW in views_MT3HW.split(at_once)]).float().cpu()
-    features_NVTD: Tensor = features_MTD.unflatten(0, pixels_NVT3HW.shape[:2])
-    return features_NVTD
+        parts = [stored(encoder(part_mT3HW)) for part_mT3HW in views_MT3HW.split(at_once)]
+    shape = pixels_NVT3HW.shape[:2]
+    return {name: tensor_M.float().cpu().unflatten(0, shape) for name, tensor_M in _joined(parts).items()}
 
 
 def _encoder(work: Work) -> Encoder:
@@ -129,9 +134,7 @@ def _encoder(work: Work) -> Encoder:
         return lambda views_MT3HW: clip.encode_frames(
             normalise(views_MT3HW.flatten(0, 1).to(device), mean, std)
         ).unflatten(0, views_MT3HW.shape[:2])
-    model = trained_model(work)
-    model.interpolate_tower(clip, work.spec["alpha"])
-    model.to(device)
+    model = trained_model(work, work.spec["alpha"]).to(device)
     return lambda views_MT3HW: model.encode(normalise(views_MT3HW.to(device), mean, std))
 
 

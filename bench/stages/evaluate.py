@@ -18,7 +18,7 @@ from bench.core.errors import StageError
 from bench.measure.metrics import accuracies, fuse, half_classes, subset_accuracies, top_k_correct
 from bench.models.state_dicts import require_finite
 from bench.stages.trained import class_texts, deploy, trained_model, video_features
-from methods.contract import Predictor
+from methods.contract import Encoded, Predictor, frames_of, mapped
 
 if TYPE_CHECKING:
     from bench.stages.work import Work
@@ -36,10 +36,10 @@ def run(work: Work) -> dict[str, Any]:
     Under a half-class protocol it holds the means over the draws, and each draw under `draws`; a video's `correct` is
     then its mean over the draws that have its class.
     """
-    model = trained_model(work)
+    model = trained_model(work, work.spec["inference"]["clip_alpha"])
     predictor, texts_CD = deploy(work, model, work.spec["inference"]), class_texts(work, "texts", model)
-    features_NVTD = video_features(work)
-    cosines_NVC, norms_NV = _scores(work, predictor, features_NVTD, texts_CD)
+    features = video_features(work)
+    cosines_NVC, norms_NV = _scores(work, predictor, features, texts_CD)
     save_file(
         {"cosines": cosines_NVC, "norms": norms_NV, "logit_scale": torch.tensor(predictor.logit_scale)},
         work.out / "scores.safetensors",
@@ -54,7 +54,7 @@ def run(work: Work) -> dict[str, Any]:
         require_finite(zip(shown, each[~failed_N], strict=True), work.spec["method"])
     result: dict[str, Any] = {"classes": len(texts_CD)}
     if half:
-        draws, correct_N = _halves(work, predictor, features_NVTD, texts_CD, cosines_NVC, norms_NV, labels_N, failed_N)
+        draws, correct_N = _halves(work, predictor, features, texts_CD, cosines_NVC, norms_NV, labels_N, failed_N)
         result |= {name: _mean(draw[name] for draw in draws) for name in ("top1", "top5", "mean_class")}
         result["draws"] = draws
     else:
@@ -75,7 +75,7 @@ def run(work: Work) -> dict[str, Any]:
 def _halves(
     work: Work,
     predictor: Predictor,
-    features_NVTD: Tensor,
+    features: Encoded,
     texts_CD: Tensor,
     cosines_NVC: Tensor,
     norms_NV: Tensor,
@@ -95,7 +95,7 @@ def _halves(
             raise StageError(f"draw {draw}: the list has no video of the drawn half of the classes")
         kept_cosines, kept_norms = cosines_NVC[kept_N][..., ids], norms_NV[kept_N]
         if predictor.looks_at_classes:
-            kept_cosines, kept_norms = _scores(work, predictor, features_NVTD[kept_N], texts_CD[ids])
+            kept_cosines, kept_norms = _scores(work, predictor, _videos(features, kept_N), texts_CD[ids])
             require_finite([("cosines", kept_cosines[~failed_N[kept_N]])], f"draw {draw} of half of the classes")
         labels_n = np.searchsorted(ids, labels_N[kept_N])
         numbers, correct_DN[draw, kept_N] = subset_accuracies(
@@ -113,15 +113,19 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(numbers) / len(numbers) if numbers else None
 
 
+def _videos(features: Encoded, which: Any, device: str = "cpu") -> Encoded:
+    """Some videos or views of the encodings."""
+    return mapped(lambda own_N: own_N[which].to(device), features)
+
+
 @torch.no_grad()
-def _scores(work: Work, predictor: Predictor, features_NVTD: Tensor, texts_CD: Tensor) -> tuple[Tensor, Tensor]:
+def _scores(work: Work, predictor: Predictor, features: Encoded, texts_CD: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines [N, V, C] and norms [N, V] of every view."""
     cosines, norms = [], []
-    flat_MTD = features_NVTD.flatten(0, 1)
-    for part_MTD in flat_MTD.split(VIEWS):
-        prediction = predictor(part_MTD.to(work.compute.device), texts_CD)
+    shape, flat = frames_of(features).shape[:2], mapped(lambda own_NV: own_NV.flatten(0, 1), features)
+    for start in range(0, shape.numel(), VIEWS):
+        prediction = predictor(_videos(flat, slice(start, start + VIEWS), work.compute.device), texts_CD)
         cosines.append(prediction.cosines_BC.float().cpu())
         norms.append(prediction.norms_B.float().cpu())
-        work.progress(sum(map(len, norms)), len(flat_MTD), "views")
-    shape = features_NVTD.shape[:2]
+        work.progress(sum(map(len, norms)), shape.numel(), "views")
     return torch.cat(cosines).unflatten(0, shape), torch.cat(norms).unflatten(0, shape)

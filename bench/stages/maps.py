@@ -21,12 +21,11 @@ from torch.nn import functional as F
 from bench.core.errors import StageError
 from bench.core.seeds import seed_for
 from bench.data.videos import Videos, opened
-from bench.models.clip import load_clip
 from bench.stages.trained import class_texts, deploy, feature, trained_model
 from bench.video.loader import test_loader
 from bench.video.transforms import normalise, statistics
 from bench.video.views import TestViews
-from methods.contract import Model, Predictor
+from methods.contract import Encoded, Model, Predictor
 
 if TYPE_CHECKING:
     from bench.stages.work import Work
@@ -46,16 +45,14 @@ def run(work: Work) -> dict[str, Any]:
     The videos are drawn once for all seeds and methods, leaving out those that cannot be decoded. The result also has
     the class that each choice predicts for each of them.
     """
-    model = trained_model(work)
-    if work.spec["alpha"] < 1:
-        model.interpolate_tower(load_clip(work.spec["backbone"], work.context["pretrained"]), work.spec["alpha"])
+    model = trained_model(work, work.spec["alpha"])
     predictors = [deploy(work, model, inference) for _, inference in work.spec["choices"]]
     texts_CD, videos = class_texts(work, "texts", model), opened(work.context)
     clips = _clips(work, videos)
     cosines, predictions = [], []
     for done, clip in enumerate(clips, start=1):
-        frames_TD, patches_TPD = _encode(work, model, clip.pixels_T3SS)
-        made = [_map(work, predictor, frames_TD, patches_TPD, texts_CD) for predictor in predictors]
+        encoded, patches_TPD = _encode(work, model, clip.pixels_T3SS)
+        made = [_map(work, predictor, encoded, patches_TPD, texts_CD) for predictor in predictors]
         cosines.append(torch.stack([cosines_TGG for cosines_TGG, _ in made]))
         predictions.append([prediction for _, prediction in made])
         work.progress(done, len(clips), "videos")
@@ -86,23 +83,23 @@ def _clips(work: Work, videos: Videos) -> list[MappedView]:
     return clips[:wanted]
 
 
-def _encode(work: Work, model: Model, pixels_T3SS: Tensor) -> tuple[Tensor, Tensor]:
-    """Frame features [T, D] and patch tokens [T, P, D] of the same pass, so of whatever tower the method has."""
+def _encode(work: Work, model: Model, pixels_T3SS: Tensor) -> tuple[Encoded, Tensor]:
+    """The encoded view and patch tokens [T, P, D] of the same pass, so of whatever tower the method has."""
     views, visual, kept = TestViews(**work.spec["views"]), model.clip.visual, []
     mean, std = statistics(views, model.clip.spec.mean, model.clip.spec.std)
     with visual.ln_post.register_forward_hook(lambda module, inputs, tokens_TMW: kept.append(tokens_TMW)):
-        frames_TD = model.encode(normalise(pixels_T3SS.to(work.compute.device), mean, std)[None])[0]
+        encoded = model.encode(normalise(pixels_T3SS.to(work.compute.device), mean, std)[None])
     patches = model.clip.spec.vision_tokens - 1  # the last ones: the class token, and whatever else, is in front
-    return frames_TD, kept[0][:, -patches:] @ visual.proj
+    return encoded, kept[0][:, -patches:] @ visual.proj
 
 
 def _map(
-    work: Work, predictor: Predictor, frames_TD: Tensor, patches_TPD: Tensor, texts_CD: Tensor
+    work: Work, predictor: Predictor, encoded: Encoded, patches_TPD: Tensor, texts_CD: Tensor
 ) -> tuple[Tensor, int]:
     """Cosines [T, G, G] of the patches with the temporal feature of the frame, or of the video; the predicted class."""
     predictor.per_frame = True
-    prediction = predictor(frames_TD[None], texts_CD)
-    feature_tD = feature(work, prediction).reshape(-1, frames_TD.shape[-1])  # t is T, or 1 for a feature of the video
+    prediction = predictor(encoded, texts_CD)
+    feature_tD = feature(work, prediction).reshape(-1, patches_TPD.shape[-1])  # t is T, or 1 for a feature of the video
     cosines_TP = F.cosine_similarity(patches_TPD, feature_tD[:, None], dim=-1)
     side = math.isqrt(cosines_TP.shape[1])
     return cosines_TP.unflatten(1, (side, side)).float().cpu(), int(prediction.cosines_BC.argmax())

@@ -4,7 +4,7 @@ The paper does not name the compared tensor. `t`, the temporal feature before it
 it calls the temporal feature; `z`, the video embedding, carries a further copy of the frame features that pushes every
 cosine to 1; `last_ffn_branch` is what experts alone put in, without what all of them pass on.
 
-Legend: N videos, E experts or choices of them, T frames, D joint CLIP width.
+Legend: N videos, V views, E experts or choices of them, D joint CLIP width.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from bench.core.seeds import seed_for
 from bench.models.state_dicts import require_finite
 from bench.stages.trained import class_texts, deploy, feature, trained_model, video_features
+from methods.contract import mapped
 
 if TYPE_CHECKING:
     from bench.stages.work import Work
@@ -37,16 +38,18 @@ def run(work: Work) -> dict[str, Any]:
     videos = pd.read_parquet(work.inputs["features"] / "videos.parquet")
     decoded = np.flatnonzero(videos["failure"].isna())
     drawn = np.random.default_rng(seed_for("probe")).permutation(decoded)[: work.spec["videos"]]
-    frames_NTD = video_features(work)[drawn, work.spec["view"]].to(work.compute.device)
-    model = trained_model(work).to(work.compute.device)
+    view, device = work.spec["view"], work.compute.device
+    encoded = mapped(lambda own_NV: own_NV[drawn, view].to(device), video_features(work))
+    alpha = work.spec["choices"][0][1]["clip_alpha"]  # alike in all choices
+    model = trained_model(work, alpha).to(device)
     texts_CD = class_texts(work, "texts", model)
     shares_NE: Tensor | None = None
     features: list[Tensor] = []
     for name, inference in work.spec["choices"]:
         predictor = deploy(work, model, inference)
-        prediction = predictor(frames_NTD, texts_CD)
+        prediction = predictor(encoded, texts_CD)
         if not features:
-            shares_NE = predictor.shares(frames_NTD, texts_CD)
+            shares_NE = predictor.shares(encoded, texts_CD)
         features.append(F.normalize(feature(work, prediction).float().cpu(), dim=-1))
         require_finite([(f"{work.spec['feature']} of {name}", features[-1])], work.spec["method"])
     features_END = torch.stack(features)

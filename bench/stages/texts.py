@@ -1,4 +1,7 @@
-"""Class texts: unit features [C, D] of a vocabulary under a template set, by a frozen text tower."""
+"""Class texts: features of a vocabulary under a template set, by a frozen text tower.
+
+Legend: C classes, P prompts of a class, D joint CLIP width.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Writes `classes.safetensors` with `classes` [C, D], fp32."""
+    """Writes `classes.safetensors` with `classes`, fp32: unit [C, D], or of every prompt [C, P, D], not normalised."""
     if source := work.context.get("class_features"):
         return _listed(work, source)
     clip = load_clip(work.spec["backbone"], work.context["pretrained"]).to(work.compute.device)
@@ -27,7 +30,10 @@ def run(work: Work) -> dict[str, Any]:
     if digest(texts) != work.spec["prompts"]:
         raise StageError("the prompts have changed since they were planned with; launch again")
     with torch.no_grad():
-        classes_CD = torch.cat([clip.embed_classes(texts[i : i + 32]) for i in range(0, len(texts), 32)])
+        if work.spec.get("form") == "prompts":
+            classes_CD = clip.encode_prompts(texts).unflatten(0, (len(texts), -1))
+        else:
+            classes_CD = clip.embed_classes(texts)
     named = ((f"text features of '{own[0]}'", class_D) for own, class_D in zip(texts, classes_CD, strict=True))
     require_finite(named, work.spec["backbone"])
     save_file({"classes": classes_CD.float().cpu().contiguous()}, work.out / "classes.safetensors")

@@ -117,8 +117,7 @@ class Trainer:
         }
         self.prompts = class_prompts(work, "source_texts") if self.config.texts_inside else None
         if execution.checkpointing:
-            self.model.clip.visual.set_grad_checkpointing(True)
-        self.generator = torch.Generator()
+            self.model.clip.set_grad_checkpointing(True)
         self.optimizer = self._optimizer()
         self.scaler = scaler(self.device, self.training.precision)
         division = Division(execution, ranks.rank)
@@ -136,9 +135,16 @@ class Trainer:
         """Unit class features [C, D] of an input."""
         return load_file(self.work.inputs[name] / "classes.safetensors")["classes"].to(self.device)
 
-    def _classes(self) -> Tensor:
-        """Class features [C, D] of this step: CLIP's, or those of the adapted text tower, with their graph."""
-        return self.classes_CD if self.prompts is None else self.model.embed_classes(self.prompts)
+    def _classes(self, labels_b: Tensor, shard: int) -> Tensor:
+        """Class features [C, ...] of a part of a step: CLIP's, or those of the adapted text tower, with their graph."""
+        if self.prompts is None:
+            return self.classes_CD
+        return self.model.training_texts(self.prompts, labels_b, self._drawing("texts", shard))
+
+    def _embeds_once(self, parts: int) -> bool:
+        """Whether the texts of a step are embedded once for all parts of this rank."""
+        alike = not self.config.texts_of_labels and not self.config.depends_on_processes
+        return self.prompts is not None and parts > 1 and alike
 
     def _optimizer(self) -> torch.optim.AdamW:
         recipe = self.training
@@ -215,26 +221,35 @@ class Trainer:
         pieces = zip(self.source.division.shards, batch.frames_b.split(sizes), batch.labels_b.split(sizes), strict=True)
         terms: list[Named] = []
         counts: list[Named] = []
+        shared: Tensor | None = None
+        if self._embeds_once(sum(map(bool, sizes))):
+            with autocast(self.device, self.training.precision):
+                shared = self._classes(batch.labels_b, 0)
+        leaf = shared.detach().requires_grad_(shared.requires_grad) if shared is not None else None
         for shard, frames_b, labels_b in pieces:
             if not len(labels_b):
                 continue
             before = {name: count.clone() for name, count in self.model.counts.items()}
-            with autocast(self.device, self.training.precision):
-                frames_bTD = self.source.features(self.model, frames_b.to(self.device))
-                own = self.model.loss(frames_bTD, labels_b.to(self.device), self._classes(), self._drawing(shard))
+            drawing = self._drawing("routing", shard)
+            with autocast(self.device, self.training.precision), self.model.draws_from(drawing):
+                encoded = self.source.features(self.model, frames_b.to(self.device))
+                classes = self._classes(labels_b, shard) if leaf is None else leaf
+                own = self.model.loss(encoded, labels_b.to(self.device), classes, drawing)
             share = len(labels_b) / batch.videos
             self.scaler.scale(own["total"] * share).backward()
             terms.append({name: term.detach() * share for name, term in own.items()})
             if shard == 0 or self.config.depends_on_processes:  # else all parts have the draws of the first
                 counts.append({name: count - before[name] for name, count in self.model.counts.items()})
             self.model.counts.update(before)
+        if shared is not None and leaf is not None and leaf.grad is not None:
+            shared.backward(leaf.grad)
         values = {name: float(term) for name, term in _summed(terms).items()}
         return ShareResult(values, _summed(counts), batch.replaced, self.work.stopping())
 
-    def _drawing(self, shard: int) -> torch.Generator:
+    def _drawing(self, of: str, shard: int) -> torch.Generator:
         """Generator of a step's random choices: one for each part if processes draw for themselves, else one."""
         own = shard if self.config.depends_on_processes else 0
-        return self.generator.manual_seed(seed_for("routing", self.seed, self.position.step, own))
+        return torch.Generator().manual_seed(seed_for(of, self.seed, self.position.step, own))
 
     # --- epochs ---------------------------------------------------------------------------------------------------
 
@@ -247,7 +262,9 @@ class Trainer:
         means = {name: total / (done or self.steps_per_epoch) for name, total in sums.items()}
         if self.validation and ((epoch + 1) % self.training.validate_every == 0 or self.position.step == self.steps):
             with torch.no_grad():
-                means["validation"] = self.validation.accuracy(self.model, self._classes())
+                self.model.eval()  # texts of a training step may have other shapes
+                classes = self.classes_CD if self.prompts is None else self.model.embed_classes(self.prompts)
+                means["validation"] = self.validation.accuracy(self.model, classes)
             self.events.add(self.position.step, {"top1": means["validation"]}, "validation")
             self._compare(epoch, means["validation"])
         self.position.epochs.append(means)

@@ -17,7 +17,7 @@ from bench.core.identity import digest
 from bench.models.clip import load_clip
 from bench.models.prompts import texts_of
 from bench.models.state_dicts import State, require_finite
-from methods.contract import Model, Prediction, Predictor, build_model
+from methods.contract import Encoded, Model, Prediction, Predictor, build_model, frames_of
 from methods.registry import method
 
 if TYPE_CHECKING:
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 _last: dict[tuple[Any, ...], Model] = {}  # the model that this process loaded last
 
 
-def trained_model(work: Work) -> Model:
-    """Load the model on the CPU, with its trained weights if it has any; its tower is not interpolated with CLIP's.
+def trained_model(work: Work, alpha: float = 1.0) -> Model:
+    """Load the model on the CPU, with its trained weights if it has any, interpolated with CLIP's by `alpha`.
 
+    Nothing is encoded, embedded or deployed before that, so `alpha` reaches frames, texts and logit scale alike.
     Stages that follow each other in a process often share a training, so the last model is kept, and copied.
     """
     file = work.inputs["train"] / "weights.safetensors" if "train" in work.inputs else None
@@ -38,7 +39,10 @@ def trained_model(work: Work) -> Model:
     if key not in _last:
         _last.clear()
         _last[key] = _load(work)
-    return deepcopy(_last[key])
+    model = deepcopy(_last[key])
+    if alpha < 1 and model.config.interpolates:
+        model.interpolate(load_clip(work.spec["backbone"], work.context["pretrained"]), alpha)
+    return model
 
 
 def _load(work: Work) -> Model:
@@ -76,7 +80,7 @@ def deploy(work: Work, model: Model, inference: dict[str, Any]) -> Predictor:
 
 @torch.no_grad()
 def class_texts(work: Work, name: str, model: Model) -> Tensor:
-    """Unit class features [C, D] of an input, on the stage's device; a model that adapts texts has to be there too.
+    """Class features [C, ...] of an input, on the stage's device; a model that adapts texts has to be there too.
 
     Raises UserError if they are not finite.
     """
@@ -89,13 +93,29 @@ def class_texts(work: Work, name: str, model: Model) -> Tensor:
     return classes_CD
 
 
-def video_features(work: Work) -> Tensor:
-    """Frame features [N, V, T, D] of an input. Raises UserError, naming videos, if they are not finite."""
+FEATURES = "features"  # name of the frame features in a file; others are "features.NAME"
+
+
+def stored(encoded: Encoded) -> dict[str, Tensor]:
+    """What `Model.encode` returned under the names of a file."""
+    others = {f"{FEATURES}.{name}": own for name, own in encoded.items()} if isinstance(encoded, dict) else {}
+    others.pop(f"{FEATURES}.frames", None)
+    return {FEATURES: frames_of(encoded), **others}
+
+
+def video_features(work: Work) -> Encoded:
+    """Encodings [N, V, ...] of an input, of frames alone [N, V, T, D].
+
+    Raises UserError, naming videos, if they are not finite.
+    """
     folder = work.inputs["features"]
-    features_NVTD = load_file(folder / "features.safetensors")["features"]
-    shown = (f"features of {name}" for name in pd.read_parquet(folder / "videos.parquet")["video"])
-    require_finite(zip(shown, features_NVTD, strict=True), folder / "features.safetensors")
-    return features_NVTD
+    tensors = load_file(folder / "features.safetensors")
+    names = [f"features of {name}" for name in pd.read_parquet(folder / "videos.parquet")["video"]]
+    for own_NV in tensors.values():
+        require_finite(zip(names, own_NV, strict=True), folder / "features.safetensors")
+    frames_NVTD = tensors.pop(FEATURES)
+    others = {name.removeprefix(f"{FEATURES}."): own_NV for name, own_NV in tensors.items()}
+    return {"frames": frames_NVTD, **others} if others else frames_NVTD
 
 
 def class_prompts(work: Work, name: str) -> list[list[str]]:

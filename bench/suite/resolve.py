@@ -249,12 +249,14 @@ def _first_training(trial: Trial, row: str, made: Mapping[str, list[Trial]], pla
     ]
     if len(found) != 1:
         raise UserError(f"row '{row}' has {len(found)} trainings that could be meant, and one is needed", where=place)
-    first, second = ((own.method, own.config, own.recipe.backbone, own.recipe.pretrained) for own in (found[0], trial))
-    if first != second or not trial.config.trains or trial.recipe.imported:
+    first, second = ((own.method, own.recipe.backbone, own.recipe.pretrained) for own in (found[0], trial))
+    fits = first == second and trial.config.continues(found[0].config)
+    if not fits or not trial.config.trains or not found[0].config.trains or trial.recipe.imported:
         raise UserError(
             f"row '{trial.row}' cannot start from the training of row '{row}'",
             where=place,
-            hint="both are trained, and have the same method, config, recipe.backbone and recipe.pretrained",
+            hint="both are trained, and have the same method, recipe.backbone and recipe.pretrained; their configs are "
+            "the same, or the second continues the first, if the method allows that",
         )
     return found[0]
 
@@ -320,9 +322,10 @@ class _Resolver:
             self._fits(row_id, config, recipe.backbone, recipe.views, ("recipe",))
             if config.depends_on_processes and recipe.parts:
                 self._has_its_parts(row_id, row, recipe)
-        if config.texts_inside and recipe.class_features:
+        if (config.texts_inside or config.per_prompt) and recipe.class_features:
+            does = "adapts the text tower" if config.texts_inside else "uses every prompt of a class"
             raise UserError(
-                f"row '{row_id}' adapts the text tower, which recipe.class_features takes the place of",
+                f"row '{row_id}' {does}, which recipe.class_features takes the place of",
                 where=self.where(("rows", row_id)),
             )
         if config.description_sets and not recipe.descriptions:
@@ -332,6 +335,13 @@ class _Resolver:
                 hint="a folder of description files, or glyphs for the embedded world",
             )
         protocols = self._protocols(row_id, row, parts, recipe, config)
+        for name, protocol in protocols.items():
+            if (rules := config.fusions(inference)) and protocol.fusion not in rules:
+                raise UserError(
+                    f"the scores of row '{row_id}' cannot be fused by {protocol.fusion}",
+                    where=self._place(("protocols", name, "fusion")),
+                    allowed=rules,
+                )
         columns = protocols
         if row.protocol or any(changes_protocols(path, value) for path, value in row.axes.items()):
             columns = self._columns(row_id, row, changes, recipe, config)

@@ -30,4 +30,4 @@ class Model(contract.Model):
         return {"ce": ce, "total": ce}
 
     def deploy(self, inference: Inference, source_classes_CD: Tensor) -> Predictor:
-        return MeanPredictor(self.deployed_scale(inference))
+        return MeanPredictor(self.scale)

@@ -28,4 +28,4 @@ class Model(contract.Model):
         return {"ce": ce, "total": ce}
 
     def deploy(self, inference: Inference, source_classes_CD: Tensor) -> TemporalPredictor:
-        return TemporalPredictor(deepcopy(self.head), self.deployed_scale(inference))
+        return TemporalPredictor(deepcopy(self.head), self.scale)

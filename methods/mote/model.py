@@ -178,7 +178,7 @@ class Model(contract.Model):
         """Merges the experts into one network, once. Only an ensemble keeps them, with one pass through each."""
         assert isinstance(inference, Inference)
         self.config.check(inference)
-        weights, scale = self._deployed(inference), self.deployed_scale(inference)
+        weights, scale = self._deployed(inference), self.scale
         layers = [weights_E for weights_LE in weights for weights_E in weights_LE]
         shares_E = [fmean(column) for column in zip(*layers, strict=True)] if self.config.experts else []
         if inference.aggregation == "ensemble":

@@ -47,7 +47,8 @@ class Model(contract.Model):
     def encode(self, clips_BT3HW: Tensor) -> Tensor:
         """Frame features [B, T, D]; the frames of a clip see each other in the adapters."""
         if not self.config.adapts_video:
-            return super().encode(clips_BT3HW)
+            frames_BTD: Tensor = super().encode(clips_BT3HW)
+            return frames_BTD
         return encoded(self.clip.visual, clips_BT3HW, self._blocks("video", clips_BT3HW.shape[1]))
 
     def embed_classes(self, prompts: list[list[str]]) -> Tensor:
@@ -105,4 +106,4 @@ class Model(contract.Model):
 
     def deploy(self, inference: Inference, source_classes_CD: Tensor) -> MeanPredictor:
         """Mean over the frames; the adapters stay in the towers."""
-        return MeanPredictor(self.deployed_scale(inference))
+        return MeanPredictor(self.scale)

@@ -52,7 +52,8 @@ class Model(contract.Model):
 
     def encode(self, clips_BT3HW: Tensor) -> Tensor:
         if self.inside is None:
-            return super().encode(clips_BT3HW)
+            frames_BTD: Tensor = super().encode(clips_BT3HW)
+            return frames_BTD
         return self.inside.encode(self.clip.visual, clips_BT3HW)
 
     def embed_classes(self, prompts: list[list[str]]) -> Tensor:
@@ -79,7 +80,7 @@ class Model(contract.Model):
     def deploy(self, inference: Inference, source_classes_CD: Tensor) -> HeadPredictor:
         if self.classifier is None and self.config.classifier not in TEXTS:
             raise ValueError(f"classifier: {self.config.classifier} was not bound to classes before it is deployed")
-        return HeadPredictor(deepcopy(self.head), self.deployed_scale(inference), deepcopy(self.classifier))
+        return HeadPredictor(deepcopy(self.head), self.scale, deepcopy(self.classifier))
 
 
 def contrast(similarity_BB: Tensor, labels_B: Tensor, *, dual: bool) -> Tensor:

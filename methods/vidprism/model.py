@@ -120,7 +120,7 @@ class Model(contract.Model):
     def deploy(self, inference: settings.Inference, source_classes_CD: Tensor) -> VidPrismPredictor:
         assert isinstance(inference, Inference)
         self.config.check(inference)
-        return VidPrismPredictor(self.head, self.deployed_scale(inference), inference)
+        return VidPrismPredictor(self.head, self.scale, inference)
 
 
 # --- Test -------------------------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def test_the_official_model_predicts_the_same_through_its_record(
     computed: dict[str, Tensor] = {}
     for suffix, alpha in (("", 1.0), ("_alpha099", 0.99)):
         model = trained(store, pretrained)
-        model.interpolate_tower(load_clip(TINY, pretrained), alpha)
+        model.interpolate(load_clip(TINY, pretrained), alpha)
         inference = method("mote").inference.model_validate({"clip_alpha": alpha})
         predictor = model.deploy(inference, sources_SD)
         with torch.no_grad():

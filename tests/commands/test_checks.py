@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from bench.commands.suites import _alike
 from bench.core.errors import UserError, unknown
 from bench.graph.build import build_graph
 from bench.suite.resolve import load_suite
+from methods.registry import PLUGINS, methods
 from tests.errors import says
 from tests.suites import write_suite
 
@@ -48,6 +51,28 @@ def test_options_are_told_beside_a_suite_that_cannot_be_read(
 ) -> None:
     message = run(capsys, str(write_suite(tmp_path, ("seeds:", "seed:"))), "--device", "gpu")
     says(message, "small.yaml:2: seed", "did you mean 'seeds'?", "--device", "a GPU is cuda")
+
+
+def test_a_method_with_experts_has_to_tell_them_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The example of the docs without its hooks is refused before anything is trained."""
+    docs = Path(__file__).parents[2] / "docs"
+    shutil.copytree(docs / "method_with_experts/expert_pool", tmp_path / "bare_experts")
+    model = (tmp_path / "bare_experts/model.py").read_text().replace("expert_pool", "bare_experts")
+    for hook in ("expert_parameters", "unused_parameters"):
+        assert hook in model
+        model = model.replace(hook, f"no_{hook}")
+    (tmp_path / "bare_experts/model.py").write_text(model)
+    monkeypatch.setenv(PLUGINS, "")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(docs / "method_template"), *sys.path])
+    suite = write_suite(tmp_path, ("method: dense_temporal", "method: bare_experts"), ("config: {layers: 1}", ""))
+    try:
+        message = run(capsys, str(suite), "--plugin", "bare_experts", "--store", str(tmp_path / "runs"))
+    finally:
+        methods.cache_clear()
+    says(message, "bare_experts.model", "no expert_parameters and no unused_parameters", "docs/add_a_method.md")
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(("device", "good"), [("cuda", True), ("cuda:0", True), ("cuda:1", False), ("mps", False)])

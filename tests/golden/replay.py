@@ -206,7 +206,7 @@ def mote_checkpoint(path: Path) -> Deviations:
         mixed = deepcopy(model)
         digits = suffix.removeprefix("_alpha")  # 099 is 0.99
         inference = Inference(clip_alpha=float(f"{digits[0]}.{digits[1:]}") if digits else 1.0)
-        mixed.interpolate_tower(pretrained, inference.clip_alpha)
+        mixed.interpolate(pretrained, inference.clip_alpha)
         computed |= {name + suffix: tensor for name, tensor in _outputs(mixed, inference, inputs, sources_SD).items()}
     return _compare(computed, case)
 

@@ -60,6 +60,23 @@ def test_it_keeps_the_contract(python: Path, tmp_path: Path) -> None:
     assert "mote" not in told
 
 
+def test_the_example_with_experts_keeps_the_contract(python: Path, tmp_path: Path) -> None:
+    """Installed nowhere: found by `--plugin`, as in a run."""
+    shutil.copytree(ROOT / "docs/method_with_experts/expert_pool", tmp_path / "expert_pool")
+    plugin = (
+        "-p",
+        "conformance.plugin",
+        "--plugin",
+        "expert_pool",
+        "--method",
+        "expert_pool",
+        "--pyargs",
+        "conformance",
+    )
+    told = run(python, tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin)
+    assert " passed" in told and "failed" not in told
+
+
 def tiny(folder: Path) -> list[str]:
     """Puts a tiny dataset in the place of the embedded world's."""
     write_tiny_dataset(folder)

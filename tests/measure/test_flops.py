@@ -24,7 +24,7 @@ def test_counter_and_closed_form_agree_within_a_hundredth(name: str, size: str) 
     model = counting.shapes(kind, config, size, CLASSES)
     parts = config.head_modules(shape, FRAMES, inference)
     predictor = model.deploy(inference, counting.units(CLASSES, shape.embed_dim))
-    head = counting.head(predictor, config, parts, FRAMES, CLASSES, shape.embed_dim)
+    head = counting.head(predictor, config, parts, shape, FRAMES, CLASSES)
     assert {part: head.get(part, 0) for part in parts} == pytest.approx(parts, rel=0.01)
     closed = config.head_flops(shape, FRAMES, inference) + 2 * shape.embed_dim * CLASSES
     assert sum(head.values()) == pytest.approx(closed, rel=0.01)

@@ -13,13 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.core.errors import UserError
 from bench.models import backbones
-from bench.models.backbones import Backbone, backbone
-from bench.models.clip import Clip
+from bench.models.backbones import Backbone, Part, backbone
+from bench.models.clip import Clip, part_of
 from bench.models.weights import BUILTIN_FILE, weights_identity
 from tests.errors import refused
 from tests.imports import imported_by
 
 # Layer scale, unusual MLP ratios and head widths: each of these differs from ViT-B-16 in one such way.
+PARTS: tuple[Part, ...] = ("visual", "text", "tokens", "scale")
 SHAPES = ("glyph-vit", "ViT-B-16", "ViT-L-14-336-quickgelu", "ViT-S-32-alt", "ViT-bigG-14")
 
 
@@ -51,7 +52,22 @@ def test_known_figures_of_vit_b_16() -> None:
     sizes = {name: parameter.numel() for name, parameter in empty_clip(spec).named_parameters()}
     tower = sum(size for name, size in sizes.items() if name.startswith("visual."))
     assert (tower, sum(sizes.values()) - tower - 1) == (86192640, 63428096)  # without the logit scale
+    assert (spec.parameters("visual"), spec.parameters("text") + spec.parameters("tokens")) == (86192640, 63428096)
     assert spec.tower_flops() / 2 == pytest.approx(17.56e9, rel=0.01)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_parameters_of_each_part_in_closed_form(name: str) -> None:
+    counted: dict[Part, int] = dict.fromkeys(PARTS, 0)
+    for each, parameter in empty_clip(backbone(name)).named_parameters():
+        counted[part_of(each)] += parameter.numel()
+    assert {part: backbone(name).parameters(part) for part in PARTS} == counted
+
+
+def test_parameters_that_papers_count_are_sums_of_parts() -> None:
+    """Trained ones of ViFi-CLIP, FROSTER without projectors and Open-VCLIP; the last two also with ViT-L/14."""
+    b_16, l_14 = ([backbone(name).parameters(part) for part in PARTS] for name in ("ViT-B-16", "ViT-L-14"))
+    assert b_16 == [86192640, 38131200, 25296896, 1] and l_14 == [303966208, 85704960, 37945344, 1]
 
 
 def test_every_plain_vit_of_open_clip_is_known() -> None:

@@ -213,7 +213,7 @@ def test_a_damaged_shard_is_encoded_again(tmp_path: Path, damage: str | None, mo
     videos: Any = Listed([SimpleNamespace(name="a.mp4"), SimpleNamespace(name="b.mp4")])
     features_NVTD = torch.arange(8.0).reshape(2, 1, 2, 2)
     file = work.checkpoint / "shard-00000000.pt"
-    checkpoint.save(file, (features_NVTD, {1: "no video"}))
+    checkpoint.save(file, ({"features": features_NVTD}, {1: "no video"}))
     if damage:
         DAMAGES[damage](file)
 
@@ -224,6 +224,6 @@ def test_a_damaged_shard_is_encoded_again(tmp_path: Path, damage: str | None, mo
     monkeypatch.setattr(encode, "_batches", batches)
     work.progress, work.stopping = (lambda *told: None), (lambda: False)
     shard = encode._shard(work, videos, lambda pixels: features_NVTD[:, 0], 0)
-    assert shard.failures == {1: "no video"} and shard.features_NVTD.shape == (2, 1, 2, 2)
+    assert shard.failures == {1: "no video"} and shard.features["features"].shape == (2, 1, 2, 2)
     assert (len(encoded), len(notes)) == ((1, 1) if damage else (0, 0))
     assert checkpoint.load(file, tuple) is not None

@@ -55,6 +55,6 @@ def test_frames_meet_those_of_their_own_view_only(at_once: int, monkeypatch: pyt
     def mixing(views_MT3HW: Tensor) -> Tensor:
         return views_MT3HW.double().mean(dim=(1, 3, 4), keepdim=True).squeeze((3, 4)).expand(-1, 4, -1)
 
-    features_NVTD = encode._encode(mixing, pixels_NVT3HW)
+    features_NVTD = encode._encode(mixing, pixels_NVT3HW)["features"]
     own_NV3 = pixels_NVT3HW.double().mean(dim=(2, 4, 5)).float()
     torch.testing.assert_close(features_NVTD, own_NV3[:, :, None].expand(-1, -1, 4, -1))

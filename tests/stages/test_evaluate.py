@@ -15,6 +15,11 @@ from bench.stages.evaluate import DRAWS, _halves, _scores
 from methods.contract import Prediction, Predictor
 
 CLASSES, VIDEOS = 6, 24
+WORK: Any = SimpleNamespace(
+    compute=SimpleNamespace(device="cpu"),
+    progress=lambda *told: None,
+    spec={"protocol": {"fusion": "cos_mean", "half": "text4vis"}},
+)
 
 
 class Relative(Predictor):
@@ -28,20 +33,35 @@ class Relative(Predictor):
         return Prediction(video_BD @ (classes_CD - classes_CD.mean(dim=0)).T, torch.ones(len(frames_BTD)))
 
 
+class Paired(Relative):
+    """Refuses frames that came without what was encoded with them."""
+
+    def forward(self, frames_BTD: Any, classes_CD: Tensor) -> Prediction:
+        assert torch.equal(frames_BTD["negated"], -frames_BTD["frames"])
+        return super().forward(frames_BTD["frames"], classes_CD)
+
+
+def test_what_is_encoded_beside_frames_is_drawn_with_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    frames_NVTD = torch.randn(VIDEOS, 2, 3, 8, generator=generator)
+    texts_CD = F.normalize(torch.randn(CLASSES, 8, generator=generator), dim=-1)
+    labels_N, failed_N = np.arange(VIDEOS) % CLASSES, np.zeros(VIDEOS, bool)
+    answers = []
+    for predictor, features in (Relative(), frames_NVTD), (Paired(), {"frames": frames_NVTD, "negated": -frames_NVTD}):
+        scores = _scores(WORK, predictor, features, texts_CD)
+        answers.append(_halves(WORK, predictor, features, texts_CD, *scores, labels_N, failed_N)[0])
+    assert answers[0] == answers[1]
+
+
 def test_it_is_run_anew_with_the_classes_of_each_draw() -> None:
     generator = torch.Generator().manual_seed(0)
     features_NVTD = torch.randn(VIDEOS, 2, 3, 8, generator=generator)
     texts_CD = F.normalize(torch.randn(CLASSES, 8, generator=generator), dim=-1)
     labels_N, failed_N = np.arange(VIDEOS) % CLASSES, np.zeros(VIDEOS, bool)
     failed_N[0] = True
-    work: Any = SimpleNamespace(
-        compute=SimpleNamespace(device="cpu"),
-        progress=lambda *told: None,
-        spec={"protocol": {"fusion": "cos_mean", "half": "text4vis"}},
-    )
     predictor = Relative()
-    cosines_NVC, norms_NV = _scores(work, predictor, features_NVTD, texts_CD)
-    draws, correct_N = _halves(work, predictor, features_NVTD, texts_CD, cosines_NVC, norms_NV, labels_N, failed_N)
+    cosines_NVC, norms_NV = _scores(WORK, predictor, features_NVTD, texts_CD)
+    draws, correct_N = _halves(WORK, predictor, features_NVTD, texts_CD, cosines_NVC, norms_NV, labels_N, failed_N)
     assert predictor.asked == [CLASSES] + [CLASSES // 2] * DRAWS
     right = np.zeros((DRAWS, VIDEOS))
     for draw, numbers in enumerate(draws):

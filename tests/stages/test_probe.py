@@ -23,7 +23,7 @@ VIDEOS, VIEWS, FRAMES, WIDTH = 9, 3, 4, 128
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Experts:
     model = Experts()
-    monkeypatch.setattr(probe, "trained_model", lambda work: model)
+    monkeypatch.setattr(probe, "trained_model", lambda work, alpha: model)
     monkeypatch.setattr(probe, "deploy", lambda work, model, inference: model.predictor(inference))
     return model
 

@@ -24,9 +24,9 @@ from tests.stages.trainings import training
 from tests.stages.works import Experts, Shifted, tiny_selection, work
 
 VIDEOS, WIDTH = 6, 128
-MEASURED = {"inference": {"expert": None}, "protocol": {"fusion": "softmax_sum", "half": ""}}
+MEASURED = {"inference": {"expert": None, "clip_alpha": 1.0}, "protocol": {"fusion": "softmax_sum", "half": ""}}
 PROBED = {
-    "choices": [["merged", {"expert": None}], ["expert 0", {"expert": 0}]],
+    "choices": [["merged", {"expert": None, "clip_alpha": 1.0}], ["expert 0", {"expert": 0}]],
     "videos": 5,
     "view": 0,
     "feature": "t",
@@ -37,7 +37,7 @@ PROBED = {
 def model(monkeypatch: pytest.MonkeyPatch) -> Experts:
     model = Experts()
     for stage in (evaluate, probe):
-        monkeypatch.setattr(stage, "trained_model", lambda work: model)
+        monkeypatch.setattr(stage, "trained_model", lambda work, alpha: model)
         monkeypatch.setattr(stage, "deploy", lambda work, model, inference: model.predictor(inference))
     return model
 

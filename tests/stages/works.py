@@ -87,4 +87,4 @@ def tiny_selection(folder: Path, test: int = 6) -> dict[str, Any]:
 
 
 def choices() -> list[list[Any]]:
-    return [["merged", {"expert": None}], *([f"expert {i}", {"expert": i}] for i in range(EXPERTS))]
+    return [["merged", {"expert": None, "clip_alpha": 1.0}], *([f"expert {i}", {"expert": i}] for i in range(EXPERTS))]

@@ -24,7 +24,7 @@ from bench.stages.trained import video_features
 from bench.suite.recipe import Execution, Training
 from bench.video.loader import train_loader
 from bench.video.transforms import normalise, statistics
-from methods.contract import Model
+from methods.contract import Encoded, Model
 
 if TYPE_CHECKING:
     from bench.stages.work import Work
@@ -79,8 +79,8 @@ class TrainingData(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def features(self, model: Model, frames_b: Tensor) -> Tensor:
-        """Frame features [b, T, D] of a batch."""
+    def features(self, model: Model, frames_b: Tensor) -> Encoded:
+        """What `model.encode` makes of a batch."""
 
     @abstractmethod
     def _read(self, shares: list[Sequence[int]], seed: int, epoch: int) -> Iterator[Share]:
@@ -114,7 +114,7 @@ class Features(TrainingData):
     def __len__(self) -> int:
         return int(self.length)
 
-    def features(self, model: Model, frames_b: Tensor) -> Tensor:
+    def features(self, model: Model, frames_b: Tensor) -> Encoded:
         return frames_b
 
     def _read(self, shares: list[Sequence[int]], seed: int, epoch: int) -> Iterator[Share]:
@@ -144,7 +144,7 @@ class Clips(TrainingData):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def features(self, model: Model, frames_b: Tensor) -> Tensor:
+    def features(self, model: Model, frames_b: Tensor) -> Encoded:
         return model.encode(
             normalise(frames_b, *statistics(self.training.views, model.clip.spec.mean, model.clip.spec.std))
         )

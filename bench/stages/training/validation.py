@@ -47,8 +47,8 @@ class Validation:
         right = 0
         model.eval()
         for indices, pixels_b1T3HW, failures in test_loader(self.videos, self.views, self.decoding, BATCH, own):
-            frames_bTD = model.encode(normalise(pixels_b1T3HW[:, 0].to(self.device), mean, std))
-            guesses_b = predictor(frames_bTD, classes_CD).cosines_BC.argmax(dim=-1).tolist()
+            encoded = model.encode(normalise(pixels_b1T3HW[:, 0].to(self.device), mean, std))
+            guesses_b = predictor(encoded, classes_CD).cosines_BC.argmax(dim=-1).tolist()
             failed = {index for index, _ in failures}
             right += sum(
                 guess == self.videos.entries[index].label and index not in failed

@@ -50,4 +50,4 @@ class Model(contract.Model):
         return {"ce": ce, "total": ce}
 
     def deploy(self, inference: Inference, source_classes_CD: Tensor) -> Predictor:
-        return PoolPredictor(self.query_D, self.config.temperature, self.deployed_scale(inference))
+        return PoolPredictor(self.query_D, self.config.temperature, self.scale)
