@@ -240,8 +240,8 @@ class TrainStage:
             **stages.content(selection),
             **{"recipe": recipe.training, "length": length, "seed": self.seed},
         }
-        # One training in other parts is the same training, unless the method draws in each of them.
-        if config.depends_on_processes and recipe.shards > 1:
+        # One training in other parts is the same training, unless the method draws in each of them, or videos meet.
+        if (config.depends_on_processes or recipe.mix) and recipe.shards > 1:
             spec["shards"] = recipe.shards
         if validation:
             spec |= {"validation": stages.content(validation)["content"], "inference": method(self.method).inference()}

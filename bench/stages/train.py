@@ -12,9 +12,11 @@ import json
 import math
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
@@ -29,9 +31,11 @@ from bench.stages import checkpoint
 from bench.stages.trained import class_prompts, trained_state
 from bench.stages.training.batches import Batch, Clips, Division, Features, TrainingData
 from bench.stages.training.logs import Events, write_history
+from bench.stages.training.mixing import Blend, blended, smoothed
+from bench.stages.training.optimiser import adamw, set_rates
 from bench.stages.training.processes import start
 from bench.stages.training.ranks import RankInfo, Ranks, process_group
-from bench.stages.training.schedule import SCHEDULES
+from bench.stages.training.schedule import Schedule
 from bench.stages.training.validation import Validation
 from bench.suite.recipe import Execution, Training
 from methods.contract import Model, build_model
@@ -119,7 +123,7 @@ class Trainer:
         if execution.checkpointing:
             self.model.clip.visual.set_grad_checkpointing(True)
         self.generator = torch.Generator()
-        self.optimizer = self._optimizer()
+        self.optimizer = adamw(self.model, self.training)
         self.scaler = scaler(self.device, self.training.precision)
         division = Division(execution, ranks.rank)
         self.source: TrainingData = (Features if "features" in work.inputs else Clips)(work, self.training, division)
@@ -129,8 +133,8 @@ class Trainer:
                 work, self.training, ranks, registered.inference.model_validate(work.spec["inference"])
             )
         self.events = Events(work, ranks.rank == 0)
-        self.steps_per_epoch = math.ceil(len(self.source) / self.training.batch)
-        self.steps = max(1, round(self.training.epochs * self.steps_per_epoch))
+        self.schedule = Schedule(self.training, len(self.source))
+        self.steps, self.steps_per_epoch = self.schedule.steps, self.schedule.steps_per_epoch
 
     def _features(self, name: str) -> Tensor:
         """Unit class features [C, D] of an input."""
@@ -139,17 +143,6 @@ class Trainer:
     def _classes(self) -> Tensor:
         """Class features [C, D] of this step: CLIP's, or those of the adapted text tower, with their graph."""
         return self.classes_CD if self.prompts is None else self.model.embed_classes(self.prompts)
-
-    def _optimizer(self) -> torch.optim.AdamW:
-        recipe = self.training
-        ratio = {"tower": recipe.tower_lr_ratio, "head": 1.0}
-        groups = [
-            {"params": parameters, "base_lr": recipe.lr * ratio[name]}
-            for name, parameters in self.model.parameter_groups().items()
-        ]
-        return torch.optim.AdamW(
-            groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay
-        )
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
@@ -175,21 +168,15 @@ class Trainer:
                     saved = now
         self.events.close()
 
-    def _factor(self, epoch: int, iteration: int) -> float:
-        """Fraction of the rates in force at an iteration."""
-        factor = SCHEDULES[self.training.schedule]
-        return factor(epoch, iteration, self.steps_per_epoch, self.training.epochs, self.training.warmup_epochs)
-
     def _step(self, epoch: int, batch: Batch) -> None:
-        factor = self._factor(epoch, self.position.step % self.steps_per_epoch)
-        terms = self._update(factor, batch)
-        self.events.add(self.position.step, {"lr": self.training.lr * factor, **terms})
+        step = self.position.step
+        set_rates(self.optimizer, partial(self.schedule.factor, step))
+        terms = self._update(batch)
+        self.events.add(self.position.step, {"lr": self.training.lr * self.schedule.factor(step), **terms})
         self._account(epoch, terms)
 
-    def _update(self, factor: float, batch: Batch) -> dict[str, float]:
+    def _update(self, batch: Batch) -> dict[str, float]:
         """One optimiser step; returns the loss terms of the whole batch."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.ranks.gather(self._backward(batch))
         self.stopping = any(part.stopping for part in parts)  # alike on all ranks, so they stop at the same step
@@ -220,8 +207,10 @@ class Trainer:
                 continue
             before = {name: count.clone() for name, count in self.model.counts.items()}
             with autocast(self.device, self.training.precision):
-                frames_bTD = self.source.features(self.model, frames_b.to(self.device))
-                own = self.model.loss(frames_bTD, labels_b.to(self.device), self._classes(), self._drawing(shard))
+                videos = self.source.prepared(self.model, frames_b.to(self.device))
+                videos, targets_b = self._targets(videos, labels_b.to(self.device), shard)
+                frames_bTD = self.source.encoded(self.model, videos)
+                own = self.model.loss(frames_bTD, targets_b, self._classes(), self._drawing(shard))
             share = len(labels_b) / batch.videos
             self.scaler.scale(own["total"] * share).backward()
             terms.append({name: term.detach() * share for name, term in own.items()})
@@ -230,6 +219,15 @@ class Trainer:
             self.model.counts.update(before)
         values = {name: float(term) for name, term in _summed(terms).items()}
         return ShareResult(values, _summed(counts), batch.replaced, self.work.stopping())
+
+    def _targets(self, videos: Tensor, labels_b: Tensor, shard: int) -> Blend:
+        """The videos of a part and their targets: labels [b], or shares [b, C] with smoothing or blends."""
+        recipe = self.training
+        if not recipe.soft_targets:
+            return Blend(videos, labels_b)
+        own = Blend(videos, smoothed(labels_b, len(self.classes_CD), recipe.smoothing))
+        drawing = np.random.default_rng(seed_for("mix", self.seed, self.position.step, shard))
+        return blended(own, recipe.mix, drawing) if recipe.mix else own
 
     def _drawing(self, shard: int) -> torch.Generator:
         """Generator of a step's random choices: one for each part if processes draw for themselves, else one."""
@@ -285,7 +283,7 @@ class Trainer:
         epochs = self.position.epochs
         (out / "history.json").write_text(json.dumps(epochs))
         last = [min((epoch + 1) * self.steps_per_epoch, self.steps) - 1 for epoch in range(len(epochs))]
-        rates = [self.training.lr * self._factor(*divmod(step, self.steps_per_epoch)) for step in last]
+        rates = [self.training.lr * self.schedule.factor(step) for step in last]
         write_history(out / "history.csv", epochs, rates)
 
     def result(self) -> dict[str, Any]:

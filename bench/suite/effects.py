@@ -31,6 +31,9 @@ IDLE: dict[str, tuple[Callable[[Any], bool], str]] = {
         "it is for several clips of the sampler `segment_start`",
     ),
     "repeat": (lambda own: not own.shots, "no shots are drawn"),
+    "micro_steps": (lambda own: own.schedule != "vifi", "only the schedule `vifi` counts them"),
+    "floor_of": (lambda own: not (own.schedule == "vifi" if own.floor is None else own.floor), "the floor is 0"),
+    "warmup_start": (lambda own: not own.warmup_epochs, "there is no warm-up"),
     "validate_every": (lambda own: not own.validation, "there is no validation split"),
 }
 

@@ -149,7 +149,7 @@ def _called(calls: list[str], module: torch.nn.Module, _arguments: Any) -> None:
 
 def test_gradients_are_clipped_together(folder: Path) -> None:
     trainer = Trainer(training(folder, "clipped", clip_grad=0.01), Ranks())
-    trainer._update(1.0, next(trainer.source.batches(0, 0, 0)))
+    trainer._update(next(trainer.source.batches(0, 0, 0)))
     norms = [p.grad.norm() for group in trainer.optimizer.param_groups for p in group["params"] if p.grad is not None]
     assert float(torch.stack(norms).norm()) == pytest.approx(0.01, rel=1e-3)
 
