@@ -87,7 +87,8 @@ def memory(module: nn.Module) -> set[int]:
 
 
 def head_size(model: Model, besides: tuple[str, ...] = ()) -> int:
-    return sum(p.numel() for name, p in model.named_parameters() if not name.startswith(("clip.", *besides)))
+    besides = ("clip.", "teacher.", *besides)
+    return sum(p.numel() for name, p in model.named_parameters() if not name.startswith(besides))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -247,6 +248,18 @@ def test_a_target_that_is_all_of_one_class_is_its_label(case: Case, inputs: Inpu
     ]
     torch.testing.assert_close(totals[1], totals[0])
     assert abs(totals[2] - totals[0]) > 1e-4
+
+
+@pytest.mark.trained
+def test_only_the_method_moves_a_teacher_and_no_record_holds_it(case: Case, inputs: Inputs) -> None:
+    model = case.build()
+    assert (model.teacher is not None) == case.config.teacher
+    if model.teacher is None:
+        return
+    before = bits(model.teacher.state_dict())
+    train(model, inputs)
+    assert bits(model.teacher.state_dict()) == before and not model.teacher.training
+    assert not [name for name in model.trained_state() if name.startswith("teacher.")]
 
 
 @pytest.mark.trained

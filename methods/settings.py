@@ -129,6 +129,11 @@ class Config(Choices):
         return False
 
     @property
+    def teacher(self) -> bool:
+        """True if training has a frozen copy of plain CLIP beside the model, `Model.teacher`."""
+        return False
+
+    @property
     def soft_targets(self) -> bool:
         """True if the loss also takes targets [B, C], shares of every class (recipe.smoothing, recipe.mix)."""
         return False

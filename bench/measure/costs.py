@@ -49,10 +49,10 @@ class MethodCosts:
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             raise StageError(f"the device is '{self.device}', but torch sees no CUDA device here")
 
-    def model(self, device: str, classes: int = 0) -> Model:
+    def model(self, device: str, classes: int = 0, training: bool = False) -> Model:
         """The model with values, ready to run; by default bound to the classes of an answer."""
         clip, classes = load_clip(self.shape.name, self.pretrained), classes or self.classes
-        model: Model = build_model(self.method.model, self.config, clip, 0, classes)
+        model: Model = build_model(self.method.model, self.config, clip, 0, classes, training)
         model.descriptions = {name: self.class_features(device) for name in self.config.description_sets}
         counting.show_source(model, classes)
         return model.to(device).eval()
@@ -126,9 +126,11 @@ class MethodCosts:
     def _other_flops(self, model: Model) -> Figures:
         """FLOPs of a class text, and of a video in a training step with its share of the class texts."""
         training = self.spec["training"]
+        if self.config.teacher:
+            model = counting.shapes(self.method, self.config, self.shape.name, self.classes, training=True)
         step = counting.step(model, training["frames"], self.classes, training["cached"])
         if self.config.texts_inside:
-            model = self.model("cpu", classes=1)
+            model = self.model("cpu", classes=1, training=True)
             step += round(counting.text_step(model) * self.classes * training["texts"] / training["batch"])
         text = {"counted": counting.text(model), "closed": self.config.text_flops(self.shape)}
         return {"text": text, "training": {"counted": step}}
@@ -185,9 +187,10 @@ def timed(subject: MethodCosts, measure: Measure) -> tuple[list[Figures], list[F
         if reason := contradiction(found):
             found = {part: {"disturbed": reason, **each} for part, each in found.items()}
         if subject.config.trains:
-            found["training step"] = measure(_training_step(subject, model, precision, batch), total)
-            model.eval().zero_grad()
-            model.clip.visual.set_grad_checkpointing(False)
+            taught = subject.model(subject.device, training=True) if subject.config.teacher else model
+            found["training step"] = measure(_training_step(subject, taught, precision, batch), total)
+            taught.eval().zero_grad()
+            taught.clip.visual.set_grad_checkpointing(False)
         for part, each in found.items():
             throughput = batch / each["p50"]
             latency.append({"part": part, "precision": precision, "batch": batch, **each, "throughput": throughput})

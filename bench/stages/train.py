@@ -24,11 +24,12 @@ from torch import Tensor
 
 from bench.core.errors import Interrupted, StageError
 from bench.core.seeds import seed_for
-from bench.models.clip import load_clip
+from bench.models.clip import Clip, load_clip
 from bench.models.precision import autocast, scaler
 from bench.models.state_dicts import require_finite
 from bench.stages import checkpoint
 from bench.stages.trained import class_prompts, trained_state
+from bench.stages.training.average import RunningMean
 from bench.stages.training.batches import Batch, Clips, Division, Features, TrainingData
 from bench.stages.training.logs import Events, write_history
 from bench.stages.training.mixing import Blend, blended, smoothed
@@ -109,7 +110,7 @@ class Trainer:
         clip = load_clip(work.spec["backbone"], work.context["pretrained"])
         self.config = registered.config.model_validate(work.spec["config"])
         self.classes_CD = load_file(work.inputs["source_texts"] / "classes.safetensors")["classes"].to(self.device)
-        model: Model = build_model(registered.model, self.config, clip, self.seed, len(self.classes_CD))
+        model: Model = build_model(registered.model, self.config, clip, self.seed, len(self.classes_CD), training=True)
         if self.config.looks_at_source:
             model.learn_from(*_source_videos(work.inputs["source_features"]))
         if "init_from" in work.inputs:
@@ -124,6 +125,8 @@ class Trainer:
             self.model.clip.visual.set_grad_checkpointing(True)
         self.generator = torch.Generator()
         self.optimizer = adamw(self.model, self.training)
+        rule = self.training.average
+        self.average = RunningMean(rule, self.model.trained_state()) if rule else None
         self.scaler = scaler(self.device, self.training.precision)
         division = Division(execution, ranks.rank)
         self.source: TrainingData = (Features if "features" in work.inputs else Clips)(work, self.training, division)
@@ -191,6 +194,10 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(parameters, self.training.clip_grad)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        with torch.no_grad():
+            self.model.after_step()
+        if self.average:
+            self.average.after_step(self.model.trained_state())
         self.position.resampled += sum(part.replaced for part in parts)
         for name, count in _summed([part.counts for part in parts]).items():
             self.model.counts[name] += count
@@ -248,6 +255,8 @@ class Trainer:
                 means["validation"] = self.validation.accuracy(self.model, self._classes())
             self.events.add(self.position.step, {"top1": means["validation"]}, "validation")
             self._compare(epoch, means["validation"])
+        if self.average:
+            self.average.after_epoch(epoch + 1, self.position.step == self.steps, self.model.trained_state())
         self.position.epochs.append(means)
         self.position.sums = {}
 
@@ -271,11 +280,17 @@ class Trainer:
             raise checkpoint.DamagedCheckpoint(f"{self._best} is missing")
         return state
 
+    def _result(self) -> Named:
+        """The weights that are the result of the training."""
+        if self.average:
+            return self.average.state
+        return self._best_state() if self.training.keep == "best" else self.model.trained_state()
+
     # --- the record -----------------------------------------------------------------------------------------------
 
     def write(self, out: Path) -> None:
         """Write the files of the record."""
-        kept = self._best_state() if self.training.keep == "best" else self.model.trained_state()
+        kept = self._result()
         require_finite(kept.items(), "trained weights", "the last steps overflow: try a lower recipe.lr, or fp32")
         save_file(kept, out / "weights.safetensors")
         if self.model.counts:
@@ -319,11 +334,18 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "counts": self.model.counts,
+            "teacher": self._moved_teacher.state_dict() if self._moved_teacher else None,
+            "average": (self.average.count, self.average.state) if self.average else None,
             "position": vars(self.position),
         }
         checkpoint.save(self._file, state)
         for other in set(self.work.checkpoint.glob("best-*.pt")) - {self._best}:
             other.unlink()
+
+    @property
+    def _moved_teacher(self) -> Clip | None:
+        """The teacher, if the method moves it; else it is plain CLIP, of which a checkpoint needs no copy."""
+        return self.model.teacher if type(self.model).after_step is not Model.after_step else None
 
     def resume(self) -> bool:
         """Continue from the checkpoint of an earlier attempt, if there is one.
@@ -349,6 +371,11 @@ class Trainer:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.model.counts.update(saved["counts"])
+        if self._moved_teacher:
+            self._moved_teacher.load_state_dict(saved["teacher"])
+        if self.average:
+            count, mean = saved["average"]
+            self.average.count, self.average.state = count, {name: own.to(self.device) for name, own in mean.items()}
         self.position = Position(**saved["position"])
         if self.training.keep == "best" and self.position.best is not None:
             self._best_state()

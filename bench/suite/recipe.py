@@ -46,6 +46,29 @@ class Mix(Identified):
     )
 
 
+class Average(Identified):
+    """Mean of the weights over a training, which takes the place of the last ones."""
+
+    kind: Literal["epochs", "ema"] = setting(
+        "epochs", "mean over the ends of epochs (SWA: Open-VCLIP, FROSTER, TACO), or one that decays by step"
+    )
+    first: Count = setting(
+        1, "epochs: the first that counts, from 1; a training that ends before is its last weights (Open-VCLIP: 2)"
+    )
+    last: Count | None = setting(None, "epochs: the last that counts; none: that of the training")
+    start: bool = setting(False, "epochs: count the weights before the training as well (TACO, code)")
+    momentum: Fraction = setting(0.9998, "ema: share of the mean that a step leaves (TACO, code)")
+
+    @model_validator(mode="after")
+    def _counts_something(self) -> Self:
+        if self.last is not None and self.last < self.first:
+            raise ValueError(f"no epoch is averaged: first {self.first} comes after last {self.last}")
+        for name in ("momentum",) if self.kind == "epochs" else ("first", "last", "start"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect with kind: {self.kind}; allowed: leave it out")
+        return self
+
+
 class Training(Identified):
     """Recipe fields that a training reads, with the published MoTE values as defaults.
 
@@ -99,6 +122,13 @@ class Training(Identified):
     keep: Literal["last", "best"] = setting(
         "last", "weights that are the result: the last ones, or the best ones on the validation split"
     )
+    average: Average | None = setting(None, "mean of the weights that is the result; none: the weights themselves")
+
+    @model_validator(mode="after")
+    def _one_result(self) -> Self:
+        if self.average and self.keep == "best":
+            raise ValueError("keep: best has no effect with an average, which is the result; allowed: keep: last")
+        return self
 
     @property
     def soft_targets(self) -> bool:

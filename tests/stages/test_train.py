@@ -55,10 +55,14 @@ def interrupted(work: Work, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         ("fp16", {"precision": "fp16"}),
         ("best", {"keep": "best", "validation": "test"}),
         ("discriminant", {"method": "text4vis", "config": LDA}),
+        ("blends", {"tuned": True, "smoothing": 0.1, "mix": {"group": 2}, "accumulate": 2, "undecayed": ["1d"]}),
+        ("averaged", {"average": {"first": 2, "start": True}, "schedule": "cosine", "floor": 0.1}),
+        ("decaying average", {"average": {"kind": "ema", "momentum": 0.5}, "schedule": "epoch_cosine"}),
+        ("taught", {"method": "taught", "config": {}, "tuned": True, "average": {}}),
     ],
 )
 def test_it_resumes_at_any_step_with_the_same_bits(
-    folder: Path, name: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    folder: Path, name: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, taught: None
 ) -> None:
     whole = training(folder, name, **settings)
     state = torch.get_rng_state()
