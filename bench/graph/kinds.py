@@ -381,8 +381,8 @@ def _decoder(views: TestViews | TrainViews) -> tuple[str, ...]:
 
 def _still(views: TrainViews) -> TestViews:
     """One deterministic view with the size and normalisation of the training views."""
-    shared = {name: getattr(views, name) for name in ("frames", "resize", "size", "decoder", "normalise")}
-    return TestViews(**shared)
+    shared = {name: getattr(views, name) for name in ("frames", "size", "decoder", "normalise")}
+    return TestViews(resize=views.resize or views.size, **shared)
 
 
 # --- what is done with a trained model --------------------------------------------------------------------------------

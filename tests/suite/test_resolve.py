@@ -114,6 +114,12 @@ def test_views_take_the_backbones_size(tmp_path: Path) -> None:
     assert {(protocol.views.size, protocol.views.resize) for _, protocol in trial.protocols} == {(64, 64)}
 
 
+def test_frames_may_stay_as_they_are_until_they_are_cropped(tmp_path: Path) -> None:
+    views = "recipe.views={frames: 4, resize: null, augmentation: short_side, copies: 1}"
+    recipe = load_suite(write_suite(tmp_path), (views,)).trials[0].recipe
+    assert (recipe.views.resize, recipe.views.size) == (None, 64)
+
+
 def test_an_unknown_suite_says_which_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["quickstar"]) == 2
     assert "did you mean 'quickstart'?" in capsys.readouterr().err
