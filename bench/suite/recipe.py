@@ -96,7 +96,7 @@ class Training(Identified):
         1, "schedule `vifi`: batches of the official program in one step, which its clock counts (ViFi-CLIP: 8 of 32)"
     )
     drop_last: bool = setting(
-        False, "leave the incomplete last batch of an epoch out (ActionCLIP, ViFi-CLIP and X-CLIP, code)"
+        False, "leave the incomplete last batch of an epoch out, unless it is the only one (ActionCLIP, X-CLIP, code)"
     )
     lr: Rate = setting(5e-5, "base learning rate, which is the head's (MoTE, Sec. 4.1)")
     tower_lr_ratio: Rate = setting(
@@ -129,6 +129,10 @@ class Training(Identified):
         if self.average and self.keep == "best":
             raise ValueError("keep: best has no effect with an average, which is the result; allowed: keep: last")
         return self
+
+    def worked_on(self, videos: int) -> int:
+        """Videos of an epoch's list that are in a batch."""
+        return videos // self.batch * self.batch or videos if self.drop_last else videos
 
     @property
     def soft_targets(self) -> bool:

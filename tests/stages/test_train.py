@@ -57,6 +57,7 @@ def interrupted(work: Work, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         ("discriminant", {"method": "text4vis", "config": LDA}),
         ("blends", {"tuned": True, "smoothing": 0.1, "mix": {"group": 2}, "accumulate": 2, "undecayed": ["1d"]}),
         ("averaged", {"average": {"first": 2, "start": True}, "schedule": "cosine", "floor": 0.1}),
+        ("micro-steps", {"schedule": "vifi", "micro_steps": 2, "warmup_epochs": 1, "batch": 4, "drop_last": True}),
         ("decaying average", {"average": {"kind": "ema", "momentum": 0.5}, "schedule": "epoch_cosine"}),
         ("taught", {"method": "taught", "config": {}, "tuned": True, "average": {}}),
     ],

@@ -94,7 +94,7 @@ class TrainingData(ABC):
         """This rank's shares of the batches of an epoch, from batch `start` on."""
         order: list[int] = np.random.default_rng(seed_for("order", seed, epoch)).permutation(len(self)).tolist()
         size = self.training.batch
-        end = len(order) // size * size if self.training.drop_last else len(order)
+        end = self.training.worked_on(len(order))
         batches = [order[first : first + size] for first in range(start * size, end, size)]
         shares = [self.division.share(batch) for batch in batches]
         read = self._read([share for share in shares if share], seed, epoch)

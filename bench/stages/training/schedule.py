@@ -17,23 +17,20 @@ from __future__ import annotations
 
 from math import ceil, cos, pi
 
-from bench.core.errors import StageError
 from bench.suite.recipe import Training
 
 STRIDE = 10  # iterations between two computations of the rate
 
 
 class Schedule:
-    """The steps of a training on so many videos and their rates. Raises StageError if no batch of an epoch is whole."""
+    """The steps of a training on so many videos, and their rates."""
 
     def __init__(self, training: Training, videos: int) -> None:
         self.training = training
-        self.steps_per_epoch = videos // training.batch if training.drop_last else ceil(videos / training.batch)
-        if not self.steps_per_epoch:
-            raise StageError(f"recipe.drop_last leaves no batch of {training.batch} in an epoch of {videos} videos")
+        self.steps_per_epoch = ceil(training.worked_on(videos) / training.batch)
         self.steps = max(1, round(training.epochs * self.steps_per_epoch))
-        whole = self.steps_per_epoch * training.micro_steps
-        self.left_over = videos * training.micro_steps // training.batch - whole if training.drop_last else 0
+        # Micro-steps at the end of an epoch that fill no step.
+        self.left_over = (videos - training.worked_on(videos)) * training.micro_steps // training.batch
 
     def factor(self, step: int, of_floor: float = 1.0) -> float:
         """Fraction of a base rate in force at a zero-based step, if it falls to `of_floor` times the floor."""
