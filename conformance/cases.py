@@ -38,7 +38,7 @@ class Case:
 
     def build(self, seed: int = 0, source: int = 2, classes: int = C) -> Model:
         """A fresh model. `source` seeds random descriptions of source classes and random features of source videos."""
-        model: Model = build_model(self.method.model, self.config, pretrained(), seed, classes)
+        model: Model = build_model(self.method.model, self.config, pretrained(), seed, classes, training=True)
         generator = torch.Generator().manual_seed(source)
         for name in self.config.description_sets:
             model.descriptions[name] = F.normalize(torch.randn(classes, model.width, generator=generator), dim=-1)

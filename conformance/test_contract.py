@@ -7,7 +7,7 @@ Legend: B inputs, T frames, D joint CLIP width, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -100,8 +100,9 @@ def memory(module: nn.Module) -> set[int]:
     return {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
 
 
-def head_size(model: Model) -> int:
-    return sum(p.numel() for name, p in model.named_parameters() if not name.startswith("clip."))
+def head_size(model: Model, besides: tuple[str, ...] = ()) -> int:
+    besides = ("clip.", "teacher.", *besides)
+    return sum(p.numel() for name, p in model.named_parameters() if not name.startswith(besides))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -284,6 +285,31 @@ def test_gradients_reach_trained_parameters_alone(case: Case, inputs: Inputs) ->
     assert model.unused_parameters() <= trainable
     grouped = [p for group in model.parameter_groups().values() for p in group]
     assert sum(p.numel() for p in grouped) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def test_a_target_that_is_all_of_one_class_is_its_label(case: Case, inputs: Inputs) -> None:
+    """A loss of soft targets takes shares of every class, [B, C]; a smoothed one is another loss."""
+    if not case.config.soft_targets:
+        return
+    whole_BC = F.one_hot(inputs.labels_B, C).float()
+    totals = [
+        loss(case.build(), replace(inputs, labels_B=targets), torch.Generator().manual_seed(0))["total"]
+        for targets in (inputs.labels_B, whole_BC, 0.9 * whole_BC + 0.1 / C)
+    ]
+    torch.testing.assert_close(totals[1], totals[0])
+    assert abs(totals[2] - totals[0]) > 1e-4
+
+
+@pytest.mark.trained
+def test_only_the_method_moves_a_teacher_and_no_record_holds_it(case: Case, inputs: Inputs) -> None:
+    model = case.build()
+    assert (model.teacher is not None) == case.config.teacher
+    if model.teacher is None:
+        return
+    before = bits(model.teacher.state_dict())
+    train(model, inputs)
+    assert bits(model.teacher.state_dict()) == before and not model.teacher.training
+    assert not [name for name in model.trained_state() if name.startswith("teacher.")]
 
 
 @pytest.mark.trained

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,7 @@ class Model(nn.Module):
         self.class_bound: frozenset[str] = frozenset()  # state-dict names of tensors that `bind_classes` made
         self.counts: dict[str, Tensor] = {}  # integers counted during training, no part of the weights
         self.descriptions: Features = {}  # unit features [C, D] by frozen CLIP, one entry a set of descriptions
+        self.teacher: Clip | None = None  # plain CLIP in training, without gradients: see `Config.teacher`
         for name, parameter in clip.named_parameters():
             parameter.requires_grad_(part_of(name) in config.tuned)
 
@@ -151,6 +153,19 @@ class Model(nn.Module):
         """Mean cross-entropy of `logits`."""
         return F.cross_entropy(self.logits(video_BD, classes_CD), labels_B)
 
+    def after_step(self) -> None:
+        """Called after each optimiser step, without gradients, alike on all ranks: the place to move `teacher`.
+
+        A checkpoint holds the teacher and a record does not, since no test needs it.
+        """
+
+    def train(self, mode: bool = True) -> Self:
+        """As of every module; the teacher stays in evaluation mode."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
     def deploy(self, inference: Inference, source_classes_CD: Tensor) -> Predictor:
         """A merged, frozen predictor. The model stays untouched and shares no memory with it."""
         raise NotImplementedError
@@ -194,7 +209,7 @@ class Model(nn.Module):
 
     def _trained_names(self) -> set[str]:
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
-        buffers = {name for name, _ in self.named_buffers() if not name.startswith("clip.")}
+        buffers = {name for name, _ in self.named_buffers() if not name.startswith(("clip.", "teacher."))}
         return trained | self.carried | buffers & set(self.state_dict())
 
     @property
@@ -241,8 +256,14 @@ def cosines(video_BD: Tensor, classes_CD: Tensor) -> Tensor:
         return F.normalize(video_BD.float(), dim=-1) @ classes_CD.float().T
 
 
-def build_model(model_class: type[Model], config: Config, clip: Clip, seed: int, classes: int = 0) -> Model:
-    """A freshly initialised model for a number of source classes. The global generator keeps its state."""
+def build_model(
+    model_class: type[Model], config: Config, clip: Clip, seed: int, classes: int = 0, training: bool = False
+) -> Model:
+    """A freshly initialised model for a number of source classes; for `training` with the teacher that it may have.
+
+    The global generator keeps its state.
+    """
+    teacher = deepcopy(clip) if training and config.teacher else None
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_for("init", seed))  # manual_seed would reset devices too
         model = model_class(config, clip)
@@ -250,4 +271,6 @@ def build_model(model_class: type[Model], config: Config, clip: Clip, seed: int,
             free = set(model.state_dict())
             model.bind_classes(classes)
             model.class_bound = frozenset(set(model.state_dict()) - free)
-        return model
+    if teacher is not None:
+        model.teacher = teacher.requires_grad_(False).eval()
+    return model

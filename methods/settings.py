@@ -155,6 +155,16 @@ class Config(Choices):
         """True if the number of training processes changes the result by more than the order of sums."""
         return False
 
+    @property
+    def teacher(self) -> bool:
+        """True if training has a frozen copy of plain CLIP beside the model, `Model.teacher`."""
+        return False
+
+    @property
+    def soft_targets(self) -> bool:
+        """True if the loss also takes targets [B, C], shares of every class (recipe.smoothing, recipe.mix)."""
+        return False
+
     def expert_choices(self, inference: Inference) -> dict[str, Inference]:
         """Named inference choices that compare experts: `merged` first, then `expert 0` ...; empty without experts."""
         return {}

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from bench.core.identity import NEUTRAL_FILE, default_values, model_name, neutral_values, recorded
 from bench.suite.file import Measurement
 from bench.suite.protocol import Scoring
-from bench.suite.recipe import Training
+from bench.suite.recipe import Average, Mix, Training
 from bench.video.views import TestViews, TrainViews
 from methods.registry import BUILT_IN, method
 
@@ -21,7 +21,7 @@ from methods.registry import BUILT_IN, method
 def identified_models() -> list[type[BaseModel]]:
     """Settings of this project that enter identities by value; those inside others come first."""
     methods = [model for name in BUILT_IN for model in (method(name).config, method(name).inference)]
-    return [TrainViews, TestViews, Training, Scoring, Measurement, *methods]
+    return [TrainViews, TestViews, Average, Mix, Training, Scoring, Measurement, *methods]
 
 
 def lacking() -> dict[str, list[str]]:

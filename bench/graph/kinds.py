@@ -258,8 +258,8 @@ class TrainStage:
             **stages.content(selection),
             **{"recipe": recipe.training, "length": length, "seed": self.seed},
         }
-        # One training in other parts is the same training, unless the method draws in each of them.
-        if config.depends_on_processes and recipe.shards > 1:
+        # One training in other parts is the same training, unless the method draws in each of them, or videos meet.
+        if (config.depends_on_processes or recipe.mix) and recipe.shards > 1:
             spec["shards"] = recipe.shards
         if validation:
             spec |= {"validation": stages.content(validation)["content"], "inference": method(self.method).inference()}
@@ -396,8 +396,8 @@ def _decoder(views: TestViews | TrainViews) -> tuple[str, ...]:
 
 def _still(views: TrainViews) -> TestViews:
     """One deterministic view with the size and normalisation of the training views."""
-    shared = {name: getattr(views, name) for name in ("frames", "resize", "size", "decoder", "normalise")}
-    return TestViews(**shared)
+    shared = {name: getattr(views, name) for name in ("frames", "size", "decoder", "normalise")}
+    return TestViews(resize=views.resize or views.size, **shared)
 
 
 # --- what is done with a trained model --------------------------------------------------------------------------------

@@ -49,10 +49,10 @@ class MethodCosts:
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             raise StageError(f"the device is '{self.device}', but torch sees no CUDA device here")
 
-    def model(self, device: str, classes: int = 0) -> Model:
+    def model(self, device: str, classes: int = 0, training: bool = False) -> Model:
         """The model with values, ready to run; by default bound to the classes of an answer."""
         clip, classes = load_clip(self.shape.name, self.pretrained), classes or self.classes
-        model: Model = build_model(self.method.model, self.config, clip, 0, classes)
+        model: Model = build_model(self.method.model, self.config, clip, 0, classes, training)
         described_CD = counting.units(self.classes, self.shape.embed_dim).to(device)
         model.descriptions = dict.fromkeys(self.config.description_sets, described_CD)
         counting.show_source(model, classes)
@@ -134,8 +134,10 @@ class MethodCosts:
         """FLOPs of a class text, and of a video in a training step with its share of the class texts."""
         training = self.spec["training"]
         once, own, texts = model, self.config.class_shape(self.shape, self.prompts), 0
+        if self.config.teacher:
+            model = counting.shapes(self.method, self.config, self.shape.name, self.classes, training=True)
         if self.config.texts_inside:
-            once = self.model("cpu", classes=1)
+            once = self.model("cpu", classes=1, training=True)
             flops, own = counting.text_step(once, self.prompts)
             texts = flops if self.config.texts_of_labels else round(flops * self.classes / training["batch"])
         step = texts + counting.step(model, training["frames"], self.classes, training["cached"], own)
@@ -195,9 +197,10 @@ def timed(subject: MethodCosts, measure: Measure) -> tuple[list[Figures], list[F
         if reason := contradiction(found):
             found = {part: {"disturbed": reason, **each} for part, each in found.items()}
         if subject.config.trains:
-            found["training step"] = measure(_training_step(subject, model, precision, batch), total)
-            model.eval().zero_grad()
-            model.clip.set_grad_checkpointing(False)
+            taught = subject.model(subject.device, training=True) if subject.config.teacher else model
+            found["training step"] = measure(_training_step(subject, taught, precision, batch), total)
+            taught.eval().zero_grad()
+            taught.clip.set_grad_checkpointing(False)
         for part, each in found.items():
             throughput = batch / each["p50"]
             latency.append({"part": part, "precision": precision, "batch": batch, **each, "throughput": throughput})

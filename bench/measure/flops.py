@@ -81,7 +81,7 @@ def total(run: Callable[[], object]) -> int:
 # --- models without data ----------------------------------------------------------------------------------------------
 
 
-def shapes(method: Method, config: Config, backbone: str, classes: int) -> Model:
+def shapes(method: Method, config: Config, backbone: str, classes: int, training: bool = False) -> Model:
     """A model whose towers are "meta" tensors (shapes without values), so that counting takes no memory and no time.
 
     Its head has values, because its computation can depend on them.
@@ -90,7 +90,7 @@ def shapes(method: Method, config: Config, backbone: str, classes: int) -> Model
         clip = new_clip(backbone, 0)
     clip.logit_scale = nn.Parameter(torch.zeros(()))  # models read its value
     clip.eval().requires_grad_(False)
-    model: Model = build_model(method.model, config, clip, 0, classes)
+    model: Model = build_model(method.model, config, clip, 0, classes, training)
     model.descriptions = {name: units(classes, model.width) for name in config.description_sets}
     show_source(model, classes)
     return model.eval()

@@ -12,9 +12,11 @@ import json
 import math
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,16 +24,19 @@ from torch import Tensor
 
 from bench.core.errors import Interrupted, StageError
 from bench.core.seeds import seed_for
-from bench.models.clip import load_clip
+from bench.models.clip import Clip, load_clip
 from bench.models.precision import autocast, scaler
 from bench.models.state_dicts import require_finite
 from bench.stages import checkpoint
 from bench.stages.trained import class_prompts, trained_state
+from bench.stages.training.average import RunningMean
 from bench.stages.training.batches import Batch, Clips, Division, Features, TrainingData
 from bench.stages.training.logs import Events, write_history
+from bench.stages.training.mixing import Blend, blended, smoothed
+from bench.stages.training.optimiser import adamw, set_rates
 from bench.stages.training.processes import start
 from bench.stages.training.ranks import RankInfo, Ranks, process_group
-from bench.stages.training.schedule import SCHEDULES
+from bench.stages.training.schedule import Schedule
 from bench.stages.training.validation import Validation
 from bench.suite.recipe import Execution, Training
 from methods.contract import Model, build_model
@@ -105,7 +110,7 @@ class Trainer:
         clip = load_clip(work.spec["backbone"], work.context["pretrained"])
         self.config = registered.config.model_validate(work.spec["config"])
         self.classes_CD = load_file(work.inputs["source_texts"] / "classes.safetensors")["classes"].to(self.device)
-        model: Model = build_model(registered.model, self.config, clip, self.seed, len(self.classes_CD))
+        model: Model = build_model(registered.model, self.config, clip, self.seed, len(self.classes_CD), training=True)
         if self.config.looks_at_source:
             model.learn_from(*_source_videos(work.inputs["source_features"]))
         if "init_from" in work.inputs:
@@ -118,7 +123,9 @@ class Trainer:
         self.prompts = class_prompts(work, "source_texts") if self.config.texts_inside else None
         if execution.checkpointing:
             self.model.clip.set_grad_checkpointing(True)
-        self.optimizer = self._optimizer()
+        self.optimizer = adamw(self.model, self.training)
+        rule = self.training.average
+        self.average = RunningMean(rule, self.model.trained_state()) if rule else None
         self.scaler = scaler(self.device, self.training.precision)
         division = Division(execution, ranks.rank)
         self.source: TrainingData = (Features if "features" in work.inputs else Clips)(work, self.training, division)
@@ -128,8 +135,8 @@ class Trainer:
                 work, self.training, ranks, registered.inference.model_validate(work.spec["inference"])
             )
         self.events = Events(work, ranks.rank == 0)
-        self.steps_per_epoch = math.ceil(len(self.source) / self.training.batch)
-        self.steps = max(1, round(self.training.epochs * self.steps_per_epoch))
+        self.schedule = Schedule(self.training, len(self.source))
+        self.steps, self.steps_per_epoch = self.schedule.steps, self.schedule.steps_per_epoch
 
     def _features(self, name: str) -> Tensor:
         """Unit class features [C, D] of an input."""
@@ -145,17 +152,6 @@ class Trainer:
         """Whether the texts of a step are embedded once for all parts of this rank."""
         alike = not self.config.texts_of_labels and not self.config.depends_on_processes
         return self.prompts is not None and parts > 1 and alike
-
-    def _optimizer(self) -> torch.optim.AdamW:
-        recipe = self.training
-        ratio = {"tower": recipe.tower_lr_ratio, "head": 1.0}
-        groups = [
-            {"params": parameters, "base_lr": recipe.lr * ratio[name]}
-            for name, parameters in self.model.parameter_groups().items()
-        ]
-        return torch.optim.AdamW(
-            groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay
-        )
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
@@ -181,21 +177,15 @@ class Trainer:
                     saved = now
         self.events.close()
 
-    def _factor(self, epoch: int, iteration: int) -> float:
-        """Fraction of the rates in force at an iteration."""
-        factor = SCHEDULES[self.training.schedule]
-        return factor(epoch, iteration, self.steps_per_epoch, self.training.epochs, self.training.warmup_epochs)
-
     def _step(self, epoch: int, batch: Batch) -> None:
-        factor = self._factor(epoch, self.position.step % self.steps_per_epoch)
-        terms = self._update(factor, batch)
-        self.events.add(self.position.step, {"lr": self.training.lr * factor, **terms})
+        step = self.position.step
+        set_rates(self.optimizer, partial(self.schedule.factor, step))
+        terms = self._update(batch)
+        self.events.add(self.position.step, {"lr": self.training.lr * self.schedule.factor(step), **terms})
         self._account(epoch, terms)
 
-    def _update(self, factor: float, batch: Batch) -> dict[str, float]:
+    def _update(self, batch: Batch) -> dict[str, float]:
         """One optimiser step; returns the loss terms of the whole batch."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.ranks.gather(self._backward(batch))
         self.stopping = any(part.stopping for part in parts)  # alike on all ranks, so they stop at the same step
@@ -210,6 +200,10 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(parameters, self.training.clip_grad)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        with torch.no_grad():
+            self.model.after_step()
+        if self.average:
+            self.average.after_step(self.model.trained_state())
         self.position.resampled += sum(part.replaced for part in parts)
         for name, count in _summed([part.counts for part in parts]).items():
             self.model.counts[name] += count
@@ -232,9 +226,11 @@ class Trainer:
             before = {name: count.clone() for name, count in self.model.counts.items()}
             drawing = self._drawing("routing", shard)
             with autocast(self.device, self.training.precision), self.model.draws_from(drawing):
-                encoded = self.source.features(self.model, frames_b.to(self.device))
+                videos = self.source.prepared(self.model, frames_b.to(self.device))
+                videos, targets_b = self._targets(videos, labels_b.to(self.device), shard)
+                encoded = self.source.encoded(self.model, videos)
                 classes = self._classes(labels_b, shard) if leaf is None else leaf
-                own = self.model.loss(encoded, labels_b.to(self.device), classes, drawing)
+                own = self.model.loss(encoded, targets_b, classes, drawing)
             share = len(labels_b) / batch.videos
             self.scaler.scale(own["total"] * share).backward()
             terms.append({name: term.detach() * share for name, term in own.items()})
@@ -245,6 +241,15 @@ class Trainer:
             shared.backward(leaf.grad)
         values = {name: float(term) for name, term in _summed(terms).items()}
         return ShareResult(values, _summed(counts), batch.replaced, self.work.stopping())
+
+    def _targets(self, videos: Tensor, labels_b: Tensor, shard: int) -> Blend:
+        """The videos of a part and their targets: labels [b], or shares [b, C] with smoothing or blends."""
+        recipe = self.training
+        if not recipe.soft_targets:
+            return Blend(videos, labels_b)
+        own = Blend(videos, smoothed(labels_b, len(self.classes_CD), recipe.smoothing))
+        drawing = np.random.default_rng(seed_for("mix", self.seed, self.position.step, shard))
+        return blended(own, recipe.mix, drawing) if recipe.mix else own
 
     def _drawing(self, of: str, shard: int) -> torch.Generator:
         """Generator of a step's random choices: one for each part if processes draw for themselves, else one."""
@@ -267,6 +272,8 @@ class Trainer:
                 means["validation"] = self.validation.accuracy(self.model, classes)
             self.events.add(self.position.step, {"top1": means["validation"]}, "validation")
             self._compare(epoch, means["validation"])
+        if self.average:
+            self.average.after_epoch(epoch + 1, self.position.step == self.steps, self.model.trained_state())
         self.position.epochs.append(means)
         self.position.sums = {}
 
@@ -290,11 +297,17 @@ class Trainer:
             raise checkpoint.DamagedCheckpoint(f"{self._best} is missing")
         return state
 
+    def _result(self) -> Named:
+        """The weights that are the result of the training."""
+        if self.average:
+            return self.average.state
+        return self._best_state() if self.training.keep == "best" else self.model.trained_state()
+
     # --- the record -----------------------------------------------------------------------------------------------
 
     def write(self, out: Path) -> None:
         """Write the files of the record."""
-        kept = self._best_state() if self.training.keep == "best" else self.model.trained_state()
+        kept = self._result()
         require_finite(kept.items(), "trained weights", "the last steps overflow: try a lower recipe.lr, or fp32")
         save_file(kept, out / "weights.safetensors")
         if self.model.counts:
@@ -302,7 +315,7 @@ class Trainer:
         epochs = self.position.epochs
         (out / "history.json").write_text(json.dumps(epochs))
         last = [min((epoch + 1) * self.steps_per_epoch, self.steps) - 1 for epoch in range(len(epochs))]
-        rates = [self.training.lr * self._factor(*divmod(step, self.steps_per_epoch)) for step in last]
+        rates = [self.training.lr * self.schedule.factor(step) for step in last]
         write_history(out / "history.csv", epochs, rates)
 
     def result(self) -> dict[str, Any]:
@@ -338,11 +351,18 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "counts": self.model.counts,
+            "teacher": self._moved_teacher.state_dict() if self._moved_teacher else None,
+            "average": (self.average.count, self.average.state) if self.average else None,
             "position": vars(self.position),
         }
         checkpoint.save(self._file, state)
         for other in set(self.work.checkpoint.glob("best-*.pt")) - {self._best}:
             other.unlink()
+
+    @property
+    def _moved_teacher(self) -> Clip | None:
+        """The teacher, if the method moves it; else it is plain CLIP, of which a checkpoint needs no copy."""
+        return self.model.teacher if type(self.model).after_step is not Model.after_step else None
 
     def resume(self) -> bool:
         """Continue from the checkpoint of an earlier attempt, if there is one.
@@ -368,6 +388,11 @@ class Trainer:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.model.counts.update(saved["counts"])
+        if self._moved_teacher:
+            self._moved_teacher.load_state_dict(saved["teacher"])
+        if self.average:
+            count, mean = saved["average"]
+            self.average.count, self.average.state = count, {name: own.to(self.device) for name, own in mean.items()}
         self.position = Position(**saved["position"])
         if self.training.keep == "best" and self.position.best is not None:
             self._best_state()

@@ -30,7 +30,14 @@ IDLE: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda own: own.views.sampler != "segment_start" or own.views.clips == 1,
         "it is for several clips of the sampler `segment_start`",
     ),
+    "views.positions": (lambda own: own.views.augmentation != "multi_scale", "it is for augmentation `multi_scale`"),
+    "views.short_side": (lambda own: own.views.augmentation != "short_side", "it is for augmentation `short_side`"),
+    "views.rand_augment_n": (lambda own: own.views.rand_augment == "none", "there is no RandAugment"),
+    "views.rand_augment_m": (lambda own: own.views.rand_augment == "none", "there is no RandAugment"),
     "repeat": (lambda own: not own.shots, "no shots are drawn"),
+    "micro_steps": (lambda own: own.schedule != "vifi", "only the schedule `vifi` counts them"),
+    "floor_of": (lambda own: not (own.schedule == "vifi" if own.floor is None else own.floor), "the floor is 0"),
+    "warmup_start": (lambda own: not own.warmup_epochs, "there is no warm-up"),
     "validate_every": (lambda own: not own.validation, "there is no validation split"),
 }
 

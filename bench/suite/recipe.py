@@ -13,6 +13,7 @@ from bench.video.views import TrainViews
 
 Rate = Annotated[float, Ge(0)]
 Decay = Annotated[float, Ge(0), Lt(1)]
+Fraction = Annotated[float, Ge(0), Le(1)]
 
 
 class Execution(BaseModel):
@@ -30,6 +31,44 @@ class Execution(BaseModel):
         return self.processes * self.accumulate
 
 
+class Mix(Identified):
+    """Blends of two training videos and of their labels, drawn on normalised pixels in every step."""
+
+    mixup: Annotated[float, Gt(0)] = setting(
+        0.8, "mixup: alpha of the share's distribution Beta(alpha, alpha) (X-CLIP)"
+    )
+    cutmix: Annotated[float, Gt(0)] = setting(1.0, "CutMix: alpha of the share's distribution (X-CLIP, ViFi-CLIP)")
+    odds: Fraction = setting(0.5, "probability of CutMix; else mixup is drawn (X-CLIP, ViFi-CLIP)")
+    group: Count | None = setting(
+        None,
+        "consecutive videos that share the choice, the share and one permutation (ViFi-CLIP: 4, a batch of one of its "
+        "processes); none: a part of the batch",
+    )
+
+
+class Average(Identified):
+    """Mean of the weights over a training, which takes the place of the last ones."""
+
+    kind: Literal["epochs", "ema"] = setting(
+        "epochs", "mean over the ends of epochs (SWA: Open-VCLIP, FROSTER, TACO), or one that decays by step"
+    )
+    first: Count = setting(
+        1, "epochs: the first that counts, from 1; a training that ends before is its last weights (Open-VCLIP: 2)"
+    )
+    last: Count | None = setting(None, "epochs: the last that counts; none: that of the training")
+    start: bool = setting(False, "epochs: count the weights before the training as well (TACO, code)")
+    momentum: Fraction = setting(0.9998, "ema: share of the mean that a step leaves (TACO, code)")
+
+    @model_validator(mode="after")
+    def _counts_something(self) -> Self:
+        if self.last is not None and self.last < self.first:
+            raise ValueError(f"no epoch is averaged: first {self.first} comes after last {self.last}")
+        for name in ("momentum",) if self.kind == "epochs" else ("first", "last", "start"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect with kind: {self.kind}; allowed: leave it out")
+        return self
+
+
 class Training(Identified):
     """Recipe fields that a training reads, with the published MoTE values as defaults.
 
@@ -40,18 +79,39 @@ class Training(Identified):
     batch: Count = setting(144, "videos of an optimiser step, over all processes (MoTE, paper)")
     epochs: Annotated[float, Gt(0), Le(1e6)] = setting(30, "length of the training, in epochs (MoTE, Sec. 4.1)")
     warmup_epochs: Rate = setting(5, "length of the warm-up of the rates, in epochs (MoTE, Sec. 4.1)")
-    schedule: Literal["mote", "vifi"] = setting(
+    schedule: Literal["mote", "vifi", "cosine", "epoch_cosine"] = setting(
         "mote",
-        "schedule of the rates: cosine in steps of ten iterations (`mote`, also of Text4Vis and VidPrism), or by "
-        "iteration, down to a hundredth (`vifi`, also of MSTA)",
+        "schedule of the rates: cosine in steps of ten iterations (`mote`, also of Text4Vis, VidPrism, ActionCLIP and "
+        "TACO), or by iteration (`cosine`: Open-VCLIP, FROSTER, ST-Adapter, Vita-CLIP); not shifted by the warm-up: by "
+        "iteration, down to a hundredth (`vifi`, also of MSTA, X-CLIP and TC-CLIP), or by epoch (`epoch_cosine`: AIM)",
+    )
+    warmup_start: Fraction = setting(0.0, "first rate of the warm-up, over the base rate (AIM 0.1, Open-VCLIP 0.01)")
+    floor: Fraction | None = setting(
+        None, "rate to which a schedule falls, over the base rate; none: the schedule's own, 0.01 of `vifi` and else 0"
+    )
+    floor_of: Literal["own", "tower"] = setting(
+        "own", "whose base rate the floor is a part of: of each group its own, or of all the tower's (X-CLIP, TC-CLIP)"
+    )
+    micro_steps: Count = setting(
+        1, "schedule `vifi`: batches of the official program in one step, which its clock counts (ViFi-CLIP: 8 of 32)"
+    )
+    drop_last: bool = setting(
+        False, "leave the incomplete last batch of an epoch out, unless it is the only one (ActionCLIP, X-CLIP, code)"
     )
     lr: Rate = setting(5e-5, "base learning rate, which is the head's (MoTE, Sec. 4.1)")
     tower_lr_ratio: Rate = setting(
         0.06, "learning rate of the CLIP tower and the logit scale, over the base rate (MoTE, paper)"
     )
     weight_decay: Rate = setting(0.2, "weight decay of AdamW, on every trained parameter (MoTE, code)")
+    undecayed: tuple[str, ...] = setting(
+        (),
+        "parameters without weight decay: `1d`, those of exactly one dimension, or patterns of names such as `*.bias` "
+        "and `*positional_embedding*`",
+    )
     betas: tuple[Decay, Decay] = setting((0.9, 0.999), "decays of AdamW's two moments (MoTE, code)")
     eps: Annotated[float, Gt(0)] = setting(1e-8, "epsilon of AdamW (MoTE, code)")
+    smoothing: Fraction = setting(0.0, "share of a target that is spread over all classes (X-CLIP, ViFi-CLIP: 0.1)")
+    mix: Mix | None = setting(None, "blends of two videos and of their labels; none: videos as they are")
     precision: Literal["fp32", "bf16", "fp16"] = setting(
         "fp32", "precision of matrix products, by autocast; fp16 has dynamic loss scaling (MoTE, code)"
     )
@@ -62,6 +122,22 @@ class Training(Identified):
     keep: Literal["last", "best"] = setting(
         "last", "weights that are the result: the last ones, or the best ones on the validation split"
     )
+    average: Average | None = setting(None, "mean of the weights that is the result; none: the weights themselves")
+
+    @model_validator(mode="after")
+    def _one_result(self) -> Self:
+        if self.average and self.keep == "best":
+            raise ValueError("keep: best has no effect with an average, which is the result; allowed: keep: last")
+        return self
+
+    def worked_on(self, videos: int) -> int:
+        """Videos of an epoch's list that are in a batch."""
+        return videos // self.batch * self.batch or videos if self.drop_last else videos
+
+    @property
+    def soft_targets(self) -> bool:
+        """True if a video's target is a share of every class instead of a label."""
+        return self.smoothing > 0 or self.mix is not None
 
 
 class Recipe(Training, Execution):

@@ -322,6 +322,7 @@ class _Resolver:
             self._fits(row_id, config, recipe.backbone, recipe.views, ("recipe",))
             if config.depends_on_processes and recipe.parts:
                 self._has_its_parts(row_id, row, recipe)
+            self._takes_targets(row_id, row, config, recipe)
         if (config.texts_inside or config.per_prompt) and recipe.class_features:
             does = "adapts the text tower" if config.texts_inside else "uses every prompt of a class"
             raise UserError(
@@ -428,6 +429,23 @@ class _Resolver:
                 where=self._place(("rows", row_id, "recipe", key) if key in row.recipe else ("recipe", key)),
                 allowed=[f"processes {count} x accumulate {parts // count}" for count in ways],
                 hint="recipe.parts=null allows any number, as another training",
+            )
+
+    def _takes_targets(self, row_id: str, row: Row, config: Config, recipe: Recipe) -> None:
+        """Refuse soft targets where the loss needs labels, and blends of videos where no pixels are read."""
+        key = "mix" if recipe.mix else "smoothing"
+        place = self._place(("rows", row_id, "recipe", key) if key in row.recipe else ("recipe", key))
+        if recipe.soft_targets and not config.soft_targets:
+            raise UserError(
+                f"recipe.{key} makes shares of all classes, and the loss of row '{row_id}' needs a label of each video",
+                where=place,
+                hint=f"leave recipe.{key} out, for this row as `recipe: {{{key}: {'null' if recipe.mix else 0}}}`",
+            )
+        if recipe.mix and config.shares_encodings and recipe.views.copies:
+            raise UserError(
+                f"row '{row_id}' reads features that were encoded once, and recipe.mix blends pixels",
+                where=place,
+                hint="recipe.views.copies: 0 encodes in every step",
             )
 
     def _protocol(self, row_id: str, name: str, data: Settings, recipe: Recipe, config: Config) -> Protocol:

@@ -36,6 +36,7 @@ LONGEST = 1000  # largest number of frames of a video that is kept whole, as the
 CHUNK = 32  # frames decoded and resized together
 PACKAGES = ("av", "decord", "pillow", "torch", "torchcodec", "torchvision")
 
+SIDE = 256  # assumed short side of frames that are not resized
 ASPECT = 4 / 3  # assumed width / height for the estimate
 LENGTH = 300  # assumed frames of a video for the estimate
 
@@ -45,7 +46,8 @@ def estimate(views: TestViews | TrainViews, videos: int) -> int:
 
     Only frames in the views are kept, except for training views that are drawn anew in every epoch.
     """
-    height, width = (views.resize, views.resize * ASPECT) if isinstance(views.resize, int) else views.resize
+    resize = views.resize or SIDE
+    height, width = (resize, resize * ASPECT) if isinstance(resize, int) else resize
     clips = views.clips if isinstance(views, TestViews) else views.copies
     return videos * (views.frames * clips or LENGTH) * round(height * width) * 3
 
@@ -105,7 +107,7 @@ class FrameCache:
 
     folder: Path
     limit: int
-    resize: int | tuple[int, int]
+    resize: int | tuple[int, int] | None
     whole: bool = False
     full: bool = field(default=False, init=False)
 

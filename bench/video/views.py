@@ -18,7 +18,7 @@ Resize = Pixels | tuple[Pixels, Pixels]
 
 class _Views(Identified):
     frames: Few = setting(8, "frames of a clip, T")
-    resize: Resize
+    resize: Resize | None
     size: Pixels
     decoder: str = setting("decord", "video decoder: `decord`, `pyav`, `torchcodec`, or `module:Class`")
     normalise: Literal["model", "imagenet"] = setting(
@@ -34,6 +34,8 @@ class _Views(Identified):
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
+        if self.resize is None:
+            return self
         short = self.resize if isinstance(self.resize, int) else min(self.resize)
         if self.size > short:
             raise ValueError(f"crop size {self.size} does not fit a short side resized to {short}")
@@ -94,16 +96,35 @@ class TrainViews(_Views):
         "Text4Vis), over 128 consecutive ones (`dense`), mmaction's (X-CLIP, ViFi-CLIP), every `stride`-th, or "
         "mmaction's every `stride`-th (AIM)",
     )
-    augmentation: Literal["none", "mote"] = setting(
-        "none", "centre crop; or random resized crop, mirror image and grey at random (MoTE, code)"
+    augmentation: Literal["none", "mote", "resized_crop", "multi_scale", "short_side"] = setting(
+        "none",
+        "centre crop; or at random mirror image and: resized crop and grey (`mote`, MoTE, code), resized crop "
+        "(`resized_crop`, AIM), crop of a few sizes and places, colours of each frame and grey (`multi_scale`, X-CLIP, "
+        "ViFi-CLIP, ActionCLIP), short side and crop (`short_side`, Open-VCLIP, ST-Adapter)",
     )
-    flip: bool = setting(
-        True, "augmentation `mote` mirrors half of the views; switch off where classes name left and right"
+    flip: bool = setting(True, "augmentations mirror half of the views; switch off where classes name left and right")
+    positions: Literal[5, 13] = setting(
+        5, "augmentation `multi_scale`: places of crops: corners and centre (X-CLIP, ViFi-CLIP), or 13 (ActionCLIP)"
     )
-    resize: Resize = setting(
+    short_side: Annotated[float, Ge(1), Le(4)] = setting(
+        8 / 7,
+        "augmentation `short_side`: longest short side over `size`, drawn from `size` on (Open-VCLIP 256/224, "
+        "ST-Adapter 1.15)",
+    )
+    rand_augment: Literal["none", "frame", "clip"] = setting(
+        "none",
+        "RandAugment before any crop, with torchvision's operations: drawn for each frame (ActionCLIP), or once for "
+        "all (ST-Adapter, Vita-CLIP)",
+    )
+    rand_augment_n: Annotated[int, Ge(1), Le(20)] = setting(2, "operations of RandAugment in a row (ActionCLIP)")
+    rand_augment_m: Annotated[int, Ge(0), Le(30)] = setting(9, "magnitude of RandAugment, of 30 (ActionCLIP)")
+    random_erasing: Annotated[float, Ge(0), Le(1)] = setting(
+        0.0, "probability that a box of a view gets CLIP's mean colour, the same in all frames (AIM on SSv2: 0.25)"
+    )
+    resize: Resize | None = setting(
         256,
         "length of the short side in pixels, or [height, width] whatever the video's proportions; left out in a "
-        "suite, the default is scaled to the backbone's input size",
+        "suite, the default is scaled to the backbone's input size; none: frames are cropped as they are decoded",
     )
     size: Pixels = setting(
         224, "side of the square crop in pixels; left out in a suite, it is the backbone's input size"
@@ -111,6 +132,12 @@ class TrainViews(_Views):
     copies: Annotated[int, Ge(0), Le(1000)] = setting(
         0, "fixed views of each video, which trials with a frozen tower share; 0: fresh ones always"
     )
+
+    @model_validator(mode="after")
+    def _crops_have_a_size(self) -> Self:
+        if self.resize is None and self.augmentation == "none":
+            raise ValueError("resize: none needs an augmentation, which makes crops of one size; allowed: a length")
+        return self
 
     @property
     def count(self) -> int:

@@ -19,6 +19,10 @@ class Config(settings.Config):
     """Choices of the tower alone; there is no head."""
 
     @property
+    def soft_targets(self) -> bool:
+        return True
+
+    @property
     def has_head(self) -> bool:
         return False
 

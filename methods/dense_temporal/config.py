@@ -23,6 +23,10 @@ class Config(settings.Config):
     layers: Few = 4
     """temporal layers; 4 as MoTE's ViT-B/16, the published dense row has 6 (MoTE, Fig. 1b; official configs)"""
 
+    @property
+    def soft_targets(self) -> bool:
+        return True
+
     def fits(self, backbone: Backbone, frames: int) -> None:
         refuse_frames_without_position(frames)
 

@@ -149,6 +149,10 @@ class Config(settings.Config):
         return not self.is_dense and (self.wmr_weight > 0 or self.mse_weight > 0)
 
     @property
+    def soft_targets(self) -> bool:
+        return True
+
+    @property
     def depends_on_processes(self) -> bool:
         return self.routing_scope == "process"
 

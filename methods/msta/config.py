@@ -91,6 +91,10 @@ class Config(settings.Config):
     # --- derived choices ----------------------------------------------------------------------------------------------
 
     @property
+    def soft_targets(self) -> bool:
+        return True
+
+    @property
     def adapts_video(self) -> bool:
         return self.branches != "text"
 

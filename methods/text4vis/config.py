@@ -136,6 +136,10 @@ class Config(dense.Config):
     def depends_on_processes(self) -> bool:
         return self.loss != "ce"
 
+    @property
+    def soft_targets(self) -> bool:
+        return self.loss == "ce"
+
     # --- costs --------------------------------------------------------------------------------------------------------
 
     def head_costs(self, backbone: Backbone, frames: int, inference: Inference | None, stored: bool) -> costs.Costs:

@@ -176,6 +176,10 @@ class Config(settings.Config):
         return self.classifier == "text"
 
     @property
+    def soft_targets(self) -> bool:
+        return True
+
+    @property
     def depends_on_batch(self) -> bool:
         return self.gate == "batch" and bool(self.pairs)
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from tests.golden.replay import main, replay, tolerance
 
 HERE = Path(__file__).parent
-FILES = sorted(file for file in HERE.iterdir() if file.suffix in {".safetensors", ".json"})
+PARTLY = {"vificlip"}  # of a method that is not here: tests/stages/training read their parts of it
+FILES = sorted(file for file in HERE.iterdir() if file.suffix in {".safetensors", ".json"} and file.stem not in PARTLY)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

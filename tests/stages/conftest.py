@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from methods.registry import PLUGINS, methods
 from tests.stages.trainings import prepare
 
 
@@ -15,3 +17,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("trainings")
     prepare(made)
     return made
+
+
+@pytest.fixture
+def taught(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The method with a teacher, here and in processes that a test starts."""
+    monkeypatch.setenv(PLUGINS, "tests.stages.taught")
+    methods.cache_clear()
+    yield
+    methods.cache_clear()

@@ -55,10 +55,15 @@ def interrupted(work: Work, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         ("fp16", {"precision": "fp16"}),
         ("best", {"keep": "best", "validation": "test"}),
         ("discriminant", {"method": "text4vis", "config": LDA}),
+        ("blends", {"tuned": True, "smoothing": 0.1, "mix": {"group": 2}, "accumulate": 2, "undecayed": ["1d"]}),
+        ("averaged", {"average": {"first": 2, "start": True}, "schedule": "cosine", "floor": 0.1}),
+        ("micro-steps", {"schedule": "vifi", "micro_steps": 2, "warmup_epochs": 1, "batch": 4, "drop_last": True}),
+        ("decaying average", {"average": {"kind": "ema", "momentum": 0.5}, "schedule": "epoch_cosine"}),
+        ("taught", {"method": "taught", "config": {}, "tuned": True, "average": {}}),
     ],
 )
 def test_it_resumes_at_any_step_with_the_same_bits(
-    folder: Path, name: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    folder: Path, name: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, taught: None
 ) -> None:
     whole = training(folder, name, **settings)
     state = torch.get_rng_state()
@@ -149,7 +154,7 @@ def _called(calls: list[str], module: torch.nn.Module, _arguments: Any) -> None:
 
 def test_gradients_are_clipped_together(folder: Path) -> None:
     trainer = Trainer(training(folder, "clipped", clip_grad=0.01), Ranks())
-    trainer._update(1.0, next(trainer.source.batches(0, 0, 0)))
+    trainer._update(next(trainer.source.batches(0, 0, 0)))
     norms = [p.grad.norm() for group in trainer.optimizer.param_groups for p in group["params"] if p.grad is not None]
     assert float(torch.stack(norms).norm()) == pytest.approx(0.01, rel=1e-3)
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from bench.suite.recipe import Recipe
+from bench.core.identity import identity_value
+from bench.suite.recipe import Recipe, Training
+from bench.video.views import TrainViews
 
 
 @pytest.mark.parametrize(
@@ -19,3 +21,11 @@ from bench.suite.recipe import Recipe
 def test_impossible_recipes_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Recipe(**settings)
+
+
+def test_settings_that_nobody_chooses_are_no_part_of_an_identity() -> None:
+    """Also those that are newer than recorded trainings."""
+    assert identity_value(TrainViews()) == {}
+    assert identity_value(Training()) == identity_value(Training(**Training().model_dump())) == {}
+    chosen: dict[str, Any] = {"smoothing": 0.1, "undecayed": ("1d",), "drop_last": True, "micro_steps": 2}
+    assert identity_value(Training(**chosen)) == {**chosen, "undecayed": ["1d"]}

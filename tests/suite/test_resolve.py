@@ -114,6 +114,12 @@ def test_views_take_the_backbones_size(tmp_path: Path) -> None:
     assert {(protocol.views.size, protocol.views.resize) for _, protocol in trial.protocols} == {(64, 64)}
 
 
+def test_frames_may_stay_as_they_are_until_they_are_cropped(tmp_path: Path) -> None:
+    views = "recipe.views={frames: 4, resize: null, augmentation: short_side, copies: 1}"
+    recipe = load_suite(write_suite(tmp_path), (views,)).trials[0].recipe
+    assert (recipe.views.resize, recipe.views.size) == (None, 64)
+
+
 def test_an_unknown_suite_says_which_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["quickstar"]) == 2
     assert "did you mean 'quickstart'?" in capsys.readouterr().err
@@ -159,3 +165,47 @@ def test_an_override_adds_an_axis_or_a_field_of_a_bundle(there: str, tmp_path: P
     assert {(trial.recipe.epochs, dict(trial.point)["both"]) for trial in suite.trials} == {(3, "a"), (2, "b")}
     with refused("recipe.epoch", where="override axes.recipe.epoch=[1]", hint="'epochs'"):
         load_suite(path, ("axes.recipe.epoch=[1]",))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Trainings that cannot be
+
+
+def test_soft_targets_are_refused_where_the_loss_needs_labels(tmp_path: Path) -> None:
+    contrast = "rows.dense={method: text4vis, config: {loss: nce}}"
+    with refused("recipe.smoothing", "row 'dense'", where="recipe.smoothing", hint="smoothing: 0"):
+        load_suite(write_suite(tmp_path), (contrast, "recipe.smoothing=0.1"))
+    suite = load_suite(write_suite(tmp_path), (contrast, "recipe.smoothing=0.1", "rows.dense.recipe.smoothing=0"))
+    assert {trial.row: trial.recipe.soft_targets for trial in suite.trials} == {
+        "clip_mean": True,
+        "dense": False,
+        "mote": True,
+        "mote_no_tfm": True,
+    }
+
+
+def test_blends_of_features_that_were_encoded_once_are_refused(tmp_path: Path) -> None:
+    mixed = "recipe.mix={group: 4}"
+    with refused("row 'dense'", where="recipe.mix", hint="copies: 0"):
+        load_suite(write_suite(tmp_path), (mixed,))
+    suite = load_suite(write_suite(tmp_path), (mixed, "recipe.views.copies=0"))
+    assert suite.trials[0].recipe.mix is not None
+
+
+def test_a_setting_that_the_schedule_does_not_read_has_no_effect(tmp_path: Path) -> None:
+    with refused("no effect", "vifi"):
+        load_suite(write_suite(tmp_path), ("recipe.micro_steps=8",))
+    with refused("no effect", "floor is 0"):
+        load_suite(write_suite(tmp_path), ("recipe.floor_of=tower",))
+    load_suite(write_suite(tmp_path), ("recipe.micro_steps=8", "recipe.floor_of=tower", "recipe.schedule=vifi"))
+
+
+def test_blends_depend_on_the_parts_of_a_batch(tmp_path: Path) -> None:
+    def training(*changes: str) -> str:
+        suite = load_suite(write_suite(tmp_path), ("seeds=[0]", "recipe.views.copies=0", *changes))
+        stages = build_graph(suite).stages.values()
+        (dense,) = (each for each in stages if each.kind == "train" and each.spec["method"] == "dense_temporal")
+        return dense.identity
+
+    assert training() == training("recipe.accumulate=2")
+    assert training("recipe.mix={group: 4}") != training("recipe.mix={group: 4}", "recipe.accumulate=2")

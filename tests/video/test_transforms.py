@@ -1,3 +1,5 @@
+from typing import Any, Literal
+
 import numpy as np
 import pytest
 import torch
@@ -149,6 +151,134 @@ def test_a_video_in_which_no_crop_fits_gets_a_random_square() -> None:
     views_3SS = [train_view(frames_THWC, MOTE, np.random.default_rng(seed))[0] for seed in range(6)]
     assert all(view.shape == (3, 16, 16) for view in views_3SS)
     assert len({int(view[0, 0, 0]) for view in views_3SS}) > 3
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Augmentations of other methods
+
+NOISE_THWC = RNG.integers(0, 256, (3, 40, 60, 3), np.uint8)
+STILL_THWC = np.repeat(NOISE_THWC[:1], 3, axis=0)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"augmentation": "resized_crop"},
+        {"augmentation": "multi_scale"},
+        {"augmentation": "multi_scale", "positions": 13, "rand_augment": "frame", "resize": None},
+        {"augmentation": "short_side", "resize": None},
+        {"augmentation": "short_side", "rand_augment": "clip", "rand_augment_n": 4, "rand_augment_m": 7},
+        {"random_erasing": 1.0},
+    ],
+)
+def test_views_follow_their_generator_alone(choices: dict[str, Any]) -> None:
+    views = TrainViews(**{"resize": 40, "size": 16, **choices})
+    assert TrainViews.model_validate(views.model_dump(mode="json")) == views
+    before = torch.get_rng_state()
+    own = [train_view(NOISE_THWC, views, np.random.default_rng(seed)) for seed in (1, 1, 2, 3)]
+    assert all(view.shape == (3, 3, 16, 16) and view.dtype == torch.uint8 for view in own)
+    assert torch.equal(own[0], own[1])
+    assert not torch.equal(own[0], own[2]) or not torch.equal(own[0], own[3])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("rand_augment", ["frame", "clip"])
+def test_rand_augment_is_drawn_for_each_frame_or_once(rand_augment: Literal["frame", "clip"]) -> None:
+    views = TrainViews(resize=40, size=32, rand_augment=rand_augment)
+    alike = [
+        bool((view == view[:1]).all())
+        for view in (train_view(STILL_THWC, views, np.random.default_rng(seed)) for seed in range(8))
+    ]
+    assert all(alike) == (rand_augment == "clip") and not (rand_augment == "frame" and any(alike))
+
+
+def test_colours_change_by_frame_and_the_crop_does_not() -> None:
+    views, changed = TrainViews(augmentation="multi_scale", resize=40, size=16), 0
+    for seed in range(40):
+        view = train_view(STILL_THWC, views, np.random.default_rng(seed)).float()
+        grey = [frame.mean(dim=0).flatten() for frame in view]
+        assert float(torch.corrcoef(torch.stack(grey[:2]))[0, 1]) > 0.5
+        changed += not torch.equal(view[0], view[1])
+    assert abs(changed / 40 - 0.8) < 0.2
+
+
+def test_multi_scale_crops_have_a_few_sizes_and_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 224 x 300 pixels: sides of 224, 196, 168 and 147, which are at most one step apart."""
+    boxes = _boxes(monkeypatch, TrainViews(augmentation="multi_scale", resize=224), 400)
+    sides = [224, 196, 168, 147]
+    assert {(w, h) for *_, w, h in boxes} == {
+        (w, h) for i, w in enumerate(sides) for j, h in enumerate(sides) if abs(i - j) <= 1
+    }
+    for x, y, w, h in boxes:
+        dx, dy = (300 - w) // 4, (224 - h) // 4
+        assert (x, y) in {(0, 0), (4 * dx, 0), (0, 4 * dy), (4 * dx, 4 * dy), (2 * dx, 2 * dy)}
+    more = _boxes(monkeypatch, TrainViews(augmentation="multi_scale", resize=224, positions=13), 400)
+    small = {(x, y) for x, y, w, h in more if (w, h) == (147, 147)}
+    assert len({(x, y) for x, y, w, h in boxes if (w, h) == (147, 147)}) == 5 and 9 <= len(small) <= 13
+
+
+def test_a_side_close_to_the_views_size_becomes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short side of 256 gives 256, 224, 192 and 168; of 254, 222 becomes 224."""
+    boxes = _boxes(monkeypatch, TrainViews(augmentation="multi_scale", resize=254), 60, height=254)
+    assert {w for *_, w, _ in boxes} == {254, 224, 190, 167}
+
+
+def test_resized_crops_have_log_uniform_proportions(monkeypatch: pytest.MonkeyPatch) -> None:
+    views = TrainViews(augmentation="resized_crop", resize=400, size=16)
+    width, height = np.array([box[2:] for box in _boxes(monkeypatch, views, 1000, height=400, width=400)]).T
+    small = width * height < 80_000  # always fit
+    assert abs(np.log(width / height)[small].mean()) < 0.02 and 0.74 < (width / height).min() < 0.77
+
+
+def test_the_short_side_is_drawn_between_the_size_and_its_multiple(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = set()
+
+    def spy(frames: torch.Tensor, side: int, *_: object) -> torch.Tensor:
+        sides.add(side)
+        return frames
+
+    monkeypatch.setattr(transforms, "_short_side", spy)
+    for seed in range(300):
+        views = TrainViews(augmentation="short_side", resize=None, size=30, short_side=1.15)
+        train_view(COORDINATES_1HW3, views, np.random.default_rng(seed))
+    assert sides == set(range(30, 35))  # round(30 * 1.15) = 34
+
+
+def test_a_box_is_erased_in_all_frames_now_and_then() -> None:
+    views, erased = TrainViews(resize=40, size=32, random_erasing=0.25), 0
+    whole = train_view(NOISE_THWC, views.model_copy(update={"random_erasing": 0.0}), np.random.default_rng(0))
+    for seed in range(200):
+        view = train_view(NOISE_THWC, views, np.random.default_rng(seed))
+        changed = (view != whole).any(dim=1)
+        erased += bool(changed.any())
+        assert (
+            torch.equal(view.movedim(1, -1)[changed].unique(dim=0), torch.tensor([[123, 117, 104]]))
+            or not changed.any()
+        )
+    assert abs(erased / 200 - 0.25) < 0.1
+
+
+def test_frames_without_a_size_need_crops_that_have_one() -> None:
+    with pytest.raises(ValueError, match="resize: none needs an augmentation"):
+        TrainViews(resize=None)
+
+
+def _boxes(
+    monkeypatch: pytest.MonkeyPatch, views: TrainViews, draws: int, height: int = 224, width: int = 300
+) -> list[tuple[int, int, int, int]]:
+    """(x, y, width, height) of the boxes that are resized to views, of pixels that tell their place."""
+    boxes: list[tuple[int, int, int, int]] = []
+
+    def spy(frames: torch.Tensor, sides: list[int], *_: object) -> torch.Tensor:
+        boxes.append((int(frames[0, 0, 0, 0]), int(frames[0, 1, 0, 0]), frames.shape[-1], frames.shape[-2]))
+        return torch.zeros(1, 3, *sides, dtype=torch.uint8)
+
+    y_HW, x_HW = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    with monkeypatch.context() as patch:
+        patch.setattr(transforms, "_resized", spy)
+        for seed in range(draws):
+            augmented(torch.stack([x_HW, y_HW, y_HW])[None], views, np.random.default_rng(seed))
+    return boxes
 
 
 def test_normalise() -> None:

@@ -79,8 +79,12 @@ class TrainingData(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def features(self, model: Model, frames_b: Tensor) -> Encoded:
-        """What `model.encode` makes of a batch."""
+    def prepared(self, model: Model, frames_b: Tensor) -> Tensor:
+        """What videos of a batch are blended as, and `encoded` from: normalised pixels, or stored features."""
+
+    @abstractmethod
+    def encoded(self, model: Model, frames_b: Tensor) -> Encoded:
+        """What `model.encode` makes of a prepared batch."""
 
     @abstractmethod
     def _read(self, shares: list[Sequence[int]], seed: int, epoch: int) -> Iterator[Share]:
@@ -90,7 +94,8 @@ class TrainingData(ABC):
         """This rank's shares of the batches of an epoch, from batch `start` on."""
         order: list[int] = np.random.default_rng(seed_for("order", seed, epoch)).permutation(len(self)).tolist()
         size = self.training.batch
-        batches = [order[first : first + size] for first in range(start * size, len(order), size)]
+        end = self.training.worked_on(len(order))
+        batches = [order[first : first + size] for first in range(start * size, end, size)]
         shares = [self.division.share(batch) for batch in batches]
         read = self._read([share for share in shares if share], seed, epoch)
         nothing = torch.empty(0), torch.empty(0, dtype=torch.long), 0
@@ -114,7 +119,10 @@ class Features(TrainingData):
     def __len__(self) -> int:
         return int(self.length)
 
-    def features(self, model: Model, frames_b: Tensor) -> Encoded:
+    def prepared(self, model: Model, frames_b: Tensor) -> Tensor:
+        return frames_b
+
+    def encoded(self, model: Model, frames_b: Tensor) -> Encoded:
         return frames_b
 
     def _read(self, shares: list[Sequence[int]], seed: int, epoch: int) -> Iterator[Share]:
@@ -144,10 +152,11 @@ class Clips(TrainingData):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def features(self, model: Model, frames_b: Tensor) -> Encoded:
-        return model.encode(
-            normalise(frames_b, *statistics(self.training.views, model.clip.spec.mean, model.clip.spec.std))
-        )
+    def prepared(self, model: Model, frames_b: Tensor) -> Tensor:
+        return normalise(frames_b, *statistics(self.training.views, model.clip.spec.mean, model.clip.spec.std))
+
+    def encoded(self, model: Model, frames_b: Tensor) -> Encoded:
+        return model.encode(frames_b)
 
     def _read(self, shares: list[Sequence[int]], seed: int, epoch: int) -> Iterator[Share]:
         """Only the last share can be smaller than the others, so the loader's batches are the shares."""

@@ -40,3 +40,11 @@ def test_every_video_is_in_one_part(folder: Path) -> None:
         torch.testing.assert_close(torch.cat([batch.frames_b for batch in both]), whole.frames_b, rtol=0, atol=0)
         assert {batch.videos for batch in both} == {len(whole.labels_b)}
     assert len(alone.source) == VIDEOS
+
+
+@pytest.mark.parametrize(("drop_last", "sizes"), [(False, [5, 5, 2]), (True, [5, 5])])
+def test_an_incomplete_batch_is_left_out_on_request(folder: Path, drop_last: bool, sizes: list[int]) -> None:
+    trainer = Trainer(training(folder, f"dropped {drop_last}", drop_last=drop_last), Ranks())
+    assert [len(batch.labels_b) for batch in trainer.source.batches(0, 0, 0)] == sizes
+    assert [len(batch.labels_b) for batch in trainer.source.batches(1, 1, 0)] == sizes[1:]
+    assert trainer.steps == 2 * len(sizes)

@@ -29,7 +29,7 @@ def test_a_step_whose_scaled_gradients_overflow_is_left_out(folder: Path, monkey
     before = {name: tensor.clone() for name, tensor in trainer.model.trained_state().items()}
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=1e38)
     batch = next(trainer.source.batches(0, 0, 0))
-    trainer._update(1.0, batch)
+    trainer._update(batch)
     assert trainer.scaler.get_scale() == pytest.approx(5e37, rel=1e-3)
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.trained_state().items())
     trainer.save()

@@ -43,6 +43,8 @@ CASES: dict[str, dict[str, Any]] = {
     "merged, clipped": {"config": MOTE, "tuned": True, "clip_grad": 0.1, "validation": "test"},
     "per process": {"config": {**ROUTED, "routing_scope": "process"}},
     "discriminant": {"method": "text4vis", "config": LDA},
+    "blends": {"tuned": True, "smoothing": 0.1, "mix": {"group": 2}},
+    "taught, averaged": {"method": "taught", "config": {}, "tuned": True, "average": {"start": True}},
 }
 
 
@@ -59,11 +61,11 @@ def together(work: Work, info: RankInfo) -> None:
                 trainer.write(one.out)
 
 
-def test_two_processes_equal_one(folder: Path) -> None:
+def test_two_processes_equal_one(folder: Path, taught: None) -> None:
     """With the same batches; where processes draw for themselves, with two parts that are worked on in turn."""
     start(together, training(folder, "both"), 2)
     for name, settings in CASES.items():
-        alone = training(folder, f"{name}, alone", accumulate=2 if name == "per process" else 1, **settings)
+        alone = training(folder, f"{name}, alone", accumulate=2 if name in ("per process", "blends") else 1, **settings)
         run(alone)
         pair = replace(alone, out=folder / f"{name}, rank 0")
         torch.testing.assert_close(weights(pair), weights(alone), atol=2e-5, rtol=0)
