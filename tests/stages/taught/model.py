@@ -14,7 +14,7 @@ class Model(model.Model):
     """In training the teacher's frames lie behind the model's own."""
 
     def encode(self, clips_BT3HW: Tensor) -> Tensor:
-        own_BTD = super().encode(clips_BT3HW)
+        own_BTD: Tensor = super().encode(clips_BT3HW)
         if self.teacher is None or not self.training:
             return own_BTD
         with torch.no_grad():
