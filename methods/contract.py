@@ -88,10 +88,8 @@ class Model(nn.Module):
         return self.clip.spec.embed_dim
 
     def encode(self, clips_BT3HW: Tensor) -> Tensor:
-        """Frame features [B, T, D], un-normalised, of normalised pixels."""
-        batch, frames = clips_BT3HW.shape[:2]
-        embeddings_ND = self.clip.encode_frames(clips_BT3HW.flatten(0, 1))
-        return embeddings_ND.reshape(batch, frames, -1)
+        """Frame features [B, T, D], un-normalised, of normalised pixels; [B, 1, D] by a video tower."""
+        return self.clip.encode_clips(clips_BT3HW)
 
     def embed_classes(self, prompts: list[list[str]]) -> Tensor:
         """Unit class features [C, D] of the prompts of each class."""

@@ -190,6 +190,17 @@ class Config(Choices):
         """FLOPs of each expert's own modules for one view; empty without experts."""
         return ()
 
+    # --- towers that give no features of frames -----------------------------------------------------------------------
+
+    # Field -> the value with which one feature a clip is enough, as a video tower gives it; {}: with any values.
+    without_frames: ClassVar[Mapping[str, str] | None] = None
+
+    @property
+    def needs_frames(self) -> bool:
+        """True if the method works on features of single frames, so that video towers are refused."""
+        enough = self.without_frames
+        return enough is None or any(getattr(self, name) != value for name, value in enough.items())
+
 
 def each_expert(merged: Inference, experts: int, **changes: object) -> dict[str, Inference]:
     """Inference choices `merged` and `expert 0` ...; single experts also have `changes`. Empty without experts."""

@@ -200,7 +200,8 @@ class EncodeStage:
         }
         if tower := self.tower:
             spec |= {"method": tower.method, "config": tower.config, "alpha": tower.alpha}
-        frames = self.views.frames * self.views.count
+        shape = backbone(self.backbone)
+        clips = stages.count(self.selection) * self.views.count
         return Stage(
             "encode",
             spec,
@@ -208,10 +209,10 @@ class EncodeStage:
             ("bench.stages.encode", *_decoder(self.views), *(method(tower.method).modules if tower else ())),
             {"pretrained": self.pretrained, **stages.place(self.selection)},
             f"encode {self.selection}" + (f" with {self.tower_name}" if tower else ""),
-            float(stages.count(self.selection) * frames * backbone(self.backbone).tower_flops()),
+            float(clips * shape.view_flops(self.views.frames)),
             stages.unreadable(self.selection),
             stages.frames(self.selection, self.views, 1),
-            disk=NUMBER * stages.count(self.selection) * frames * backbone(self.backbone).embed_dim,
+            disk=NUMBER * clips * shape.features(self.views.frames) * shape.embed_dim,
         )
 
 
@@ -312,7 +313,7 @@ class TrainStage:
         per_video = 3 * passes * config.head_flops(shape, frames)
         if not cached:
             times = 3 if config.tower == "tuned" else 2 if config.tower_inside else 1
-            per_video += times * shape.tower_flops() * frames + 3 * config.inside_flops(shape, frames)
+            per_video += times * shape.view_flops(frames) + 3 * config.inside_flops(shape, frames)
         if config.texts_inside:
             classes = len(stages.class_names(learnt(recipe, self.seed), recipe.labels))
             per_video += 2 * shape.text_flops() * classes / recipe.batch
@@ -484,7 +485,7 @@ class MapsStage:
             ("bench.stages.maps", *_decoder(views), *method(trial.method).modules),
             {"pretrained": trial.recipe.pretrained, **stages.place(selection)},
             f"maps {trial.title}",
-            float(self.videos * views.frames * backbone(trial.recipe.backbone).tower_flops()),
+            float(self.videos * backbone(trial.recipe.backbone).view_flops(views.frames)),
             stages.unreadable(selection),
         )
 
@@ -585,7 +586,7 @@ def profile_stage(
         "training": training,
         "measurement": measurement,
     }
-    view = shown["frames"] * shape.tower_flops() + config.inside_flops(shape, shown["frames"])
+    view = shape.view_flops(shown["frames"]) + config.inside_flops(shape, shown["frames"])
     calls = ROUNDS * (2 * shown["views"] + STEP * (config.trains and not training["cached"]))
     flops = float(view * calls * sum(measurement.batches) * len(measurement.precisions))
     modules = ("bench.stages.profile", *method(name).modules)

@@ -91,7 +91,7 @@ class MethodCosts:
     def _tower(self, model: Model) -> list[Figures]:
         """FLOPs of the tower. Products in which its frames meet count as the tower's."""
         counts = counting.tower(model, self.frames)
-        closed = {counting.TOWER: self.frames * self.shape.tower_flops()}
+        closed = {counting.TOWER: self.shape.view_flops(self.frames)}
         own = counting.INSIDE if counting.INSIDE in counts else counting.TOWER
         closed[own] = closed.get(own, 0) + self.config.inside_flops(self.shape, self.frames)
         return _lines(counts, closed)
@@ -99,7 +99,8 @@ class MethodCosts:
     def _head(self, model: Model, inference: Inference) -> list[Figures]:
         predictor = model.deploy(inference, self.class_features("cpu")).eval()
         closed = self.config.head_modules(self.shape, self.frames, inference)
-        counts = counting.head(predictor, self.config, closed, self.frames, self.classes, self.shape.embed_dim)
+        features = self.shape.features(self.frames)
+        counts = counting.head(predictor, self.config, closed, features, self.classes, self.shape.embed_dim)
         return _lines(counts, {**closed, counting.CLASSES: 2 * self.shape.embed_dim * self.classes})
 
     def _parameters(self, model: Model) -> Figures:
@@ -256,6 +257,6 @@ def _pixels(subject: MethodCosts, views: int, frames: int) -> Tensor:
 
 
 def _features(subject: MethodCosts, views: int, frames: int) -> Tensor:
-    """Random frame features [M, T, D]."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(views, frames, subject.shape.embed_dim, generator=generator).to(subject.device)
+    """Random frame features [M, T, D], of a video tower [M, 1, D]."""
+    generator, shape = torch.Generator().manual_seed(0), subject.shape
+    return torch.randn(views, shape.features(frames), shape.embed_dim, generator=generator).to(subject.device)

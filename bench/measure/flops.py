@@ -158,7 +158,8 @@ def step(model: Model, frames: int, classes: int, encoded: bool) -> int:
     model.train()
     flops, tuned = (0, False) if encoded else _tower_step(model, frames)
     generator, videos = torch.Generator().manual_seed(0), 2
-    frames_BTD = torch.randn(videos, frames, model.width, generator=generator).requires_grad_(tuned)
+    features = model.clip.spec.features(frames)
+    frames_BTD = torch.randn(videos, features, model.width, generator=generator).requires_grad_(tuned)
     classes_CD = units(classes, model.width).requires_grad_(model.config.texts_inside)
     labels_B = torch.arange(videos) % classes
     flops += total(lambda: model.loss(frames_BTD, labels_B, classes_CD, generator)["total"].backward()) // videos

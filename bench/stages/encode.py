@@ -30,7 +30,7 @@ SHARD = 256  # videos between two points of resumption
 BATCH = 32  # videos decoded together
 FRAMES = 256  # frames that go through the tower at once, about, which bounds memory
 
-Encoder = Callable[[Tensor], Tensor]  # uint8 pixels [M, T, 3, H, W] -> features [M, T, D]
+Encoder = Callable[[Tensor], Tensor]  # uint8 pixels [M, T, 3, H, W] -> features [M, T, D], [M, 1, D] by a video tower
 
 
 def run(work: Work) -> dict[str, Any]:
@@ -126,9 +126,7 @@ def _encoder(work: Work) -> Encoder:
     mean, std = statistics(_views(work), clip.spec.mean, clip.spec.std)
     if "method" not in work.spec:
         clip.to(device)
-        return lambda views_MT3HW: clip.encode_frames(
-            normalise(views_MT3HW.flatten(0, 1).to(device), mean, std)
-        ).unflatten(0, views_MT3HW.shape[:2])
+        return lambda views_MT3HW: clip.encode_clips(normalise(views_MT3HW.to(device), mean, std))
     model = trained_model(work)
     model.interpolate_tower(clip, work.spec["alpha"])
     model.to(device)

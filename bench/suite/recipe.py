@@ -84,7 +84,11 @@ class Recipe(Training, Execution):
         False, "repeat the drawn shots until an epoch is as long as one of the whole list (MoTE, Text4Vis)"
     )
     labels: str = setting("", "label variant of the source: another spelling of its class names")
-    backbone: str = setting("glyph-vit", "CLIP model: `glyph-vit` or the name of an open_clip ViT, such as `ViT-B-16`")
+    backbone: str = setting(
+        "glyph-vit",
+        "CLIP model: `glyph-vit`, the name of an open_clip ViT, such as `ViT-B-16`, or `ViCLIP-B-16` or `ViCLIP-L-14`, "
+        "whose tower reads all frames of a clip together and gives one feature",
+    )
     pretrained: str = setting(
         "builtin", "weights of CLIP: `builtin`, a local file, an open_clip tag such as `openai`, or `random:<seed>`"
     )

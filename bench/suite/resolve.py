@@ -39,7 +39,7 @@ from bench.suite.worlds import expanded
 from bench.suite.yaml_lines import KeyPath, Where, load_value, load_yaml, validate
 from bench.video.decoders import known_decoder
 from bench.video.views import TestViews, TrainViews
-from methods.registry import method
+from methods.registry import method, refuse_video
 from methods.settings import Config
 
 SUITES = Path(__file__).parents[2] / "suites"
@@ -109,7 +109,7 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
     suite = replace(suite, trials=tuple(_trials(resolve)))
     if resolve.misfits:
         refuse_all([*resolve.misfits.values(), *resolve.problems.values()])
-    notes = (*renamed, *refuse_idle(suite, origin), *disagreements(suite))
+    notes = (*renamed, *refuse_idle(suite, origin), *disagreements(suite), *_stretched(suite))
     return replace(suite, notes=notes, problems=tuple(resolve.problems.values()))
 
 
@@ -449,12 +449,18 @@ class _Resolver:
     def _fits(
         self, row_id: str, config: Config, backbone_name: str, views: TestViews | TrainViews, place: KeyPath
     ) -> None:
-        tower = backbone(backbone_name)
+        tower, where = backbone(backbone_name), self.where(("rows", row_id))
         try:
+            refuse_video(self.suite.file.rows[row_id].method, config, tower)
             config.fits(tower, views.frames)
+        except UserError as error:
+            self.misfits.setdefault(str(error) + where, error.at(where))
         except ValueError as error:
-            what, where = str(error), self.where(("rows", row_id))
-            self.misfits.setdefault(what + where, UserError(what, where=where))
+            self.misfits.setdefault(str(error) + where, UserError(str(error), where=where))
+        if tower.video and config.experts and row_id in self.suite.file.report.experts and self.suite.file.report.maps:
+            what = f"there are no maps of single frames, because {backbone_name} reads a clip as one sequence"
+            maps = self.where(("report", "maps"))
+            self.problems.setdefault(what, UserError(what, where=maps, hint="report.maps: 0"))
         if views.size != tower.image_size:
             what = f"the tower of {backbone_name} takes no pictures of {views.size} pixels"
             where, hint = self._place((*place, "views", "size")), "leave `size` and `resize` out"
@@ -519,6 +525,22 @@ def _unimportable(module: str) -> str:
         return "" if find_spec(module) else f"there is no module {module}"
     except (Exception, SystemExit) as error:  # importing the packages around it runs their code
         return f"{type(error).__name__}: {error}"
+
+
+def _stretched(suite: Suite) -> Iterator[str]:
+    """A sentence for each place where a video tower reads more or fewer frames than it has positions for."""
+    seen: dict[tuple[KeyPath, str, int], None] = {}
+    for trial in suite.trials:
+        if trial.config.trains and not trial.recipe.imported:
+            seen[("rows", trial.row), trial.recipe.backbone, trial.recipe.views.frames] = None
+        for name, protocol in trial.protocols:
+            seen[("protocols", name), trial.recipe.backbone, protocol.views.frames] = None
+    for place, name, frames in seen:
+        rows = backbone(name).clip_frames
+        if rows and frames != rows:
+            fewer = "their mean is" if frames == 1 else f"the first {frames} are"
+            how = fewer if frames < rows else "interpolated ones are"
+            yield f"{suite.where(place)} reads {frames} frames, and {name} has {rows} positions in time: {how} used"
 
 
 def changes_protocols(path: str, axis: Axis) -> bool:
