@@ -11,7 +11,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from bench.core.identity import digest
-from bench.data.descriptions import descriptions, irregular
+from bench.data.descriptions import descriptions, irregular, renamed
 from bench.data.descriptions import missing as missing_descriptions
 from bench.data.selection import Selection
 from bench.graph.specs import Hashing, Specs, clip_spec, shape_spec
@@ -33,6 +33,7 @@ ANY_WEIGHTS = "random:0"  # of profiles: weights decide nothing about costs
 ROUNDS = 4  # times that a profile carries a call out, at least
 STEP = 3  # a training step over its forward pass
 NUMBER = 4  # bytes
+NAMES_TOLD = "names in descriptions"  # what is noted of a dataset
 
 Measured = suite_protocol.Protocol
 
@@ -57,6 +58,31 @@ class Stages(Specs):
         """The stage of this kind, planned when it is first asked for."""
         return self.once("stage", kind, lambda: self.add(kind.plan(self)))
 
+    def prompts(
+        self, templates: str, source: str, owner: Selection, labels: str, more: tuple[str, ...] = ()
+    ) -> tuple[list[list[str]], str | None]:
+        """The prompts of a vocabulary, [C][P], and why the descriptions that they ask for are not there."""
+        names, told = self.vocabulary(owner, labels, more), dict[str, dict[str, list[str]]]()
+        for kind in self.suite.kinds(templates):
+            for dataset, spelling in (*((other, "") for other in more[::-1]), (owner.dataset, labels)):
+                if reason := missing_descriptions(source, kind, dataset):
+                    self.absent[f"descriptions of {dataset}"] = reason
+                    return [[name] for name in names], reason
+                make = partial(self._told, source, kind, dataset, spelling)
+                told.setdefault(kind, {}).update(self.once("told", (source, kind, dataset, spelling), make))
+        return self.suite.prompts(templates, names, told), None
+
+    def _told(self, source: str, kind: str, dataset: str, labels: str) -> dict[str, list[str]]:
+        """Sentences of a kind about each class of a dataset."""
+        names = self.all_class_names(dataset, labels)
+        told = dict(zip(names, descriptions(source, kind, dataset, names), strict=True))
+        notes = [irregular(source, kind, dataset)]
+        if kind == "description" and (others := renamed(told)):
+            pairs = ", ".join(f"'{other}' for '{name}'" for name, other in others.items())
+            notes.append(f"the descriptions of {dataset} have other names of {len(others)} classes: {pairs}")
+        self.notes[dataset, NAMES_TOLD] = [*self.notes.get((dataset, NAMES_TOLD), []), *filter(None, notes)]
+        return told
+
     def add(self, stage: Stage) -> Stage:
         """The stage with this identity; it lacks what its inputs lack."""
         known = self.planned.setdefault(stage.identity, stage)
@@ -80,11 +106,13 @@ class TextsStage:
     owner: Selection
     labels: str
     more: tuple[str, ...] = ()
+    descriptions: str = ""
 
     def plan(self, stages: Stages) -> Stage:
         names = stages.vocabulary(self.owner, self.labels, self.more)
-        texts = stages.suite.prompts(self.templates, names)
-        own = {"sentences": texts} if self.templates in stages.suite.templates else {}
+        texts, reason = stages.prompts(self.templates, self.descriptions, self.owner, self.labels, self.more)
+        named = self.templates not in stages.suite.templates and not stages.suite.kinds(self.templates)
+        own = {} if named else {"sentences": texts}
         return Stage(
             "texts",
             {**stages.clip(self.backbone, self.pretrained), "prompts": digest(texts)},
@@ -93,6 +121,7 @@ class TextsStage:
             {"pretrained": self.pretrained, "templates": self.templates, "class_names": names, **own},
             f"texts {' + '.join((self.owner.dataset, *self.more))} ({len(names)} classes)",
             float(sum(map(len, texts)) * backbone(self.backbone).text_flops()),
+            reason,
         )
 
 
@@ -158,15 +187,16 @@ class SentencesStage:
         )
 
 
-def _texts(recipe: Recipe, templates: str, owner: Selection, labels: str, more: tuple[str, ...] = ()) -> Kind:
-    """Class features from the recipe's text tower, or from its file."""
+def _texts(recipe: Recipe, asked: Recipe | Measured, owner: Selection, more: tuple[str, ...] = ()) -> Kind:
+    """Class features from the recipe's text tower under the prompts that are `asked` for, or from its file."""
+    clip, labels = (recipe.backbone, recipe.pretrained), asked.labels
     if recipe.class_features:
-        return ListedTextsStage(recipe.backbone, recipe.pretrained, recipe.class_features, owner, labels, more)
-    return TextsStage(recipe.backbone, recipe.pretrained, templates, owner, labels, more)
+        return ListedTextsStage(*clip, recipe.class_features, owner, labels, more)
+    return TextsStage(*clip, asked.templates, owner, labels, more, asked.descriptions)
 
 
 def _source_texts(recipe: Recipe, seed: int) -> Kind:
-    return _texts(recipe, recipe.templates, learnt(recipe, seed), recipe.labels)
+    return _texts(recipe, recipe, learnt(recipe, seed))
 
 
 # --- encode -----------------------------------------------------------------------------------------------------------
@@ -547,7 +577,7 @@ def _model_inputs(stages: Stages, trial: Trial, protocol: Measured) -> dict[str,
 
 
 def _candidates(recipe: Recipe, protocol: Measured) -> Kind:
-    return _texts(recipe, protocol.templates, measured(protocol), protocol.labels, protocol.vocabulary)
+    return _texts(recipe, protocol, measured(protocol), protocol.vocabulary)
 
 
 def _head_flops(stages: Stages, trial: Trial, protocol: Measured) -> float:

@@ -104,8 +104,9 @@ class Recipe(Training, Execution):
     )
     descriptions: str = setting(
         "",
-        "folder of sentences about the source classes, for methods whose loss compares with them; `glyphs` for "
-        "the embedded world",
+        "where sentences about the source classes come from, for a loss that compares with them and for templates that "
+        "ask for them (`{description}`, `{spatial}`, `{temporal}`): a folder, a file, or `glyphs` for the embedded "
+        "world (docs/add_a_dataset.md)",
     )
     class_features: str = setting(
         "", "file of class features that take the place of the text tower's, in training and at the test"

@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from bench.core.errors import UserError, refuse_all, unknown
 from bench.core.identity import digest
 from bench.data.datasets import Dataset, dataset, declared_fields
+from bench.data.descriptions import GLYPHS, refuse_source
 from bench.models.backbones import backbone
 from bench.models.prompts import TEMPLATES
 from bench.models.weights import weights_file
@@ -395,6 +396,7 @@ class _Resolver:
                 self._known_data(recipe.source, split, recipe.labels, recipe.classes, place, "source", key)
         self._known_decoder(recipe.views.decoder, place)
         self._has_texts(recipe.templates, {recipe.source: recipe.labels}, place)
+        self._has_descriptions(recipe, recipe, place)
         try:
             weights_file(recipe.backbone, recipe.pretrained)
         except UserError as error:
@@ -432,6 +434,7 @@ class _Resolver:
         self._known_decoder(protocol.views.decoder, place)
         named = {part.dataset: part.labels for part in protocol.parts().values()}
         self._has_texts(protocol.templates, {**dict.fromkeys(protocol.vocabulary, ""), **named}, place)
+        self._has_descriptions(protocol, recipe, place)
         if protocol.role in ("zero-shot", "novel") and not config.open_vocabulary:
             raise UserError(
                 f"row '{row_id}' has a head bound to its classes and cannot be measured on others",
@@ -507,6 +510,20 @@ class _Resolver:
         except UserError:
             return  # the plan says what is missing
         check_classes(own, names, self._place((*place, "templates")))
+
+    def _has_descriptions(self, own: Recipe | Protocol, recipe: Recipe, place: KeyPath) -> None:
+        """Refuse templates that ask for descriptions of which nothing says where they are, and what is no source."""
+        asked = self.suite.kinds(own.templates)
+        if asked and not own.descriptions and not recipe.class_features:
+            raise UserError(
+                f"templates '{own.templates}' ask for {{{asked[0]}}}, and `descriptions` beside them names no source",
+                where=self._place((*place, "templates")),
+                hint="a file of a text for each class, a folder of description files, or glyphs: docs/add_a_dataset.md",
+            )
+        try:
+            refuse_source(own.descriptions or GLYPHS)
+        except UserError as error:
+            raise error.at(self._place((*place, "descriptions"))) from error
 
     def _known_decoder(self, decoder: str, place: KeyPath) -> None:
         try:
