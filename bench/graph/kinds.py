@@ -111,15 +111,16 @@ class TextsStage:
     def plan(self, stages: Stages) -> Stage:
         names = stages.vocabulary(self.owner, self.labels, self.more)
         texts, reason = stages.prompts(self.templates, self.descriptions, self.owner, self.labels, self.more)
-        named = self.templates not in stages.suite.templates and not stages.suite.kinds(self.templates)
-        own = {} if named else {"sentences": texts}
+        described = bool(stages.suite.kinds(self.templates))
+        own = {"sentences": texts} if described or self.templates in stages.suite.templates else {}
+        source = f", described by {self.descriptions}" if described else ""
         return Stage(
             "texts",
             {**stages.clip(self.backbone, self.pretrained), "prompts": digest(texts)},
             {},
             ("bench.stages.texts",),
             {"pretrained": self.pretrained, "templates": self.templates, "class_names": names, **own},
-            f"texts {' + '.join((self.owner.dataset, *self.more))} ({len(names)} classes)",
+            f"texts {' + '.join((self.owner.dataset, *self.more))} ({len(names)} classes{source})",
             float(sum(map(len, texts)) * backbone(self.backbone).text_flops()),
             reason,
         )

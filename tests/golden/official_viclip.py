@@ -66,7 +66,7 @@ def outputs(state: Tensors, inputs: Tensors) -> Tensors:
     cosines_BC = F.normalize(video_BD, dim=-1) @ F.normalize(text_CD, dim=-1).T
     loss = F.cross_entropy(clip.logit_scale.exp() * cosines_BC, inputs["labels"])
     loss.backward()
-    top = (100 * cosines_BC).softmax(dim=-1).topk(3)
+    top = (100 * cosines_BC).softmax(dim=-1).topk(min(3, cosines_BC.shape[1]))
     found |= {
         **{"video": video_BD, "video_unit": F.normalize(video_BD, dim=-1)},
         **{"text": text_CD, "text_unit": F.normalize(text_CD, dim=-1)},

@@ -75,6 +75,7 @@ def test_a_protocol_reads_a_file_and_identities_follow_its_content(tmp_path: Pat
     found = [texts(graph) for graph in plans]
     assert found[0] == found[1] and found[0][0] != found[2][0]
     assert found[0][1] == prompts("mote28", TOLD)
+    says(plans[0].stages[found[0][0]].title, "32 classes, described by", "a.json")
     column = plans[0].protocols["new-verbs"]
     assert column["fields"]["descriptions"] == str(tmp_path / "a.json")
     assert column["hash"] != plans[1].protocols["new-verbs"]["hash"]
