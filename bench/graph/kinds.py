@@ -362,7 +362,8 @@ class TrainStage:
             per_video += times * shape.view_flops(frames) + 3 * config.inside_flops(shape, frames)
         if config.texts_inside:
             classes = len(stages.class_names(learnt(recipe, self.seed), recipe.labels))
-            per_video += 2 * shape.text_flops() * classes / recipe.batch
+            texts = 1 if config.texts_of_labels else classes / recipe.batch
+            per_video += (3 if config.tuned & {"text", "tokens"} else 2) * config.text_flops(shape) * texts
         return per_video * videos * recipe.epochs
 
 
