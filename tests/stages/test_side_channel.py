@@ -21,10 +21,7 @@ from bench.suite.resolve import load_suite
 from methods.contract import Model
 from tests.errors import refused
 from tests.stages.trainings import again, files, training, weights
-from tests.stand_ins import stand_ins
 from tests.videos import write_tiny_dataset
-
-__all__ = ["stand_ins"]
 
 SUITE = """\
 title: Side channel

@@ -31,9 +31,6 @@ from bench.store.records import Store
 from bench.suite.resolve import load_suite
 from tests.errors import refused
 from tests.stages.trainings import LDA, MOTE, ROUTED, again, files, training, weights
-from tests.stand_ins import stand_ins
-
-__all__ = ["stand_ins"]
 
 ROOT = Path(__file__).parents[3]
 
@@ -67,7 +64,7 @@ def together(work: Work, info: RankInfo) -> None:
                 trainer.write(one.out)
 
 
-def test_two_processes_equal_one(folder: Path, stand_ins: None, taught: None) -> None:
+def test_two_processes_equal_one(folder: Path, stand_ins: None) -> None:
     """With the same batches; where processes draw for themselves, with two parts that are worked on in turn."""
     start(together, training(folder, "both"), 2)
     for name, settings in CASES.items():
