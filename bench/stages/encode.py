@@ -6,6 +6,7 @@ Legend: N videos, V views (copies of a training video, clips x crops of a test v
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 SHARD = 256  # videos between two points of resumption
 BATCH = 32  # videos decoded together
-FRAMES = 256  # frames that go through the tower at once, about, which bounds memory
+# Frames that go through the tower at once, about. That bounds memory; a CPU is faster where they fit into its cache.
+FRAMES, FRAMES_OF_CPU = 256, 32
 
 Encoder = Callable[[Tensor], Tensor]  # uint8 pixels [M, T, 3, H, W] -> features [M, T, D]
 
@@ -84,7 +86,7 @@ def _shard(work: Work, videos: Videos, encoder: Encoder, start: int) -> Shard:
     features: list[Tensor] = []
     failures: dict[int, str] = {}
     for indices, pixels_NVT3HW, failed in _batches(work, videos, range(start, min(start + SHARD, len(videos)))):
-        features_NVTD = _encode(encoder, pixels_NVT3HW)
+        features_NVTD = _encode(encoder, pixels_NVT3HW, FRAMES_OF_CPU if work.compute.device == "cpu" else FRAMES)
         features_NVTD[[indices.index(index) for index, _ in failed]] = 0
         shown = (f"features of {videos.entries[index].name}" for index in indices)
         hint = "the weights are finite, but overflow: train the tower again in recipe.precision fp32, or use others"
@@ -109,10 +111,10 @@ def _batches(work: Work, videos: Videos, indices: Sequence[int]) -> Iterable[Vie
     return test_loader(videos, views, work.decoding, BATCH, indices)
 
 
-def _encode(encoder: Encoder, pixels_NVT3HW: Tensor) -> Tensor:
-    """Features [N, V, T, D] on the CPU. Views stay whole, since frames of one may meet in the tower."""
+def _encode(encoder: Encoder, pixels_NVT3HW: Tensor, frames: int) -> Tensor:
+    """Features [N, V, T, D] on the CPU, of about `frames` at once; views stay whole, as their frames may meet."""
     views_MT3HW = pixels_NVT3HW.flatten(0, 1)
-    at_once = max(1, FRAMES // views_MT3HW.shape[1])
+    at_once = max(1, frames // views_MT3HW.shape[1])
     with torch.no_grad():
         features_MTD = torch.cat([encoder(part_mT3HW) for part_mT3HW in views_MT3HW.split(at_once)]).float().cpu()
     features_NVTD: Tensor = features_MTD.unflatten(0, pixels_NVT3HW.shape[:2])
@@ -129,7 +131,7 @@ def _encoder(work: Work) -> Encoder:
         return lambda views_MT3HW: clip.encode_frames(
             normalise(views_MT3HW.flatten(0, 1).to(device), mean, std)
         ).unflatten(0, views_MT3HW.shape[:2])
-    model = trained_model(work)
+    model = deepcopy(trained_model(work))
     model.interpolate_tower(clip, work.spec["alpha"])
     model.to(device)
     return lambda views_MT3HW: model.encode(normalise(views_MT3HW.to(device), mean, std))

@@ -10,6 +10,7 @@ W tower width, D joint CLIP width.
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -48,6 +49,7 @@ def run(work: Work) -> dict[str, Any]:
     """
     model = trained_model(work)
     if work.spec["alpha"] < 1:
+        model = deepcopy(model)
         model.interpolate_tower(load_clip(work.spec["backbone"], work.context["pretrained"]), work.spec["alpha"])
     predictors = [deploy(work, model, inference) for _, inference in work.spec["choices"]]
     texts_CD, videos = class_texts(work, "texts", model), opened(work.context)

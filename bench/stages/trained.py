@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from bench.core.errors import StageError
 from bench.core.identity import digest
 from bench.models.clip import load_clip
 from bench.models.prompts import texts_of
-from bench.models.state_dicts import State, require_finite
+from bench.models.state_dicts import State, is_finite, require_finite
 from methods.contract import Model, Prediction, Predictor, build_model
 from methods.registry import method
 
@@ -28,9 +27,9 @@ _last: dict[tuple[Any, ...], Model] = {}  # the model that this process loaded l
 
 
 def trained_model(work: Work) -> Model:
-    """Load the model on the CPU, with its trained weights if it has any; its tower is not interpolated with CLIP's.
+    """The model on the CPU, with its trained weights if it has any; its tower is not interpolated with CLIP's.
 
-    Stages that follow each other in a process often share a training, so the last model is kept, and copied.
+    Stages in a row often share a training, so the last model is kept: who changes it makes a copy first.
     """
     file = work.inputs["train"] / "weights.safetensors" if "train" in work.inputs else None
     spec = {name: work.spec[name] for name in ("method", "backbone", "config")}
@@ -38,7 +37,7 @@ def trained_model(work: Work) -> Model:
     if key not in _last:
         _last.clear()
         _last[key] = _load(work)
-    return deepcopy(_last[key])
+    return _last[key].cpu()
 
 
 def _load(work: Work) -> Model:
@@ -93,8 +92,9 @@ def video_features(work: Work) -> Tensor:
     """Frame features [N, V, T, D] of an input. Raises UserError, naming videos, if they are not finite."""
     folder = work.inputs["features"]
     features_NVTD = load_file(folder / "features.safetensors")["features"]
-    shown = (f"features of {name}" for name in pd.read_parquet(folder / "videos.parquet")["video"])
-    require_finite(zip(shown, features_NVTD, strict=True), folder / "features.safetensors")
+    if not is_finite(features_NVTD):
+        shown = (f"features of {name}" for name in pd.read_parquet(folder / "videos.parquet")["video"])
+        require_finite(zip(shown, features_NVTD, strict=True), folder / "features.safetensors")
     return features_NVTD
 
 

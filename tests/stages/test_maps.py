@@ -30,6 +30,11 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Experts:
     return model
 
 
+def _folder(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def _work(folder: Path, test: int = 6, **changes: Any) -> Any:
     chosen = [choices()[0], choices()[1], choices()[-1]]
     made = work(
@@ -84,11 +89,16 @@ def test_a_feature_of_the_video_is_compared_with_every_frame(model: Experts, tmp
         maps.run(made)
 
 
-def test_the_tower_is_interpolated_with_clip(model: Experts, tmp_path: Path) -> None:
+def test_the_tower_is_interpolated_with_clip_but_not_that_of_the_kept_model(model: Experts, tmp_path: Path) -> None:
+    made = {
+        name: _work(_folder(tmp_path / name), videos=1, alpha=alpha) for name, alpha in (("clip", 1.0), ("own", 0.0))
+    }
+    maps.run(made["clip"])
     with torch.no_grad():
         for parameter in model.clip.visual.parameters():
             parameter.add_(0.02)
-    made = _work(tmp_path, alpha=0.0, videos=1)
-    maps.run(made)
-    own = load_clip("glyph-vit", "random:0").visual.conv1.weight
-    torch.testing.assert_close(model.clip.visual.conv1.weight, own)
+    before = model.clip.visual.conv1.weight.clone()
+    maps.run(made["own"])
+    assert torch.equal(model.clip.visual.conv1.weight, before)
+    clip, own = (load_file(each.out / "maps.safetensors")["cosines"] for each in made.values())
+    torch.testing.assert_close(own, clip)
