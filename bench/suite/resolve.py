@@ -298,14 +298,9 @@ class _Resolver:
     def trial(self, row_id: str, row: Row, point: Point, changes: list[tuple[str, Any]]) -> Callable[..., Trial]:
         """The trial without its seed."""
         file = self.suite.file
-        parts: Settings = {
-            "config": row.config,
-            "inference": row.inference,
-            "recipe": merged(merged(self.presets.get(row_id, {}), file.recipe), row.recipe),
-            "protocol": row.protocol,
-            "protocols": self.protocols,
-        }
-        parts = merged({}, parts)  # a copy, which axes change
+        own = {"config": row.config, "inference": row.inference, "protocol": row.protocol, "protocols": self.protocols}
+        trained = merged(merged(self.presets.get(row_id, {}), file.recipe), row.recipe)
+        parts = merged({}, {**own, "recipe": trained})  # a copy, which axes change
         self.axis_of = {}
         for path, value in changes:
             self._change(row_id, parts, path, value)
