@@ -190,9 +190,9 @@ def _source_texts(config: Config, recipe: Recipe, seed: int) -> Kind:
 
 
 class Tower(NamedTuple):
-    """The tuned tower of a training, interpolated with CLIP's by `alpha`."""
+    """A method's tower, of a training if there is one, interpolated with CLIP's by `alpha`."""
 
-    train: Stage
+    train: Stage | None
     method: str
     config: Config
     alpha: float
@@ -222,7 +222,7 @@ class EncodeStage:
         return Stage(
             "encode",
             spec,
-            {"train": tower.train} if tower else {},
+            {"train": tower.train} if tower and tower.train else {},
             ("bench.stages.encode", *_decoder(self.views), *(method(tower.method).modules if tower else ())),
             {"pretrained": self.pretrained, **stages.place(self.selection)},
             f"encode {self.selection}" + (f" with {self.tower_name}" if tower else ""),
@@ -550,8 +550,8 @@ def _model_inputs(stages: Stages, trial: Trial, protocol: Measured) -> dict[str,
     """The inputs of whatever uses a trial's model on a protocol's videos."""
     config, recipe, train = trial.config, trial.recipe, train_stage(stages, trial)
     alpha, tower = trial.inference.clip_alpha, None
-    # alpha = 0 leaves nothing of the tuned tower, so the features are plain CLIP's, unless modules sit inside it.
-    if train and not config.shares_encodings and (config.tower_inside or alpha):
+    # alpha = 0 leaves nothing of the tuned tower, so the features are plain CLIP's, unless the method encodes itself.
+    if config.encodes_itself or (train and "visual" in config.tuned and alpha):
         tower = Tower(train, trial.method, config, alpha)
     clip = recipe.backbone, recipe.pretrained
     inputs = {
