@@ -212,7 +212,8 @@ def test_parameters_in_closed_form(case: Case, inputs: Inputs) -> None:
     bound = case.config.class_bound_parameters(backbone(BACKBONE), C)
     inside = case.config.inside_cost(backbone(BACKBONE), 1) + case.config.text_cost(backbone(BACKBONE))
     assert declared.stored + bound == head_size(model)
-    assert declared.active + bound == sum(p.numel() for p in predictor.parameters()) + inside.parameters
+    deployed = sum(p.numel() for p in predictor.parameters()) + (bound if case.config.texts_inside else 0)
+    assert declared.active + bound == deployed + inside.parameters  # what is bound to classes answers, or makes texts
     assert case.config.has_head == (declared.stored + bound > 0)
 
 

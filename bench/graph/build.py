@@ -166,7 +166,7 @@ def _uncached(trial: Trial) -> Iterable[str]:
     if trial.config.shares_encodings and not trial.recipe.views.copies:
         yield "recipe.views.copies is 0"
     elif not trial.config.shares_encodings:
-        yield "modules sit inside the tower" if "visual" not in trial.config.tuned else "the tower is tuned"
+        yield "the tower is tuned" if "visual" in trial.config.tuned else "the method encodes frames itself"
 
 
 def _column(stages: Stages, name: str, protocol: Protocol) -> Context:

@@ -221,9 +221,9 @@ def _source_texts(config: Config, recipe: Recipe, seed: int) -> Kind:
 
 
 class Tower(NamedTuple):
-    """The tuned tower of a training, interpolated with CLIP's by `alpha`."""
+    """A method's tower, of a training if there is one, interpolated with CLIP's by `alpha`."""
 
-    train: Stage
+    train: Stage | None
     method: str
     config: Config
     alpha: float
@@ -254,7 +254,7 @@ class EncodeStage:
         return Stage(
             "encode",
             spec,
-            {"train": tower.train} if tower else {},
+            {"train": tower.train} if tower and tower.train else {},
             ("bench.stages.encode", *_decoder(self.views), *(method(tower.method).modules if tower else ())),
             {"pretrained": self.pretrained, **stages.place(self.selection)},
             f"encode {self.selection}" + (f" with {self.tower_name}" if tower else ""),
@@ -593,8 +593,8 @@ def _model_inputs(stages: Stages, trial: Trial, protocol: Measured) -> tuple[dic
 def _model(stages: Stages, trial: Trial) -> tuple[Stage | None, Tower | None, dict[Measured, Any]]:
     """The training of a trial, the tower that sees its test videos, and its inputs as far as they are planned."""
     config, train, alpha, tower = trial.config, train_stage(stages, trial), trial.inference.clip_alpha, None
-    # alpha = 0 leaves nothing of the tuned tower, so the features are plain CLIP's, unless modules sit inside it.
-    if train and not config.shares_encodings and (config.tower_inside or alpha):
+    # alpha = 0 leaves nothing of the tuned tower, so the features are plain CLIP's, unless the method encodes itself.
+    if config.encodes_itself or (train and "visual" in config.tuned and alpha):
         tower = Tower(train, trial.method, config, alpha)
     return train, tower, stages.once("inputs", (train, tower, trial.recipe, trial.seed, config.per_prompt), dict)
 

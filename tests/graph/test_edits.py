@@ -119,7 +119,10 @@ COUNTS: dict[str, tuple[Edit, str]] = {
         ),
         "train mote",
     ),
-    "division of batches": ((RECIPE, "return self.processes * self.accumulate", "return self.processes"), "train mote"),
+    "division of batches": (
+        (RECIPE, "return self.processes * self.accumulate", "return self.accumulate * self.processes"),
+        "train mote",
+    ),
     "share of a part": ((TRAIN, "share = len(labels_b) / batch.videos", "share = 1 / batch.videos"), "train mote"),
     "optimiser": ((TRAIN, "eps=recipe.eps, ", ""), "train mote"),
     "rate": (("bench/stages/training/schedule.py", "STRIDE = 10", "STRIDE = 1"), "train mote"),
