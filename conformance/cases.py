@@ -84,7 +84,7 @@ def _cases(each: Method, variants: int | None) -> list[Case]:
 
 
 def _towers(config: type[Config]) -> list[Config]:
-    """The defaults with a frozen and with a tuned tower; a method may refuse one of them, though not its own default."""
+    """The defaults with a frozen and with a tuned tower, of which a method may refuse the one that is no default."""
     found = [config()]
     for tower in ("frozen", "tuned"):
         if tower != found[0].tower:
