@@ -108,11 +108,20 @@ def _classes(head: State) -> int:
     return 0 if TEXT_NORM in head or "head.weight" not in head else len(head["head.weight"])
 
 
+def _taco(head: State) -> dict[str, Any]:
+    if not any(name.startswith("vision_proj.") for name in head):
+        raise UserError(
+            "the head has no projection", where=HEAD, hint="expected vision_proj.linear_A.weight..."
+        )
+    return {}
+
+
 HEADS = {
     "mote": OfficialHead(_mote, _merge_logits, _refuse_skewed, inference={"clip_alpha": 0.99}, has_sources=True),
     "text4vis": OfficialHead(_dense),
     "dense_temporal": OfficialHead(_dense),
     # The evaluation inside VidPrism's training has a clip_alpha of 1.
     "vidprism": OfficialHead(_vidprism, _unused_classifier, bound_classes=_classes, inference={"clip_alpha": 0.99}),
+    "taco": OfficialHead(_taco, text="tuned"),
 }
 assert tuple(HEADS) == IMPORTABLE
