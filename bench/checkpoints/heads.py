@@ -110,9 +110,7 @@ def _classes(head: State) -> int:
 
 def _taco(head: State) -> dict[str, Any]:
     if not any(name.startswith("vision_proj.") for name in head):
-        raise UserError(
-            "the head has no projection", where=HEAD, hint="expected vision_proj.linear_A.weight..."
-        )
+        raise UserError("the head has no projection", where=HEAD, hint="expected vision_proj.linear_A.weight...")
     return {}
 
 
