@@ -45,4 +45,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"interaction": "none", "aggregation": "average", "readout": "average", "contrastive_weight": 0},
         {},
     ),
+    "no-teacher": ("taco", {"kl_weight": 0, "projection": False}, {}),
+    "cosines": ("taco", {"anchors": 0, "target_scale": "detached", "class_mean": "unit"}, {"projected": False}),
+    "still-teacher": ("taco", {"tower": "frozen", "projection": False, "momentum": 1, "anchor_draw": "step"}, {}),
 }

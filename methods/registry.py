@@ -72,7 +72,9 @@ class Method:
         return (self.declared.__doc__ or "").strip().partition("\n")[0]
 
 
-BUILT_IN = {name: f"methods.{name}" for name in ("clip_mean", "text4vis", "dense_temporal", "mote", "msta", "vidprism")}
+BUILT_IN = {
+    name: f"methods.{name}" for name in ("clip_mean", "text4vis", "dense_temporal", "mote", "msta", "vidprism", "taco")
+}
 
 
 @lru_cache(maxsize=1)

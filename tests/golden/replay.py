@@ -44,6 +44,7 @@ from methods.vidprism.head import VidPrismHead
 from methods.vidprism.model import DIVERSITY
 from tests.golden import official_viclip
 from tests.golden.official_mote import HEAD_CHANNELS, bare_clip, clip_like, official_mote, tower_state
+from tests.golden.taco_steps import outputs as taco_outputs
 
 Deviations = dict[str, float]
 Tensors = dict[str, Tensor]
@@ -195,6 +196,10 @@ def _vidprism_outputs(head: VidPrismHead, phase: str, frames_BTD: Tensor, ranked
     }
 
 
+def taco(path: Path) -> Deviations:
+    return _compare(taco_outputs(path), load_file(path))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Checkpoint
 
@@ -262,6 +267,7 @@ KINDS: dict[str, Callable[[Path], Deviations]] = {
     "mote_checkpoint": mote_checkpoint,
     "text4vis_head": text4vis_head,
     "vidprism_head": vidprism_head,
+    "taco": taco,
     "viclip": viclip,
     "lr_schedule": lr_schedule,
     **{kind: _data_case(kind) for kind in DATA_CASES},
