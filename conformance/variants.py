@@ -45,4 +45,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"interaction": "none", "aggregation": "average", "readout": "average", "contrastive_weight": 0},
         {},
     ),
+    "bridged": ("vificlip", {"prompts": {"image": 3, "text": 2, "image_depth": 2, "text_depth": 2}}, {}),
+    "image-alone": ("vificlip", {"tunes": "image"}, {}),
+    "text-alone": ("vificlip", {"tunes": "text"}, {"clip_alpha": 0.5}),
 }
