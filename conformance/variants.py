@@ -48,4 +48,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "no-teacher": ("taco", {"kl_weight": 0, "projection": False}, {}),
     "cosines": ("taco", {"anchors": 0, "target_scale": "detached", "class_mean": "unit"}, {"projected": False}),
     "still-teacher": ("taco", {"tower": "frozen", "projection": False, "momentum": 1, "anchor_draw": "step"}, {}),
+    "bridged": ("vificlip", {"prompts": {"image": 3, "text": 2, "image_depth": 2, "text_depth": 2}}, {}),
+    "image-alone": ("vificlip", {"tunes": "image"}, {}),
+    "text-alone": ("vificlip", {"tunes": "text"}, {"clip_alpha": 0.5}),
 }

@@ -114,6 +114,31 @@ def _taco(head: State) -> dict[str, Any]:
     return {}
 
 
+def _vificlip(head: State) -> dict[str, Any]:
+    """Files of the first stage have no head; whether they tuned one tower or both is not in them."""
+    if not head:
+        return {}
+    depths = {tower: layers_in(head, rf"{tower}\.(\d+)$") for tower in ("image", "text")}
+    if lacking := [tower for tower in depths if f"{tower}.0" not in head]:
+        raise UserError(f"there are no vectors of the {lacking[0]} tower's first block", where=HEAD)
+    counts = {tower: len(head[f"{tower}.0"]) for tower in depths}
+    return {"tower": "frozen", "prompts": {**counts, **{f"{tower}_depth": own for tower, own in depths.items()}}}
+
+
+VIFICLIP = Layout(
+    {
+        "model": {
+            **{"image_encoder.": "clip.visual.", "text_encoder.": "clip.", "logit_scale": "clip.logit_scale"},
+            **{"image_encoder.VPT": "head.image.0", "prompt_learner.ctx": "head.text.0"},
+            "image_encoder.transformer.resblocks.*.VPT_shallow": "head.image.*",
+            "text_encoder.transformer.resblocks.*.VPT_shallow": "head.text.*",
+        }
+    },
+    # Token embeddings of the training classes, which official code looks up again.
+    dropped=tuple(f"prompt_learner.{name}" for name in ("complete_text_embeddings", "token_prefix", "token_suffix")),
+    wrapped=True,
+)
+
 HEADS = {
     "mote": OfficialHead(_mote, _merge_logits, _refuse_skewed, inference={"clip_alpha": 0.99}, has_sources=True),
     "text4vis": OfficialHead(_dense),
@@ -121,5 +146,6 @@ HEADS = {
     # The evaluation inside VidPrism's training has a clip_alpha of 1.
     "vidprism": OfficialHead(_vidprism, _unused_classifier, bound_classes=_classes, inference={"clip_alpha": 0.99}),
     "taco": OfficialHead(_taco, text="tuned"),
+    "vificlip": OfficialHead(_vificlip, layout=VIFICLIP, text="tuned"),
 }
 assert tuple(HEADS) == IMPORTABLE

@@ -91,8 +91,8 @@ def _named_here(states: dict[str, State], layout: Layout, file: Path) -> tuple[S
         for name, tensor in state.items():
             if any(fnmatchcase(name, pattern) for pattern in layout.dropped):
                 dropped[f"{key}/{name}"] = tensor
-            elif (renamed := _renamed(name, layout.states[key])) and renamed not in own:
-                own[renamed] = tensor
+            elif (new := renamed(name, layout.states[key])) and new not in own:
+                own[new] = tensor
             else:
                 unexpected.append(name)
     if unexpected:
@@ -100,7 +100,7 @@ def _named_here(states: dict[str, State], layout: Layout, file: Path) -> tuple[S
     return own, dropped
 
 
-def _renamed(name: str, rules: Mapping[str, str]) -> str:
+def renamed(name: str, rules: Mapping[str, str]) -> str:
     """A name with another start; empty if no rule fits."""
     for start in sorted(rules, key=lambda start: len(start.replace("*", "")), reverse=True):
         if match := re.match(re.escape(start).replace(r"\*", r"([^.]+)"), name):
@@ -114,7 +114,7 @@ def official_layout(official: Official, layout: Layout = TWO) -> dict[str, Any]:
     reverse = {key: {own: start for start, own in rules.items()} for key, rules in layout.states.items()}
     states: dict[str, State] = {key: {} for key in layout.states}
     for own, tensor in trained_names({**official.tower, **official.texts}, official.head).items():
-        key, name = next((key, name) for key, rules in reverse.items() if (name := _renamed(own, rules)))
+        key, name = next((key, name) for key, rules in reverse.items() if (name := renamed(own, rules)))
         states[key][name] = tensor
     for place, tensor in official.dropped.items():
         key, _, name = place.partition("/")

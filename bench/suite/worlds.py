@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from bench.core.errors import UserError, unknown
 from bench.models.prompts import TEMPLATES, kinds
@@ -89,6 +91,8 @@ class _Mover:
             for path, axis in axes.items():
                 if isinstance(axis, dict):
                     axes[path] = {label: self._bundle(bundle, (*place, path)) for label, bundle in axis.items()}
+                elif isinstance(axis, list) and (fitting := [self._fitting(path, value) for value in axis]) != axis:
+                    axes[path] = [value for i, value in enumerate(fitting) if value not in fitting[:i]]
         for name, row in data["rows"].items():
             own, measured = row.get("recipe", {}), row.get("protocol", {})
             told = self._told(merged({} if "templates" in recipe else presets.get(name, {}), own))
@@ -96,8 +100,12 @@ class _Mover:
                 told = {"templates": world["recipe"]["templates"]}
             row["recipe"] = self._recipe({**_outside(own, world["recipe"]), **told}, ("rows", name, "recipe"))
             row["protocol"] = {**_outside(_untold(measured), world["protocol"]), **self._told(measured)}
+            if "config" in row:
+                row["config"] = self._fitting("config", row["config"])
             if method(row["method"]).config().has_head:
                 row["config"] = {**row.get("config", {}), **deepcopy(world["config"])}
+            if merged(merged(presets.get(name, {}), recipe), own).get("mix") and _shares(row):
+                row["recipe"]["views"] = {"copies": 0}  # what is blended are pixels, not stored features
 
     def _recipe(self, recipe: Settings, place: tuple[str, ...]) -> Settings:
         recipe = {key: value for key, value in recipe.items() if key != "imported"}
@@ -105,6 +113,13 @@ class _Mover:
             return recipe
         found = self._place("learn", str(recipe["source"]), (*place, "source"))
         return {**recipe, "source": found["dataset"], "split": found[_kind(recipe.get("split", "train"))]}
+
+    def _fitting(self, place: str, value: Any) -> Any:
+        """A setting at a dotted place, within what the world's towers have room for."""
+        if isinstance(value, dict):
+            return {key: self._fitting(f"{place}.{key}", own) for key, own in value.items()}
+        most = self.world["at_most"].get(place)
+        return value if most is None or not isinstance(value, int) else min(value, most)
 
     def _told(self, settings: Settings) -> Settings:
         """The world's prompts with descriptions for settings whose own ask for descriptions."""
@@ -151,7 +166,7 @@ class _Mover:
             name, split = dotted.split(".")[1], dotted.removesuffix("dataset") + "split"
             told = {**self.data["protocols"].get(name, {}), "dataset": rest[dotted]}
             rest[dotted], rest[split] = self._measured(told, place)
-        return rest
+        return {dotted: self._fitting(dotted, value) for dotted, value in rest.items()}
 
     def _replaces(self, dotted: str) -> bool:
         """Tells whether the world has a value of its own for the field of an axis."""
@@ -173,6 +188,13 @@ class _Mover:
             )
         found: Settings = known[name]
         return found
+
+
+def _shares(row: Settings) -> bool:
+    """Tells whether a row's frames are encoded once; False for a config that is refused later."""
+    with suppress(ValidationError):
+        return bool(method(row["method"]).config.model_validate(row.get("config", {})).shares_encodings)
+    return False
 
 
 def _axes_of_rows(data: Settings) -> list[tuple[Settings, tuple[str, ...]]]:

@@ -42,7 +42,7 @@ from methods.text4vis.model import Model as Text4Vis
 from methods.vidprism.config import Config as VidPrismConfig
 from methods.vidprism.head import VidPrismHead
 from methods.vidprism.model import DIVERSITY
-from tests.golden import official_viclip
+from tests.golden import official_viclip, official_vificlip
 from tests.golden.official_mote import HEAD_CHANNELS, bare_clip, clip_like, official_mote, tower_state
 from tests.golden.taco_steps import outputs as taco_outputs
 
@@ -232,6 +232,13 @@ def _outputs(model: Mote, inference: Inference, inputs: Tensors, sources_SD: Ten
     return {"frame_embeddings": frames_BTD, "logit_scale": torch.tensor(predictor.logit_scale), **logits}
 
 
+def vificlip(path: Path) -> Deviations:
+    case = load_file(path)
+    deviations = _compare(official_vificlip.outputs(_under(case, "state."), _under(case, "in.")), case)
+    rates = {name: float(case[f"in.{name.partition('.')[0]}.lr"]) for name in deviations if name.endswith(".rates")}
+    return {name: worst / rates.get(name, 1.0) for name, worst in deviations.items()}
+
+
 def viclip(path: Path) -> Deviations:
     case = load_file(path)
     return _compare(official_viclip.outputs(_under(case, "state."), _under(case, "in.")), case)
@@ -269,6 +276,7 @@ KINDS: dict[str, Callable[[Path], Deviations]] = {
     "vidprism_head": vidprism_head,
     "taco": taco,
     "viclip": viclip,
+    "vificlip": vificlip,
     "lr_schedule": lr_schedule,
     **{kind: _data_case(kind) for kind in DATA_CASES},
 }
@@ -277,6 +285,7 @@ KINDS: dict[str, Callable[[Path], Deviations]] = {
 # Kind -> pattern of outputs -> tolerance, where it is not that of all kinds.
 TOLERANCES: dict[str, dict[str, float]] = {
     "lr_schedule": {"*": 1e-12},  # pure arithmetic of Python's numbers
+    "vificlip": {"schedule_*": 1e-12, "trainable.*": 0.0, "*.box_*": 0.0},
     **{kind: {"*": 0.0} for kind in DATA_CASES if kind.endswith("frame_sampling")},  # whole numbers
 }
 
