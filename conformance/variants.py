@@ -45,4 +45,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"interaction": "none", "aggregation": "average", "readout": "average", "contrastive_weight": 0},
         {},
     ),
+    "mean-texts": ("actionclip", {"head": "none", "text_draw": "mean"}, {"templates": "mean", "scale": "learnt"}),
+    "fixed-texts": ("actionclip", {"head": "lstm", "inside": "tsm", "tunes_text": False}, {"scale": "learnt"}),
+    "class-token": ("actionclip", {"head": "transf_cls", "layers": 2, "tower": "frozen"}, {"templates": "mean"}),
+    "space-time": ("actionclip", {"head": "none", "inside": "joint_st", "tunes_text": False, "text_draw": "mean"}, {}),
 }
