@@ -102,12 +102,13 @@ class PromptPredictor(Predictor):
             features.pop("t_frames", None)
         cosines_BCP = cosines(features["z"], prompts_CPD.flatten(0, 1)).unflatten(1, prompts_CPD.shape[:2])
         if self.looks_at_classes:
-            scores_BC = self.log_probabilities(cosines_BCP) / self.logit_scale
+            # Through logarithms, since a probability of some cosines underflows.
+            sums_BC = self.log_probabilities(cosines_BCP).logsumexp(dim=-1)
+            scores_BC = (sums_BC - log(cosines_BCP.shape[-1])) / self.logit_scale
         else:
             scores_BC = cosines_BCP.mean(dim=-1) / prompts_CPD.mean(dim=1).norm(dim=-1)
         return Prediction(scores_BC, features["z"].norm(dim=-1), features)
 
     def log_probabilities(self, cosines_BCP: Tensor) -> Tensor:
-        """ln p [B, C]; a product of scales and cosines would underflow as a probability."""
-        single_BCP = (self.logit_scale * cosines_BCP).log_softmax(dim=1)
-        return single_BCP.logsumexp(dim=-1) - log(cosines_BCP.shape[-1])
+        """Logarithm of what each prompt alone gives the classes."""
+        return (self.logit_scale * cosines_BCP).log_softmax(dim=1)
