@@ -1,4 +1,4 @@
-"""Cases of the contract tests: each method with a frozen and with a tuned tower, and its variants.
+"""Cases of the contract tests: each method with a frozen and with a tuned tower, if it has both, and its variants.
 
 The config.py of a method of another package may define VARIANTS, name -> (config, inference).
 Legend: C classes.
@@ -7,11 +7,13 @@ Legend: C classes.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch.nn import functional as F
 
 from bench.models.clip import Clip, load_clip
@@ -21,7 +23,7 @@ from methods.registry import Method, method, methods
 from methods.settings import Config, Inference
 
 C = 5
-BACKBONE = "glyph-vit"
+BACKBONE, VIDEO = "glyph-vit", "glyph-viclip"  # of images, of clips
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,9 @@ class Case:
     def __str__(self) -> str:
         return f"{self.method.name}-{self.config.tower}{self.variant and '-'}{self.variant}"
 
-    def build(self, seed: int = 0, source: int = 2, classes: int = C) -> Model:
+    def build(self, seed: int = 0, source: int = 2, classes: int = C, clip: Clip | None = None) -> Model:
         """A fresh model. `source` seeds random descriptions of source classes and random features of source videos."""
-        model: Model = build_model(self.method.model, self.config, pretrained(), seed, classes, training=True)
+        model: Model = build_model(self.method.model, self.config, clip or pretrained(), seed, classes, training=True)
         generator = torch.Generator().manual_seed(source)
         for name in self.config.description_sets:
             model.descriptions[name] = F.normalize(torch.randn(classes, model.width, generator=generator), dim=-1)
@@ -55,6 +57,14 @@ def pretrained() -> Clip:
     return load_clip(BACKBONE, "random:0")
 
 
+def video_clip() -> Clip:
+    """A CLIP with a video tower whose table of temporal positions, which starts at zero, has values."""
+    clip = load_clip(VIDEO, "random:0")
+    table_1TW = clip.visual.temporal_positional_embedding
+    table_1TW.data = torch.randn(table_1TW.shape, generator=torch.Generator().manual_seed(0))
+    return clip
+
+
 def cases(names: Iterable[str] = (), variants: int | None = None) -> list[Case]:
     """Cases of the named methods, by default of all registered ones, and so many variants of each, by default all.
 
@@ -67,7 +77,17 @@ def _cases(each: Method, variants: int | None) -> list[Case]:
     own = dict(getattr(import_module(each.modules[0]), "VARIANTS", {}))
     own |= {name: (config, inference) for name, (of, config, inference) in VARIANTS.items() if of == each.name}
     own = dict(list(own.items())[:variants])
-    return [Case(each, each.config.model_validate({"tower": tower})) for tower in ("frozen", "tuned")] + [
+    return [Case(each, config) for config in _towers(each.config)] + [
         Case(each, each.config.model_validate(config), name, tuple(inference.items()))
         for name, (config, inference) in own.items()
     ]
+
+
+def _towers(config: type[Config]) -> list[Config]:
+    """The defaults with a frozen and with a tuned tower, of which a method may refuse the one that is no default."""
+    found = [config()]
+    for tower in ("frozen", "tuned"):
+        if tower != found[0].tower:
+            with suppress(ValidationError):
+                found.append(config.model_validate({"tower": tower}))
+    return sorted(found, key=lambda each: each.tower)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from bench.core.identity import digest
 from bench.data.datasets import Dataset
 from bench.graph.kinds import (
+    NAMES_TOLD,
     EvaluateStage,
     MapsStage,
     ProbeStage,
@@ -153,7 +154,7 @@ def _profile(stages: Stages, trial: Trial) -> ProbeCell:
         "frames": recipe.views.frames,
         "cached": caches_features(trial.config, recipe),
         "checkpointing": recipe.checkpointing,
-        "texts": max(map(len, stages.suite.prompts(recipe.templates, names))),
+        "texts": max(map(len, stages.prompts(recipe.templates, recipe.descriptions, source, recipe.labels)[0])),
         "batch": recipe.batch,
     }
     settings = trial.method, trial.config, trial.inference, backbone(recipe.backbone), shown, training
@@ -176,12 +177,13 @@ def _column(stages: Stages, name: str, protocol: Protocol) -> Context:
     lists = [(part.dataset, part.split) for part in protocol.parts().values()]
     own = stages.suite.templates.get(protocol.templates, ())
     return {
-        "hash": digest(protocol.model_dump(mode="json"))[:8],
+        "hash": digest(protocol.settings)[:8],
         "use": stages.suite.file.protocols[name].get("use", ""),
         "changes": stages.suite.changes(name, protocol),
         "fields": protocol.fields(),
         "notes": [
             *(note for name in lists for note in stages.notes.get(name, [])),
+            *(note for name, _ in lists if protocol.descriptions for note in stages.notes.get((name, NAMES_TOLD), [])),
             *([f"{protocol.templates}: {' | '.join(own)}"] if isinstance(own, tuple) and len(own) > 1 else []),
         ],
     }

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from bench.core.errors import UserError
 from bench.core.identity import digest
-from bench.data.descriptions import descriptions, irregular
+from bench.data.descriptions import descriptions, irregular, renamed
 from bench.data.descriptions import missing as missing_descriptions
 from bench.data.selection import Selection
 from bench.graph.specs import Hashing, Specs, clip_spec, shape_spec
@@ -35,6 +35,7 @@ ANY_WEIGHTS = "random:0"  # of profiles: weights decide nothing about costs
 ROUNDS = 4  # times that a profile carries a call out, at least
 STEP = 3  # a training step over its forward pass
 NUMBER = 4  # bytes
+NAMES_TOLD = "names in descriptions"  # what is noted of a dataset
 
 Measured = suite_protocol.Protocol
 
@@ -59,6 +60,31 @@ class Stages(Specs):
         """The stage of this kind, planned when it is first asked for."""
         return self.once("stage", kind, lambda: self.add(kind.plan(self)))
 
+    def prompts(
+        self, templates: str, source: str, owner: Selection, labels: str, more: tuple[str, ...] = ()
+    ) -> tuple[list[list[str]], str | None]:
+        """The prompts of a vocabulary, [C][P], and why the descriptions that they ask for are not there."""
+        names, told = self.vocabulary(owner, labels, more), dict[str, dict[str, list[str]]]()
+        for kind in self.suite.kinds(templates):
+            for dataset, spelling in (*((other, "") for other in more[::-1]), (owner.dataset, labels)):
+                if reason := missing_descriptions(source, kind, dataset):
+                    self.absent[f"descriptions of {dataset}"] = reason
+                    return [[name] for name in names], reason
+                make = partial(self._told, source, kind, dataset, spelling)
+                told.setdefault(kind, {}).update(self.once("told", (source, kind, dataset, spelling), make))
+        return self.suite.prompts(templates, names, told), None
+
+    def _told(self, source: str, kind: str, dataset: str, labels: str) -> dict[str, list[str]]:
+        """Sentences of a kind about each class of a dataset."""
+        names = self.all_class_names(dataset, labels)
+        told = dict(zip(names, descriptions(source, kind, dataset, names), strict=True))
+        notes = [irregular(source, kind, dataset)]
+        if kind == "description" and (others := renamed(told)):
+            pairs = ", ".join(f"'{other}' for '{name}'" for name, other in others.items())
+            notes.append(f"the descriptions of {dataset} have other names of {len(others)} classes: {pairs}")
+        self.notes[dataset, NAMES_TOLD] = [*self.notes.get((dataset, NAMES_TOLD), []), *filter(None, notes)]
+        return told
+
     def add(self, stage: Stage) -> Stage:
         """The stage with this identity; it lacks what its inputs lack."""
         known = self.planned.setdefault(stage.identity, stage)
@@ -82,12 +108,15 @@ class TextsStage:
     owner: Selection
     labels: str
     more: tuple[str, ...] = ()
+    descriptions: str = ""
     per_prompt: bool = False
 
     def plan(self, stages: Stages) -> Stage:
         names = stages.vocabulary(self.owner, self.labels, self.more)
-        texts = stages.suite.prompts(self.templates, names)
-        own = {"sentences": texts} if self.templates in stages.suite.templates else {}
+        texts, reason = stages.prompts(self.templates, self.descriptions, self.owner, self.labels, self.more)
+        described = bool(stages.suite.kinds(self.templates))
+        own = {"sentences": texts} if described or self.templates in stages.suite.templates else {}
+        source = f", described by {self.descriptions}" if described else ""
         form = {"form": "prompts"} if self.per_prompt else {}
         if self.per_prompt:
             _refuse_unequal(texts, names, self.templates)
@@ -97,8 +126,9 @@ class TextsStage:
             {},
             ("bench.stages.texts",),
             {"pretrained": self.pretrained, "templates": self.templates, "class_names": names, **own},
-            f"texts {' + '.join((self.owner.dataset, *self.more))} ({len(names)} classes)",
+            f"texts {' + '.join((self.owner.dataset, *self.more))} ({len(names)} classes{source})",
             float(sum(map(len, texts)) * backbone(self.backbone).text_flops()),
+            reason,
         )
 
 
@@ -173,17 +203,18 @@ class SentencesStage:
 
 
 def _texts(
-    config: Config, recipe: Recipe, templates: str, owner: Selection, labels: str, more: tuple[str, ...] = ()
+    config: Config, recipe: Recipe, asked: Recipe | Measured, owner: Selection, more: tuple[str, ...] = ()
 ) -> Kind:
-    """Class features from the recipe's text tower, or from its file."""
+    """Class features from the recipe's text tower under the prompts that are `asked` for, or from its file."""
+    clip, labels = (recipe.backbone, recipe.pretrained), asked.labels
     if recipe.class_features:
-        return ListedTextsStage(recipe.backbone, recipe.pretrained, recipe.class_features, owner, labels, more)
+        return ListedTextsStage(*clip, recipe.class_features, owner, labels, more)
     per_prompt = config.per_prompt and not config.texts_inside
-    return TextsStage(recipe.backbone, recipe.pretrained, templates, owner, labels, more, per_prompt)
+    return TextsStage(*clip, asked.templates, owner, labels, more, asked.descriptions, per_prompt)
 
 
 def _source_texts(config: Config, recipe: Recipe, seed: int) -> Kind:
-    return _texts(config, recipe, recipe.templates, learnt(recipe, seed), recipe.labels)
+    return _texts(config, recipe, recipe, learnt(recipe, seed))
 
 
 # --- encode -----------------------------------------------------------------------------------------------------------
@@ -217,7 +248,8 @@ class EncodeStage:
         }
         if tower := self.tower:
             spec |= {"method": tower.method, "config": tower.config, "alpha": tower.alpha}
-        shape, frames = backbone(self.backbone), self.views.frames * self.views.count
+        shape = backbone(self.backbone)
+        clips = stages.count(self.selection) * self.views.count
         encoded = (tower.config if tower else Config()).encoded(shape, self.views.frames)
         return Stage(
             "encode",
@@ -226,10 +258,10 @@ class EncodeStage:
             ("bench.stages.encode", *_decoder(self.views), *(method(tower.method).modules if tower else ())),
             {"pretrained": self.pretrained, **stages.place(self.selection)},
             f"encode {self.selection}" + (f" with {self.tower_name}" if tower else ""),
-            float(stages.count(self.selection) * frames * shape.tower_flops()),
+            float(clips * shape.view_flops(self.views.frames)),
             stages.unreadable(self.selection),
             stages.frames(self.selection, self.views, 1),
-            disk=NUMBER * stages.count(self.selection) * self.views.count * sum(map(prod, encoded.values())),
+            disk=NUMBER * clips * sum(map(prod, encoded.values())),
         )
 
 
@@ -327,10 +359,11 @@ class TrainStage:
         per_video = 3 * passes * config.head_flops(shape, frames)
         if not cached:
             times = 3 if "visual" in config.tuned else 2 if config.tower_inside else 1
-            per_video += times * shape.tower_flops() * frames + 3 * config.inside_flops(shape, frames)
+            per_video += times * shape.view_flops(frames) + 3 * config.inside_flops(shape, frames)
         if config.texts_inside:
             classes = len(stages.class_names(learnt(recipe, self.seed), recipe.labels))
-            per_video += 2 * shape.text_flops() * classes / recipe.batch
+            texts = 1 if config.texts_of_labels else classes / recipe.batch
+            per_video += (3 if config.tuned & {"text", "tokens"} else 2) * config.text_flops(shape) * texts
         return per_video * videos * recipe.epochs
 
 
@@ -500,7 +533,7 @@ class MapsStage:
             ("bench.stages.maps", *_decoder(views), *method(trial.method).modules),
             {"pretrained": trial.recipe.pretrained, **stages.place(selection)},
             f"maps {trial.title}",
-            float(self.videos * views.frames * backbone(trial.recipe.backbone).tower_flops()),
+            float(self.videos * backbone(trial.recipe.backbone).view_flops(views.frames)),
             stages.unreadable(selection),
         )
 
@@ -562,7 +595,7 @@ def _model_inputs(stages: Stages, trial: Trial, protocol: Measured) -> dict[str,
 
 
 def _candidates(config: Config, recipe: Recipe, protocol: Measured) -> Kind:
-    return _texts(config, recipe, protocol.templates, measured(protocol), protocol.labels, protocol.vocabulary)
+    return _texts(config, recipe, protocol, measured(protocol), protocol.vocabulary)
 
 
 def _head_flops(stages: Stages, trial: Trial, protocol: Measured) -> float:
@@ -602,7 +635,7 @@ def profile_stage(
         "training": training,
         "measurement": measurement,
     }
-    view = shown["frames"] * shape.tower_flops() + config.inside_flops(shape, shown["frames"])
+    view = shape.view_flops(shown["frames"]) + config.inside_flops(shape, shown["frames"])
     calls = ROUNDS * (2 * shown["views"] + STEP * (config.trains and not training["cached"]))
     flops = float(view * calls * sum(measurement.batches) * len(measurement.precisions))
     modules = ("bench.stages.profile", *method(name).modules)

@@ -131,9 +131,7 @@ def _encoder(work: Work) -> Encoder:
     mean, std = statistics(_views(work), clip.spec.mean, clip.spec.std)
     if "method" not in work.spec:
         clip.to(device)
-        return lambda views_MT3HW: clip.encode_frames(
-            normalise(views_MT3HW.flatten(0, 1).to(device), mean, std)
-        ).unflatten(0, views_MT3HW.shape[:2])
+        return lambda views_MT3HW: clip.encode_clips(normalise(views_MT3HW.to(device), mean, std))
     model = trained_model(work, work.spec["alpha"]).to(device)
     return lambda views_MT3HW: model.encode(normalise(views_MT3HW.to(device), mean, std))
 

@@ -56,6 +56,9 @@ def _differences(suite: Suite, recipe: Recipe, part: Protocol) -> Iterator[tuple
         yield "labels", f"'{recipe.labels}'{names[0]}", f"'{part.labels}'{names[1]}"
     if recipe.templates != part.templates and not recipe.class_features:
         yield "templates", recipe.templates, part.templates
+    told = suite.kinds(recipe.templates) and suite.kinds(part.templates) and not recipe.class_features
+    if told and recipe.descriptions != part.descriptions:
+        yield "descriptions", recipe.descriptions, part.descriptions
     for field in ("frames", "size", "normalise") if not recipe.imported else ():
         if (own := getattr(recipe.views, field)) != (other := getattr(part.views, field)):
             yield field, str(own), str(other)

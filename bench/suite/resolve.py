@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from bench.core.errors import UserError, refuse_all, unknown
 from bench.core.identity import digest
 from bench.data.datasets import Dataset, dataset, declared_fields
+from bench.data.descriptions import GLYPHS, refuse_source
 from bench.models.backbones import backbone
 from bench.models.prompts import TEMPLATES
 from bench.models.weights import weights_file
@@ -39,7 +40,7 @@ from bench.suite.worlds import expanded
 from bench.suite.yaml_lines import KeyPath, Where, load_value, load_yaml, validate
 from bench.video.decoders import known_decoder
 from bench.video.views import TestViews, TrainViews
-from methods.registry import method
+from methods.registry import method, refuse_video
 from methods.settings import Config
 
 SUITES = Path(__file__).parents[2] / "suites"
@@ -109,7 +110,7 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
     suite = replace(suite, trials=tuple(_trials(resolve)))
     if resolve.misfits:
         refuse_all([*resolve.misfits.values(), *resolve.problems.values()])
-    notes = (*renamed, *refuse_idle(suite, origin), *disagreements(suite))
+    notes = (*renamed, *refuse_idle(suite, origin), *disagreements(suite), *_stretched(suite))
     return replace(suite, notes=notes, problems=tuple(resolve.problems.values()))
 
 
@@ -406,6 +407,7 @@ class _Resolver:
                 self._known_data(recipe.source, split, recipe.labels, recipe.classes, place, "source", key)
         self._known_decoder(recipe.views.decoder, place)
         self._has_texts(recipe.templates, {recipe.source: recipe.labels}, place)
+        self._has_descriptions(recipe, recipe, place)
         try:
             weights_file(recipe.backbone, recipe.pretrained)
         except UserError as error:
@@ -460,6 +462,7 @@ class _Resolver:
         self._known_decoder(protocol.views.decoder, place)
         named = {part.dataset: part.labels for part in protocol.parts().values()}
         self._has_texts(protocol.templates, {**dict.fromkeys(protocol.vocabulary, ""), **named}, place)
+        self._has_descriptions(protocol, recipe, place)
         if protocol.role in ("zero-shot", "novel") and not config.open_vocabulary:
             raise UserError(
                 f"row '{row_id}' has a head bound to its classes and cannot be measured on others",
@@ -477,12 +480,18 @@ class _Resolver:
     def _fits(
         self, row_id: str, config: Config, backbone_name: str, views: TestViews | TrainViews, place: KeyPath
     ) -> None:
-        tower = backbone(backbone_name)
+        tower, where = backbone(backbone_name), self.where(("rows", row_id))
         try:
+            refuse_video(self.suite.file.rows[row_id].method, config, tower)
             config.fits(tower, views.frames)
+        except UserError as error:
+            self.misfits.setdefault(str(error) + where, error.at(where))
         except ValueError as error:
-            what, where = str(error), self.where(("rows", row_id))
-            self.misfits.setdefault(what + where, UserError(what, where=where))
+            self.misfits.setdefault(str(error) + where, UserError(str(error), where=where))
+        if tower.video and config.experts and row_id in self.suite.file.report.experts and self.suite.file.report.maps:
+            what = f"there are no maps of single frames, because {backbone_name} reads a clip as one sequence"
+            maps = self.where(("report", "maps"))
+            self.problems.setdefault(what, UserError(what, where=maps, hint="report.maps: 0"))
         if views.size != tower.image_size:
             what = f"the tower of {backbone_name} takes no pictures of {views.size} pixels"
             where, hint = self._place((*place, "views", "size")), "leave `size` and `resize` out"
@@ -530,6 +539,20 @@ class _Resolver:
             return  # the plan says what is missing
         check_classes(own, names, self._place((*place, "templates")))
 
+    def _has_descriptions(self, own: Recipe | Protocol, recipe: Recipe, place: KeyPath) -> None:
+        """Refuse templates that ask for descriptions of which nothing says where they are, and what is no source."""
+        asked = self.suite.kinds(own.templates)
+        if asked and not own.descriptions and not recipe.class_features:
+            raise UserError(
+                f"templates '{own.templates}' ask for {{{asked[0]}}}, and `descriptions` beside them names no source",
+                where=self._place((*place, "templates")),
+                hint="a file of a text for each class, a folder of description files, or glyphs: docs/add_a_dataset.md",
+            )
+        try:
+            refuse_source(own.descriptions or GLYPHS)
+        except UserError as error:
+            raise error.at(self._place((*place, "descriptions"))) from error
+
     def _known_decoder(self, decoder: str, place: KeyPath) -> None:
         try:
             known_decoder(decoder)
@@ -547,6 +570,22 @@ def _unimportable(module: str) -> str:
         return "" if find_spec(module) else f"there is no module {module}"
     except (Exception, SystemExit) as error:  # importing the packages around it runs their code
         return f"{type(error).__name__}: {error}"
+
+
+def _stretched(suite: Suite) -> Iterator[str]:
+    """A sentence for each place where a video tower reads more or fewer frames than it has positions for."""
+    seen: dict[tuple[KeyPath, str, int], None] = {}
+    for trial in suite.trials:
+        if trial.config.trains and not trial.recipe.imported:
+            seen[("rows", trial.row), trial.recipe.backbone, trial.recipe.views.frames] = None
+        for name, protocol in trial.protocols:
+            seen[("protocols", name), trial.recipe.backbone, protocol.views.frames] = None
+    for place, name, frames in seen:
+        rows = backbone(name).clip_frames
+        if rows and frames != rows:
+            fewer = "their mean is" if frames == 1 else f"the first {frames} are"
+            how = fewer if frames < rows else "interpolated ones are"
+            yield f"{suite.where(place)} reads {frames} frames, and {name} has {rows} positions in time: {how} used"
 
 
 def changes_protocols(path: str, axis: Axis) -> bool:
