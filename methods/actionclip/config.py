@@ -116,12 +116,12 @@ _OFFICIAL: dict[str, Any] = {
 }
 PRESETS: dict[str, Preset] = {
     "official": {
-        "config": {"tower": "tuned", "conv_axes": "viewed"},
+        "config": {"tower": "tuned"},  # head: conv1d also has conv_axes: viewed in the official code
         "inference": {"clip_alpha": 1.0, "templates": "probabilities", "scale": "fixed100"},
         "recipe": _OFFICIAL,
     },
     "clean": {
-        "config": {"tower": "tuned", "conv_axes": "transposed"},
+        "config": {"tower": "tuned"},
         "inference": {"clip_alpha": 1.0, "templates": "mean", "scale": "learnt"},
         "recipe": {**CLEAN_TRAINING, "tower_lr_ratio": 0.1},
     },
