@@ -32,7 +32,7 @@ class Config(Temporal):
     """frozen or trained visual tower of CLIP (tuned: ActionCLIP; frozen: this project)"""
     head: Literal["none", "transf", "transf_cls", "conv1d", "lstm"] = "transf"
     """module behind the tower: none, for the mean over frames (meanP); the temporal transformer (Transf), which the
-    authors recommend; a transformer read out at a class token (Transf_cls); a convolution over time by channel
+    authors call the best; a transformer read out at a class token (Transf_cls); a convolution over time by channel
     (Conv_1D); an LSTM (ActionCLIP, official code, sim_header)"""
     inside: Literal["none", "tsm", "joint_st"] = "none"
     """exchange between frames inside the tower: none; patch tokens shifted in time before every block (tsm, in-network

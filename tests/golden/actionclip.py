@@ -186,9 +186,8 @@ class _Replay:
             epochs, _ = self.inputs[f"{name}.epochs_steps"].tolist()
             steps = len(self.outputs[f"{name}.rates"])
             length = steps // epochs
-            factors = [
-                lr_factor(*divmod(step, length), length, epochs, recipe["warmup_epochs"]) for step in range(steps)
-            ]
+            places = (divmod(step, length) for step in range(steps))
+            factors = [lr_factor(*place, length, epochs, recipe["warmup_epochs"]) for place in places]
             schedules[f"{name}.rates"] = torch.tensor(factors, dtype=torch.float64)[:, None] * rates
         return {"sampling.validation": torch.from_numpy(np.stack(padded)), **schedules}
 
@@ -222,4 +221,5 @@ def _clip(state: Tensors, inputs: Tensors) -> Clip:
         )
     )
     clip.load_state_dict(own)
-    return clip.eval()
+    clip.eval()
+    return clip
