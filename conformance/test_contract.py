@@ -477,7 +477,8 @@ def test_a_video_tower_serves_the_method_or_is_refused(case: Case, inputs: Input
         return
     refuse_video(case.method.name, case.config, shape)
     model = case.build(clip=video_clip())
-    classes_CD = F.normalize(torch.randn(C, shape.embed_dim, generator=torch.Generator().manual_seed(0)), dim=-1)
+    sizes = C, *case.config.class_shape(shape, P)
+    classes_CD = F.normalize(torch.randn(sizes, generator=torch.Generator().manual_seed(0)), dim=-1)
     predictor = model.deploy(case.inference(), classes_CD)
     for frames in (1, T, 3 * T):
         clips_BT3HW = inputs.clips_BT3HW.repeat(1, 3, 1, 1, 1)[:, :frames]

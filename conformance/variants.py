@@ -51,4 +51,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "bridged": ("vificlip", {"prompts": {"image": 3, "text": 2, "image_depth": 2, "text_depth": 2}}, {}),
     "image-alone": ("vificlip", {"tunes": "image"}, {}),
     "text-alone": ("vificlip", {"tunes": "text"}, {"clip_alpha": 0.5}),
+    "mean-texts": ("actionclip", {"head": "none", "text_draw": "mean"}, {"templates": "mean", "scale": "learnt"}),
+    "fixed-texts": ("actionclip", {"head": "lstm", "inside": "tsm", "tunes_text": False}, {"scale": "learnt"}),
+    "class-token": ("actionclip", {"head": "transf_cls", "layers": 2, "tower": "frozen"}, {"templates": "mean"}),
+    "space-time": ("actionclip", {"head": "none", "inside": "joint_st", "tunes_text": False, "text_draw": "mean"}, {}),
 }

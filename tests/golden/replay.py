@@ -269,7 +269,18 @@ def _data_case(kind: str) -> Callable[[Path], Deviations]:
     return replay_it
 
 
+def _method_case(kind: str) -> Callable[[Path], Deviations]:
+    """A replay in a module of its own, imported at its first use since it needs this one."""
+
+    def replay_it(path: Path) -> Deviations:
+        deviations: Deviations = getattr(import_module(f"tests.golden.{kind}"), f"replay_{kind}")(path)
+        return deviations
+
+    return replay_it
+
+
 KINDS: dict[str, Callable[[Path], Deviations]] = {
+    "actionclip": _method_case("actionclip"),
     "mote_head": mote_head,
     "mote_checkpoint": mote_checkpoint,
     "text4vis_head": text4vis_head,
@@ -284,6 +295,7 @@ KINDS: dict[str, Callable[[Path], Deviations]] = {
 
 # Kind -> pattern of outputs -> tolerance, where it is not that of all kinds.
 TOLERANCES: dict[str, dict[str, float]] = {
+    "actionclip": {"test.*": 5e-5, "sampling.*": 0.0, "schedule_*": 1e-12},  # test: a softmax of 100 times cosines
     "lr_schedule": {"*": 1e-12},  # pure arithmetic of Python's numbers
     "vificlip": {"schedule_*": 1e-12, "trainable.*": 0.0, "*.box_*": 0.0},
     **{kind: {"*": 0.0} for kind in DATA_CASES if kind.endswith("frame_sampling")},  # whole numbers
