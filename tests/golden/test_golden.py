@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.golden.replay import main, replay, tolerance
+from tests.golden import replay as replaying
+from tests.golden.replay import beyond, kind_of, main, replay, tolerance
 
 HERE = Path(__file__).parent
 PARTLY = {"vificlip"}  # of a method that is not here: tests/stages/training read their parts of it
@@ -19,8 +20,8 @@ FILES = sorted(file for file in HERE.iterdir() if file.suffix in {".safetensors"
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_product_code_reproduces_the_golden_file(file: Path) -> None:
-    beyond = {name: worst for name, worst in replay(file).items() if not worst <= tolerance(name)}
-    assert not beyond
+    deviations = replay(file)
+    assert not {name: deviations[name] for name in beyond(file, deviations)}
 
 
 @pytest.mark.parametrize("output", ["out.eval.logits_unseen_tfm", "out.train.grad.transformer.resblocks.1.ln_2.bias"])
@@ -43,6 +44,19 @@ def test_a_rate_that_is_one_iteration_late_exits_1(tmp_path: Path) -> None:
     case["lr_per_iteration"].insert(0, case["lr_per_iteration"][0])
     (tmp_path / "lr_schedule.json").write_text(json.dumps(case))
     assert main([str(tmp_path / "lr_schedule.json")]) == 1
+
+
+def test_the_longest_kind_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(replaying.KINDS, "actionclip", lambda path: {})
+    assert kind_of(Path("actionclip_frame_sampling.json")) == "actionclip_frame_sampling"
+    assert kind_of(Path("actionclip_b.safetensors")) == "actionclip"
+
+
+def test_a_kind_has_tolerances_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(replaying.TOLERANCES, "mote_head", {"test.*": 5e-5})
+    names = "test.probabilities", "frames", "grad.scale"
+    assert [tolerance(name, "mote_head") for name in names] == [5e-5, 1e-5, 1e-4]
+    assert [tolerance(name) for name in names] == [1e-5, 1e-5, 1e-4]
 
 
 def test_an_unknown_kind_exits_2_and_names_the_kinds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
