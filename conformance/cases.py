@@ -1,4 +1,4 @@
-"""Cases of the contract tests: each method with a frozen and with a tuned tower, and its variants.
+"""Cases of the contract tests: each method with a frozen and with a tuned tower, if it has both, and its variants.
 
 The config.py of a method of another package may define VARIANTS, name -> (config, inference).
 Legend: C classes.
@@ -7,11 +7,13 @@ Legend: C classes.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch.nn import functional as F
 
 from bench.models.clip import Clip, load_clip
@@ -67,7 +69,17 @@ def _cases(each: Method, variants: int | None) -> list[Case]:
     own = dict(getattr(import_module(each.modules[0]), "VARIANTS", {}))
     own |= {name: (config, inference) for name, (of, config, inference) in VARIANTS.items() if of == each.name}
     own = dict(list(own.items())[:variants])
-    return [Case(each, each.config.model_validate({"tower": tower})) for tower in ("frozen", "tuned")] + [
+    return [Case(each, config) for config in _towers(each.config)] + [
         Case(each, each.config.model_validate(config), name, tuple(inference.items()))
         for name, (config, inference) in own.items()
     ]
+
+
+def _towers(config: type[Config]) -> list[Config]:
+    """The defaults with a frozen and with a tuned tower, of which a method may refuse the one that is no default."""
+    found = [config()]
+    for tower in ("frozen", "tuned"):
+        if tower != found[0].tower:
+            with suppress(ValidationError):
+                found.append(config.model_validate({"tower": tower}))
+    return sorted(found, key=lambda each: each.tower)
