@@ -45,4 +45,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"interaction": "none", "aggregation": "average", "readout": "average", "contrastive_weight": 0},
         {},
     ),
+    "masked-once": ("open_vclip", {"ends": "masked", "mix_draw": "step", "mix_high": 0.3}, {}),
+    "no-window": ("open_vclip", {"window": 1, "mix_low": 0.2}, {}),
+    "five-unmixed": ("open_vclip", {"window": 5, "mix_weight": 0, "pool": "frames"}, {}),
 }

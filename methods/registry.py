@@ -71,7 +71,8 @@ class Method:
         return (self.declared.__doc__ or "").strip().partition("\n")[0]
 
 
-BUILT_IN = {name: f"methods.{name}" for name in ("clip_mean", "text4vis", "dense_temporal", "mote", "msta", "vidprism")}
+NAMES = ("clip_mean", "text4vis", "dense_temporal", "mote", "msta", "vidprism", "open_vclip")
+BUILT_IN = {name: f"methods.{name}" for name in NAMES}
 
 
 @lru_cache(maxsize=1)

@@ -42,6 +42,7 @@ from methods.text4vis.model import Model as Text4Vis
 from methods.vidprism.config import Config as VidPrismConfig
 from methods.vidprism.head import VidPrismHead
 from methods.vidprism.model import DIVERSITY
+from tests.golden import official_open_vclip
 from tests.golden.official_mote import HEAD_CHANNELS, bare_clip, clip_like, official_mote, tower_state
 
 Deviations = dict[str, float]
@@ -226,6 +227,12 @@ def _outputs(model: Mote, inference: Inference, inputs: Tensors, sources_SD: Ten
     return {"frame_embeddings": frames_BTD, "logit_scale": torch.tensor(predictor.logit_scale), **logits}
 
 
+def open_vclip(path: Path) -> Deviations:
+    case = load_file(path)
+    parts = (_under(case, prefix) for prefix in ("state.", "clip.", "in."))
+    return _compare(official_open_vclip.outputs(*parts), case)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Schedule, and the cases of the data side
 
@@ -256,6 +263,7 @@ KINDS: dict[str, Callable[[Path], Deviations]] = {
     "mote_checkpoint": mote_checkpoint,
     "text4vis_head": text4vis_head,
     "vidprism_head": vidprism_head,
+    "open_vclip": open_vclip,
     "lr_schedule": lr_schedule,
     **{kind: _data_case(kind) for kind in DATA_CASES},
 }
