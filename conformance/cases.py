@@ -23,7 +23,7 @@ from methods.registry import Method, method, methods
 from methods.settings import Config, Inference
 
 C = 5
-BACKBONE = "glyph-vit"
+BACKBONE, VIDEO = "glyph-vit", "glyph-viclip"  # of images, of clips
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Case:
     def __str__(self) -> str:
         return f"{self.method.name}-{self.config.tower}{self.variant and '-'}{self.variant}"
 
-    def build(self, seed: int = 0, source: int = 2, classes: int = C) -> Model:
+    def build(self, seed: int = 0, source: int = 2, classes: int = C, clip: Clip | None = None) -> Model:
         """A fresh model. `source` seeds random descriptions of source classes and random features of source videos."""
-        model: Model = build_model(self.method.model, self.config, pretrained(), seed, classes, training=True)
+        model: Model = build_model(self.method.model, self.config, clip or pretrained(), seed, classes, training=True)
         generator = torch.Generator().manual_seed(source)
         for name in self.config.description_sets:
             model.descriptions[name] = F.normalize(torch.randn(classes, model.width, generator=generator), dim=-1)
@@ -55,6 +55,14 @@ class Case:
 
 def pretrained() -> Clip:
     return load_clip(BACKBONE, "random:0")
+
+
+def video_clip() -> Clip:
+    """A CLIP with a video tower whose table of temporal positions, which starts at zero, has values."""
+    clip = load_clip(VIDEO, "random:0")
+    table_1TW = clip.visual.temporal_positional_embedding
+    table_1TW.data = torch.randn(table_1TW.shape, generator=torch.Generator().manual_seed(0))
+    return clip
 
 
 def cases(names: Iterable[str] = (), variants: int | None = None) -> list[Case]:

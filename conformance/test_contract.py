@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.core.errors import UserError
 from bench.measure import flops as counting
 from bench.models.backbones import backbone
 from bench.models.clip import part_of
-from conformance.cases import BACKBONE, C, Case, pretrained
+from conformance.cases import BACKBONE, VIDEO, C, Case, pretrained, video_clip
 from methods.contract import Encoded, Model, Prediction, Predictor, mapped, missing_hooks
+from methods.registry import refuse_video
 
 B, T, P = 3, 4, 2
 PROMPTS = [[f"a photo of a {name}", name] for name in ("star", "heart", "flag", "king", "die")]  # [C][P]
@@ -250,7 +252,7 @@ def test_flops_of_towers_in_closed_form(case: Case) -> None:
     inside, text = case.config.inside_flops(shape, T), case.config.text_flops(shape)
     if case.config.tower_inside or not case.variant:
         counts = counting.tower(model, T)
-        assert sum(counts.values()) == pytest.approx(T * shape.tower_flops() + inside, rel=0.01)
+        assert sum(counts.values()) == pytest.approx(shape.view_flops(T) + inside, rel=0.01)
         assert counts.get(counting.INSIDE, inside) == pytest.approx(inside, rel=0.01)
     assert case.config.tower_inside or inside == 0
     assert text == shape.text_flops() or counting.text(model) == pytest.approx(text, rel=0.01)
@@ -460,3 +462,33 @@ def test_gpu_agrees_with_cpu(case: Case, inputs: Inputs) -> None:
         return total.cpu(), predict(model, model.deploy(case.inference(), moved.sources_CD), moved).cosines_BC.cpu()
 
     torch.testing.assert_close(run("cuda"), run("cpu"), atol=1e-4, rtol=1e-4)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Towers that give one feature a clip
+
+
+def test_a_video_tower_serves_the_method_or_is_refused(case: Case, inputs: Inputs) -> None:
+    shape = backbone(VIDEO)
+    if case.config.needs_frames:
+        with pytest.raises(UserError, match=f"'{case.method.name}' works on features of single frames"):
+            refuse_video(case.method.name, case.config, shape)
+        return
+    refuse_video(case.method.name, case.config, shape)
+    model = case.build(clip=video_clip())
+    classes_CD = F.normalize(torch.randn(C, shape.embed_dim, generator=torch.Generator().manual_seed(0)), dim=-1)
+    predictor = model.deploy(case.inference(), classes_CD)
+    for frames in (1, T, 3 * T):
+        clips_BT3HW = inputs.clips_BT3HW.repeat(1, 3, 1, 1, 1)[:, :frames]
+        clip_B1D = model.encode(clips_BT3HW)
+        assert clip_B1D.shape == (B, 1, shape.embed_dim)
+        assert predictor(clip_B1D, classes_CD).cosines_BC.shape == (B, C)
+        assert frames == 1 or not torch.allclose(model.encode(clips_BT3HW.flip(1)), clip_B1D, atol=1e-3)
+        counted = sum(counting.tower(model, frames).values())
+        assert counted == pytest.approx(shape.view_flops(frames) + case.config.inside_flops(shape, frames), rel=0.01)
+    if case.config.trains:
+        texts_CD = model.embed_classes(PROMPTS) if case.config.texts_inside else classes_CD
+        generator = torch.Generator().manual_seed(0)
+        model.loss(model.encode(inputs.clips_BT3HW), inputs.labels_B, texts_CD, generator)["total"].backward()
+        reached = model.clip.visual.temporal_positional_embedding.grad
+        assert (reached is not None and bool(reached.any())) == (case.config.tower == "tuned")

@@ -100,13 +100,12 @@ class Model(nn.Module):
         return self.clip.spec.embed_dim
 
     def encode(self, clips_BT3HW: Tensor) -> Encoded:
-        """Frame features [B, T, D], un-normalised, of normalised pixels; a dict if `config.encoded` names more.
+        """Frame features [B, T, D], un-normalised, of normalised pixels; [B, 1, D] by a video tower.
 
-        In training mode a dict may hold further tensors, for the loss alone; they are never stored.
+        If `config.encoded` names more, a dict of them. In training mode a dict may hold further tensors, for the loss
+        alone; they are never stored.
         """
-        batch, frames = clips_BT3HW.shape[:2]
-        embeddings_ND = self.clip.encode_frames(clips_BT3HW.flatten(0, 1))
-        return embeddings_ND.reshape(batch, frames, -1)
+        return self.clip.encode_clips(clips_BT3HW)
 
     def embed_classes(self, prompts: list[list[str]]) -> Tensor:
         """Class features of the prompts of each class: unit [C, D], with `config.per_prompt` raw [C, P, D].

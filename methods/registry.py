@@ -21,6 +21,7 @@ from bench.core.errors import UserError, unknown
 from methods.settings import Config, Inference
 
 if TYPE_CHECKING:
+    from bench.models.backbones import Backbone
     from methods.contract import Model
 
 ENTRY_POINTS = "video_transfer_bench.methods"  # other packages: name = "package.of.the.method"
@@ -87,6 +88,21 @@ def methods() -> dict[str, Method]:
 def plugins() -> list[str]:
     """The packages that were added to the methods of this process."""
     return [package for package in os.environ.get(PLUGINS, "").split(",") if package]
+
+
+def refuse_video(name: str, config: Config, tower: Backbone) -> None:
+    """Raises UserError, naming what is allowed, for a video tower under a method that needs features of frames."""
+    if tower.video and config.needs_frames:
+        enough = {each.name: each.config.without_frames for each in methods().values()}
+        allowed = {
+            own: " and ".join(f"{field}: {value}" for field, value in fields.items())
+            for own, fields in enough.items()
+            if fields is not None
+        }
+        raise UserError(
+            f"method '{name}' works on features of single frames; backbone '{tower.name}' gives one feature a clip",
+            allowed=[f"{own} with {fields}" if fields else own for own, fields in allowed.items()],
+        )
 
 
 def use_plugins(packages: Iterable[str]) -> None:

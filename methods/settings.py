@@ -102,7 +102,7 @@ class Config(Choices):
 
     def encoded(self, backbone: Backbone, frames: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the tensors that `Model.encode` makes of one view at test: `frames`, and whatever else."""
-        return {"frames": (frames, backbone.embed_dim)}
+        return {"frames": (backbone.features(frames), backbone.embed_dim)}
 
     @property
     def description_sets(self) -> tuple[str, ...]:
@@ -241,6 +241,17 @@ class Config(Choices):
     def expert_flops(self, backbone: Backbone, frames: int) -> tuple[int, ...]:
         """FLOPs of each expert's own modules for one view; empty without experts."""
         return ()
+
+    # --- towers that give no features of frames -----------------------------------------------------------------------
+
+    # Field -> the value with which one feature a clip is enough, as a video tower gives it; {}: with any values.
+    without_frames: ClassVar[Mapping[str, str] | None] = None
+
+    @property
+    def needs_frames(self) -> bool:
+        """True if the method works on features of single frames, so that video towers are refused."""
+        enough = self.without_frames
+        return enough is None or any(getattr(self, name) != value for name, value in enough.items())
 
 
 def each_expert(merged: Inference, experts: int, **changes: object) -> dict[str, Inference]:

@@ -200,7 +200,8 @@ def _fitting(tower: State) -> list[str]:
         shape = backbone(name)
         width, patch = shape.vision_width, shape.patch_size
         sizes = [(width, 3, patch, patch), (shape.vision_tokens, width), (width, shape.embed_dim)]
-        if layers == shape.vision_layers and found == sizes:
+        video = "visual.temporal_positional_embedding" in tower
+        if layers == shape.vision_layers and found == sizes and video == shape.video:
             fitting.append(name)
     return sorted(fitting, key=lambda name: not backbone(name).quick_gelu)
 

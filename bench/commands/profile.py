@@ -25,7 +25,9 @@ out = Console()
 
 def profile(
     methods: Annotated[list[str], typer.Argument(metavar="METHOD...", help="as `list methods` names them")],
-    backbone: Annotated[str, typer.Option("--backbone", help="open_clip ViT config, or glyph-vit")] = "ViT-B-16",
+    backbone: Annotated[
+        str, typer.Option("--backbone", help="open_clip ViT config, glyph-vit or ViCLIP-B-16")
+    ] = "ViT-B-16",
     frames: Annotated[int, typer.Option("--frames", min=1, help="of a view")] = 8,
     views: Annotated[int, typer.Option("--views", min=1, help="of a video: clips x crops")] = 1,
     classes: Annotated[int, typer.Option("--classes", min=1, help="of training, and candidates")] = 400,
@@ -94,7 +96,7 @@ def _stage(
     from bench.models.backbones import backbone
     from bench.suite.recipe import Recipe
     from bench.suite.yaml_lines import validate
-    from methods.registry import method
+    from methods.registry import method, refuse_video
 
     kind = method(name, where="METHOD")
     config = validate(kind.config, given["config"], lambda key: f"--set config.{'.'.join(map(str, key))}")
@@ -102,6 +104,7 @@ def _stage(
     try:
         config.check(inference)
         shape = backbone(backbone_name)
+        refuse_video(name, config, shape)
         config.fits(shape, shown["frames"])
     except ValueError as error:
         raise UserError(str(error), where=f"settings of {name}") from error

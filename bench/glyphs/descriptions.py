@@ -33,10 +33,15 @@ STEPS: dict[str, str] = {
 
 
 def sentences(kind: str, name: str) -> list[str]:
-    """Sentences of one kind, spatial or temporal, about a class such as `skull rising`. Raises UserError."""
+    """Sentences of one kind about a class such as `skull rising`. Raises UserError.
+
+    Two looks (spatial), two motions (temporal), or one `Skull rising: sentence` as FROSTER has them (description).
+    """
     thing, _, verb = name.partition(" ")
     if thing not in OBJECTS or verb not in VERBS:
         hint = "other datasets need a folder of description files"
-        raise UserError(f"'{name}' is not a class of the embedded world", where="recipe.descriptions", hint=hint)
+        raise UserError(f"'{name}' is not a class of the embedded world", where="descriptions", hint=hint)
+    if kind == "description":
+        return [f"{name.capitalize()}: {STEPS[verb].replace('{}', thing)}"]
     patterns = LOOKS if kind == "spatial" else ("a video of a {} " + verb, STEPS[verb])
     return [sentence.replace("{}", thing) for sentence in patterns]

@@ -16,16 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from bench.core.identity import digest
 from bench.data.datasets import Dataset
 from bench.graph.kinds import (
-    EvaluateStage,
+    NAMES_TOLD,
     MapsStage,
     ProbeStage,
     Stages,
     WeightsStage,
     caches_features,
+    evaluation,
     learnt,
     profile_stage,
     train_stage,
@@ -38,8 +40,7 @@ from bench.suite.trial import Suite, Trial
 from methods.settings import Inference
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """One number of the tables: a trial under (a part of) a protocol, as a whole or with one choice of experts."""
 
     trial: Trial
@@ -101,8 +102,7 @@ def build_graph(suite: Suite, hashing: Hashing = lambda name, done, total: None)
 def _add(graph: Graph, stages: Stages, trial: Trial) -> None:
     """Add the stages behind a trial's numbers and behind everything else that its suite reports of it."""
     report = stages.suite.file.report
-    for name, protocol in trial.protocols:
-        graph.cells += _cells(stages, trial, name, protocol, "", trial.inference)
+    _add_cells(graph, stages, trial, "", trial.inference)
     if (train := train_stage(stages, trial)) and not trial.recipe.imported:
         for why in _uncached(trial):
             graph.uncached.setdefault(why, set()).add(train.identity)
@@ -112,19 +112,17 @@ def _add(graph: Graph, stages: Stages, trial: Trial) -> None:
         graph.profiles.append(_profile(stages, trial))
 
 
-def _cells(
-    stages: Stages, trial: Trial, name: str, protocol: Protocol, expert: str, inference: Inference
-) -> Iterable[Cell]:
-    for part, own in stages.once("parts", protocol, protocol.parts).items():
-        stage = stages.add(EvaluateStage(trial, f"{name} {part}".strip(), own, expert, inference).plan(stages))
-        yield Cell(trial, name, part, protocol.role, protocol.dataset, expert, stage)
+def _add_cells(graph: Graph, stages: Stages, trial: Trial, expert: str, inference: Inference) -> None:
+    for name, protocol in trial.protocols:
+        for part, own in stages.once("parts", protocol, protocol.parts).items():
+            stage = stages.add(evaluation(stages, trial, f"{name} {part}".strip(), own, expert, inference))
+            graph.cells.append(Cell(trial, name, part, protocol.role, protocol.dataset, expert, stage))
 
 
 def _add_experts(graph: Graph, stages: Stages, trial: Trial, train: Stage | None) -> None:
     report, choices = stages.suite.file.report, tuple(trial.config.expert_choices(trial.inference).items())
     for expert, inference in choices:
-        for name, protocol in trial.protocols:
-            graph.cells += _cells(stages, trial, name, protocol, expert, inference)
+        _add_cells(graph, stages, trial, expert, inference)
     unseen = [name for name, protocol in trial.protocols if protocol.role == "zero-shot"]
     if choices and unseen:
         name = report.experts_protocol or unseen[-1]
@@ -153,7 +151,7 @@ def _profile(stages: Stages, trial: Trial) -> ProbeCell:
         "frames": recipe.views.frames,
         "cached": caches_features(trial.config, recipe),
         "checkpointing": recipe.checkpointing,
-        "texts": max(map(len, stages.suite.prompts(recipe.templates, names))),
+        "texts": max(map(len, stages.prompts(recipe.templates, recipe.descriptions, source, recipe.labels)[0])),
         "batch": recipe.batch,
     }
     settings = trial.method, trial.config, trial.inference, backbone(recipe.backbone), shown, training
@@ -176,12 +174,13 @@ def _column(stages: Stages, name: str, protocol: Protocol) -> Context:
     lists = [(part.dataset, part.split) for part in protocol.parts().values()]
     own = stages.suite.templates.get(protocol.templates, ())
     return {
-        "hash": digest(protocol.model_dump(mode="json"))[:8],
+        "hash": digest(protocol.settings)[:8],
         "use": stages.suite.file.protocols[name].get("use", ""),
         "changes": stages.suite.changes(name, protocol),
         "fields": protocol.fields(),
         "notes": [
             *(note for name in lists for note in stages.notes.get(name, [])),
+            *(note for name, _ in lists if protocol.descriptions for note in stages.notes.get((name, NAMES_TOLD), [])),
             *([f"{protocol.templates}: {' | '.join(own)}"] if isinstance(own, tuple) and len(own) > 1 else []),
         ],
     }

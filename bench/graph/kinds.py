@@ -9,15 +9,15 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from bench.core.errors import UserError
 from bench.core.identity import digest
-from bench.data.descriptions import descriptions, irregular
+from bench.data.descriptions import descriptions, irregular, renamed
 from bench.data.descriptions import missing as missing_descriptions
 from bench.data.selection import Selection
 from bench.graph.specs import Hashing, Specs, clip_spec, shape_spec
-from bench.graph.stage import Context, Spec, Stage
+from bench.graph.stage import Context, Spec, Stage, identity_of, inputs_text, work_text
 from bench.models.backbones import Backbone, backbone
 from bench.models.class_features import class_features, content
 from bench.models.class_features import missing as missing_features
@@ -35,6 +35,7 @@ ANY_WEIGHTS = "random:0"  # of profiles: weights decide nothing about costs
 ROUNDS = 4  # times that a profile carries a call out, at least
 STEP = 3  # a training step over its forward pass
 NUMBER = 4  # bytes
+NAMES_TOLD = "names in descriptions"  # what is noted of a dataset
 
 Measured = suite_protocol.Protocol
 
@@ -59,12 +60,37 @@ class Stages(Specs):
         """The stage of this kind, planned when it is first asked for."""
         return self.once("stage", kind, lambda: self.add(kind.plan(self)))
 
+    def prompts(
+        self, templates: str, source: str, owner: Selection, labels: str, more: tuple[str, ...] = ()
+    ) -> tuple[list[list[str]], str | None]:
+        """The prompts of a vocabulary, [C][P], and why the descriptions that they ask for are not there."""
+        names, told = self.vocabulary(owner, labels, more), dict[str, dict[str, list[str]]]()
+        for kind in self.suite.kinds(templates):
+            for dataset, spelling in (*((other, "") for other in more[::-1]), (owner.dataset, labels)):
+                if reason := missing_descriptions(source, kind, dataset):
+                    self.absent[f"descriptions of {dataset}"] = reason
+                    return [[name] for name in names], reason
+                make = partial(self._told, source, kind, dataset, spelling)
+                told.setdefault(kind, {}).update(self.once("told", (source, kind, dataset, spelling), make))
+        return self.suite.prompts(templates, names, told), None
+
+    def _told(self, source: str, kind: str, dataset: str, labels: str) -> dict[str, list[str]]:
+        """Sentences of a kind about each class of a dataset."""
+        names = self.all_class_names(dataset, labels)
+        told = dict(zip(names, descriptions(source, kind, dataset, names), strict=True))
+        notes = [irregular(source, kind, dataset)]
+        if kind == "description" and (others := renamed(told)):
+            pairs = ", ".join(f"'{other}' for '{name}'" for name, other in others.items())
+            notes.append(f"the descriptions of {dataset} have other names of {len(others)} classes: {pairs}")
+        self.notes[dataset, NAMES_TOLD] = [*self.notes.get((dataset, NAMES_TOLD), []), *filter(None, notes)]
+        return told
+
     def add(self, stage: Stage) -> Stage:
         """The stage with this identity; it lacks what its inputs lack."""
         known = self.planned.setdefault(stage.identity, stage)
         if known is stage:
-            missing = (each.missing for each in stage.inputs.values() if each.missing)
-            stage.missing = stage.missing or next(missing, None)
+            for each in stage.inputs.values():
+                stage.missing = stage.missing or each.missing
             self.order.append(stage)
         return known
 
@@ -82,12 +108,15 @@ class TextsStage:
     owner: Selection
     labels: str
     more: tuple[str, ...] = ()
+    descriptions: str = ""
     per_prompt: bool = False
 
     def plan(self, stages: Stages) -> Stage:
         names = stages.vocabulary(self.owner, self.labels, self.more)
-        texts = stages.suite.prompts(self.templates, names)
-        own = {"sentences": texts} if self.templates in stages.suite.templates else {}
+        texts, reason = stages.prompts(self.templates, self.descriptions, self.owner, self.labels, self.more)
+        described = bool(stages.suite.kinds(self.templates))
+        own = {"sentences": texts} if described or self.templates in stages.suite.templates else {}
+        source = f", described by {self.descriptions}" if described else ""
         form = {"form": "prompts"} if self.per_prompt else {}
         if self.per_prompt:
             _refuse_unequal(texts, names, self.templates)
@@ -97,8 +126,9 @@ class TextsStage:
             {},
             ("bench.stages.texts",),
             {"pretrained": self.pretrained, "templates": self.templates, "class_names": names, **own},
-            f"texts {' + '.join((self.owner.dataset, *self.more))} ({len(names)} classes)",
+            f"texts {' + '.join((self.owner.dataset, *self.more))} ({len(names)} classes{source})",
             float(sum(map(len, texts)) * backbone(self.backbone).text_flops()),
+            reason,
         )
 
 
@@ -173,17 +203,18 @@ class SentencesStage:
 
 
 def _texts(
-    config: Config, recipe: Recipe, templates: str, owner: Selection, labels: str, more: tuple[str, ...] = ()
+    config: Config, recipe: Recipe, asked: Recipe | Measured, owner: Selection, more: tuple[str, ...] = ()
 ) -> Kind:
-    """Class features from the recipe's text tower, or from its file."""
+    """Class features from the recipe's text tower under the prompts that are `asked` for, or from its file."""
+    clip, labels = (recipe.backbone, recipe.pretrained), asked.labels
     if recipe.class_features:
-        return ListedTextsStage(recipe.backbone, recipe.pretrained, recipe.class_features, owner, labels, more)
+        return ListedTextsStage(*clip, recipe.class_features, owner, labels, more)
     per_prompt = config.per_prompt and not config.texts_inside
-    return TextsStage(recipe.backbone, recipe.pretrained, templates, owner, labels, more, per_prompt)
+    return TextsStage(*clip, asked.templates, owner, labels, more, asked.descriptions, per_prompt)
 
 
 def _source_texts(config: Config, recipe: Recipe, seed: int) -> Kind:
-    return _texts(config, recipe, recipe.templates, learnt(recipe, seed), recipe.labels)
+    return _texts(config, recipe, recipe, learnt(recipe, seed))
 
 
 # --- encode -----------------------------------------------------------------------------------------------------------
@@ -217,7 +248,8 @@ class EncodeStage:
         }
         if tower := self.tower:
             spec |= {"method": tower.method, "config": tower.config, "alpha": tower.alpha}
-        shape, frames = backbone(self.backbone), self.views.frames * self.views.count
+        shape = backbone(self.backbone)
+        clips = stages.count(self.selection) * self.views.count
         encoded = (tower.config if tower else Config()).encoded(shape, self.views.frames)
         return Stage(
             "encode",
@@ -226,10 +258,10 @@ class EncodeStage:
             ("bench.stages.encode", *_decoder(self.views), *(method(tower.method).modules if tower else ())),
             {"pretrained": self.pretrained, **stages.place(self.selection)},
             f"encode {self.selection}" + (f" with {self.tower_name}" if tower else ""),
-            float(stages.count(self.selection) * frames * shape.tower_flops()),
+            float(clips * shape.view_flops(self.views.frames)),
             stages.unreadable(self.selection),
             stages.frames(self.selection, self.views, 1),
-            disk=NUMBER * stages.count(self.selection) * self.views.count * sum(map(prod, encoded.values())),
+            disk=NUMBER * clips * sum(map(prod, encoded.values())),
         )
 
 
@@ -245,7 +277,7 @@ class TrainStage:
     recipe: Recipe
     seed: int
     init_from: Stage | None
-    trial: Trial = field(compare=False)  # the first that needs it, for the title
+    trial: Trial  # the first that needs it, for the title
 
     def plan(self, stages: Stages) -> Stage:
         config, recipe, selection = self.config, self.recipe, learnt(self.recipe, self.seed)
@@ -312,7 +344,7 @@ class TrainStage:
         """Trained ones: those of the method, and of the tuned parts of CLIP."""
         config, shape = self.config, backbone(self.recipe.backbone)
         tuned = sum(map(shape.parameters, config.tuned))
-        key = self.config.fingerprint, self.recipe.backbone
+        key = config, self.recipe.backbone
         head = stages.once("parameters", key, lambda: config.head_parameters(shape).stored)
         return head + config.class_bound_parameters(shape, classes) + tuned
 
@@ -324,13 +356,14 @@ class TrainStage:
         """
         config, recipe, shape = self.config, self.recipe, backbone(self.recipe.backbone)
         frames, passes = recipe.views.frames, sum(config.expert_passes) if config.routing_odds else 1.0
-        per_video = 3 * passes * config.head_flops(shape, frames)
+        per_video = 3 * passes * _view_flops(stages, config, recipe.backbone, frames)
         if not cached:
             times = 3 if "visual" in config.tuned else 2 if config.tower_inside else 1
-            per_video += times * shape.tower_flops() * frames + 3 * config.inside_flops(shape, frames)
+            per_video += times * shape.view_flops(frames) + 3 * config.inside_flops(shape, frames)
         if config.texts_inside:
             classes = len(stages.class_names(learnt(recipe, self.seed), recipe.labels))
-            per_video += 2 * shape.text_flops() * classes / recipe.batch
+            texts = 1 if config.texts_of_labels else classes / recipe.batch
+            per_video += (3 if config.tuned & {"text", "tokens"} else 2) * config.text_flops(shape) * texts
         return per_video * videos * recipe.epochs
 
 
@@ -369,7 +402,8 @@ def _train_stage(stages: Stages, trial: Trial) -> Stage | None:
     if recipe.imported:
         return stages.of(ImportedStage(trial.method, config, recipe.backbone, recipe.pretrained, recipe.imported))
     first = train_stage(stages, trial.init_from) if trial.init_from else None
-    return stages.of(TrainStage(trial.method, config, recipe, trial.seed, first, trial))
+    key = trial.method, config, recipe, trial.seed, first
+    return stages.once("train", key, lambda: stages.add(TrainStage(*key, trial).plan(stages)))
 
 
 def caches_features(config: Config, recipe: Recipe) -> bool:
@@ -403,37 +437,33 @@ def _still(views: TrainViews) -> TestViews:
 # --- what is done with a trained model --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class EvaluateStage:
+def evaluation(stages: Stages, trial: Trial, name: str, protocol: Measured, expert: str, inference: Inference) -> Stage:
     """Scores of one model with one set of inference choices under one part of a protocol."""
+    inputs, given = _model_inputs(stages, trial, protocol)
+    key = trial.row, trial.point, expert, protocol  # trials of a row at one point differ in nothing but the seed
+    make = partial(_evaluated, stages, trial, protocol, inference, inputs["texts"])
+    spec, modules, context, flops, missing, disk, work = stages.once("evaluated", key, make)
+    title, identity = f"evaluate {trial.title}{expert and f', {expert},'} on {name}", identity_of(work, given)
+    return Stage("evaluate", spec, inputs, modules, context, title, flops, missing, disk=disk, identity=identity)
 
-    trial: Trial
-    name: str
-    protocol: Measured
-    expert: str
-    inference: Inference
 
-    def plan(self, stages: Stages) -> Stage:
-        trial, protocol, selection = self.trial, self.protocol, measured(self.protocol)
-        expert = f", {self.expert}," if self.expert else ""
-        inputs, shape = _model_inputs(stages, trial, protocol), backbone(trial.recipe.backbone)
-        classes, views = len(inputs["texts"].context["class_names"]), stages.count(selection) * protocol.views.count
-        texts = classes * trial.config.text_flops(shape) if trial.config.texts_inside else 0
-        answers = views * classes * trial.config.class_flops(shape, protocol.views.frames, 1)
-        return Stage(
-            "evaluate",
-            {
-                **_model_spec(stages, trial),
-                **{"inference": effective(trial.config, self.inference), "protocol": protocol.scoring},
-            },
-            inputs,
-            ("bench.stages.evaluate", *method(trial.method).modules),
-            {"pretrained": trial.recipe.pretrained, **stages.place(selection), "protocol": protocol},
-            f"evaluate {trial.title}{expert} on {self.name}",
-            float(_head_flops(stages, trial, protocol) + answers + texts),
-            stages.missing(selection),
-            disk=NUMBER * views * classes,
-        )
+def _evaluated(stages: Stages, trial: Trial, protocol: Measured, own: Inference, texts: Stage) -> tuple[Any, ...]:
+    """What the evaluations of all seeds have in common; last, what identities hash of it."""
+    config, selection, shape = trial.config, measured(protocol), backbone(trial.recipe.backbone)
+    classes, views = len(texts.context["class_names"]), stages.count(selection) * protocol.views.count
+    adapting = classes * config.text_flops(shape) if config.texts_inside else 0
+    answers = views * classes * config.class_flops(shape, protocol.views.frames, 1)
+    spec = _model_spec(stages, trial) | {"inference": effective(config, own), "protocol": protocol.scoring}
+    modules = "bench.stages.evaluate", *method(trial.method).modules
+    return (
+        spec,
+        modules,
+        {"pretrained": trial.recipe.pretrained, **stages.place(selection), "protocol": protocol},
+        float(_head_flops(stages, trial, protocol) + answers + adapting),
+        stages.missing(selection),
+        NUMBER * views * classes,
+        work_text("evaluate", spec, modules),
+    )
 
 
 Choices = tuple[tuple[str, Inference], ...]  # (name, inference choices) of ways to use a model's experts
@@ -459,7 +489,7 @@ class ProbeStage:
                 "view": views.crops // 2 * views.clips + views.clips // 2,
                 "feature": self.feature,
             },
-            _model_inputs(stages, trial, protocol),
+            _model_inputs(stages, trial, protocol)[0],
             ("bench.stages.probe", *method(trial.method).modules),
             {"pretrained": trial.recipe.pretrained},
             f"probe {trial.title}",
@@ -500,7 +530,7 @@ class MapsStage:
             ("bench.stages.maps", *_decoder(views), *method(trial.method).modules),
             {"pretrained": trial.recipe.pretrained, **stages.place(selection)},
             f"maps {trial.title}",
-            float(self.videos * views.frames * backbone(trial.recipe.backbone).tower_flops()),
+            float(self.videos * backbone(trial.recipe.backbone).view_flops(views.frames)),
             stages.unreadable(selection),
         )
 
@@ -545,31 +575,42 @@ def _model_spec(stages: Stages, trial: Trial) -> Spec:
     return {**clip, "method": trial.method, "config": trial.config}
 
 
-def _model_inputs(stages: Stages, trial: Trial, protocol: Measured) -> dict[str, Stage]:
-    """The inputs of whatever uses a trial's model on a protocol's videos."""
-    config, recipe, train = trial.config, trial.recipe, train_stage(stages, trial)
-    alpha, tower = trial.inference.clip_alpha, None
+def _model_inputs(stages: Stages, trial: Trial, protocol: Measured) -> tuple[dict[str, Stage], str]:
+    """The inputs of whatever uses a trial's model on a protocol's videos, and what identities hash of them."""
+    train, tower, known = stages.once("model", trial, partial(_model, stages, trial))
+    if (found := known.get(protocol)) is None:
+        clip = trial.recipe.backbone, trial.recipe.pretrained
+        inputs = {
+            "features": stages.of(EncodeStage(*clip, measured(protocol), protocol.views, tower, trial.title)),
+            "source_texts": stages.of(_source_texts(trial.config, trial.recipe, trial.seed)),
+            "texts": stages.of(_candidates(trial.config, trial.recipe, protocol)),
+            **({"train": train} if train else {}),
+        }
+        found = known[protocol] = inputs, inputs_text(inputs)
+    return found
+
+
+def _model(stages: Stages, trial: Trial) -> tuple[Stage | None, Tower | None, dict[Measured, Any]]:
+    """The training of a trial, the tower that sees its test videos, and its inputs as far as they are planned."""
+    config, train, alpha, tower = trial.config, train_stage(stages, trial), trial.inference.clip_alpha, None
     # alpha = 0 leaves nothing of the tuned tower, so the features are plain CLIP's, unless modules sit inside it.
     if train and not config.shares_encodings and (config.tower_inside or alpha):
         tower = Tower(train, trial.method, config, alpha)
-    clip = recipe.backbone, recipe.pretrained
-    inputs = {
-        "features": stages.of(EncodeStage(*clip, measured(protocol), protocol.views, tower, trial.title)),
-        "source_texts": stages.of(_source_texts(config, recipe, trial.seed)),
-        "texts": stages.of(_candidates(config, recipe, protocol)),
-    }
-    return {**inputs, "train": train} if train else inputs
+    return train, tower, stages.once("inputs", (train, tower, trial.recipe, trial.seed, config.per_prompt), dict)
 
 
 def _candidates(config: Config, recipe: Recipe, protocol: Measured) -> Kind:
-    return _texts(config, recipe, protocol.templates, measured(protocol), protocol.labels, protocol.vocabulary)
+    return _texts(config, recipe, protocol, measured(protocol), protocol.vocabulary)
 
 
 def _head_flops(stages: Stages, trial: Trial, protocol: Measured) -> float:
-    views, config, inference = protocol.views, trial.config, trial.inference
-    key = trial.method, config.fingerprint, inference.fingerprint, trial.recipe.backbone, views.frames
-    make = partial(config.head_flops, backbone(trial.recipe.backbone), views.frames, inference)
-    return float(stages.once("head", key, make) * views.count * stages.count(measured(protocol)))
+    each = _view_flops(stages, trial.config, trial.recipe.backbone, protocol.views.frames, trial.inference)
+    return float(each * protocol.views.count * stages.count(measured(protocol)))
+
+
+def _view_flops(stages: Stages, config: Config, name: str, frames: int, inference: Inference | None = None) -> int:
+    make = partial(config.head_flops, backbone(name), frames, inference)
+    return stages.once("head", (config, name, frames, inference), make)
 
 
 # --- profile ----------------------------------------------------------------------------------------------------------
@@ -602,7 +643,7 @@ def profile_stage(
         "training": training,
         "measurement": measurement,
     }
-    view = shown["frames"] * shape.tower_flops() + config.inside_flops(shape, shown["frames"])
+    view = shape.view_flops(shown["frames"]) + config.inside_flops(shape, shown["frames"])
     calls = ROUNDS * (2 * shown["views"] + STEP * (config.trains and not training["cached"]))
     flops = float(view * calls * sum(measurement.batches) * len(measurement.precisions))
     modules = ("bench.stages.profile", *method(name).modules)

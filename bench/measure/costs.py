@@ -97,7 +97,7 @@ class MethodCosts:
     def _tower(self, model: Model) -> list[Figures]:
         """FLOPs of the tower. Products in which its frames meet count as the tower's."""
         counts = counting.tower(model, self.frames)
-        closed = {counting.TOWER: self.frames * self.shape.tower_flops()}
+        closed = {counting.TOWER: self.shape.view_flops(self.frames)}
         own = counting.INSIDE if counting.INSIDE in counts else counting.TOWER
         closed[own] = closed.get(own, 0) + self.config.inside_flops(self.shape, self.frames)
         return _lines(counts, closed)

@@ -2,7 +2,8 @@
 
 Planning uses this module, so it does not import torch. Shapes come from the JSON files of open_clip, which are located
 without importing it, and from bench/assets/backbones: `glyph-vit` is the tiny CLIP of the embedded world
-(docs/glyph_world.md).
+(docs/glyph_world.md). Those with `clip_frames` have video towers (ViCLIP, arXiv 2307.06942), which read all frames of a
+clip as one sequence and give one feature a clip; `glyph-viclip` is a small one for tests, without trained weights.
 
 1 FLOP is one multiplication or addition, 1 MAC is 2 FLOPs. Only matrix products are counted (convolution, projections,
 attention), as torch's FlopCounterMode does; norms, activations and softmax are left out.
@@ -28,7 +29,7 @@ OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 # Config keys that the closed forms of `Backbone` cover. A config with any other key describes another architecture.
 _VISION_KEYS = {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio", "ls_init_value"}
 _TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers"}
-_KEYS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "mean", "std", "tokenizer"}
+_KEYS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "mean", "std", "tokenizer", "clip_frames"}
 
 
 @dataclass(frozen=True)
@@ -52,19 +53,34 @@ class Backbone:
     std: tuple[float, float, float]
     vision_mlp_ratio: float = 4.0
     layer_scale: bool = False
-    word_tokens: bool = False  # the tokenizer splits texts into words of a list that is stored with the weights
+    tokenizer: str = ""  # `words`: those of a list that is stored with the weights; or the open_clip name of another
+    clip_frames: int = 0  # rows of a video tower's table of temporal positions; 0: an image tower
+
+    @property
+    def video(self) -> bool:
+        """True if the tower reads all frames of a clip together and gives one feature a clip."""
+        return self.clip_frames > 0
+
+    @property
+    def word_tokens(self) -> bool:
+        """True if the tokenizer splits texts into words."""
+        return self.tokenizer == "words"
 
     @property
     def vision_tokens(self) -> int:
         """Patches of a frame plus the class token."""
         return (self.image_size // self.patch_size) ** 2 + 1
 
-    def tower_flops(self) -> int:
-        """FLOPs of one frame through the visual tower, forward (1 MAC = 2 FLOPs)."""
-        width, patches = self.vision_width, self.vision_tokens - 1
+    def features(self, frames: int) -> int:
+        """Features that the tower gives for a clip of so many frames."""
+        return 1 if self.video else frames
+
+    def view_flops(self, frames: int) -> int:
+        """FLOPs of a view of so many frames through the visual tower, forward (1 MAC = 2 FLOPs)."""
+        width, patches, sequences = self.vision_width, self.vision_tokens - 1, self.features(frames)
         stem = 2 * patches * 3 * self.patch_size**2 * width
-        block = _block_flops(self.vision_tokens, width, int(width * self.vision_mlp_ratio))
-        return stem + self.vision_layers * block + 2 * width * self.embed_dim
+        block = _block_flops(1 + patches * frames // sequences, width, int(width * self.vision_mlp_ratio))
+        return frames * stem + sequences * (self.vision_layers * block + 2 * width * self.embed_dim)
 
     def text_flops(self) -> int:
         """FLOPs of one text, padded to full length, through the text tower, forward (1 MAC = 2 FLOPs)."""
@@ -76,7 +92,7 @@ class Backbone:
         width, text = self.vision_width, self.text_width
         if part == "visual":
             block = _block_parameters(width, int(width * self.vision_mlp_ratio)) + 2 * width * self.layer_scale
-            outside = 3 * self.patch_size**2 + 1 + self.vision_tokens + 4 + self.embed_dim  # class token, two norms
+            outside = 3 * self.patch_size**2 + 1 + self.vision_tokens + self.clip_frames + 4 + self.embed_dim
             return self.vision_layers * block + outside * width
         if part == "text":
             outside = self.context_length + 2 + self.embed_dim  # positions, norm, projection
@@ -165,5 +181,6 @@ def backbone(name: str) -> Backbone:
         std=tuple(config.get("std", OPENAI_STD)),
         vision_mlp_ratio=vision.get("mlp_ratio", 4.0),
         layer_scale="ls_init_value" in vision,
-        word_tokens=config.get("tokenizer") == "words",
+        tokenizer=config.get("tokenizer", ""),
+        clip_frames=config.get("clip_frames", 0),
     )

@@ -1,9 +1,13 @@
 """Frozen CLIP: open_clip's towers with weights from the shipped file, a local file, an open_clip tag, or a random seed.
 
+Its visual tower may be one for video, ViCLIP's (arXiv 2307.06942; github.com/OpenGVLab/InternVideo). Left out
+of it: masked patches, which the official encoder has unless it is told otherwise, and drop-path in training.
+
 State keys are always those of OpenAI (`visual.transformer.resblocks.0...`, `token_embedding.weight`, `logit_scale`), so
 that heads initialised from the text tower find its weights under their official names.
 
-Legend: N frames or texts, H height, W width, D embedding width, C classes, L context length.
+Legend: B clips, T frames, N frames or texts, H height, W width of a frame or a tower, P patches of a frame, K tokens
+and F features of a clip, D embedding width, C classes, L context length.
 """
 
 from __future__ import annotations
@@ -17,8 +21,9 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.transformer import QuickGELU, VisionTransformer
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.core.errors import UserError
@@ -28,7 +33,7 @@ from bench.models.torch_files import read_torch, refuse_stand_ins
 from bench.models.weights import BUILTIN_FILE, random_seed, tag_file, tagged, weights_file
 
 Tokenizer = Callable[[list[str]], Tensor]
-NESTED = ("state_dict", "model")  # names of a state that a trainer saved among other things
+NESTED = ("state_dict", "model", "module")  # names of a state that a trainer saved among other things
 CLASSES_PER_BATCH = 32  # for all that embed classes: BLAS gives other bits for other numbers of rows
 TEXTS_PER_BATCH = 256  # bounds the memory of a large label set's prompts
 
@@ -57,11 +62,54 @@ class WordTokenizer:
         return tokens_NL
 
 
+class VideoTower(VisionTransformer):
+    """Joint space-time tower (ViCLIP, official code): one class token sees the patches of all frames of a clip.
+
+    Patch n of T frames is token 1 + n * T + t in frame t, which also gets row t of the table of temporal positions.
+    """
+
+    def __init__(self, spec: Backbone) -> None:
+        super().__init__(
+            *(spec.image_size, spec.patch_size, spec.vision_width, spec.vision_layers, spec.vision_heads),
+            mlp_ratio=spec.vision_mlp_ratio,
+            output_dim=spec.embed_dim,
+            act_layer=QuickGELU if spec.quick_gelu else nn.GELU,
+        )
+        self.temporal_positional_embedding = nn.Parameter(torch.zeros(1, spec.clip_frames, spec.vision_width))
+
+    def positions(self, frames: int) -> Tensor:
+        """Temporal positions [1,T,W]: the mean row of one frame, the first rows of fewer, interpolated rows of more."""
+        table_1TW = self.temporal_positional_embedding
+        if frames == 1:
+            return table_1TW.mean(dim=1, keepdim=True)
+        if frames <= table_1TW.shape[1]:
+            return table_1TW[:, :frames]
+        return F.interpolate(table_1TW.mT, frames, mode="linear", align_corners=False).mT
+
+    def tokens(self, clips_BT3HW: Tensor) -> Tensor:
+        """Tokens [B,K,W] of clips [B,T,3,H,W] with their positions, before `ln_pre`; K = 1 + P * T."""
+        patches_BTPW = self.conv1(clips_BT3HW.flatten(0, 1)).flatten(2).mT.unflatten(0, clips_BT3HW.shape[:2])
+        class_W, places_PW = self.class_embedding + self.positional_embedding[0], self.positional_embedding[1:]
+        patches_BTPW = patches_BTPW + places_PW + self.positions(clips_BT3HW.shape[1])[..., None, :]
+        class_B1W = class_W.to(patches_BTPW.dtype).expand(len(clips_BT3HW), 1, -1)
+        tokens_BKW: Tensor = torch.cat([class_B1W, patches_BTPW.transpose(1, 2).flatten(1, 2)], dim=1)
+        return tokens_BKW
+
+    def forward(self, clips_BT3HW: Tensor) -> Tensor:
+        """Embeddings [B,D] of clips [B,T,3,H,W]; not L2-normalised."""
+        hidden_BKW = self.transformer(self.ln_pre(self.tokens(clips_BT3HW)))
+        embeddings_BD: Tensor = self._pool(hidden_BKW)[0] @ self.proj
+        return embeddings_BD
+
+
 class Clip(open_clip.CLIP):
-    """open_clip's CLIP with its tokenizer and the two embeddings that this project needs; `spec` is its `Backbone`."""
+    """open_clip's CLIP with its tokenizer and the embeddings that this project needs; `spec` is its `Backbone`."""
 
     def __init__(self, spec: Backbone, config: dict[str, Any]) -> None:
-        super().__init__(config["embed_dim"], config["vision_cfg"], config["text_cfg"], spec.quick_gelu)
+        vision = {**config["vision_cfg"], **({"layers": 0} if spec.video else {})}  # a video tower takes its place
+        super().__init__(config["embed_dim"], vision, config["text_cfg"], spec.quick_gelu)
+        if spec.video:
+            self.visual = VideoTower(spec)
         self.spec = spec
         self.tokenizer = _tokenizer(spec)
 
@@ -69,6 +117,14 @@ class Clip(open_clip.CLIP):
         """Embeddings [N,D] of frames [N,3,H,W] that are normalised by spec.mean and spec.std; not L2-normalised."""
         embeddings_ND: Tensor = self.visual(pixels_N3HW)
         return embeddings_ND
+
+    def encode_clips(self, clips_BT3HW: Tensor) -> Tensor:
+        """Embeddings [B,F,D] of normalised clips [B,T,3,H,W]: one a frame, or one a clip by a video tower."""
+        if self.spec.video:
+            embeddings_B1D: Tensor = self.visual(clips_BT3HW)[:, None]
+            return embeddings_B1D
+        embeddings_BTD: Tensor = self.encode_frames(clips_BT3HW.flatten(0, 1)).unflatten(0, clips_BT3HW.shape[:2])
+        return embeddings_BTD
 
     def encode_texts(self, texts: list[str]) -> Tensor:
         """Embeddings [N,D] of texts, not L2-normalised."""
@@ -102,7 +158,7 @@ def class_means(texts_ND: Tensor, prompts: list[list[str]]) -> Tensor:
 def _tokenizer(spec: Backbone) -> Tokenizer:
     if spec.word_tokens:
         return WordTokenizer(_words(BUILTIN_FILE), spec.vocab_size, spec.context_length)
-    tokenizer: Tokenizer = open_clip.get_tokenizer(spec.name, context_length=spec.context_length)
+    tokenizer: Tokenizer = open_clip.get_tokenizer(spec.tokenizer or spec.name, context_length=spec.context_length)
     return tokenizer
 
 
@@ -180,6 +236,8 @@ def _words(file: Path) -> list[str]:
 
 def _load(clip: Clip, state: State, where: str) -> None:
     """Copy a state into the Clip. Raises UserError that names the first tensors that do not fit."""
+    if clip.spec.video:
+        state = from_viclip(state, where)
     state = {key: value for key, value in state.items() if key not in OPENAI_EXTRAS}
     scale = state.get("logit_scale")
     if scale is not None and scale.numel() == 1:  # some model zoos store a vector of length 1
@@ -187,3 +245,22 @@ def _load(clip: Clip, state: State, where: str) -> None:
     refuse_differences(clip.state_dict(), state, f"not the weights of '{clip.spec.name}'", where)
     require_finite(state.items(), where)
     clip.load_state_dict(state)
+
+
+def from_viclip(state: State, where: str) -> State:
+    """A state under ViCLIP's official names under those of OpenAI; a state under these stays as it is.
+
+    Raises UserError for a patch kernel over several frames, which no tower here has.
+    """
+    renamed = {
+        re.sub(r"^text_encoder\.", "", re.sub(r"^vision_encoder\.", "visual.", key)): tensor
+        for key, tensor in state.items()
+    }
+    if (temperature := renamed.pop("temp", None)) is not None:
+        renamed["logit_scale"] = -temperature.log()
+    kernel = renamed.get("visual.conv1.weight")
+    if kernel is not None and kernel.ndim == 5:
+        if kernel.shape[2] != 1:
+            raise UserError(f"its patch kernel covers {kernel.shape[2]} frames", where=where, allowed=["1 frame"])
+        renamed["visual.conv1.weight"] = kernel[:, :, 0]
+    return renamed

@@ -125,11 +125,11 @@ def stored_tensors(state: dict[Any, Any], file: Path) -> State:
 
 def require_finite(tensors: Iterable[tuple[str, Tensor]], where: object, hint: str = "") -> None:
     """Raises UserError that names the first tensors with a NaN or an infinity, which only masks may have."""
-    if broken := [name for name, tensor in tensors if not (name.endswith("mask") or _is_finite(tensor))]:
+    if broken := [name for name, tensor in tensors if not (name.endswith("mask") or is_finite(tensor))]:
         raise UserError(f"{_first(broken)}: values are not finite", where=str(where), hint=hint)
 
 
-def _is_finite(tensor: Tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
     if not tensor.is_floating_point() or not tensor.numel():
         return True
     ends = torch.aminmax(tensor if tensor.itemsize > 1 else tensor.float())  # hands a NaN on, and takes no memory

@@ -21,7 +21,8 @@ def disagreements(suite: Suite) -> Iterator[str]:
     One for each that is declared and is not there.
     """
     trained = (trial for trial in suite.trials if trial.config.trains)
-    pairs = {(own.row, name, id(own.recipe), id(p)): (own.recipe, p) for own in trained for name, p in own.protocols}
+    alike = {(own.row, id(own.recipe), id(own.protocols)): own for own in trained}.values()
+    pairs = {(own.row, name, id(own.recipe), id(p)): (own.recipe, p) for own in alike for name, p in own.protocols}
     rows: dict[tuple[str, str, str, str], dict[str, None]] = {}
     there: set[tuple[str, str]] = set()
     for (row, name, *_), (recipe, protocol) in pairs.items():
@@ -56,6 +57,9 @@ def _differences(suite: Suite, recipe: Recipe, part: Protocol) -> Iterator[tuple
         yield "labels", f"'{recipe.labels}'{names[0]}", f"'{part.labels}'{names[1]}"
     if recipe.templates != part.templates and not recipe.class_features:
         yield "templates", recipe.templates, part.templates
+    told = suite.kinds(recipe.templates) and suite.kinds(part.templates) and not recipe.class_features
+    if told and recipe.descriptions != part.descriptions:
+        yield "descriptions", recipe.descriptions, part.descriptions
     for field in ("frames", "size", "normalise") if not recipe.imported else ():
         if (own := getattr(recipe.views, field)) != (other := getattr(part.views, field)):
             yield field, str(own), str(other)

@@ -81,7 +81,7 @@ def _unread(suite: Suite) -> Iterator[tuple[KeyPath, str]]:
     """Keys of recipes that no row reads to which they belong, and why. A profile reads those of a training too."""
     rows = suite.file.rows
     trained = {own.row for own in suite.trials if own.config.trains}
-    told = {own.row for own in suite.trials if own.config.description_sets}
+    told = {own.row for own in suite.trials if own.config.description_sets or suite.kinds(own.recipe.templates)}
     if not trained:
         yield ("seeds",), "nothing is trained"
     recipes: list[tuple[KeyPath, Settings, set[str]]] = [(("recipe",), suite.file.recipe, {*rows})]
@@ -89,7 +89,7 @@ def _unread(suite: Suite) -> Iterator[tuple[KeyPath, str]]:
     for place, settings, own in recipes:
         for field, key, _ in _flat(settings, place):
             if field == "descriptions" and not own & told:
-                yield key, "no method here compares with descriptions"
+                yield key, "no method and no templates here ask for descriptions"
             elif (
                 field.partition(".")[0] in TRAINED
                 and not own & trained
@@ -106,12 +106,13 @@ def _unread(suite: Suite) -> Iterator[tuple[KeyPath, str]]:
     ]
     for place, settings, own, names in protocols:
         for field, key, _ in _flat(settings, place):
-            if field in IDLE:
-                measured = [
-                    p for each in suite.trials if each.row in own for name, p in each.protocols if name in names
-                ]
-                if all(map(IDLE[field][0], measured)):
-                    yield key, IDLE[field][1]
+            if field != "descriptions" and field not in IDLE:
+                continue
+            measured = [p for each in suite.trials if each.row in own for name, p in each.protocols if name in names]
+            if field in IDLE and all(map(IDLE[field][0], measured)):
+                yield key, IDLE[field][1]
+            if field == "descriptions" and not any(suite.kinds(each.templates) for each in measured):
+                yield key, "no templates here ask for descriptions"
 
 
 def _layered(file: SuiteFile, row_id: str, row: Row) -> Iterator[list[_Setting]]:

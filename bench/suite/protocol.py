@@ -14,6 +14,7 @@ from bench.video.views import TestViews
 Role = Literal["closed-set", "zero-shot", "base", "novel"]
 Fusion = Literal["double_softmax", "cos_mean", "softmax_sum", "logit_sum", "feature_mean"]
 Generator = Literal["text4vis", "open-vclip"]
+Likeness = Literal["labels", "templates", "descriptions", "frames", "size", "normalise"]
 
 
 class Part(BaseModel):
@@ -60,7 +61,7 @@ class Protocol(Scoring):
     vocabulary: Annotated[tuple[str, ...], Distinct] = setting(
         (), "other datasets whose class names are candidates as well (MoTE, Sec. 3.4)"
     )
-    unlike_training: tuple[Literal["labels", "templates", "frames", "size", "normalise"], ...] = setting(
+    unlike_training: tuple[Likeness, ...] = setting(
         (),
         "settings that are meant to differ from those of a training on the same dataset; any other difference is named "
         "in the plan",
@@ -70,6 +71,11 @@ class Protocol(Scoring):
         "mote28",
         "prompt templates of the candidate class texts: a name (bench/assets/templates.yaml), patterns with `{}` for "
         "the class, whole texts (`{class: [texts]}`), or a file of either (docs/add_a_dataset.md)",
+    )
+    descriptions: str = setting(
+        "",
+        "where the sentences about candidate classes come from that templates ask for (`{description}`, `{spatial}`, "
+        "`{temporal}`): a file, a folder, or `glyphs` for the embedded world (docs/add_a_dataset.md)",
     )
 
     @cached_property
@@ -89,16 +95,23 @@ class Protocol(Scoring):
         parts = [{name: value for name, value in part.model_dump().items() if value} for part in self.over]
         return {"/".join(part.values()): self.model_copy(update={**part, "over": ()}) for part in parts}
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields as JSON values; without `descriptions` where there are none, as before protocols had any."""
+        return self.model_dump(mode="json", exclude=None if self.descriptions else {"descriptions"})
+
     def fields(self) -> dict[str, Any]:
         """Every field that was given or has a default, flat: {"views.clips": 3, ...}."""
-        dump = self.model_dump(mode="json")
+        dump = self.settings
         return dict(_flat({name: dump[name] for name in sorted(dump, key=lambda name: name in Scoring.model_fields)}))
 
     def differences(self, other: Protocol) -> str:
         """Differences from the other protocol, e.g. "views.clips 1 instead of 3"; "" if there are none."""
         own, others = self.fields(), other.fields()
         return ", ".join(
-            f"{name} {_text(own[name])} instead of {_text(others[name])}" for name in own if own[name] != others[name]
+            f"{name} {_text(own.get(name))} instead of {_text(others.get(name))}"
+            for name in {**own, **others}
+            if own.get(name) != others.get(name)
         )
 
 

@@ -160,7 +160,11 @@ class Recipe(Training, Execution):
         False, "repeat the drawn shots until an epoch is as long as one of the whole list (MoTE, Text4Vis)"
     )
     labels: str = setting("", "label variant of the source: another spelling of its class names")
-    backbone: str = setting("glyph-vit", "CLIP model: `glyph-vit` or the name of an open_clip ViT, such as `ViT-B-16`")
+    backbone: str = setting(
+        "glyph-vit",
+        "CLIP model: `glyph-vit`, the name of an open_clip ViT, such as `ViT-B-16`, or `ViCLIP-B-16` or `ViCLIP-L-14`, "
+        "whose tower reads all frames of a clip together and gives one feature",
+    )
     pretrained: str = setting(
         "builtin", "weights of CLIP: `builtin`, a local file, an open_clip tag such as `openai`, or `random:<seed>`"
     )
@@ -176,8 +180,9 @@ class Recipe(Training, Execution):
     )
     descriptions: str = setting(
         "",
-        "folder of sentences about the source classes, for methods whose loss compares with them; `glyphs` for "
-        "the embedded world",
+        "where sentences about the source classes come from, for a loss that compares with them and for templates that "
+        "ask for them (`{description}`, `{spatial}`, `{temporal}`): a folder, a file, or `glyphs` for the embedded "
+        "world (docs/add_a_dataset.md)",
     )
     class_features: str = setting(
         "", "file of class features that take the place of the text tower's, in training and at the test"

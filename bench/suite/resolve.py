@@ -9,10 +9,9 @@ axis whose values are named bundles of such settings moves several fields togeth
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import product
 from math import prod
@@ -24,6 +23,7 @@ from pydantic import BaseModel
 from bench.core.errors import UserError, refuse_all, unknown
 from bench.core.identity import digest
 from bench.data.datasets import Dataset, dataset, declared_fields
+from bench.data.descriptions import GLYPHS, refuse_source
 from bench.models.backbones import backbone
 from bench.models.prompts import TEMPLATES
 from bench.models.weights import weights_file
@@ -39,7 +39,7 @@ from bench.suite.worlds import expanded
 from bench.suite.yaml_lines import KeyPath, Where, load_value, load_yaml, validate
 from bench.video.decoders import known_decoder
 from bench.video.views import TestViews, TrainViews
-from methods.registry import method
+from methods.registry import method, refuse_video
 from methods.settings import Config
 
 SUITES = Path(__file__).parents[2] / "suites"
@@ -47,6 +47,7 @@ MOST_TRIALS = 1_000_000  # their plan takes minutes and gigabytes
 LONGEST_NAME = 100  # of a suite; folders and jobs are named after it
 PACKAGES = {"pyav": "av"}  # decoder -> its module, where the two differ
 PARTS = ("config", "inference", "recipe", "protocol", "protocols")
+Point = tuple[tuple[str, Any], ...]  # axis name -> value
 RENAMED = {"start": "init_from"}  # keys of rows: earlier name -> present one
 
 
@@ -109,7 +110,7 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
     suite = replace(suite, trials=tuple(_trials(resolve)))
     if resolve.misfits:
         refuse_all([*resolve.misfits.values(), *resolve.problems.values()])
-    notes = (*renamed, *refuse_idle(suite, origin), *disagreements(suite))
+    notes = (*renamed, *refuse_idle(suite, origin), *disagreements(suite), *_stretched(suite))
     return replace(suite, notes=notes, problems=tuple(resolve.problems.values()))
 
 
@@ -217,7 +218,8 @@ def _trials(resolve: _Resolver) -> Iterator[Trial]:
         for chosen in product(*(_values(axis) for axis in axes.values())):
             point = tuple((path.rpartition(".")[2], label) for path, (label, _) in zip(axes, chosen, strict=True))
             changes = [(path, value) for path, (_, value) in zip(axes, chosen, strict=True)]
-            trial = resolve.trial(row_id, row, point, changes)
+            seeded = resolve.trial(row_id, row, point, changes)
+            trial = seeded(seed=suite.file.seeds[0])
             other = points.setdefault((trial.config, trial.inference, trial.recipe, trial.protocols), trial)
             if distinct and other is not trial:
                 place = where(("rows", row_id, "axes") if row.axes else ("axes",))
@@ -228,7 +230,7 @@ def _trials(resolve: _Resolver) -> Iterator[Trial]:
             several = trial.config.trains and not trial.recipe.imported
             seeds = suite.file.seeds if several else suite.file.seeds[:1]
             for seed in seeds:
-                own = replace(trial, seed=seed)
+                own = trial if seed == trial.seed else seeded(seed=seed)
                 if row.init_from:
                     place = where(("rows", row_id, "init_from"))
                     own = replace(own, init_from=_first_training(own, row.init_from, made, place))
@@ -281,10 +283,10 @@ class _Resolver:
         self.folder = folder
         self.presets = presets  # row -> recipe of its fidelity, below the file's
         self.where = where
-        self.seen: dict[str, Any] = {}
+        self.seen: dict[Hashable, Any] = {}
         self.axis_of: dict[str, KeyPath] = {}  # field changed by an axis -> where the axis is declared
         # Each is a copy, so that what an axis sets in one protocol does not reach others through common defaults.
-        self.protocols = {name: deepcopy(self._started(name, own)) for name, own in suite.file.protocols.items()}
+        self.protocols = {name: self._started(name, own) for name, own in suite.file.protocols.items()}
         self.misfits: dict[str, UserError] = {}  # mistakes that leave the rest of the suite readable
         self.problems: dict[str, UserError] = {}  # reasons why nothing can run
         self.known_data: set[tuple[str, str, str, str]] = set()
@@ -296,17 +298,12 @@ class _Resolver:
             base = merged(base, named_protocol(str(own["use"]), where=self.where(("protocols", name, "use"))))
         return merged(base, {key: value for key, value in own.items() if key != "use"})
 
-    def trial(self, row_id: str, row: Row, point: tuple[tuple[str, Any], ...], changes: list[tuple[str, Any]]) -> Trial:
+    def trial(self, row_id: str, row: Row, point: Point, changes: list[tuple[str, Any]]) -> Callable[..., Trial]:
+        """The trial without its seed."""
         file = self.suite.file
-        parts: Settings = deepcopy(
-            {
-                "config": row.config,
-                "inference": row.inference,
-                "recipe": merged(merged(self.presets.get(row_id, {}), file.recipe), row.recipe),
-                "protocol": row.protocol,
-                "protocols": self.protocols,
-            }
-        )
+        own = {"config": row.config, "inference": row.inference, "protocol": row.protocol, "protocols": self.protocols}
+        trained = merged(merged(self.presets.get(row_id, {}), file.recipe), row.recipe)
+        parts = merged({}, {**own, "recipe": trained})  # a copy, which axes change
         self.axis_of = {}
         for path, value in changes:
             self._change(row_id, parts, path, value)
@@ -335,7 +332,10 @@ class _Resolver:
                 where=self.where(("rows", row_id)),
                 hint="a folder of description files, or glyphs for the embedded world",
             )
-        protocols = self._protocols(row_id, row, parts, recipe, config)
+        measured = json.dumps([parts["protocol"], parts["protocols"]], default=str)
+        if (key := (row_id, config, recipe, measured)) not in self.seen:
+            self.seen[key] = self._protocols(row_id, row, parts, recipe, config)
+        protocols = columns = self.seen[key]
         for name, protocol in protocols.items():
             if (rules := config.fusions(inference)) and protocol.fusion not in rules:
                 raise UserError(
@@ -343,21 +343,19 @@ class _Resolver:
                     where=self._place(("protocols", name, "fusion")),
                     allowed=rules,
                 )
-        columns = protocols
         if row.protocol or any(changes_protocols(path, value) for path, value in row.axes.items()):
             columns = self._columns(row_id, row, changes, recipe, config)
         label = row.label or row_id
         if sum(label == (own.label or name) for name, own in self.suite.file.rows.items()) > 1:
             label = f"{label} ({row_id})"
-        return Trial(row_id, label, row.method, config, inference, recipe, tuple(protocols.items()), point, 0, columns)
+        known = row_id, label, row.method, config, inference, recipe, tuple(protocols.items()), point
+        return partial(Trial, *known, columns=columns)
 
     def _columns(
         self, row_id: str, row: Row, changes: list[tuple[str, Any]], recipe: Recipe, config: Config
     ) -> dict[str, Protocol]:
         """The protocols that the suite's own settings and axes make, without the row's changes."""
-        parts: Settings = deepcopy(
-            {"config": {}, "inference": {}, "recipe": {}, "protocol": {}, "protocols": self.protocols}
-        )
+        parts = merged({}, {"config": {}, "inference": {}, "recipe": {}, "protocol": {}, "protocols": self.protocols})
         for path, value in changes:
             if path not in row.axes:
                 self._change(row_id, parts, path, value)
@@ -406,6 +404,7 @@ class _Resolver:
                 self._known_data(recipe.source, split, recipe.labels, recipe.classes, place, "source", key)
         self._known_decoder(recipe.views.decoder, place)
         self._has_texts(recipe.templates, {recipe.source: recipe.labels}, place)
+        self._has_descriptions(recipe, recipe, place)
         try:
             weights_file(recipe.backbone, recipe.pretrained)
         except UserError as error:
@@ -460,6 +459,7 @@ class _Resolver:
         self._known_decoder(protocol.views.decoder, place)
         named = {part.dataset: part.labels for part in protocol.parts().values()}
         self._has_texts(protocol.templates, {**dict.fromkeys(protocol.vocabulary, ""), **named}, place)
+        self._has_descriptions(protocol, recipe, place)
         if protocol.role in ("zero-shot", "novel") and not config.open_vocabulary:
             raise UserError(
                 f"row '{row_id}' has a head bound to its classes and cannot be measured on others",
@@ -477,12 +477,18 @@ class _Resolver:
     def _fits(
         self, row_id: str, config: Config, backbone_name: str, views: TestViews | TrainViews, place: KeyPath
     ) -> None:
-        tower = backbone(backbone_name)
+        tower, where = backbone(backbone_name), self.where(("rows", row_id))
         try:
+            refuse_video(self.suite.file.rows[row_id].method, config, tower)
             config.fits(tower, views.frames)
+        except UserError as error:
+            self.misfits.setdefault(str(error) + where, error.at(where))
         except ValueError as error:
-            what, where = str(error), self.where(("rows", row_id))
-            self.misfits.setdefault(what + where, UserError(what, where=where))
+            self.misfits.setdefault(str(error) + where, UserError(str(error), where=where))
+        if tower.video and config.experts and row_id in self.suite.file.report.experts and self.suite.file.report.maps:
+            what = f"there are no maps of single frames, because {backbone_name} reads a clip as one sequence"
+            maps = self.where(("report", "maps"))
+            self.problems.setdefault(what, UserError(what, where=maps, hint="report.maps: 0"))
         if views.size != tower.image_size:
             what = f"the tower of {backbone_name} takes no pictures of {views.size} pixels"
             where, hint = self._place((*place, "views", "size")), "leave `size` and `resize` out"
@@ -530,6 +536,20 @@ class _Resolver:
             return  # the plan says what is missing
         check_classes(own, names, self._place((*place, "templates")))
 
+    def _has_descriptions(self, own: Recipe | Protocol, recipe: Recipe, place: KeyPath) -> None:
+        """Refuse templates that ask for descriptions of which nothing says where they are, and what is no source."""
+        asked = self.suite.kinds(own.templates)
+        if asked and not own.descriptions and not recipe.class_features:
+            raise UserError(
+                f"templates '{own.templates}' ask for {{{asked[0]}}}, and `descriptions` beside them names no source",
+                where=self._place((*place, "templates")),
+                hint="a file of a text for each class, a folder of description files, or glyphs: docs/add_a_dataset.md",
+            )
+        try:
+            refuse_source(own.descriptions or GLYPHS)
+        except UserError as error:
+            raise error.at(self._place((*place, "descriptions"))) from error
+
     def _known_decoder(self, decoder: str, place: KeyPath) -> None:
         try:
             known_decoder(decoder)
@@ -547,6 +567,22 @@ def _unimportable(module: str) -> str:
         return "" if find_spec(module) else f"there is no module {module}"
     except (Exception, SystemExit) as error:  # importing the packages around it runs their code
         return f"{type(error).__name__}: {error}"
+
+
+def _stretched(suite: Suite) -> Iterator[str]:
+    """A sentence for each place where a video tower reads more or fewer frames than it has positions for."""
+    seen: dict[tuple[KeyPath, str, int], None] = {}
+    for trial in suite.trials:
+        if trial.config.trains and not trial.recipe.imported:
+            seen[("rows", trial.row), trial.recipe.backbone, trial.recipe.views.frames] = None
+        for name, protocol in trial.protocols:
+            seen[("protocols", name), trial.recipe.backbone, protocol.views.frames] = None
+    for place, name, frames in seen:
+        rows = backbone(name).clip_frames
+        if rows and frames != rows:
+            fewer = "their mean is" if frames == 1 else f"the first {frames} are"
+            how = fewer if frames < rows else "interpolated ones are"
+            yield f"{suite.where(place)} reads {frames} frames, and {name} has {rows} positions in time: {how} used"
 
 
 def changes_protocols(path: str, axis: Axis) -> bool:

@@ -11,12 +11,12 @@ from bench.core.errors import UserError
 from bench.core.identity import digest
 from bench.data.datasets import Dataset
 from bench.models.backbones import backbone
-from bench.models.prompts import prompts
+from bench.models.prompts import TEMPLATES, kinds, prompts
 from bench.suite.file import Settings, SuiteFile
 from bench.suite.named_protocols import named_protocol
 from bench.suite.protocol import Protocol
 from bench.suite.recipe import Recipe
-from bench.suite.templates import Templates, filled
+from bench.suite.templates import Templates, Told, filled
 from bench.suite.yaml_lines import Where
 from methods.settings import Config, Inference
 
@@ -100,10 +100,15 @@ class Suite:
         first = {name: own for trial in reversed(self.trials) for name, own in trial.columns.items()}
         return {name: first[name] for name in self.file.protocols}
 
-    def prompts(self, templates: str, class_names: Sequence[str]) -> list[list[str]]:
-        """The prompts of each class under templates of its own or shipped ones, [C][P]."""
-        own = self.templates.get(templates)
-        return filled(own, class_names) if own else prompts(templates, class_names)
+    def prompts(self, templates: str, class_names: Sequence[str], told: Told | None = None) -> list[list[str]]:
+        """The prompts of each class under templates of its own or shipped ones, [C][P]; `told` as in `filled`."""
+        own = self.templates.get(templates) or (TEMPLATES.get(templates) if told else None)
+        return filled(own, class_names, told) if own else prompts(templates, class_names)
+
+    def kinds(self, templates: str) -> tuple[str, ...]:
+        """The kinds of sentences about classes that templates ask for."""
+        own = self.templates.get(templates) or TEMPLATES.get(templates, ())
+        return kinds(own) if isinstance(own, tuple) else ()
 
     def changes(self, name: str, protocol: Protocol) -> str:
         """Fields of a protocol that differ from the named one that it uses; "" if none does or if it uses none."""

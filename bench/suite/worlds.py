@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import yaml
 
 from bench.core.errors import UserError, unknown
+from bench.models.prompts import TEMPLATES, kinds
 from bench.suite.named_protocols import merged, named_protocol
 from bench.suite.yaml_lines import Where
 from methods.registry import method
@@ -37,7 +39,7 @@ def expanded(data: Settings, where: Where) -> tuple[Settings, dict[str, Settings
         if data["world"] not in worlds():
             raise unknown("world", data["world"], worlds(), where=where(("world",)))
         world = worlds()[data["world"]]
-        _Mover(world, data, where).move()
+        _Mover(world, data, where).move(recipes)
         recipes = {name: _outside(own, world["recipe"]) for name, own in recipes.items()}
     return data, recipes
 
@@ -65,25 +67,35 @@ def _outside(settings: Settings, replaced: Settings) -> Settings:
     return {key: value for key, value in settings.items() if key not in replaced}
 
 
+def _untold(settings: Settings) -> Settings:
+    """Settings without the place of descriptions, which lie outside the world."""
+    return _outside(settings, {"descriptions": ""})
+
+
 class _Mover:
     """Moves a suite into another world."""
 
     def __init__(self, world: Settings, data: Settings, where: Where) -> None:
         self.world, self.data, self.where = world, data, where
 
-    def move(self) -> None:
+    def move(self, presets: Mapping[str, Settings]) -> None:
         data, world = self.data, self.world
-        data["recipe"] = self._recipe({**data.get("recipe", {}), **deepcopy(world["recipe"])}, ("recipe",))
-        data["protocol"] = {**data.get("protocol", {}), **deepcopy(world["protocol"])}
+        recipe, below = data.get("recipe", {}), data.get("protocol", {})
+        data["recipe"] = self._recipe({**recipe, **deepcopy(world["recipe"]), **self._told(recipe)}, ("recipe",))
+        data["protocol"] = _untold({**below, **deepcopy(world["protocol"])})
         for name, protocol in data["protocols"].items():
-            data["protocols"][name] = self._protocol(protocol, ("protocols", name))
+            data["protocols"][name] = self._protocol(protocol, below, ("protocols", name))
         for axes, place in ((data.get("axes", {}), ("axes",)), *_axes_of_rows(data)):
             for path, axis in axes.items():
                 if isinstance(axis, dict):
                     axes[path] = {label: self._bundle(bundle, (*place, path)) for label, bundle in axis.items()}
         for name, row in data["rows"].items():
-            row["recipe"] = self._recipe(_outside(row.get("recipe", {}), world["recipe"]), ("rows", name, "recipe"))
-            row["protocol"] = _outside(row.get("protocol", {}), world["protocol"])
+            own, measured = row.get("recipe", {}), row.get("protocol", {})
+            told = self._told(merged({} if "templates" in recipe else presets.get(name, {}), own))
+            if "templates" in own and not told and self._told(recipe):
+                told = {"templates": world["recipe"]["templates"]}
+            row["recipe"] = self._recipe({**_outside(own, world["recipe"]), **told}, ("rows", name, "recipe"))
+            row["protocol"] = {**_outside(_untold(measured), world["protocol"]), **self._told(measured)}
             if method(row["method"]).config().has_head:
                 row["config"] = {**row.get("config", {}), **deepcopy(world["config"])}
 
@@ -94,11 +106,19 @@ class _Mover:
         found = self._place("learn", str(recipe["source"]), (*place, "source"))
         return {**recipe, "source": found["dataset"], "split": found[_kind(recipe.get("split", "train"))]}
 
-    def _protocol(self, own: Settings, place: tuple[str, ...]) -> Settings:
+    def _told(self, settings: Settings) -> Settings:
+        """The world's prompts with descriptions for settings whose own ask for descriptions."""
+        given = settings.get("templates", ())
+        patterns = TEMPLATES.get(given, [given]) if isinstance(given, str) else given
+        asks = isinstance(patterns, list | tuple) and kinds(map(str, patterns))
+        return deepcopy(self.world["described"]) if asks else {}
+
+    def _protocol(self, own: Settings, below: Settings, place: tuple[str, ...]) -> Settings:
         """A protocol's own settings with data and views of the world; `use` stays, so that reports can compare."""
         named = named_protocol(str(own["use"]), where=self.where((*place, "use"))) if "use" in own else {}
         told = merged(named, own)
-        moved = merged(own, deepcopy(self.world["protocol"]))  # an override of one must not reach the others
+        moved = merged(_untold(own), deepcopy(self.world["protocol"]))  # an override of one must not reach the others
+        moved |= self._told(merged(below, told))
         moved |= {"role": told["role"]} if "role" in told else {}
         if "dataset" in told:
             moved["dataset"], moved["split"] = self._measured(told, place)
@@ -117,6 +137,10 @@ class _Mover:
     def _bundle(self, bundle: Settings, place: tuple[str, ...]) -> Settings:
         """Settings that move together, without those that the world replaces."""
         rest = {dotted: value for dotted, value in bundle.items() if not self._replaces(dotted)}
+        for dotted, value in bundle.items():
+            start, _, field = dotted.rpartition(".")
+            told = self._told({field: value})
+            rest |= {f"{start}.{key}": own for key, own in told.items()}
         if "recipe.source" in rest:
             found = self._place("learn", str(rest["recipe.source"]), place)
             rest["recipe.source"], rest["recipe.split"] = (
@@ -134,7 +158,8 @@ class _Mover:
         part, *path = dotted.split(".")
         if part == "protocols":
             part, path = "protocol", path[1:]
-        return part in ("recipe", "protocol") and any(field in self.world[part] for field in path[:1])
+        replaced = {*self.world.get(part, ()), *self.world["described"]}
+        return part in ("recipe", "protocol") and any(field in replaced for field in path[:1])
 
     def _place(self, use: str, name: object, place: tuple[str, ...]) -> Settings:
         known = self.world[use]

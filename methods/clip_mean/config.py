@@ -18,6 +18,8 @@ __all__ = ["Config", "Inference"]
 class Config(settings.Config):
     """Choices of the tower alone; there is no head."""
 
+    without_frames = {}
+
     @property
     def soft_targets(self) -> bool:
         return True

@@ -37,6 +37,7 @@ class Config(settings.Config):
     """Place and form of the adapters, and weight of the consistency with descriptions."""
 
     tower_inside = True
+    without_frames = {"branches": "text"}
     needs = {
         "up": {"branches": WITH_VIDEO},
         "temporal_layout": {"branches": WITH_VIDEO, "up": ("both", "temporal")},

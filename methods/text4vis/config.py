@@ -42,6 +42,7 @@ class Config(dense.Config):
         "convolution": ("head.shift",),
         "recurrence": ("",),
     }
+    without_frames = {"head": "none", "inside": "none"}
     needs = {
         "layers": {"head": LAYERED},
         "conv_axes": {"head": ("conv1d",)},

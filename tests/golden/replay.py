@@ -42,7 +42,7 @@ from methods.text4vis.model import Model as Text4Vis
 from methods.vidprism.config import Config as VidPrismConfig
 from methods.vidprism.head import VidPrismHead
 from methods.vidprism.model import DIVERSITY
-from tests.golden import official_open_vclip
+from tests.golden import official_open_vclip, official_viclip
 from tests.golden.official_mote import HEAD_CHANNELS, bare_clip, clip_like, official_mote, tower_state
 
 Deviations = dict[str, float]
@@ -233,6 +233,11 @@ def open_vclip(path: Path) -> Deviations:
     return _compare(official_open_vclip.outputs(*parts), case)
 
 
+def viclip(path: Path) -> Deviations:
+    case = load_file(path)
+    return _compare(official_viclip.outputs(_under(case, "state."), _under(case, "in.")), case)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Schedule, and the cases of the data side
 
@@ -264,6 +269,7 @@ KINDS: dict[str, Callable[[Path], Deviations]] = {
     "text4vis_head": text4vis_head,
     "vidprism_head": vidprism_head,
     "open_vclip": open_vclip,
+    "viclip": viclip,
     "lr_schedule": lr_schedule,
     **{kind: _data_case(kind) for kind in DATA_CASES},
 }

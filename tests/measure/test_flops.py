@@ -31,14 +31,14 @@ def test_counter_and_closed_form_agree_within_a_hundredth(name: str, size: str) 
     if config.tower_inside:  # the plain tower: tests/models/test_backbones.py
         tower = counting.tower(model, FRAMES)
         inside = config.inside_flops(shape, FRAMES)
-        expected = {counting.TOWER: FRAMES * shape.tower_flops(), **({counting.INSIDE: inside} if inside else {})}
+        expected = {counting.TOWER: shape.view_flops(FRAMES), **({counting.INSIDE: inside} if inside else {})}
         assert tower == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize(("size", "layers", "published"), [(size, *known) for size, known in PUBLISHED.items()])
 def test_published_gflops_of_mote_are_macs(size: str, layers: int, published: int) -> None:
     shape, config = backbone(size), method("mote").config.model_validate({"layers": layers})
-    macs = (FRAMES * shape.tower_flops() + config.head_flops(shape, FRAMES)) / 2
+    macs = (shape.view_flops(FRAMES) + config.head_flops(shape, FRAMES)) / 2
     assert macs / 1e9 == pytest.approx(published, rel=0.005)
 
 

@@ -37,7 +37,7 @@ def test_flops_equal_the_counter(name: str) -> None:
     frames = torch.empty(2, 3, spec.image_size, spec.image_size, device="meta")
     tokens = torch.zeros(2, spec.context_length, dtype=torch.long, device="meta")
     for expected, tower, argument in (
-        (spec.tower_flops(), clip.encode_frames, frames),
+        (spec.view_flops(1), clip.encode_frames, frames),
         (spec.text_flops(), clip.encode_text, tokens),
     ):
         # Gradients on and attention unfused: what a fused kernel does is invisible to the counter.
@@ -53,7 +53,7 @@ def test_known_figures_of_vit_b_16() -> None:
     tower = sum(size for name, size in sizes.items() if name.startswith("visual."))
     assert (tower, sum(sizes.values()) - tower - 1) == (86192640, 63428096)  # without the logit scale
     assert (spec.parameters("visual"), spec.parameters("text") + spec.parameters("tokens")) == (86192640, 63428096)
-    assert spec.tower_flops() / 2 == pytest.approx(17.56e9, rel=0.01)
+    assert spec.view_flops(1) / 2 == pytest.approx(17.56e9, rel=0.01)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -97,7 +97,7 @@ def test_other_towers_are_refused_with_a_reason(name: str, message: str) -> None
 def test_planning_imports_no_torch() -> None:
     code = (
         "from bench.models import backbones as b, weights as w\n"
-        "for name in ('glyph-vit', 'ViT-B-16'): b.backbone(name).tower_flops()\n"
+        "for name in ('glyph-vit', 'ViT-B-16'): b.backbone(name).view_flops(8)\n"
         "w.weights_identity('glyph-vit', 'builtin')"
     )
     assert imported_by(code).isdisjoint({"torch", "open_clip", "numpy"})

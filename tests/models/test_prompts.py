@@ -3,7 +3,8 @@ import pytest
 from bench.core.errors import UserError
 from bench.models.backbones import backbone
 from bench.models.clip import _tokenizer
-from bench.models.prompts import TEMPLATES, prompts
+from bench.models.prompts import TEMPLATES, kinds, prompts
+from bench.suite.templates import HOLES
 
 MOTE = """
 a photo of {}. | a photo of a person {}. | a photo of a person using {}. | a photo of a person doing {}.
@@ -25,7 +26,9 @@ def test_motes_templates_are_the_28_published_ones_in_order() -> None:
 
 def test_every_template_holds_the_name_once_and_none_comes_twice() -> None:
     for name, templates in TEMPLATES.items():
-        assert all(template.count("{}") == 1 for template in templates), name
+        holes = [[template.count(hole) for hole in HOLES] for template in templates]
+        assert all(0 < sum(each) <= 2 and max(each) == 1 and sum(each[1:]) <= 1 for each in holes), name
+        assert kinds(templates) or all(each[0] for each in holes), name
         assert len(set(templates)) == len(templates), name
     assert len(TEMPLATES["actionclip16"]) == 16 and len(TEMPLATES["vidprism20"]) == 20
 

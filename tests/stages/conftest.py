@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from methods.registry import PLUGINS, methods
 from tests.stages.trainings import prepare
+from tests.stand_ins import stand_ins
+
+__all__ = ["stand_ins"]
 
 
 @pytest.fixture(scope="module")
@@ -17,12 +18,3 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("trainings")
     prepare(made)
     return made
-
-
-@pytest.fixture
-def taught(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The method with a teacher, here and in processes that a test starts."""
-    monkeypatch.setenv(PLUGINS, "tests.stages.taught")
-    methods.cache_clear()
-    yield
-    methods.cache_clear()

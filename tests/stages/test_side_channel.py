@@ -15,16 +15,13 @@ from bench.graph.build import build_graph
 from bench.graph.stage import Stage
 from bench.launch.work import Order, execute
 from bench.stages.train import run
-from bench.stages.work import Compute, Work
+from bench.stages.work import Compute
 from bench.store.records import Store
 from bench.suite.resolve import load_suite
 from methods.contract import Model
 from tests.errors import refused
 from tests.stages.trainings import again, files, training, weights
-from tests.stand_ins import stand_ins
 from tests.videos import write_tiny_dataset
-
-__all__ = ["stand_ins"]
 
 SUITE = """\
 title: Side channel
@@ -108,18 +105,9 @@ def test_what_a_method_cannot_serve_is_refused(
 # --- texts of a training step -----------------------------------------------------------------------------------------
 
 
-def texts_of(folder: Path, name: str, config: dict[str, Any], method: str, **settings: Any) -> Work:
-    """A training that embeds texts, with a record of their prompts."""
-    made = training(folder, name, config, method, tuned=True, **settings)
-    prompts = [["a star", "star"], ["a moon", "moon"], ["a king", "king"]]
-    made.context["sentences"] = prompts
-    return made
-
-
 @pytest.fixture
 def prompted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Trainings take their prompts from the context; the number of classes of each embedding, in its order."""
-    monkeypatch.setattr("bench.stages.train.class_prompts", lambda work, name: work.context["sentences"])
+    """The number of classes of each embedding of texts, in its order."""
     embedded: list[int] = []
     embed = Model.embed_classes
 
@@ -134,7 +122,9 @@ def prompted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.slow
 def test_texts_are_embedded_once_a_step_for_all_parts(folder: Path, stand_ins: None, prompted: list[int]) -> None:
     """With the gradient of the whole batch."""
-    whole, parts = (texts_of(folder, f"once-{n}", {}, "both_towers", accumulate=n, epochs=1) for n in (1, 3))
+    whole, parts = (
+        training(folder, f"once-{n}", {}, "both_towers", tuned=True, accumulate=n, epochs=1) for n in (1, 3)
+    )
     run(whole)
     steps = len(prompted)
     run(parts)
@@ -144,13 +134,13 @@ def test_texts_are_embedded_once_a_step_for_all_parts(folder: Path, stand_ins: N
 
 @pytest.mark.slow
 def test_texts_of_labels_are_those_of_each_part(folder: Path, stand_ins: None, prompted: list[int]) -> None:
-    run(texts_of(folder, "labels", {"texts": "labels"}, "every_prompt", accumulate=2, epochs=1))
+    run(training(folder, "labels", {"texts": "labels"}, "every_prompt", tuned=True, accumulate=2, epochs=1))
     assert prompted == [3, 2, 3, 2, 1, 1]  # batches of five, five and two
 
 
 @pytest.mark.slow
 def test_a_resumed_training_draws_the_same(folder: Path, stand_ins: None, prompted: list[int]) -> None:
-    whole = texts_of(folder, "draws", {"texts": "columns"}, "every_prompt")
+    whole = training(folder, "draws", {"texts": "columns"}, "every_prompt", tuned=True)
     run(whole)
     cut = again(whole)
     asked = iter([False, True])

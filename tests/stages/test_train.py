@@ -63,7 +63,7 @@ def interrupted(work: Work, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_it_resumes_at_any_step_with_the_same_bits(
-    folder: Path, name: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, taught: None
+    folder: Path, name: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, stand_ins: None
 ) -> None:
     whole = training(folder, name, **settings)
     state = torch.get_rng_state()

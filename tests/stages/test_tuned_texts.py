@@ -15,10 +15,7 @@ from bench.launch.work import Order, execute
 from bench.stages.work import Compute
 from bench.store.records import Store
 from bench.suite.resolve import load_suite
-from tests.stand_ins import stand_ins
 from tests.videos import write_tiny_dataset
-
-__all__ = ["stand_ins"]
 
 SUITE = """\
 title: Tuned texts

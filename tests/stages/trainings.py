@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench.core.identity import digest
 from bench.stages.work import Compute, Work
 from bench.suite.recipe import Execution
 from tests.videos import CLASSES, write_tiny_dataset
 
 VIDEOS, FRAMES, WIDTH = 12, 2, 128
+PROMPTS = [[f"a {name}", name] for name in CLASSES]
 LDA = {"layers": 1, "classifier": "lda"}  # of text4vis
 MOTE = {"layers": 1, "num_experts": 3, "routing_scope": "step"}
 # Nothing is merged, so that experts which are not drawn have no gradient.
@@ -37,6 +40,8 @@ def prepare(folder: Path) -> None:
     ):
         (folder / name).mkdir()
         save_file({name: tensor}, folder / name / f"{name}.safetensors")
+    record = {"context": {"sentences": PROMPTS}, "spec": {"prompts": digest(PROMPTS)}}
+    (folder / "classes/record.json").write_text(json.dumps(record))  # for methods with a text tower of their own
     labels = [n % len(CLASSES) for n in range(VIDEOS)]
     table = pd.DataFrame({"video": [f"{n}.mp4" for n in range(VIDEOS)], "label": labels, "failure": [None] * VIDEOS})
     table.to_parquet(folder / "features/videos.parquet")

@@ -8,7 +8,7 @@ import pytest
 
 from methods.registry import PLUGINS, methods, use_plugins
 
-PACKAGES = ("tests.stand_ins.both_towers", "tests.stand_ins.every_prompt")
+PACKAGES = ("tests.stand_ins.both_towers", "tests.stand_ins.every_prompt", "tests.stand_ins.taught")
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def test_the_record_is_the_mean_and_the_training_is_as_without_it(
         torch.testing.assert_close(tensor, (ends[1][name] + ends[2][name]) / 2)
 
 
-def test_a_teacher_moves_after_each_step_and_is_no_part_of_the_record(folder: Path, taught: None) -> None:
+def test_a_teacher_moves_after_each_step_and_is_no_part_of_the_record(folder: Path, stand_ins: None) -> None:
     work = training(folder, "followed", {}, "taught", tuned=True, epochs=1)
     trainer = Trainer(work, Ranks())
     teacher, clip = trainer.model.teacher, trainer.model.clip

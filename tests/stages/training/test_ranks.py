@@ -45,7 +45,10 @@ CASES: dict[str, dict[str, Any]] = {
     "discriminant": {"method": "text4vis", "config": LDA},
     "blends": {"tuned": True, "smoothing": 0.1, "mix": {"group": 2}},
     "taught, averaged": {"method": "taught", "config": {}, "tuned": True, "average": {"start": True}},
+    "tuned texts": {"method": "both_towers", "config": {}, "tuned": True},
+    "drawn texts": {"method": "every_prompt", "config": {"texts": "labels"}, "tuned": True},
 }
+ON_THEIR_OWN = ("per process", "blends", "drawn texts")
 
 
 def together(work: Work, info: RankInfo) -> None:
@@ -61,11 +64,11 @@ def together(work: Work, info: RankInfo) -> None:
                 trainer.write(one.out)
 
 
-def test_two_processes_equal_one(folder: Path, taught: None) -> None:
+def test_two_processes_equal_one(folder: Path, stand_ins: None) -> None:
     """With the same batches; where processes draw for themselves, with two parts that are worked on in turn."""
     start(together, training(folder, "both"), 2)
     for name, settings in CASES.items():
-        alone = training(folder, f"{name}, alone", accumulate=2 if name in ("per process", "blends") else 1, **settings)
+        alone = training(folder, f"{name}, alone", accumulate=2 if name in ON_THEIR_OWN else 1, **settings)
         run(alone)
         pair = replace(alone, out=folder / f"{name}, rank 0")
         torch.testing.assert_close(weights(pair), weights(alone), atol=2e-5, rtol=0)
