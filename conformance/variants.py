@@ -48,4 +48,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "masked-once": ("open_vclip", {"ends": "masked", "mix_draw": "step", "mix_high": 0.3}, {}),
     "no-window": ("open_vclip", {"window": 1, "mix_low": 0.2}, {}),
     "five-unmixed": ("open_vclip", {"window": 5, "mix_weight": 0, "pool": "frames"}, {}),
+    "plain-names": ("froster", {"ends": "masked", "template_draw": "step", "fixed_text": "none"}, {}),
+    "all-texts": ("froster", {"texts": "all", "projector": "identity", "window": 1}, {}),
+    "video-alone": ("froster", {"text_tower": "frozen", "distil": "video", "pool": "frames"}, {}),
+    "text-alone": ("froster", {"tower": "frozen", "distil": "text"}, {}),
+    "free": ("froster", {"distil": "none"}, {}),
 }

@@ -72,7 +72,7 @@ class Method:
         return (self.declared.__doc__ or "").strip().partition("\n")[0]
 
 
-NAMES = ("clip_mean", "text4vis", "dense_temporal", "mote", "msta", "vidprism", "open_vclip")
+NAMES = ("clip_mean", "text4vis", "dense_temporal", "mote", "msta", "vidprism", "open_vclip", "froster")
 BUILT_IN = {name: f"methods.{name}" for name in NAMES}
 
 

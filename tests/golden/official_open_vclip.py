@@ -1,4 +1,4 @@
-"""Open-VCLIP's golden file through product code: tower, step with its optimiser and schedule, means, mixtures.
+"""Golden files of Open-VCLIP and FROSTER through product code: tower, step, optimiser and schedule, means, mixtures.
 
 Legend: B batch, T frames, C classes.
 """
@@ -23,6 +23,9 @@ from bench.stages.training.optimiser import adamw, set_rates
 from bench.stages.training.schedule import Schedule
 from bench.suite.recipe import Average, Training
 from methods.contract import Model, Terms, build_model
+from methods.froster.config import Config as FrosterConfig
+from methods.froster.model import Model as Froster
+from methods.froster.model import unit
 from methods.open_vclip.config import PRESETS, Config
 from methods.open_vclip.model import Model as OpenVclip
 from methods.settings import Inference
@@ -171,7 +174,7 @@ def _tested(model: OpenVclip, clips_BT3HW: Tensor, classes_CD: Tensor, name: str
     }
 
 
-def _logits(model: OpenVclip, frames_BTD: Tensor, classes_CD: Tensor) -> Tensor:
+def _logits(model: Model, frames_BTD: Tensor, classes_CD: Tensor) -> Tensor:
     predictor = model.deploy(Inference(), classes_CD)
     logits_BC: Tensor = predictor.logit_scale * predictor(frames_BTD, classes_CD).cosines_BC
     return logits_BC
@@ -195,3 +198,68 @@ def _steps(model: OpenVclip, inputs: State, classes_CD: Tensor, name: str) -> St
         found = {**made, "loss": terms["ce"], "loss_mixed": terms.get("ce_mixed", torch.tensor(0.0))}
         computed |= {f"{name}step{step}.{key}": own for key, own in found.items()}
     return computed
+
+
+# --- FROSTER, which has the same tower, step and mean -----------------------------------------------------------------
+
+
+def froster_outputs(state: State, inputs: State) -> State:
+    """What the file of FROSTER holds under `out.`."""
+    own, teacher = (
+        {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
+        for prefix in ("model.", "raw_model.")
+    )
+    tested, tokens = texts(inputs["tokens_test"], "test")
+    trained: dict[int, list[list[str]]] = {}
+    for step in range(len([name for name in inputs if name.endswith(".labels")])):
+        trained[step], more = texts(inputs[f"step{step}.tokens_train"], f"step{step}")
+        tokens |= more
+    choices = {"residual": float(inputs["projector_scale"]), "distil_weight": float(inputs["distillation"])}
+    model = build_model(
+        Froster, FrosterConfig.model_validate(choices), small_clip(own, inputs, tokens), 0, training=True
+    )
+    assert isinstance(model, Froster) and model.teacher is not None
+    model.teacher.load_state_dict(teacher)
+    model.head.load_state_dict({name: each for name, each in state.items() if name.startswith("projector_")})
+    pixels = inputs["step0.pixels"]
+    with torch.no_grad():
+        classes = model.eval().embed_classes(tested)
+        frames = model.encode(pixels)
+    computed = {"eval.frames": frames, "eval.classes": classes, "eval.logits": _logits(model, frames, classes)}
+    return {**computed, **_froster_steps(model.train(), inputs, trained), **averaged(inputs)}
+
+
+def _froster_steps(model: Froster, inputs: State, trained: dict[int, list[list[str]]]) -> State:
+    computed: State = {}
+
+    def terms_of(step: int) -> Terms:
+        labels, generator = inputs[f"step{step}.labels"], torch.Generator().manual_seed(step)
+        classes = model.training_texts(trained[step], labels, generator)
+        encoded = model.encode(inputs[f"step{step}.pixels"])
+        found = {
+            "student_frames": unit(encoded["frames"]),
+            "teacher_frames": unit(encoded["teacher"]),
+            "student_classes": classes[:, 0],
+            "teacher_classes": classes[:, 1],
+            "logits": _logits(model, encoded["frames"], classes[:, 0]),
+        }
+        found |= {
+            f"projected_{what}": model.projected(kind, found[f"student_{what}"])
+            for kind, what in (("v", "frames"), ("t", "classes"))
+        }
+        terms = model.loss(encoded, labels, classes, generator)
+        losses = {"loss_ce": "ce", "loss_frames": "frames", "loss_classes": "classes", "loss": "total"}
+        found |= {name: terms[own] for name, own in losses.items()}
+        computed.update({f"step{step}.{name}": each.detach() for name, each in found.items()})
+        return terms
+
+    for step, _, made in stepped(model, inputs, terms_of, _official_name):
+        computed |= {f"step{step}.{name}": each for name, each in made.items()}
+    return computed
+
+
+def _official_name(own: str) -> str:
+    for prefix, official in (("clip.", "model."), ("teacher.", "raw_model."), ("head.", "")):
+        if own.startswith(prefix):
+            return official + own.removeprefix(prefix)
+    return own

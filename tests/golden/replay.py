@@ -233,6 +233,11 @@ def open_vclip(path: Path) -> Deviations:
     return _compare(official_open_vclip.outputs(*parts), case)
 
 
+def froster(path: Path) -> Deviations:
+    case = load_file(path)
+    return _compare(official_open_vclip.froster_outputs(_under(case, "state."), _under(case, "in.")), case)
+
+
 def viclip(path: Path) -> Deviations:
     case = load_file(path)
     return _compare(official_viclip.outputs(_under(case, "state."), _under(case, "in.")), case)
@@ -269,6 +274,7 @@ KINDS: dict[str, Callable[[Path], Deviations]] = {
     "text4vis_head": text4vis_head,
     "vidprism_head": vidprism_head,
     "open_vclip": open_vclip,
+    "froster": froster,
     "viclip": viclip,
     "lr_schedule": lr_schedule,
     **{kind: _data_case(kind) for kind in DATA_CASES},
