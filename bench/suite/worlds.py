@@ -96,7 +96,8 @@ class _Mover:
                 told = {"templates": world["recipe"]["templates"]}
             row["recipe"] = self._recipe({**_outside(own, world["recipe"]), **told}, ("rows", name, "recipe"))
             row["protocol"] = {**_outside(_untold(measured), world["protocol"]), **self._told(measured)}
-            if method(row["method"]).config().has_head:
+            plain = method(row["method"]).config()
+            if plain.has_head and plain.tower == "frozen":  # a method that is a tuned CLIP stays one
                 row["config"] = {**row.get("config", {}), **deepcopy(world["config"])}
 
     def _recipe(self, recipe: Settings, place: tuple[str, ...]) -> Settings:
