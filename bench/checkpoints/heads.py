@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from bench.checkpoints.imported import IMPORTABLE
 from bench.core.errors import UserError, unknown
-from bench.models.state_dicts import HEAD, State, layers_in
+from bench.models.state_dicts import HEAD, TWO, Layout, State, layers_in
 from methods.registry import method
 from methods.vidprism.config import Config as VidPrism
 
@@ -26,7 +26,7 @@ UNUSED_CLASSES = 400  # of the linear classifier that VidPrism's official head f
 
 
 class OfficialHead(NamedTuple):
-    """Official layout of a method's head."""
+    """Official layout of a method's checkpoints."""
 
     choices: Callable[[State], dict[str, Any]]  # config of a head; raises UserError for a head of another kind
     additions: Callable[[State], State] = lambda head: {}  # tensors besides the parameters, as a new head has them
@@ -34,6 +34,10 @@ class OfficialHead(NamedTuple):
     bound_classes: Callable[[State], int] = lambda head: 0  # number of classes of a class-bound part
     inference: Mapping[str, Any] = {}  # choices of the official test programs that are not the defaults
     has_sources: bool = False  # True: it keeps the class features of its training set
+    layout: Layout = TWO
+    # A text tower in the file: that of the pretrained CLIP, from which class texts come; part of what was trained, as
+    # far as the config's `tuned` and the model's `carried` say; or none.
+    text: Literal["pretrained", "tuned", "absent"] = "pretrained"
 
 
 def official_head(method_name: str) -> OfficialHead:

@@ -89,7 +89,7 @@ def import_official(
     """
     started, shape, head_of = time.time(), backbone(backbone_name), official_head(method_name)
     check_tag(backbone_name, pretrained)
-    official = read_official(file)
+    official = read_official(file, head_of.layout)
     if collapse:
         _choices(official, "mote", backbone_name, file)
         official = official._replace(head=collapsed(official.head))
@@ -98,9 +98,10 @@ def import_official(
     stage, notes = ImportedStage(method_name, config, backbone_name, pretrained, digest).plan(), []
     if not shape.quick_gelu and pretrained != "openai" and backbone_name != "glyph-vit":
         notes.append(f"official towers have QuickGELU, {backbone_name} has GELU with these weights")
-    if official.texts or sources:
+    given = official.texts if head_of.text == "pretrained" else {}
+    if given or sources:
         clip = load_clip(backbone_name, pretrained)
-        _refuse_other_texts(clip, official.texts, file)
+        _refuse_other_texts(clip, given, file)
         if sources:
             notes.append(_compare_sources(clip, official.head.get(SOURCES), sources, file))
     if fresh := not store.done(*stage.key):
@@ -117,7 +118,11 @@ def _states(official: Official, head_of: OfficialHead) -> dict[str, State]:
     apart = {SOURCES, *head_of.additions(official.head)}
     head = {name: tensor for name, tensor in official.head.items() if name not in apart}
     features = {name: tensor for name, tensor in official.head.items() if name == SOURCES}
-    states = {"weights": trained_names(official.tower, head), "sources": features, "texts": official.texts}
+    tower, texts = official.tower, official.texts
+    if head_of.text == "tuned":
+        tower, texts = {**tower, **texts}, {}
+    weights = trained_names(tower, head)
+    states = {"weights": weights, "sources": features, "texts": texts, "dropped": official.dropped}
     return {name: state for name, state in states.items() if state}
 
 
@@ -149,9 +154,10 @@ def _choices(official: Official, method_name: str, backbone_name: str, where: ob
     with _at(where):
         choices = {"tower": "tuned", **head_of.choices(official.head)}
     model = _model(method_name, backbone_name, choices, head_of.bound_classes(official.head))
-    tower, head = official_names(model.trained_state())
+    tower, head = official_names(model.trained_state())  # a text tower that is trained is part of `tower`
     texts = {name: tensor for name, tensor in model.clip.state_dict().items() if not is_tower(name)}
-    whole = {**tower, **texts} if texts.keys() & official.texts.keys() else tower
+    beside = head_of.text == "pretrained" and texts.keys() & official.texts.keys()
+    whole = {**tower, **texts} if beside else tower
     try:
         refuse_differences(whole, {**official.tower, **official.texts}, f"not a tower of '{backbone_name}'", str(where))
     except UserError as error:
@@ -259,24 +265,34 @@ def export_official(store: Store, key: str, target: Path) -> str:
         raise UserError("there is no such folder", where=str(target.parent))
     head_of = official_head(spec["method"])
     tower, head = official_names(load_file(folder / "weights.safetensors"))
-    if not tower:
+    if not tower or head_of.text == "tuned":  # what was not trained is CLIP's
         clip = load_clip(spec["backbone"], record["context"]["pretrained"])
-        tower = {name: tensor for name, tensor in clip.state_dict().items() if is_tower(name)}
+        with _at(folder):
+            needed = _clip_names(head_of, head, spec)
+        tower = {name: tensor for name, tensor in clip.state_dict().items() if name in needed} | tower
     if "imported" in spec:
         epoch, in_one = record["result"]["epoch"], record["result"]["in_one"]
     else:
         epoch, in_one = int(spec["recipe"]["epochs"]), False
     with _at(folder):
         whole = {**head, **head_of.additions(head), **_sources(store, folder, record, head_of)}
-    official = Official(tower, whole, _stored(folder / "texts.safetensors"), epoch, in_one)
+    texts, dropped = (_stored(folder / f"{name}.safetensors") for name in ("texts", "dropped"))
+    official = Official(tower, whole, texts, epoch, in_one, dropped)
     _choices(official, spec["method"], spec["backbone"], folder)
     partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
-        torch.save(official_layout(official), partial)
+        torch.save(official_layout(official, head_of.layout), partial)
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
     return str(record["title"])
+
+
+def _clip_names(head_of: OfficialHead, head: State, spec: dict[str, Any]) -> set[str]:
+    """CLIP's tensors in an official checkpoint with this head, whatever a training left frozen."""
+    choices = {"tower": "tuned", **head_of.choices(head)}
+    model = _model(spec["method"], spec["backbone"], choices, head_of.bound_classes(head))
+    return set(official_names(model.trained_state())[0])
 
 
 def _stored(file: Path) -> State:

@@ -3,7 +3,7 @@
 An official checkpoint of this field is a torch file with `epoch`, `model_state_dict` (CLIP's visual tower and logit
 scale, or a whole CLIP), `fusion_model_state_dict` (the head) and the state of the optimiser. Text4Vis' main trainer
 stores all tensors in one dictionary, those of the head under `fusion_model.`; its contrastive trainer, BIKE and MoTE
-use two.
+use two. Other trainers have other keys and names: `Layout`.
 
 Legend: S source classes, D joint CLIP width.
 """
@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,43 +34,94 @@ REPEATED = 4  # times that a file's tensors may repeat its bytes, as tied weight
 SHOWN, LONGEST = 3, 200  # largest number of tensors that an error names, and of characters of one
 
 
+class Layout(NamedTuple):
+    """Names of tensors in an official checkpoint, from which those of a method's model follow, and the reverse.
+
+    A rule replaces the start of an official name by one with `clip.` or `head.`; the longest that fits counts. A `*` on
+    both sides stands for the same part between dots, such as the number of a block.
+    """
+
+    states: Mapping[str, Mapping[str, str]]  # key of the file -> rules; a file has to have the first key
+    dropped: tuple[str, ...] = ()  # patterns of official names that no model has; they are kept for an export
+    wrapped: bool = False  # exported names start with `module.`, without which official code would not find them
+
+
+TWO = Layout({TOWER: {"": "clip."}, HEAD: {"": "head."}})
+ONE = Layout({TOWER: {"": "clip.", IN_ONE: "head."}})
+
+
 class Official(NamedTuple):
-    """Contents of an official checkpoint; names are without the prefix `module.`."""
+    """Contents of an official checkpoint under the names of CLIP and of a method's head."""
 
     tower: State  # visual.* and logit_scale
     head: State
     texts: State  # the text tower; empty if the file has none
     epoch: int | None
     in_one: bool  # one dictionary holds tower and head
+    dropped: State = {}  # by key of the file, a slash and the official name
 
 
-def read_official(file: Path) -> Official:
+def read_official(file: Path, layout: Layout = TWO) -> Official:
     """Read an official checkpoint. Raises UserError for other files and for tensors that are not finite."""
     loaded = read_torch(file)
-    parts = (loaded.get(TOWER), loaded.get(HEAD, {})) if isinstance(loaded, dict) else (None, None)
-    refuse_stand_ins(dict(zip((TOWER, HEAD), parts, strict=True)), str(file))
-    if not all(isinstance(part, dict) for part in parts):
+    absent: dict[str, Any] = {key: {} for key in list(layout.states)[1:]}
+    content: dict[str, Any] = absent | loaded if isinstance(loaded, dict) else {}
+    parts: dict[str, Any] = {key: content.get(key) for key in layout.states}
+    refuse_stand_ins(parts, str(file))
+    if not all(isinstance(part, dict) for part in parts.values()):
         keys = _first(loaded) if isinstance(loaded, dict) else type(loaded).__name__
-        hint = f"an official checkpoint has {TOWER} and {HEAD}; weights of a plain CLIP go to --pretrained"
+        hint = f"an official checkpoint has {' and '.join(layout.states)}; weights of a plain CLIP go to --pretrained"
         raise UserError(f"not an official checkpoint: it holds {keys or 'nothing'}", where=str(file), hint=hint)
-    model, head = stored_tensors(loaded[TOWER], file), stored_tensors(loaded.get(HEAD, {}), file)
-    if in_one := not head:
-        head = {name.removeprefix(IN_ONE): tensor for name, tensor in model.items() if name.startswith(IN_ONE)}
+    if in_one := layout is TWO and not parts[HEAD]:
+        layout = ONE
+    states = {key: stored_tensors(parts[key], file) for key in layout.states}
+    own, dropped = _named_here(states, layout, file)
+    require_finite({**own, **dropped}.items(), str(file))
+    model, head = official_names(own)
     tower = {name: tensor for name, tensor in model.items() if is_tower(name)}
-    apart = {*tower, *OPENAI_EXTRAS, *(f"{IN_ONE}{name}" for name in head if in_one)}
-    texts = {name: tensor for name, tensor in model.items() if name not in apart}
-    require_finite({**tower, **texts, **head}.items(), str(file))
+    texts = {name: tensor for name, tensor in model.items() if name not in {*tower, *OPENAI_EXTRAS}}
     epoch = loaded.get("epoch")
-    return Official(tower, head, texts, epoch if isinstance(epoch, int) else None, in_one)
+    return Official(tower, head, texts, epoch if isinstance(epoch, int) else None, in_one, dropped)
 
 
-def official_layout(official: Official) -> dict[str, Any]:
+def _named_here(states: dict[str, State], layout: Layout, file: Path) -> tuple[State, State]:
+    """Tensors under the names of a model, and the dropped ones."""
+    own, dropped, unexpected = State(), State(), []
+    for key, state in states.items():
+        for name, tensor in state.items():
+            if any(fnmatchcase(name, pattern) for pattern in layout.dropped):
+                dropped[f"{key}/{name}"] = tensor
+            elif (renamed := _renamed(name, layout.states[key])) and renamed not in own:
+                own[renamed] = tensor
+            else:
+                unexpected.append(name)
+    if unexpected:
+        raise UserError(f"{len(unexpected)} unexpected tensors: {_first(unexpected)}", where=str(file))
+    return own, dropped
+
+
+def _renamed(name: str, rules: Mapping[str, str]) -> str:
+    """A name with another start; empty if no rule fits."""
+    for start in sorted(rules, key=lambda start: len(start.replace("*", "")), reverse=True):
+        if match := re.match(re.escape(start).replace(r"\*", r"([^.]+)"), name):
+            return rules[start].replace("*", "".join(match.groups())) + name[match.end() :]
+    return ""
+
+
+def official_layout(official: Official, layout: Layout = TWO) -> dict[str, Any]:
     """The content of an official checkpoint file, without the optimiser: the inverse of `read_official`."""
-    model, head = {**official.tower, **official.texts}, official.head
+    layout = ONE if official.in_one else layout
+    reverse = {key: {own: start for start, own in rules.items()} for key, rules in layout.states.items()}
+    states: dict[str, State] = {key: {} for key in layout.states}
+    for own, tensor in trained_names({**official.tower, **official.texts}, official.head).items():
+        key, name = next((key, name) for key, rules in reverse.items() if (name := _renamed(own, rules)))
+        states[key][name] = tensor
+    for place, tensor in official.dropped.items():
+        key, _, name = place.partition("/")
+        states[key][name] = tensor
+    start = "module." if layout.wrapped else ""
     epoch = {} if official.epoch is None else {"epoch": official.epoch}
-    if official.in_one:
-        return {**epoch, TOWER: model | {f"{IN_ONE}{name}": tensor for name, tensor in head.items()}}
-    return {**epoch, TOWER: model, HEAD: head}
+    return {**epoch, **{key: {start + name: t for name, t in state.items()} for key, state in states.items()}}
 
 
 def trained_names(tower: State, head: State) -> State:

@@ -12,6 +12,7 @@ from bench.core.errors import UserError
 from bench.models.state_dicts import (
     HEAD,
     TOWER,
+    Layout,
     collapsed,
     layers_in,
     official_layout,
@@ -52,6 +53,40 @@ def test_an_official_layout_is_read_and_written_alike(layout: dict[str, Any], tm
 def test_the_name_of_a_data_parallel_wrapper_is_taken_away(tmp_path: Path) -> None:
     wrapped = {TOWER: {f"module.{name}": tensor for name, tensor in VISUAL.items()}, HEAD: FUSED}
     assert read_official(saved(tmp_path, wrapped)).tower == VISUAL
+
+
+OTHER = Layout(
+    {
+        "model": {
+            **{"image.": "clip.visual.", "text.": "clip.", "logit_scale": "clip.logit_scale"},
+            **{"image.blocks.*.extra": "head.extra.*", "image.first": "head.extra.0"},
+        },
+        "beside": {"": "head."},
+    },
+    dropped=("table*",),
+    wrapped=True,
+)
+OTHER_NAMES = ["image.proj", "text.ln.bias", "logit_scale", "image.first", "image.blocks.10.extra", "table.rows"]
+
+
+def test_another_layout_is_read_and_written_alike(tmp_path: Path) -> None:
+    model = {f"module.{name}": ONE * place for place, name in enumerate(OTHER_NAMES)}
+    content = {"model": model, "beside": {"module.a.weight": ONE}}
+    official = read_official(saved(tmp_path, content), OTHER)
+    assert (official.tower, official.texts) == ({"visual.proj": 0, "logit_scale": 2}, {"ln.bias": 1})
+    assert official.head == {"extra.0": 3, "extra.10": 4, "a.weight": 1}
+    assert official.dropped == {"model/table.rows": 5}
+    assert official_layout(official, OTHER) == content
+
+
+def test_names_without_a_place_in_a_layout_are_refused(tmp_path: Path) -> None:
+    with refused("2 unexpected tensors: visual.proj, image.blocks.0.extra", where="checkpoint.pt"):
+        read_official(
+            saved(tmp_path, {"model": VISUAL | {"image.first": ONE, "image.blocks.0.extra": ONE, "beside": ONE}}),
+            OTHER._replace(dropped=("beside",)),
+        )
+    with refused("it holds model_state_dict", where="checkpoint.pt", hint="model and beside"):
+        read_official(saved(tmp_path, {TOWER: VISUAL}), OTHER)
 
 
 def test_files_of_another_kind_and_broken_values_are_refused(tmp_path: Path) -> None:
