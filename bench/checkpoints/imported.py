@@ -13,7 +13,14 @@ from bench.core.files import file_sha256
 from bench.graph.stage import Stage, as_json
 from bench.store.records import RecordData, Store
 
-IMPORTABLE = ("mote", "text4vis", "dense_temporal", "vidprism")  # methods with an official layout
+IMPORTABLE = (
+    "mote",
+    "text4vis",
+    "dense_temporal",
+    "vidprism",
+    "open_vclip",
+    "froster",
+)  # methods with an official layout
 
 
 def file_digest(file: Path) -> str:

@@ -99,8 +99,8 @@ class Config(Window):
         return {"projectors": own} if own.parameters else {}
 
 
-# Scripts. Suites set what is left: 12 epochs and batches of 32 (UCF-101: 64) for base-to-novel, no mean on SSv2, and the
-# files of descriptions.
+# Scripts. Suites set the rest: the files of descriptions; for base-to-novel 12 epochs and batches of 32 (UCF-101: 64), and
+# no mean on SSv2.
 PRESETS: dict[str, Preset] = {
     "official": {"inference": {"clip_alpha": 1.0}, "recipe": {**TRAINING, "templates": "rephrased29"}},
     "clean": {
