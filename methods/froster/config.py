@@ -99,8 +99,8 @@ class Config(Window):
         return {"projectors": own} if own.parameters else {}
 
 
-# Scripts. Suites set the rest: the files of descriptions; for base-to-novel 12 epochs and batches of 32 (UCF-101: 64), and
-# no mean on SSv2.
+# Scripts. Suites set the rest: the files of descriptions and, for base-to-novel, 12 epochs, batches of 32 (UCF-101: 64)
+# and the weights of the last epoch on SSv2.
 PRESETS: dict[str, Preset] = {
     "official": {"inference": {"clip_alpha": 1.0}, "recipe": {**TRAINING, "templates": "rephrased29"}},
     "clean": {
