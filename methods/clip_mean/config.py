@@ -3,7 +3,7 @@
 Title: Learning Transferable Visual Models From Natural Language Supervision (CLIP).
 Paper: arXiv 2103.00020. Official code: github.com/openai/CLIP, MIT licence.
 Fine-tuned (`tower: tuned`), it is the CLIP-Mean of MoTE's Fig. 3 (arXiv 2410.10589): Text4Vis' trainer without a head.
-Left out: tuning the text tower as well (ViFi-CLIP).
+Left out: tuning the text tower as well, which is `vificlip`.
 """
 
 from __future__ import annotations

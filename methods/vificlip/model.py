@@ -96,7 +96,7 @@ class Model(clip_mean.Model):
         names = [prompt.removesuffix(".").replace("_", " ") for own in prompts for prompt in own]
         if self._tokenised[0] != names:
             self._tokenised = names, self._tokens(names, len(self.head.text[0]))
-        parts = self._tokenised[1].to(self.clip.token_embedding.weight.device).split(TEXTS_PER_BATCH)
+        parts = self._tokenised[1].to(self.head.text[0].device).split(TEXTS_PER_BATCH)
         return torch.cat([self._encode_names(part_NL, self.head) for part_NL in parts])
 
     def _tokens(self, names: list[str], vectors: int) -> Tensor:
@@ -111,8 +111,8 @@ class Model(clip_mean.Model):
                 where="config.prompts.text",
                 hint=f"names may have {tokens} tokens with a full stop; use fewer vectors",
             )
-        tokens_NL = tokens_NL[:, :room].clone()
-        tokens_NL[ends_N >= room, -1] = tokens_NL.max()  # the end has the highest id
+        end, tokens_NL = tokens_NL.max(), tokens_NL[:, :room].clone()  # the end has the highest id
+        tokens_NL[ends_N >= room, -1] = end
         return tokens_NL[:, : int(tokens_NL.argmax(dim=-1).max()) + 1]
 
     def _encode_names(self, tokens_NL: Tensor, head: Vectors) -> Tensor:
