@@ -165,6 +165,14 @@ class Config(Choices):
         return False
 
     @property
+    def extra_passes(self) -> float:
+        """Passes of a training step through the visual tower beside its own, as forward passes; a backward one is two.
+
+        Those of a teacher, or of a second forward pass. Prices of plans count them.
+        """
+        return 0.0
+
+    @property
     def soft_targets(self) -> bool:
         """True if the loss also takes targets [B, C], shares of every class (recipe.smoothing, recipe.mix)."""
         return False

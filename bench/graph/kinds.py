@@ -359,7 +359,9 @@ class TrainStage:
         per_video = 3 * passes * _view_flops(stages, config, recipe.backbone, frames)
         if not cached:
             times = 3 if "visual" in config.tuned else 2 if config.tower_inside else 1
-            per_video += times * shape.view_flops(frames) + 3 * config.inside_flops(shape, frames)
+            per_video += (times + config.extra_passes) * shape.view_flops(frames) + 3 * config.inside_flops(
+                shape, frames
+            )
         if config.texts_inside:
             classes = len(stages.class_names(learnt(recipe, self.seed), recipe.labels))
             texts = 1 if config.texts_of_labels else classes / recipe.batch

@@ -89,6 +89,10 @@ class Config(Window):
         return bool(self.distilled)
 
     @property
+    def extra_passes(self) -> float:
+        return float("video" in self.distilled)
+
+    @property
     def depends_on_processes(self) -> bool:
         return self.texts_inside and self.texts == "drawn" and self.template_draw == "process"
 

@@ -91,6 +91,10 @@ class Config(Window):
         return self.mix_weight > 0
 
     @property
+    def extra_passes(self) -> float:
+        return 3.0 if self.teacher else 0.0
+
+    @property
     def depends_on_processes(self) -> bool:
         return self.teacher and self.mix_draw == "process"
 

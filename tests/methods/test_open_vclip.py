@@ -226,6 +226,13 @@ def test_sizes_are_those_of_the_official_model(name: str, trained: int, inside: 
     assert config.inside_flops(shape, 8) == inside == 8 * config.inside_flops(shape, 1)
 
 
+def test_a_second_pass_has_its_price() -> None:
+    graph = build_graph(load_suite(SUITES / "open-vclip-parts.yaml", ("world=glyphs", "seeds=[0]")))
+    flops = {stage.title: stage.flops for stage in graph.stages.values()}
+    assert flops["train iwr seed 0"] == 2 * flops["train none seed 0"]
+    assert flops["train all seed 0"] - flops["train window_swa seed 0"] == flops["train none seed 0"]
+
+
 @pytest.mark.parametrize("name", SUITE_NAMES)
 def test_its_suites_plan_in_the_embedded_world_with_the_rows_that_they_have(name: str) -> None:
     real, small = (load_suite(SUITES / f"{name}.yaml", world) for world in ((), ("world=glyphs",)))
