@@ -187,7 +187,7 @@ class _Replay:
             steps = len(self.outputs[f"{name}.rates"])
             length = steps // epochs
             places = (divmod(step, length) for step in range(steps))
-            factors = [lr_factor(*place, length, epochs, recipe["warmup_epochs"]) for place in places]
+            factors = [lr_factor(epoch, at, length, epochs, recipe["warmup_epochs"]) for epoch, at in places]
             schedules[f"{name}.rates"] = torch.tensor(factors, dtype=torch.float64)[:, None] * rates
         return {"sampling.validation": torch.from_numpy(np.stack(padded)), **schedules}
 
