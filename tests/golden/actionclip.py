@@ -186,8 +186,8 @@ class _Replay:
             epochs, _ = self.inputs[f"{name}.epochs_steps"].tolist()
             steps = len(self.outputs[f"{name}.rates"])
             length = steps // epochs
-            warmup = recipe["warmup_epochs"]
-            factors = [lr_factor(step // length, step % length, length, epochs, warmup) for step in range(steps)]
+            places = (divmod(step, length) for step in range(steps))
+            factors = [lr_factor(epoch, at, length, epochs, recipe["warmup_epochs"]) for epoch, at in places]
             schedules[f"{name}.rates"] = torch.tensor(factors, dtype=torch.float64)[:, None] * rates
         return {"sampling.validation": torch.from_numpy(np.stack(padded)), **schedules}
 
