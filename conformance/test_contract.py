@@ -212,7 +212,8 @@ def test_parameters_in_closed_form(case: Case, inputs: Inputs) -> None:
     bound = case.config.class_bound_parameters(backbone(BACKBONE), C)
     inside = case.config.inside_cost(backbone(BACKBONE), 1) + case.config.text_cost(backbone(BACKBONE))
     assert declared.stored + bound == head_size(model)
-    assert declared.active + bound == sum(p.numel() for p in predictor.parameters()) + inside.parameters
+    deployed = sum(p.numel() for p in predictor.parameters()) + (bound if case.config.texts_inside else 0)
+    assert declared.active + bound == deployed + inside.parameters  # what is bound to classes answers, or makes texts
     assert case.config.has_head == (declared.stored + bound > 0)
 
 
@@ -476,7 +477,8 @@ def test_a_video_tower_serves_the_method_or_is_refused(case: Case, inputs: Input
         return
     refuse_video(case.method.name, case.config, shape)
     model = case.build(clip=video_clip())
-    classes_CD = F.normalize(torch.randn(C, shape.embed_dim, generator=torch.Generator().manual_seed(0)), dim=-1)
+    sizes = C, *case.config.class_shape(shape, P)
+    classes_CD = F.normalize(torch.randn(sizes, generator=torch.Generator().manual_seed(0)), dim=-1)
     predictor = model.deploy(case.inference(), classes_CD)
     for frames in (1, T, 3 * T):
         clips_BT3HW = inputs.clips_BT3HW.repeat(1, 3, 1, 1, 1)[:, :frames]

@@ -72,7 +72,8 @@ class Method:
         return (self.declared.__doc__ or "").strip().partition("\n")[0]
 
 
-NAMES = ("clip_mean", "text4vis", "dense_temporal", "mote", "msta", "vidprism", "vificlip")
+NAMES = (*("clip_mean", "text4vis", "dense_temporal", "mote", "msta", "vidprism"), *("vificlip", "actionclip", "taco"))
+BUILT_IN = {name: f"methods.{name}" for name in NAMES}
 BUILT_IN = {name: f"methods.{name}" for name in NAMES}
 
 

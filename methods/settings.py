@@ -120,10 +120,14 @@ class Config(Choices):
         return False
 
     @property
+    def encodes_itself(self) -> bool:
+        """True if `Model.encode` makes something else than frame features of CLIP's own tower."""
+        return self.tower_inside or type(self).encoded is not Config.encoded
+
+    @property
     def shares_encodings(self) -> bool:
-        """True if encodings are plain CLIP's frame features, so that trials can share them."""
-        plain = type(self).encoded is Config.encoded
-        return "visual" not in self.tuned and not self.tower_inside and plain
+        """True if encodings are plain CLIP's, so that trials can share them."""
+        return "visual" not in self.tuned and not self.encodes_itself
 
     @property
     def has_head(self) -> bool:

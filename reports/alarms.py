@@ -88,16 +88,17 @@ def _same_answers(results: Results, lines: pd.DataFrame) -> Iterator[pd.DataFram
 def _at_chance(results: Results, lines: pd.DataFrame) -> Iterator[str]:
     """Rows that are no better than guessing, as far as their number of videos tells."""
     guesses: dict[tuple[str, int, int], list[str]] = {}  # protocol, videos, classes -> rows
-    for (_, _, protocol), group in lines.groupby(["row", "point", "protocol"], sort=False):
-        known = zip(group["identity"], is_draw(group["part"]), strict=True)
-        classes = np.array([len(results.class_names(identity)) // (1 + drawn) for identity, drawn in known])
-        low = (classes > 1) & (group["top1"] <= _guessing(group["videos"], classes)).to_numpy()
-        at_chance = group[group.assign(low=low).groupby("seed")["low"].transform("all")]
-        if len(at_chance):
+    known = zip(lines["identity"], is_draw(lines["part"]), strict=True)
+    classes = np.array([len(results.class_names(identity)) // (1 + drawn) for identity, drawn in known], int)
+    low = (classes > 1) & (lines["top1"] <= _guessing(lines["videos"], classes)).to_numpy()
+    for (_, _, protocol), group in lines.assign(low=low, among=classes).groupby(
+        ["row", "point", "protocol"], sort=False
+    ):
+        if group["low"].any() and len(at_chance := group[group.groupby("seed")["low"].transform("all")]):
             seeds = at_chance["seed"].unique()
             which = f", seed {', '.join(map(str, seeds))}" if len(seeds) < group["seed"].nunique() else ""
             text = f"{at_chance['name'].iloc[0]}{which} {at_chance['top1'].mean():.1f} %"
-            key = (str(protocol), int(at_chance["videos"].iloc[0]), int(classes[low][0]))
+            key = (str(protocol), int(at_chance["videos"].iloc[0]), int(group["among"][group["low"]].iloc[0]))
             guesses.setdefault(key, []).append(text)
     for (protocol, videos, among), rows in guesses.items():
         most = _guessing(pd.Series([videos]), np.array([among])).iloc[0]

@@ -173,19 +173,23 @@ class Evaluations:
 
     def __init__(self, store: Store) -> None:
         self.store, self.record = store, cache(self._record)
+        self._names = cache(lambda *texts: store.read(*texts)["context"]["class_names"])
 
     def _record(self, identity: str) -> RecordData | None:
         """The record of an evaluation; None if there is none, or a damaged one, which a warning names."""
         return self.store.find("evaluate", identity, [PREDICTIONS])
 
     def predictions(self, identity: str) -> pd.DataFrame:
-        return pd.read_parquet(self._file(identity))
+        found: pd.DataFrame = self._columns(identity).to_pandas(use_threads=False)
+        return found
 
     def correct(self, identity: str) -> NDArray[np.float32]:
         """The column `correct` of the predictions alone."""
-        with pa.OSFile(str(self._file(identity))) as source:  # parquet's own way to a path costs more than the column
-            column = parquet.ParquetFile(source).read(columns=["correct"], use_threads=False)["correct"]
-            return np.asarray(column.to_numpy(), np.float32)
+        return np.asarray(self._columns(identity, ["correct"])["correct"].to_numpy(), np.float32)
+
+    def _columns(self, identity: str, names: list[str] | None = None) -> pa.Table:
+        with pa.OSFile(str(self._file(identity))) as source:  # parquet's own way to a path costs more than a column
+            return parquet.ParquetFile(source).read(columns=names, use_threads=False)
 
     def cosines(self, identity: str) -> bytes:
         """The cosines of all views and classes; nothing if the record has none."""
@@ -202,8 +206,8 @@ class Evaluations:
         return load_file(file) if file.is_file() else {}
 
     def class_names(self, identity: str) -> Sequence[str]:
-        texts = self.store.read("evaluate", identity)["inputs"]["texts"]
-        names: list[str] = self.store.read(*texts)["context"]["class_names"]
+        record = self.record(identity) or self.store.read("evaluate", identity)
+        names: Sequence[str] = self._names(*record["inputs"]["texts"])
         return names
 
     def _path(self, identity: str) -> Path:

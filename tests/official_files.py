@@ -85,5 +85,18 @@ def text4vis_checkpoint(whole: bool, in_one: bool) -> dict[str, Any]:
     return {"epoch": 3, TOWER: model, HEAD: head}
 
 
+def actionclip_checkpoint(frames: int, **choices: Any) -> dict[str, Any]:
+    """A whole tuned CLIP, its matrices in half precision, and a head with what the official one has besides."""
+    clip_state = load_clip("glyph-vit", "random:1").state_dict()
+    model = {name: tensor.half() if tensor.ndim == 2 else tensor for name, tensor in clip_state.items()}
+    head = head_state("actionclip", **choices)
+    if "pos_embed" in head:
+        head["pos_embed"] = head["pos_embed"][:, : frames + 1].clone()
+        head = {f"transformer.{name}": tensor for name, tensor in head.items()}
+    if choices["head"] in ("conv1d", "lstm", "transf_cls"):
+        head["frame_position_embeddings.weight"] = 0.02 * torch.randn(77, 128)
+    return {"epoch": 49, TOWER: model, HEAD: _wrapped(head)}
+
+
 def _wrapped(state: State) -> State:
     return {f"module.{name}": tensor for name, tensor in state.items()}

@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
+from torch.nn import functional as F
 
 from bench.checkpoints.imported import IMPORTABLE
 from bench.core.errors import UserError, unknown
-from bench.models.state_dicts import HEAD, TWO, Layout, State, layers_in
+from bench.models.state_dicts import HEAD, TOWER, TWO, Layout, State, layers_in
+from methods.costs import POSITIONS
 from methods.registry import method
 from methods.vidprism.config import Config as VidPrism
 
@@ -34,6 +36,9 @@ class OfficialHead(NamedTuple):
     bound_classes: Callable[[State], int] = lambda head: 0  # number of classes of a class-bound part
     inference: Mapping[str, Any] = {}  # choices of the official test programs that are not the defaults
     has_sources: bool = False  # True: it keeps the class features of its training set
+    # Shapes of a head in a model from those in a file, and the reverse, given the frames of a training; 0: imported.
+    widened: Callable[[State], State] = lambda head: head
+    narrowed: Callable[[State, int], State] = lambda head, frames: head
     layout: Layout = TWO
     # A text tower in the file: that of the pretrained CLIP, from which class texts come; part of what was trained, as
     # far as the config's `tuned` and the model's `carried` say; or none.
@@ -108,6 +113,12 @@ def _classes(head: State) -> int:
     return 0 if TEXT_NORM in head or "head.weight" not in head else len(head["head.weight"])
 
 
+def _taco(head: State) -> dict[str, Any]:
+    if not any(name.startswith("vision_proj.") for name in head):
+        raise UserError("the head has no projection", where=HEAD, hint="expected vision_proj.linear_A.weight...")
+    return {}
+
+
 def _vificlip(head: State) -> dict[str, Any]:
     """Files of the first stage have no head; whether they tuned one tower or both is not in them."""
     if not head:
@@ -133,12 +144,74 @@ VIFICLIP = Layout(
     wrapped=True,
 )
 
+
+# --- ActionCLIP -------------------------------------------------------------------------------------------------------
+
+CLASS_TOKEN, TOKEN_POSITIONS, DEAD_TABLE = "cls_token", "pos_embed", "frame_position_embeddings.weight"
+
+
+def _actionclip(head: State) -> dict[str, Any]:
+    """The kind of a head follows from its names; one without tensors is the mean over frames."""
+    if "lstm_visual.weight_ih_l0" in head:
+        return {"head": "lstm"}
+    if "shift.weight" in head:
+        return {"head": "conv1d", "conv_axes": "viewed"}
+    kind, layer = ("transf_cls", r"transformer_enc\.layers\.(\d+)\.") if CLASS_TOKEN in head else ("transf", LAYER)
+    if layers := layers_in(head, layer):
+        return {"head": kind, "layers": layers}
+    if head:
+        names = "lstm_visual, shift, transformer.cls_token or transformer.resblocks.0"
+        raise UserError("the head is none of ActionCLIP's", where=HEAD, hint=f"expected {names}..., or nothing")
+    return {"head": "none"}
+
+
+def _dead_table(head: State) -> State:
+    """The table of positions that the official heads have, and only `transf` uses."""
+    widths = [head[name].shape[axis] for name, axis in DEAD_WIDTHS.items() if name in head]
+    return {DEAD_TABLE: torch.zeros(POSITIONS, widths[0])} if widths else {}
+
+
+DEAD_WIDTHS = {"lstm_visual.weight_ih_l0": 1, "shift.weight": 0, CLASS_TOKEN: -1}  # a tensor, and its axis of width D
+
+
+def _widened(head: State) -> State:
+    """With a position for each of 77 frames, zero where the file has none: official heads have those of training."""
+    table = head.get(TOKEN_POSITIONS)
+    if table is None or table.ndim != 3 or (missing := POSITIONS + 1 - table.shape[1]) <= 0:
+        return head
+    return {**head, TOKEN_POSITIONS: F.pad(table, (0, 0, 0, missing))}
+
+
+def _narrowed(head: State, frames: int) -> State:
+    """With the positions that training had; of an imported head, without the zeros behind them."""
+    table = head.get(TOKEN_POSITIONS)
+    if table is None:
+        return head
+    rows = frames + 1 if frames else int(table[0].any(dim=-1).nonzero().amax()) + 1
+    return {**head, TOKEN_POSITIONS: table[:, :rows].clone()}
+
+
+ACTIONCLIP = Layout(
+    {
+        TOWER: {"": "clip."},
+        HEAD: {
+            "": "head.",
+            **{f"transformer.{name}": f"head.{name}" for name in (CLASS_TOKEN, TOKEN_POSITIONS, "transformer_enc.")},
+        },
+    },
+    wrapped=(HEAD,),
+)
+
 HEADS = {
     "mote": OfficialHead(_mote, _merge_logits, _refuse_skewed, inference={"clip_alpha": 0.99}, has_sources=True),
     "text4vis": OfficialHead(_dense),
     "dense_temporal": OfficialHead(_dense),
     # The evaluation inside VidPrism's training has a clip_alpha of 1.
     "vidprism": OfficialHead(_vidprism, _unused_classifier, bound_classes=_classes, inference={"clip_alpha": 0.99}),
+    "taco": OfficialHead(_taco, text="tuned"),
     "vificlip": OfficialHead(_vificlip, layout=VIFICLIP, text="tuned"),
+    "actionclip": OfficialHead(
+        _actionclip, _dead_table, layout=ACTIONCLIP, text="tuned", widened=_widened, narrowed=_narrowed
+    ),
 }
 assert tuple(HEADS) == IMPORTABLE

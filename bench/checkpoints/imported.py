@@ -13,7 +13,10 @@ from bench.core.files import file_sha256
 from bench.graph.stage import Stage, as_json
 from bench.store.records import RecordData, Store
 
-IMPORTABLE = ("mote", "text4vis", "dense_temporal", "vidprism", "vificlip")  # methods with an official layout
+IMPORTABLE = (  # methods with an official layout
+    *("mote", "text4vis", "dense_temporal", "vidprism"),
+    *("taco", "vificlip", "actionclip"),
+)
 
 
 def file_digest(file: Path) -> str:

@@ -90,6 +90,7 @@ def import_official(
     started, shape, head_of = time.time(), backbone(backbone_name), official_head(method_name)
     check_tag(backbone_name, pretrained)
     official = read_official(file, head_of.layout)
+    official = official._replace(head=head_of.widened(official.head))
     if collapse:
         _choices(official, "mote", backbone_name, file)
         official = official._replace(head=collapsed(official.head))
@@ -115,14 +116,17 @@ def import_official(
 
 def _states(official: Official, head_of: OfficialHead) -> dict[str, State]:
     """Files of a record: weights, and what an export gives back besides, where the checkpoint has it."""
-    apart = {SOURCES, *head_of.additions(official.head)}
-    head = {name: tensor for name, tensor in official.head.items() if name not in apart}
+    fresh = head_of.additions(official.head)
+    head = {name: tensor for name, tensor in official.head.items() if name not in {SOURCES, *fresh}}
+    found = {name: official.head[name] for name in fresh if name in official.head}
+    additions = {name: tensor for name, tensor in found.items() if not torch.equal(tensor, fresh[name])}
     features = {name: tensor for name, tensor in official.head.items() if name == SOURCES}
     tower, texts = official.tower, official.texts
     if head_of.text == "tuned":
         tower, texts = {**tower, **texts}, {}
     weights = trained_names(tower, head)
-    states = {"weights": weights, "sources": features, "texts": texts, "dropped": official.dropped}
+    kept = {"sources": features, "texts": texts, "additions": additions, "dropped": official.dropped}
+    states = {"weights": weights, **kept}
     return {name: state for name, state in states.items() if state}
 
 
@@ -275,10 +279,16 @@ def export_official(store: Store, key: str, target: Path) -> str:
     else:
         epoch, in_one = int(spec["recipe"]["epochs"]), False
     with _at(folder):
-        whole = {**head, **head_of.additions(head), **_sources(store, folder, record, head_of)}
+        additions = {**head_of.additions(head), **_stored(folder / "additions.safetensors")}
+        whole = {**head, **additions, **_sources(store, folder, record, head_of)}
     texts, dropped = (_stored(folder / f"{name}.safetensors") for name in ("texts", "dropped"))
     official = Official(tower, whole, texts, epoch, in_one, dropped)
-    _choices(official, spec["method"], spec["backbone"], folder)
+    choices = _choices(official, spec["method"], spec["backbone"], folder)
+    own, read_back = (method(spec["method"]).config.model_validate(each) for each in (spec["config"], choices))
+    if own.tower_inside and not read_back.tower_inside:
+        raise UserError("modules inside its tower have no place in an official checkpoint", where=str(folder))
+    frames = spec.get("recipe", {}).get("views", {}).get("frames", 0)
+    official = official._replace(head=head_of.narrowed(whole, frames))
     partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         torch.save(official_layout(official, head_of.layout), partial)

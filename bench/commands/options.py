@@ -120,6 +120,7 @@ def open_suite(
             shown.update(tasks[dataset], completed=done, total=total)
 
         graph = build_graph(suite, hashing)
+    gc.freeze()  # nor later
     gc.enable()
     return suite, graph
 

@@ -16,17 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from bench.core.identity import digest
 from bench.data.datasets import Dataset
 from bench.graph.kinds import (
     NAMES_TOLD,
-    EvaluateStage,
     MapsStage,
     ProbeStage,
     Stages,
     WeightsStage,
     caches_features,
+    evaluation,
     learnt,
     profile_stage,
     train_stage,
@@ -39,8 +40,7 @@ from bench.suite.trial import Suite, Trial
 from methods.settings import Inference
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """One number of the tables: a trial under (a part of) a protocol, as a whole or with one choice of experts."""
 
     trial: Trial
@@ -102,8 +102,7 @@ def build_graph(suite: Suite, hashing: Hashing = lambda name, done, total: None)
 def _add(graph: Graph, stages: Stages, trial: Trial) -> None:
     """Add the stages behind a trial's numbers and behind everything else that its suite reports of it."""
     report = stages.suite.file.report
-    for name, protocol in trial.protocols:
-        graph.cells += _cells(stages, trial, name, protocol, "", trial.inference)
+    _add_cells(graph, stages, trial, "", trial.inference)
     if (train := train_stage(stages, trial)) and not trial.recipe.imported:
         for why in _uncached(trial):
             graph.uncached.setdefault(why, set()).add(train.identity)
@@ -113,19 +112,17 @@ def _add(graph: Graph, stages: Stages, trial: Trial) -> None:
         graph.profiles.append(_profile(stages, trial))
 
 
-def _cells(
-    stages: Stages, trial: Trial, name: str, protocol: Protocol, expert: str, inference: Inference
-) -> Iterable[Cell]:
-    for part, own in stages.once("parts", protocol, protocol.parts).items():
-        stage = stages.add(EvaluateStage(trial, f"{name} {part}".strip(), own, expert, inference).plan(stages))
-        yield Cell(trial, name, part, protocol.role, protocol.dataset, expert, stage)
+def _add_cells(graph: Graph, stages: Stages, trial: Trial, expert: str, inference: Inference) -> None:
+    for name, protocol in trial.protocols:
+        for part, own in stages.once("parts", protocol, protocol.parts).items():
+            stage = stages.add(evaluation(stages, trial, f"{name} {part}".strip(), own, expert, inference))
+            graph.cells.append(Cell(trial, name, part, protocol.role, protocol.dataset, expert, stage))
 
 
 def _add_experts(graph: Graph, stages: Stages, trial: Trial, train: Stage | None) -> None:
     report, choices = stages.suite.file.report, tuple(trial.config.expert_choices(trial.inference).items())
     for expert, inference in choices:
-        for name, protocol in trial.protocols:
-            graph.cells += _cells(stages, trial, name, protocol, expert, inference)
+        _add_cells(graph, stages, trial, expert, inference)
     unseen = [name for name, protocol in trial.protocols if protocol.role == "zero-shot"]
     if choices and unseen:
         name = report.experts_protocol or unseen[-1]
@@ -169,7 +166,7 @@ def _uncached(trial: Trial) -> Iterable[str]:
     if trial.config.shares_encodings and not trial.recipe.views.copies:
         yield "recipe.views.copies is 0"
     elif not trial.config.shares_encodings:
-        yield "modules sit inside the tower" if "visual" not in trial.config.tuned else "the tower is tuned"
+        yield "the tower is tuned" if "visual" in trial.config.tuned else "the method encodes frames itself"
 
 
 def _column(stages: Stages, name: str, protocol: Protocol) -> Context:

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from bench.core.errors import UserError
 from bench.core.identity import digest
@@ -17,7 +17,7 @@ from bench.data.descriptions import descriptions, irregular, renamed
 from bench.data.descriptions import missing as missing_descriptions
 from bench.data.selection import Selection
 from bench.graph.specs import Hashing, Specs, clip_spec, shape_spec
-from bench.graph.stage import Context, Spec, Stage
+from bench.graph.stage import Context, Spec, Stage, identity_of, inputs_text, work_text
 from bench.models.backbones import Backbone, backbone
 from bench.models.class_features import class_features, content
 from bench.models.class_features import missing as missing_features
@@ -89,8 +89,8 @@ class Stages(Specs):
         """The stage with this identity; it lacks what its inputs lack."""
         known = self.planned.setdefault(stage.identity, stage)
         if known is stage:
-            missing = (each.missing for each in stage.inputs.values() if each.missing)
-            stage.missing = stage.missing or next(missing, None)
+            for each in stage.inputs.values():
+                stage.missing = stage.missing or each.missing
             self.order.append(stage)
         return known
 
@@ -221,9 +221,9 @@ def _source_texts(config: Config, recipe: Recipe, seed: int) -> Kind:
 
 
 class Tower(NamedTuple):
-    """The tuned tower of a training, interpolated with CLIP's by `alpha`."""
+    """A method's tower, of a training if there is one, interpolated with CLIP's by `alpha`."""
 
-    train: Stage
+    train: Stage | None
     method: str
     config: Config
     alpha: float
@@ -254,7 +254,7 @@ class EncodeStage:
         return Stage(
             "encode",
             spec,
-            {"train": tower.train} if tower else {},
+            {"train": tower.train} if tower and tower.train else {},
             ("bench.stages.encode", *_decoder(self.views), *(method(tower.method).modules if tower else ())),
             {"pretrained": self.pretrained, **stages.place(self.selection)},
             f"encode {self.selection}" + (f" with {self.tower_name}" if tower else ""),
@@ -277,7 +277,7 @@ class TrainStage:
     recipe: Recipe
     seed: int
     init_from: Stage | None
-    trial: Trial = field(compare=False)  # the first that needs it, for the title
+    trial: Trial  # the first that needs it, for the title
 
     def plan(self, stages: Stages) -> Stage:
         config, recipe, selection = self.config, self.recipe, learnt(self.recipe, self.seed)
@@ -344,7 +344,7 @@ class TrainStage:
         """Trained ones: those of the method, and of the tuned parts of CLIP."""
         config, shape = self.config, backbone(self.recipe.backbone)
         tuned = sum(map(shape.parameters, config.tuned))
-        key = self.config.fingerprint, self.recipe.backbone
+        key = config, self.recipe.backbone
         head = stages.once("parameters", key, lambda: config.head_parameters(shape).stored)
         return head + config.class_bound_parameters(shape, classes) + tuned
 
@@ -356,7 +356,7 @@ class TrainStage:
         """
         config, recipe, shape = self.config, self.recipe, backbone(self.recipe.backbone)
         frames, passes = recipe.views.frames, sum(config.expert_passes) if config.routing_odds else 1.0
-        per_video = 3 * passes * config.head_flops(shape, frames)
+        per_video = 3 * passes * _view_flops(stages, config, recipe.backbone, frames)
         if not cached:
             times = 3 if "visual" in config.tuned else 2 if config.tower_inside else 1
             per_video += times * shape.view_flops(frames) + 3 * config.inside_flops(shape, frames)
@@ -402,7 +402,8 @@ def _train_stage(stages: Stages, trial: Trial) -> Stage | None:
     if recipe.imported:
         return stages.of(ImportedStage(trial.method, config, recipe.backbone, recipe.pretrained, recipe.imported))
     first = train_stage(stages, trial.init_from) if trial.init_from else None
-    return stages.of(TrainStage(trial.method, config, recipe, trial.seed, first, trial))
+    key = trial.method, config, recipe, trial.seed, first
+    return stages.once("train", key, lambda: stages.add(TrainStage(*key, trial).plan(stages)))
 
 
 def caches_features(config: Config, recipe: Recipe) -> bool:
@@ -436,37 +437,33 @@ def _still(views: TrainViews) -> TestViews:
 # --- what is done with a trained model --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class EvaluateStage:
+def evaluation(stages: Stages, trial: Trial, name: str, protocol: Measured, expert: str, inference: Inference) -> Stage:
     """Scores of one model with one set of inference choices under one part of a protocol."""
+    inputs, given = _model_inputs(stages, trial, protocol)
+    key = trial.row, trial.point, expert, protocol  # trials of a row at one point differ in nothing but the seed
+    make = partial(_evaluated, stages, trial, protocol, inference, inputs["texts"])
+    spec, modules, context, flops, missing, disk, work = stages.once("evaluated", key, make)
+    title, identity = f"evaluate {trial.title}{expert and f', {expert},'} on {name}", identity_of(work, given)
+    return Stage("evaluate", spec, inputs, modules, context, title, flops, missing, disk=disk, identity=identity)
 
-    trial: Trial
-    name: str
-    protocol: Measured
-    expert: str
-    inference: Inference
 
-    def plan(self, stages: Stages) -> Stage:
-        trial, protocol, selection = self.trial, self.protocol, measured(self.protocol)
-        expert = f", {self.expert}," if self.expert else ""
-        inputs, shape = _model_inputs(stages, trial, protocol), backbone(trial.recipe.backbone)
-        classes, views = len(inputs["texts"].context["class_names"]), stages.count(selection) * protocol.views.count
-        texts = classes * trial.config.text_flops(shape) if trial.config.texts_inside else 0
-        answers = views * classes * trial.config.class_flops(shape, protocol.views.frames, 1)
-        return Stage(
-            "evaluate",
-            {
-                **_model_spec(stages, trial),
-                **{"inference": effective(trial.config, self.inference), "protocol": protocol.scoring},
-            },
-            inputs,
-            ("bench.stages.evaluate", *method(trial.method).modules),
-            {"pretrained": trial.recipe.pretrained, **stages.place(selection), "protocol": protocol},
-            f"evaluate {trial.title}{expert} on {self.name}",
-            float(_head_flops(stages, trial, protocol) + answers + texts),
-            stages.missing(selection),
-            disk=NUMBER * views * classes,
-        )
+def _evaluated(stages: Stages, trial: Trial, protocol: Measured, own: Inference, texts: Stage) -> tuple[Any, ...]:
+    """What the evaluations of all seeds have in common; last, what identities hash of it."""
+    config, selection, shape = trial.config, measured(protocol), backbone(trial.recipe.backbone)
+    classes, views = len(texts.context["class_names"]), stages.count(selection) * protocol.views.count
+    adapting = classes * config.text_flops(shape) if config.texts_inside else 0
+    answers = views * classes * config.class_flops(shape, protocol.views.frames, 1)
+    spec = _model_spec(stages, trial) | {"inference": effective(config, own), "protocol": protocol.scoring}
+    modules = "bench.stages.evaluate", *method(trial.method).modules
+    return (
+        spec,
+        modules,
+        {"pretrained": trial.recipe.pretrained, **stages.place(selection), "protocol": protocol},
+        float(_head_flops(stages, trial, protocol) + answers + adapting),
+        stages.missing(selection),
+        NUMBER * views * classes,
+        work_text("evaluate", spec, modules),
+    )
 
 
 Choices = tuple[tuple[str, Inference], ...]  # (name, inference choices) of ways to use a model's experts
@@ -492,7 +489,7 @@ class ProbeStage:
                 "view": views.crops // 2 * views.clips + views.clips // 2,
                 "feature": self.feature,
             },
-            _model_inputs(stages, trial, protocol),
+            _model_inputs(stages, trial, protocol)[0],
             ("bench.stages.probe", *method(trial.method).modules),
             {"pretrained": trial.recipe.pretrained},
             f"probe {trial.title}",
@@ -578,20 +575,28 @@ def _model_spec(stages: Stages, trial: Trial) -> Spec:
     return {**clip, "method": trial.method, "config": trial.config}
 
 
-def _model_inputs(stages: Stages, trial: Trial, protocol: Measured) -> dict[str, Stage]:
-    """The inputs of whatever uses a trial's model on a protocol's videos."""
-    config, recipe, train = trial.config, trial.recipe, train_stage(stages, trial)
-    alpha, tower = trial.inference.clip_alpha, None
-    # alpha = 0 leaves nothing of the tuned tower, so the features are plain CLIP's, unless modules sit inside it.
-    if train and not config.shares_encodings and (config.tower_inside or alpha):
+def _model_inputs(stages: Stages, trial: Trial, protocol: Measured) -> tuple[dict[str, Stage], str]:
+    """The inputs of whatever uses a trial's model on a protocol's videos, and what identities hash of them."""
+    train, tower, known = stages.once("model", trial, partial(_model, stages, trial))
+    if (found := known.get(protocol)) is None:
+        clip = trial.recipe.backbone, trial.recipe.pretrained
+        inputs = {
+            "features": stages.of(EncodeStage(*clip, measured(protocol), protocol.views, tower, trial.title)),
+            "source_texts": stages.of(_source_texts(trial.config, trial.recipe, trial.seed)),
+            "texts": stages.of(_candidates(trial.config, trial.recipe, protocol)),
+            **({"train": train} if train else {}),
+        }
+        found = known[protocol] = inputs, inputs_text(inputs)
+    return found
+
+
+def _model(stages: Stages, trial: Trial) -> tuple[Stage | None, Tower | None, dict[Measured, Any]]:
+    """The training of a trial, the tower that sees its test videos, and its inputs as far as they are planned."""
+    config, train, alpha, tower = trial.config, train_stage(stages, trial), trial.inference.clip_alpha, None
+    # alpha = 0 leaves nothing of the tuned tower, so the features are plain CLIP's, unless the method encodes itself.
+    if config.encodes_itself or (train and "visual" in config.tuned and alpha):
         tower = Tower(train, trial.method, config, alpha)
-    clip = recipe.backbone, recipe.pretrained
-    inputs = {
-        "features": stages.of(EncodeStage(*clip, measured(protocol), protocol.views, tower, trial.title)),
-        "source_texts": stages.of(_source_texts(config, recipe, trial.seed)),
-        "texts": stages.of(_candidates(config, recipe, protocol)),
-    }
-    return {**inputs, "train": train} if train else inputs
+    return train, tower, stages.once("inputs", (train, tower, trial.recipe, trial.seed, config.per_prompt), dict)
 
 
 def _candidates(config: Config, recipe: Recipe, protocol: Measured) -> Kind:
@@ -599,10 +604,13 @@ def _candidates(config: Config, recipe: Recipe, protocol: Measured) -> Kind:
 
 
 def _head_flops(stages: Stages, trial: Trial, protocol: Measured) -> float:
-    views, config, inference = protocol.views, trial.config, trial.inference
-    key = trial.method, config.fingerprint, inference.fingerprint, trial.recipe.backbone, views.frames
-    make = partial(config.head_flops, backbone(trial.recipe.backbone), views.frames, inference)
-    return float(stages.once("head", key, make) * views.count * stages.count(measured(protocol)))
+    each = _view_flops(stages, trial.config, trial.recipe.backbone, protocol.views.frames, trial.inference)
+    return float(each * protocol.views.count * stages.count(measured(protocol)))
+
+
+def _view_flops(stages: Stages, config: Config, name: str, frames: int, inference: Inference | None = None) -> int:
+    make = partial(config.head_flops, backbone(name), frames, inference)
+    return stages.once("head", (config, name, frames, inference), make)
 
 
 # --- profile ----------------------------------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ import json
 import re
 from bisect import bisect
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush, nlargest
 from math import exp, log, log10
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -130,7 +130,7 @@ class Speed:
 
 def devices(context: Mapping[str, Any]) -> int:
     """Devices that share the work of a stage: one for each process of a training."""
-    return int(context.get("execution", {}).get("processes", 1))
+    return int(context["execution"].get("processes", 1)) if "execution" in context else 1
 
 
 class Speeds:
@@ -139,6 +139,7 @@ class Speeds:
     def __init__(self, known: Iterable[Measured], speed: Speed) -> None:
         self.speed = speed
         self.used = set[tuple[str, float, float]]()  # corrections that seconds rested on
+        self._found: dict[Hashable, tuple[float, bool]] = {}  # of stages that are alike
         self.corrections: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
         for record, device, seconds in known:  # log10 of seconds by the table, log of measured over these
             if device == speed.device:
@@ -150,6 +151,13 @@ class Speeds:
 
     def seconds(self, stage: Stage) -> tuple[float, bool]:
         """Seconds of a stage, without its process's start-up, and whether records of like size are behind them."""
+        recipe, shape = stage.spec.get("recipe"), stage.spec.get("backbone")
+        sized = stage.kind, stage.flops, stage.frames, "features" in stage.inputs, devices(stage.context)
+        if (found := self._found.get(key := (recipe, shape, sized))) is None:
+            found = self._found[key] = self._seconds(stage)
+        return found
+
+    def _seconds(self, stage: Stage) -> tuple[float, bool]:
         table = self.speed.computing(stage.kind, stage.flops, vars(stage))
         size, known = log10(table), self.corrections[stage.kind]
         place = bisect(known, (size, 0.0))
@@ -193,32 +201,40 @@ class Price:
 
     def dominating(self) -> list[tuple[str, float]]:
         """Titles and shares of the three stages that take most."""
-        first = sorted(self.stages, key=lambda stage: -self.device_seconds[stage.identity])[:3]
+        first = nlargest(3, self.stages, key=lambda stage: self.device_seconds[stage.identity])
         return [(stage.title, self.share([stage])) for stage in first]
 
-    @property
+    @cached_property
     def wall(self) -> float:
         """Seconds until all are done: a slot takes the longest stage that is ready; those that run alone come last."""
-        alone = {stage.identity for stage in self.stages if stage.kind in ALONE}
-        todo = {stage.identity: stage for stage in self.stages if stage.identity not in alone}
-        inputs = {own: {each.identity for each in stage.inputs.values()} & todo.keys() for own, stage in todo.items()}
-        left, after = {own: len(each) for own, each in inputs.items()}, dict[str, list[str]]()
-        for own, each in inputs.items():
-            for other in each:
-                after.setdefault(other, []).append(own)
-        ready = [(-self.seconds[own], own) for own, count in left.items() if not count]
-        heapify(ready)
+        seconds, todo = self.seconds, [stage for stage in self.stages if stage.kind not in ALONE]
+        there, after = {stage.identity for stage in todo}, dict[str, list[int]]()
+        sharing, left = dict[int, list[str]](), dict[int, int]()  # stages of the same inputs, and how many these lack
+        for stage in todo:
+            if (key := id(stage.inputs)) not in sharing:
+                needed = {other.identity for other in stage.inputs.values()} & there
+                sharing[key], left[key] = [], len(needed)
+                for other in needed:
+                    after.setdefault(other, []).append(key)
+            sharing[key].append(stage.identity)
+        ready, longest = dict[float, list[str]](), list[float]()  # by seconds
         running, now = list[tuple[float, str]](), self.speed.startup if self.stages else 0.0
-        while ready or running:
-            while ready and len(running) < self.slots:
-                seconds, own = heappop(ready)
-                heappush(running, (now - seconds, own))
+        new = [key for key, count in left.items() if not count]
+        while new or longest or running:
+            for own in (own for key in new for own in sharing[key]):
+                if not (alike := ready.setdefault(seconds[own], [])):
+                    heappush(longest, -seconds[own])
+                alike.append(own)
+            while longest and len(running) < self.slots:
+                alike = ready[-longest[0]]
+                heappush(running, (now - longest[0], alike.pop()))
+                if not alike:
+                    heappop(longest)
             now, ended = heappop(running)
-            for own in after.get(ended, ()):
-                left[own] -= 1
-                if not left[own]:
-                    heappush(ready, (-self.seconds[own], own))
-        return now + sum(self.seconds[own] for own in alone)
+            for key in (new := after.get(ended, [])):
+                left[key] -= 1
+            new = [key for key in new if not left[key]]
+        return now + sum(seconds[own.identity] for own in self.stages if own.kind in ALONE)
 
     @property
     def decoding(self) -> list[Stage]:
@@ -242,8 +258,9 @@ class Price:
 
 def price(stages: list[Stage], known: Iterable[Measured], speed: Speed, slots: int) -> Price:
     """Price stages by the table and by known records."""
-    speeds = Speeds(known, speed)
-    found = [(stage, *speeds.seconds(stage)) for stage in stages]
-    seconds = {stage.identity: own for stage, own, _ in found}
-    measured = [stage for stage, _, by_records in found if by_records]
+    speeds, seconds, measured = Speeds(known, speed), dict[str, float](), list[Stage]()
+    for stage in stages:
+        seconds[stage.identity], by_records = speeds.seconds(stage)
+        if by_records:
+            measured.append(stage)
     return Price(speed, stages, seconds, measured, len(speeds.used), max(1, slots))

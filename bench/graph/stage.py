@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -84,10 +84,10 @@ class Stage:
     frames: Frames | None = None  # what it decodes
     row: str = ""  # the first row that needs it, whose resources it gets
     disk: float = 0.0  # bytes of its record, about
-    identity: str = field(init=False)
+    identity: str = ""  # as `identify` says, which is asked for it if it is not given
 
     def __post_init__(self) -> None:
-        self.identity = identify(self)
+        self.identity = self.identity or identify(self)
 
     @cached_property
     def key(self) -> tuple[str, str]:
@@ -96,10 +96,22 @@ class Stage:
 
 def identify(stage: Stage) -> str:
     """Hash of kind, settings, source and inputs."""
-    settings = sorted((name, _fingerprint(value)) for name, value in stage.spec.items())
-    inputs = sorted((name, other.identity) for name, other in stage.inputs.items())
-    text = repr((stage.kind, settings, stage_source(stage.kind, stage.modules), inputs))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return identity_of(work_text(stage.kind, stage.spec, stage.modules), inputs_text(stage.inputs))
+
+
+def work_text(kind: str, spec: Spec, modules: tuple[str, ...]) -> str:
+    """The first part of what identities hash: what is done."""
+    settings = sorted((name, _fingerprint(value)) for name, value in spec.items())
+    return f"{kind!r}, {settings!r}, {stage_source(kind, modules)!r}"
+
+
+def inputs_text(inputs: Mapping[str, Stage]) -> str:
+    """The second part: to what it is done."""
+    return repr(sorted((name, other.identity) for name, other in inputs.items()))
+
+
+def identity_of(work: str, inputs: str) -> str:
+    return hashlib.sha256(f"({work}, {inputs})".encode()).hexdigest()[:32]
 
 
 def _fingerprint(value: object) -> object:

@@ -43,7 +43,8 @@ class Layout(NamedTuple):
 
     states: Mapping[str, Mapping[str, str]]  # key of the file -> rules; a file has to have the first key
     dropped: tuple[str, ...] = ()  # patterns of official names that no model has; they are kept for an export
-    wrapped: bool = False  # exported names start with `module.`, without which official code would not find them
+    # Exported names start with `module.`, without which official code would not find them: all, or those of these keys.
+    wrapped: bool | tuple[str, ...] = False
 
 
 TWO = Layout({TOWER: {"": "clip."}, HEAD: {"": "head."}})
@@ -119,9 +120,10 @@ def official_layout(official: Official, layout: Layout = TWO) -> dict[str, Any]:
     for place, tensor in official.dropped.items():
         key, _, name = place.partition("/")
         states[key][name] = tensor
-    start = "module." if layout.wrapped else ""
+    wrapped = layout.wrapped if isinstance(layout.wrapped, tuple) else tuple(states) if layout.wrapped else ()
+    starts = {key: "module." if key in wrapped else "" for key in states}
     epoch = {} if official.epoch is None else {"epoch": official.epoch}
-    return {**epoch, **{key: {start + name: t for name, t in state.items()} for key, state in states.items()}}
+    return {**epoch, **{key: {starts[key] + name: t for name, t in state.items()} for key, state in states.items()}}
 
 
 def trained_names(tower: State, head: State) -> State:
@@ -177,11 +179,11 @@ def stored_tensors(state: dict[Any, Any], file: Path) -> State:
 
 def require_finite(tensors: Iterable[tuple[str, Tensor]], where: object, hint: str = "") -> None:
     """Raises UserError that names the first tensors with a NaN or an infinity, which only masks may have."""
-    if broken := [name for name, tensor in tensors if not (name.endswith("mask") or _is_finite(tensor))]:
+    if broken := [name for name, tensor in tensors if not (name.endswith("mask") or is_finite(tensor))]:
         raise UserError(f"{_first(broken)}: values are not finite", where=str(where), hint=hint)
 
 
-def _is_finite(tensor: Tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
     if not tensor.is_floating_point() or not tensor.numel():
         return True
     ends = torch.aminmax(tensor if tensor.itemsize > 1 else tensor.float())  # hands a NaN on, and takes no memory

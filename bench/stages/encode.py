@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 SHARD = 256  # videos between two points of resumption
 BATCH = 32  # videos decoded together
-FRAMES = 256  # frames that go through the tower at once, about, which bounds memory
+# Frames that go through the tower at once, about. That bounds memory; a CPU is faster where they fit into its cache.
+FRAMES, FRAMES_OF_CPU = 256, 32
 
 Encoder = Callable[[Tensor], Encoded]  # of uint8 pixels [M, T, 3, H, W]
 
@@ -89,7 +90,8 @@ def _shard(work: Work, videos: Videos, encoder: Encoder, start: int) -> Shard:
     features: list[dict[str, Tensor]] = []
     failures: dict[int, str] = {}
     for indices, pixels_NVT3HW, failed in _batches(work, videos, range(start, min(start + SHARD, len(videos)))):
-        features.append(_encode(encoder, pixels_NVT3HW))
+        at_once = FRAMES_OF_CPU if work.compute.device == "cpu" else FRAMES
+        features.append(_encode(encoder, pixels_NVT3HW, at_once))
         for own_NV in features[-1].values():
             own_NV[[indices.index(index) for index, _ in failed]] = 0
             shown = (f"features of {videos.entries[index].name}" for index in indices)
@@ -114,10 +116,13 @@ def _batches(work: Work, videos: Videos, indices: Sequence[int]) -> Iterable[Vie
     return test_loader(videos, views, work.decoding, BATCH, indices)
 
 
-def _encode(encoder: Encoder, pixels_NVT3HW: Tensor) -> dict[str, Tensor]:
-    """Features [N, V, ...] on the CPU, as they are stored. Views stay whole: frames of one may meet in the tower."""
+def _encode(encoder: Encoder, pixels_NVT3HW: Tensor, frames: int) -> dict[str, Tensor]:
+    """Features [N, V, ...] on the CPU, as they are stored, of about `frames` at once.
+
+    Views stay whole: frames of one may meet in the tower.
+    """
     views_MT3HW = pixels_NVT3HW.flatten(0, 1)
-    at_once = max(1, FRAMES // views_MT3HW.shape[1])
+    at_once = max(1, frames // views_MT3HW.shape[1])
     with torch.no_grad():
         parts = [stored(encoder(part_mT3HW)) for part_mT3HW in views_MT3HW.split(at_once)]
     shape = pixels_NVT3HW.shape[:2]

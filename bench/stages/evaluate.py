@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench.core.errors import StageError
 from bench.measure.metrics import accuracies, fuse, half_classes, subset_accuracies, top_k_correct
-from bench.models.state_dicts import require_finite
+from bench.models.state_dicts import is_finite, require_finite
 from bench.stages.trained import class_texts, deploy, trained_model, video_features
 from methods.contract import Encoded, Predictor, frames_of, mapped
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
-VIEWS = 1024
+VIEWS, VIEWS_OF_CPU = 1024, 64  # those that go through the head at once; few fit into the cache of a CPU
 DRAWS = 10  # halves of the classes under a half-class protocol
 
 
@@ -50,8 +50,9 @@ def run(work: Work) -> dict[str, Any]:
     scores_NC = fuse(cosines_NVC.numpy(), norms_NV.numpy(), predictor.logit_scale, rule)
     require_finite([("logit scale", torch.tensor(predictor.logit_scale))], work.spec["method"])
     for name, each in {"cosines": cosines_NVC, "norms": norms_NV, "scores": torch.from_numpy(scores_NC)}.items():
-        shown = (f"{name} of {video}" for video in videos["video"][~failed_N])
-        require_finite(zip(shown, each[~failed_N], strict=True), work.spec["method"])
+        if not is_finite(decoded := each[~failed_N]):
+            shown = (f"{name} of {video}" for video in videos["video"][~failed_N])
+            require_finite(zip(shown, decoded, strict=True), work.spec["method"])
     result: dict[str, Any] = {"classes": len(texts_CD)}
     if half:
         draws, correct_N = _halves(work, predictor, features, texts_CD, cosines_NVC, norms_NV, labels_N, failed_N)
@@ -123,8 +124,9 @@ def _scores(work: Work, predictor: Predictor, features: Encoded, texts_CD: Tenso
     """Cosines [N, V, C] and norms [N, V] of every view."""
     cosines, norms = [], []
     shape, flat = frames_of(features).shape[:2], mapped(lambda own_NV: own_NV.flatten(0, 1), features)
-    for start in range(0, shape.numel(), VIEWS):
-        prediction = predictor(_videos(flat, slice(start, start + VIEWS), work.compute.device), texts_CD)
+    at_once = VIEWS_OF_CPU if work.compute.device == "cpu" else VIEWS
+    for start in range(0, shape.numel(), at_once):
+        prediction = predictor(_videos(flat, slice(start, start + at_once), work.compute.device), texts_CD)
         cosines.append(prediction.cosines_BC.float().cpu())
         norms.append(prediction.norms_B.float().cpu())
         work.progress(sum(map(len, norms)), shape.numel(), "views")

@@ -16,7 +16,7 @@ from bench.core.errors import StageError
 from bench.core.identity import digest
 from bench.models.clip import load_clip
 from bench.models.prompts import texts_of
-from bench.models.state_dicts import State, require_finite
+from bench.models.state_dicts import State, is_finite, require_finite
 from methods.contract import Encoded, Model, Prediction, Predictor, build_model, frames_of
 from methods.registry import method
 
@@ -28,10 +28,10 @@ _last: dict[tuple[Any, ...], Model] = {}  # the model that this process loaded l
 
 
 def trained_model(work: Work, alpha: float = 1.0) -> Model:
-    """Load the model on the CPU, with its trained weights if it has any, interpolated with CLIP's by `alpha`.
+    """The model on the CPU, with its trained weights if it has any, interpolated with CLIP's by `alpha`.
 
     Nothing is encoded, embedded or deployed before that, so `alpha` reaches frames, texts and logit scale alike.
-    Stages that follow each other in a process often share a training, so the last model is kept, and copied.
+    Stages in a row often share a training, so the last model is kept as it was trained; nobody else changes it.
     """
     file = work.inputs["train"] / "weights.safetensors" if "train" in work.inputs else None
     spec = {name: work.spec[name] for name in ("method", "backbone", "config")}
@@ -39,8 +39,9 @@ def trained_model(work: Work, alpha: float = 1.0) -> Model:
     if key not in _last:
         _last.clear()
         _last[key] = _load(work)
-    model = deepcopy(_last[key])
+    model = _last[key].cpu()
     if alpha < 1 and model.config.interpolates:
+        model = deepcopy(model)
         model.interpolate(load_clip(work.spec["backbone"], work.context["pretrained"]), alpha)
     return model
 
@@ -110,9 +111,10 @@ def video_features(work: Work) -> Encoded:
     """
     folder = work.inputs["features"]
     tensors = load_file(folder / "features.safetensors")
-    names = [f"features of {name}" for name in pd.read_parquet(folder / "videos.parquet")["video"]]
     for own_NV in tensors.values():
-        require_finite(zip(names, own_NV, strict=True), folder / "features.safetensors")
+        if not is_finite(own_NV):
+            names = [f"features of {name}" for name in pd.read_parquet(folder / "videos.parquet")["video"]]
+            require_finite(zip(names, own_NV, strict=True), folder / "features.safetensors")
     frames_NVTD = tensors.pop(FEATURES)
     others = {name.removeprefix(f"{FEATURES}."): own_NV for name, own_NV in tensors.items()}
     return {"frames": frames_NVTD, **others} if others else frames_NVTD

@@ -21,7 +21,8 @@ def disagreements(suite: Suite) -> Iterator[str]:
     One for each that is declared and is not there.
     """
     trained = (trial for trial in suite.trials if trial.config.trains)
-    pairs = {(own.row, name, id(own.recipe), id(p)): (own.recipe, p) for own in trained for name, p in own.protocols}
+    alike = {(own.row, id(own.recipe), id(own.protocols)): own for own in trained}.values()
+    pairs = {(own.row, name, id(own.recipe), id(p)): (own.recipe, p) for own in alike for name, p in own.protocols}
     rows: dict[tuple[str, str, str, str], dict[str, None]] = {}
     there: set[tuple[str, str]] = set()
     for (row, name, *_), (recipe, protocol) in pairs.items():

@@ -56,11 +56,11 @@ def _described(target: Settings) -> Iterator[str]:
 
 
 def merged(base: Settings, over: Settings) -> Settings:
-    """`over` on top of `base`, mappings merged key by key."""
+    """`over` on top of `base`, mappings merged key by key. Mappings in `over` are copied."""
     result = dict(base)
     for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both else value
+        below = result.get(key)
+        result[key] = merged(below if isinstance(below, dict) else {}, value) if isinstance(value, dict) else value
     return result
 
 

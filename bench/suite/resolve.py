@@ -9,10 +9,9 @@ axis whose values are named bundles of such settings moves several fields togeth
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import product
 from math import prod
@@ -48,6 +47,7 @@ MOST_TRIALS = 1_000_000  # their plan takes minutes and gigabytes
 LONGEST_NAME = 100  # of a suite; folders and jobs are named after it
 PACKAGES = {"pyav": "av"}  # decoder -> its module, where the two differ
 PARTS = ("config", "inference", "recipe", "protocol", "protocols")
+Point = tuple[tuple[str, Any], ...]  # axis name -> value
 RENAMED = {"start": "init_from"}  # keys of rows: earlier name -> present one
 
 
@@ -218,7 +218,8 @@ def _trials(resolve: _Resolver) -> Iterator[Trial]:
         for chosen in product(*(_values(axis) for axis in axes.values())):
             point = tuple((path.rpartition(".")[2], label) for path, (label, _) in zip(axes, chosen, strict=True))
             changes = [(path, value) for path, (_, value) in zip(axes, chosen, strict=True)]
-            trial = resolve.trial(row_id, row, point, changes)
+            seeded = resolve.trial(row_id, row, point, changes)
+            trial = seeded(seed=suite.file.seeds[0])
             other = points.setdefault((trial.config, trial.inference, trial.recipe, trial.protocols), trial)
             if distinct and other is not trial:
                 place = where(("rows", row_id, "axes") if row.axes else ("axes",))
@@ -229,7 +230,7 @@ def _trials(resolve: _Resolver) -> Iterator[Trial]:
             several = trial.config.trains and not trial.recipe.imported
             seeds = suite.file.seeds if several else suite.file.seeds[:1]
             for seed in seeds:
-                own = replace(trial, seed=seed)
+                own = trial if seed == trial.seed else seeded(seed=seed)
                 if row.init_from:
                     place = where(("rows", row_id, "init_from"))
                     own = replace(own, init_from=_first_training(own, row.init_from, made, place))
@@ -282,10 +283,10 @@ class _Resolver:
         self.folder = folder
         self.presets = presets  # row -> recipe of its fidelity, below the file's
         self.where = where
-        self.seen: dict[str, Any] = {}
+        self.seen: dict[Hashable, Any] = {}
         self.axis_of: dict[str, KeyPath] = {}  # field changed by an axis -> where the axis is declared
         # Each is a copy, so that what an axis sets in one protocol does not reach others through common defaults.
-        self.protocols = {name: deepcopy(self._started(name, own)) for name, own in suite.file.protocols.items()}
+        self.protocols = {name: self._started(name, own) for name, own in suite.file.protocols.items()}
         self.misfits: dict[str, UserError] = {}  # mistakes that leave the rest of the suite readable
         self.problems: dict[str, UserError] = {}  # reasons why nothing can run
         self.known_data: set[tuple[str, str, str, str]] = set()
@@ -297,17 +298,12 @@ class _Resolver:
             base = merged(base, named_protocol(str(own["use"]), where=self.where(("protocols", name, "use"))))
         return merged(base, {key: value for key, value in own.items() if key != "use"})
 
-    def trial(self, row_id: str, row: Row, point: tuple[tuple[str, Any], ...], changes: list[tuple[str, Any]]) -> Trial:
+    def trial(self, row_id: str, row: Row, point: Point, changes: list[tuple[str, Any]]) -> Callable[..., Trial]:
+        """The trial without its seed."""
         file = self.suite.file
-        parts: Settings = deepcopy(
-            {
-                "config": row.config,
-                "inference": row.inference,
-                "recipe": merged(merged(self.presets.get(row_id, {}), file.recipe), row.recipe),
-                "protocol": row.protocol,
-                "protocols": self.protocols,
-            }
-        )
+        own = {"config": row.config, "inference": row.inference, "protocol": row.protocol, "protocols": self.protocols}
+        trained = merged(merged(self.presets.get(row_id, {}), file.recipe), row.recipe)
+        parts = merged({}, {**own, "recipe": trained})  # a copy, which axes change
         self.axis_of = {}
         for path, value in changes:
             self._change(row_id, parts, path, value)
@@ -336,7 +332,10 @@ class _Resolver:
                 where=self.where(("rows", row_id)),
                 hint="a folder of description files, or glyphs for the embedded world",
             )
-        protocols = self._protocols(row_id, row, parts, recipe, config)
+        measured = json.dumps([parts["protocol"], parts["protocols"]], default=str)
+        if (key := (row_id, config, recipe, measured)) not in self.seen:
+            self.seen[key] = self._protocols(row_id, row, parts, recipe, config)
+        protocols = columns = self.seen[key]
         for name, protocol in protocols.items():
             if (rules := config.fusions(inference)) and protocol.fusion not in rules:
                 raise UserError(
@@ -344,21 +343,19 @@ class _Resolver:
                     where=self._place(("protocols", name, "fusion")),
                     allowed=rules,
                 )
-        columns = protocols
         if row.protocol or any(changes_protocols(path, value) for path, value in row.axes.items()):
             columns = self._columns(row_id, row, changes, recipe, config)
         label = row.label or row_id
         if sum(label == (own.label or name) for name, own in self.suite.file.rows.items()) > 1:
             label = f"{label} ({row_id})"
-        return Trial(row_id, label, row.method, config, inference, recipe, tuple(protocols.items()), point, 0, columns)
+        known = row_id, label, row.method, config, inference, recipe, tuple(protocols.items()), point
+        return partial(Trial, *known, columns=columns)
 
     def _columns(
         self, row_id: str, row: Row, changes: list[tuple[str, Any]], recipe: Recipe, config: Config
     ) -> dict[str, Protocol]:
         """The protocols that the suite's own settings and axes make, without the row's changes."""
-        parts: Settings = deepcopy(
-            {"config": {}, "inference": {}, "recipe": {}, "protocol": {}, "protocols": self.protocols}
-        )
+        parts = merged({}, {"config": {}, "inference": {}, "recipe": {}, "protocol": {}, "protocols": self.protocols})
         for path, value in changes:
             if path not in row.axes:
                 self._change(row_id, parts, path, value)

@@ -102,7 +102,8 @@ class _Mover:
             row["protocol"] = {**_outside(_untold(measured), world["protocol"]), **self._told(measured)}
             if "config" in row:
                 row["config"] = self._fitting("config", row["config"])
-            if method(row["method"]).config().has_head:
+            plain = method(row["method"]).config()
+            if plain.has_head and plain.tower == "frozen":  # a method that is a tuned CLIP stays one
                 row["config"] = {**row.get("config", {}), **deepcopy(world["config"])}
             if merged(merged(presets.get(name, {}), recipe), own).get("mix") and _shares(row):
                 row["recipe"]["views"] = {"copies": 0}  # what is blended are pixels, not stored features

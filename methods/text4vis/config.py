@@ -31,8 +31,8 @@ CLS_HEADS, CLS_INNER = 8, 2048  # attention heads and inner width of a layer of 
 KERNEL = 3  # frames in a convolution over time
 
 
-class Config(dense.Config):
-    """Temporal module, classifier and loss."""
+class Temporal(dense.Config):
+    """Modules behind the tower and inside it, of this method and of the one that its code grew out of."""
 
     # Cells of `lstm` and attention of `transf_cls` are computed outside modules of their own: the former in the
     # predictor itself, the latter in a layer.
@@ -43,12 +43,7 @@ class Config(dense.Config):
         "recurrence": ("",),
     }
     without_frames = {"head": "none", "inside": "none"}
-    needs = {
-        "layers": {"head": LAYERED},
-        "conv_axes": {"head": ("conv1d",)},
-        **{name: {"classifier": ("coop",)} for name in ("context_start", "context_of", "class_at")},
-        "context": {"classifier": ("coop",), "context_start": ("",)},  # whose words are counted instead
-    }
+    needs = {"layers": {"head": LAYERED}, "conv_axes": {"head": ("conv1d",)}}
 
     layers: Few = 6
     """temporal layers of transf and transf_cls; 6 for every backbone (Text4Vis, official code)"""
@@ -63,83 +58,24 @@ class Config(dense.Config):
     """exchange between frames inside the tower: none; patch tokens shifted in time before every block (tsm); class
     tokens shifted before both halves of every block (tokenshift); a convolution that starts as that shift (tokent1d);
     one sequence of all frames' patches, joint space-time (joint_st) (Text4Vis, official code, network.tm)"""
-    classifier: Literal["clip_text", "coop", "linear", "random", "orthogonal", "lda"] = "clip_text"
-    """classifier of video embeddings: class texts (clip_text; recipe.templates: text4vis has one template, mote28 the
-    ensemble); class texts with a learnt context (coop, arXiv 2109.01134; templates: name, since a template's words
-    would count as part of the name); a trained linear layer; frozen rows: normal draws, a random orthogonal matrix, or
-    a linear discriminant analysis of plain CLIP's features of a tenth of the source (lda). All but the texts are
-    class-bound. The paper's distilbert is clip_text with recipe.class_features (Text4Vis, Sec. 3)"""
-    context: Count = 16
-    """number of coop's learnt vectors, drawn from Normal(0, 0.02) (CoOp, official code, N_CTX)"""
-    context_start: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
-    """initial words of coop's vectors, one each; every word has to be a single token (CoOp, official code, CTX_INIT)"""
-    context_of: Literal["all", "class"] = "all"
-    """owner of a context: all classes together, unseen ones too; or each class, which is class-bound; CoOp's code
-    ignores the latter where vectors begin as words (CoOp, official code, CSC)"""
-    class_at: Literal["end", "middle", "front"] = "end"
-    """place of the class name: behind, amid or before coop's vectors (CoOp, official code, CLASS_TOKEN_POSITION)"""
-    loss: Literal["ce", "nce", "ds"] = "ce"
-    """loss: cross-entropy over all classes (ce, main trainer); videos of a batch against the texts of its labels and
-    back, to targets softmax(10 * same label) (nce, contrastive trainer); the same after a dual softmax (ds). The last
-    two compare only videos of the same part of a batch (Text4Vis, official code)"""
 
     @model_validator(mode="after")
-    def _every_choice_counts(self) -> Self:
-        if self.loss != "ce" and self.classifier not in TEXTS:
-            raise ValueError(
-                f"loss: {self.loss} compares with texts, not with classifier: {self.classifier}; allowed: ce"
-            )
+    def _frames_are_left(self) -> Self:
         if self.inside == "joint_st" and self.head != "none":
             raise ValueError(f"inside: joint_st leaves no frames to head: {self.head}; allowed: none")
-        if not self.trains and (self.tower_inside or not self.open_vocabulary):
-            raise ValueError(
-                f"a frozen tower and head: {self.head} leave nothing to learn (inside: {self.inside}, classifier: "
-                f"{self.classifier}); allowed: tower: tuned, classifier: linear or coop, or a head of "
-                f"{', '.join(LEARNT)}"
-            )
         return self
 
     @property
     def has_head(self) -> bool:
-        return self.head in LEARNT or self.classifier in ("linear", "coop") or self.inside in ("tokent1d", "joint_st")
+        return self.head in LEARNT or self.inside in ("tokent1d", "joint_st")
 
     @property
     def tower_inside(self) -> bool:  # type: ignore[override]
         return self.inside != "none"
 
-    @property
-    def open_vocabulary(self) -> bool:
-        return self.classifier in TEXTS and self.context_of == "all"
-
-    @property
-    def texts_inside(self) -> bool:
-        return self.classifier == "coop"
-
-    @property
-    def vectors(self) -> int:
-        """Number of vectors in a context of coop."""
-        return len(self.context_start.split()) or self.context
-
     def fits(self, backbone: Backbone, frames: int) -> None:
         if self.head in LAYERED or self.inside == "joint_st":
             costs.refuse_frames_without_position(frames)
-        if self.classifier == "coop" and self.vectors >= (room := backbone.context_length - MARKS):
-            raise ValueError(
-                f"a context of {self.vectors} leaves no room for a class name in a text of {backbone.context_length} "
-                f"tokens; allowed: up to {room} less the tokens of the longest name"
-            )
-
-    @property
-    def looks_at_source(self) -> bool:
-        return self.classifier == "lda"
-
-    @property
-    def depends_on_processes(self) -> bool:
-        return self.loss != "ce"
-
-    @property
-    def soft_targets(self) -> bool:
-        return self.loss == "ce"
 
     # --- costs --------------------------------------------------------------------------------------------------------
 
@@ -170,6 +106,89 @@ class Config(dense.Config):
         )
         projection = costs.linear(width, backbone.embed_dim, frames - 1).flops
         return costs.Cost(costs.POSITIONS * width, joint.flops - frames * single.flops - projection)
+
+
+class Config(Temporal):
+    """Temporal module, classifier and loss."""
+
+    needs = {
+        **Temporal.needs,
+        **{name: {"classifier": ("coop",)} for name in ("context_start", "context_of", "class_at")},
+        "context": {"classifier": ("coop",), "context_start": ("",)},  # whose words are counted instead
+    }
+
+    classifier: Literal["clip_text", "coop", "linear", "random", "orthogonal", "lda"] = "clip_text"
+    """classifier of video embeddings: class texts (clip_text; recipe.templates: text4vis has one template, mote28 the
+    ensemble); class texts with a learnt context (coop, arXiv 2109.01134; templates: name, since a template's words
+    would count as part of the name); a trained linear layer; frozen rows: normal draws, a random orthogonal matrix, or
+    a linear discriminant analysis of plain CLIP's features of a tenth of the source (lda). All but the texts are
+    class-bound. The paper's distilbert is clip_text with recipe.class_features (Text4Vis, Sec. 3)"""
+    context: Count = 16
+    """number of coop's learnt vectors, drawn from Normal(0, 0.02) (CoOp, official code, N_CTX)"""
+    context_start: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
+    """initial words of coop's vectors, one each; every word has to be a single token (CoOp, official code, CTX_INIT)"""
+    context_of: Literal["all", "class"] = "all"
+    """owner of a context: all classes together, unseen ones too; or each class, which is class-bound; CoOp's code
+    ignores the latter where vectors begin as words (CoOp, official code, CSC)"""
+    class_at: Literal["end", "middle", "front"] = "end"
+    """place of the class name: behind, amid or before coop's vectors (CoOp, official code, CLASS_TOKEN_POSITION)"""
+    loss: Literal["ce", "nce", "ds"] = "ce"
+    """loss: cross-entropy over all classes (ce, main trainer); videos of a batch against the texts of its labels and
+    back, to targets softmax(10 * same label) (nce, contrastive trainer); the same after a dual softmax (ds). The last
+    two compare only videos of the same part of a batch (Text4Vis, official code)"""
+
+    @model_validator(mode="after")
+    def _every_choice_counts(self) -> Self:
+        if self.loss != "ce" and self.classifier not in TEXTS:
+            raise ValueError(
+                f"loss: {self.loss} compares with texts, not with classifier: {self.classifier}; allowed: ce"
+            )
+        if not self.trains and (self.tower_inside or not self.open_vocabulary):
+            raise ValueError(
+                f"a frozen tower and head: {self.head} leave nothing to learn (inside: {self.inside}, classifier: "
+                f"{self.classifier}); allowed: tower: tuned, classifier: linear or coop, or a head of "
+                f"{', '.join(LEARNT)}"
+            )
+        return self
+
+    @property
+    def has_head(self) -> bool:
+        return super().has_head or self.classifier in ("linear", "coop")
+
+    @property
+    def open_vocabulary(self) -> bool:
+        return self.classifier in TEXTS and self.context_of == "all"
+
+    @property
+    def texts_inside(self) -> bool:
+        return self.classifier == "coop"
+
+    @property
+    def vectors(self) -> int:
+        """Number of vectors in a context of coop."""
+        return len(self.context_start.split()) or self.context
+
+    def fits(self, backbone: Backbone, frames: int) -> None:
+        super().fits(backbone, frames)
+        if self.classifier == "coop" and self.vectors >= (room := backbone.context_length - MARKS):
+            raise ValueError(
+                f"a context of {self.vectors} leaves no room for a class name in a text of {backbone.context_length} "
+                f"tokens; allowed: up to {room} less the tokens of the longest name"
+            )
+
+    @property
+    def looks_at_source(self) -> bool:
+        return self.classifier == "lda"
+
+    @property
+    def depends_on_processes(self) -> bool:
+        return self.loss != "ce"
+
+    @property
+    def soft_targets(self) -> bool:
+        return self.loss == "ce"
+
+    # --- costs --------------------------------------------------------------------------------------------------------
 
     def text_cost(self, backbone: Backbone) -> costs.Cost:
         shared = self.classifier == "coop" and self.context_of == "all"

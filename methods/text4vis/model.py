@@ -89,13 +89,21 @@ def contrast(similarity_BB: Tensor, labels_B: Tensor, *, dual: bool) -> Tensor:
     `similarity_BB` is scaled; row i is a video and column j the text of video j's label, so that a label that occurs
     twice has two right columns. Text4Vis gathers both over its processes; here each part of a batch is on its own.
     """
-    same_BB = (labels_B[:, None] == labels_B).float()
-    targets_BB = (SHARPNESS * same_BB).softmax(dim=-1)
-    directions = [similarity_BB, similarity_BB.T]
+    targets_BB, directions = matching(labels_B), [similarity_BB, similarity_BB.T]
     if dual:
         directions = [each * (each / DUAL_TEMPERATURE).softmax(dim=0) * len(each) for each in directions]
-    divergences = [F.kl_div(each.log_softmax(dim=-1), targets_BB, reduction="batchmean") for each in directions]
-    return torch.stack(divergences).mean()
+    return torch.stack([divergence(each, targets_BB) for each in directions]).mean()
+
+
+def matching(labels_B: Tensor) -> Tensor:
+    """Targets [B, B] of videos: shares of the texts of their label."""
+    same_BB = (labels_B[:, None] == labels_B).float()
+    return (SHARPNESS * same_BB).softmax(dim=-1)
+
+
+def divergence(similarity_BB: Tensor, targets_BB: Tensor) -> Tensor:
+    """Divergence of softmaxed rows from their targets, a mean over the rows."""
+    return F.kl_div(similarity_BB.log_softmax(dim=-1), targets_BB, reduction="batchmean")
 
 
 class HeadPredictor(contract.Predictor):

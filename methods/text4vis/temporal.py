@@ -25,7 +25,7 @@ from bench.models.backbones import Backbone
 from methods.blocks import TemporalTransformer, class_tokens, encoded, through
 from methods.contract import Features
 from methods.costs import POSITIONS, refuse_frames_without_position, temporal_heads
-from methods.text4vis.config import CLS_HEADS, CLS_INNER, KERNEL, Config
+from methods.text4vis.config import CLS_HEADS, CLS_INNER, KERNEL, Temporal
 
 SHIFTED = 8  # an eighth of the channels comes from the next frame, an eighth from the one before
 DROPOUT = 0.1  # of `transf_cls`, in training
@@ -195,7 +195,7 @@ def _truncated_normal(weight: Tensor) -> None:
     nn.init.trunc_normal_(weight, std=0.02, a=-0.04, b=0.04)
 
 
-HEADS: dict[str, Callable[[Config, Backbone], FrameHead]] = {
+HEADS: dict[str, Callable[[Temporal, Backbone], FrameHead]] = {
     "none": lambda config, spec: NoHead(),
     "transf": lambda config, spec: Transf(spec.embed_dim, temporal_heads(spec), config.layers),
     "transf_cls": lambda config, spec: TransfCls(spec.embed_dim, config.layers),

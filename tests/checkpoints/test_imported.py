@@ -32,7 +32,15 @@ from bench.store.records import Store
 from methods.contract import Model, build_model
 from methods.registry import method
 from tests.errors import refused, says
-from tests.official_files import TINY, golden, golden_checkpoint, mote_checkpoint, register_tiny, text4vis_checkpoint
+from tests.official_files import (
+    TINY,
+    actionclip_checkpoint,
+    golden,
+    golden_checkpoint,
+    mote_checkpoint,
+    register_tiny,
+    text4vis_checkpoint,
+)
 
 
 @pytest.fixture
@@ -169,6 +177,68 @@ def test_dense_heads_in_all_official_layouts(
     back = torch.load(tmp_path / "back.pt", weights_only=True)
     assert back.keys() == checkpoint.keys()
     assert all(same(back[part], checkpoint[part]) for part in (TOWER, HEAD) if part in checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("head", "config"),
+    [
+        ("none", {"head": "none"}),
+        ("conv1d", {"head": "conv1d", "conv_axes": "viewed"}),
+        ("lstm", {"head": "lstm"}),
+        ("transf", {"head": "transf", "layers": 2}),
+        ("transf_cls", {"head": "transf_cls", "layers": 1}),
+    ],
+)
+def test_tuned_texts_come_back_with_every_head_of_actionclip(
+    tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str], head: str, config: dict[str, Any]
+) -> None:
+    frames, names = 4, [[f"a video of {name}", name] for name in ("star", "heart", "flag")]
+    checkpoint = actionclip_checkpoint(frames, **config)
+    assert take(saved(tmp_path, checkpoint), store, method="actionclip") == 0
+    assert f"config: {{tower: tuned, head: {head}" in capsys.readouterr().out
+    clip = load_clip("glyph-vit", "random:0")
+    clip.load_state_dict(checkpoint[TOWER])
+    own = build_model(method("actionclip").model, method("actionclip").config.model_validate(config), clip, 0).eval()
+    answers = []
+    for model in (own, trained(store, "random:0").eval()):
+        with torch.no_grad():
+            classes_CPD = model.embed_classes(names)
+            predictor = model.deploy(method("actionclip").inference(), classes_CPD)
+            answers.append(predictor(model.encode(torch.ones(2, frames, 3, 64, 64)), classes_CPD).cosines_BC)
+    assert torch.equal(*answers) and answers[0].isfinite().all()
+    assert give(the_record(store)[0]["identity"][:8], tmp_path / "back.pt", store) == 0
+    back = torch.load(tmp_path / "back.pt", weights_only=True)
+    assert back.keys() == checkpoint.keys() and all(
+        back[part].keys() == checkpoint[part].keys() for part in (TOWER, HEAD)
+    )
+    assert all(same(back[part], checkpoint[part]) for part in (TOWER, HEAD))
+    assert {name: t.dtype for name, t in back[TOWER].items()} == {n: t.dtype for n, t in checkpoint[TOWER].items()}
+
+
+def test_a_training_with_modules_inside_its_tower_is_not_exported(
+    tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert take(saved(tmp_path, actionclip_checkpoint(4, head="transf", layers=1)), store, method="actionclip") == 0
+    record, folder = the_record(store)
+    config = {**record["spec"]["config"], "inside": "tsm"}
+    recipe = {"epochs": 2.0, "views": {"frames": 4}}
+    spec = {k: v for k, v in record["spec"].items() if k != "imported"} | {"config": config, "recipe": recipe}
+    own = {**record, "title": "train shifted seed 0", "spec": spec}
+    own = {name: own[name] for name in ("title", "spec", "context", "inputs", "result", "cost", "provenance")}
+    with store.writing("train", "d" * 32, own) as out:
+        save_file(load_file(folder / "weights.safetensors"), out / "weights.safetensors")
+    assert give("train shifted seed 0", tmp_path / "own.pt", store) == 2
+    assert "inside its tower have no place in an official checkpoint" in capsys.readouterr().err
+    assert not (tmp_path / "own.pt").exists()
+
+
+def test_official_towers_with_shifts_are_not_taken_for_plain_ones(
+    tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, block = actionclip_checkpoint(4, head="none"), "visual.transformer.resblocks.0."
+    moved = {n.replace(block, f"{block}net."): t for n, t in checkpoint[TOWER].items()}
+    assert take(saved(tmp_path, {**checkpoint, TOWER: moved}), store, method="actionclip") == 2
+    assert f"unexpected tensors: {block}net." in capsys.readouterr().err
 
 
 def test_collapsed_experts_predict_like_merged_ones(tmp_path: Path, store: Store) -> None:

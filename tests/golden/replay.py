@@ -44,6 +44,7 @@ from methods.vidprism.head import VidPrismHead
 from methods.vidprism.model import DIVERSITY
 from tests.golden import official_viclip, official_vificlip
 from tests.golden.official_mote import HEAD_CHANNELS, bare_clip, clip_like, official_mote, tower_state
+from tests.golden.taco_steps import outputs as taco_outputs
 
 Deviations = dict[str, float]
 Tensors = dict[str, Tensor]
@@ -195,6 +196,10 @@ def _vidprism_outputs(head: VidPrismHead, phase: str, frames_BTD: Tensor, ranked
     }
 
 
+def taco(path: Path) -> Deviations:
+    return _compare(taco_outputs(path), load_file(path))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Checkpoint
 
@@ -264,11 +269,23 @@ def _data_case(kind: str) -> Callable[[Path], Deviations]:
     return replay_it
 
 
+def _method_case(kind: str) -> Callable[[Path], Deviations]:
+    """A replay in a module of its own, imported at its first use since it needs this one."""
+
+    def replay_it(path: Path) -> Deviations:
+        deviations: Deviations = getattr(import_module(f"tests.golden.{kind}"), f"replay_{kind}")(path)
+        return deviations
+
+    return replay_it
+
+
 KINDS: dict[str, Callable[[Path], Deviations]] = {
+    "actionclip": _method_case("actionclip"),
     "mote_head": mote_head,
     "mote_checkpoint": mote_checkpoint,
     "text4vis_head": text4vis_head,
     "vidprism_head": vidprism_head,
+    "taco": taco,
     "viclip": viclip,
     "vificlip": vificlip,
     "lr_schedule": lr_schedule,
@@ -278,6 +295,7 @@ KINDS: dict[str, Callable[[Path], Deviations]] = {
 
 # Kind -> pattern of outputs -> tolerance, where it is not that of all kinds.
 TOLERANCES: dict[str, dict[str, float]] = {
+    "actionclip": {"test.*": 5e-5, "sampling.*": 0.0, "schedule_*": 1e-12},  # test: a softmax of 100 times cosines
     "lr_schedule": {"*": 1e-12},  # pure arithmetic of Python's numbers
     "vificlip": {"schedule_*": 1e-12, "trainable.*": 0.0, "*.box_*": 0.0},
     **{kind: {"*": 0.0} for kind in DATA_CASES if kind.endswith("frame_sampling")},  # whole numbers

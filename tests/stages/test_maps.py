@@ -30,6 +30,11 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Experts:
     return model
 
 
+def _folder(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def _work(folder: Path, test: int = 6, **changes: Any) -> Any:
     chosen = [choices()[0], choices()[1], choices()[-1]]
     made = work(

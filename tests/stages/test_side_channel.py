@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from bench.core.errors import Interrupted
 from bench.graph.build import build_graph
@@ -40,6 +41,7 @@ protocols: {closed-set: {role: closed-set, dataset: tiny}}
 rows:
   plain: {method: clip_mean}
   tuned: {method: every_prompt, config: {tower: tuned}}
+  nothing_left: {method: every_prompt, config: {tower: tuned}, inference: {clip_alpha: 0}}
   keeps: {method: every_prompt, config: {keeps: true}, init_from: tuned}
   labels: {method: every_prompt, config: {texts: labels}}
   columns: {method: every_prompt, config: {texts: columns}}
@@ -65,11 +67,20 @@ def test_from_training_to_scores(tmp_path: Path, stand_ins: None) -> None:
         }
         torch.testing.assert_close(tensors["features.changes"], tensors["features"].diff(dim=2))
         assert stage.disk == 4 * sum(tensor.numel() for tensor in tensors.values())
-    assert len(own) == 4  # a frozen tower makes the changes as well, so nobody shares plain CLIP's frames
+    (plain,) = (stage for stage in stages if stage.kind == "encode" and "method" not in stage.spec)
+    frames = features_of(store, plain)
+    same = {stage.title.split(" with ")[1].split()[0]: torch.equal(features_of(store, stage), frames) for stage in own}
+    # A frozen tower makes the changes as well, so nobody shares plain CLIP's frames; the tower that is kept was tuned.
+    assert same == {"tuned": False, "nothing_left": True, "keeps": False, "labels": True, "columns": True}
     trained = {stage.title.split()[1]: weights_of(store, stage) for stage in stages if stage.kind == "train"}
     visual = "clip.visual.proj"
     assert torch.equal(trained["keeps"][visual], trained["tuned"][visual]) and visual not in trained["labels"]
     assert "clip.text_projection" in trained["columns"] and "clip.token_embedding.weight" not in trained["columns"]
+
+
+def features_of(store: Store, stage: Stage) -> Tensor:
+    frames: Tensor = load_file(store.folder(*stage.key) / "features.safetensors")["features"]
+    return frames
 
 
 def weights_of(store: Store, stage: Stage) -> Any:

@@ -60,6 +60,13 @@ def interrupted(work: Work, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         ("micro-steps", {"schedule": "vifi", "micro_steps": 2, "warmup_epochs": 1, "batch": 4, "drop_last": True}),
         ("decaying average", {"average": {"kind": "ema", "momentum": 0.5}, "schedule": "epoch_cosine"}),
         ("taught", {"method": "taught", "config": {}, "tuned": True, "average": {}}),
+        (
+            "moving teacher",
+            {
+                **{"method": "taco", "config": {"momentum": 0.5, "anchors": 20}, "tuned": True},
+                **{"average": {"start": True}, "accumulate": 2, "precision": "bf16"},
+            },
+        ),
     ],
 )
 def test_it_resumes_at_any_step_with_the_same_bits(
