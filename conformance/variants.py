@@ -55,4 +55,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "fixed-texts": ("actionclip", {"head": "lstm", "inside": "tsm", "tunes_text": False}, {"scale": "learnt"}),
     "class-token": ("actionclip", {"head": "transf_cls", "layers": 2, "tower": "frozen"}, {"templates": "mean"}),
     "space-time": ("actionclip", {"head": "none", "inside": "joint_st", "tunes_text": False, "text_draw": "mean"}, {}),
+    "masked-once": ("open_vclip", {"ends": "masked", "mix_draw": "step", "mix_high": 0.3}, {}),
+    "no-window": ("open_vclip", {"window": 1, "mix_low": 0.2}, {}),
+    "five-unmixed": ("open_vclip", {"window": 5, "mix_weight": 0, "pool": "frames"}, {}),
+    "plain-names": ("froster", {"ends": "masked", "template_draw": "step", "fixed_text": "none"}, {}),
+    "all-texts": ("froster", {"texts": "all", "projector": "identity", "window": 1}, {}),
+    "video-alone": ("froster", {"text_tower": "frozen", "distil": "video", "pool": "frames"}, {}),
+    "tuned-texts": ("froster", {"tower": "frozen", "distil": "text"}, {}),
+    "free": ("froster", {"distil": "none"}, {}),
 }

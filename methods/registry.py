@@ -72,8 +72,10 @@ class Method:
         return (self.declared.__doc__ or "").strip().partition("\n")[0]
 
 
-NAMES = (*("clip_mean", "text4vis", "dense_temporal", "mote", "msta", "vidprism"), *("vificlip", "actionclip", "taco"))
-BUILT_IN = {name: f"methods.{name}" for name in NAMES}
+NAMES = (
+    *("clip_mean", "text4vis", "dense_temporal", "mote", "msta", "vidprism"),
+    *("vificlip", "actionclip", "open_vclip", "froster", "taco"),
+)
 BUILT_IN = {name: f"methods.{name}" for name in NAMES}
 
 

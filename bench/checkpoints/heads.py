@@ -43,6 +43,7 @@ class OfficialHead(NamedTuple):
     # A text tower in the file: that of the pretrained CLIP, from which class texts come; part of what was trained, as
     # far as the config's `tuned` and the model's `carried` say; or none.
     text: Literal["pretrained", "tuned", "absent"] = "pretrained"
+    whole: bool = False  # True: official code needs a `pretrained` text tower in the file
 
 
 def official_head(method_name: str) -> OfficialHead:
@@ -202,6 +203,18 @@ ACTIONCLIP = Layout(
     wrapped=(HEAD,),
 )
 
+
+def _froster(head: State) -> dict[str, Any]:
+    """Projectors are named by what is held to the frozen CLIP."""
+    kinds = [kind for kind in ("video", "text") if any(name.startswith(f"projector_{kind[0]}.") for name in head)]
+    return {"distil": {2: "both", 0: "none"}.get(len(kinds), kinds[0] if kinds else "")}
+
+
+FROSTER = Layout(
+    {"model_state": {"model.": "clip.", "projector_": "head.projector_"}},
+    dropped=("raw_model.*",),  # the teacher, plain CLIP, in files of an epoch; means over epochs are without it
+)
+
 HEADS = {
     "mote": OfficialHead(_mote, _merge_logits, _refuse_skewed, inference={"clip_alpha": 0.99}, has_sources=True),
     "text4vis": OfficialHead(_dense),
@@ -213,5 +226,10 @@ HEADS = {
     "actionclip": OfficialHead(
         _actionclip, _dead_table, layout=ACTIONCLIP, text="tuned", widened=_widened, narrowed=_narrowed
     ),
+    # Files hold means over epochs; the test program mixes CLIP in, by 0.6 with ViT-L/14.
+    "open_vclip": OfficialHead(
+        lambda head: {}, inference={"clip_alpha": 0.5}, layout=Layout({"model_state": {"model.": "clip."}}), whole=True
+    ),
+    "froster": OfficialHead(_froster, layout=FROSTER, text="tuned"),
 }
 assert tuple(HEADS) == IMPORTABLE

@@ -15,7 +15,7 @@ from bench.store.records import RecordData, Store
 
 IMPORTABLE = (  # methods with an official layout
     *("mote", "text4vis", "dense_temporal", "vidprism"),
-    *("taco", "vificlip", "actionclip"),
+    *("taco", "vificlip", "actionclip", "open_vclip", "froster"),
 )
 
 

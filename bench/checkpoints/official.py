@@ -282,6 +282,9 @@ def export_official(store: Store, key: str, target: Path) -> str:
         additions = {**head_of.additions(head), **_stored(folder / "additions.safetensors")}
         whole = {**head, **additions, **_sources(store, folder, record, head_of)}
     texts, dropped = (_stored(folder / f"{name}.safetensors") for name in ("texts", "dropped"))
+    if head_of.whole and not texts:
+        clip = load_clip(spec["backbone"], record["context"]["pretrained"])
+        texts = {name: tensor for name, tensor in clip.state_dict().items() if not is_tower(name)}
     official = Official(tower, whole, texts, epoch, in_one, dropped)
     choices = _choices(official, spec["method"], spec["backbone"], folder)
     own, read_back = (method(spec["method"]).config.model_validate(each) for each in (spec["config"], choices))

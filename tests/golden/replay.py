@@ -42,7 +42,7 @@ from methods.text4vis.model import Model as Text4Vis
 from methods.vidprism.config import Config as VidPrismConfig
 from methods.vidprism.head import VidPrismHead
 from methods.vidprism.model import DIVERSITY
-from tests.golden import official_viclip, official_vificlip
+from tests.golden import official_open_vclip, official_viclip, official_vificlip
 from tests.golden.official_mote import HEAD_CHANNELS, bare_clip, clip_like, official_mote, tower_state
 from tests.golden.taco_steps import outputs as taco_outputs
 
@@ -239,6 +239,17 @@ def vificlip(path: Path) -> Deviations:
     return {name: worst / rates.get(name, 1.0) for name, worst in deviations.items()}
 
 
+def open_vclip(path: Path) -> Deviations:
+    case = load_file(path)
+    parts = (_under(case, prefix) for prefix in ("state.", "clip.", "in."))
+    return _compare(official_open_vclip.outputs(*parts), case)
+
+
+def froster(path: Path) -> Deviations:
+    case = load_file(path)
+    return _compare(official_open_vclip.froster_outputs(_under(case, "state."), _under(case, "in.")), case)
+
+
 def viclip(path: Path) -> Deviations:
     case = load_file(path)
     return _compare(official_viclip.outputs(_under(case, "state."), _under(case, "in.")), case)
@@ -286,6 +297,8 @@ KINDS: dict[str, Callable[[Path], Deviations]] = {
     "text4vis_head": text4vis_head,
     "vidprism_head": vidprism_head,
     "taco": taco,
+    "open_vclip": open_vclip,
+    "froster": froster,
     "viclip": viclip,
     "vificlip": vificlip,
     "lr_schedule": lr_schedule,
