@@ -1,6 +1,6 @@
 """The suites of papers run to a report in the embedded world; only epochs and seeds are fewer.
 
-Of MSTA, whose adapters sit in the tower so that every step decodes and encodes, one stands for all.
+Of MSTA and ViFi-CLIP, where every step decodes and encodes, one stands for all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from bench.commands.app import main
 from bench.commands.reporting import report_name
 from bench.suite.resolve import SUITES, load_suite
 
-PAPERS = ("mote-*", "vidprism-*", "text4vis-*", "msta-base-to-novel-hmdb51")
+PAPERS = ("mote-*", "vidprism-*", "text4vis-*", "msta-base-to-novel-hmdb51", "vificlip-prompts")
 NAMES = [path.stem for paper in PAPERS for path in sorted(SUITES.glob(f"{paper}.yaml"))]
 FEWER = ("world=glyphs", "recipe.epochs=1", "recipe.warmup_epochs=0.2", "recipe.views.copies=1", "seeds=[0]")
 
