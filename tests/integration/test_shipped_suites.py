@@ -1,6 +1,6 @@
 """The suites of papers run to a report in the embedded world; only epochs and seeds are fewer.
 
-Of MSTA and ActionCLIP, whose towers learn so that every step decodes and encodes, one stands for all.
+Of MSTA, ViFi-CLIP and ActionCLIP, where every step decodes and encodes, one stands for all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from bench.commands.app import main
 from bench.commands.reporting import report_name
 from bench.suite.resolve import SUITES, load_suite
 
-PAPERS = ("mote-*", "vidprism-*", "text4vis-*", "msta-base-to-novel-hmdb51", "actionclip-text")
+PAPERS = (
+    *("mote-*", "vidprism-*", "text4vis-*"),
+    *("msta-base-to-novel-hmdb51", "vificlip-prompts", "actionclip-text"),
+)
 NAMES = [path.stem for paper in PAPERS for path in sorted(SUITES.glob(f"{paper}.yaml"))]
 FEWER = ("world=glyphs", "recipe.epochs=1", "recipe.warmup_epochs=0.2", "recipe.views.copies=1", "seeds=[0]")
 
