@@ -476,7 +476,7 @@ def test_a_video_tower_serves_the_method_or_is_refused(case: Case, inputs: Input
             refuse_video(case.method.name, case.config, shape)
         return
     refuse_video(case.method.name, case.config, shape)
-    model = case.build(clip=video_clip())
+    model = case.build(clip=video_clip()).eval()
     sizes = C, *case.config.class_shape(shape, P)
     classes_CD = F.normalize(torch.randn(sizes, generator=torch.Generator().manual_seed(0)), dim=-1)
     predictor = model.deploy(case.inference(), classes_CD)

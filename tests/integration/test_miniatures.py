@@ -174,7 +174,11 @@ def test_every_named_protocol_can_be_planned_without_any_data(
 ) -> None:
     pairs = [f"{how}/{what}" for how in _file()["how"] for what in _file()["what"] if not what.endswith("-novel")]
     recipe = {"backbone": "ViT-B-16", "pretrained": "random:0"}  # the embedded CLIP takes smaller pictures
-    protocols = {name.replace("/", "-"): {"use": name} for name in pairs}
+    described = {"descriptions": "$VTB_DATA/{dataset}.json"}  # where templates ask for them
+    protocols = {
+        name.replace("/", "-"): {"use": name, **(described if name.startswith(("froster/", "taco/")) else {})}
+        for name in pairs
+    }
     suite = {"title": "All", "recipe": recipe, "protocols": protocols, "rows": MEAN}
     (tmp_path / "all.yaml").write_text(json.dumps(suite))
     assert main(["plan", str(tmp_path / "all.yaml"), "--store", str(tmp_path / "runs")]) == 0

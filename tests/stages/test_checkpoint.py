@@ -209,7 +209,8 @@ def test_a_damaged_shard_is_encoded_again(tmp_path: Path, damage: str | None, mo
     """The shard of two videos is there; it is used as it is unless it is damaged."""
     notes, encoded = list[str](), list[int]()
     spec, place = {"backbone": "tiny"}, tmp_path / "abc"
-    work: Any = SimpleNamespace(spec=spec, checkpoint=place, note=notes.append)
+    compute = SimpleNamespace(device="cpu")
+    work: Any = SimpleNamespace(spec=spec, checkpoint=place, note=notes.append, compute=compute)
     videos: Any = Listed([SimpleNamespace(name="a.mp4"), SimpleNamespace(name="b.mp4")])
     features_NVTD = torch.arange(8.0).reshape(2, 1, 2, 2)
     file = work.checkpoint / "shard-00000000.pt"

@@ -80,7 +80,7 @@ class _Process:
         context = get_context("forkserver")
         self.info = info
         self.pipe, theirs = context.Pipe(duplex=False)
-        self.process = context.Process(target=_serve, args=(theirs, function, task, info))
+        self.process = context.Process(target=_serve, args=(theirs, {**os.environ}, function, task, info))
         with block_stop_signals():
             self.process.start()
         theirs.close()
@@ -103,9 +103,17 @@ class _Process:
         self.pipe.close()
 
 
-def _serve(pipe: Connection, function: Callable[[Task, RankInfo], object], task: Task, info: RankInfo) -> None:
-    """Body of a rank's process: run the function, send its answer."""
+def _serve(
+    pipe: Connection,
+    environment: dict[str, str],
+    function: Callable[[Task, RankInfo], object],
+    task: Task,
+    info: RankInfo,
+) -> None:
+    """Body of a rank's process, forked from a server that may be older than the environment: run, send the answer."""
     end_with_parent()
+    os.environ.clear()
+    os.environ.update(environment)
     try:
         answer: object = function(task, info)
     except Interrupted as early:

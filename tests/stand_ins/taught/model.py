@@ -18,8 +18,8 @@ class Model(model.Model):
         if self.teacher is None or not self.training:
             return own_BTD
         with torch.no_grad():
-            taught_ND = self.teacher.encode_frames(clips_BT3HW.flatten(0, 1))
-        return torch.cat([own_BTD, taught_ND.reshape(own_BTD.shape)], dim=1)
+            taught_BTD = self.teacher.encode_clips(clips_BT3HW)
+        return torch.cat([own_BTD, taught_BTD], dim=1)
 
     def loss(self, frames_BTD: Tensor, labels_B: Tensor, classes_CD: Tensor, generator: torch.Generator) -> Terms:
         own_BTD, taught_BTD = frames_BTD.chunk(2, dim=1)
