@@ -489,6 +489,7 @@ def test_a_video_tower_serves_the_method_or_is_refused(case: Case, inputs: Input
         counted = sum(counting.tower(model, frames).values())
         assert counted == pytest.approx(shape.view_flops(frames) + case.config.inside_flops(shape, frames), rel=0.01)
     if case.config.trains:
+        model.train()
         texts_CD = model.embed_classes(PROMPTS) if case.config.texts_inside else classes_CD
         generator = torch.Generator().manual_seed(0)
         model.loss(model.encode(inputs.clips_BT3HW), inputs.labels_B, texts_CD, generator)["total"].backward()
