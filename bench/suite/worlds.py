@@ -40,7 +40,7 @@ def expanded(data: Settings, where: Where) -> tuple[Settings, dict[str, Settings
     if data.get("world"):
         if data["world"] not in worlds():
             raise unknown("world", data["world"], worlds(), where=where(("world",)))
-        world = worlds()[data["world"]]
+        world = merged(worlds()[data["world"]], data.get("at_toy_scale", {}))
         _Mover(world, data, where).move(recipes)
         recipes = {name: _outside(own, world["recipe"]) for name, own in recipes.items()}
     return data, recipes
@@ -95,16 +95,16 @@ class _Mover:
                     axes[path] = [value for i, value in enumerate(fitting) if value not in fitting[:i]]
         for name, row in data["rows"].items():
             own, measured = row.get("recipe", {}), row.get("protocol", {})
+            row["protocols"] = list(row.get("protocols", ()))  # the world has one way of measuring
             told = self._told(merged({} if "templates" in recipe else presets.get(name, {}), own))
             if "templates" in own and not told and self._told(recipe):
                 told = {"templates": world["recipe"]["templates"]}
             row["recipe"] = self._recipe({**_outside(own, world["recipe"]), **told}, ("rows", name, "recipe"))
             row["protocol"] = {**_outside(_untold(measured), world["protocol"]), **self._told(measured)}
-            if "config" in row:
-                row["config"] = self._fitting("config", row["config"])
+            row["config"] = self._fitting("config", row.get("config", {}))
             plain = method(row["method"]).config()
             if plain.has_head and plain.tower == "frozen":  # a method that is a tuned CLIP stays one
-                row["config"] = {**row.get("config", {}), **deepcopy(world["config"])}
+                row["config"] = {**row["config"], **deepcopy(world["config"])}
             if merged(merged(presets.get(name, {}), recipe), own).get("mix") and _shares(row):
                 row["recipe"]["views"] = {"copies": 0}  # what is blended are pixels, not stored features
 
