@@ -34,6 +34,7 @@ class Row(_Declared):
     config: Settings = setting({}, "method settings that change training: the method's Config")
     inference: Settings = setting({}, "method settings of the test alone: the method's Inference")
     recipe: Settings = setting({}, "recipe keys of this row, on top of the suite's")
+    at_toy_scale: Settings = setting({}, "recipe keys of this row in another world, on top of the world's own")
     protocol: Settings = setting({}, "protocol keys of this row, on top of every protocol's")
     protocols: Annotated[list[Name], Distinct] | dict[Name, str] = setting(
         [], "protocols that measure this row, none: all of the suite's; or a named protocol in the place of each"
