@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from bench.measure.statistics import DRAWS, ENOUGH
+from bench.published.pairing import OTHER_DATA
 from bench.suite.measures import Measure
 from reports.bootstrap import Bootstrap, bootstrap
 from reports.results import Place, Results, grouped, is_draw, place_of, value_text
@@ -19,6 +20,7 @@ from reports.table import Column, Table, TableCell, cells
 SummaryLine = pd.Series | dict[Hashable, Any]  # of `Results.summary`
 DIGITS = 1
 DAGGER = "†"
+ALONE = "‡"  # behind the name of what is published only
 LEVEL = 0.05  # of significance
 # Seeds -> the least percent that plain percentile intervals over seeds and videos covered (`python -m tools.coverage`).
 PLAIN_COVERAGE = {2: 77, 3: 85, 5: 90}
@@ -96,6 +98,7 @@ def accuracy_table(results: Results, *, experts: bool = False) -> Table:
         scores = [_column(results, measure, lines, resampled, tests) for measure in measures]
         for line, *numbers in zip(lines, *scores, strict=True):
             rows.append((*cells(*(value_text(line[name]) for name in names)), *numbers))
+    alone = [] if experts else [*_alone(results, names, measures)]
     hashes = {name: _hash(results, name) for name in measures}
     heads = [Column(head, number=name == "seeds") for name, head in names.items()]
     for (name, measure), below in zip(measures.items(), _conditions(results, measures, summary), strict=True):
@@ -112,12 +115,34 @@ def accuracy_table(results: Results, *, experts: bool = False) -> Table:
         name,
         " ".join(caption),
         tuple(heads),
-        tuple(rows),
-        (*(f"{DAGGER} {note}" for note in notes), *([f"Rows were not all measured alike. {apart}."] if apart else [])),
+        (*rows, *alone),
+        (
+            *(f"{DAGGER} {note}" for note in notes),
+            *(
+                [f"{ALONE} Published only: not measured here, in no test, mean or figure; {DAGGER}: in another way."]
+                if alone
+                else []
+            ),
+            *([f"Rows were not all measured alike. {apart}."] if apart else []),
+        ),
         _values(summary, resampled),
         LEGEND,
         f"Protocols: {named}." if named else "",
     )
+
+
+def _alone(results: Results, names: Iterable[str], measures: Iterable[str]) -> Iterator[tuple[TableCell, ...]]:
+    """Lines of methods that nobody can run again: each published number once, where it differs least from a column."""
+    placed = [pair for pair in results.published if pair.label and pair.measure and OTHER_DATA not in pair.differs]
+    lines: dict[tuple[str, str], dict[str, str]] = {(pair.label, pair.point): {} for pair in placed}
+    seen = set()
+    for pair in sorted(placed, key=lambda own: len(own.differs)):
+        if (own := (pair.label, pair.point, pair.number)) not in seen:
+            lines[pair.label, pair.point].setdefault(pair.measure, pair.number.text + DAGGER * bool(pair.differs))
+            seen.add(own)
+    for (label, at), numbers in lines.items():
+        texts = {"label": f"{label} {ALONE}", **dict(axis.split(" ", 1) for axis in at.split(", ") if " " in axis)}
+        yield cells(*(texts.get(name, "–") for name in names), *(numbers.get(measure, "–") for measure in measures))
 
 
 def score(line: SummaryLine, measure: str, results: Results) -> Score:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from bench.published.numbers import COMPARED
 from bench.published.pairing import OTHER_DATA, Pair
-from reports.accuracies import Score, score
+from reports.accuracies import ALONE, Score, score
 from reports.comparisons import signed
 from reports.results import Results
 from reports.table import Table, TableCell, TableRow, cells, columns, frame
@@ -44,7 +44,7 @@ def published_tables(results: Results) -> Iterator[Table]:
 def _row(pair: Pair, line: pd.Series | None, measured: Score | None, results: Results, marks: list[int]) -> TableRow:
     number = pair.number
     text = measured.text or "missing" if measured else "–"
-    origin = _identity(pair, results) if pair.measure in results.roles else ""
+    origin = _identity(pair, results) if pair.row and pair.measure in results.roles else ""
     return (
         *cells(_name(pair, line, results), results.measures[pair.measure].title if pair.measure else "–"),
         TableCell(text, missing=text.startswith("missing"), origin=origin),
@@ -62,7 +62,7 @@ def _row(pair: Pair, line: pd.Series | None, measured: Score | None, results: Re
 def _values(pair: Pair, measured: Score | None) -> dict[str, object]:
     """The numbers of a line, unrounded, with every column of the file of published numbers."""
     return {
-        **{name: getattr(pair, name) for name in ("row", "point", "measure")},
+        **{"row": pair.row or pair.label, "point": pair.point, "measure": pair.measure},
         **{f"measured_{name}": getattr(measured, name, None) for name in ("mean", "std", "n")},
         "same_protocol": _same(pair),
         "not_stated": "; ".join(pair.unstated),
@@ -82,13 +82,13 @@ def measured_pairs(results: Results) -> Iterator[tuple[Pair, pd.Series | None]]:
     lines = {(line["row"], line["point"]): line for _, line in results.summary().iterrows()}
     for pair in results.published:
         if pair.number.metric in COMPARED:
-            yield pair, lines.get((pair.row, pair.point)) if pair.measure else None
+            yield pair, lines.get((pair.row, pair.point)) if pair.measure and pair.row else None
 
 
 def _name(pair: Pair, line: pd.Series | None, results: Results) -> str:
     if line is not None:
         return results.name(line)
-    return ", ".join(filter(None, [results.labels[pair.row], pair.point]))
+    return ", ".join(filter(None, [f"{pair.label} {ALONE}" if pair.label else results.labels[pair.row], pair.point]))
 
 
 def _difference(pair: Pair, measured: Score | None) -> str:
@@ -101,6 +101,8 @@ def _same(pair: Pair) -> str:
     """E.g. "yes", "as far as stated", "views: 1x1 here, 4x3 published", "other data", "not compared"."""
     if pair.differs:
         return "; ".join(pair.differs)
+    if pair.label:
+        return "published only"
     if not pair.comparable:
         return "not compared"
     return "as far as stated" if pair.unstated else "yes"

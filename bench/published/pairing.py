@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import yaml
 
@@ -37,7 +37,7 @@ class Pair:
     """A published number beside the `measure` of a row at a point; "" if nothing there is measured on its data.
 
     `differs` says how the protocols differ, e.g. "views: 1x1 here, 4x3 published"; `unstated` names the fields that the
-    source leaves open.
+    source leaves open. A number that nobody can measure again has a `label` and no row: it stands below a column.
     """
 
     row: str
@@ -46,10 +46,11 @@ class Pair:
     number: Number
     differs: tuple[str, ...]
     unstated: tuple[str, ...]
+    label: str = ""
 
     @property
     def comparable(self) -> bool:
-        return bool(self.measure) and not self.differs and not self.number.second_hand
+        return bool(self.measure and self.row) and not self.differs and not self.number.second_hand
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,17 @@ class _Measured:
 def pairs(suite: Suite) -> tuple[Pair, ...]:
     """Every published number that a suite selects, beside its measure. Raises UserError at the selector's key path."""
     selectors = enumerate(suite.file.report.published)
-    return tuple(pair for i, own in selectors for pair in _pairs(own, suite, suite.where(("report", "published", i))))
+    return tuple(
+        replace(pair, label=own.label)
+        for i, own in selectors
+        for pair in _pairs(own, suite, suite.where(("report", "published", i)))
+    )
 
 
 def _pairs(selector: Published, suite: Suite, place: str) -> Iterator[Pair]:
-    if selector.row not in suite.file.rows:
+    if selector.row and selector.label:
+        raise UserError(f"row '{selector.row}' has a label of its own", where=place, hint="leave `label` out")
+    if selector.row and selector.row not in suite.file.rows:
         raise unknown("row", selector.row, suite.file.rows, where=place)
     if absent := [axis for axis in selector.point if axis not in suite.axes]:
         raise unknown("axis", absent[0], suite.axes, where=place)
@@ -83,9 +90,8 @@ def _pairs(selector: Published, suite: Suite, place: str) -> Iterator[Pair]:
     if not numbers and not costs:
         allowed = " or ".join((*COMPARED, *COSTS))
         raise UserError("no number that a report compares", where=place, hint=f"metric is {allowed}")
-    trials = {
-        t.point: t for t in suite.trials if t.row == selector.row and selector.point.items() <= dict(t.point).items()
-    }
+    known = _trials(selector, suite, place)
+    trials = {trial.point: trial for trial in known if selector.point.items() <= dict(trial.point).items()}
     placed: set[Number] = set()
     measured: set[str] = set()
     uses = {name: str(settings.get("use", "")) for name, settings in suite.file.protocols.items()}
@@ -101,6 +107,27 @@ def _pairs(selector: Published, suite: Suite, place: str) -> Iterator[Pair]:
             yield Pair(selector.row, point, "", number, (why,), ())
 
 
+def _trials(selector: Published, suite: Suite, place: str) -> Iterator[Trial]:
+    """The trials of the selector's row; without a row, one at each point of the suite's axes, measured as the columns.
+
+    Its training data are those of the first trained row that is measured on most columns.
+    """
+    if selector.row:
+        yield from (trial for trial in suite.trials if trial.row == selector.row)
+        return
+    if not selector.label:
+        raise UserError("published numbers without a row have no name", where=place, hint="give `row` or `label`")
+    if selector.label in {trial.label for trial in suite.trials}:
+        hint = "`row` names the row that they belong to"
+        raise UserError(f"'{selector.label}' is the name of a row", where=place, hint=hint)
+    most = max(suite.trials, key=lambda trial: (len(trial.columns), trial.config.trains))
+    shared = {path.rpartition(".")[2] for path in suite.file.axes}
+    for trial in suite.trials:
+        if trial.row == most.row:
+            point = tuple((axis, value) for axis, value in trial.point if axis in shared)
+            yield replace(trial, row="", point=point, protocols=tuple(trial.columns.items()))
+
+
 def _closest(candidates: list[Number], cell: _Measured, trial: Trial, place: str) -> Iterator[Pair]:
     """Numbers whose protocols differ least from the cell's; a single value where none differs."""
     compared = {number: _compare(number, cell) for number in candidates}
@@ -110,7 +137,7 @@ def _closest(candidates: list[Number], cell: _Measured, trial: Trial, place: str
         fewest = min((len(differs) for differs, _ in alike.values()), default=0)
         best = sorted((n for n in alike if len(alike[n][0]) == fewest), key=lambda number: len(alike[number][1]))
         if best and not fewest:
-            best = [one_value(best, f"{cell.measure} of row '{trial.row}'", place)]
+            best = [one_value(best, f"{cell.measure} of row '{trial.row}'" if trial.row else cell.measure, place)]
         for number in {number.text: number for number in reversed(best)}.values():
             differs, unstated = ((OTHER_DATA,), ()) if cell.other else alike[number]
             yield Pair(trial.row, point, cell.measure, number, differs, unstated)

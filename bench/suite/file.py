@@ -34,9 +34,10 @@ class Row(_Declared):
     config: Settings = setting({}, "method settings that change training: the method's Config")
     inference: Settings = setting({}, "method settings of the test alone: the method's Inference")
     recipe: Settings = setting({}, "recipe keys of this row, on top of the suite's")
+    at_toy_scale: Settings = setting({}, "recipe keys of this row in another world, on top of the world's own")
     protocol: Settings = setting({}, "protocol keys of this row, on top of every protocol's")
-    protocols: Annotated[list[Name], Distinct] = setting(
-        [], "protocols that measure this row; none: all of the suite's"
+    protocols: Annotated[list[Name], Distinct] | dict[Name, str] = setting(
+        [], "protocols that measure this row, none: all of the suite's; or a named protocol in the place of each"
     )
     axes: dict[str, Axis] = setting(
         {},
@@ -73,13 +74,13 @@ class Profile(Measurement):
 
 
 class Published(_Declared):
-    """A selector: published numbers that belong to a row of a suite.
+    """A selector: published numbers that belong to a row of a suite, or to a method that nobody can run again.
 
-    The lines of results.csv that agree with `where` go to the row's columns of the same dataset and role; where several
-    remain for a cell, the one whose protocol the cell has. `point` narrows to some of the row's points.
+    Of the lines of results.csv that agree with `where`, a cell gets those of its dataset, role and, if any, protocol.
     """
 
-    row: str = Field(description="row that the numbers belong to")
+    row: str = setting("", "row that the numbers belong to")
+    label: str = setting("", "name of numbers without a row, which tables append with a mark and nothing else counts")
     where: Annotated[dict[str, str | int], MinLen(1)] = Field(description="column of results.csv -> value, as printed")
     point: dict[str, Any] = setting({}, "axis -> value of the points that they belong to")
 
@@ -129,6 +130,9 @@ class SuiteFile(_Declared):
         "paper's 144; some methods have more",
     )
     world: str | None = setting(None, "world that replaces data, backbone and schedule: `glyphs` (docs/glyph_world.md)")
+    at_toy_scale: dict[Literal["recipe", "config", "protocol"], Settings] = setting(
+        {}, "settings that `world` puts in the place of this suite's, on top of its own"
+    )
     seeds: Annotated[list[Seed], MinLen(1), MaxLen(10_000), Distinct] = setting(
         [0], "seeds of the trainings; each row is trained once for each"
     )

@@ -291,19 +291,21 @@ class _Resolver:
         self.problems: dict[str, UserError] = {}  # reasons why nothing can run
         self.known_data: set[tuple[str, str, str, str]] = set()
 
-    def _started(self, name: str, own: Settings) -> Settings:
+    def _started(self, name: str, own: Settings, place: KeyPath = ()) -> Settings:
         """The file's defaults, the named protocol that this one uses, its own settings."""
         base = self.suite.file.protocol
         if "use" in own:
-            base = merged(base, named_protocol(str(own["use"]), where=self.where(("protocols", name, "use"))))
+            base = merged(base, named_protocol(str(own["use"]), where=self.where(place or ("protocols", name, "use"))))
         return merged(base, {key: value for key, value in own.items() if key != "use"})
 
     def trial(self, row_id: str, row: Row, point: Point, changes: list[tuple[str, Any]]) -> Callable[..., Trial]:
         """The trial without its seed."""
         file = self.suite.file
-        own = {"config": row.config, "inference": row.inference, "protocol": row.protocol, "protocols": self.protocols}
+        uses = row.protocols if isinstance(row.protocols, dict) else {}
+        ways = {n: self._started(n, {"use": use}, ("rows", row_id, "protocols", n)) for n, use in uses.items()}
+        own = {"config": row.config, "inference": row.inference, "protocol": row.protocol}
         trained = merged(merged(self.presets.get(row_id, {}), file.recipe), row.recipe)
-        parts = merged({}, {**own, "recipe": trained})  # a copy, which axes change
+        parts = merged({}, {**own, "recipe": trained, "protocols": self.protocols | ways})  # a copy, which axes change
         self.axis_of = {}
         for path, value in changes:
             self._change(row_id, parts, path, value)
@@ -343,7 +345,7 @@ class _Resolver:
                     where=self._place(("protocols", name, "fusion")),
                     allowed=rules,
                 )
-        if row.protocol or any(changes_protocols(path, value) for path, value in row.axes.items()):
+        if row.protocol or uses or any(changes_protocols(path, value) for path, value in row.axes.items()):
             columns = self._columns(row_id, row, changes, recipe, config)
         label = row.label or row_id
         if sum(label == (own.label or name) for name, own in self.suite.file.rows.items()) > 1:

@@ -25,6 +25,7 @@ from methods.registry import method
 Settings = dict[str, Any]
 
 FILE = Path(__file__).parents[1] / "assets" / "worlds.yaml"
+TOLD: Settings = {"descriptions": ""}  # the place of descriptions, which lie outside the world
 
 
 def expanded(data: Settings, where: Where) -> tuple[Settings, dict[str, Settings]]:
@@ -40,7 +41,7 @@ def expanded(data: Settings, where: Where) -> tuple[Settings, dict[str, Settings
     if data.get("world"):
         if data["world"] not in worlds():
             raise unknown("world", data["world"], worlds(), where=where(("world",)))
-        world = worlds()[data["world"]]
+        world = merged(worlds()[data["world"]], data.get("at_toy_scale", {}))
         _Mover(world, data, where).move(recipes)
         recipes = {name: _outside(own, world["recipe"]) for name, own in recipes.items()}
     return data, recipes
@@ -69,11 +70,6 @@ def _outside(settings: Settings, replaced: Settings) -> Settings:
     return {key: value for key, value in settings.items() if key not in replaced}
 
 
-def _untold(settings: Settings) -> Settings:
-    """Settings without the place of descriptions, which lie outside the world."""
-    return _outside(settings, {"descriptions": ""})
-
-
 class _Mover:
     """Moves a suite into another world."""
 
@@ -84,7 +80,7 @@ class _Mover:
         data, world = self.data, self.world
         recipe, below = data.get("recipe", {}), data.get("protocol", {})
         data["recipe"] = self._recipe({**recipe, **deepcopy(world["recipe"]), **self._told(recipe)}, ("recipe",))
-        data["protocol"] = _untold({**below, **deepcopy(world["protocol"])})
+        data["protocol"] = _outside({**below, **deepcopy(world["protocol"])}, TOLD)
         for name, protocol in data["protocols"].items():
             data["protocols"][name] = self._protocol(protocol, below, ("protocols", name))
         for axes, place in ((data.get("axes", {}), ("axes",)), *_axes_of_rows(data)):
@@ -95,16 +91,17 @@ class _Mover:
                     axes[path] = [value for i, value in enumerate(fitting) if value not in fitting[:i]]
         for name, row in data["rows"].items():
             own, measured = row.get("recipe", {}), row.get("protocol", {})
+            row["protocols"] = list(row.get("protocols", ()))  # the world has one way of measuring
             told = self._told(merged({} if "templates" in recipe else presets.get(name, {}), own))
             if "templates" in own and not told and self._told(recipe):
                 told = {"templates": world["recipe"]["templates"]}
-            row["recipe"] = self._recipe({**_outside(own, world["recipe"]), **told}, ("rows", name, "recipe"))
-            row["protocol"] = {**_outside(_untold(measured), world["protocol"]), **self._told(measured)}
-            if "config" in row:
-                row["config"] = self._fitting("config", row["config"])
+            own = {**_outside(own, world["recipe"]), **told, **row.get("at_toy_scale", {})}
+            row["recipe"] = self._recipe(own, ("rows", name, "recipe"))
+            row["protocol"] = {**_outside(_outside(measured, TOLD), world["protocol"]), **self._told(measured)}
+            row["config"] = self._fitting("config", row.get("config", {}))
             plain = method(row["method"]).config()
             if plain.has_head and plain.tower == "frozen":  # a method that is a tuned CLIP stays one
-                row["config"] = {**row.get("config", {}), **deepcopy(world["config"])}
+                row["config"] = {**row["config"], **deepcopy(world["config"])}
             if merged(merged(presets.get(name, {}), recipe), own).get("mix") and _shares(row):
                 row["recipe"]["views"] = {"copies": 0}  # what is blended are pixels, not stored features
 
@@ -133,7 +130,7 @@ class _Mover:
         """A protocol's own settings with data and views of the world; `use` stays, so that reports can compare."""
         named = named_protocol(str(own["use"]), where=self.where((*place, "use"))) if "use" in own else {}
         told = merged(named, own)
-        moved = merged(_untold(own), deepcopy(self.world["protocol"]))  # an override of one must not reach the others
+        moved = merged(_outside(own, TOLD), deepcopy(self.world["protocol"]))  # an override must not reach the others
         moved |= self._told(merged(below, told))
         moved |= {"role": told["role"]} if "role" in told else {}
         if "dataset" in told:

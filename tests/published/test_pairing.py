@@ -95,6 +95,9 @@ def test_several_values_for_a_cell_are_refused(tmp_path: Path) -> None:
         ({"row": "motte", "where": {"method": "MoTE"}}, ("report", "published", 0), "unknown row 'motte'"),
         ({"row": "mote", "where": {"method": "MoTE"}, "point": {"x": 1}}, (), "unknown axis 'x'"),
         ({"row": "mote", "where": {"metric": "gflops"}}, (), "no number that a report compares"),
+        ({"where": {"method": "OTI"}}, (), "published numbers without a row have no name"),
+        ({"row": "mote", "label": "OTI", "where": {"method": "OTI"}}, (), "row 'mote' has a label of its own"),
+        ({"label": "mote", "where": {"method": "OTI"}}, (), "'mote' is the name of a row"),
     ],
 )
 def test_mistakes_are_found_at_the_selector(
@@ -179,6 +182,16 @@ def test_stand_ins_show_the_numbers_of_what_they_stand_for(tmp_path: Path) -> No
         **{"UCF": "88.7 ± 0.6", "HMDB": "61.4 ± 1.3", "K600": "78.4 ± 0.9"}
     }
     assert all(pair.differs == ("other data",) and not pair.comparable for pair in found)
+
+
+def test_numbers_without_a_row_stand_below_the_columns_of_the_points_that_they_name(tmp_path: Path) -> None:
+    axes = "axes: {model: {B/16: {recipe.backbone: ViT-B-16}, L/14: {recipe.backbone: ViT-L-14}}}\n"
+    where: dict[str, Any] = {"method": "OTI", "backbone": "ViT-L/14"}
+    own = Published(label="OTI", where=where, point={"model": "L/14"})
+    found = pairs(selecting(_suite(tmp_path, SUITE + axes), own))
+    assert {(pair.row, pair.label, pair.point, pair.comparable) for pair in found} == {("", "OTI", "model L/14", False)}
+    assert {pair.measure: pair.number.value for pair in found} == {"UCF": "88.1", "HMDB": "59.3", "K600": "70.6"}
+    assert not any(pair.differs for pair in found)
 
 
 def test_numbers_without_a_column_are_not_dropped(tmp_path: Path) -> None:

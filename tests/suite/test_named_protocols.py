@@ -143,6 +143,19 @@ def test_a_row_that_is_measured_otherwise_says_where(tmp_path: Path) -> None:
     assert dense.deviations == {}
 
 
+def test_a_row_may_have_named_protocols_in_the_place_of_the_columns(tmp_path: Path) -> None:
+    suite = _with(tmp_path, VERBS, ", protocols: {new-verbs: open-vclip/k600-split1}, protocol: {views: {size: 64}}")
+    mean, dense = (next(trial for trial in suite.trials if trial.row == row) for row in ("clip_mean", "dense"))
+    (own,) = dict(mean.protocols).values()
+    assert (own.fusion, own.views.clips, own.dataset) == ("logit_sum", 3, "kinetics-600-split1")
+    assert "fusion logit_sum instead of double_softmax" in mean.deviations["new-verbs"]
+    assert dense.deviations == {} and [*dict(dense.protocols)] == ["closed-set", "new-verbs"]
+    with pytest.raises(UserError, match=r"small.yaml:\d+: rows.clip_mean.protocols.new-verbs: unknown target"):
+        _with(tmp_path, VERBS, ", protocols: {new-verbs: mote/k600}")
+    with pytest.raises(UserError, match="unknown protocol 'verbs'"):
+        _with(tmp_path, VERBS, ", protocols: {verbs: mote/k600-split1}")
+
+
 def test_a_rows_own_axis_over_a_protocol_deviates_and_the_suites_axis_does_not(tmp_path: Path) -> None:
     suite = _with(tmp_path, VERBS, ", axes: {protocol.views.clips: [1, 2]}")
     told = [trial.deviations for trial in suite.trials if trial.row == "clip_mean"]

@@ -67,3 +67,23 @@ def test_an_axis_moves_fields_of_training_and_test_alike(tmp_path: Path) -> None
     for name in ("mote-table4", "text4vis-kinetics", "vidprism-k400"):
         for trial in shipped(name, "world=glyphs").trials:
             assert {own.views.frames for _, own in trial.protocols} == {trial.recipe.views.frames} == {8}
+
+
+def test_a_suite_and_its_rows_may_say_what_they_are_at_toy_scale() -> None:
+    suite = shipped("mote-table3", "world=glyphs", "seeds=[0]")
+    recipes = {trial.row: trial.recipe for trial in suite.trials}
+    assert (recipes["mote"].epochs, recipes["open_vclip"].epochs, recipes["open_vclip"].tower_lr_ratio) == (
+        30,
+        12,
+        0.06,
+    )
+    real = {trial.row: trial.recipe for trial in shipped("mote-table3", "seeds=[0]").trials}
+    assert (real["open_vclip"].epochs, real["open_vclip"].tower_lr_ratio) == (22, 1.0)
+    small = shipped("main-table", "world=glyphs", "seeds=[0]")
+    assert {(trial.recipe.epochs, trial.recipe.views.frames) for trial in small.trials} == {(16, 4)}
+    assert {own.views.frames for own in small.columns.values()} == {4}
+
+
+def test_what_is_said_for_toy_scale_has_the_parts_of_a_world(tmp_path: Path) -> None:
+    with refused(where="at_toy_scale", allowed=["recipe", "config", "protocol"]):
+        load_suite(write_suite(tmp_path, ("title: Small", "title: Small\nat_toy_scale: {recipes: {epochs: 1}}")))
