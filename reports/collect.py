@@ -96,6 +96,7 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
         unsound=tuple(unsound.values()),
         class_names=lambda identity: graph.stages[identity].inputs["texts"].context["class_names"],
         published=pairs(suite),
+        own_ways=frozenset(name for name, row in suite.file.rows.items() if isinstance(row.protocols, dict)),
         provenance={**portable(provenance), "store": str(store.root), "written": now(), "records": _origins(records)},
     )
 

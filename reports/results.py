@@ -68,6 +68,7 @@ class Results:
     protocol_axes: tuple[str, ...]
     protocols: dict[str, dict[str, Any]]
     published: tuple[Pair, ...] = ()
+    own_ways: frozenset[str] = frozenset()  # rows measured in the way of their own papers: their means are kept, marked
     maps: tuple[Maps, ...] = ()
     distances: tuple[Distances, ...] = ()
     routing: tuple[Routing, ...] = ()
@@ -152,7 +153,8 @@ class Results:
     def scores(self, *, experts: bool = False, alike: bool = False) -> pd.DataFrame:
         """One line per trial with every measure in percent: nan where a part or an input is missing.
 
-        Harmonic means leave out what deviates from its column: they are nan there. With `alike` the deviating
+        Harmonic means leave out what deviates from its column: they are nan there, except for rows measured in ways of
+        their own. With `alike` the deviating
         accuracies are nan too; with `experts`, one line per expert choice.
         """
         return _scores(self, experts, alike)
@@ -243,7 +245,10 @@ def _scores(results: Results, experts: bool, alike: bool) -> pd.DataFrame:
     names = ["row", "label", "method", "point", *results.axes, "expert", "seed"]
     trials = results.lines(experts).drop_duplicates(TRIAL)[names].reset_index(drop=True)
     cells, measured = _cells(results, experts), list(results.roles)
-    usable = cells["top1"].where(cells["deviation"] == "").unstack("protocol").reindex(columns=measured)
+    kept = cells["deviation"] == ""
+    if not alike:
+        kept |= cells.index.get_level_values("row").isin(results.own_ways)
+    usable = cells["top1"].where(kept).unstack("protocol").reindex(columns=measured)
     scores = trials.join(usable, on=TRIAL)
     for key, measure in results.measures.items():
         if measure.needs:

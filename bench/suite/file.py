@@ -130,9 +130,7 @@ class SuiteFile(_Declared):
         "paper's 144; some methods have more",
     )
     world: str | None = setting(None, "world that replaces data, backbone and schedule: `glyphs` (docs/glyph_world.md)")
-    at_toy_scale: dict[Literal["recipe", "config", "protocol"], Settings] = setting(
-        {}, "settings that `world` puts in the place of this suite's, on top of its own"
-    )
+    at_toy_scale: dict[Literal["recipe", "config", "protocol"], Settings] = setting({}, "on top of the world's own")
     seeds: Annotated[list[Seed], MinLen(1), MaxLen(10_000), Distinct] = setting(
         [0], "seeds of the trainings; each row is trained once for each"
     )

@@ -302,7 +302,7 @@ class _Resolver:
         """The trial without its seed."""
         file = self.suite.file
         uses = row.protocols if isinstance(row.protocols, dict) else {}
-        ways = {n: self._started(n, {"use": use}, ("rows", row_id, "protocols", n)) for n, use in uses.items()}
+        ways = {n: self._started(n, {"use": to}, ("rows", row_id, "protocols", n)) for n, to in uses.items() if to}
         own = {"config": row.config, "inference": row.inference, "protocol": row.protocol}
         trained = merged(merged(self.presets.get(row_id, {}), file.recipe), row.recipe)
         parts = merged({}, {**own, "recipe": trained, "protocols": self.protocols | ways})  # a copy, which axes change

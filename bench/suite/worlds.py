@@ -91,7 +91,8 @@ class _Mover:
                     axes[path] = [value for i, value in enumerate(fitting) if value not in fitting[:i]]
         for name, row in data["rows"].items():
             own, measured = row.get("recipe", {}), row.get("protocol", {})
-            row["protocols"] = list(row.get("protocols", ()))  # the world has one way of measuring
+            if isinstance(named := row.get("protocols"), dict):
+                row["protocols"] = dict.fromkeys(named, "")  # the world has one way of measuring
             told = self._told(merged({} if "templates" in recipe else presets.get(name, {}), own))
             if "templates" in own and not told and self._told(recipe):
                 told = {"templates": world["recipe"]["templates"]}

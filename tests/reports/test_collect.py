@@ -92,7 +92,7 @@ def _collected(axes: dict[str, Any], join: str | None = None) -> Results:
     cells = [_cell(trials[0], "split3", f"test{i}", f"s{i}") for i in (1, 2, 3)]
     cells += [_cell(trial, "half", "", f"h{seed}") for seed, trial in enumerate(trials)]
     report = SimpleNamespace(join=join, reference=None, compare=[], published=[])
-    file = SimpleNamespace(report=report, title="Title", world=None, description="", axes=axes)
+    file = SimpleNamespace(report=report, title="Title", world=None, description="", axes=axes, rows={})
     suite: Any = SimpleNamespace(name="suite", file=file, axes={"frames": "protocol.views.frames"})
     graph: Any = SimpleNamespace(
         cells=cells,

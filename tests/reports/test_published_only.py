@@ -12,6 +12,7 @@ from reports.accuracies import accuracy_table
 from reports.comparisons import comparison_tables
 from reports.page import write_report
 from reports.results import Results
+from reports.table import TableCell
 from tests.reports import synthetic
 
 
@@ -58,3 +59,20 @@ def test_it_stands_beside_nothing_measured_and_is_in_no_test(tmp_path: Path) -> 
     ]
     page = write_report(results, tmp_path / "out")
     assert "X-Florence ‡" in page.read_text(encoding="utf-8")
+
+
+def test_a_row_measured_in_the_way_of_its_paper_keeps_its_means_with_a_mark() -> None:
+    plain = synthetic.plain()
+    deviates = plain.table["deviation"].where(
+        plain.table["row"] != "mote", "fusion logit_sum instead of double_softmax"
+    )
+    results = replace(plain, table=plain.table.assign(deviation=deviates))
+    column = [own.head for own in accuracy_table(results).columns].index("HM_ZS")
+
+    def cell(own: Results) -> TableCell:
+        return next(row[column] for row in accuracy_table(own).rows if row[0].text == "MoTE")
+
+    kept = cell(replace(results, own_ways=frozenset({"mote"})))
+    assert cell(results).text == "†" and kept.text.endswith("†") and float(kept.text[:4]) > 0
+    assert not kept.bold and not kept.top
+    assert results.scores(alike=True).equals(replace(results, own_ways=frozenset({"mote"})).scores(alike=True))
