@@ -1,7 +1,7 @@
 """The suites of papers run to a report in the embedded world; only epochs and seeds are fewer.
 
-Where towers learn, every step decodes and encodes: one suite stands for all of MSTA, one for all of ViFi-CLIP, and MoTE's
-Table 3 for its Tables 4 and 5, which have the same rows of other methods.
+Where towers learn, every step decodes and encodes: one suite stands for all of MSTA, one for all of ViFi-CLIP, and Table 3
+of MoTE for its Tables 4 and 5, which have the same rows of other methods.
 """
 
 from __future__ import annotations
