@@ -1,7 +1,7 @@
 """The suites of papers run to a report in the embedded world; only epochs and seeds are fewer.
 
-Where towers learn, every step decodes and encodes: of MSTA and of ViFi-CLIP one suite stands for all, and Tables 3 to 5 of
-MoTE, which have rows of all these methods, take too long.
+Where towers learn, every step decodes and encodes: of MSTA and ViFi-CLIP one suite stands for all.
+Tables 3 to 5 of MoTE, which have rows of all these methods, take too long.
 """
 
 from __future__ import annotations
