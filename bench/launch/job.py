@@ -27,7 +27,7 @@ from bench.launch import scheduler
 from bench.launch.launches import Launch, PlannedStage, open_launch
 from bench.launch.meter import memory_asked, process_start
 from bench.launch.schedule import Schedule
-from bench.launch.slots import Slot, Work, preload_stages, run_in_slots
+from bench.launch.slots import Slot, Work, preload_stages, run_in_slots, set_threads
 from bench.launch.work import Order, assist, execute
 from bench.stages.work import Compute
 from bench.store.attempts import attempts_since
@@ -35,7 +35,6 @@ from bench.store.provenance import Provenance
 from bench.store.records import KINDS, Store
 from bench.suite.resources import Resources, in_clock, round_minutes
 
-THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # libraries read them when they are loaded
 KILLED_WITHIN = 900.0  # seconds after SIGTERM; Slurm's grace and kill times together are far shorter
 
 
@@ -93,8 +92,7 @@ def set_environment(launch: Launch) -> None:
     from bench.models.weights import offline
 
     os.environ.update(launch.about["environment"])
-    threads = str(launch.about["compute"]["threads"])
-    os.environ.update(dict.fromkeys(THREAD_COUNTS, threads))
+    set_threads(launch.about["compute"]["threads"])
     offline()
 
 

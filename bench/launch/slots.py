@@ -35,10 +35,14 @@ class Stop(Protocol):
     pipe: Connection
 
 
+def set_threads(count: int) -> None:
+    """Set the thread count of libraries that read it when they are loaded, which is before a stage can set it."""
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(count)))
+
+
 def preload_stages(kinds: Iterable[str], threads: int) -> None:
     """Let slots be forked from a process that has imported what these kinds need; no effect once it runs."""
-    # Libraries read their thread count when they are loaded, which is before a stage can set it.
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))
+    set_threads(threads)
     preload(["bench.launch.work", *sorted({f"bench.stages.{kind}" for kind in kinds})])
 
 
