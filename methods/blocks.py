@@ -4,8 +4,8 @@ Text4Vis, BIKE and MoTE have the same transformer: Text4Vis (arXiv 2207.01297), 
 MoTE (arXiv 2410.10589). State-dict names are theirs. It has no mask, no dropout (0 in all official configs), no final
 norm and no output projection.
 
-Legend: B batch, T frames, N frames or texts of a batch, P tokens, L layers or tokens of a text, W width of a tower, D
-joint CLIP width, C classes, E experts.
+Legend: B batch, T frames, F features of a clip, N frames, clips or texts of a batch, P tokens, L layers or tokens of a
+text, W width of a tower, D joint CLIP width, C classes, E experts.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from bench.models.clip import VideoTower
 from methods.contract import Prediction, Predictor
 from methods.costs import EXPANSION, POSITIONS, refuse_frames_without_position
 
@@ -154,9 +155,10 @@ def class_tokens(visual: Any, hidden_NPW: Tensor) -> Tensor:
 
 
 def encoded(visual: Any, clips_BT3HW: Tensor, blocks: Iterable[Callable[..., Tensor]]) -> Tensor:
-    """Frame features [B, T, D] of a visual tower with these blocks in the place of its own."""
-    hidden_NPW = visual._embeds(clips_BT3HW.flatten(0, 1))
+    """Features [B, F, D] of a visual tower with these blocks in the place of its own: F = T, or 1 of a video tower."""
+    video = isinstance(visual, VideoTower)
+    hidden_NPW = visual.ln_pre(visual.tokens(clips_BT3HW)) if video else visual._embeds(clips_BT3HW.flatten(0, 1))
     for block in blocks:
         hidden_NPW = through(visual, block, hidden_NPW)
-    features_BTD: Tensor = class_tokens(visual, hidden_NPW).unflatten(0, clips_BT3HW.shape[:2])
-    return features_BTD
+    features_BFD: Tensor = class_tokens(visual, hidden_NPW).unflatten(0, (len(clips_BT3HW), -1))
+    return features_BFD

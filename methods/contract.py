@@ -70,7 +70,7 @@ class Model(nn.Module):
     """
 
     generator: torch.Generator | None = None  # of a part of a training step; None outside of one
-    carried: frozenset[str] = frozenset()  # state-dict names of frozen CLIP tensors that records keep all the same
+    carried: frozenset[str] = frozenset()  # state-dict names of frozen tensors that records keep all the same
 
     def __init__(self, config: Config, clip: Clip) -> None:
         super().__init__()

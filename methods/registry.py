@@ -75,6 +75,7 @@ class Method:
 NAMES = (
     *("clip_mean", "text4vis", "dense_temporal", "mote", "msta", "vidprism"),
     *("vificlip", "actionclip", "open_vclip", "froster", "taco"),
+    *("st_adapter", "adaptformer", "aim", "ost", "bike", "xclip", "vita_clip", "tc_clip"),
 )
 BUILT_IN = {name: f"methods.{name}" for name in NAMES}
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 from pydantic import ConfigDict, Field, model_validator
 
 from bench.core.identity import Identified
@@ -20,6 +20,7 @@ from methods.costs import Cost, Costs, total
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 Weight = Annotated[Finite, Ge(0)]
+Positive = Annotated[Finite, Gt(0)]
 Flops = dict[str, int]  # by part of the head
 
 
@@ -62,6 +63,8 @@ class Config(Choices):
 
     tower_inside: ClassVar[bool] = False  # True: modules inside the visual tower, with an `encode` of the method's own
 
+    binds_frames: ClassVar[bool] = False  # True: single frames have weights, so a test shows no more than training
+
     per_prompt: ClassVar[bool] = False  # True: class features are those of every prompt [C, P, D], not normalised
 
     # Part of the head -> patterns of its modules' names in the predictor, where the FLOP counter looks for it. The
@@ -91,6 +94,17 @@ class Config(Choices):
         """True if the method adapts the text tower, so that class features come from the model instead of CLIP."""
         return bool(self.tuned & {"text", "tokens"})
 
+    def plain_texts(self, inference: Inference, seen: bool) -> bool:
+        """True if CLIP's class features answer under these choices, not those of a method with texts of its own.
+
+        `seen` tells whether all candidates were trained on. A class-bound head can be measured on others then.
+        """
+        return False
+
+    def name_room(self, backbone: Backbone) -> int | None:
+        """Tokens for a class name, its full stop and marks beside learnt words; None: prompts are read as they are."""
+        return None
+
     @property
     def texts_of_labels(self) -> bool:
         """True if a training step embeds the texts of its labels alone, one class for each video of a part."""
@@ -103,6 +117,11 @@ class Config(Choices):
     def encoded(self, backbone: Backbone, frames: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the tensors that `Model.encode` makes of one view at test: `frames`, and whatever else."""
         return {"frames": (backbone.features(frames), backbone.embed_dim)}
+
+    @property
+    def prompt_kinds(self) -> tuple[str, ...]:
+        """Kinds of descriptions that the prompts of a class are made of; templates without one of them are refused."""
+        return ()
 
     @property
     def description_sets(self) -> tuple[str, ...]:

@@ -25,10 +25,6 @@ LEVEL = 0.05  # of significance
 # Seeds -> the least percent that plain percentile intervals over seeds and videos covered (`python -m tools.coverage`).
 PLAIN_COVERAGE = {2: 77, 3: 85, 5: 90}
 SHARED = {2: ", both per seed", 3: ", all per seed"}
-LEGEND = (
-    "“missing”: no result yet, which leaves its harmonic means blank; “–”: the row has no such protocol. "
-    "A number leads to the results that it is made of."
-)
 
 
 @dataclass(frozen=True)
@@ -102,18 +98,20 @@ def accuracy_table(results: Results, *, experts: bool = False) -> Table:
     hashes = {name: _hash(results, name) for name in measures}
     heads = [Column(head, number=name == "seeds") for name, head in names.items()]
     for (name, measure), below in zip(measures.items(), _conditions(results, measures, summary), strict=True):
-        heads.append(Column(measure.title, True, below, hashes[name] and f"protocol {hashes[name]}, see Protocols"))
+        told = hashes[name] and f"protocol {hashes[name]}, see Protocols"
+        heads.append(
+            Column(measure.title, True, below, told, deciding=bool(measure.needs) and name in results.headlines)
+        )
     notes, named = (
         _notes(results, summary),
         ", ".join(f"{measures[name].title} {own}" for name, own in hashes.items() if own),
     )
     apart = results.measured_with(resampled.places)
-    caption = [_caption(results, measures, facets, bool(notes), tests), *_warnings(results, resampled)]
     name = "experts" if experts else "table"
     return Table(
         name,
         name,
-        " ".join(caption),
+        _caption(results, measures, facets, bool(notes), tests),
         tuple(heads),
         (*rows, *alone),
         (
@@ -126,8 +124,8 @@ def accuracy_table(results: Results, *, experts: bool = False) -> Table:
             *([f"Rows were not all measured alike. {apart}."] if apart else []),
         ),
         _values(summary, resampled),
-        LEGEND,
         f"Protocols: {named}." if named else "",
+        tuple(_warnings(results, resampled)),
     )
 
 
@@ -175,7 +173,8 @@ def _column(
         top = place in gaps and round(own.mean, DIGITS) == best
         bold = top or (place in gaps and gaps[place].p >= LEVEL)
         interval = resampled.interval(place, measure)
-        return TableCell(own.text, bold, top, own.lacking, interval.text if interval else "", (*place, measure))
+        told = (interval.text, f"{interval.low:.1f}–{interval.high:.1f}") if interval and own.n else ("", "")
+        return TableCell(own.text, bold, top, own.lacking, told[0], (*place, measure), told[1])
 
     return [cell(place, own) for place, own in scores.items()]
 
@@ -214,8 +213,15 @@ def _span(counts: Iterable[float]) -> str:
 
 
 def _warnings(results: Results, resampled: Bootstrap) -> Iterator[str]:
-    """Warnings about the intervals: few seeds, rows of a single run, few resamples."""
-    yield "95 % intervals are in the CSV file and shown on hover."
+    """Warnings about the intervals: groups of videos, few seeds, rows of a single run, few resamples."""
+    counted = {name: resampled.counted(name) for name in results.roles}
+    if grouped := [f"{own.text} ({name})" for name, own in counted.items() if own.groups < own.videos]:
+        yield f"Intervals and tests take the videos of a group, such as one film, together: {', '.join(grouped)}."
+    if unknown := [name for name, own in counted.items() if own.videos and results.ungrouped(name)]:
+        yield (
+            f"No groups of videos are declared for {', '.join(unknown)}: each video counts as independent of the "
+            "others, so intervals are too narrow if several come from one source (docs/statistics.md)."
+        )
     seeds = {int(count) for own in resampled.columns.values() for count in own.seeds_G}
     if few := sorted(count for count in seeds if 1 < count < ENOUGH):
         plain = max(count for count in PLAIN_COVERAGE if count <= few[0])
@@ -252,8 +258,9 @@ def _caption(
         f"Bold: the best complete mean per column{within}, underlined, and all that are not significantly below it "
         f"(5 %, t test over videos and seeds, Holm over the column's {_span(tests)} tests).",
         f"{DAGGER}: measured otherwise than the column says, as listed below; not compared, and in no harmonic mean.",
+        "95 % intervals are in the CSV file, and on the page below the numbers.",
     ]
-    said = [True, (results.table["part"] != "").any(), bool(derived), bool(tests), deviating]
+    said = [True, (results.table["part"] != "").any(), bool(derived), bool(tests), deviating, True]
     return " ".join(compress(sentences, said))
 
 

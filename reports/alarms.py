@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from hashlib import blake2b
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from bench.core.words import counted
 from bench.measure.statistics import TAILS
 from reports.accuracies import score
 from reports.beside import measured_pairs
-from reports.results import PLACE, TRIAL, Results, grouped, is_draw
+from reports.results import PLACE, TRIAL, Results, is_draw
 
 WRONG = 3  # videos that rows have to get wrong alike; that both are right about everything is no wonder
 CLEAR = 0.25  # guessing must stay this near to its mean, else there are too few videos to say anything
@@ -31,8 +32,8 @@ def alarms(results: Results) -> tuple[str, ...]:
         return ()
     lines = results.lines(experts=False)
     lines = lines[lines["identity"] != ""]
-    if "model" not in lines:
-        lines = lines.assign(model=lines["row"] + lines["point"] + lines["seed"].astype(str))
+    if "_weights" not in lines:
+        lines = lines.assign(_weights=lines["row"] + lines["point"] + lines["seed"].astype(str))
     names = lines.drop_duplicates(PLACE)
     named = {(line["row"], line["point"]): results.name(line) for _, line in names.iterrows()}
     lines = lines.assign(name=[named[key] for key in zip(lines["row"], lines["point"], strict=True)])
@@ -51,14 +52,12 @@ def _identical(results: Results, lines: pd.DataFrame) -> Iterator[str]:
     for protocol, group in lines.drop_duplicates(["protocol", "identity", "row", "point"]).groupby(
         "protocol", sort=False
     ):
-        for alike in grouped(group, ["dataset", "videos", "top1", "mean_class"]):
-            if alike["model"].nunique() > 1:
-                for same in _same_answers(results, alike):
-                    several = same["name"].nunique() > 1
-                    names = same["name"] if several else same["name"] + ", seed " + same["seed"].astype(str)
-                    top1, videos = same.iloc[0][["top1", "videos"]]
-                    where = f"{protocol} ({top1:.1f} % of {videos:,.0f} videos)"
-                    found.setdefault(tuple(dict.fromkeys(names)), []).append(where)
+        for same in _same_answers(results, group):
+            names = list(same["name"])
+            if (same.groupby("name")["_weights"].nunique() > 1).any():
+                names = [f"{name}, seed {seed}" for name, seed in zip(names, same["seed"], strict=True)]
+            where = f"{protocol} ({same['top1'].iloc[0]:.1f} % of {same['videos'].iloc[0]:,.0f} videos)"
+            found.setdefault(tuple(dict.fromkeys(names)), []).append(where)
     for rows, protocols in found.items():
         yield (
             f"identical predictions: {_listed(rows)} give the same answer to every video of {_listed(protocols)}, "
@@ -69,20 +68,15 @@ def _identical(results: Results, lines: pd.DataFrame) -> Iterator[str]:
 
 def _same_answers(results: Results, lines: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Lines of several models with equal predictions, a few of them wrong, or with equal cosines."""
-    answers: dict[bytes, list[int]] = {}
-    for place, identity in enumerate(lines["identity"]):
-        answers.setdefault(results.correct(identity).tobytes(), []).append(place)
-    for places in (own for own in answers.values() if len(own) > 1):
-        predicted: dict[bytes, list[int]] = {}
-        for place in places:
-            predictions = results.predictions(lines["identity"].iloc[place])
-            wrong = (predictions["prediction"] != predictions["label"]).sum()
-            text = predictions["prediction"].to_numpy().tobytes()
-            if wrong < WRONG:
-                text += results.cosines(lines["identity"].iloc[place]) if results.cosines else bytes([place % 256])
-            predicted.setdefault(text, []).append(place)
-        same = [lines.iloc[own] for own in predicted.values()]
-        yield from (own for own in same if own["model"].nunique() > 1)
+    found: dict[tuple[object, ...], list[int]] = {}
+    columns = (lines[name] for name in ("identity", "dataset", "top1", "mean_class"))
+    for place, (identity, *measured) in enumerate(zip(*columns, strict=True)):
+        answers, scores = results.answered(identity), b""
+        if answers.wrong < WRONG:
+            scores = blake2b(results.cosines(identity)).digest() if results.cosines else identity.encode()
+        found.setdefault((*measured, answers.digest, scores), []).append(place)
+    weights = lines["_weights"].to_numpy()
+    yield from (lines.iloc[places] for places in found.values() if len({*weights[places]}) > 1)
 
 
 def _at_chance(results: Results, lines: pd.DataFrame) -> Iterator[str]:
@@ -135,7 +129,7 @@ def _above_published(results: Results) -> Iterator[str]:
 def _all_tied(results: Results, lines: pd.DataFrame) -> Iterator[str]:
     """Protocols on which everything has the same accuracy; two rows also have to be right about the same videos."""
     for protocol, group in lines.groupby("protocol", sort=False):
-        models, accuracies = group["model"].nunique(), group.groupby(TRIAL)["top1"].mean().round(9)
+        models, accuracies = group["_weights"].nunique(), group.groupby(TRIAL)["top1"].mean().round(9)
         if models < 2 or accuracies.nunique() > 1 or group["name"].nunique() < 2:
             continue
         if models > 2 or len({results.correct(identity).tobytes() for identity in group["identity"]}) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isnan
 
 import pandas as pd
 
@@ -14,15 +15,18 @@ from reports.results import Results
 from reports.table import Table, TableCell, TableRow, cells, columns, frame
 
 HEADS = {  # -> whether numbers are below
-    **{"Method": False, "Column": False, "Measured": True, "Published": True, "Δ": True, "Same protocol": False},
-    **{"Not stated": False, "Published for": False, "Source": False},
+    **{"Method": False, "Column": False, "Measured": True, "Published": True, "Δ": True, "Verdict": False},
+    **{"Same protocol": False, "Not stated": False, "Published for": False, "Source": False},
 }
+ROUNDING = 1e-9  # of differences between numbers in print
 WORDS = {"hm": "harmonic mean", "tradeoff": "trade-off"}
 CAPTION = (
     "Δ: measured − published, in points, where the measurement is complete and differs in no field that the source "
-    "states. “Not stated”: fields that the source leaves open, which count neither way; prompts, fusion, resizing, "
-    "spelling of class names and decoder are open everywhere. “2nd hand”: read in a listing or in notes, not in the "
-    "source itself; not compared. “Other data”: the paper's data are not those of any column."
+    "states. Verdict: “reproduced” where Δ is at most {tolerance:g} points, or the standard deviations of both numbers "
+    "together; “differs” beyond that; “cannot be compared” for the reason under “Same protocol”. “Not stated”: fields "
+    "that the source leaves open, which count neither way; prompts, fusion, resizing, spelling of class names and "
+    "decoder are open everywhere. “2nd hand”: read in a listing or in notes, not in the source itself; not compared. "
+    "“Other data”: the paper's data are not those of any column."
 )
 
 
@@ -34,9 +38,10 @@ def published_tables(results: Results) -> Iterator[Table]:
         measured = None if line is None else score(line, pair.measure, results)
         marks = sorted(notes.setdefault(note, len(notes) + 1) for note in _caveats(pair))
         rows.append(_row(pair, line, measured, results, marks))
-        values.append(_values(pair, measured))
+        values.append({**_values(pair, measured), "verdict": verdict(pair, measured, results)})
     if rows:
-        caption = f"{results.title}: published beside measured, in percent. {CAPTION}"
+        said = CAPTION.format(tolerance=results.settings.tolerance)
+        caption = f"{results.title}: published beside measured, in percent. {said}"
         numbered = tuple(f"[{mark}] {note}" for note, mark in notes.items())
         yield Table("published", "published", caption, columns(HEADS), tuple(rows), numbered, frame(values))
 
@@ -51,6 +56,7 @@ def _row(pair: Pair, line: pd.Series | None, measured: Score | None, results: Re
         *cells(
             number.text,
             _difference(pair, measured),
+            verdict(pair, measured, results),
             _same(pair),
             ", ".join(pair.unstated),
             _described(pair),
@@ -95,6 +101,19 @@ def _difference(pair: Pair, measured: Score | None) -> str:
     if measured is None or not measured.complete or not pair.comparable:
         return ""
     return signed(measured.mean - float(pair.number.value))
+
+
+def verdict(pair: Pair, measured: Score | None, results: Results) -> str:
+    """Whether a measurement reproduces a published number; empty while it is not there, or where nobody measures it."""
+    if measured is None or pair.label:
+        return ""
+    if not pair.comparable:
+        return "cannot be compared"
+    if not measured.complete:
+        return ""
+    spread = sum(float(own) for own in (measured.std, pair.number.std or 0) if not isnan(float(own)))
+    within = abs(measured.mean - float(pair.number.value)) <= max(results.settings.tolerance, spread) + ROUNDING
+    return "reproduced" if within else "differs"
 
 
 def _same(pair: Pair) -> str:

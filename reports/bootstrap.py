@@ -1,5 +1,6 @@
 """Resampled videos for every number of the tables: intervals and tests for accuracies, harmonic means, trade-offs.
 
+Videos of one group, such as clips of one film, are resampled together (docs/statistics.md).
 Legend: N videos, T trials, G rows (row × point × expert), B resamples.
 """
 
@@ -20,6 +21,7 @@ from bench.measure.statistics import (
     FLAT,
     Estimates,
     Floats,
+    Groups,
     Singles,
     bootstrap_means,
     difference_tests,
@@ -28,9 +30,29 @@ from bench.measure.statistics import (
     nested_intervals,
 )
 from reports.results import PLACE, TRIAL, Place, Results
+from reports.selection import Tuning
 
 FEW_DRAWS, MANY = 500, 4000  # resamples for more than so many numbers of trials
 TrialKey = tuple[str, str, str, int]  # a place and a seed
+
+
+class Answered(NamedTuple):
+    """Each video's contribution to a trial's accuracy, and its group; no groups where each video is one of its own."""
+
+    share_N: Singles
+    group_N: Groups | None
+
+
+class Counted(NamedTuple):
+    """The groups and videos of a protocol; the fewest groups come first."""
+
+    groups: int
+    videos: int
+
+    @property
+    def text(self) -> str:
+        """E.g. "3783 videos in 707 groups"."""
+        return f"{self.videos} videos" + (f" in {self.groups} groups" if self.groups < self.videos else "")
 
 
 class Interval(NamedTuple):
@@ -76,7 +98,11 @@ class Bootstrap:
         low, high = (float(bounds[row]) for bounds in self.intervals[measure])
         seeds = f" and {own.seeds_G[row]} seeds" if own.seeds_G[row] > 1 else ", this seed only"
         varying = ", nothing else varies" if place in self.fixed else seeds
-        return Interval(low, high, f"{own.videos} videos{varying}")
+        return Interval(low, high, f"{self.counted(measure).text}{varying}")
+
+    def counted(self, measure: str) -> Counted:
+        """The videos of a protocol, or of the smallest behind a harmonic mean, and their groups."""
+        return Counted(self.columns[measure].groups, self.columns[measure].videos)
 
     def gaps(self, measure: str, competing: Sequence[Place]) -> dict[Place, Gap]:
         """The distances of the `competing` rows from the best of them, which comes first with no gap."""
@@ -109,8 +135,8 @@ def bootstrap(results: Results, experts: bool) -> Bootstrap:
     resampled = _resampled(results, trials, draws, experts)
     columns, intervals = dict[str, Estimates](), dict[str, tuple[Floats, Floats]]()
     for measure, needed in results.measures.items():
-        draws_TB, videos = resampled[measure]
-        own = columns[measure] = estimate(trials[measure].to_numpy(float), draws_TB, row_T, len(places), videos)
+        draws_TB, (groups, videos) = resampled[measure]
+        own = columns[measure] = estimate(trials[measure].to_numpy(float), draws_TB, row_T, len(places), videos, groups)
         found = nested_intervals(own, seed_for("bootstrap seeds", measure))
         if needed.needs:  # where nothing varies, that of the sides' intervals
             flat_G = (np.ptp(own.draws_GB, axis=1) < FLAT) & (own.excess_G == 0)
@@ -122,66 +148,121 @@ def bootstrap(results: Results, experts: bool) -> Bootstrap:
     return Bootstrap(draws, places, fixed, columns, intervals)
 
 
-def answers(results: Results, lines: pd.DataFrame) -> dict[TrialKey, NDArray[np.float32]]:
-    """Each video's contribution to a trial's accuracy, by `TRIAL`: [N], scaled so that the mean is the accuracy.
+def answers(results: Results, lines: pd.DataFrame) -> dict[TrialKey, Answered]:
+    """Each video's contribution to a trial's accuracy, by `TRIAL`, scaled so that the mean is the accuracy.
 
     `lines` are those of one protocol; trials that lack a part are left out. A video of several splits is one unit: its
     answers are not independent. Videos that no draw of classes has are left out. Evaluations of a list have its order,
-    so the names of videos are only read to join splits, once for all trials.
+    so the names of videos are only read to join splits and for their groups, once for all trials.
     """
-    parts: dict[TrialKey, dict[str, str]] = {}  # -> identity of each part, equal for draws of classes
+    parts: dict[TrialKey, dict[str, tuple[str, str]]] = {}  # -> identity of each part, equal for draws of classes
     columns = (lines[name] for name in (*TRIAL, "dataset", "part", "identity"))
     for row, point, expert, seed, dataset, part, identity in zip(*columns, strict=True):
-        parts.setdefault((row, point, expert, seed), {})[identity] = f"{dataset} {part}"
-    splits: dict[tuple[str, ...], tuple[list[NDArray[np.intp]], int]] = {}  # the places of their videos in the union
+        parts.setdefault((row, point, expert, seed), {})[identity] = dataset, part
+    lists: dict[tuple[tuple[str, str, int], ...], _List] = {}
     found = {}
     for key, own in parts.items():
         if "" in own:
             continue
         correct = [results.correct(identity) for identity in own]
+        kinds = tuple((*part, len(part_N)) for part, part_N in zip(own.values(), correct, strict=True))
+        if kinds not in lists:
+            lists[kinds] = _listed(results, own)
+        places, count, group_N = lists[kinds]
         if len(own) == 1:
-            found[key] = correct[0][~np.isnan(correct[0])]
+            measured_N = ~np.isnan(correct[0])
+            found[key] = Answered(correct[0][measured_N], _numbered(group_N, measured_N))
             continue
-        if (kinds := tuple(own.values())) not in splits:
-            codes, videos = pd.factorize(pd.concat([results.predictions(identity)["video"] for identity in own]))
-            splits[kinds] = np.split(codes, np.cumsum([len(split_N) for split_N in correct])[:-1]), len(videos)
-        places, count = splits[kinds]
-        found[key] = np.zeros(count, np.float32)
+        share_N = np.zeros(count, np.float32)
         for split, split_N in zip(places, correct, strict=True):
-            found[key][split] += split_N / len(split)
-        found[key] *= count / len(own)
+            share_N[split] += split_N / len(split)
+        share_N *= count / len(own)
+        found[key] = Answered(share_N, _numbered(group_N))
     return found
 
 
-def _resampled(results: Results, trials: pd.DataFrame, draws: int, experts: bool) -> dict[str, tuple[Singles, int]]:
+class _List(NamedTuple):
+    """The videos of the parts of a trial: the places of each part's in their union, their number, their groups."""
+
+    places: list[NDArray[np.intp]]
+    videos: int
+    group_N: NDArray[np.object_] | None  # names
+
+
+def _listed(results: Results, parts: dict[str, tuple[str, str]]) -> _List:
+    """Nothing is read of a single part whose groups are not declared."""
+    declared = any(results.groups.get(dataset) for dataset, _ in parts.values())
+    if len(parts) == 1 and not declared:
+        return _List([], 0, None)
+    names = [results.predictions(identity)["video"] for identity in parts]
+    codes, videos = pd.factorize(pd.concat(names))
+    places = np.split(codes, np.cumsum([len(own) for own in names])[:-1])
+    if not declared:
+        return _List(places, len(videos), None)
+    group_N = np.empty(len(videos), object)
+    for split, (dataset, _), own in zip(places, parts.values(), names, strict=True):
+        group_N[split] = results.group_names(dataset, own)
+    return _List(places, len(videos), group_N)
+
+
+def _numbered(
+    group_N: NDArray[np.object_] | None, measured_N: NDArray[np.bool_] | slice = slice(None)
+) -> Groups | None:
+    """Numbers of the groups of the measured videos; None where each of these is a group of its own."""
+    if group_N is None:
+        return None
+    codes, groups = pd.factorize(group_N[measured_N])
+    return codes if len(groups) < len(codes) else None
+
+
+def _resampled(results: Results, trials: pd.DataFrame, draws: int, experts: bool) -> dict[str, tuple[Singles, Counted]]:
     """Every measure of every trial on resampled videos, [T,B] in percent, and the number of videos behind it."""
     lines = results.lines(experts)
     trial = {key: place for place, key in enumerate(trials[TRIAL].itertuples(index=False, name=None))}
-    found: dict[str, tuple[Singles, int]] = {}
+    tuned = results.tuning and _Tuned(results.tuning, draws, experts)
+    found: dict[str, tuple[Singles, Counted]] = {}
     for name, measure in results.measures.items():
         if measure.needs:
             sides = [found[need] for need in measure.needs]
-            found[name] = _harmonic_means([draws_TB for draws_TB, _ in sides]), min(videos for _, videos in sides)
+            found[name] = _harmonic_means([draws_TB for draws_TB, _ in sides]), min(counted for _, counted in sides)
+        elif tuned:
+            found[name] = tuned.resampled(name, trials)
         else:
             found[name] = _changes(results, lines[lines["protocol"] == name], name, trial, draws)
             found[name][0][:] += trials[name].to_numpy(np.float32)[:, None]
     return found
 
 
+class _Tuned:
+    """Resampled numbers of chosen points, from those of all points."""
+
+    def __init__(self, tuning: Tuning, draws: int, experts: bool) -> None:
+        self.tuning, self.scores = tuning, tuning.full.scores(experts=experts)
+        judges = _resampled(tuning.full, tuning.full.scores(), draws, False)
+        self.found = _resampled(tuning.full, self.scores, draws, True) if experts else judges
+        self.judges = {name: own_TB for name, (own_TB, _) in judges.items()}
+
+    def resampled(self, protocol: str, trials: pd.DataFrame) -> tuple[Singles, Counted]:
+        full_TB, counted = self.found[protocol]
+        return self.tuning.draws(protocol, trials, self.judges, full_TB, self.scores), counted
+
+
 def _changes(
     results: Results, lines: pd.DataFrame, protocol: str, trial: dict[TrialKey, int], draws: int
-) -> tuple[Singles, int]:
+) -> tuple[Singles, Counted]:
     """Changes of one protocol's accuracies in each resample, which rows on the same data and videos share."""
     dataset = lines.set_index(TRIAL)["dataset"].to_dict()
-    lists: dict[tuple[str, int], dict[int, NDArray[np.float32]]] = {}
-    for key, correct_N in answers(results, lines).items():
-        lists.setdefault((dataset[key], len(correct_N)), {})[trial[key]] = correct_N
-    draws_TB = np.full((len(trial), draws), np.nan, np.float32)
-    for (data, videos), correct in lists.items():
-        correct_tN = np.stack(list(correct.values()))
-        means_tB = bootstrap_means(correct_tN, draws, seed_for("bootstrap", protocol, data, videos))
-        draws_TB[list(correct)] = 100 * (means_tB - correct_tN.mean(axis=1, keepdims=True, dtype=np.float64))
-    return draws_TB, min((videos for _, videos in lists), default=0)
+    lists: dict[tuple[str, int], dict[int, Answered]] = {}
+    for key, answered in answers(results, lines).items():
+        lists.setdefault((dataset[key], len(answered.share_N)), {})[trial[key]] = answered
+    draws_TB, counted = np.full((len(trial), draws), np.nan, np.float32), list[Counted]()
+    for (data, videos), own in lists.items():
+        correct_tN = np.stack([answered.share_N for answered in own.values()])
+        group_N = next(iter(own.values())).group_N
+        means_tB = bootstrap_means(correct_tN, draws, seed_for("bootstrap", protocol, data, videos), group_N)
+        draws_TB[list(own)] = 100 * (means_tB - correct_tN.mean(axis=1, keepdims=True, dtype=np.float64))
+        counted.append(Counted(videos if group_N is None else int(group_N.max()) + 1, videos))
+    return draws_TB, min(counted, default=Counted(0, 0))
 
 
 def _harmonic_means(sides: Sequence[NDArray[np.floating]]) -> Singles:

@@ -1,6 +1,6 @@
 """Accuracy class by class: of each choice of experts (MoTE, Fig. 4), and of compared rows, on the same videos.
 
-B resamples, C classes, N videos.
+B resamples, C classes, N videos, U groups of videos (docs/statistics.md).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bench.core.seeds import seed_for
-from bench.measure.statistics import FLAT, TAILS, tango
+from bench.measure.statistics import FLAT, TAILS, tails, tango
 from reports import style
 from reports.comparisons import interval_text, pairings, signed
 from reports.results import TRIAL, Results
@@ -29,7 +29,7 @@ SHOWN = 12  # classes of a figure of experts
 PICTURES, CASES = 6, 12  # compared pairs × protocols that are drawn, and that are in the table's file
 SIDE = 6  # classes of a figure that gain, and that lose
 LONGEST_OF_EXPERTS, LONGEST = 26, 30  # characters of a class name that a column has room for
-FEWEST = 5  # videos of a class from which an interval is given
+FEWEST = 5  # videos or groups of a class from which an interval is given
 DRAWS = 500
 HEADS = {
     **{"Row": False, "minus": False, "Protocol": False, "Class": False, "Videos": True},
@@ -146,9 +146,9 @@ def _category_note(lines: pd.DataFrame, drawn: int, classes: int) -> str:
 
 @dataclass(frozen=True)
 class ClassDifferences:
-    """Row `a` minus row `b` on a protocol: a line per class with `videos`, `difference`, `low`, `high` in points.
+    """Row `a` minus row `b` on a protocol: per class `videos`, their `groups`, `difference`, `low`, `high` in points.
 
-    Sorted from the largest gain to the largest loss; the interval is nan for classes of fewer than `FEWEST` videos.
+    Sorted from the largest gain to the largest loss; the interval is nan for classes of fewer than `FEWEST` groups.
     """
 
     a: str
@@ -156,6 +156,11 @@ class ClassDifferences:
     protocol: str
     seeds: tuple[int, int]
     classes: pd.DataFrame
+
+    @property
+    def grouped(self) -> bool:
+        """True if videos come in groups, which are resampled in their place."""
+        return bool((self.classes["groups"] < self.classes["videos"]).any())
 
     @property
     def extremes(self) -> pd.DataFrame:
@@ -185,10 +190,12 @@ def class_tables(results: Results) -> Iterator[Table]:
         for own in found
         for _, line in own.classes.iterrows()
     )
+    grouped = any(own.grouped for own in shown)
     caption = (
         f"{results.title}: the {SIDE} classes of the largest gains and losses in top-1, in points, mean over seeds, "
-        f"with bootstrap intervals over the class's videos given the seeds, for the first {len(shown)} of the compared "
-        f"pairs and protocols. The CSV file has every class of the first {len(found)}. Classes chosen by these numbers "
+        f"with bootstrap intervals over the class's {'groups of ' * grouped}videos given the seeds, for the first "
+        f"{len(shown)} of the compared pairs and protocols.{' Videos: in brackets, their groups.' * grouped} The CSV "
+        f"file has every class of the first {len(found)}. Classes chosen by these numbers "
         "overstate differences, and the intervals are not corrected for their number."
     )
     yield Table("classes", "classes", caption, columns(HEADS), tuple(rows), values=values)
@@ -217,51 +224,63 @@ def _differences(results: Results) -> Iterator[ClassDifferences]:
 
 
 def _by_video(results: Results, lines: pd.DataFrame) -> pd.Series:
-    """Correctness by video and class name of one cell, the mean over seeds, and over splits that have the video."""
+    """Correctness by video, class name and group of one cell, the mean over seeds, and over splits of the video."""
     own = lines[lines.groupby("seed")["identity"].transform("min") != ""].drop_duplicates(["seed", "identity"])
-    parts = [_part(results, list(seeds["identity"])) for _, seeds in own.groupby("part", sort=False)]
-    return pd.concat(parts).groupby(["video", "class"], sort=False)["correct"].mean()
+    by_part = own.groupby("part", sort=False)
+    parts = [_part(results, seeds["dataset"].iloc[0], list(seeds["identity"])) for _, seeds in by_part]
+    return pd.concat(parts).groupby(["video", "class", "group"], sort=False)["correct"].mean()
 
 
-def _part(results: Results, identities: list[str]) -> pd.DataFrame:
+def _part(results: Results, dataset: str, identities: list[str]) -> pd.DataFrame:
     first = results.predictions(identities[0])
     labels = _names(results, identities[0], first["label"])
     correct_N = np.mean([results.correct(identity) for identity in identities], axis=0)
-    return pd.DataFrame({"video": first["video"], "class": labels, "correct": correct_N}).dropna()
+    own = {"video": first["video"], "class": labels, "group": results.group_names(dataset, first["video"])}
+    return pd.DataFrame({**own, "correct": correct_N}).dropna()
 
 
 def _by_class(difference: pd.Series, seed: int) -> pd.DataFrame:
-    groups = difference.groupby("class", sort=False)
-    found = groups.agg(videos="size", difference="mean").reset_index()
-    ordered_N = np.concatenate([own.to_numpy() for _, own in groups])
-    low, high = np.quantile(_resample_classes(ordered_N, found["videos"].to_numpy(), seed), TAILS, axis=0)
+    found = difference.groupby("class", sort=False).agg(videos="size", difference="mean").reset_index()
+    units = difference.groupby(["class", "group"], sort=False).agg(["sum", "size"])
+    by_class = [own.to_numpy() for _, own in units.groupby("class", sort=False)]
+    groups_C = np.array([len(own) for own in by_class])
+    sum_U, size_U = np.concatenate(by_class).T
+    means_BC, mean_C = _resample_classes(sum_U, size_U, groups_C, seed), found["difference"].to_numpy()
+    few_C = np.where(groups_C < found["videos"], tails(groups_C) * np.sqrt(groups_C / np.maximum(groups_C - 1, 1)), 1)
+    bounds_2C = np.quantile(means_BC, TAILS, axis=0)
+    low, high = bounds_2C + (few_C - 1) * (bounds_2C - mean_C)
     for place in np.flatnonzero(high - low < FLAT):  # the class's videos have the same difference
-        share, videos = found["difference"][place] / 100, int(found["videos"][place])
-        low[place], high[place], _ = 100 * np.array(tango(max(share, 0) * videos, max(-share, 0) * videos, videos))
-    few = found["videos"] < FEWEST
-    found = found.assign(low=np.where(few, np.nan, low), high=np.where(few, np.nan, high))
+        share, groups = mean_C[place] / 100, int(groups_C[place])
+        low[place], high[place], _ = 100 * np.array(tango(max(share, 0) * groups, max(-share, 0) * groups, groups))
+    few = groups_C < FEWEST
+    found = found.assign(groups=groups_C, low=np.where(few, np.nan, low), high=np.where(few, np.nan, high))
     return found.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
 
 
-def _resample_classes(values_N: NDArray[np.float64], videos_C: NDArray[np.intp], seed: int) -> NDArray[np.float64]:
-    """Means [B,C] of classes whose videos are resampled within the class; values are in the order of classes."""
-    first_C = np.cumsum(videos_C) - videos_C
-    first_N, videos_N = np.repeat(first_C, videos_C), np.repeat(videos_C, videos_C)
-    picks_BN = first_N + (np.random.default_rng(seed).random((DRAWS, len(values_N))) * videos_N).astype(int)
-    means_BC: NDArray[np.float64] = np.add.reduceat(values_N[picks_BN], first_C, axis=1) / videos_C
+def _resample_classes(
+    sum_U: NDArray[np.float64], size_U: NDArray[np.float64], groups_C: NDArray[np.intp], seed: int
+) -> NDArray[np.float64]:
+    """Means [B,C] of classes whose groups of videos are resampled within the class; values in the order of classes."""
+    first_C = np.cumsum(groups_C) - groups_C
+    first_U, groups_U = np.repeat(first_C, groups_C), np.repeat(groups_C, groups_C)
+    picks_BU = first_U + (np.random.default_rng(seed).random((DRAWS, len(sum_U))) * groups_U).astype(int)
+    sums_BC, sizes_BC = (np.add.reduceat(own_U[picks_BU], first_C, axis=1) for own_U in (sum_U, size_U))
+    means_BC: NDArray[np.float64] = sums_BC / sizes_BC
     return means_BC
 
 
 def _row(own: ClassDifferences, line: pd.Series) -> tuple[str, ...]:
     interval = "–" if np.isnan(line["low"]) else interval_text(line["low"], line["high"])
-    return own.a, own.b, own.protocol, str(line["class"]), str(line["videos"]), signed(line["difference"]), interval
+    videos = f"{line['videos']} ({line['groups']})" if line["groups"] < line["videos"] else str(line["videos"])
+    return own.a, own.b, own.protocol, str(line["class"]), videos, signed(line["difference"]), interval
 
 
 def _figure(own: ClassDifferences) -> Figure:
     lines = own.extremes
     note = (
         f"{len(lines)} of {len(own.classes)} classes, with numbers of videos ({own.classes['videos'].sum()} in all); "
-        f"n = {own.seeds[0]} / {own.seeds[1]} seeds.\nBars: 95 % bootstrap intervals over the class's videos.\n"
+        f"n = {own.seeds[0]} / {own.seeds[1]} seeds.\nBars: 95 % bootstrap intervals over the class's "
+        f"{'groups of ' * own.grouped}videos.\n"
         "Classes chosen by these numbers overstate differences."
     )
     panel = Panel(partial(_draw, lines=lines), x=f"{own.a} − {own.b}\ntop-1 of the class, {own.protocol} (points)")

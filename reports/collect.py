@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,17 +13,19 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from bench.core.errors import UserError
-from bench.core.words import now, portable
-from bench.graph.build import Cell, Graph, ProbeCell
+from bench.core.words import now, portable, when
+from bench.graph.build import Cell, Graph, ProbeCell, grouping
 from bench.graph.price import devices, work_seconds
 from bench.graph.stage import Stage
-from bench.launch.launches import estimates, launches
+from bench.launch.launches import MERGED, estimates, launches
 from bench.launch.usage import Usage, usage
 from bench.published.pairing import pairs
 from bench.store.answers import PREDICTIONS
 from bench.store.records import KINDS, REDO, Store
+from bench.suite.measures import VALIDATION
 from bench.suite.resolve import changes_protocols
 from bench.suite.trial import Suite, Trial
+from bench.suite.tuning import TUNED, rule
 from reports.facts import (
     Cost,
     Distances,
@@ -38,12 +40,13 @@ from reports.facts import (
     TrainingCost,
 )
 from reports.results import ReportSettings, Results
+from reports.selection import REST, selected
 from reports.snapshot import Evaluations
 
 SIMILARITY = "similarity"
 MEASURES = ("top1", "top5", "mean_class", "videos", "undecodable")
 VERSIONS = {"torch": "torch", "open_clip_torch": "open_clip"}  # of packages that numbers depend on, and their names
-ORIGINS = ("revision", "dirty", "command", "host", "device", "threads", "python")  # fields of a record's provenance
+ORIGINS = ("revision", "dirty", "command", "launch", "host", "device", "threads", "python")  # of records
 FILES = {"evaluate": [PREDICTIONS], "probe": [f"{SIMILARITY}.safetensors"]}  # which a report reads of all records
 Record = dict[str, Any]
 
@@ -64,21 +67,21 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
     )
     join = None if report.join in protocol_axes else report.join  # each of its values has its own panel
     deviations = {key: trial.deviations for key, trial in {id(cell.trial): cell.trial for cell in graph.cells}.items()}
-    origins = _Environments(store)
+    origins = _Environments(store, records)
     lines = [
         {**line, "environment": origins.of(cell.stage) if line["identity"] else ""}
         for cell in graph.cells
         for line in _lines(cell, suite, records, deviations[id(cell.trial)])
     ]
     probed = [probe for probe in graph.probes if probe.stage.identity in records]
-    return Results(
+    found = Results(
         suite=suite.name,
         title=_title(suite),
         description=suite.file.description,
         table=pd.DataFrame(lines),
         predictions=evaluations.predictions,
         probes=tuple(_probe(probe, store, records[probe.stage.identity]["result"]) for probe in probed),
-        settings=ReportSettings(join=join, reference=report.reference, compare=tuple(report.compare)),
+        settings=ReportSettings(join, report.reference, tuple(report.compare), report.tolerance),
         axes={name: name.replace("_", " ") for name in suite.axes},
         protocol_axes=protocol_axes,
         protocols=portable(graph.protocols),
@@ -88,17 +91,31 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
         costs=tuple(collect_costs(graph.profiles, store)),
         trainings=tuple(collect_trainings(graph.cells, store)),
         shares=tuple(own for probe in probed for own in _shares(probe, records[probe.stage.identity]["result"])),
-        failures=tuple(_failures(graph, store)),
+        failures=tuple(_failures(graph, store, records)),
         estimates=tuple(collect_estimates(suite.name, graph, store)),
         usage=tuple(collect_usage(suite.name, store)),
-        answers=evaluations.correct,
+        answers=evaluations.answers,
         cosines=evaluations.cosines,
         unsound=tuple(unsound.values()),
         class_names=lambda identity: graph.stages[identity].inputs["texts"].context["class_names"],
+        groups=grouping(graph),
         published=pairs(suite),
         own_ways=frozenset(name for name, row in suite.file.rows.items() if isinstance(row.protocols, dict)),
-        provenance={**portable(provenance), "store": str(store.root), "written": now(), "records": _origins(records)},
+        provenance={
+            **portable(provenance),
+            **{"store": str(store.root), "written": _newest(graph, records, store), "records": _origins(records)},
+        },
     )
+    chosen = suite.file.select
+    return selected(found, chosen.rule, rule(chosen.rule)) if chosen else found
+
+
+def _newest(graph: Graph, records: Mapping[str, Record], store: Store) -> str:
+    """When the newest record behind the page was finished, so that the same records give the same page; now if none."""
+    others = {cell.stage.key for cells in (graph.maps, graph.weights, graph.profiles) for cell in cells}
+    found = [*records.values(), *filter(None, (store.find(*key) for key in sorted(others)))]
+    ends = [own["started"] + own["seconds"] for own in (each["provenance"] for each in found) if "started" in own]
+    return when(max(ends)) if ends else now()
 
 
 def _title(suite: Suite) -> str:
@@ -116,7 +133,8 @@ def _lines(
     trial, record = cell.trial, records.get(cell.stage.identity)
     result: dict[str, Any] = record["result"] if record else dict.fromkeys(MEASURES, float("nan"))
     draws = {f"draw {draw}": numbers for draw, numbers in enumerate(result.get("draws", []))}
-    axes = dict.fromkeys(suite.axes) | dict(trial.point)
+    axes, select = dict.fromkeys(suite.axes) | dict(trial.point), suite.file.select
+    rest = {REST: _text(own for own in trial.point if own[0] != TUNED)} if select else {}
     for part, numbers in (draws or {cell.part: result}).items():
         yield {
             "row": trial.row,
@@ -126,18 +144,19 @@ def _lines(
             "point": _text(trial.point),
             "seed": trial.seed,
             "expert": cell.expert,
-            "role": cell.role,
+            "role": VALIDATION if select and cell.protocol == select.protocol else cell.role,
             "protocol": cell.protocol,
             "dataset": cell.dataset,
             "part": part,
             "deviation": portable(deviations.get(cell.protocol, "")),
-            "model": _model(cell),
+            "_weights": _weights(cell),
+            **rest,
             **{name: {**result, **numbers}[name] for name in MEASURES},
             "identity": cell.stage.identity if record else "",
         }
 
 
-def _model(cell: Cell) -> str:
+def _weights(cell: Cell) -> str:
     """The same text for cells with the same method and weights; nothing of a tuned tower is left at `clip_alpha` 0."""
     spec, train = getattr(cell.stage, "spec", {}), cell.stage.inputs.get("train")
     trained = train and getattr(spec.get("inference"), "clip_alpha", 1) != 0
@@ -166,8 +185,8 @@ def _unsound(
 class _Environments:
     """Devices and versions behind records: their own, and those of all of their inputs."""
 
-    def __init__(self, store: Store) -> None:
-        self.store, self.found = store, dict[str, dict[str, set[str]]]()
+    def __init__(self, store: Store, records: Mapping[str, Record]) -> None:
+        self.store, self.records, self.found = store, records, dict[str, dict[str, set[str]]]()
 
     def of(self, stage: Stage) -> str:
         """E.g. "cpu (AVX512) and NVIDIA H200, torch 2.9.0, open_clip 3.2.0"."""
@@ -185,6 +204,8 @@ class _Environments:
 
     def _origin(self, stage: Stage) -> dict[str, Any]:
         """The provenance of a record; nothing of one that is not there."""
+        if stage.identity in self.records:
+            return dict(self.records[stage.identity]["provenance"])
         try:
             file = self.store.folder(*stage.key) / "record.json"
             return dict(json.loads(file.read_bytes()).get("provenance", {}))
@@ -192,7 +213,7 @@ class _Environments:
             return {}
 
 
-def _failures(graph: Graph, store: Store) -> Iterator[FailedStage]:
+def _failures(graph: Graph, store: Store, sound: Container[str]) -> Iterator[FailedStage]:
     """The stages that failed in at least one attempt or whose record is damaged, in the order of the graph."""
     attempts, reasons = Counter[str](), dict[str, list[str]]()
     for event in store.events():
@@ -203,7 +224,8 @@ def _failures(graph: Graph, store: Store) -> Iterator[FailedStage]:
     known = {kind: store.known(kind) for kind in KINDS}
     for stage in graph.stages.values():
         found = reasons.get(stage.identity, [])
-        damage = _damage(stage, store) if stage.identity in known[stage.kind] else ""
+        unknown = stage.identity not in sound and stage.identity in known[stage.kind]
+        damage = _damage(stage, store) if unknown else ""
         if found or damage:
             last = portable(damage or found[-1].strip().splitlines()[-1])
             tried = max(attempts[stage.identity], len(found))
@@ -293,7 +315,8 @@ def collect_estimates(suite: str, graph: Graph, store: Store) -> Iterator[Estima
 
 def collect_usage(suite: str, store: Store) -> list[Usage]:
     """What the suite's last launch on Slurm asked for and used; nothing without one."""
-    last = next((own for own in launches(store) if own.about["suite"] == suite and own.about["on"] == "slurm"), None)
+    asked = (own for own in launches(store, MERGED) if (own.about["suite"], own.about["on"]) == (suite, "slurm"))
+    last = next(asked, None)
     return usage(last, store.events()) if last else []
 
 

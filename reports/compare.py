@@ -57,8 +57,9 @@ def merge(a: Results, b: Results, names: tuple[str, str]) -> Results:
         description=" ".join(_description(a, b, names, apart)),
         table=pd.concat([tables[row] for row in order if row in tables], ignore_index=True),
         predictions=lambda identity: origin(identity).predictions(identity),
-        answers=lambda identity: origin(identity).correct(identity),
+        answers=lambda identity: origin(identity).answered(identity),
         class_names=lambda identity: origin(identity).class_names(identity),
+        groups={**b.groups, **a.groups} | {name: how for name, how in b.groups.items() if how},
         probes=(),
         settings=ReportSettings(
             join=a.settings.join if a.settings.join == b.settings.join else None,

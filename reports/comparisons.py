@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from bench.core.errors import unknown
-from bench.measure.statistics import Floats, difference_tests, holm, mcnemar, sign_flip_test
+from bench.measure.power import Variances, smallest
+from bench.measure.statistics import FLAT, Estimates, Floats, Groups, difference_tests, holm, mcnemar, sign_flip_test
 from reports.accuracies import score
-from reports.bootstrap import Bootstrap, Gap, answers, bootstrap
+from reports.bootstrap import Answered, Bootstrap, Counted, Gap, answers, bootstrap
 from reports.results import PLACE, Place, Results, grouped, place_of
 from reports.table import Table, TableCell, TableRow, cells, columns, frame
 
@@ -25,7 +25,7 @@ MOST = 30  # pairs of points that are compared where the suite names no pairs
 NAN = float("nan")
 HEADS = {
     **{"Row": False, "minus": False, "Measure": False, "Difference": True, "95 % interval": True, "p": True},
-    **{"Tests": True, "Videos": True, "Seeds": True},
+    **{"Tests": True, "Videos": True, "Seeds": True, "Power": False},
 }
 
 
@@ -43,8 +43,10 @@ class Comparison:
     `difference` in points with its 95 % interval from `low` to `high` over videos and seeds. `p`: over videos, given
     the seeds, nan for a derived measure. `p_seeds`: over videos and seeds, or over videos alone if a side is one run of
     several possible ones (`alone`). `corrected`: the latter after Holm's correction for so many `tests`, the p that is
-    shown. All nan where a side has no result yet. `skipped` says why the two cannot be compared, if they cannot;
-    `apart` with what they were measured, if that differs.
+    shown. `groups` of the `videos`, as many where each is one of its own. All nan where a side has no result yet.
+    `finds`: the smallest true difference that the test finds with a power of 80 %, at the level that the first of so
+    many tests has; `verdict`: what there is too little of where the difference is smaller and not significant.
+    `skipped` says why the two cannot be compared, if they cannot; `apart` with what they were measured, if it differs.
     """
 
     a: str
@@ -58,12 +60,15 @@ class Comparison:
     difference: float = NAN
     p: float = NAN
     videos: int = 0
+    groups: int = 0
     low: float = NAN
     high: float = NAN
     p_seeds: float = NAN
     corrected: float = NAN
     tests: int = 0
     alone: bool = False
+    finds: float = NAN
+    verdict: str = ""
     apart: str = ""
 
 
@@ -121,15 +126,43 @@ def comparisons(results: Results) -> list[Comparison]:
             if all(own.seeds) and not own.skipped:
                 alone = any(estimates.alone(place, measure) for place in (a, b))
                 difference, low, high, p_seeds = (float(column[number]) for column in tests[measure])
-                p, count = (
-                    videos.tested(own, a, b, permutations) if own.role else (NAN, estimates.columns[measure].videos)
+                p, (groups, count) = (
+                    videos.tested(own, a, b, permutations) if own.role else (NAN, estimates.counted(measure))
                 )
                 own = replace(
-                    own, difference=difference, low=low, high=high, p=p, videos=count, p_seeds=p_seeds, alone=alone,
-                    apart=results.measured_with((a, b)),
+                    own, difference=difference, low=low, high=high, p=p, videos=count, groups=groups, p_seeds=p_seeds,
+                    alone=alone, apart=results.measured_with((a, b)),
                 )  # fmt: skip
             found.append(own)
-    return _corrected(results, found)
+    return [_judged(own, estimates) for own in _corrected(results, found)]
+
+
+def _judged(own: Comparison, estimates: Bootstrap) -> Comparison:
+    """The comparison with what its test finds, and whether more seeds or more videos could tell the rows apart."""
+    if not own.videos or own.alone:
+        return own
+    level, known = LEVEL / own.tests, estimates.columns[own.measure]
+    variances = _variances(known, *(estimates.places[place_of(line)] for line in own.lines))
+    finds = smallest(variances, known.groups, own.seeds, level)
+    if finds <= FLAT:  # nothing varies
+        return own
+    if own.corrected < LEVEL or finds <= abs(own.difference):
+        return replace(own, finds=finds)
+    with_many = smallest(variances, known.groups, (np.inf, np.inf), level)
+    lacking = "seeds" if with_many <= abs(own.difference) else "videos"
+    return replace(own, finds=finds, verdict=f"not enough {lacking} to tell")
+
+
+def _variances(known: Estimates, a: int, b: int) -> Variances:
+    """What varies in the difference of two rows, as it was measured."""
+    draws_B = known.draws_GB[a] - known.draws_GB[b]
+    seeds, both = (
+        [float(own_G[row] * known.seeds_G[row]) for row in (a, b)]
+        for own_G in (known.excess_G, known.within_G * known.groups)
+    )
+    noise = known.within_G[a] + known.within_G[b]
+    videos = known.groups * max(0.0, float(draws_B.var(ddof=1, dtype=np.float64) - noise))
+    return Variances(videos, (seeds[0], seeds[1]), (both[0], both[1]))
 
 
 def _corrected(results: Results, found: list[Comparison]) -> list[Comparison]:
@@ -199,28 +232,32 @@ class _Videos:
         """True if both have a protocol, on the same data."""
         return (*a, protocol) in self.datasets and self.datasets[*a, protocol] == self.datasets.get((*b, protocol))
 
-    def tested(self, own: Comparison, a: Place, b: Place, permutations: int) -> tuple[float, int]:
-        """p over the videos of a protocol, and their number."""
-        a_N, b_N = (self.correct[own.measure][place] for place in (a, b))
+    def tested(self, own: Comparison, a: Place, b: Place, permutations: int) -> tuple[float, Counted]:
+        """p over the videos of a protocol, or their groups, and their number."""
+        (a_N, group_N), (b_N, _) = (self.correct[own.measure][place] for place in (a, b))
         if len(a_N) != len(b_N) or self._names(a, own.measure) != self._names(b, own.measure):
             raise ValueError(
                 f"{own.a} and {own.b} were measured on different videos of {own.measure}, or in another order"
             )
-        exact = own.seeds == (1, 1) and bool(np.isin([a_N, b_N], (0, 1)).all())
-        return mcnemar(a_N - b_N) if exact else sign_flip_test(a_N - b_N, permutations), len(a_N)
+        exact = own.seeds == (1, 1) and group_N is None and bool(np.isin([a_N, b_N], (0, 1)).all())
+        p = mcnemar(a_N - b_N) if exact else sign_flip_test(a_N - b_N, permutations, group_N=group_N)
+        return p, Counted(len(a_N) if group_N is None else int(group_N.max()) + 1, len(a_N))
 
     @cached_property
-    def correct(self) -> dict[str, dict[Place, Floats]]:
-        """Protocol -> place -> the mean over seeds of each video's share of the accuracy, [N]."""
-        found: dict[str, dict[Place, Floats]] = {}
+    def correct(self) -> dict[str, dict[Place, tuple[Floats, Groups | None]]]:
+        """Protocol -> place -> the mean over seeds of each video's share of the accuracy, [N], and its group."""
+        found: dict[str, dict[Place, tuple[Floats, Groups | None]]] = {}
         for protocol, lines in self.lines.groupby("protocol", sort=False):
-            seeds: dict[Place, list[NDArray[np.float32]]] = {}
-            for (row, point, expert, _), correct_N in answers(self.results, lines).items():
-                seeds.setdefault((row, point, expert), []).append(correct_N)
+            seeds: dict[Place, list[Answered]] = {}
+            for (row, point, expert, _), answered in answers(self.results, lines).items():
+                seeds.setdefault((row, point, expert), []).append(answered)
             for place, own in seeds.items():
-                if len({len(correct_N) for correct_N in own}) > 1:
+                if len({len(share_N) for share_N, _ in own}) > 1:
                     raise ValueError(f"the seeds of row '{place[0]}' were measured on different videos of {protocol}")
-            found[str(protocol)] = {place: np.mean(own, axis=0, dtype=float) for place, own in seeds.items()}
+            found[str(protocol)] = {
+                place: (np.mean([share_N for share_N, _ in own], axis=0, dtype=float), own[0].group_N)
+                for place, own in seeds.items()
+            }
         return found
 
     def _names(self, place: Place, protocol: str) -> list[list[str]]:
@@ -246,9 +283,11 @@ def _row(own: Comparison) -> TableRow:
     seeds = " / ".join(map(str, own.seeds)) + (" *" if own.alone else "")
     names = (own.a, own.b, own.protocol)
     if not own.videos:
-        return cells(*names, "not compared†" if own.skipped else "missing", *["–"] * 4, seeds)
+        return cells(*names, "not compared†" if own.skipped else "missing", *["–"] * 4, seeds, "–")
     difference = signed(own.difference) + ("‡" if own.apart else "")
-    numbers = (p_text(own.corrected), str(own.tests), str(own.videos), seeds)
+    videos = f"{own.videos} ({own.groups})" if own.groups < own.videos else str(own.videos)
+    power = "–" if np.isnan(own.finds) else "; ".join(filter(None, [f"finds {_finds(own.finds)}", own.verdict]))
+    numbers = (p_text(own.corrected), str(own.tests), videos, seeds, power)
     texts = (*names, difference, interval_text(own.low, own.high), *numbers)
     return tuple(
         TableCell(text, bold=head == "p" and own.corrected < LEVEL) for head, text in zip(HEADS, texts, strict=True)
@@ -258,8 +297,19 @@ def _row(own: Comparison) -> TableRow:
 def _values(own: Comparison) -> dict[str, object]:
     names = ("a", "b", "protocol", "role", "difference", "low", "high", "p", "p_seeds", "corrected", "tests", "videos")
     values: dict[str, object] = {name: getattr(own, name) for name in names}
-    about = {"alone": own.alone, "skipped": own.skipped, "apart": own.apart}
+    about = {
+        "groups": own.groups,
+        "alone": own.alone,
+        "finds": own.finds,
+        "verdict": own.verdict,
+        "skipped": own.skipped,
+        "apart": own.apart,
+    }
     return {**values, "seeds_a": own.seeds[0], "seeds_b": own.seeds[1], **about}
+
+
+def _finds(points: float) -> str:
+    return "over 100" if np.isinf(points) else f"{points:.1f}"
 
 
 def interval_text(low: float, high: float) -> str:
@@ -279,14 +329,17 @@ def p_text(p: float) -> str:
 
 
 def _caption(results: Results, found: list[Comparison]) -> str:
+    groups = "; in brackets, their groups" if any(own.groups < own.videos for own in found) else ""
     few = f", {FEW_PERMUTATIONS:,} permutations" if sum(bool(own.role) for own in found) > MANY_TESTS else ""
     return (
         f"{results.title}: differences in points, with 95 % intervals. p: Welch's t test whose variance is that of "
         "resampled videos plus that of the seeds, for harmonic means computed anew in each resample, after Holm's "
         "correction for as many tests as stand beside it: those of the best of the column against every other row, if "
         f"the best is a side, else all others of this table; bold below {LEVEL:g}. Intervals are not corrected: one "
-        "that leaves out 0 can stand beside a p that is not bold. Where every video and seed has the "
-        "same difference, the interval is Tango's. Videos: of the smallest protocol behind it. Seeds: of each side. "
+        "that leaves out 0 can stand beside a p that is not bold. Where every video and seed has the same difference, "
+        f"the interval is Tango's. Videos: of the smallest protocol behind it{groups}. Seeds: of each side. "
+        "Power: the smallest true difference that the test finds 4 times in 5, by the variances that were measured; "
+        "what there is not enough of, where the difference is smaller and p is not bold. "
         f"The CSV file also has p before correction (p_seeds), and over videos given the seeds (p{few})."
     )
 

@@ -22,7 +22,7 @@ def curve_figures(results: Results) -> Iterator[Picture]:
     for axis in curve_axes(results):
         if figure := curve_figure(results, axis):
             caption = f"{measured} against {results.axes[axis]}; {READS}."
-            yield Picture("curves", f"curve-{style.slug(axis)}", caption, figure)
+            yield Picture("curves", f"curve-{style.slug(axis)}", caption, figure, tuple(curve_measures(results)))
 
 
 def curve_axes(results: Results) -> list[str]:
@@ -66,6 +66,7 @@ def curve_figure(results: Results, axis: str) -> Figure | None:
         [panel(measure, facet) for measure in drawn for facet in facets],
         *(3.9, 2.4, len(facets) if len(facets) > 1 or len(drawn) < 3 else 2),
         note=scatter.seed_note(summary, *drawn) + missing,
+        wrap=True,
         after=share_scales,
     )
 
@@ -95,10 +96,11 @@ def _draw(axes: Axes, lines: pd.DataFrame, results: Results, axis: str) -> None:
             continue
         x = group[axis].astype(float)
         for side in (group[x < 0], group[x >= 0]) if _logarithmic(results, axis) else (group,):
-            axes.errorbar(
+            drawn = axes.errorbar(
                 side[axis].astype(float), side["y"], yerr=side["dy"], color=mark.colour, marker=mark.marker,
                 markeredgecolor="white", markeredgewidth=0.5, elinewidth=0.9, zorder=3,
             )  # fmt: skip
+            scatter.name_points(drawn, side)
     ticks = [float(str(value)) for value in results.values(axis)]
     if _logarithmic(results, axis):
         smallest = min(map(abs, ticks))

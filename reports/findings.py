@@ -15,6 +15,7 @@ from reports.results import Results, is_draw, place_of
 from reports.table import Table, cells, columns
 
 FAILURE_HEADS = {"Stage": False, "Attempts": True, "Failed": True, "Last reason": False}
+MOST = 3  # panels that the headline tells, each in a sentence
 FAILURES = (
     "Stages of this suite that failed and have no record yet, from the store's log of attempts, with the last line of "
     "what the last failure said, and those whose record is damaged: they did run, and a run makes them again."
@@ -30,6 +31,7 @@ def findings(results: Results) -> list[str]:
             sentences += _facet(results, measure, f" ({title})" if title else "", lines)
     if set(results.axes) - set(results.protocol_axes) and any(own.startswith("Best") for own in sentences):
         sentences.append("The best point is chosen by the numbers reported here, so it flatters rows with many points.")
+    sentences += [results.tuning.sentence] if results.tuning else []
     choices = ", expert choices included" if (table["expert"] != "").any() else ""
     be = "is" if len(table) == 1 else "are"
     done = f"{table['top1'].notna().sum()} of {counted(len(table), 'result')} {be} there{choices}"
@@ -45,6 +47,46 @@ def findings(results: Results) -> list[str]:
     return sentences
 
 
+def headline(results: Results) -> str:
+    """One sentence to quote, on the first of the measures that summarize the suite; empty where nothing can be told.
+
+    E.g. "On trade-off, MoTE and Dense temporal tie; Text4Vis and CLIP mean-pool are significantly worse".
+    """
+    facets, several = results.facets(results.summary(alike=True), None), len(results.facet_axes(None)) > 0
+    if results.sides or len(facets) > MOST:
+        return ""
+    told = (_told(results, lines, f" ({title})" if several else "") for title, lines in facets.items())
+    return " ".join(filter(None, told))
+
+
+def _told(results: Results, lines: pd.DataFrame, panel: str) -> str:
+    """The sentence of a panel."""
+    measure = results.headlines[0]
+    complete = _complete(lines, measure)
+    first = complete.drop_duplicates("row")
+    if len(first) < 2:
+        return ""
+    best, gaps = place_of(first.iloc[0]), column_tests(results)
+    tested = {
+        str(line["label"]): gaps.get((measure, frozenset((best, place_of(line))))) for _, line in first.iterrows()
+    }
+    worse = [label for label, gap in tested.items() if gap and gap.p < LEVEL]
+    level = [label for label, gap in tested.items() if gap and label not in worse]
+    where = f"On {results.words(measure)}{panel}, "
+    runs = "" if (complete["seeds"] > 1).any() else ", by one run each"
+    if len(level) == 1:
+        return f"{where}{level[0]} is significantly better than {_named(worse, 'all other rows')}{runs}."
+    if not worse:
+        return f"{where}{_named(level, f'all {len(level)} rows')} tie{runs}: none is significantly worse than the best."
+    below = f"{_named(worse, f'the other {len(worse)} rows')} {'is' if len(worse) == 1 else 'are'} significantly worse"
+    return f"{where}{_named(level, f'{len(level)} rows, {level[0]} first,')} tie; {below}{runs}."
+
+
+def _named(labels: list[str], many: str) -> str:
+    """Up to four labels, "a, b and c"; `many` in the place of more."""
+    return many if len(labels) > 4 else " and ".join(filter(None, [", ".join(labels[:-1]), labels[-1]]))
+
+
 def undecodable(results: Results) -> list[str]:
     """One sentence per protocol with videos that could not be decoded."""
     table = results.evaluations()
@@ -57,7 +99,8 @@ def undecodable(results: Results) -> list[str]:
 
 def missing(results: Results) -> list[str]:
     """An entry for every row, point, expert, protocol and part that lacks results, with the seeds."""
-    lines = results.table[results.table["top1"].isna()]
+    table = (results.tuning.full if results.tuning else results).table  # of all settings that were tried
+    lines = table[table["top1"].isna()]
     seeds = lines.groupby(["label", "point", "expert", "protocol", "part"], sort=False)["seed"]
     return [f"{', '.join(filter(None, map(str, names)))}: seed {', '.join(map(str, own))}" for names, own in seeds]
 
@@ -75,10 +118,16 @@ def _of_videos(lines: pd.DataFrame) -> str:
     return "" if is_draw(lines["part"]).any() else f" of {lines['videos'].max():.0f}"
 
 
+def _complete(lines: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """The lines that have a measure in all of their seeds, the best first."""
+    own = lines[lines[f"{measure}_n"] == lines["seeds"]]
+    return own.sort_values(f"{measure}_mean", ascending=False, kind="stable")
+
+
 def _facet(results: Results, measure: str, where: str, lines: pd.DataFrame) -> list[str]:
     """The best, the next best row and the reference, each with its distance; a row has its best point."""
     title, mean = results.words(measure), f"{measure}_mean"
-    complete = lines[lines[f"{measure}_n"] == lines["seeds"]].sort_values(mean, ascending=False, kind="stable")
+    complete = _complete(lines, measure)
     if complete.empty:
         return [f"No row has a complete {title} yet{where}."]
     best, rest = complete.iloc[0], complete.iloc[1:]

@@ -1,17 +1,18 @@
-"""The origins of a page's numbers: how each column is measured, the results behind a cell, the record of a result."""
+"""The origins of a page's numbers: how each column is measured, the results behind a cell, the record of a result.
+
+All links stay in the page, so that the file alone can be sent to somebody.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from reports.facts import Fact
 from reports.results import PLACE, Results, value_text
-from reports.snapshot import store_from
 from reports.table import Origin, Table, cells, columns
 
 CELL = [*PLACE, "protocol"]
@@ -27,26 +28,23 @@ class ResultLine(NamedTuple):
     names: tuple[str, ...]
     numbers: tuple[str, ...]
     identity: str
-    link: str
 
 
 class Origins:
-    """The results of a page that lies in `folder`, cell by cell, and links to them."""
+    """The results of a page, cell by cell, and links to them."""
 
-    def __init__(self, results: Results, folder: Path) -> None:
-        self.results, self.folder = results, folder
+    def __init__(self, results: Results) -> None:
+        self.results = results
         grouped = results.table.groupby(CELL, sort=False)
         self.table = results.table.assign(cell=grouped.ngroup()).sort_values("cell", kind="stable")
         first = self.table.drop_duplicates("cell")
         self.cells = dict(zip(first[CELL].itertuples(index=False, name=None), first["cell"], strict=True))
-        store = store_from(results, folder)
-        self.records = f"{store}/records" if store else ""
 
     def link(self, origin: Origin) -> str:
-        """The anchor of the results of a cell or an evaluation, else the file of a record; "" where none is known."""
+        """The anchor of the results of a cell or an evaluation, else of a record; "" where none is known."""
         number = self._cell_of.get(origin) if isinstance(origin, str) else self.cells.get(origin)
         if number is None:
-            return self._file(self._kinds.get(origin, ""), origin) if isinstance(origin, str) else ""
+            return f"#record-{origin}" if origin in self._kinds else ""
         return f"#cell-{number}"
 
     def heads(self) -> tuple[list[str], list[str]]:
@@ -63,14 +61,11 @@ class Origins:
             mark = "†" if line["deviation"] else ""
             percent = (_measured(line, column, f"{{:.1f}}{mark}") for column in PERCENT)
             numbers = (str(line["seed"]), *percent, _measured(line, "videos", "{:.0f}"))
-            yield ResultLine(line["cell"], not again, names, numbers, identity, self._file("evaluate", identity))
+            yield ResultLine(line["cell"], not again, names, numbers, identity)
 
-    def others(self) -> list[tuple[str, str, str]]:
-        """Kind, identity and file of every record behind the page that is not an evaluation."""
-        return [(kind, identity, self._file(kind, identity)) for identity, kind in sorted(self._kinds.items())]
-
-    def _file(self, kind: str, identity: str) -> str:
-        return f"{self.records}/{kind}/{identity}/record.json" if self.records and kind and identity else ""
+    def others(self) -> list[tuple[str, str]]:
+        """Kind and identity of every record behind the page that is not an evaluation."""
+        return [(kind, identity) for identity, kind in sorted(self._kinds.items())]
 
     @cached_property
     def _cell_of(self) -> dict[str, int]:

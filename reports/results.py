@@ -5,37 +5,55 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from hashlib import blake2b
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.data.datasets import group_names
 from bench.launch.usage import Usage
 from bench.measure.metrics import harmonic_mean
 from bench.measure.statistics import spread
 from bench.published.pairing import Pair
-from bench.suite.measures import ROLES, Measure, measures, of_role, trade_offs
+from bench.suite.measures import COLUMNS, ROLES, Measure, headlines, measures, of_role, trade_offs
 from reports.facts import Cost, Distances, Estimate, FailedStage, Maps, Probe, Routing, Shares, TrainingCost
+
+if TYPE_CHECKING:
+    from reports.selection import Tuning
 
 Place = tuple[str, str, str]  # row, point, expert
 PLACE = ["row", "point", "expert"]
 TRIAL = [*PLACE, "seed"]
-COLUMNS = {
-    *("row", "label", "method", "point", "seed", "expert", "role", "protocol", "dataset", "part", "deviation"),
-    *("top1", "top5", "mean_class", "videos", "undecodable", "identity"),
-}
 NOT_PLANNED = {"parts": 0, "parts_std": float("nan"), "parts_missing": 0, "deviation": ""}
 
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """`join`: axis that the trade-off plot joins; `reference`: row id; `compare`: row pairs for paired tests."""
+    """`join`: axis that the trade-off plot joins; `reference`: row id; `compare`: row pairs for paired tests;
+    `tolerance`: points within which a published number is reproduced."""
 
     join: str | None = None
     reference: str | None = None
     compare: tuple[tuple[str, str], ...] = ()
+    tolerance: float = 0.5
+
+
+class Answers(NamedTuple):
+    """What an evaluation answered, without the answers themselves."""
+
+    correct_N: NDArray[np.float32]  # in [0,1], nan if not measured
+    digest: bytes  # of the predicted classes and of what is correct
+    wrong: int  # videos
+
+    @classmethod
+    def of(cls, label_N: NDArray[Any], predicted_N: NDArray[Any], correct_N: NDArray[Any]) -> Answers:
+        """From columns of predictions."""
+        correct_N = correct_N.astype(np.float32)
+        digest = blake2b(predicted_N.tobytes() + correct_N.tobytes(), digest_size=16).digest()
+        return cls(correct_N, digest, int((predicted_N != label_N).sum()))
 
 
 @dataclass(frozen=True, eq=False)  # a table has no truth value; what is made of one is kept by identity
@@ -45,12 +63,13 @@ class Results:
     `table` has one line per trial × protocol × part (× expert choice) with the columns `COLUMNS` and one per axis;
     accuracies are percent, nan where no record exists yet. `expert` is empty for the row itself. `part` names a split
     or draw ("test2", "draw 7") of a protocol that is a mean of several; else it is empty. `deviation` says how a cell
-    is measured otherwise than its column: such a cell is shown, but not compared or combined. Where known, `model` is
-    one text for results of the same method and trained weights, and `environment` tells devices and versions.
+    is measured otherwise than its column: such a cell is shown, but not compared or combined. Where known, `_weights`
+    is one text for results of the same method and trained weights, and `environment` tells devices and versions.
     `axes` maps an axis to its display name; each value of one of the `protocol_axes` has its own protocols.
     `predictions(identity)` gives `video`, `label`, `prediction`, `correct` of one evaluation; draws of classes share
     one, in which `correct` is a video's mean over its draws, nan without any. `protocols` maps a protocol to its
     `hash`, the named protocol that it starts from (`use`), its `changes` to that one, its `fields` and `notes`.
+    `groups`: what tells the group of a video, by dataset: a pattern with one bracket, or the group of each name.
     `published` are numbers of papers beside the measures that they belong to. `sides` has the label of every row of a
     comparison without its side, and is empty for a single suite.
     Raises ValueError on missing columns or a trial that has two results for one part.
@@ -79,9 +98,11 @@ class Results:
     estimates: tuple[Estimate, ...] = ()
     usage: tuple[Usage, ...] = ()  # of the suite's last launch on Slurm
     sides: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
     class_names: Callable[[str], Sequence[str]] = lambda identity: ()  # candidates of an evaluation, by its identity
-    answers: Callable[[str], NDArray[np.float32]] | None = None  # a quicker way to `correct` than all of `predictions`
+    answers: Callable[[str], Answers] | None = None  # a quicker way to them than by way of all of `predictions`
     cosines: Callable[[str], bytes] | None = None  # of all views and classes of an evaluation
+    tuning: Tuning | None = None  # how points of tuned axes were chosen, which the table is made of
     unsound: tuple[str, ...] = ()  # about records that were left out, because they hold no numbers
 
     def __post_init__(self) -> None:
@@ -119,8 +140,7 @@ class Results:
     @cached_property
     def headlines(self) -> list[str]:
         """The measures that summarize the suite: harmonic means that no other one needs, else all top-1 accuracies."""
-        needed = {need for measure in self.measures.values() for need in measure.needs}
-        return [key for key, own in self.measures.items() if own.needs and key not in needed] or list(self.measures)
+        return headlines(self.measures)
 
     def words(self, measure: str) -> str:
         """A measure in running text, e.g. "closed-set top-1, K400" or "trade-off"."""
@@ -136,15 +156,24 @@ class Results:
     def correct(self, identity: str) -> NDArray[np.float32]:
         """Correctness [N] in [0,1] of each video of one evaluation, as `predictions` has them; nan if not measured.
 
-        It is read once and kept, four bytes a video; not to be changed.
+        It is not to be changed.
         """
-        if identity not in self._correct:
-            self._correct[identity] = (
-                self.answers(identity)
-                if self.answers
-                else self.predictions(identity)["correct"].to_numpy(np.float32, na_value=np.nan)
-            )
-        return self._correct[identity]
+        return self.answered(identity).correct_N
+
+    def answered(self, identity: str) -> Answers:
+        """The answers of one evaluation, read once and kept: four bytes a video."""
+        if identity not in self._answers:
+            self._answers[identity] = (self.answers or self._predicted)(identity)
+        return self._answers[identity]
+
+    def group_names(self, dataset: str, videos: Iterable[str]) -> list[str]:
+        """The group of each video; one that none is declared for is a group of its own."""
+        return group_names(self.groups.get(dataset, ""), videos)
+
+    def ungrouped(self, protocol: str) -> bool:
+        """True if nothing tells the groups of a protocol's videos."""
+        own = self.table.loc[self.table["protocol"] == protocol, "dataset"].unique()
+        return not all(map(self.groups.get, own))
 
     def lines(self, experts: bool) -> pd.DataFrame:
         """The lines of `table` of the rows themselves, or of the expert choices."""
@@ -236,8 +265,13 @@ class Results:
         return {place: " and ".join(filter(None, map(str, own.unique()))) for place, own in groups}  # type: ignore[misc]
 
     @cached_property
-    def _correct(self) -> dict[str, NDArray[np.float32]]:
+    def _answers(self) -> dict[str, Answers]:
         return {}
+
+    def _predicted(self, identity: str) -> Answers:
+        table = self.predictions(identity)
+        correct_N = table["correct"].to_numpy(np.float32, na_value=np.nan)
+        return Answers.of(table["label"].to_numpy(), table["prediction"].to_numpy(), correct_N)
 
 
 @lru_cache(maxsize=8)  # of two reports

@@ -6,6 +6,7 @@ L labels, K obstacles, P candidate positions; everything in pixels, boxes as (le
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 from scipy.optimize import isotonic_regression
@@ -22,10 +24,12 @@ from bench.measure.statistics import Floats
 from reports import style
 from reports.results import Results
 
-DISTANCES = (6.0, 9.5, 15.0, 24.0)  # points between a mark and its label, nearest first
+DISTANCES = (6.0, 9.5, 15.0, 24.0, 36.0, 52.0)  # points between a mark and its label, nearest first
 ANGLES = np.radians([0, 45, 90, 315, 180, 135, 270, 225, 22, 338, 67, 293, 158, 202, 113, 247])
 STEPS = 24  # obstacles per segment of a curve or bar: closer together than a label is high
-ROUNDS = 4  # each round lets every label react to where the others went
+VIEWS = "near", "whole"  # labels of the axes of two panels that show the same points
+SQUEEZED = 3.0  # from here on, the range of all points over that of the pile of most, the pile has a panel of its own
+ROUNDS = 8  # each round lets every label react to where the others went, and doubles the cost of touching them
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,10 @@ def place(axes: Axes, labels: Sequence[Label], obstacles_K2: Floats) -> None:
         for i, boxes_P4 in enumerate(candidates)
     ]
     boxes_L4 = np.array([boxes_P4[cost_P.argmin()] for boxes_P4, cost_P in zip(candidates, fixed, strict=True)])
-    for _ in range(ROUNDS):
+    for turn in range(ROUNDS):
         for i, boxes_P4 in enumerate(candidates):
             others = np.delete(boxes_L4, i, axis=0)
-            boxes_L4[i] = boxes_P4[(fixed[i] + 3 * _overlap(boxes_P4, others)).argmin()]
+            boxes_L4[i] = boxes_P4[(fixed[i] + 4 * 2**turn * _overlap(boxes_P4, others)).argmin()]
     for text, anchor, box in zip(texts, anchors_L2, boxes_L4, strict=True):
         _move(axes, text, anchor, box, pixels)
 
@@ -122,7 +126,7 @@ def _fixed_cost(boxes_P4: Floats, obstacles_K2: Floats, frame: Floats, pixels: f
     outside_P = area_P - _overlap(boxes_P4, frame[None])
     distance_P = np.repeat(np.array(DISTANCES) - DISTANCES[0], len(ANGLES))
     preference_P = np.tile(np.arange(len(ANGLES)), len(DISTANCES))
-    return np.asarray(pixels**2 * (40 * hidden_P + 6 * distance_P + 2 * preference_P) + 20 * outside_P)
+    return np.asarray(pixels**2 * (40 * hidden_P + 6 * distance_P + 2 * preference_P) + 1000 * outside_P)
 
 
 def _misread(boxes_P4: Floats, anchors_L2: Floats, own: int) -> Floats:
@@ -193,12 +197,18 @@ def points(lines: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
 def bars(axes: Axes, lines: pd.DataFrame, mark: style.Mark, hollow: bool = False) -> None:
     """Points with error bars in both directions, from `points`."""
     size = 9 if mark.marker == "*" else 5.5
-    axes.errorbar(
+    drawn = axes.errorbar(
         lines["x"], lines["y"], xerr=lines["dx"], yerr=lines["dy"], linestyle="none", color=mark.colour,
         marker=mark.marker, markersize=size, markeredgecolor=mark.colour if hollow else "white",
         markerfacecolor="white" if hollow else mark.colour, markeredgewidth=1.0 if hollow else 0.5, elinewidth=0.9,
         zorder=3,
     )  # fmt: skip
+    name_points(drawn, lines)
+
+
+def name_points(drawn: ErrorbarContainer, lines: pd.DataFrame) -> None:
+    """Say of which row and point each of the drawn points is, for charts of the page."""
+    drawn.lines[0].set_gid(json.dumps(lines[["row", "point"]].to_numpy().tolist()))
 
 
 def crosses(lines: pd.DataFrame) -> np.ndarray:
@@ -208,6 +218,25 @@ def crosses(lines: pd.DataFrame) -> np.ndarray:
         for x, y, dx, dy in lines[["x", "y", "dx", "dy"]].to_numpy(float)
     ]
     return np.concatenate([np.empty((0, 2)), *arms])
+
+
+def pile(lines: pd.DataFrame) -> pd.Series:
+    """True for the points that are left when those few are set aside whose distance squeezes the others.
+
+    Beyond the widest gap lie at most a third of the points; without them, the range is less than a third.
+    """
+    kept = pd.Series(True, lines.index)
+    for values, spread in (("x", "dx"), ("y", "dy")):
+        own = lines.sort_values(values)
+        low, high = (own[values] - own[spread]).to_numpy(float), (own[values] + own[spread]).to_numpy(float)
+        if len(own) < 4:
+            continue
+        cut = int(np.diff(own[values].to_numpy(float)).argmax()) + 1
+        pile = slice(cut, None) if cut <= len(own) / 2 else slice(0, cut)
+        inside = max(high[pile].max() - low[pile].min(), 2.0)
+        if len(own) - len(own[pile]) <= len(own) / 3 and high.max() - low.min() > SQUEEZED * inside:
+            kept &= kept.index.isin(own.index[pile])
+    return kept
 
 
 def fit(axes: Axes, lines: pd.DataFrame, margin: float = 0.12) -> None:

@@ -27,10 +27,11 @@ from safetensors.numpy import load_file
 
 from bench.core.errors import UserError, unknown
 from bench.core.files import write_atomically
+from bench.core.words import typed
 from bench.store.answers import PREDICTIONS
 from bench.store.records import RecordData, Store
 from reports.facts import Cost, Fact, FailedStage, Known, Subject, TrainingCost
-from reports.results import COLUMNS, ReportSettings, Results
+from reports.results import COLUMNS, Answers, ReportSettings, Results
 
 TABLE, REST = "results.csv", "results.json"
 SCHEMA = 1
@@ -48,6 +49,7 @@ def save(results: Results, folder: Path) -> None:
     rest: dict[str, Any] = {"schema": SCHEMA, **{name: getattr(results, name) for name in PLAIN}}
     rest |= {
         "provenance": provenance(results),
+        "groups": dict(results.groups),
         "settings": asdict(results.settings),
         "costs": [_flat(cost) for cost in results.costs],
         "trainings": [_flat(training) for training in results.trainings],
@@ -99,8 +101,9 @@ def _results(rest: dict[str, Any], folder: Path, store: Path | None) -> Results:
         **{name: rest[name] for name in PLAIN} | own,
         table=_table(folder / TABLE),
         predictions=evaluations.predictions,
-        answers=evaluations.correct,
+        answers=evaluations.answers,
         class_names=evaluations.class_names,
+        groups=rest.get("groups", {}),
         probes=(),
         settings=ReportSettings(**{**settings, "compare": pairs}),
         costs=tuple(_fact(Cost, cost) for cost in rest["costs"]),
@@ -132,7 +135,11 @@ def find(name: str, store: Path) -> Results:
     short = f"{suite}@{wanted[:DIGITS]}" if at and not wanted.endswith(DIRTY) else name
     chosen = [short] if short in known else [other for other in known if at and other.startswith(short)]
     if len(chosen) != 1:
-        raise unknown("report", name, known, where=str(store / "reports"))
+        error = unknown("report", name, known, where=str(store / "reports"))
+        made = "" if at else f"`{typed('report', suite, '--store', store)}` writes that of a suite"
+        raise UserError(
+            error.what, where=error.where, allowed=error.allowed, hint=" ".join(filter(None, (error.hint, made)))
+        )
     return load(known[chosen[0]], store)
 
 
@@ -183,13 +190,14 @@ class Evaluations:
         found: pd.DataFrame = self._columns(identity).to_pandas(use_threads=False)
         return found
 
-    def correct(self, identity: str) -> NDArray[np.float32]:
-        """The column `correct` of the predictions alone."""
-        return np.asarray(self._columns(identity, ["correct"])["correct"].to_numpy(), np.float32)
+    def answers(self, identity: str) -> Answers:
+        """What the predictions say, without a table of them."""
+        columns = self._columns(identity, ["label", "prediction", "correct"])
+        return Answers.of(*(column.to_numpy() for column in columns.itercolumns()))
 
     def _columns(self, identity: str, names: list[str] | None = None) -> pa.Table:
         with pa.OSFile(str(self._file(identity))) as source:  # parquet's own way to a path costs more than a column
-            return parquet.ParquetFile(source).read(columns=names, use_threads=False)
+            return parquet.ParquetFile(source, pre_buffer=False).read(columns=names, use_threads=False)
 
     def cosines(self, identity: str) -> bytes:
         """The cosines of all views and classes; nothing if the record has none."""

@@ -44,12 +44,16 @@ font_manager.fontManager.addfont(FONT)
 
 
 class Picture(NamedTuple):
-    """A figure for a section of the page; its files have the stem `name`, and the caption says what it shows."""
+    """A figure for a section of the page; its files have the stem `name`, and the caption says what it shows.
+
+    With `measures`, the page tells a point's numbers of them where a reader points at it.
+    """
 
     section: str
     name: str
     caption: str
     figure: Figure
+    measures: tuple[str, ...] = ()
 
 
 def expert_picture(kind: str, key: tuple[str, ...], caption: str, figure: Figure) -> Picture:

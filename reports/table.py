@@ -38,19 +38,23 @@ Origin = str | tuple[str, str, str, str]  # a record's identity, or row, point, 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its head, True if it holds numbers, the small print below the head, and the head's tooltip."""
+    """A column: its head, True if it holds numbers, the small print below the head, and the head's tooltip.
+
+    A `deciding` one stands next to the first column on the page, where a narrow screen still shows it.
+    """
 
     head: str
     number: bool = False
     below: tuple[str, ...] = ()
     title: str = ""
+    deciding: bool = False
 
 
 @dataclass(frozen=True)
 class TableCell:
     """A text in a table; `top` is the best of its column, `bold` ties with it.
 
-    `title` is its tooltip, `origin` the results that a number comes from.
+    `small` is small print below it on the page, `title` its tooltip, `origin` the results that a number comes from.
     """
 
     text: str
@@ -59,6 +63,7 @@ class TableCell:
     missing: bool = False
     title: str = ""
     origin: Origin = ""
+    small: str = ""
 
 
 TableRow = tuple[TableCell, ...]
@@ -68,8 +73,9 @@ TableRow = tuple[TableCell, ...]
 class Table:
     """A table for a section of the page; its files have the stem `name`.
 
-    `legend` follows the caption on the page, `protocols` stands in the files, where heads have no tooltips. `values`
-    are the unrounded numbers for the CSV file, which else has the texts.
+    The page shows the first sentence of the caption and folds the others, which say how to read the table; `warnings`
+    are never folded. `protocols` stands in the files, where heads have no tooltips. `values` are the unrounded numbers
+    for the CSV file, which else has the texts.
     """
 
     section: str
@@ -79,8 +85,19 @@ class Table:
     rows: tuple[TableRow, ...]
     notes: tuple[str, ...] = ()
     values: pd.DataFrame | None = None
-    legend: str = ""
     protocols: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def said(self) -> str:
+        """Caption and warnings, for media that fold nothing."""
+        return " ".join([self.caption, *self.warnings])
+
+    @property
+    def shown(self) -> list[int]:
+        """The places of the columns in their order on the page: the first one, the deciding ones, the others."""
+        places = range(len(self.columns))
+        return sorted(places, key=lambda place: (place > 0, not self.columns[place].deciding))
 
     @cached_property
     def texts(self) -> dict[str, str]:
@@ -91,6 +108,10 @@ class Table:
     def files(self) -> dict[str, str]:
         """File name -> content."""
         return {f"{self.name}.{FILES[kind][0]}": text for kind, text in self.texts.items()}
+
+    @property
+    def columns_shown(self) -> list[Column]:
+        return [self.columns[place] for place in self.shown]
 
 
 def columns(heads: Mapping[str, bool]) -> tuple[Column, ...]:
@@ -120,7 +141,7 @@ def markdown(table: Table) -> str:
     head, *body = [f"| {' | '.join(row)} |" for row in rows]
     rule = f"| {' | '.join('---:' if own.number else '---' for own in table.columns)} |"
     below = [f"\n{escape(text, MARKDOWN)}" for text in filter(None, (*table.notes, table.protocols))]
-    return "\n".join([escape(table.caption, MARKDOWN), "", head, rule, *body, *below, ""])
+    return "\n".join([escape(table.said, MARKDOWN), "", head, rule, *body, *below, ""])
 
 
 def latex(table: Table) -> str:
@@ -132,7 +153,7 @@ def latex(table: Table) -> str:
     for row in table.rows:
         bold = [(rf"\textbf{{{_tex(own.text, signs)}}}" if own.bold else _tex(own.text, signs)) for own in row]
         body.append([rf"\underline{{{text}}}" if own.top else text for text, own in zip(bold, row, strict=True)])
-    comments = [f"% {' '.join(text.split())}" for text in (table.caption, table.protocols) if text]
+    comments = [f"% {' '.join(text.split())}" for text in (table.said, table.protocols) if text]
     shape = "".join("r" if own.number else "l" for own in table.columns)
     ruled = [r"\toprule", *map(_tex_row, heads), r"\midrule", *map(_tex_row, body), r"\bottomrule"]
     notes = [rf"\par{{\footnotesize {_tex(note, signs)}\par}}" for note in table.notes]
@@ -159,7 +180,7 @@ def terminal(table: Table) -> Group:
             shown.add_column(column.head, justify="right" if column.number else "left")
         for row in table.rows:
             shown.add_row(*(own.text for own in row))
-    return Group(table.caption, shown, *table.notes)
+    return Group(table.said, shown, *table.notes)
 
 
 def escape(text: str, characters: Mapping[str, str]) -> str:

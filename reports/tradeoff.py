@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from bench.core.words import counted
 from reports import scatter, style
 from reports.results import Results, is_set, value_text
 from reports.style import READS, Panel, Picture
@@ -28,13 +29,13 @@ def tradeoff_figures(results: Results) -> Iterator[Picture]:
             x, y = map(results.words, measure.needs)
             caption = f"{style.sentence(x)}, against {y}, with lines of equal {results.words(name)}; {READS}."
             stem = "tradeoff" if name == "trade_off" else f"tradeoff-{style.slug(measure.title)}"
-            yield Picture("tradeoff", stem, caption, figure)
+            yield Picture("tradeoff", stem, caption, figure, (*measure.needs, name))
 
 
 def tradeoff_figure(results: Results, measure: str = "trade_off") -> Figure | None:
     """One panel per facet; None unless some row has both sides of `measure`, one of the suite's trade-offs.
 
-    Rows without them are named under the figure.
+    Where a few points squeeze all others, one without them comes before it. Rows without both sides are named below.
     """
     summary = results.summary(alike=True)
     if measure not in results.trade_offs or not (summary[f"{measure}_n"] > 0).any():
@@ -45,26 +46,46 @@ def tradeoff_figure(results: Results, measure: str = "trade_off") -> Figure | No
     marks = style.marks(results.labels, results.settings.reference)
     facets = results.facets(located, results.settings.join)
 
-    def draw(axes: Axes, lines: pd.DataFrame) -> None:
-        scatter.fit(axes, located)
+    def draw(axes: Axes, lines: pd.DataFrame, view: str) -> None:
+        axes.set_label(view)
+        scatter.fit(axes, located.loc[which[view]])
         _iso_lines(axes, results.words(measure).partition(" ")[0])
         for row, group in lines.groupby("row", sort=False):
             for chain in _chains(group, results):
                 axes.plot(chain["x"], chain["y"], color=marks[str(row)].colour, linewidth=1, alpha=0.6, zorder=2)
             scatter.bars(axes, group, marks[str(row)])
 
-    def label(axes: Axes, lines: pd.DataFrame) -> None:
-        scatter.place(axes, _labels(_named(lines, measure), results, marks), _obstacles(lines, results))
+    def label(axes: Axes, lines: pd.DataFrame, drawn: pd.DataFrame) -> None:
+        scatter.place(axes, _labels(_named(lines, measure), results, marks), _obstacles(drawn, results))
 
     x, y = (scatter.axis_title(results, side) for side in sides)
     many = max(map(len, facets.values())) > MOST
+    near = scatter.pile(located)
+    far = located.loc[~near, "label"].unique()
+    whole = not located.loc[near, "label"].isin(far).any()
+    which = {"": located.index} if near.all() else {"near": located.index[near], "whole": located.index}
+    titles = {
+        "": "",
+        "near": f"without {' and '.join(far) if whole and len(far) < 3 else counted((~near).sum(), 'far point')}",
+        "whole": "all",
+    }
+
+    def panel(view: str, facet: str) -> Panel:
+        own = facets[facet][facets[facet].index.isin(which[view])]
+        labelled = own[~near[own.index]] if view == "whole" else own
+        title = ", ".join(filter(None, [facet, titles[view]]))
+        draws, labels = partial(draw, lines=own, view=view), partial(label, lines=labelled, drawn=own)
+        return Panel(draws, title, x, y, labels)
+
+    parts = [panel(view, facet) for view in which for facet in facets]
     return style.figure(
-        [Panel(partial(draw, lines=own), title, x, y, partial(label, lines=own)) for title, own in facets.items()],
-        *((5.6, 4.2) if len(facets) == 1 else (4.1, 3.7)),
+        parts,
+        *((5.6, 4.2) if len(parts) == 1 else (4.1, 3.7)),
         columns=2,
         note=scatter.seed_note(summary[drawable], measure)
         + (f"\nOf more than {MOST} points, only the best of each row is named." if many else "")
         + scatter.missing_note(summary[~drawable], measure),
+        wrap=True,
     )
 
 

@@ -10,11 +10,28 @@ from pathlib import Path
 import pytest
 
 from tests.launch.scenes import EVALUATE, OTHER, TEXTS, TRAIN, Scene
+from tests.trained import Trained, train
 
 # Folders and modules that train, decode in processes that hang or die, draw figures by the dozen, or run whole suites.
 SLOW = (
-    *("benchmarks/", "care/", "checkpoints/", "contract/", "integration/", "stages/", "tools/"),
-    *("video/test_loader", "video/test_pool", "video/test_robustness", "commands/test_profile", "measure/test_flops"),
+    *(
+        "benchmarks/",
+        "care/",
+        "checkpoints/",
+        "contract/",
+        "integration/",
+        "stages/",
+        "tools/",
+        "video_transfer_bench/",
+    ),
+    *(
+        "video/test_loader",
+        "video/test_pool",
+        "video/test_robustness",
+        "commands/test_profile",
+        "commands/test_predict",
+        "measure/test_flops",
+    ),
     *(f"reports/test_{module}" for module in ("cost_figures", "experts", "figures", "latex", "page")),
 )
 LONGEST = ("test_contract", "test_end_to_end", "test_template", "test_interruption")  # minutes, which the others fill
@@ -60,6 +77,16 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     from reports import page
 
     monkeypatch.setattr(page, "FIGURES", ())
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A finished store of four rows, one of them tuned, on a tiny dataset; only to be read."""
+    from reports import page
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "FIGURES", ())
+        return train(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from bench.graph.build import build_graph
 from bench.suite.file import Published
+from bench.suite.resolve import SUITES, load_suite
 from bench.suite.trial import Suite
 
 SMALL = """\
@@ -66,3 +68,11 @@ def selecting(suite: Suite, *published: Published) -> Suite:
     """The suite with these published numbers in the place of its own."""
     report = suite.file.report.model_copy(update={"published": list(published)})
     return replace(suite, file=suite.file.model_copy(update={"report": report}))
+
+
+def plans_alike(name: str) -> None:
+    """A shipped suite has the same trials with real data and in the embedded world, where nothing is missing."""
+    real, small = (load_suite(SUITES / f"{name}.yaml", world) for world in ((), ("world=glyphs",)))
+    assert [(t.row, t.point, t.seed) for t in real.trials] == [(t.row, t.point, t.seed) for t in small.trials]
+    graph = build_graph(small)
+    assert not graph.missing and any(stage.kind == "train" for stage in graph.stages.values())

@@ -7,8 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CORE_ROOMS = ("core", "models", "video", "data", "suite", "graph", "stages")
 CORE_FILES = ("bench/store/records.py", "methods/contract.py", "methods/settings.py")
-PRODUCT = ("bench", "methods", "reports", "run_suite.py")
-CORE_LIMIT, PRODUCT_LIMIT = 12_900, 33_000  # docs/decisions.md says what they grew by
+PRODUCT = ("bench", "methods", "reports", "run_suite.py", "video_transfer_bench")
+CORE_LIMIT, PRODUCT_LIMIT = 13_600, 40_800  # docs/decisions.md says what they grew by
 
 
 def lines(*places: str) -> int:

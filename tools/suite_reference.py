@@ -43,6 +43,7 @@ a paper, its official code ("code"), or a file of this project. A method's paper
 `config`, `inference`, `recipe`, `protocol` (all protocols) or `protocols.<name>` (one), with a list of values; or it
 has a name of its own and named bundles that move several fields together (suites/depth.yaml). Settings of a row go over
 those of the suite, an axis over both, and `fidelity` lies below all of them. Axes over `inference` alone train once.
+One point of an axis marked `tune: true` is chosen by `select` ([tuning.md](tuning.md)).
 
 **A protocol is a value with a hash.** A table has one protocol in each column. A row that is measured otherwise is
 marked with the fields that differ, and takes part in no comparison, mean or bold.

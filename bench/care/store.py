@@ -16,11 +16,11 @@ from typing import Any
 
 from bench.core.errors import UserError
 from bench.store.answers import disagreement
-from bench.store.records import KINDS, REDO, RecordData, Store, event_in
+from bench.store.records import KINDS, LEFT_OUT, REDO, RecordData, Store, event_in
 
 KIND = "|".join(KINDS)
 NAMES = {  # folder of a store -> what may lie in it
-    ".": r"records|checkpoints|running|writing|damaged|attempts|claims|launches|code|reports|attempts\.jsonl"
+    ".": r"records|checkpoints|running|writing|damaged|attempts|claims|launches|merged|code|reports|attempts\.jsonl"
     r"|store\.json(\.\w+\.tmp)?",
     "records": KIND,
     "checkpoints": KIND,
@@ -28,6 +28,7 @@ NAMES = {  # folder of a store -> what may lie in it
     "claims": rf"({KIND}|driver)-[\w+-]+\.\d+\.json|\.\w+",
     "attempts": r".+\.jsonl(\.\w+\.tmp)?",
     "launches": r"\d{8}-\d{6}-.+",
+    "merged": r"\d{8}-\d{6}-.+",
     "code": r"[0-9a-f]{32}",
 }
 WRONG = {
@@ -56,7 +57,11 @@ def examine(store: Store, progress: Callable[[int, int], None]) -> int:
                 _warn(entry, "is not part of a store")
     keys = [(kind, identity) for kind in KINDS for identity in sorted(known[kind])]
     for number, key in enumerate(keys, start=1):
-        if record := store.find(*key, None):
+        left_out = store.left_out(*key)
+        record = store.find(*key, () if left_out else None)
+        if record and left_out:
+            record = store.find(*key, record["bytes"].keys() - left_out)
+        if record:
             _look(store.folder(*key), record)
             lone += any(identity not in known[kind] for kind, identity in record["inputs"].values())
         progress(number, len(keys))
@@ -74,7 +79,7 @@ def examine(store: Store, progress: Callable[[int, int], None]) -> int:
 
 def _look(folder: Path, record: RecordData) -> None:
     for entry in _entries(folder):
-        if entry.name not in {"record.json", *record["bytes"]}:
+        if entry.name not in {"record.json", LEFT_OUT, *record["bytes"]}:
             _warn(entry, "does not belong to the record")
     if record["kind"] == "evaluate" and (reason := disagreement(record, folder)):
         _warn(folder, reason, REDO)

@@ -16,6 +16,7 @@ from bench.store.records import RecordData, Store
 IMPORTABLE = (  # methods with an official layout
     *("mote", "text4vis", "dense_temporal", "vidprism"),
     *("taco", "vificlip", "actionclip", "open_vclip", "froster"),
+    *("st_adapter", "aim", "ost", "bike", "xclip", "vita_clip", "tc_clip"),
 )
 
 
@@ -25,9 +26,9 @@ def file_digest(file: Path) -> str:
 
 
 def unimported(stages: Iterable[Stage], store: Store) -> Iterator[UserError]:
-    """The errors for stages whose checkpoint was not imported, or as something else."""
+    """The errors for stages whose checkpoint was not imported, or as something else, or came without weights."""
     for stage in stages:
-        if "imported" in stage.spec and not store.done(*stage.key):
+        if "imported" in stage.spec and (not store.done(*stage.key) or store.left_out(*stage.key)):
             yield UserError(
                 f"it is not in the store {store.root} as {_described(as_json(stage.spec))}"
                 + "".join(f"\n  there is: {other}" for other in _others(store, stage.spec["imported"])),

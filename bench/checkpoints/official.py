@@ -90,7 +90,7 @@ def import_official(
     started, shape, head_of = time.time(), backbone(backbone_name), official_head(method_name)
     check_tag(backbone_name, pretrained)
     official = read_official(file, head_of.layout)
-    official = official._replace(head=head_of.widened(official.head))
+    official = official._replace(head=head_of.widened(official.head), tower=head_of.joined(official.tower))
     if collapse:
         _choices(official, "mote", backbone_name, file)
         official = official._replace(head=collapsed(official.head))
@@ -100,12 +100,14 @@ def import_official(
     if not shape.quick_gelu and pretrained != "openai" and backbone_name != "glyph-vit":
         notes.append(f"official towers have QuickGELU, {backbone_name} has GELU with these weights")
     given = official.texts if head_of.text == "pretrained" else {}
-    if given or sources:
+    frozen = head_of.frozen_in(official.tower)
+    if given or frozen or sources:
         clip = load_clip(backbone_name, pretrained)
         _refuse_other_texts(clip, given, file)
+        _refuse_other_tower(clip, frozen, file)
         if sources:
             notes.append(_compare_sources(clip, official.head.get(SOURCES), sources, file))
-    if fresh := not store.done(*stage.key):
+    if fresh := not store.done(*stage.key) or (bool(store.left_out(*stage.key)) and store.mend(*stage.key)):
         result: dict[str, Any] = {"file": file.name, "epoch": official.epoch, "in_one": official.in_one}
         if classes := head_of.bound_classes(official.head):
             result["classes"] = classes
@@ -121,7 +123,8 @@ def _states(official: Official, head_of: OfficialHead) -> dict[str, State]:
     found = {name: official.head[name] for name in fresh if name in official.head}
     additions = {name: tensor for name, tensor in found.items() if not torch.equal(tensor, fresh[name])}
     features = {name: tensor for name, tensor in official.head.items() if name == SOURCES}
-    tower, texts = official.tower, official.texts
+    frozen, texts = head_of.frozen_in(official.tower), official.texts
+    tower = {name: tensor for name, tensor in official.tower.items() if name not in frozen}
     if head_of.text == "tuned":
         tower, texts = {**tower, **texts}, {}
     weights = trained_names(tower, head)
@@ -161,7 +164,7 @@ def _choices(official: Official, method_name: str, backbone_name: str, where: ob
     tower, head = official_names(model.trained_state())  # a text tower that is trained is part of `tower`
     texts = {name: tensor for name, tensor in model.clip.state_dict().items() if not is_tower(name)}
     beside = head_of.text == "pretrained" and texts.keys() & official.texts.keys()
-    whole = {**tower, **texts} if beside else tower
+    whole = {**tower, **head_of.frozen_in(model.clip.state_dict()), **(texts if beside else {})}
     try:
         refuse_differences(whole, {**official.tower, **official.texts}, f"not a tower of '{backbone_name}'", str(where))
     except UserError as error:
@@ -228,6 +231,17 @@ def _refuse_other_texts(clip: Clip, texts: State, file: Path) -> None:
         )
 
 
+def _refuse_other_tower(clip: Clip, frozen: State, file: Path) -> None:
+    """What was frozen in training is not stored: it has to be that of the CLIP that training started from."""
+    own = clip.state_dict()
+    if other := [name for name, tensor in frozen.items() if not torch.equal(tensor, own[name].to(tensor.dtype))]:
+        raise UserError(
+            f"its frozen tower is not that of the pretrained weights: {len(other)} tensors differ, such as {other[0]}",
+            where=str(file),
+            hint="name the CLIP that its training started from as --pretrained",
+        )
+
+
 @torch.no_grad()
 def _compare_sources(clip: Clip, sources_SD: Tensor | None, sources: Sources, file: Path) -> str:
     """Compare stored class features with CLIP's. Raises UserError if they are of other classes or texts."""
@@ -256,8 +270,8 @@ def _compare_sources(clip: Clip, sources_SD: Tensor | None, sources: Sources, fi
 # Export
 
 
-def export_official(store: Store, key: str, target: Path) -> str:
-    """Writes a training as an official checkpoint and returns the training's title.
+def export_official(store: Store, key: str, target: Path) -> tuple[str, list[str]]:
+    """Writes a training as an official checkpoint and returns its title, and settings that an import would not find.
 
     Raises UserError for trainings whose head is not an official one, and for a file that exists.
     """
@@ -269,7 +283,7 @@ def export_official(store: Store, key: str, target: Path) -> str:
         raise UserError("there is no such folder", where=str(target.parent))
     head_of = official_head(spec["method"])
     tower, head = official_names(load_file(folder / "weights.safetensors"))
-    if not tower or head_of.text == "tuned":  # what was not trained is CLIP's
+    if not tower or head_of.frozen or head_of.text == "tuned":  # what was not trained is CLIP's
         clip = load_clip(spec["backbone"], record["context"]["pretrained"])
         with _at(folder):
             needed = _clip_names(head_of, head, spec)
@@ -284,28 +298,34 @@ def export_official(store: Store, key: str, target: Path) -> str:
     texts, dropped = (_stored(folder / f"{name}.safetensors") for name in ("texts", "dropped"))
     if head_of.whole and not texts:
         clip = load_clip(spec["backbone"], record["context"]["pretrained"])
-        texts = {name: tensor for name, tensor in clip.state_dict().items() if not is_tower(name)}
+        texts = {name: own for name, own in clip.state_dict().items() if not is_tower(name) and name not in tower}
     official = Official(tower, whole, texts, epoch, in_one, dropped)
     choices = _choices(official, spec["method"], spec["backbone"], folder)
     own, read_back = (method(spec["method"]).config.model_validate(each) for each in (spec["config"], choices))
     if own.tower_inside and not read_back.tower_inside:
         raise UserError("modules inside its tower have no place in an official checkpoint", where=str(folder))
     frames = spec.get("recipe", {}).get("views", {}).get("frames", 0)
-    official = official._replace(head=head_of.narrowed(whole, frames))
+    official = official._replace(head=head_of.narrowed(whole, frames), tower=head_of.split(tower))
     partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         torch.save(official_layout(official, head_of.layout), partial)
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-    return str(record["title"])
+    unsaid = {name: (getattr(own, name), getattr(read_back, name)) for name in head_of.unsaid}
+    notes = [
+        f"the file does not say {name}: {as_json(mine)}, and an import of it takes {name}: {as_json(other)}"
+        for name, (mine, other) in unsaid.items()
+        if mine != other
+    ]
+    return str(record["title"]), notes
 
 
 def _clip_names(head_of: OfficialHead, head: State, spec: dict[str, Any]) -> set[str]:
     """CLIP's tensors in an official checkpoint with this head, whatever a training left frozen."""
     choices = {"tower": "tuned", **head_of.choices(head)}
     model = _model(spec["method"], spec["backbone"], choices, head_of.bound_classes(head))
-    return set(official_names(model.trained_state())[0])
+    return {*official_names(model.trained_state())[0], *head_of.frozen_in(model.clip.state_dict())}
 
 
 def _stored(file: Path) -> State:

@@ -13,7 +13,7 @@ from bench.commands.options import DEFAULT_STORE, StorePath, progress_bar, say
 from bench.core.errors import UserError, unknown
 from bench.data.datasets import dataset
 from bench.models.prompts import TEMPLATES
-from bench.models.weights import regular_file
+from bench.models.weights import BUILTIN_FILES, regular_file
 from bench.store.records import Store
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def import_(
     from bench.checkpoints.official import import_official
 
     regular_file("the checkpoint", file)
-    pretrained = pretrained or ("builtin" if backbone == "glyph-vit" else "openai")
+    pretrained = pretrained or ("builtin" if backbone in BUILTIN_FILES else "openai")
     sources = _sources(source, templates, labels) if source else None
     records = Store(store)
     imported = import_official(
@@ -67,8 +67,8 @@ def export(
     """Write a training as a checkpoint that official code can load."""
     from bench.checkpoints.official import export_official
 
-    title = export_official(Store(store), training, target)
-    say(f"{title}: {target}")
+    title, notes = export_official(Store(store), training, target)
+    say("\n".join([f"{title}: {target}", *notes]))
 
 
 def pretrain(

@@ -6,18 +6,26 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import TYPE_CHECKING
 
 from bench.commands.display import amount, dominating
 from bench.core.errors import UserError
 from bench.graph.price import Price
 from bench.graph.stage import Stage
-from bench.models.weights import check_tag, random_seed, weights_file
+from bench.models.backbones import backbone, model_config
+from bench.models.prompts import texts_of
+from bench.models.weights import check_tag, missing_weights, random_seed, weights_file
 from bench.stages.work import Compute
 from bench.suite.trial import Suite, Trial
 from methods.registry import BUILT_IN, method
+from methods.settings import Config
+
+if TYPE_CHECKING:
+    from bench.models.clip import Tokenizer
 
 DEVICES = ("auto", "cpu", "cuda", "cuda:1 ...", "mps")
 
@@ -59,12 +67,12 @@ def too_few_devices(trials: Iterable[Trial], device: str) -> Iterator[UserError]
             yield UserError(what, where="recipe.processes", hint=hint)
 
 
-def without_hooks(trials: Iterable[Trial]) -> Iterator[UserError]:
+def without_hooks(used: Iterable[tuple[str, Config]]) -> Iterator[UserError]:
     """Methods of other packages whose models do not tell apart the experts that their configs have.
 
     Only models of methods with experts are imported, because that takes seconds.
     """
-    for name, config in dict.fromkeys((trial.method, trial.config) for trial in trials):
+    for name, config in dict.fromkeys(used):
         if name in BUILT_IN or (config.experts < 2 and not config.routing_odds):
             continue
         from methods.contract import missing_hooks
@@ -78,15 +86,50 @@ def without_hooks(trials: Iterable[Trial]) -> Iterator[UserError]:
             )
 
 
+def long_names(stages: Iterable[Stage]) -> Iterator[UserError]:
+    """Class names for which learnt words leave no room in a text, by the tokenizer of the method's backbone.
+
+    Only methods with such words are looked at, because torch takes seconds to import.
+    """
+    seen: set[tuple[Config, str, str]] = set()
+    for stage in stages:
+        config, name = stage.spec.get("config"), stage.spec.get("backbone", "")
+        if stage.missing or not isinstance(config, Config) or (room := config.name_room(backbone(name))) is None:
+            continue
+        for key, texts in stage.inputs.items():
+            plain, at = key == "texts" and stage.spec.get("plain_texts"), (config, name, texts.identity)
+            if texts.kind != "texts" or plain or at in seen:
+                continue
+            from methods.names import class_names, name_tokens
+
+            seen.add(at)
+            prompts = [prompt for own in texts_of(texts.context) for prompt in own]
+            try:
+                name_tokens(_tokenizer(name), class_names(prompts), room, stage.title)
+            except UserError as error:
+                yield error
+
+
+@cache
+def _tokenizer(backbone_name: str) -> Tokenizer:
+    import torch
+
+    from bench.models.clip import Clip
+
+    with torch.device("meta"):
+        return Clip(backbone(backbone_name), model_config(backbone_name)).tokenizer
+
+
 def unknown_weights(stages: Iterable[Stage]) -> Iterator[UserError]:
     """Tags of weights that open_clip does not have; it is asked only if there are tags, because it imports torch."""
     used = {
         (stage.spec.get("backbone"), stage.context["pretrained"]) for stage in stages if "pretrained" in stage.context
     }
-    for backbone, pretrained in sorted((str(name), own) for name, own in used if name):
-        if weights_file(backbone, pretrained) is None and random_seed(pretrained) is None:
+    for name, pretrained in sorted((str(shape), own) for shape, own in used if shape):
+        given = missing_weights(pretrained) or weights_file(name, pretrained)
+        if given is None and random_seed(pretrained) is None:
             try:
-                check_tag(backbone, pretrained)
+                check_tag(name, pretrained)
             except UserError as error:
                 yield error.at("recipe.pretrained")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -151,7 +152,8 @@ def retry(
         return
     about = launch.about
     file, root, compute = Path(about["file"]), launch.store.root, Compute(**about["compute"])
-    carry_out(lambda wrong: (*open_launched(launch, wrong), file), root, compute, about["jobs"], earlier=launch)
+    if carry_out(lambda wrong: (*open_launched(launch, wrong), file), root, compute, about["jobs"], earlier=launch):
+        raise typer.Exit(1)
     if not launch.ended():  # its process ended without a word
         launch.end("complete")
 
@@ -310,7 +312,7 @@ def _interrupt(launch: Launch) -> None:
         raise UserError(f"it was started on {host}", where=launch.name, hint=f"run this there, or kill {pid}")
     if lives:
         command = command_line(pid)
-        if command is None or "run_suite" not in command:
+        if command is None or not re.search(r"run_suite\.py( |$)|(^|[ /])vtb( |$)", command):
             what = "unknown" if command is None else f"'{command}'"
             raise UserError(f"process {pid} is {what}, not a run of suites", where=launch.name, hint="has it ended?")
         os.kill(pid, signal.SIGTERM)
@@ -338,4 +340,4 @@ def site(
     file: Annotated[Path | None, typer.Option("--site", metavar="FILE", help="instead of $VTB_SITE")] = None,
 ) -> None:
     """Show the profile of the cluster that launches follow, as YAML (docs/slurm.md)."""
-    say(discovered() if discover else as_yaml(load_site(file)))
+    say(discovered() if discover else as_yaml(load_site(file)[0]))

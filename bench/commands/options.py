@@ -21,14 +21,23 @@ from bench.graph.build import Graph, build_graph
 from bench.launch.launches import Launch
 from bench.published.pairing import pairs
 from bench.store.provenance import Provenance, provenance
-from bench.suite.resolve import load_suite, suite_path
+from bench.suite.resolve import SUITES, load_suite, suite_path
 from bench.suite.trial import Suite
 from methods.registry import use_plugins
 
 console = Console(stderr=True)  # progress, warnings, errors
 out = Console()  # results
 
-SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="name of a shipped suite, or a path to a YAML file")]
+
+def shipped() -> list[str]:
+    """Names of the shipped suites, by which shells complete them."""
+    return sorted(path.stem for path in SUITES.glob("*.yaml"))
+
+
+SuiteName = Annotated[
+    str,
+    typer.Argument(metavar="SUITE", help="name of a shipped suite, or a path to a YAML file", autocompletion=shipped),
+]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. recipe.epochs=5")]
 StorePath = Annotated[Path, typer.Option("--store", envvar="VTB_STORE", help="folder of records and reports")]
 CachePath = Annotated[
@@ -38,6 +47,9 @@ Plugins = Annotated[
     list[str] | None,
     typer.Option("--plugin", metavar="PACKAGE", help="package of a method without an entry point; may be repeated"),
 ]
+
+Rows = Annotated[str, typer.Option("--rows", metavar="ROW,ROW", help="rows to keep of the suite")]
+Without = Annotated[str, typer.Option("--without", metavar="ROW,ROW", help="rows to leave out")]
 
 Wrong = Callable[[Suite | None], Iterable[UserError]]  # what is wrong with a suite, or without one with the command
 
@@ -83,6 +95,23 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
         yield lambda done, total, text=title: shown.update(task, completed=done, total=total, description=text)
 
 
+def use_cache(cache: Path | None) -> None:
+    """Let this folder, if there is one, be the cache of this process and of those that it starts."""
+    if cache is not None:
+        os.environ["VTB_CACHE"] = str(cache)
+
+
+@contextmanager
+def without_collecting() -> Iterator[None]:
+    """Thousands of small objects all stay alive; collecting takes half of a large plan's time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@without_collecting()
 def open_suite(
     name: str,
     overrides: list[str] | None,
@@ -98,10 +127,8 @@ def open_suite(
     for a store or cache that nothing can be written to. Paths in the suite start at its folder, or else at `folder`.
     """
     use_plugins(plugins or ())
-    if cache is not None:
-        os.environ["VTB_CACHE"] = str(cache)
+    use_cache(cache)
     unusable = [*unusable_folders({"--store": store, "--cache": cache_dir()})]
-    gc.disable()  # thousands of small objects all stay alive; collecting takes half of a large plan's time
     try:
         suite = load_suite(suite_path(name), tuple(overrides or ()), folder)
     except UserError as error:
@@ -121,7 +148,6 @@ def open_suite(
 
         graph = build_graph(suite, hashing)
     gc.freeze()  # nor later
-    gc.enable()
     return suite, graph
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bench.graph.stage import Stage
     from bench.store.records import Store
     from bench.suite.file import Measurement
+    from methods.settings import Config
 
 Settings = dict[str, Any]
 
@@ -92,6 +93,7 @@ def _stage(
     name: str, backbone_name: str, shown: Settings, given: dict[str, Settings], measurement: Measurement
 ) -> Stage:
     """The profile of a method with class texts encoded and batches as its recipe has them by default."""
+    from bench.commands.checks import without_hooks
     from bench.graph.kinds import profile_stage
     from bench.models.backbones import backbone
     from bench.suite.recipe import Recipe
@@ -99,8 +101,9 @@ def _stage(
     from methods.registry import method, refuse_video
 
     kind = method(name, where="METHOD")
-    config = validate(kind.config, given["config"], lambda key: f"--set config.{'.'.join(map(str, key))}")
+    config: Config = validate(kind.config, given["config"], lambda key: f"--set config.{'.'.join(map(str, key))}")
     inference = validate(kind.inference, given["inference"], lambda key: f"--set inference.{'.'.join(map(str, key))}")
+    refuse_all(without_hooks([(name, config)]))
     try:
         config.check(inference)
         shape = backbone(backbone_name)

@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from bench.care.archive import write_zip
+from bench.commands.display import counted
 from bench.commands.options import say, warn
 from bench.core.errors import UserError
 from bench.core.files import write_atomically
 from bench.core.identity import digest
 from bench.graph.build import Graph
 from bench.launch.code import fingerprint, moved_on
-from bench.launch.launches import launch_folders, open_launch
+from bench.launch.launches import MERGED, launch_folders, open_launch
 from bench.store.provenance import Provenance
 from bench.store.records import Store
 from bench.suite.resolve import SUITES, load_suite
 from bench.suite.trial import Suite
 
+PAGE = "report.html"
 MADE_OF = ".made-of.json"  # beside the files of a report
+WRITTEN = ("revision", "dirty", "python", "versions", "checkout")  # what a page says of its own writing
 
 
 def write_suite_report(suite: Suite, graph: Graph, store: Store, origin: Provenance) -> int:
@@ -45,19 +50,36 @@ def write_suite_report(suite: Suite, graph: Graph, store: Store, origin: Provena
     _link(suite, folder)
     for alarm in alarms:
         warn(f"alarm: {alarm}")
-    say(f"report: {folder.resolve() / 'report.html'}")
+    say(f"report: {folder.resolve() / PAGE}")
     return len(alarms)
 
 
 def _write(suite: Suite, graph: Graph, store: Store, folder: Path, provenance: Provenance) -> list[str]:
-    """Write a report. Returns its alarms."""
+    """Write a report. Returns its alarms.
+
+    Its provenance says under which code it was written, and neither where, by which command nor after which launch: the
+    same records give the same report everywhere.
+    """
     from reports.alarms import alarms
     from reports.collect import collect
     from reports.page import write_report
 
-    results = collect(suite, graph, store, {**provenance, "overrides": [*suite.overrides]})
+    written = {name: provenance[name] for name in WRITTEN if name in provenance}
+    results = collect(suite, graph, store, {**written, "overrides": [*suite.overrides]})
     write_report(results, folder)
     return [*alarms(results)]
+
+
+def write_bundle(target: Path, suite: Suite, store: Store) -> None:
+    """Write a suite's report, and the `record.json` of every record that its page names, into one file."""
+    folder = store.root / "reports" / report_name(suite)
+    named = re.findall(r'<code data-record="(\w+/\w+)">', (folder / PAGE).read_text(encoding="utf-8"))
+    records = {name: store.root / name for name in (f"records/{key}/record.json" for key in named)}
+    records = {name: path for name, path in records.items() if path.is_file()}
+    own = {path.name: path for path in folder.iterdir() if path.is_file() and path.name != MADE_OF}
+    files = {f"reports/{folder.name}/{name}": path for name, path in own.items()}
+    write_zip(target, files | records)
+    say(f"bundle: {target}, with {counted(len(records), 'record')}; open reports/{folder.name}/{PAGE} in it")
 
 
 def _link(suite: Suite, folder: Path) -> None:
@@ -74,7 +96,7 @@ def _launch(store: Store, name: str | None) -> dict[str, str]:
     """What the report says of its launch: the name, and how the checkout differs from its code; empty without one."""
     with suppress(UserError):
         moved = moved_on(open_launch(store.root / "launches" / name)) if name else ""
-        differs = {"checkout": f"differs from the code of the launch: {moved}"} if moved else {}
+        differs = {"checkout": f"differs from the code of launch {name}: {moved}"} if moved else {}
         return {"launch": name, **differs} if name else {}
     return {}
 
@@ -85,7 +107,7 @@ def _launch(store: Store, name: str | None) -> dict[str, str]:
 def _inputs(suite: Suite, graph: Graph, store: Store, origin: Provenance) -> str:
     """A hash of all that decides what a report says, except its launch, the command and the time."""
     records = {stage.identity: _files(store.folder(*stage.key)) for stage in graph.stages.values()}
-    launches = [entry.name for entry in launch_folders(store) if f"-{suite.name}-" in entry.name]
+    launches = [entry.name for entry in launch_folders(store, MERGED) if f"-{suite.name}-" in entry.name]
     log = [] if all(records.values()) else _files(store.root / "attempts")
     titles = [(stage.identity, stage.title, stage.missing) for stage in graph.stages.values()]
     code = [fingerprint(), *(origin.get(name) for name in ("versions", "python", "revision", "dirty"))]

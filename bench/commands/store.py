@@ -1,4 +1,4 @@
-"""The commands on the store: `why` compares two records, `compare` two suites or revisions; `gc` removes garbage."""
+"""The commands on the store: `why` compares records, `compare` suites or revisions; `gc` and `remove` delete."""
 
 from __future__ import annotations
 
@@ -17,14 +17,31 @@ from rich.text import Text
 
 from bench.commands.checks import unusable_folders
 from bench.commands.display import counted
-from bench.commands.options import DEFAULT_STORE, CachePath, StorePath, Warnings, console, out, progress_bar, say, warn
+from bench.commands.options import (
+    DEFAULT_STORE,
+    CachePath,
+    Overrides,
+    Plugins,
+    StorePath,
+    SuiteName,
+    Warnings,
+    console,
+    open_suite,
+    out,
+    progress_bar,
+    say,
+    warn,
+)
 from bench.core.errors import UserError, refuse_all
 from bench.core.files import cache_dir
 from bench.launch.code import AGAIN, changed_files, changed_kinds, is_intact
 from bench.launch.launches import Launch, find_launch, launches
-from bench.store.garbage import Garbage, find, remove
+from bench.launch.removal import needless
+from bench.store.garbage import Garbage, find
+from bench.store.garbage import remove as removed
 from bench.store.records import KINDS, Store
 from bench.store.why import differences, find_record
+from bench.suite.resolve import suite_path
 
 RecordName = Annotated[
     str, typer.Argument(help="start of a record's identity, of any kind, or a record's folder; alone, a launch")
@@ -110,8 +127,34 @@ def gc(
     if not store.is_dir():
         raise UserError("no such folder", where=str(store), hint="--store names the folder of records")
     found = find(Store(store), cache.expanduser() if cache else cache_dir(), days, time.time())
+    _remove(found, dry_run, paths)
+
+
+def remove(
+    suite: SuiteName,
+    overrides: Overrides = None,
+    store: StorePath = DEFAULT_STORE,
+    cache: CachePath = None,
+    yes: Annotated[bool, typer.Option("--yes", help="remove them; else they are only shown")] = False,
+    paths: Annotated[bool, typer.Option("--paths", help="name every folder")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Remove the records of a suite that no other suite needs which was launched in the store, and its launches.
+
+    With overrides, those of the suite under them. Its report stays.
+    """
+    if not store.is_dir():
+        raise UserError("no such folder", where=str(store), hint="--store names the folder of records")
+    declared, graph = open_suite(suite, overrides, store, cache, plugin)
+    _remove(needless(declared, suite_path(suite), graph, Store(store)), not yes, paths)
+    if not yes:
+        say("nothing has been removed; --yes removes it")
+
+
+def _remove(found: Iterable[Garbage], dry_run: bool, paths: bool) -> None:
+    """Remove garbage, and print what it was."""
     with console.status("searching"):
-        ended = [(item, "") for item in found] if dry_run else list(remove(found))
+        ended = [(item, "") for item in found] if dry_run else list(removed(found))
     gone = [item for item, error in ended if not error]
     for item in gone if paths else ():
         say(f"{item.kind:<18} {item.path}")

@@ -1,10 +1,10 @@
-"""The commands on suites: `plan`, `run`, `report`, and `list`, which shows the names that a suite may use."""
+"""The commands on suites: `plan`, `run` and `report`."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +15,12 @@ from rich.table import Column, Table
 
 from bench.checkpoints.imported import unimported
 from bench.commands.checks import (
+    long_names,
     over_budget,
     too_few_devices,
     unknown_weights,
     unusable_device,
+    unusable_folders,
     unusable_options,
     without_hooks,
 )
@@ -29,8 +31,10 @@ from bench.commands.options import (
     CachePath,
     Overrides,
     Plugins,
+    Rows,
     StorePath,
     SuiteName,
+    Without,
     Wrong,
     console,
     open_launched,
@@ -41,11 +45,10 @@ from bench.commands.options import (
     say,
     warn,
 )
-from bench.commands.reporting import write_suite_report
+from bench.commands.reporting import write_bundle, write_suite_report
 from bench.core.errors import UserError, refuse_all
 from bench.core.processes import Stopped
 from bench.core.words import typed
-from bench.data.datasets import Dataset, datasets
 from bench.graph.build import Graph
 from bench.graph.plan import Plan, cache_frames, default_jobs, make_plan, mend_inputs
 from bench.graph.price import Price, Speed, known_device, measurements, price, usual_device
@@ -69,11 +72,10 @@ from bench.launch.slurm import (
 from bench.launch.states import launch_status
 from bench.stages.work import Compute
 from bench.store.records import KINDS, Store
-from bench.suite.named_protocols import named_protocols
-from bench.suite.resolve import SUITES, load_suite, suite_path
+from bench.suite.resolve import suite_path
 from bench.suite.resources import Resources
+from bench.suite.subset import selection
 from bench.suite.trial import Suite
-from methods.registry import methods, use_plugins
 
 SHOWN = 10  # titles of stages that failed alike
 
@@ -121,11 +123,14 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="with --on slurm: only print the batch scripts")] = False,
     device_type: DeviceType = "",
     plugin: Plugins = None,
+    rows: Rows = "",
+    without: Without = "",
 ) -> None:
     """Run the stages of a suite that have no record, then write its report. On Slurm, submit them and return."""
     if dry_run and on == "local":
         raise UserError("needs --on slurm", where="--dry-run", hint="`plan` shows the stages to run on this machine")
     device_type = device_type and known_device(device_type)
+    overrides = [*selection(rows, without), *(overrides or ())]
     compute = Compute(
         device,
         threads,
@@ -139,7 +144,8 @@ def run(
     def opened(wrong: Wrong) -> tuple[Suite, Graph, Path]:
         return *open_suite(suite, overrides, store, cache, plugin, wrong), suite_path(suite)
 
-    carry_out(opened, store, compute, jobs, OnSlurm(site, driver, dry_run) if on == "slurm" else None, device_type)
+    if carry_out(opened, store, compute, jobs, OnSlurm(site, driver, dry_run) if on == "slurm" else None, device_type):
+        raise typer.Exit(1)
 
 
 @dataclass(frozen=True)
@@ -159,18 +165,19 @@ def carry_out(
     slurm: OnSlurm | None = None,
     device_type: str = "",
     earlier: Launch | None = None,
-) -> None:
-    """Do what `run` does, here or on Slurm.
+    command: str = "",
+) -> int:
+    """Do what `run` does, here or on Slurm. Returns how many stages have no record although they should.
 
     `opened` gives the suite, its graph and its file, and refuses what a function finds wrong with it. `earlier` is the
-    launch whose code this process runs, to go on with it.
+    launch whose code this process runs, to go on with it. `command` does the same at the prompt, if it was not typed.
     """
     started = time.monotonic()
 
     def wrong(declared: Suite | None) -> Iterator[UserError]:
         yield from unusable_options(compute, not slurm)
         if declared is not None:
-            yield from without_hooks(declared.trials)
+            yield from without_hooks((own.method, own.config) for own in declared.trials)
         if declared is not None and not slurm:
             yield from too_few_devices(declared.trials, compute.device)
             if profile := declared.file.report.profile:
@@ -178,21 +185,21 @@ def carry_out(
 
     declared, graph, file = opened(wrong)
     records, origin = Store(store.resolve() if slurm else store), origin_of(earlier)
+    origin |= {"command": command} if command else {}
     made = make_plan(graph, records)
     with console.status("verifying the records that will be read"):
         while not slurm and mend_inputs(made.todo, records):  # on a cluster, each job verifies what it reads
             made = make_plan(graph, records)
     todo, slots = made.todo, default_jobs() if jobs is None else max(1, jobs)
-    place = load_site(slurm.site) if slurm else None
-    at_once = slots if place is None else place.parallel or len(todo)
-    priced = _price(made, records, compute, device_type, at_once)
+    site = load_site(slurm.site) if slurm else None
+    at_once = slots if site is None else site[0].parallel or len(todo)
+    priced = price_of(made, records, compute, device_type, at_once)
     kept_frames = min(made.frames, compute.frame_cache_gb * 1e9)
     _show_plan(made, declared, graph, priced, kept_frames)
-    over, lacking = over_budget(declared, priced, kept_frames), unimported(graph.stages.values(), records)
-    refused = [*_missing_data(made, graph), *unknown_weights(todo), *over, *lacking]
+    over, lacking = over_budget(declared, priced, kept_frames), unimported(todo, records)
+    refused = [*_missing_data(made, graph), *unknown_weights(todo), *long_names(todo), *over, *lacking]
     if not (dry_run := slurm is not None and slurm.dry_run):
         refuse_all(refused)
-        Store.create(records.root)
     failed = 0
     with ExitStack() as frozen_code:
         if todo:
@@ -201,18 +208,22 @@ def carry_out(
                 "suite": declared.name,
                 "file": str(file.resolve()),
                 "folder": str(Path.cwd()),
-                "command": earlier.about.get("command") if earlier else typed(*sys.argv[1:]),
+                "command": earlier.about.get("command") if earlier else command or typed(*sys.argv[1:]),
                 "overrides": [*declared.overrides],
                 "compute": asdict(compute),
                 "provenance": origin,
                 "cached": len(graph.stages) - len(todo),
             }
-            if place is not None:
-                about, stages = on_site(place, declared, about, stages, todo)
+            if site is not None:
+                about, stages = on_site(*site, declared, about, stages, todo)
             if dry_run:
                 _show_scripts(Launch(records.root / "launches" / "<launch>", about, tuple(stages)), priced)
                 refuse_all(refused)
-                return
+                return 0
+            Store.create(records.root)
+            for stage in todo:
+                if records.left_out(*stage.key):
+                    records.mend(*stage.key)  # makes room for the whole record
             if older := _unfinished(about, graph, records):
                 again = typed("retry", older, "--store", records.root)
                 say(f"launch {older} of this suite is unfinished under other code; `{again}` goes on with it")
@@ -225,20 +236,18 @@ def carry_out(
             if slurm:
                 launch = create_on_slurm(about, stages, todo, records)
                 _follow(launch, begin(launch, drive if slurm.driver == "job" else None))
-                if slurm.driver == "here" and not drive_here(launch, launch.since):
-                    raise typer.Exit(1)
-                return
+                return int(slurm.driver == "here" and not drive_here(launch, launch.since))
             kept = earlier.suite_file if earlier else file
             launch = create(records, {**about, "on": "local", "jobs": jobs}, stages, suite=kept)
             failed = _on_this_machine(launch, graph, compute, slots if jobs != 0 else 0)
             origin = {**origin, "launch": launch.name}
         else:
+            Store.create(records.root)
             console.print("Nothing had to run: every stage has its record.")
         alarms = write_suite_report(declared, graph, records, origin)
     alarmed = f", with {counted(alarms, 'alarm')} about its numbers" if alarms else ""
     console.print(f"Done in {time.monotonic() - started:.0f} s{alarmed}.")
-    if failed:
-        raise typer.Exit(1)
+    return failed
 
 
 def plan(
@@ -253,6 +262,8 @@ def plan(
     frame_cache: FrameCache = 10.0,
     device_type: DeviceType = "",
     plugin: Plugins = None,
+    rows: Rows = "",
+    without: Without = "",
 ) -> None:
     """Show the plan of a suite: its stages, those cached, missing data, and what the rest takes: time, devices, disk.
 
@@ -260,11 +271,16 @@ def plan(
     there may still come.
     """
     device_type = device_type and known_device(device_type)
+    overrides = [*selection(rows, without), *(overrides or ())]
     declared, graph = open_suite(suite, overrides, store, cache, plugin)
     made = make_plan(graph, Store(store))
     slots, kept_frames = default_jobs() if jobs is None else max(1, jobs), min(made.frames, frame_cache * 1e9)
-    priced = _price(made, Store(store), Compute(threads=threads, loader_workers=workers), device_type, slots)
+    priced = price_of(made, Store(store), Compute(threads=threads, loader_workers=workers), device_type, slots)
     _show_plan(made, declared, graph, priced, kept_frames)
+    from bench.commands.power import power_lines  # with scipy, which no other command needs before its work
+
+    for line in power_lines(declared, graph, Store(store)):
+        say(line)
     if profile := declared.file.report.profile:
         for error in unusable_device(profile.device, declared.where(("report", "profile", "device")), here=True):
             say(f"note: {error.where}: {error.what}; a run on this machine is refused")
@@ -282,12 +298,20 @@ def report(
     overrides: Overrides = None,
     store: StorePath = DEFAULT_STORE,
     cache: CachePath = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", metavar="FILE.zip", help="also write it with the linked records as one file"),
+    ] = None,
     plugin: Plugins = None,
+    rows: Rows = "",
+    without: Without = "",
 ) -> None:
     """Write a suite's report from the records there are; cells without a record are shown as missing.
 
     SUITE@LAUNCH, or @LAUNCH, is the suite of a launch as it was submitted, under the code and with the options of then.
     """
+    refuse_all(unusable_folders({"--bundle": bundle.absolute().parent} if bundle else {}))
+    overrides = [*selection(rows, without), *(overrides or ())]
     name, at, wanted = suite.rpartition("@")
     launch = find_launch(Store(store.resolve()), wanted) if at and not Path(suite).exists() else None
     if launch is None:
@@ -300,23 +324,16 @@ def report(
         run_under(launch, sys.argv[1:])
         opened = open_launched(launch)
     origin = {**origin_of(launch), **({"launch": launch.name} if launch else {})}
-    write_suite_report(*opened, Store.create(launch.store.root if launch else store), origin)
-
-
-def list_(
-    what: Annotated[Literal["methods", "suites", "datasets", "protocols"], typer.Argument(help="kind of names")],
-    plugin: Plugins = None,
-) -> None:
-    """List the names that a suite may use."""
-    use_plugins(plugin or ())
-    for name, text in _listing(what):
-        out.print(f"[bold]{name}[/bold]  {text}", highlight=False, soft_wrap=True)
+    records = Store.create(launch.store.root if launch else store)
+    write_suite_report(*opened, records, origin)
+    if bundle:
+        write_bundle(bundle, opened[0], records)
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
 
 
-def _price(plan: Plan, store: Store, compute: Compute, device_type: str, slots: int) -> Price:
+def price_of(plan: Plan, store: Store, compute: Compute, device_type: str, slots: int) -> Price:
     """The price of the stages without a record, on a type of device; "": the usual one."""
     known = measurements(store)
     speed = Speed(device_type or usual_device(known, compute.device), compute.threads, compute.loader_workers)
@@ -466,25 +483,3 @@ def _in_waves(launch: Launch) -> Iterator[Submission]:
             waves.setdefault(depth[stage.key], []).append(number)
     for _, wave in sorted(waves.items()):
         yield from arranged(launch, wave, site, following=behind)
-
-
-# --- lists ------------------------------------------------------------------------------------------------------------
-
-
-def _listing(what: str) -> Iterable[tuple[str, str]]:
-    """Names and descriptions."""
-    if what == "methods":
-        return [(name, found.summary) for name, found in methods().items()]
-    if what == "datasets":
-        return [(name, _described(data)) for name, data in datasets({}).items()]
-    if what == "protocols":
-        return named_protocols()
-    suites = [load_suite(path) for path in sorted(SUITES.glob("*.yaml"))]
-    return [(suite.name, suite.file.title) for suite in suites]
-
-
-def _described(data: Dataset) -> str:
-    """Splits with their numbers of videos, as far as known, and what is missing."""
-    splits = [f"{split} {count:,}" if (count := data.count(split)) else split for split in data.splits]
-    missing = None if data.buildable else data.missing()
-    return ", ".join(splits) + (f"  ({missing})" if missing else "")

@@ -41,9 +41,16 @@ class UserError(Exception):
 def unknown(kind: str, name: str, allowed: Iterable[str], *, where: str = "") -> UserError:
     """The error for a name that is not in a registry, with the closest valid name as the hint."""
     options = sorted(allowed)
-    close = get_close_matches(name, options, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'?" if close else ""
+    close = closest(name, options)
+    hint = f"did you mean '{close}'?" if close else ""
     return UserError(f"unknown {kind} '{name}'", where=where, allowed=options, hint=hint)
+
+
+def closest(name: str, options: Iterable[str]) -> str:
+    """The option that was probably meant: the most alike, or else the one that begins so; "" if none is near."""
+    alike = get_close_matches(name, known := [*options], n=1, cutoff=0.5)
+    begun = [option for option in known if len(name) > 1 and option.startswith(name)]
+    return next(iter([*alike, *begun]), "")
 
 
 def refuse_all(errors: Iterable[UserError]) -> None:

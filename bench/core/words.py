@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 import time
+from pathlib import Path
 from shutil import which
 from typing import Any
 
@@ -16,16 +17,28 @@ ABSOLUTE = re.compile(
 )
 
 
+def program() -> str:
+    """The name that this program was started by: `vtb`, or `run_suite.py`."""
+    return "vtb" if Path(sys.argv[0]).name == "vtb" else "run_suite.py"
+
+
 def typed(*arguments: object) -> str:
     """A command of this program as it can be pasted into the shell that this one was typed into."""
+    if program() == "vtb":
+        return shlex.join(["vtb" if which("vtb") == sys.argv[0] else sys.argv[0], *map(str, arguments)])
     python = "python" if which("python") == sys.executable else sys.executable
-    program = sys.argv[0] if sys.argv[0].endswith("run_suite.py") else "run_suite.py"
-    return shlex.join([python, program, *map(str, arguments)])
+    script = sys.argv[0] if sys.argv[0].endswith("run_suite.py") else program()
+    return shlex.join([python, script, *map(str, arguments)])
 
 
 def now() -> str:
     """Date and time, as reports tell it."""
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    return when(time.time())
+
+
+def when(seconds: float) -> str:
+    """Date and time of so many seconds since 1970, as reports tell it."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
 def counted(count: int, thing: str) -> str:

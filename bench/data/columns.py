@@ -1,4 +1,4 @@
-"""Columns of a list without a format of its own: where path, label and number of frames stand in its lines.
+"""Columns of a list without a format of its own: where path, label, number of frames and group stand in its lines.
 
 Cells are separated by commas, semicolons, tabs or other white space, and may be quoted as csv.writer does it. A path
 that is not quoted may contain separators, since the cells before and after it are counted. Columns come from the key
@@ -24,6 +24,7 @@ WORDS = {  # what headers call a column, the most telling names first
     " clip_name",
     "label": "label_id class_id label_idx class_idx class_index label_index target label class",
     "frames": "frames num_frames n_frames nframes frame_count total_frames",
+    "group": "group group_id",
 }
 DELIMITERS = (",", ";", "\t", None)  # None: any white space
 INTEGER = re.compile(r"-?[0-9]{1,18}")

@@ -59,6 +59,9 @@ class Dataset(BaseModel):
     frames: str = setting("", "videos are folders of frames with such names, e.g. img_{:05d}.jpg")
     first: int = setting(1, "number of the first frame file", ge=0, le=10**9)
     places: tuple[str, ...] = setting(("{path}",), "where a listed video may lie", min_length=1)
+    groups: str = setting(
+        "", "pattern of the names of videos whose one bracket is the group, such as the source (docs/statistics.md)"
+    )
     ranking: str = setting("", "split whose frequencies rank classes into base and novel, or train")
     disjoint: tuple[tuple[str, str], ...] = setting((), "splits that must not share videos")
 
@@ -105,6 +108,17 @@ class Dataset(BaseModel):
         for place in places:
             refuse_pattern(place)
         return places
+
+    @field_validator("groups")
+    @classmethod
+    def _has_one_group(cls, groups: str) -> str:
+        try:
+            found = re.compile(groups).groups
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from error
+        if groups and found != 1:
+            raise ValueError(f"needs one bracket around the group, such as (.*)_, not {found}; (?:...) is no group")
+        return groups
 
     @field_validator("frames")
     @classmethod
@@ -174,11 +188,18 @@ class Dataset(BaseModel):
         if len(per_class) < classes:
             found.append(f"no videos of {classes - len(per_class)} of the {classes} classes")
         least, most = min(per_class.values()), max(per_class.values())
+        if self.groups and (odd := [own.name for own in listing.entries if not re.search(self.groups, own.name)]):
+            found.append(f"`groups` does not fit {len(odd):,} names, such as '{odd[0]}', each a group of its own")
         if known.per_class and (least < known.per_class[0] or most > known.per_class[1]):
             copies = _range(*known.per_class)
             found.append(f"videos per class: {_range(least, most)}; known copies have {copies}")
         classes_read_as = [f"{self.name}: classes read as {how}"] if (how := self._classes().read_as) else []
         return [*classes_read_as, *(f"{self.name}/{split}: {note}" for note in found)]
+
+    def grouping(self) -> str | dict[str, str]:
+        """What tells a video's group: the pattern, or the column of the lists that were read; empty if nothing."""
+        told = (entry for listing in self._listings.values() for entry in listing.entries if entry.group)
+        return self.groups or {entry.name: entry.group for entry in told}
 
     # --- videos -------------------------------------------------------------------------------------------------------
 
@@ -357,6 +378,14 @@ def dataset(name: str, declared: Mapping[str, Dataset], *, where: str = "") -> D
     if name in _shipped():
         return Dataset.model_validate(declared_fields(name, "", {}))
     raise unknown("dataset", name, datasets(declared), where=where)
+
+
+def group_names(how: str | Mapping[str, str], videos: Iterable[str]) -> list[str]:
+    """The group of each video by `Dataset.grouping`; one that none is declared for is a group of its own."""
+    if isinstance(how, str) and how:
+        search = re.compile(how).search
+        return [found[1] if (found := search(video)) and found[1] else video for video in videos]
+    return [(how or {}).get(video, video) for video in videos]
 
 
 def _files(text: str, lists: str, folder: str) -> list[Path]:

@@ -39,13 +39,15 @@ KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 class Entry(NamedTuple):
     """A video of a list: path below the dataset's root, class id and, for a part of a video, first and last second.
 
-    Where `label` counts within a selection of classes, `whole` is the id among all classes of the dataset.
+    Where `label` counts within a selection of classes, `whole` is the id among all classes of the dataset. `group`: the
+    list's name of what the video comes from; it does not enter identities.
     """
 
     path: str
     label: int
     span: tuple[float, float] | None = None
     whole: int | None = None
+    group: str = ""
 
     @property
     def name(self) -> str:
@@ -67,7 +69,7 @@ class Split(BaseModel):
     format: Literal["labelled", "ucf", "hmdb", "kinetics", "ssv2", "activitynet", "activitynet-instances"] = setting(
         "labelled", "format of the list files (docs/add_a_dataset.md)"
     )
-    columns: tuple[Literal["path", "label", "frames", "other"], ...] = setting(
+    columns: tuple[Literal["path", "label", "frames", "group", "other"], ...] = setting(
         (), "labelled: order of the columns, where it cannot be told"
     )
     select: str = setting("", "rows to keep: hmdb 1, 2 or 12, kinetics' split column, activitynet's subset")
@@ -86,7 +88,7 @@ class Split(BaseModel):
         if self.columns and self.format != "labelled":
             raise ValueError(f"columns are for `format: labelled`, not for {self.format}")
         if self.columns and (self.columns.count("path"), self.columns.count("label")) != (1, 1):
-            raise ValueError("columns have one path and one label, and perhaps frames and other")
+            raise ValueError("columns have one path and one label, and perhaps frames, group and other")
         return self
 
     @field_validator("list", mode="before")
@@ -113,7 +115,7 @@ def read_list(split: Split, files: Sequence[Path], classes: Classes, root: Path 
             fewer = f"of fewer than {split.min_frames} frames" if line.frames else "of 0 frames"
             parser.left_out[f"entries {fewer}"] += 1
             continue
-        entry = Entry(below(root, line.path, line.where), line.label, line.span)
+        entry = Entry(below(root, line.path, line.where), line.label, line.span, group=line.group)
         if entry.name in entries:
             raise twice(f"video '{entry.name}'", line.where, places[entry.name])
         entries[entry.name], places[entry.name] = entry, line.where
@@ -129,6 +131,7 @@ class _ListLine(NamedTuple):
     where: str
     frames: int | None = None  # as declared by the list
     span: tuple[float, float] | None = None
+    group: str = ""
 
 
 @dataclass
@@ -186,7 +189,8 @@ def _labelled(file: Path, parser: _Parser) -> Iterator[_ListLine]:
             raise UserError(f"class id {label} out of range 0..{classes - 1}", where=where, hint=hint)
         if not INTEGER.fullmatch(row.get("frames", "0")):
             raise UserError(f"number of frames '{shortened(row['frames'])}' is not an integer", where=where)
-        yield _ListLine(row["path"], label, where, int(row["frames"]) if "frames" in row else None)
+        frames = int(row["frames"]) if "frames" in row else None
+        yield _ListLine(row["path"], label, where, frames, group=row.get("group", ""))
 
 
 def _first_label(file: Path, rows: Sequence[tuple[str, dict[str, str]]], parser: _Parser) -> int:

@@ -17,6 +17,7 @@ from bench.data.manifest import FileProgress
 from bench.glyphs import world
 from bench.video.pool import Pool
 
+HALVES = ("even", "odd")  # of the validation clips, for suites that choose on one half and measure on the other
 SECONDS_TO_RENDER = 300.0  # limit for one video, which takes milliseconds
 
 
@@ -27,6 +28,7 @@ class Glyphs(Dataset):
 
     root: str = ""
     classes: str = ""
+    groups: str = "(.*)"  # each video is drawn on its own
     world: str
     subset: str
 
@@ -52,7 +54,9 @@ class Glyphs(Dataset):
         return Classes(world.class_names(self.world, self.subset))
 
     def _read_listing(self, split: str, chosen: Split) -> Listing:
-        return Listing(tuple(Entry(*entry) for entry in world.entries(self.world, self.subset, split)), ())
+        whole, half, part = split.partition("-")
+        entries = [Entry(*entry) for entry in world.entries(self.world, self.subset, whole)]
+        return Listing(tuple(entries[HALVES.index(part) :: 2] if half else entries), ())
 
 
 def rendered(name: str, folder: Path, progress: Callable[[int, int], None], workers: int) -> Path:
@@ -90,6 +94,7 @@ def datasets() -> dict[str, Glyphs]:
 def _sets() -> Iterator[Glyphs]:
     for name in world.WORLDS:
         for subset, splits in world.SPLITS.items():
-            lists = {split: Split(list=(name,)) for split in splits}
+            halves = [f"validation-{half}" for half in HALVES if "validation" in splits]
+            lists = {split: Split(list=(name,)) for split in (*splits, *halves)}
             full = f"glyphs-{name}" if subset == "source" else f"glyphs-{name}-{subset}"
             yield Glyphs(name=full, splits=lists, world=name, subset=subset)

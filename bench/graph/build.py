@@ -99,6 +99,16 @@ def build_graph(suite: Suite, hashing: Hashing = lambda name, done, total: None)
     return graph
 
 
+def grouping(graph: Graph) -> dict[str, str | dict[str, str]]:
+    """What tells the group of a video, by dataset; a protocol over several datasets goes by the name of one."""
+    found: dict[str, str | dict[str, str]] = {}
+    for name, part in dict.fromkeys((cell.dataset, cell.part) for cell in graph.cells):
+        own = graph.datasets.get(part.partition("/")[0]) or graph.datasets[name]
+        before, how = found.get(name, {}), own.grouping()
+        found[name] = {**before, **how} if isinstance(before, dict) and isinstance(how, dict) else before or how
+    return found
+
+
 def _add(graph: Graph, stages: Stages, trial: Trial) -> None:
     """Add the stages behind a trial's numbers and behind everything else that its suite reports of it."""
     report = stages.suite.file.report

@@ -91,6 +91,7 @@ class Stages(Specs):
         if known is stage:
             for each in stage.inputs.values():
                 stage.missing = stage.missing or each.missing
+            stage.missing = stage.missing or self.absent.get(str(stage.context.get("pretrained")))
             self.order.append(stage)
         return known
 
@@ -239,6 +240,8 @@ class EncodeStage:
     views: TestViews | TrainViews
     tower: Tower | None = None
     tower_name: str = field(default="", compare=False)
+    precision: str = "fp32"
+    compile: bool = False
 
     def plan(self, stages: Stages) -> Stage:
         spec: Spec = {
@@ -248,6 +251,10 @@ class EncodeStage:
         }
         if tower := self.tower:
             spec |= {"method": tower.method, "config": tower.config, "alpha": tower.alpha}
+        if self.precision != "fp32":
+            spec["precision"] = self.precision
+        if self.compile:
+            spec["compile"] = True
         shape = backbone(self.backbone)
         clips = stages.count(self.selection) * self.views.count
         encoded = (tower.config if tower else Config()).encoded(shape, self.views.frames)
@@ -263,6 +270,11 @@ class EncodeStage:
             stages.frames(self.selection, self.views, 1),
             disk=NUMBER * clips * sum(map(prod, encoded.values())),
         )
+
+
+def _how(recipe: Recipe) -> dict[str, Any]:
+    """How videos are encoded under a recipe."""
+    return {"precision": recipe.encoding, "compile": recipe.compile}
 
 
 # --- train ------------------------------------------------------------------------------------------------------------
@@ -320,9 +332,9 @@ class TrainStage:
         for sort in self.config.description_sets:
             inputs[f"descriptions_{sort}"] = SentencesStage(*clip, recipe.descriptions, sort, selection, recipe.labels)
         if self.config.looks_at_source:
-            inputs["source_features"] = EncodeStage(*clip, self._sample(stages), _still(recipe.views))
+            inputs["source_features"] = EncodeStage(*clip, self._sample(stages), _still(recipe.views), **_how(recipe))
         if cached:
-            inputs["features"] = EncodeStage(*clip, selection, recipe.views)
+            inputs["features"] = EncodeStage(*clip, selection, recipe.views, **_how(recipe))
         planned = {name: stages.of(kind) for name, kind in inputs.items()}
         return {**planned, "init_from": self.init_from} if self.init_from else planned
 
@@ -453,9 +465,11 @@ def _evaluated(stages: Stages, trial: Trial, protocol: Measured, own: Inference,
     """What the evaluations of all seeds have in common; last, what identities hash of it."""
     config, selection, shape = trial.config, measured(protocol), backbone(trial.recipe.backbone)
     classes, views = len(texts.context["class_names"]), stages.count(selection) * protocol.views.count
-    adapting = classes * config.text_flops(shape) if config.texts_inside else 0
+    plain = config.plain_texts(own, protocol.seen)
+    adapting = classes * config.text_flops(shape) if config.texts_inside and not plain else 0
     answers = views * classes * config.class_flops(shape, protocol.views.frames, 1)
     spec = _model_spec(stages, trial) | {"inference": effective(config, own), "protocol": protocol.scoring}
+    spec |= {"plain_texts": True} if plain else {}
     modules = "bench.stages.evaluate", *method(trial.method).modules
     return (
         spec,
@@ -583,7 +597,9 @@ def _model_inputs(stages: Stages, trial: Trial, protocol: Measured) -> tuple[dic
     if (found := known.get(protocol)) is None:
         clip = trial.recipe.backbone, trial.recipe.pretrained
         inputs = {
-            "features": stages.of(EncodeStage(*clip, measured(protocol), protocol.views, tower, trial.title)),
+            "features": stages.of(
+                EncodeStage(*clip, measured(protocol), protocol.views, tower, trial.title, **_how(trial.recipe))
+            ),
             "source_texts": stages.of(_source_texts(trial.config, trial.recipe, trial.seed)),
             "texts": stages.of(_candidates(trial.config, trial.recipe, protocol)),
             **({"train": train} if train else {}),

@@ -27,14 +27,21 @@ class Plan:
 
 
 def make_plan(graph: Graph, store: Store) -> Plan:
-    """Compare the graph with the store. Reads directory listings and records, no data."""
+    """Compare the graph with the store. Reads directory listings and records, no data.
+
+    A record without the weights that an archive left out counts as one until a stage that has to run reads it.
+    """
     known = {kind: store.known(kind) for kind in KINDS}
     states: dict[str, list[Stage]] = {"cached": [], "to_run": [], "missing": []}
-    for stage in graph.stages.values():
+    needed = set[str]()  # what stages without a record read; inputs come after them here
+    for stage in reversed(graph.stages.values()):
         cached = stage.identity in known[stage.kind] and store.done(*stage.key)
+        cached = cached and not (stage.identity in needed and store.left_out(*stage.key))
+        if not cached:
+            needed |= {other.identity for other in stage.inputs.values()}
         state = "cached" if cached else "missing" if stage.missing else "to_run"
         states[state].append(stage)
-    todo = [*states["to_run"], *states["missing"]]
+    todo = [*states["to_run"][::-1], *states["missing"][::-1]]
     counts = {state: Counter(stage.kind for stage in stages) for state, stages in states.items()}
     return Plan(
         counts["cached"], counts["to_run"], counts["missing"], graph.missing, sum(_repeated(todo).values()), todo
@@ -44,6 +51,7 @@ def make_plan(graph: Graph, store: Store) -> Plan:
 def mend_inputs(todo: Iterable[Stage], store: Store) -> bool:
     """Verify the records that stages will read, and move damaged ones aside. Returns True if there were any."""
     inputs = {other.key for stage in todo for other in stage.inputs.values() if store.done(*other.key)}
+    inputs = {key for key in inputs if not store.left_out(*key)}  # their stages are to do as well
     return sum(store.mend(*key) for key in inputs) > 0
 
 

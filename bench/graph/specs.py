@@ -14,7 +14,7 @@ from bench.data.places import Fault
 from bench.data.selection import Selection, class_ids, merged_vocabulary, select
 from bench.graph.stage import Context, Frames, Spec
 from bench.models.backbones import model_config
-from bench.models.weights import weights_identity
+from bench.models.weights import missing_weights, weights_identity
 from bench.suite.protocol import Protocol
 from bench.video.frame_cache import LENGTH, estimate
 from bench.video.views import TestViews, TrainViews
@@ -56,6 +56,8 @@ class Specs:
 
     def clip(self, backbone: str, pretrained: str) -> Spec:
         """As `clip_spec`."""
+        if reason := missing_weights(pretrained):
+            self.absent[pretrained] = reason
         return self.once("clip", (backbone, pretrained), lambda: clip_spec(backbone, pretrained))
 
     def dataset(self, name: str) -> Dataset:

@@ -79,16 +79,25 @@ def freeze(store: Store, modules: Iterable[str] = ()) -> str:
             (new / path).write_bytes(content)
         with ThreadPoolExecutor(16) as pool:  # a disk takes many files at once as fast as one
             list(pool.map(sync, map(new.joinpath, files)))
-        if folder.exists():
-            os.rename(folder, store.inside("damaged") / f"code-{new.name}")
-        os.rename(new, store.inside("code") / name)
-    except OSError:
-        if not is_intact(folder):  # else another launch was faster
-            raise
+        _place(store, new, name)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     sync(folder.parent)
     return name
+
+
+def _place(store: Store, new: Path, name: str) -> None:
+    """Move a new copy into its place. If another launch was faster, its copy is in use and stays where it is."""
+    folder = store.inside("code") / name
+    try:
+        os.rename(new, folder)
+    except OSError:
+        if is_intact(folder):
+            return
+        if not folder.exists():
+            raise
+        os.rename(folder, store.inside("damaged") / f"code-{new.name}")
+        os.rename(new, folder)
 
 
 def fingerprint() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from math import inf
 from typing import NamedTuple
 
 import yaml
@@ -16,6 +17,7 @@ from bench.suite.resources import in_clock, minutes
 COLUMNS = "%P|%a|%l|%D|%c|%m|%G"  # name (a star marks the default), state, longest job, nodes, CPUs, megabytes, GPUs
 ON_GPUS = ("encode", "train", "evaluate", "probe", "maps", "profile")  # kinds of stages that use one if there is one
 TIMES = {"all": 60, "train": 12 * 60, "driver": 24 * 60}  # minutes, as far as the partition allows
+PER_CPU = 8192  # most megabytes that jobs without a GPU get for a CPU, however few of them a node has
 
 
 class Partition(NamedTuple):
@@ -58,7 +60,7 @@ def profile(known: Iterable[Partition], max_array: int) -> str:
     usual = next((own for own in plain if own.default), plain[0])
     cpus = min(2, usual.cpus)  # of a job
     common = {"partition": usual.name, "time": usual.time("all"), "cpus": cpus}
-    resources: dict[str, dict[str, object]] = {"all": {**common, **_memory(usual, usual.cpus // cpus)}}
+    resources: dict[str, dict[str, object]] = {"all": {**common, **_memory(usual, usual.cpus // cpus, PER_CPU * cpus)}}
     if with_gpus := [own for own in known if own.gpus]:
         own = next(
             (each for each in with_gpus if each.default), max(with_gpus, key=lambda each: each.nodes * each.gpus)
@@ -74,16 +76,13 @@ def profile(known: Iterable[Partition], max_array: int) -> str:
 def as_yaml(site: Site, exclude_unset: bool = False) -> str:
     """A profile as the text of its file."""
     given = site.model_dump(mode="json", exclude_unset=exclude_unset, exclude_none=True)
-    for resources in given.get("resources", {}).values():
-        resources |= {"time": in_clock(resources["time"])} if "time" in resources else {}
-        resources |= {name: f"{resources[name]}M" for name in ("memory", "memory_limit") if name in resources}
-        resources.pop("extra", None) if not resources.get("extra") else None
+    given |= {"resources": {kind: own.written() for kind, own in site.resources.items()}} if site.resources else {}
     return str(yaml.safe_dump(given, sort_keys=False, default_flow_style=None)).rstrip()
 
 
-def _memory(own: Partition, jobs: int) -> dict[str, object]:
+def _memory(own: Partition, jobs: int, most: float = inf) -> dict[str, object]:
     """Memory for one of so many jobs on a node, but for the system's tenth; none where Slurm does not count it."""
-    return {"memory": f"{int(own.memory * 0.9 / jobs)}M"} if own.memory > 1 else {}
+    return {"memory": f"{int(min(most, own.memory * 0.9 / jobs))}M"} if own.memory > 1 else {}
 
 
 def _comment(known: Iterable[Partition]) -> Iterator[str]:

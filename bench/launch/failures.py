@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -104,13 +104,16 @@ class FailureGroup:
 
 
 def grouped(
-    stages: Iterable[StageStatus], jobs_folder: Path, queue: dict[str, QueuedJob] | None = None
+    stages: Sequence[StageStatus], jobs_folder: Path, queue: dict[str, QueuedJob] | None = None
 ) -> list[FailureGroup]:
     """The failed and lost stages by cause, the largest group first. Errors with different last lines are kept apart."""
     outputs, groups = job_outputs(jobs_folder), defaultdict[tuple[str, str], list[StageFailure]](list)
+    begun = {"", *(status.job for status in stages if status.started)}
     for status in stages:
         if status.state in ("failed", "lost"):
             failure = _failure(status, outputs, queue or {})
+            if not (status.failure or status.started) and status.job in begun:
+                failure = StageFailure(status, CAUSES["not_started"], failure.time, "no job has begun it")
             error = _last_line(failure.text) if failure.cause in (BUG, REFUSED) else ""
             groups[failure.cause.name, error].append(failure)
     ordered = [sorted(failures, key=lambda failure: failure.time) for failures in groups.values()]
@@ -123,7 +126,7 @@ def _failure(status: StageStatus, outputs: defaultdict[str, list[Path]], queue: 
     if event.get("event") == "death" and not reason:
         reason = "its process died"
     if event.get("event") == "interrupted":
-        reason = f"interrupted without progress: {reason}"
+        reason = f"interrupted: {reason}"
     unclear = not event or event["event"] in ("death", "interrupted") or _sign(reason, (LOST_PEER,)) is not None
     job = str(event.get("job") or status.job)
     output = "\n".join(tail(file) for file in outputs[job] if file.suffix == ".err") if unclear else ""

@@ -19,12 +19,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from math import inf
 from multiprocessing import get_context
 from pathlib import Path
 
 from bench.core.errors import Interrupted
 from bench.launch import scheduler
-from bench.launch.launches import Launch, PlannedStage, open_launch
+from bench.launch.launches import Launch, PlannedStage, jobs_of, open_launch
 from bench.launch.meter import memory_asked, process_start
 from bench.launch.schedule import Schedule
 from bench.launch.slots import Slot, Work, preload_stages, run_in_slots, set_threads
@@ -111,10 +112,17 @@ class _Job:
         self.growing = {stage.key for stage in launch.stages if stage.grows}
         self.compute = Compute(**launch.about["compute"])
         self.most_attempts: int = launch.about["site"]["attempts"]
-        self.before = attempts_since(self.store, since)
         self.origin = {**launch.about["provenance"], "launch": launch.name, "job": job_id()}
         self.started = process_start()
         self.submitted = next((array.time for array in launch.arrays() if job_id() in array.jobs()), None)
+        self._look()
+
+    def _look(self) -> None:
+        """Learn what attempts there were, and which stages later jobs have: what broke here, before a requeue."""
+        self.before, since = attempts_since(self.store, self.since), self.submitted or inf
+        later = jobs_of(array for array in self.launch.arrays() if array.time > since)
+        found = {self.launch.stages[number].key for _, numbers in later for number in numbers}
+        self.elsewhere = {key for key in found if not self.store.done(*key)}
 
     def as_rank(self, rank: int, order: Order) -> None:
         """Carry out a stage of several tasks, or assist. Ends the job if it is interrupted for the last time."""
@@ -164,12 +172,13 @@ class _Job:
         return partial(_carry_out, order, self.store, self.compute, self.origin, *times)
 
     def is_over(self, order: Order) -> bool:
-        """True if a stage has no attempts left."""
-        return self.before[order.identity].over(self.most_attempts, order.key in self.growing)
+        """True if a stage has no attempts left, or a later job has it or an input of it."""
+        over = self.before[order.identity].over(self.most_attempts, order.key in self.growing)
+        return over or not self.elsewhere.isdisjoint({order.key, *order.inputs.values()})
 
     def has_work(self, orders: Iterable[Order]) -> bool:
         """True if any of these stages is neither done nor out of attempts."""
-        self.before = attempts_since(self.store, self.since)
+        self._look()
         return any(not self.is_over(own) and not self.store.done(*own.key) for own in orders)
 
     def may_go_on(self, order: Order) -> bool:
@@ -202,18 +211,20 @@ class Room:
             self._seen = len(state.done)
             self._learn()
         kinds, more = [stage.kind for stage in state.running.values()], {stage.kind for stage in state.todo.values()}
-        share = self.memory / self.slots
+        memory = self.memory - self._peaks["overhead", "all"]
+        share = memory / self.slots
         host = sum(self._peaks["host", kind] or share for kind in kinds)
         host += max(self._peaks["host", kind] or share for kind in more)
         on_one = -(-(len(kinds) + 1) // self.devices)  # stages on a GPU
         device = on_one * max(self._peaks["device", kind] for kind in {*kinds, *more})
-        return (not self.memory or host <= self.memory) and device <= self._peaks["device", "all"]
+        return (not self.memory or host <= memory) and device <= self._peaks["device", "all"]
 
     def _learn(self) -> None:
         found = attempts_since(self.launch.store, self.launch.about["created"])
         for stage in self.launch.stages:
             own = found[stage.identity]
             self._peaks["host", stage.kind] = max(self._peaks["host", stage.kind], own.memory)
+            self._peaks["overhead", "all"] = max(self._peaks["overhead", "all"], own.overhead)
             self._peaks["device", stage.kind] = max(self._peaks["device", stage.kind], own.device_memory)
             self._peaks["device", "all"] = max(self._peaks["device", "all"], own.device_total)
 

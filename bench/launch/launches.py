@@ -40,6 +40,7 @@ LaunchData = dict[str, Any]  # launch.json without its stages
 StageKey = tuple[str, str]  # kind and identity
 
 ABOUT = ("suite", "on", "host", "pid", "user", "created")  # what every launch says of itself
+MERGED = "merged"  # folder of the store with launches elsewhere, whose records were merged; only reports read them
 FORGET = "delete the launch's folder: `status` then forgets it, and records stay"
 
 log = logging.getLogger(__name__)  # names what is passed over; the commands show each line once
@@ -248,16 +249,20 @@ def submitted(folder: Path) -> list[JobArray]:
     return found
 
 
-def launch_folders(store: Store) -> list[Path]:
-    """The folders of all launches, the oldest first."""
-    folder = store.root / "launches"
-    found = [entry for entry in folder.iterdir() if (entry / "launch.json").is_file()] if folder.is_dir() else []
-    return sorted(found, key=lambda entry: (entry.name[: len("20261231-235959")], entry.name[-4:], entry.name))
+def launch_folders(store: Store, *more: str) -> list[Path]:
+    """The folders of all launches, and of those in `more` folders of the store, the oldest first."""
+    found = {path.parent.name: path.parent for name in (*more, "launches") for path in _descriptions(store.root / name)}
+    return sorted(found.values(), key=lambda entry: (entry.name[: len("20261231-235959")], entry.name[-4:], entry.name))
 
 
-def launches(store: Store) -> Iterator[Launch]:
-    """All launches, the newest first; damaged ones are named in a warning."""
-    for folder in reversed(launch_folders(store)):
+def _descriptions(folder: Path) -> list[Path]:
+    found = [entry / "launch.json" for entry in folder.iterdir()] if folder.is_dir() else []
+    return [file for file in found if file.is_file()]
+
+
+def launches(store: Store, *more: str) -> Iterator[Launch]:
+    """All launches, also those in `more` folders, the newest first; damaged ones are named in a warning."""
+    for folder in reversed(launch_folders(store, *more)):
         try:
             yield open_launch(folder)
         except UserError as error:
@@ -270,7 +275,7 @@ def find_launch(store: Store, name: str | None = None) -> Launch:
     if not folders:
         raise UserError("the store has no launches", where=str(store.root), hint="is it the right --store?")
     name = Path(name).stem if name and name.endswith((".yaml", ".yml")) else name or ""
-    wanted = [folder for folder in folders if folder.name.startswith(name) or _suite(folder) == name]
+    wanted = [folder for folder in folders if folder.name.startswith(name) or suite_of(folder) == name]
     while wanted:
         try:
             return open_launch(wanted.pop())
@@ -278,22 +283,22 @@ def find_launch(store: Store, name: str | None = None) -> Launch:
             if not wanted:
                 raise
             log.warning("%s", error)
-    raise unknown("launch or suite", name, {*map(_suite, folders), folders[-1].name}, where=str(store.root))
+    raise unknown("launch or suite", name, {*map(suite_of, folders), folders[-1].name}, where=str(store.root))
 
 
 def estimates(store: Store, suite: str) -> dict[str, float]:
-    """Seconds of each stage as the first launch of a suite with it priced them, by identity.
+    """Seconds of each stage as the first launch of a suite with it priced them, by identity; merged ones count too.
 
     Damaged launches are passed over.
     """
     found: dict[str, float] = {}
-    for folder in reversed(launch_folders(store)):
-        if _suite(folder) == suite:
+    for folder in reversed(launch_folders(store, MERGED)):
+        if suite_of(folder) == suite:
             with suppress(UserError):
                 found |= {stage.identity: stage.seconds for stage in open_launch(folder).stages}
     return found
 
 
-def _suite(folder: Path) -> str:
+def suite_of(folder: Path) -> str:
     """The suite's name within `<date>-<time>-<suite>-<hex>`; empty for a folder of another name."""
     return "".join(folder.name.split("-", 2)[2:]).rpartition("-")[0]

@@ -29,6 +29,7 @@ class Meter:
     that it has started, which decode or are ranks here, as seen once a second. Where Linux does not let the peak be
     reset, earlier stages of the process count too; outside of Linux it is unknown. Device memory is what torch had
     allocated in this process on a CUDA device at most; there is none on a CPU, or where the ranks are other processes.
+    Overhead is what a slot's attempt needs besides, once for all slots: their fork server, the process that has them.
     """
 
     def __init__(self, alone: bool = False, submitted: float | None = None, started: float | None = None) -> None:
@@ -57,19 +58,19 @@ class Meter:
             done.set()
 
     def reading(self) -> dict[str, Any]:
-        """Seconds of `startup` and `compute`; bytes of `memory`, `device_memory` and `device_total`, where known."""
+        """Seconds: `startup`, `compute`; bytes, where known: `memory`, `overhead`, `device_memory`, `device_total`."""
         now = time.time()
         computed = self.computed or now
         found = {"startup": max(0.0, computed - self.started), "compute": (self.ended or now) - computed}
-        memory = {"memory": _kilobytes("self", "VmHWM") * 1024 + self.children, "device_memory": _device_peak()}
-        memory |= {"device_total": _device_total()}
+        memory = {"memory": _field("self", "VmHWM") * 1024 + self.children, "device_memory": _device_peak()}
+        memory |= {"device_total": _device_total(), "overhead": _overhead()}
         return found | {name: size for name, size in memory.items() if size}
 
     def _watch(self, done: threading.Event) -> None:
         while not done.wait(LOOK):
             found = {*_descendants(str(os.getpid()))}
             found |= {each for pid in map(str, started_processes()) for each in (pid, *_descendants(pid))}
-            own = sum(_kilobytes(child, "RssAnon") for child in found)
+            own = sum(_field(child, "RssAnon") for child in found)
             self.children = max(self.children, own * 1024)
 
 
@@ -113,8 +114,16 @@ def _devices() -> range:
     return range(cuda.device_count() if cuda and cuda.is_initialized() else 0)
 
 
-def _kilobytes(process: str, field: str) -> int:
-    """A field of a process's status; 0 if it has ended, or there is no such."""
+def _overhead() -> int:
+    """Resident bytes of the process that has the slots, of which this is one, and of its helpers; 0 elsewhere."""
+    server = str(os.getppid())
+    first = str(_field(server, "PPid"))
+    found = {first, *_descendants(first)} - {*_descendants(server)} if parent_process() else ()
+    return sum(_field(each, "VmRSS") for each in found) * 1024
+
+
+def _field(process: str, field: str) -> int:
+    """A field of a process's status, in kilobytes for memory; 0 if it has ended, or there is no such."""
     with suppress(OSError):
         for line in (PROC / process / "status").read_text().splitlines():
             if line.startswith(field):

@@ -23,7 +23,7 @@ from bench.core.words import counted
 from bench.store.attempts import Attempts
 from bench.suite.named_protocols import merged
 from bench.suite.resources import JobResources, Line, Minutes, Resources
-from bench.suite.yaml_lines import KeyPath, load_yaml, validate
+from bench.suite.yaml_lines import KeyPath, Where, load_yaml, validate
 
 # A stage that is told to stop saves and goes on in another job, so a short limit costs a wait, but no work; and a
 # scheduler fits short jobs into gaps. Two CPUs: one for the stage, one for its decoder.
@@ -53,10 +53,10 @@ class Site(BaseModel):
     notify: Line | None = setting(None, "told the end of a launch, once: a mail address, or a shell command")
 
 
-def load_site(path: Path | None) -> Site:
+def load_site(path: Path | None) -> tuple[Site, Where]:
     """Read the profile: the given file, else $VTB_SITE, else the user's settings; without any of them, defaults.
 
-    Raises UserError with file and line.
+    Returns it with the place of each key. Raises UserError with file and line.
     """
     chosen = os.environ.get("VTB_SITE")
     if path is None and chosen:
@@ -64,16 +64,16 @@ def load_site(path: Path | None) -> Site:
     if path is None:
         path = user_config_path("video-transfer-bench") / "site.yaml"
         if not path.exists():
-            return Site()
+            return Site(), lambda key: ".".join(map(str, key))
     if not path.exists():
         raise UserError("no such site file", where=str(path))
-    data, lines = load_yaml(path)
+    data, lines = load_yaml(path, empty=True)
 
     def where(key: KeyPath) -> str:
         known = next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), 1)
         return f"{path}:{known}: {'.'.join(map(str, key))}"
 
-    return validate(Site, data, where)
+    return validate(Site, data, where), where
 
 
 def resources_for(
@@ -105,7 +105,7 @@ def enlarged(resources: Resources, attempts: Attempts, kind: str = "all") -> Res
     Where `resources` name no memory, it grows from what Slurm gave. Raises UserError if the last attempt had the most
     that it may ask for; a retry may try that once more.
     """
-    asked, peak = resources.memory or attempts.memory_asked, attempts.memory / 2**20
+    asked, peak = resources.memory or attempts.memory_asked, attempts.megabytes()
     most = max(resources.memory_limit or sys.maxsize, asked)
 
     def memory(count: int) -> int:
@@ -132,14 +132,14 @@ def submitit_parameters(resources: Resources, tasks: int, name: str, site: Site)
     if tasks % nodes:
         raise UserError(
             f"{tasks} {'task' if tasks == 1 else 'tasks'} cannot be divided evenly over {nodes} nodes",
-            where=f"resources of {name}: nodes",
+            where=f"resources.{name}.nodes",
             hint="a training has recipe.processes tasks, other stages 1; set `nodes` under `train` only",
         )
     time = resources.time or MINUTES
     if time * 60 <= site.signal:
         raise UserError(
             f"a job of {time * 60} seconds is told to save {site.signal} seconds before its end, so when it starts",
-            where=f"resources of {name}: time",
+            where=f"resources.{name}.time",
             hint="raise its time (1:30 is a minute and a half, 1:30:00 an hour and a half), or lower `signal` of the "
             "site",
         )
@@ -147,7 +147,7 @@ def submitit_parameters(resources: Resources, tasks: int, name: str, site: Site)
     if tasks == 1 and cpus < resources.side_by_side:
         raise UserError(
             f"{counted(cpus, 'CPU')} for {resources.side_by_side} stages side by side, so some have none",
-            where=f"resources of {name}: slots",
+            where=f"resources.{name}.slots",
             hint="raise `cpus`, which they share, or lower `slots`, of which there are so many on each GPU",
         )
     extra = {option: value for option, value in resources.extra.items() if value is not False}

@@ -41,6 +41,7 @@ from bench.store.attempts import Attempts, attempts_since
 from bench.store.records import Store
 from bench.suite.resources import Resources
 from bench.suite.trial import Suite
+from bench.suite.yaml_lines import Where
 
 SETTLE = 5.0  # seconds after a job's end in which its last files may still come to be seen
 
@@ -59,23 +60,40 @@ class Submission:
 
 
 def on_site(
-    site: Site, suite: Suite, about: LaunchData, stages: Iterable[PlannedStage], todo: Iterable[Stage]
+    site: Site, place: Where, suite: Suite, about: LaunchData, stages: Iterable[PlannedStage], todo: Sequence[Stage]
 ) -> tuple[LaunchData, list[PlannedStage]]:
-    """The data of a launch on a site, and its stages with their tasks and resources."""
+    """The data of a launch on a site, and its stages with their tasks and resources.
 
-    def resources(kind: str, row: Mapping[str, Resources] | None = None) -> dict[str, Any]:
-        return resources_for(kind, site, suite.file.resources, row).model_dump(mode="json")
+    Raises UserError for what no job can have, where it is set: in a row, in the suite, or in the site (`place`).
+    """
+    of_suite = suite.file.resources
 
-    driver = driver_resources(site, suite.file.resources).model_dump(mode="json")
-    data = {**about, "on": "slurm", "site": site.model_dump(mode="json"), "driver": driver}
-    return data, [
-        replace(
-            planned,
-            tasks=stage.context.get("execution", {}).get("processes", 1),
-            resources=resources(stage.kind, suite.file.rows[stage.row].resources),
-        )
-        for planned, stage in zip(stages, todo, strict=True)
-    ]
+    @cache
+    def resources(kind: str, row: str = "", tasks: int = 1) -> dict[str, Any]:
+        of_row = suite.file.rows[row].resources if row else {}
+        layers = ((of_row, suite.where, ("rows", row)), (of_suite, suite.where, ()), (site.resources, place, ()))
+
+        def where_set(key: str, *names: str) -> str:
+            of = ((own, name, at, above) for own, at, above in layers for name in names if name in own)
+            found = (at((*above, "resources", name, key)) for own, name, at, above in of if getattr(own[name], key))
+            return next(found, "")
+
+        try:
+            driver, alone = kind == "driver", kind in (*ALONE, "driver") or tasks > 1
+            asked = driver_resources(site, of_suite) if driver else resources_for(kind, site, of_suite, of_row)
+            if alone and (asked.slots or 1) > 1 and (where := where_set("slots", kind)):
+                what = f"a job of {kind} has no slots" + f", with recipe.processes={tasks}" * (tasks > 1)
+                raise UserError(what, where=where, hint="leave them out; slots: 1 undoes those of another place")
+            submitit_parameters(asked, tasks, kind, site)
+        except UserError as error:
+            where = where_set(error.where.rpartition(".")[2], kind, "all")
+            raise error.at(where or place(("signal",))) from error
+        return asked.model_dump(mode="json")
+
+    data = {**about, "on": "slurm", "site": site.model_dump(mode="json"), "driver": resources("driver")}
+    tasks = (stage.context.get("execution", {}).get("processes", 1) for stage in todo)
+    each = zip(stages, todo, tasks, strict=True)
+    return data, [replace(own, tasks=n, resources=resources(stage.kind, stage.row, n)) for own, stage, n in each]
 
 
 def create_on_slurm(about: LaunchData, stages: list[PlannedStage], todo: Sequence[Stage], store: Store) -> Launch:
@@ -189,13 +207,13 @@ class Dispatcher:
     ) -> bool:
         """True if the attempt at a stage has ended without a record; a death without a word is logged."""
         job, array = self._jobs[stage.identity]
-        last = attempts.last if attempts.last and attempts.last["time"] >= array.time else None
         if job in queue and queue[job].active:
             self._gone.pop(job, None)
-            return last is not None and last["event"] == "failure"  # its job goes on with other stages
+            return attempts.broke(array.time)  # its job goes on with other stages
         if time.monotonic() - self._gone.setdefault(job, time.monotonic()) < SETTLE:
             return False
         state = queue[job].state if job in queue else "gone"
+        last = attempts.last and attempts.last["time"] >= array.time
         if attempts.running or (not (last or job in begun) and self.schedule.startable(stage)):
             reason = f"ended without an error in job {job} ({state})"
             state = "OUT_OF_MEMORY" if out_of_memory(self.launch.folder / "jobs", job, state) else state
@@ -219,6 +237,8 @@ class Dispatcher:
     def submit(self) -> list[JobArray]:
         """Submit what is ready, as far as the site lets it run at once."""
         self.refused, own = "", list[int]()
+        busy = {self._jobs[identity][0] for identity in self.schedule.running}  # before what died starts again
+        room = self.site.parallel - len(busy) if self.site.parallel else sys.maxsize
         attempts = self._attempts()
         while stage := self.schedule.start():
             found = attempts[stage.identity]
@@ -229,7 +249,6 @@ class Dispatcher:
             else:
                 own.append(self._numbers[stage.identity])
         following = {number: self._following(self.launch.stages[number], attempts) for number in own}
-        room = self.site.parallel - len({job for job, _ in self._running()}) if self.site.parallel else sys.maxsize
         submitted = list[JobArray]()
         for each in arranged(self.launch, own, self.site, attempts, scheduler.max_array, following) if own else ():
             taken = self._submit(each, room) if room > 0 and not self.refused else 0
@@ -260,9 +279,6 @@ class Dispatcher:
             return True
         return False
 
-    def _running(self) -> Iterable[tuple[str, JobArray]]:
-        return (self._jobs[identity] for identity in self.schedule.running if identity in self._jobs)
-
     def _submit(self, submission: Submission, room: int) -> int:
         """Submit as many array tasks as there is room for. Returns their number; 0 if Slurm refuses."""
         from submitit.core.utils import FailedJobError
@@ -290,10 +306,12 @@ class Followers:
         self.first, self.left, self.room = first, site.pack_most - 1, site.pack * 60.0
 
     def __call__(self, stage: PlannedStage) -> bool:
-        anyhow = dict.fromkeys(("time", "memory", "memory_limit", "slots"))  # may differ
-        memory, needed = (own.resources.get("memory") for own in (self.first, stage))
-        suits = {**self.first.resources, **anyhow} == {**stage.resources, **anyhow}
-        suits = suits and (needed == memory or (memory or 0) > (needed or 0) > 0)
+        anyhow = dict.fromkeys(("time", "memory_limit", "slots"))  # may differ
+        names = ("cpus", "gpus", "memory")
+        most, needed = ({name: own.resources.get(name) or 0 for name in names} for own in (self.first, stage))
+        suits = {**self.first.resources, **most, **anyhow} == {**stage.resources, **most, **anyhow}
+        suits = suits and all(needed[name] <= own for name, own in most.items())
+        suits = suits and bool(needed["memory"]) == bool(most["memory"])  # none: as much as Slurm gives
         alone = stage.kind in ALONE or self.first.tasks > 1 or stage.tasks > 1
         if alone or not suits or stage.seconds > self.room or not self.left:
             return False
@@ -441,8 +459,10 @@ def check(launch: Launch) -> None:
             if isinstance(error.__cause__, FileNotFoundError):  # there is no Slurm
                 raise
             kind = submission.name.rpartition("-")[2]
-            asked = next((own.resources for own in launch.stages if own.kind == kind), launch.about["driver"])
-            hint = f"it asks for {', '.join(f'{key}: {own}' for key, own in asked.items() if own)}"
+            first = None if submission.driver else launch.stages[submission.array_tasks[0][0]]
+            asked = Resources(**(first.resources if first else launch.about["driver"])).written()
+            told = ", ".join(f"{key}: {own}" for key, own in asked.items())
+            hint = f"{first.title if first else kind} asks for {told}"
             what = f"Slurm refuses jobs of {kind}: {error.what}"
             raise UserError(what, where=f"resources: {kind}", hint=hint) from error
 

@@ -255,9 +255,9 @@ class LaunchStatus:
             return self._status(stage, "queued", name, remark=waits)
         if attempts.running and attempts.running.get("job") == name:
             return self._running(stage, attempts.running, name)
-        if attempts.last and attempts.last["time"] >= array.time and attempts.last["event"] == "failure":
+        if attempts.broke(array.time):
             return None  # the job goes on with other stages
-        return self._status(stage, "queued", name, remark="its job runs another stage")
+        return self._status(stage, "queued", name, remark="its job has yet to begin it")
 
     def _elsewhere(self, stage: PlannedStage, by: str) -> StageStatus | None:
         """The status of a stage that another launch has claimed, if that carries it out; until then it waits."""

@@ -18,9 +18,9 @@ MEMORY_MARGIN, TIME_MARGIN = 1.3, 2.0  # suggested over used
 class Usage:
     """Stages of a kind. `time` in minutes, `longest` in seconds, `memory` and `peak` in megabytes of a node.
 
-    `longest`, start-up included, and `peak` are those of attempts that had to take as much: of those that ended with a
-    record, and of those that had worked and were stopped, as by their time limit, or lacked memory. What failed for
-    another reason might have taken anything. 0: unknown, or not asked for.
+    `longest`, start-up included, and `peak`, of a job with all that it uses, are those of attempts that had to take as
+    much: of those that ended with a record, and of those that had worked and were stopped, as by their time limit, or
+    lacked memory. What failed for another reason might have taken anything. 0: unknown, or not asked for.
     """
 
     kind: str
@@ -46,7 +46,7 @@ def usage(launch: Launch, events: Iterable[Event]) -> list[Usage]:
         if longest := max((attempts.longest for _, attempts in stages), default=0.0):
             time, cpus = (max(own.resources.get(name) or 0 for own, _ in stages) for name in ("time", "cpus"))
             memory = max(own.resources.get("memory") or attempts.memory_asked for own, attempts in stages)
-            peak = max(attempts.memory / 2**20 * _at_once_on_a_node(own) for own, attempts in stages)
+            peak = max(attempts.megabytes(_at_once_on_a_node(own)) for own, attempts in stages)
             found.append(Usage(kind, time, longest, memory, peak, cpus))
     return found
 

@@ -95,12 +95,11 @@ class MethodCosts:
         return self.config.class_bound_parameters(self.shape, self.classes)
 
     def _tower(self, model: Model) -> list[Figures]:
-        """FLOPs of the tower. Products in which its frames meet count as the tower's."""
-        counts = counting.tower(model, self.frames)
+        """FLOPs of the tower, and of what the method adds to it."""
         closed = {counting.TOWER: self.shape.view_flops(self.frames)}
-        own = counting.INSIDE if counting.INSIDE in counts else counting.TOWER
-        closed[own] = closed.get(own, 0) + self.config.inside_flops(self.shape, self.frames)
-        return _lines(counts, closed)
+        if inside := self.config.inside_flops(self.shape, self.frames):
+            closed[counting.INSIDE] = inside
+        return _lines(counting.tower(model, self.frames), closed)
 
     def _head(self, model: Model, inference: Inference) -> list[Figures]:
         predictor = model.deploy(inference, self.class_features("cpu")).eval()

@@ -88,12 +88,21 @@ def shapes(method: Method, config: Config, backbone: str, classes: int, training
     """
     with torch.device("meta"):
         clip = new_clip(backbone, 0)
+    if config.texts_inside:  # what is deployed may hold blocks of the text tower
+        clip._apply(_zeros, recurse=False)
+        for part in (clip.token_embedding, clip.transformer, clip.ln_final):
+            part._apply(_zeros)
     clip.logit_scale = nn.Parameter(torch.zeros(()))  # models read its value
     clip.eval().requires_grad_(False)
     model: Model = build_model(method.model, config, clip, 0, classes, training)
     model.descriptions = {name: units(classes, model.width) for name in config.description_sets}
     show_source(model, classes)
     return model.eval()
+
+
+def _zeros(without: Tensor) -> Tensor:
+    """Values for a tensor without; zeros take no memory until they are read."""
+    return torch.zeros(without.shape, dtype=without.dtype)
 
 
 def show_source(model: Model, classes: int) -> None:
@@ -143,12 +152,11 @@ def head(
 
 
 def tower(model: Model, frames: int) -> Counts:
-    """FLOPs of one view in the visual tower, and of the method's own modules inside it."""
-    without_values = deepcopy(model).to("meta")
-    pixels_1T3SS = _pixels(model, frames).requires_grad_()
-    paths = {TOWER: ("clip.*",), INSIDE: ("?*",)}
-    counts = count(lambda: without_values.encode(pixels_1T3SS), without_values, paths, TOWER)
-    return {name: flops for name, flops in counts.items() if flops}
+    """FLOPs of one view in the visual tower of CLIP, and what the method adds: by its modules, or tokens for CLIP's."""
+    without_values, pixels_1T3SS = deepcopy(model).to("meta"), _pixels(model, frames).requires_grad_()
+    plain = total(lambda: without_values.clip.encode_clips(pixels_1T3SS))
+    added = total(lambda: without_values.encode(pixels_1T3SS)) - plain
+    return {name: flops for name, flops in ((TOWER, plain), (INSIDE, added)) if flops}
 
 
 def text(model: Model) -> int:
@@ -169,7 +177,8 @@ def text_step(model: Model, prompts: int) -> tuple[int, tuple[int, ...]]:
 
     def run() -> None:
         made.append(model.training_texts([["a video of a class"] * prompts], torch.zeros(1).long(), generator))
-        made[0].sum().backward()
+        if made[0].requires_grad:  # a frozen tower may be asked for more than class features
+            made[0].sum().backward()
 
     flops = total(run)
     model.zero_grad()

@@ -1,7 +1,8 @@
 """Spread over seeds; intervals and tests over videos, and over videos and seeds (docs/statistics.md).
 
-Accuracies in percent, differences in points. Legend: N videos, B resamples of the videos, T trials, G rows, each the
-mean over its own trials, which differ in their seed, P pairs of rows, S seeds of a row, K tests.
+Videos that come in groups, such as clips of one film, are not independent: groups take the place of videos then.
+Accuracies in percent, differences in points. Legend: N videos, U groups of videos, B resamples of the videos, T trials,
+G rows, each the mean over its own trials, which differ in their seed, P pairs of rows, S seeds of a row, K tests.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from scipy import optimize, stats
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
+Groups = NDArray[np.intp]  # the number of each video's group, from 0
 DRAWS = 2000  # resamples of the videos
 TAILS = (0.025, 0.975)
 Z = float(stats.norm.ppf(TAILS[1]))
@@ -42,8 +44,10 @@ def spread(values: ArrayLike) -> Spread:
     return Spread(mean, std, present.size)
 
 
-def sign_flip_test(difference_N: Floats, permutations: int = 20_000, seed: int = 0) -> float:
-    """p of equal accuracy on the same videos, two-sided, by flipping signs of each video's difference.
+def sign_flip_test(
+    difference_N: Floats, permutations: int = 20_000, seed: int = 0, group_N: Groups | None = None
+) -> float:
+    """p of equal accuracy on the same videos, two-sided, by flipping signs of each video's difference, or each group's.
 
     Differences of correctness in [0,1], averaged over seeds. With one seed each, where they are -1, 0 or 1, this is
     McNemar's exact test but for the error of drawing permutations. p counts the observed assignment among the
@@ -51,6 +55,8 @@ def sign_flip_test(difference_N: Floats, permutations: int = 20_000, seed: int =
     """
     # Means over S seeds differ by multiples of 1/S, so the N differences take few sizes. Flipping the signs of k
     # equal sizes is one binomial draw: 20,000 permutations of 20,000 videos cost S draws each, not 20,000.
+    if group_N is not None:
+        difference_N = np.bincount(group_N, difference_N).astype(float)
     generator, flipped = np.random.default_rng(seed), np.zeros(permutations)
     for size, count in zip(*np.unique(np.abs(difference_N).round(12), return_counts=True), strict=True):
         if size > 0:
@@ -102,17 +108,29 @@ def resamples(videos: int, draws: int, seed: int) -> Iterator[Singles]:
         yield np.bincount(picks.ravel(), minlength=rows * videos).reshape(rows, videos).astype(np.float32)
 
 
-def bootstrap_means(values_TN: NDArray[np.floating], draws: int, seed: int) -> Singles:
-    """Means [T, B] over resampled videos; equal `seed` and N mean equal videos, so rows can be subtracted.
+def bootstrap_means(values_TN: NDArray[np.floating], draws: int, seed: int, group_N: Groups | None = None) -> Singles:
+    """Means [T, B] over resampled videos, or groups; equal `seed` and N mean equal videos, so rows can be subtracted.
 
     Sums of whole numbers are exact, and others have double precision, so the order in which a processor adds them does
     not show.
     """
+    if group_N is not None:
+        return _means_of_groups(values_TN, draws, seed, group_N)
     videos = values_TN.shape[1]
     whole = np.array_equal(values_TN, np.rint(values_TN)) and np.abs(values_TN).max(initial=0) * videos < 1 << 24
     values_TN = values_TN.astype(np.float32 if whole else np.float64)
     sums = [(values_TN @ counts_bN.T).astype(np.float32) for counts_bN in resamples(videos, draws, seed)]
     return np.concatenate(sums, axis=1) / np.float32(videos)
+
+
+def _means_of_groups(values_TN: NDArray[np.floating], draws: int, seed: int, group_N: Groups) -> Singles:
+    """Means [T, B] of the videos of resampled groups, with the variance U / (U - 1) of a cluster-robust error (CR1)."""
+    size_U = np.bincount(group_N).astype(float)
+    sum_TU = np.array([np.bincount(group_N, value_N) for value_N in values_TN])
+    means = [sum_TU @ counts_bU.T / (counts_bU @ size_U) for counts_bU in resamples(len(size_U), draws, seed)]
+    mean_T1 = sum_TU.sum(axis=1, keepdims=True) / size_U.sum()
+    scale = np.sqrt(len(size_U) / max(len(size_U) - 1, 1))
+    return np.asarray(mean_T1 + scale * (np.concatenate(means, axis=1) - mean_T1), np.float32)
 
 
 @dataclass(frozen=True)
@@ -121,8 +139,9 @@ class Estimates:
 
     `values_T`, `row_T`: the number of each trial and its row; a trial without one is left out. `draws_GB`: the rows'
     numbers under B resamples of the videos, the same for all rows and all seeds. `between_G`: s²/S, the variance of a
-    mean over S seeds by their spread; `excess_G`: what of it resampling the videos does not explain, seeds' own part.
-    Both are 0 with one seed, where nothing is known of it. `videos`: of the smallest set that the numbers come from.
+    mean over S seeds by their spread; `within_G`: what of it resampling the videos explains; `excess_G`: what it does
+    not, seeds' own part. All are 0 with one seed, where nothing is known of it. `videos`: of the smallest set that the
+    numbers come from, and its `groups`, as many as videos where each is one of its own.
     """
 
     values_T: Floats
@@ -131,14 +150,19 @@ class Estimates:
     seeds_G: NDArray[np.intp]
     draws_GB: Singles
     between_G: Floats
+    within_G: Floats
     excess_G: Floats
     videos: int
+    groups: int
 
 
-def estimate(values_T: Floats, draws_TB: Singles, row_T: NDArray[np.intp], rows: int, videos: int) -> Estimates:
+def estimate(
+    values_T: Floats, draws_TB: Singles, row_T: NDArray[np.intp], rows: int, videos: int, groups: int = 0
+) -> Estimates:
     """The `Estimates` of `rows` from the numbers of trials and their numbers under resamples of the videos.
 
     Works for whatever is computed of each resample, such as a harmonic mean. Values are nan where a result is missing.
+    Without `groups`, each video is one of its own.
 
     Two seeds answer a video differently, so their numbers differ even if all seeds are equally good. How much is in
     the resamples: their mean variance within a seed less their mean covariance of two seeds.
@@ -153,8 +177,11 @@ def estimate(values_T: Floats, draws_TB: Singles, row_T: NDArray[np.intp], rows:
     several_G = np.where(seeds_G > 1, 1 / np.maximum(seeds_G - 1, 1), 0.0)
     between_G = several_G * (average_GT @ np.square(values_T - mean_G[row_T]))
     within_G = several_G * (average_GT @ draws_TB.var(axis=1, ddof=1) - draws_GB.var(axis=1, ddof=1))
-    excess_G = np.clip(between_G - np.maximum(within_G, 0), 0, None)
-    return Estimates(values_T, row_T, mean_G, seeds_G, draws_GB, between_G, excess_G, videos)
+    within_G = np.maximum(within_G, 0)
+    excess_G = np.clip(between_G - within_G, 0, None)
+    return Estimates(
+        values_T, row_T, mean_G, seeds_G, draws_GB, between_G, within_G, excess_G, videos, groups or videos
+    )
 
 
 def nested_intervals(estimates: Estimates, seed: int = 0) -> tuple[Floats, Floats]:
@@ -162,10 +189,12 @@ def nested_intervals(estimates: Estimates, seed: int = 0) -> tuple[Floats, Float
 
     All seeds see the same resampled videos. The resampled seeds' deviations from the row's mean are scaled so that
     they have the variance of `excess_G`, and that of S - 1 degrees of freedom in the tails (Hesterberg 2015: a
-    bootstrap of few values is too narrow). With one seed, the videos are all that varies. Where nothing varies, since
-    every seed is right on every video or on none, the interval is Wilson's.
+    bootstrap of few values is too narrow); groups of videos have tails likewise. With one seed, the videos are all that
+    varies. Where nothing varies, since every seed is right on every video or on none, the interval is Wilson's.
     """
     generator, seeds_G, draws_GB = np.random.default_rng(seed), estimates.seeds_G, estimates.draws_GB.copy()
+    if estimates.groups < estimates.videos:
+        draws_GB += (tails(estimates.groups) - 1) * (draws_GB - estimates.mean_G[:, None])
     for seeds in np.unique(seeds_G[seeds_G > 1]):
         rows = np.flatnonzero(seeds_G == seeds)
         picked_BS = generator.multinomial(seeds, [1 / seeds] * int(seeds), size=draws_GB.shape[1]) / seeds
@@ -177,8 +206,13 @@ def nested_intervals(estimates: Estimates, seed: int = 0) -> tuple[Floats, Float
         draws_GB[rows] += (shrink * stretch)[:, None] * deviations_GB
     low, high = np.quantile(draws_GB, TAILS, axis=1)
     low, high = np.where(low < -FLAT, 0, low), np.where(high > 100 + FLAT, 100, high)
-    flat_G, score_2G = high - low < FLAT, 100 * np.array(wilson(estimates.mean_G / 100, estimates.videos))
+    flat_G, score_2G = high - low < FLAT, 100 * np.array(wilson(estimates.mean_G / 100, estimates.groups))
     return np.where(flat_G, score_2G[0], low), np.where(flat_G, score_2G[1], high)
+
+
+def tails(values: ArrayLike) -> Floats:
+    """How much wider an interval of so many values is than a Gaussian's: by Student's t with one degree less."""
+    return np.asarray(stats.t.ppf(TAILS[1], np.maximum(np.asarray(values) - 1, 1)) / Z)
 
 
 class Tests(NamedTuple):
@@ -199,7 +233,7 @@ def difference_tests(estimates: Estimates, first_P: ArrayLike, second_P: ArrayLi
     first_P, second_P = np.asarray(first_P, dtype=int), np.asarray(second_P, dtype=int)
     difference_P = estimates.mean_G[first_P] - estimates.mean_G[second_P]
     over_videos_P = (estimates.draws_GB[first_P] - estimates.draws_GB[second_P]).var(axis=1, ddof=1, dtype=np.float64)
-    variance_P, doubt_P = over_videos_P.copy(), np.square(over_videos_P) / max(estimates.videos - 1, 1)
+    variance_P, doubt_P = over_videos_P.copy(), np.square(over_videos_P) / max(estimates.groups - 1, 1)
     for side_P in (first_P, second_P):
         variance_P += estimates.excess_G[side_P]
         doubt_P += np.square(estimates.between_G[side_P]) / np.maximum(estimates.seeds_G[side_P] - 1, 1)
@@ -210,8 +244,8 @@ def difference_tests(estimates: Estimates, first_P: ArrayLike, second_P: ArrayLi
     margin_P = stats.t.ppf(TAILS[1], np.maximum(freedom_P, 1)) * np.sqrt(variance_P)
     low_P, high_P = (np.clip(difference_P + sign * margin_P, -100, 100) for sign in (-1, 1))
     for pair in np.flatnonzero(variance_P < FLAT**2):
-        share, videos = round(difference_P[pair] / 100, 9), max(estimates.videos, 1)
-        low, high, p = tango(max(share, 0) * videos, max(-share, 0) * videos, videos)
+        share, groups = round(difference_P[pair] / 100, 9), max(estimates.groups, 1)
+        low, high, p = tango(max(share, 0) * groups, max(-share, 0) * groups, groups)
         low_P[pair], high_P[pair] = 100 * low, 100 * high
         p_P[pair] = p if abs(share) == 1 else p_P[pair]  # with every video on one side, t has no variance and p is 0
     return Tests(difference_P, low_P, high_P, p_P)

@@ -3,7 +3,8 @@
 Planning uses this module, so it does not import torch. Shapes come from the JSON files of open_clip, which are located
 without importing it, and from bench/assets/backbones: `glyph-vit` is the tiny CLIP of the embedded world
 (docs/glyph_world.md). Those with `clip_frames` have video towers (ViCLIP, arXiv 2307.06942), which read all frames of a
-clip as one sequence and give one feature a clip; `glyph-viclip` is a small one for tests, without trained weights.
+clip as one sequence and give one feature a clip: `glyph-video` is that of the embedded world, `glyph-viclip` a smaller
+one for tests, without trained weights.
 
 1 FLOP is one multiplication or addition, 1 MAC is 2 FLOPs. Only matrix products are counted (convolution, projections,
 attention), as torch's FlopCounterMode does; norms, activations and softmax are left out.

@@ -126,6 +126,11 @@ class Clip(open_clip.CLIP):
         embeddings_BTD: Tensor = self.encode_frames(clips_BT3HW.flatten(0, 1)).unflatten(0, clips_BT3HW.shape[:2])
         return embeddings_BTD
 
+    def compile_blocks(self) -> None:
+        """Compile the blocks of the visual tower, each when it is first used; names and weights stay."""
+        for block in self.visual.transformer.resblocks:
+            block.compile()
+
     def encode_texts(self, texts: list[str]) -> Tensor:
         """Embeddings [N,D] of texts, not L2-normalised."""
         tokens_NL = self.tokenizer(texts).to(self.token_embedding.weight.device)

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.core.errors import UserError, unknown
-from bench.core.files import ASSETS, file_sha256
+from bench.core.files import ASSETS, expanded, file_sha256, not_found
 from bench.models.backbones import backbone
 
 BUILTIN_FILE = ASSETS / "glyph_clip.safetensors"
+BUILTIN_FILES = {"glyph-vit": BUILTIN_FILE, "glyph-video": ASSETS / "glyph_viclip.safetensors"}  # by backbone
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 RANDOM = "random:"
 TAGGED = re.compile(r"([\w-]+)@(/.+)")  # open_clip's tags consist of letters, digits, `_` and `-`
@@ -51,13 +52,18 @@ def weights_file(name: str, pretrained: str) -> Path | None:
     Raises UserError if the file of a path does not exist.
     """
     if pretrained == "builtin":
-        if name != "glyph-vit":
+        if name not in BUILTIN_FILES:
             raise UserError(f"'{name}' has no built-in weights", where="pretrained", hint="use a file or a tag")
-        return BUILTIN_FILE
+        return BUILTIN_FILES[name]
     if random_seed(pretrained) is not None or tagged(pretrained)[1] is not None:
         return None
-    looks_like_path = "/" in pretrained or "\\" in pretrained or Path(pretrained).suffix in {".pt", ".safetensors"}
-    return regular_file("the weights file", Path(os.path.expanduser(pretrained))) if looks_like_path else None
+    own = re.search(r"[/\\]|^\$", pretrained) or Path(pretrained).suffix in {".pt", ".pth", ".safetensors"}
+    return regular_file("the weights file", expanded(pretrained)) if own else None
+
+
+def missing_weights(pretrained: str) -> str | None:
+    """Reason why a file below a $VARIABLE, where data are, cannot be used; None for others. Planning goes on."""
+    return not_found("weights", expanded(pretrained)) if pretrained.startswith("$") else None
 
 
 def regular_file(what: str, file: Path) -> Path:
@@ -83,6 +89,8 @@ def weights_identity(name: str, pretrained: str) -> str:
     the publisher replaces under the same tag go unnoticed. `random:<seed>` depends on torch's generator.
     """
     backbone(name)
+    if missing_weights(pretrained):
+        return f"missing: {pretrained}"  # which no record has
     file = weights_file(name, pretrained)
     if file is not None:
         return f"sha256:{weights_sha256(file)}"

@@ -26,7 +26,9 @@ from bench.video.views import TestViews
 Facts = dict[str, str]  # field -> what is known of it, "" for nothing
 
 TABLES: dict[str, dict[str, str]] = yaml.safe_load((ASSETS / "published.yaml").read_text(encoding="utf-8"))
-DATASETS, SHORT, SPLITS, K600_VIDEOS = (TABLES[name] for name in ("datasets", "short", "splits", "k600_videos"))
+TOWERS, DATASETS, SHORT, SPLITS, K600_VIDEOS = (
+    TABLES[name] for name in ("towers", "datasets", "short", "splits", "k600_videos")
+)
 UNSEEN = {"UCF-101", "HMDB-51", "Kinetics-600"}
 REPRODUCED = re.compile("reproduced_by_MoTE=yes|zero-shot part reproduced|same method carries the dagger")
 OTHER_DATA = "other data"
@@ -94,7 +96,7 @@ def _pairs(selector: Published, suite: Suite, place: str) -> Iterator[Pair]:
     trials = {trial.point: trial for trial in known if selector.point.items() <= dict(trial.point).items()}
     placed: set[Number] = set()
     measured: set[str] = set()
-    uses = {name: str(settings.get("use", "")) for name, settings in suite.file.protocols.items()}
+    uses = {name: str(suite.file.protocols[name].get("use", "")) for name in suite.shown}
     for trial in trials.values():
         for cell in _cells(trial, uses):
             candidates = [number for number in numbers if _belongs(number, cell)]
@@ -204,8 +206,8 @@ def _belongs(number: Number, cell: _Measured) -> bool:
 
 def _cells(trial: Trial, uses: Mapping[str, str]) -> Iterator[_Measured]:
     """The cells of a trial that are on data of the file, or stand for such data."""
-    own = dict(trial.protocols)
-    meant = {name: _meant(protocol, uses.get(name, "")) for name, protocol in own.items()}
+    own = {name: protocol for name, protocol in trial.protocols if name in uses}
+    meant = {name: _meant(protocol, uses[name]) for name, protocol in own.items()}
     for key, measure in measures(
         {name: p.role for name, p in meant.items()}, {name: p.dataset for name, p in meant.items()}
     ).items():
@@ -264,9 +266,10 @@ def _training(inputs: list[Protocol], trial: Trial) -> Facts:
 
 
 def _backbone(trial: Trial) -> str:
-    """The backbone as papers print it. They mean OpenAI's weights, so other tags are named."""
+    """The backbone as papers print it. They mean OpenAI's weights, or ViCLIP's, so other tags are named."""
     recipe = trial.recipe
-    shape = re.sub(r"^(ViT-[A-Z])-(\d+)", r"\1/\2", recipe.backbone.removesuffix("-quickgelu"))
+    name = TOWERS.get(recipe.backbone, recipe.backbone)
+    shape = re.sub(r"^(ViT-[A-Z])-(\d+)", r"\1/\2", name.removesuffix("-quickgelu"))
     local = recipe.pretrained in ("openai", "builtin") or re.search(r"[/\\]|\.(pt|safetensors)$", recipe.pretrained)
     return shape if local else f"{shape} ({recipe.pretrained})"
 

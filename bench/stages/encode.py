@@ -16,6 +16,7 @@ from torch import Tensor
 from bench.core.errors import Interrupted, StageError
 from bench.data.videos import Videos, opened
 from bench.models.clip import load_clip
+from bench.models.precision import autocast
 from bench.models.state_dicts import require_finite
 from bench.stages import checkpoint
 from bench.stages.trained import stored, trained_model
@@ -134,11 +135,18 @@ def _encoder(work: Work) -> Encoder:
     device = work.compute.device
     clip = load_clip(work.spec["backbone"], work.context["pretrained"])
     mean, std = statistics(_views(work), clip.spec.mean, clip.spec.std)
-    if "method" not in work.spec:
-        clip.to(device)
-        return lambda views_MT3HW: clip.encode_clips(normalise(views_MT3HW.to(device), mean, std))
-    model = trained_model(work, work.spec["alpha"]).to(device)
-    return lambda views_MT3HW: model.encode(normalise(views_MT3HW.to(device), mean, std))
+    encode = clip.to(device).encode_clips
+    if "method" in work.spec:
+        model = trained_model(work, work.spec["alpha"]).to(device)
+        clip, encode = model.clip, model.encode
+    if work.spec.get("compile"):
+        clip.compile_blocks()
+
+    def encoder(views_MT3HW: Tensor) -> Encoded:
+        with autocast(device, work.spec.get("precision", "fp32")):
+            return encode(normalise(views_MT3HW.to(device), mean, std))
+
+    return encoder
 
 
 def _refuse_undeclared(videos: Videos, failures: dict[str, str]) -> None:

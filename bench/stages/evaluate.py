@@ -37,7 +37,8 @@ def run(work: Work) -> dict[str, Any]:
     then its mean over the draws that have its class.
     """
     model = trained_model(work, work.spec["inference"]["clip_alpha"])
-    predictor, texts_CD = deploy(work, model, work.spec["inference"]), class_texts(work, "texts", model)
+    predictor = deploy(work, model, work.spec["inference"])
+    texts_CD = class_texts(work, "texts", model, plain=work.spec.get("plain_texts", False))
     features = video_features(work)
     cosines_NVC, norms_NV = _scores(work, predictor, features, texts_CD)
     save_file(

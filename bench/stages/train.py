@@ -123,6 +123,8 @@ class Trainer:
         self.prompts = class_prompts(work, "source_texts") if self.config.texts_inside else None
         if execution.checkpointing:
             self.model.clip.set_grad_checkpointing(True)
+        if self.training.compile:
+            self.model.clip.compile_blocks()
         self.optimizer = adamw(self.model, self.training)
         rule = self.training.average
         self.average = RunningMean(rule, self.model.trained_state()) if rule else None
@@ -239,8 +241,11 @@ class Trainer:
             self.model.counts.update(before)
         if shared is not None and leaf is not None and leaf.grad is not None:
             shared.backward(leaf.grad)
-        values = {name: float(term) for name, term in _summed(terms).items()}
-        return ShareResult(values, _summed(counts), batch.replaced, self.work.stopping())
+        summed = _summed(terms)
+        values = torch.stack([term.float() for term in summed.values()]).tolist()  # a device is waited for once
+        return ShareResult(
+            dict(zip(summed, values, strict=True)), _summed(counts), batch.replaced, self.work.stopping()
+        )
 
     def _targets(self, videos: Tensor, labels_b: Tensor, shard: int) -> Blend:
         """The videos of a part and their targets: labels [b], or shares [b, C] with smoothing or blends."""

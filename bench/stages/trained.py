@@ -80,13 +80,15 @@ def deploy(work: Work, model: Model, inference: dict[str, Any]) -> Predictor:
 
 
 @torch.no_grad()
-def class_texts(work: Work, name: str, model: Model) -> Tensor:
+def class_texts(work: Work, name: str, model: Model, plain: bool = False) -> Tensor:
     """Class features [C, ...] of an input, on the stage's device; a model that adapts texts has to be there too.
+
+    With `plain` they are CLIP's in any case.
 
     Raises UserError if they are not finite.
     """
     file = work.inputs[name] / "classes.safetensors"
-    if model.config.texts_inside:
+    if model.config.texts_inside and not plain:
         classes_CD = model.embed_classes(class_prompts(work, name))
     else:
         classes_CD = load_file(file)["classes"].to(work.compute.device)

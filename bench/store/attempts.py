@@ -41,7 +41,8 @@ class Attempts:
     longest: float = 0.0  # seconds of the longest attempt
     slowest: float = 0.0  # seconds of the longest start-up
     memory: int = 0  # bytes at the peak of any attempt; 0: unknown
-    device_memory: int = 0  # likewise, of a GPU
+    overhead: int = 0  # bytes that its job used besides, once for all slots; 0: unknown, or it has none
+    device_memory: int = 0  # bytes at the peak, of a GPU
     device_total: int = 0  # bytes that this GPU has
     memory_asked: int = 0  # megabytes that Slurm gave the first attempt that says so; 0: unknown
     out_of_memory: int = 0  # attempts that ended for lack of the host's memory
@@ -58,7 +59,7 @@ class Attempts:
     def add(self, event: Event, counts: bool = True) -> None:
         """Count the next event. One that does not count, because it was before a retry, tells of memory alone."""
         name = event["event"]
-        for own in ("memory", "device_memory", "device_total"):
+        for own in ("memory", "overhead", "device_memory", "device_total"):
             setattr(self, own, max(getattr(self, own), event.get(own, 0)))
         self.memory_asked = self.memory_asked or event.get("memory_asked", 0)
         ran_out = name in ("failure", "death") and lacks_memory(event)
@@ -82,6 +83,14 @@ class Attempts:
             elif not event.get("machine"):
                 self._spend(event)
             self.fatal |= bool(event.get("final"))
+
+    def broke(self, since: float) -> bool:
+        """True if an attempt failed or died after a time, and none has begun after it."""
+        return self.last is not None and self.last["time"] >= since and self.last["event"] in ("failure", "death")
+
+    def megabytes(self, side_by_side: int = 1) -> float:
+        """Memory of a job that makes so many such attempts at once; 0: unknown."""
+        return (self.memory * side_by_side + self.overhead) / 2**20 if self.memory else 0.0
 
     def minutes_for(self, saving: float) -> int:
         """Time limit at which an attempt is mostly computing: four times the longest start-up, and as many seconds for

@@ -49,6 +49,11 @@ def find(store: Store, cache: Path, days: float, now: float) -> Iterator[Garbage
     yield from chain(search.launches(), search.code(), search.frames(), search.temporary_files(), search.logs())
 
 
+def whole(kind: str, path: Path, reason: str) -> Garbage:
+    """A file or folder, with its size."""
+    return Garbage(kind, path, _usage(path).bytes, reason)
+
+
 def remove(found: Iterable[Garbage]) -> Iterator[tuple[Garbage, str]]:
     """Remove garbage. Yields each item with the error that kept it, "" if it was removed."""
     logs = []
@@ -90,6 +95,9 @@ class _Search:
     def unfinished_records(self) -> Iterator[Garbage]:
         # A stage opens its folder when it starts and fills it when it ends, perhaps days later: the folder's age says
         # nothing while the stage gives signs of life. An empty folder costs nothing and may be of a suspended job.
+        for kind in _entries(self.store.root / "records"):
+            for entry in (entry for entry in _entries(Path(kind.path)) if entry.name.startswith(GONE)):
+                yield whole("removed record", Path(entry.path), "its removal was interrupted")
         for entry in _entries(self.store.root / "writing"):
             seen = _usage(entry.path)
             alive = max(seen.used, self.signs.get(entry.name.rpartition("-")[0], 0.0))

@@ -2,6 +2,7 @@
 
     store.json                              marks the folder as a store; nothing is written where it is missing
     records/<kind>/<identity>/record.json   the record, beside the stage's files; moved into place in one rename
+    records/<kind>/<identity>/left-out.json names of its files that the archive left out from which it was merged
     checkpoints/<kind>/<identity>/          state from which an interrupted stage resumes; removed with its record
     running/<kind>-<identity>.json          progress of a running stage, for displays only
     writing/<identity>-<hex>/               a record that is being written
@@ -10,6 +11,7 @@
     claims/<kind>-<identity>.<n>.json       the launch that carries out a stage; the highest n counts
     launches/<id>/                          the stages of a launch, its jobs and its end
     code/<hash>/                            the code of launches, as it was when they started (bench/launch/code.py)
+    merged/<id>/launch.json                 launches elsewhere whose records were merged, for reports alone
 
 A record that exists is complete: it is written elsewhere, checked and renamed. A failure is never a record. Its first
 key, `seal`, is the hash of all bytes after it, and `sha256` has those of its files: what was changed is no record.
@@ -43,6 +45,7 @@ from bench.core.files import file_sha256, sync, write_atomically
 
 SCHEMA = 1
 MARKER = "store.json"
+LEFT_OUT = "left-out.json"  # in a record's folder
 KINDS = ("texts", "encode", "train", "evaluate", "probe", "maps", "weights", "profile")  # of stages, inputs first
 LISTINGS = 5  # attempts to read all logs; a log that vanishes in each of them is skipped
 REDO = "delete the record's folder; the next run makes it again"
@@ -134,6 +137,17 @@ class Store:
             return bool(self.read(kind, identity))
         return False
 
+    def left_out(self, kind: str, identity: str) -> list[str]:
+        """Files that a record lists and a merged archive left out, such as weights: reports do without, stages do not.
+
+        A stage that reads the record needs it whole, so its own stage runs again before (`make_plan`).
+        """
+        try:
+            names = json.loads((self.folder(kind, identity) / LEFT_OUT).read_bytes())
+        except (OSError, ValueError):
+            return []
+        return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
     def known(self, kind: str) -> set[str]:
         """Identities of all records of a kind, damaged ones too, from one directory listing; strays are passed over."""
         folder = self.root / "records" / kind
@@ -153,14 +167,15 @@ class Store:
     def read(self, kind: str, identity: str, files: Iterable[str] | None = ()) -> RecordData:
         """Read a record; check the sizes of its files, and the hashes of some, or with None of all.
 
-        A process hashes a file that stays as it is once. Raises FileNotFoundError if there is no record, DamagedRecord
-        if something was changed, UserError if it cannot be read or is of a newer version.
+        A process hashes a file that stays as it is once. Files that an archive left out are missed only if they are
+        asked for. Raises FileNotFoundError if there is no record, DamagedRecord if something was changed, UserError if
+        it cannot be read or is of a newer version.
         """
         folder = f"{self.root}/records/{kind}/{identity}"  # a string: a report reads thousands, and Path is slow
         path = f"{folder}/record.json"
         try:
             with open(path, "rb", opener=_open_at_once) as file:
-                record = _parsed(content := file.read())
+                record = parse_record(content := file.read())
             if (record["kind"], record["identity"]) != (kind, identity):
                 raise ValueError(f"holds the record of {record['kind']} {record['identity']}")
             asked = _data(folder) if files is None and "seal" not in record else files or ()
@@ -169,10 +184,15 @@ class Store:
                 raise ValueError("is not among the files that the record lists")
             for name, recorded in record["bytes"].items():
                 path = f"{folder}/{name}"
-                found = os.stat(path)
+                hashed = files is None or name in files
+                try:
+                    found = os.stat(path)
+                except FileNotFoundError:
+                    if hashed or name not in self.left_out(kind, identity):
+                        raise
+                    continue
                 if (size := found.st_size if stat.S_ISREG(found.st_mode) else 0) != recorded:
                     raise ValueError(f"has {size} bytes; the record says {recorded}")
-                hashed = files is None or name in files
                 if hashed and _sha256(path, size, found.st_mtime_ns, found.st_ino) != record["sha256"].get(name):
                     raise ValueError("its bytes are not those that were written")
             if kind == "evaluate" and "seal" not in record:
@@ -182,7 +202,9 @@ class Store:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             if not os.path.lexists(folder) or _is_empty(folder):
                 raise FileNotFoundError(errno.ENOENT, "no record", folder) from None
-            raise DamagedRecord("is missing", where=path, hint=ASIDE) from None
+            left_out = os.path.basename(path) in self.left_out(kind, identity)
+            what = "was left out of the archive that the record came from" if left_out else "is missing"
+            raise DamagedRecord(what, where=path, hint=ASIDE) from None
         except OSError as error:
             raise UserError(f"cannot be read: {error.strerror}", where=path, hint="make it readable") from error
         except ValueError as error:
@@ -192,7 +214,7 @@ class Store:
         return record
 
     def mend(self, kind: str, identity: str) -> bool:
-        """Verify all of a record, and move a damaged one aside. Returns True if there is none then."""
+        """Verify all of a record, and move aside one that is damaged or not whole. Returns True if none is left."""
         try:
             self.read(kind, identity, None)
         except FileNotFoundError:
@@ -212,22 +234,28 @@ class Store:
 
         The block may fill `record`. If it raises, nothing is left behind.
         """
+        with self.placing(kind, identity) as folder:
+            yield folder
+            self._seal(folder, {"schema": SCHEMA, "kind": kind, "identity": identity, **record})
+        shutil.rmtree(self.checkpoint(kind, identity), ignore_errors=True)
+
+    @contextmanager
+    def placing(self, kind: str, identity: str) -> Iterator[Path]:
+        """Give a folder that moves into a record's place when the block ends, unless there is a record by then."""
         folder = self.inside("writing") / f"{identity}-{uuid.uuid4().hex[:8]}"
         folder.mkdir()
         try:
             yield folder
-            self._seal(folder, {"schema": SCHEMA, "kind": kind, "identity": identity, **record})
+            for path in folder.iterdir():
+                sync(path)
             self._place(folder, self.inside("records", kind) / identity)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(self.checkpoint(kind, identity), ignore_errors=True)
 
     def _seal(self, folder: Path, record: RecordData) -> None:
         files = sorted(path for path in folder.iterdir())
         record["bytes"] = {path.name: path.stat().st_size for path in files}
         record["sha256"] = {path.name: file_sha256(path) for path in files}
-        for path in files:
-            sync(path)
         rest = json.dumps(record, indent=1).encode().removeprefix(b"{\n")
         seal = hashlib.sha256(rest).hexdigest()
         write_atomically(folder / "record.json", SEAL + f'{seal}",\n'.encode() + rest)
@@ -298,8 +326,8 @@ class Store:
             return None
 
 
-def _parsed(content: bytes) -> RecordData:
-    """The record in a file. Raises ValueError with what is wrong, UserError for one of a newer version."""
+def parse_record(content: bytes) -> RecordData:
+    """The record in a `record.json`. Raises ValueError with what is wrong, UserError for one of a newer version."""
     try:
         record = json.loads(content)
     except (ValueError, RecursionError):

@@ -12,14 +12,9 @@ from bench.suite.recipe import Execution, Training
 from bench.suite.trial import Suite
 from bench.suite.yaml_lines import KeyPath
 
-TRAINED = {
-    *Training.model_fields,
-    *Execution.model_fields,
-    "parts",
-    "draw",
-    "repeat",
-    "validation",
-}  # nothing else reads
+TRAINED = {*Training.model_fields, *Execution.model_fields, "parts", "draw", "repeat", "validation"} - {
+    "compile"
+}  # nothing else reads; compiled blocks encode as well
 MOVED = object()  # the values of an axis, which no fixed value equals
 # Field of a recipe or protocol -> when nothing reads it, and why.
 IDLE: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -84,6 +79,10 @@ def _unread(suite: Suite) -> Iterator[tuple[KeyPath, str]]:
     told = {own.row for own in suite.trials if own.config.description_sets or suite.kinds(own.recipe.templates)}
     if not trained:
         yield ("seeds",), "nothing is trained"
+    for name in {*rows} - {own.row for own in suite.trials if own.config.interpolates}:
+        for part, field in (("inference", "clip_alpha"), ("axes", "inference.clip_alpha")):
+            if getattr(rows[name], part).get(field, 1) != 1:
+                yield ("rows", name, part, field), "no tensor that CLIP has is trained"
     recipes: list[tuple[KeyPath, Settings, set[str]]] = [(("recipe",), suite.file.recipe, {*rows})]
     recipes += [(("rows", row_id, "recipe"), row.recipe, {row_id}) for row_id, row in rows.items()]
     for place, settings, own in recipes:

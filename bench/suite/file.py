@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, StringConstraints
 
 from bench.core.identity import Count, Distinct, Few, Identified, Seed, setting
 from bench.suite.resources import JobResources, Megabytes, StageResources
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$", max_length=100)]
-Fidelity = Literal["official", "official-192", "clean", "log", "paper"]
 Settings = dict[str, Any]
 Axis = Annotated[list[Any], MinLen(1), Distinct] | Annotated[dict[str, Settings], MinLen(1)]
 
@@ -25,7 +24,7 @@ class Row(_Declared):
 
     label: str | None = setting(None, "name in tables and figures; none: the row's key")
     method: str = Field(description="method by name: `run_suite.py list methods`")
-    fidelity: Fidelity | None = setting(None, "preset below this row's settings; none: the suite's")
+    fidelity: Name | None = setting(None, "preset below this row's settings; none: the suite's")
     init_from: Name | None = setting(
         None,
         "row further up, of the same method, config and backbone. This row's training begins with the weights of "
@@ -101,6 +100,9 @@ class Report(_Declared):
     )
     experts_protocol: Name | None = setting(None, "protocol whose videos the similarity heatmap uses")
     published: list[Published] = setting([], "published numbers that belong to the rows")
+    tolerance: Annotated[float, Ge(0)] = setting(
+        0.5, "points by which a measured number may differ from a published one and still reproduce it; or both spreads"
+    )
     compare: Annotated[list[Annotated[tuple[Name, Name], Distinct]], Distinct] = setting(
         [], "pairs of rows that are tested against each other, also class by class"
     )
@@ -118,19 +120,49 @@ class Budget(_Declared):
     disk: Megabytes | None = setting(None, "disk that records, checkpoints and kept frames take: 500M, 200G, 1.5T")
 
 
+class TunedAxis(_Declared):
+    """An axis on which each row's best point is chosen (`select`); either values or a range."""
+
+    tune: Literal[True] = Field(description="marks the axis")
+    values: Annotated[list[Any], MinLen(1), Distinct] | Annotated[dict[str, Settings], MinLen(1)] | None = setting(
+        None, "values of the field, or named bundles of fields, as of any axis"
+    )
+    range: Annotated[list[StrictInt | FiniteFloat], MinLen(2), MaxLen(2)] | None = setting(
+        None, "lowest and highest value, from which `select.budget` points are drawn; `[1, 9]` draws whole numbers"
+    )
+    scale: Literal["linear", "log"] = setting("linear", "scale on which points of a range lie evenly")
+
+
+class Select(_Declared):
+    """The choice among the points of tuned axes: what it looks at, and how many points a row may try."""
+
+    protocol: Name | None = setting(None, "protocol that chooses; it is no column of the tables (docs/tuning.md)")
+    rule: str = setting(
+        "source-validation",
+        "`source-validation`: the best under `protocol`; `leave-one-target-out`: for a target, the best on the other "
+        "targets; `oracle`: the best on the column itself, which flatters; or a class of yours, `module:Class`",
+    )
+    budget: Few = Field(description="the most points that a row may try")
+    budgets: dict[Name, Few] = setting({}, "rows that are meant to try another number of points: row -> points")
+    search: Literal["latin-hypercube", "random"] = setting("latin-hypercube", "how points are drawn from ranges")
+    seed: Seed = setting(0, "of the points that are drawn")
+
+
 class SuiteFile(_Declared):
     """The keys of a suite file."""
 
     title: str = Field(description="headline of the report")
     description: str = setting("", "text below the headline")
-    fidelity: Fidelity | None = setting(
+    fidelity: Name | None = setting(
         None,
         "preset below the settings of all rows: `official`, as the authors' program, or `clean`, for a fair "
         "comparison; `official-192` is MoTE's program with ViT-B/16, of 192 videos a step where `official` has the "
-        "paper's 144; some methods have more",
+        "paper's 144; `official-ssv2` is that of Something-Something; the error for another name lists a method's own",
     )
     world: str | None = setting(None, "world that replaces data, backbone and schedule: `glyphs` (docs/glyph_world.md)")
-    at_toy_scale: dict[Literal["recipe", "config", "protocol"], Settings] = setting({}, "on top of the world's own")
+    at_toy_scale: dict[Literal["recipe", "config", "protocol", "at_most"], Settings] = setting(
+        {}, "on top of the world's own"
+    )
     seeds: Annotated[list[Seed], MinLen(1), MaxLen(10_000), Distinct] = setting(
         [0], "seeds of the trainings; each row is trained once for each"
     )
@@ -142,6 +174,7 @@ class SuiteFile(_Declared):
     )
     rows: Annotated[dict[Name, Row], MinLen(1)] = Field(description="lines of the tables")
     axes: dict[str, Axis] = setting({}, "axes of every row")
+    select: Select | None = setting(None, "choice among the points of tuned axes (docs/tuning.md)")
     report: Report = setting(Report(), "contents of the report besides the tables")
     resources: JobResources = setting({}, "what Slurm jobs ask for, on top of the site's")
     budget: Budget = setting(Budget(), "limits of the price of a run (docs/pricing.md)")

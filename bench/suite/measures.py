@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 
-ROLES = ("closed-set", "zero-shot", "base", "novel")
+VALIDATION = "validation"  # the role of the protocol that chooses among tuned points, and is no column
+ROLES = ("closed-set", "zero-shot", "base", "novel", VALIDATION)
+# Columns of a suite's table of results, and those of what is made of it: no axis may have such a name.
+COLUMNS = {
+    *("row", "label", "method", "point", "seed", "expert", "role", "protocol", "dataset", "part", "deviation"),
+    *("top1", "top5", "mean_class", "videos", "undecodable", "identity"),
+}
+RESERVED = COLUMNS | {"_weights", "setting", "environment", "seeds", "hm_zs", "trade_off"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,12 @@ def trade_offs(roles: Mapping[str, str], datasets: Mapping[str, str]) -> dict[st
         alone = f"HM {datasets[base]}" if several.count(datasets[base]) == 1 else f"HM {base}/{novel}"
         both[f"hm_{base}_{novel}"] = Measure(alone if len(halves) > 1 else "HM", (base, novel), (base, novel))
     return both
+
+
+def headlines(measures: Mapping[str, Measure]) -> list[str]:
+    """The measures that summarize a suite: harmonic means that no other one needs, else all top-1 accuracies."""
+    needed = {need for measure in measures.values() for need in measure.needs}
+    return [key for key, own in measures.items() if own.needs and key not in needed] or list(measures)
 
 
 def of_role(roles: Mapping[str, str], role: str) -> tuple[str, ...]:

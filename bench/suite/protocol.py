@@ -88,6 +88,11 @@ class Protocol(Scoring):
         """The part of the dataset's classes that is measured and supplies the candidates."""
         return "all" if self.role in ("closed-set", "zero-shot") else self.role  # type: ignore[return-value]
 
+    @property
+    def seen(self) -> bool:
+        """True if all candidates are classes that were trained on."""
+        return self.role in ("closed-set", "base") and not self.vocabulary
+
     def parts(self) -> dict[str, Protocol]:
         """The measurements whose mean is the number, by name; a single one has the name ""."""
         if not self.over:

@@ -115,6 +115,11 @@ class Training(Identified):
     precision: Literal["fp32", "bf16", "fp16"] = setting(
         "fp32", "precision of matrix products, by autocast; fp16 has dynamic loss scaling (MoTE, code)"
     )
+    compile: bool = setting(
+        False,
+        "torch.compile of the blocks of the visual tower, in training and encoding; not of blocks that a method walks "
+        "through by parts",
+    )
     clip_grad: Annotated[float, Gt(0)] | None = setting(
         None, "largest norm of all gradients together; none: no clipping (MoTE, code)"
     )
@@ -166,7 +171,12 @@ class Recipe(Training, Execution):
         "whose tower reads all frames of a clip together and gives one feature",
     )
     pretrained: str = setting(
-        "builtin", "weights of CLIP: `builtin`, a local file, an open_clip tag such as `openai`, or `random:<seed>`"
+        "builtin",
+        "weights of CLIP: `builtin`, a local file, also below a variable (`$VTB_DATA/weights/FILE`), an open_clip tag "
+        "such as `openai`, or `random:<seed>`",
+    )
+    encoding: Literal["fp32", "bf16", "fp16"] = setting(
+        "fp32", "precision of matrix products where videos are encoded to be kept, for training and tests, by autocast"
     )
     imported: str | None = setting(
         None,

@@ -9,6 +9,7 @@ axis whose values are named bundles of such settings moves several fields togeth
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache, partial
@@ -20,23 +21,26 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from bench.core.errors import UserError, refuse_all, unknown
+from bench.core.errors import UserError, closest, refuse_all, unknown
 from bench.core.identity import digest
 from bench.data.datasets import Dataset, dataset, declared_fields
 from bench.data.descriptions import GLYPHS, refuse_source
 from bench.models.backbones import backbone
 from bench.models.prompts import TEMPLATES
-from bench.models.weights import weights_file
+from bench.models.weights import missing_weights, weights_file
+from bench.suite import tuning
 from bench.suite.agreement import disagreements
 from bench.suite.effects import refuse_idle
 from bench.suite.file import Axis, Row, Settings, SuiteFile
+from bench.suite.measures import RESERVED
 from bench.suite.named_protocols import merged, named_protocol
 from bench.suite.protocol import Protocol
 from bench.suite.recipe import Recipe
+from bench.suite.subset import restricted
 from bench.suite.templates import check_classes, read_templates
 from bench.suite.trial import DEFAULT_BACKBONE, Suite, Trial, with_size
 from bench.suite.worlds import expanded
-from bench.suite.yaml_lines import KeyPath, Where, load_value, load_yaml, validate
+from bench.suite.yaml_lines import KeyPath, Lines, Where, load_value, load_yaml, validate
 from bench.video.decoders import known_decoder
 from bench.video.views import TestViews, TrainViews
 from methods.registry import method, refuse_video
@@ -74,6 +78,7 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
             f"the name of the suite has {len(path.stem)} characters", where=str(path), allowed=[f"up to {LONGEST_NAME}"]
         )
     data, lines = load_yaml(path)
+    data, asked = restricted(data, overrides)
     changed: list[tuple[str, KeyPath]] = []
 
     def where(key: KeyPath) -> str:
@@ -85,18 +90,21 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
         return f"{path}:{known}: {dotted}" if dotted else f"{path}:{known}"
 
     def origin(key: KeyPath) -> str:
-        written = "file" if key in lines and "world" not in data else ""  # a world has written over what was there
+        # A world has written over what was there; and settings of a file may be for rows that are left out.
+        written = "file" if key in lines and "world" not in data and len(asked) == len(overrides) else ""
         return "override" if any(key[: len(at)] == at for _, at in changed) else written
 
     # What is written out must not undo an override, so overrides that ask for it come first and all others last.
-    first = [text for text in overrides if text.partition("=")[0].rpartition(".")[2] in ("world", "fidelity")]
+    first = [text for text in asked if _comes_first(text.partition("=")[0].split("."), tuning.tunes(data))]
     changed += [_override(data, text) for text in first]
+    data = tuning.bundled(data, where) if tuning.tunes(data) else data
     renamed = [*_rename(data, where)]
     presets: dict[str, Settings] = {}
     if "world" in data or "fidelity" in data or any("fidelity" in row for row in _rows(data)):
         validate(SuiteFile, data, where)
         data, presets = expanded(data, where)
-    changed += [_override(data, text) for text in overrides if text not in first]
+    changed += [_override(data, text) for text in asked if text not in first]
+    _refuse_unknown_rows(data, lines, changed)
     renamed += _rename(data, where)
     for index, (text, at) in enumerate(changed):
         if over := [later for later, key in changed[index + 1 :] if at[: len(key)] == key]:
@@ -110,8 +118,14 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
     suite = replace(suite, trials=tuple(_trials(resolve)))
     if resolve.misfits:
         refuse_all([*resolve.misfits.values(), *resolve.problems.values()])
-    notes = (*renamed, *refuse_idle(suite, origin), *disagreements(suite), *_stretched(suite))
-    return replace(suite, notes=notes, problems=tuple(resolve.problems.values()))
+    notes = [*renamed, *tuning.check(suite), *refuse_idle(suite, origin), *disagreements(suite), *_stretched(suite)]
+    notes += _worded(suite)
+    return replace(suite, notes=tuple(notes), problems=tuple(resolve.problems.values()))
+
+
+def _comes_first(key: list[str], tuned: bool) -> bool:
+    """True for overrides of what the rest of a suite is written out from; `tuned`: axes are, too."""
+    return key[-1] in ("world", "fidelity") or (tuned and (key[0] in ("select", "axes") or key[2:3] == ["axes"]))
 
 
 def _declared(name: str, folder: Path, settings: Settings, where: Where) -> Dataset:
@@ -129,6 +143,16 @@ def _rename(data: Settings, where: Where) -> Iterator[str]:
                 raise UserError(f"'{old}' is the earlier name of '{new}', and both are given", where=place)
             own[new] = own.pop(old)
             yield f"{place} is now called {new}"
+
+
+def _refuse_unknown_rows(data: Settings, lines: Lines, changed: list[tuple[str, KeyPath]]) -> None:
+    """Raise UserError for an override of a row that is not there, if it is named almost like one and has no method."""
+    known = [str(key[1]) for key in lines if key[0] == "rows" and len(key) == 2]
+    for text, key in changed:
+        if key[0] == "rows" and len(key) > 1 and key[1] not in known and isinstance(data["rows"], dict):
+            new = data["rows"].get(key[1])
+            if isinstance(new, dict) and "method" not in new and closest(str(key[1]), known):
+                raise unknown("row", str(key[1]), known, where=f"override {text}")
 
 
 def _rows(data: Settings) -> list[Settings]:
@@ -168,6 +192,12 @@ def _axis_names(file: SuiteFile, where: Where) -> dict[str, str]:
     names: dict[str, str] = {}
     for path in (path for axes in (file.axes, *(row.axes for row in file.rows.values())) for path in axes):
         name = path.rpartition(".")[2]
+        if name in RESERVED or name in file.protocols:
+            raise UserError(
+                f"axis '{path}' has the name of a column of the results",
+                where=where(("axes",)),
+                hint=f"an axis of another name: {name}s: {{one: {{KEY: VALUE}}, other: {{KEY: VALUE}}}}",
+            )
         if names.setdefault(name, path) != path:
             raise UserError(
                 f"axes '{names[name]}' and '{path}' have the same short name '{name}'", where=where(("axes",))
@@ -192,8 +222,8 @@ def _check_report(suite: Suite, where: Where) -> None:
     for name in suite.file.protocols:
         if not any(name in own.protocols or not own.protocols for own in rows.values()):
             raise UserError("no row is measured under this protocol", where=where(("protocols", name)))
-    if report.join is not None and report.join not in suite.axes:
-        raise unknown("axis", report.join, suite.axes, where=where(("report", "join")))
+    if report.join is not None and report.join not in (shown := suite.axes.keys() - {tuning.TUNED}):
+        raise unknown("axis", report.join, shown, where=where(("report", "join")))
     if report.experts_protocol is not None:
         for measured in [rows[name].protocols for name in report.experts] or [[]]:
             known = measured or list(suite.file.protocols)
@@ -334,11 +364,23 @@ class _Resolver:
                 where=self.where(("rows", row_id)),
                 hint="a folder of description files, or glyphs for the embedded world",
             )
+        self._asks_for(config.prompt_kinds, recipe.templates, row_id, ("rows", row_id, "recipe", "templates"))
         measured = json.dumps([parts["protocol"], parts["protocols"]], default=str)
         if (key := (row_id, config, recipe, measured)) not in self.seen:
             self.seen[key] = self._protocols(row_id, row, parts, recipe, config)
+            for name, protocol in self.seen[key].items():
+                self._fits(row_id, config, recipe.backbone, protocol.views, ("protocols", name))
+                self._learnt_its_frames(row_id, config, recipe, protocol.views, ("protocols", name))
+                self._asks_for(config.prompt_kinds, protocol.templates, row_id, ("protocols", name, "templates"))
         protocols = columns = self.seen[key]
         for name, protocol in protocols.items():
+            unbound = config.open_vocabulary or config.plain_texts(inference, seen=False)
+            if protocol.role in ("zero-shot", "novel") and not unbound:
+                raise UserError(
+                    f"row '{row_id}' has a head bound to its classes and cannot be measured on others",
+                    where=self.where(("protocols", name)),
+                    hint=f"rows.{row_id}.protocols names those that it is measured under",
+                )
             if (rules := config.fusions(inference)) and protocol.fusion not in rules:
                 raise UserError(
                     f"the scores of row '{row_id}' cannot be fused by {protocol.fusion}",
@@ -380,7 +422,7 @@ class _Resolver:
             if dotted.partition(".")[0] not in PARTS or "." not in dotted:
                 raise unknown("axis", dotted, (f"{part}.<field>" for part in PARTS), where=self.where(place))
             _set(parts, dotted, setting)
-            self.axis_of[dotted] = place
+            self.axis_of[dotted] = (*place[:-1], dotted) if path == tuning.TUNED else place
 
     def _one(self, model: type[BaseModel], data: Settings, place: KeyPath) -> Any:
         key = f"{model.__module__}:{place}:{json.dumps(data, sort_keys=True, default=str)}"
@@ -408,7 +450,8 @@ class _Resolver:
         self._has_texts(recipe.templates, {recipe.source: recipe.labels}, place)
         self._has_descriptions(recipe, recipe, place)
         try:
-            weights_file(recipe.backbone, recipe.pretrained)
+            if not missing_weights(recipe.pretrained):
+                weights_file(recipe.backbone, recipe.pretrained)
         except UserError as error:
             raise UserError(str(error), where=self._place((*place, "pretrained"))) from error
         return recipe
@@ -455,19 +498,12 @@ class _Resolver:
         protocol: Protocol = self._one(Protocol, with_size(data, recipe.backbone, 1.0, self.where(place)), place)
         for part in protocol.parts().values():
             self._known_data(part.dataset, part.split, part.labels, part.classes, place, "dataset")
-        self._fits(row_id, config, recipe.backbone, protocol.views, place)
         for other in protocol.vocabulary:
             dataset(other, self.suite.datasets, where=self._place((*place, "vocabulary")))
         self._known_decoder(protocol.views.decoder, place)
         named = {part.dataset: part.labels for part in protocol.parts().values()}
         self._has_texts(protocol.templates, {**dict.fromkeys(protocol.vocabulary, ""), **named}, place)
         self._has_descriptions(protocol, recipe, place)
-        if protocol.role in ("zero-shot", "novel") and not config.open_vocabulary:
-            raise UserError(
-                f"row '{row_id}' has a head bound to its classes and cannot be measured on others",
-                where=self.where(place),
-                hint=f"rows.{row_id}.protocols names those that it is measured under",
-            )
         if protocol.role == "novel" and config.trains and protocol.dataset == recipe.source and recipe.classes == "all":
             raise UserError(
                 f"row '{row_id}' is trained on all classes of '{recipe.source}', so none is novel",
@@ -495,6 +531,14 @@ class _Resolver:
             what = f"the tower of {backbone_name} takes no pictures of {views.size} pixels"
             where, hint = self._place((*place, "views", "size")), "leave `size` and `resize` out"
             self.problems.setdefault(what + where, UserError(what, where=where, allowed=[tower.image_size], hint=hint))
+
+    def _learnt_its_frames(self, row_id: str, config: Config, recipe: Recipe, views: TestViews, place: KeyPath) -> None:
+        """Refuse a test with more frames than were trained, where single frames have weights of their own."""
+        most = recipe.views.frames
+        if config.binds_frames and config.trains and not recipe.imported and views.frames > most:
+            what = f"row '{row_id}' learns weights for each of {most} frames, and this test shows {views.frames}"
+            where = self._place((*place, "views", "frames"))
+            self.misfits.setdefault(what + where, UserError(what, where=where, allowed=[f"up to {most} frames"]))
 
     def _known_data(
         self, name: str, split: str, labels: str, classes: str, place: KeyPath, key: str, at: str = "split"
@@ -552,6 +596,16 @@ class _Resolver:
         except UserError as error:
             raise error.at(self._place((*place, "descriptions"))) from error
 
+    def _asks_for(self, kinds: tuple[str, ...], templates: str, row_id: str, place: KeyPath) -> None:
+        """Refuse templates without one of the kinds of sentences that prompts of a row's method are made of."""
+        if absent := [f"{{{kind}}}" for kind in kinds if kind not in self.suite.kinds(templates)]:
+            lacks = f"templates '{templates}' ask for no {' and no '.join(absent)}"
+            raise UserError(
+                f"row '{row_id}' compares with sentences, and {lacks}",
+                where=self._place(place),
+                allowed=[name for name in TEMPLATES if {*kinds} <= {*self.suite.kinds(name)}],
+            )
+
     def _known_decoder(self, decoder: str, place: KeyPath) -> None:
         try:
             known_decoder(decoder)
@@ -585,6 +639,23 @@ def _stretched(suite: Suite) -> Iterator[str]:
             fewer = "their mean is" if frames == 1 else f"the first {frames} are"
             how = fewer if frames < rows else "interpolated ones are"
             yield f"{suite.where(place)} reads {frames} frames, and {name} has {rows} positions in time: {how} used"
+
+
+def _worded(suite: Suite) -> Iterator[str]:
+    """A sentence for each set of templates with words of its own where a row learns the words beside class names."""
+    seen: dict[tuple[str, str], None] = {}
+    for trial in suite.trials if not suite.file.world else ():  # a world has templates of its own
+        if trial.config.name_room(backbone(trial.recipe.backbone)) is None:
+            continue
+        plain = partial(trial.config.plain_texts, trial.inference)
+        read = (p.templates for _, p in trial.protocols if not all(plain(own.seen) for own in p.parts().values()))
+        for name in (trial.recipe.templates, *read):
+            own = suite.templates.get(name) or TEMPLATES.get(name, ())
+            if isinstance(own, tuple) and any(re.search(r"\w", re.sub(r"\{\w*\}", "", pattern)) for pattern in own):
+                seen[trial.row, name] = None
+    for row, name in seen:
+        what = f"learns the words beside class names, and the words of templates '{name}' count as parts of the names"
+        yield f"{suite.where(('rows', row))} {what}: templates: name has none"
 
 
 def changes_protocols(path: str, axis: Axis) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 from pydantic import (
@@ -159,6 +159,13 @@ class Resources(BaseModel):
     def side_by_side(self) -> int:
         """How many stages of one task a job carries out at once; 1 unless `slots` are named."""
         return self.slots * max(1, self.gpus or 0) if self.slots else 1
+
+    def written(self) -> dict[str, Any]:
+        """The keys that are set, as a file could say them."""
+        found = self.model_dump(mode="json", exclude_none=True)
+        found |= {"time": in_clock(self.time)} if self.time else {}
+        found |= {name: f"{found[name]}M" for name in ("memory", "memory_limit") if name in found}
+        return {name: own for name, own in found.items() if own != {}}
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())  # `extra` is sorted, so what is equal hashes alike

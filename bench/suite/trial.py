@@ -90,15 +90,20 @@ class Suite:
         """
         report = self.file.report.model_dump(mode="json", exclude_defaults=True)
         data = {name: own.model_dump(mode="json", exclude_defaults=True) for name, own in self.datasets.items()}
-        return digest(
-            [self.file.title, self.file.description, report, data, *(trial.settings for trial in self.trials)]
-        )
+        choice = [self.file.select.model_dump(mode="json")] if self.file.select else []
+        shown = [self.file.title, self.file.description, report, data, *choice]
+        return digest([*shown, *(trial.settings for trial in self.trials)])
 
     @property
     def columns(self) -> dict[str, Protocol]:
         """The protocol of every column, at the first point that is measured under it."""
         first = {name: own for trial in reversed(self.trials) for name, own in trial.columns.items()}
         return {name: first[name] for name in self.file.protocols}
+
+    @property
+    def shown(self) -> list[str]:
+        """The protocols that are columns of the report: all but the one that chooses among tuned points."""
+        return [name for name in self.file.protocols if not (self.file.select and name == self.file.select.protocol)]
 
     def prompts(self, templates: str, class_names: Sequence[str], told: Told | None = None) -> list[list[str]]:
         """The prompts of each class under templates of its own or shipped ones, [C][P]; `told` as in `filled`."""

@@ -17,6 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from bench.core.errors import UserError, unknown
+from bench.models.backbones import backbone
 from bench.models.prompts import TEMPLATES, kinds
 from bench.suite.named_protocols import merged, named_protocol
 from bench.suite.yaml_lines import Where
@@ -55,13 +56,20 @@ def worlds() -> dict[str, Settings]:
 
 
 def _fidelity(row: Settings, fidelity: str, where: str) -> Settings:
-    """Write the preset below a row's own settings. Returns its recipe."""
-    presets = getattr(method(row["method"], where=where).declared, "PRESETS", {})
-    if presets and fidelity not in presets:
-        raise unknown(f"fidelity of '{row['method']}'", fidelity, presets, where=where)
+    """Write the preset below a row's own settings, but for what has no effect with them. Returns its recipe."""
+    kind = method(row["method"], where=where)
+    presets = getattr(kind.declared, "PRESETS", {})
+    if fidelity not in (presets or ("official", "clean")):
+        raise unknown(f"fidelity of '{row['method']}'", fidelity, presets or ("official", "clean"), where=where)
     preset: Settings = deepcopy(presets.get(fidelity, {}))
-    for part in ("config", "inference"):
-        row[part] = merged(preset.get(part, {}), row.get(part, {}))
+    for part, choices in (("config", kind.config), ("inference", kind.inference)):
+        own = row.get(part, {})
+        effective = {
+            field: value
+            for field, value in preset.get(part, {}).items()
+            if all(other not in own or own[other] in values for other, values in choices.needs.get(field, {}).items())
+        }
+        row[part] = merged(effective, own)
     return dict(preset.get("recipe", {}))
 
 
@@ -79,7 +87,8 @@ class _Mover:
     def move(self, presets: Mapping[str, Settings]) -> None:
         data, world = self.data, self.world
         recipe, below = data.get("recipe", {}), data.get("protocol", {})
-        data["recipe"] = self._recipe({**recipe, **deepcopy(world["recipe"]), **self._told(recipe)}, ("recipe",))
+        moved = {**recipe, **deepcopy(world["recipe"]), **self._tower(recipe.get("backbone")), **self._told(recipe)}
+        data["recipe"] = self._recipe(moved, ("recipe",))
         data["protocol"] = _outside({**below, **deepcopy(world["protocol"])}, TOLD)
         for name, protocol in data["protocols"].items():
             data["protocols"][name] = self._protocol(protocol, below, ("protocols", name))
@@ -96,7 +105,8 @@ class _Mover:
             told = self._told(merged({} if "templates" in recipe else presets.get(name, {}), own))
             if "templates" in own and not told and self._told(recipe):
                 told = {"templates": world["recipe"]["templates"]}
-            own = {**_outside(own, world["recipe"]), **told, **row.get("at_toy_scale", {})}
+            tower = self._tower(own.get("backbone"), data["recipe"])
+            own = {**_outside(own, world["recipe"]), **tower, **told, **row.get("at_toy_scale", {})}
             row["recipe"] = self._recipe(own, ("rows", name, "recipe"))
             row["protocol"] = {**_outside(_outside(measured, TOLD), world["protocol"]), **self._told(measured)}
             row["config"] = self._fitting("config", row.get("config", {}))
@@ -113,6 +123,14 @@ class _Mover:
         found = self._place("learn", str(recipe["source"]), (*place, "source"))
         return {**recipe, "source": found["dataset"], "split": found[_kind(recipe.get("split", "train"))]}
 
+    def _tower(self, name: object, below: Settings | None = None) -> Settings:
+        """The world's tower for a backbone that a suite names, as far as it is not the one `below`."""
+        video = False
+        with suppress(UserError):
+            video = name is not None and backbone(str(name)).video
+        found = self.world["video"] if video else {key: self.world["recipe"][key] for key in self.world["video"]}
+        return {} if name is None else {key: own for key, own in found.items() if own != (below or {}).get(key)}
+
     def _fitting(self, place: str, value: Any) -> Any:
         """A setting at a dotted place, within what the world's towers have room for."""
         if isinstance(value, dict):
@@ -121,11 +139,15 @@ class _Mover:
         return value if most is None or not isinstance(value, int) else min(value, most)
 
     def _told(self, settings: Settings) -> Settings:
-        """The world's prompts with descriptions for settings whose own ask for descriptions."""
+        """The world's prompts with descriptions for settings whose own ask for descriptions.
+
+        Spatial and temporal sentences stand alone, since they leave its texts no room for more.
+        """
         given = settings.get("templates", ())
         patterns = TEMPLATES.get(given, [given]) if isinstance(given, str) else given
-        asks = isinstance(patterns, list | tuple) and kinds(map(str, patterns))
-        return deepcopy(self.world["described"]) if asks else {}
+        asked = kinds(map(str, patterns)) if isinstance(patterns, list | tuple) else ()
+        alone = {"templates": [f"{{{kind}}}" for kind in asked]} if asked and "description" not in asked else {}
+        return {**deepcopy(self.world["described"]), **alone} if asked else {}
 
     def _protocol(self, own: Settings, below: Settings, place: tuple[str, ...]) -> Settings:
         """A protocol's own settings with data and views of the world; `use` stays, so that reports can compare."""
@@ -151,6 +173,8 @@ class _Mover:
     def _bundle(self, bundle: Settings, place: tuple[str, ...]) -> Settings:
         """Settings that move together, without those that the world replaces."""
         rest = {dotted: value for dotted, value in bundle.items() if not self._replaces(dotted)}
+        tower = self._tower(bundle.get("recipe.backbone"), self.data["recipe"])
+        rest |= {f"recipe.{key}": value for key, value in tower.items()}
         for dotted, value in bundle.items():
             start, _, field = dotted.rpartition(".")
             told = self._told({field: value})

@@ -96,10 +96,12 @@ class _Loader(yaml.SafeLoader):
         return data
 
 
-def load_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
-    """The mapping in a YAML file and the line of every key path. Raises UserError with file and line."""
+def load_yaml(path: Path, empty: bool = False) -> tuple[dict[str, Any], Lines]:
+    """The mapping in a YAML file, which may be `empty`, and the line of every key path. UserError has file and line."""
     lines: Lines = {}
     data = _read(_text(path), str(path), lines)
+    if data is None and empty:
+        return {}, lines
     if not isinstance(data, dict):
         raise UserError("expected a mapping of keys to values", where=f"{path}:1")
     return data, lines
@@ -241,7 +243,7 @@ def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
         field = getattr(current, "model_fields", {}).get(part)
         annotation = field.annotation if field else None
         arguments = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
-        if annotation is None and current is not None and isinstance(part, str):
-            continue  # a key of a mapping: its values' model was found one step before
+        if annotation is None and current is not None:
+            continue  # a key of a mapping, or a place in a list: the model of its values was found one step before
         current = arguments[0] if arguments else annotation
     return current if isinstance(current, type) and issubclass(current, BaseModel) else None

@@ -1,6 +1,7 @@
 """MSTA's adapters: bottlenecks beside a text block and a video block, with one shared projection (Sec. 3.2).
 
-Legend: B batch, T frames, N frames or texts of a batch (B * T for video), P tokens, W width of a tower, R bottleneck.
+Legend: B batch, T frames, N sequences of a batch (texts; frames, B * T; or clips of a video tower, B), P tokens of a
+sequence, S places of a frame, W width of a tower, R bottleneck.
 """
 
 from __future__ import annotations
@@ -34,32 +35,38 @@ def scaled(value: Tensor, forward: float, backward: float) -> Tensor:
 class TemporalUp(nn.Module):
     """Convolution over the frames at each token's place.
 
-    It equals the paper's 3D convolution of kernel (3, 1, 1), and is several times as fast on a CPU.
+    It equals the paper's 3D convolution of kernel (3, 1, 1), and is several times as fast on a CPU. `joint`: a sequence
+    holds a clip, its class token first and then patch by patch, time running fastest (ViCLIP); otherwise a frame.
     """
 
-    def __init__(self, config: Config, width: int) -> None:
+    def __init__(self, config: Config, width: int, joint: bool = False) -> None:
         super().__init__()
         inputs = config.bottleneck if config.temporal_layout == "grouped" else width
         groups = inputs // config.inputs_per_output(width)
         self.conv = nn.Conv1d(inputs, width, KERNEL, padding=KERNEL // 2, groups=groups)
         self.skipped = 0 if config.temporal_cls else 1  # leading tokens without a temporal term
+        self.joint = joint
 
     def forward(self, inner_NPR: Tensor, frames: int) -> Tensor:
-        inner_BTPR = inner_NPR[:, self.skipped :].unflatten(0, (-1, frames))
-        batch, _, tokens, _ = inner_BTPR.shape
-        mixed_MWT = self.conv(inner_BTPR.permute(0, 2, 3, 1).flatten(0, 1))  # M = B * P
-        mixed_NPW: Tensor = mixed_MWT.unflatten(0, (batch, tokens)).permute(0, 3, 1, 2).flatten(0, 1)
+        taken_NPR = inner_NPR[:, self.skipped :]
+        if self.joint:
+            inner_BSTR = taken_NPR.unflatten(1, (-1, frames))
+        else:
+            inner_BSTR = taken_NPR.unflatten(0, (-1, frames)).transpose(1, 2)
+        mixed_MWT = self.conv(inner_BSTR.transpose(2, 3).flatten(0, 1))  # M = B * S
+        mixed_BSTW = mixed_MWT.unflatten(0, inner_BSTR.shape[:2]).transpose(2, 3)
+        mixed_NPW: Tensor = mixed_BSTW.flatten(1, 2) if self.joint else mixed_BSTW.transpose(1, 2).flatten(0, 1)
         return F.pad(mixed_NPW, (0, 0, self.skipped, 0)) if self.skipped else mixed_NPW
 
 
 class VideoUp(nn.Module):
     """R -> W by a linear projection, a temporal one, or the sum of both."""
 
-    def __init__(self, config: Config, width: int) -> None:
+    def __init__(self, config: Config, width: int, joint: bool = False) -> None:
         super().__init__()
         self.config = config
         self.spatial = nn.Linear(config.bottleneck, width) if config.linear_up else None
-        self.temporal = TemporalUp(config, width) if config.up != "spatial" else None
+        self.temporal = TemporalUp(config, width, joint) if config.up != "spatial" else None
 
     def forward(self, inner_NPR: Tensor, frames: int) -> Tensor:
         terms: list[Tensor] = [] if self.spatial is None else [self.spatial(inner_NPR)]
@@ -88,14 +95,14 @@ class Branch(nn.Module):
 
 
 class AdapterPair(nn.Module):
-    """Adapters of a text block and of its video block."""
+    """Adapters of a text block and of its video block; `joint` as in `TemporalUp`."""
 
-    def __init__(self, config: Config, text_width: int, video_width: int) -> None:
+    def __init__(self, config: Config, text_width: int, video_width: int, joint: bool = False) -> None:
         super().__init__()
         inner = config.bottleneck
         self.shared = nn.Linear(inner, inner) if config.middle == "shared" else None
         self.text = Branch(config, text_width, nn.Linear(inner, text_width)) if config.texts_inside else None
-        self.video = Branch(config, video_width, VideoUp(config, video_width)) if config.adapts_video else None
+        self.video = Branch(config, video_width, VideoUp(config, video_width, joint)) if config.adapts_video else None
         self.apply(_initialise)
 
 

@@ -4,8 +4,8 @@ Title: Efficient Transfer Learning for Video-language Foundation Models (CVPR 20
 Paper: arXiv 2411.11223. Official code: none; github.com/chenhaoxing/ETL4Video holds description files and, in its
 history, logs; no licence file (written from a description; no code or sentence taken). It extends MMA (CVPR 2024).
 Where paper and logs differ, presets name both; where neither tells, the field's description says what was chosen.
-Left out: ViCLIP, the paper's backbone. Here the towers are CLIP's, so that frames meet only in the adapters' temporal
-projection, and every published number has another backbone. Also left out: dropping the last incomplete batch, and
+The towers are ViCLIP's, the paper's backbone (`temporal_cls: false`), or CLIP's, whose frames meet only in the
+adapters' temporal projection; every published number is with ViCLIP. Left out: dropping the last incomplete batch, and
 choosing the epoch on the test list.
 """
 
@@ -37,7 +37,7 @@ class Config(settings.Config):
     """Place and form of the adapters, and weight of the consistency with descriptions."""
 
     tower_inside = True
-    without_frames = {"branches": "text"}
+    without_frames = {}
     needs = {
         "up": {"branches": WITH_VIDEO},
         "temporal_layout": {"branches": WITH_VIDEO, "up": ("both", "temporal")},
@@ -63,7 +63,8 @@ class Config(settings.Config):
     the linear up-projection's output by channel; both fit the logged number of parameters (MSTA, authors' logs)"""
     temporal_cls: bool = True
     """whether the temporal projection also mixes class tokens over time; without it the last block's temporal term
-    reaches no output. ViCLIP has one class token per video (not in the paper; this project)"""
+    reaches no output. Has to be false on a video tower, which has one class token a clip (not in the paper; this
+    project)"""
     adapter_input: Literal["ln1", "raw"] = "ln1"
     """adapter input: the block's, behind its first norm (ln1: MMA's code) or as it is (raw: MSTA, adapter equations)"""
     scale: Weight = 0.005
@@ -131,6 +132,11 @@ class Config(settings.Config):
         """Input channels of each output channel of the temporal projection."""
         return self.bottleneck // gcd(self.bottleneck, width) if self.temporal_layout == "grouped" else 1
 
+    def fits(self, backbone: Backbone, frames: int) -> None:
+        if backbone.video and self.temporal_cls and self.adapts_video and self.up != "spatial":
+            what = f"temporal_cls: true, but '{backbone.name}' has one class token a clip, which no frame follows"
+            raise ValueError(f"{what}; allowed: temporal_cls: false with up: both, or up: spatial")
+
     # --- costs --------------------------------------------------------------------------------------------------------
 
     def text_cost(self, backbone: Backbone) -> Cost:
@@ -144,14 +150,15 @@ class Config(settings.Config):
         """The video branch. The text branch runs once for a list of classes, not for each view."""
         if not self.adapts_video:
             return Cost()
-        width, tokens = backbone.vision_width, frames * backbone.vision_tokens
+        width, patches = backbone.vision_width, frames * (backbone.vision_tokens - 1)
+        tokens = patches + backbone.features(frames)  # with a class token a frame, or a clip
         middle, up, inputs = self._middle(tokens), Cost(), KERNEL * self.inputs_per_output(width)
         if self.middle == "shared" and self.texts_inside:
             middle = Cost(0, middle.flops)  # its parameters are the text branch's
         if self.linear_up:
             up += linear(self.bottleneck, width, tokens)
         if self.up != "spatial":
-            up += linear(inputs, width, tokens if self.temporal_cls else tokens - frames)
+            up += linear(inputs, width, tokens if self.temporal_cls else patches)
         return len(self.pairs(backbone)) * (linear(width, self.bottleneck, tokens) + middle + up)
 
     def _middle(self, tokens: int) -> Cost:

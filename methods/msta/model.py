@@ -1,7 +1,7 @@
 """MSTA's towers and objective (arXiv 2411.11223): L = L_CE + alpha * L_CC.
 
-Legend: B batch, T frames, N frames or texts of a batch, P tokens, L tokens of a text, W width of a tower, D joint CLIP
-width, C classes.
+Legend: B batch, T frames, F features of a clip, N texts of a batch, L tokens of a text, W width of a tower, D joint
+CLIP width, C classes.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ TowerBlock = Callable[..., Tensor]  # (hidden [N, P, W], attn_mask) -> hidden
 
 
 class Model(contract.Model):
-    """CLIP with adapters beside its blocks; a video is the mean of its frames, a class its adapted text."""
+    """CLIP or ViCLIP with adapters beside its blocks: a video is the mean of its features, a class its adapted text."""
 
     config: Config
 
     def __init__(self, config: Config, clip: Clip) -> None:
         super().__init__(config, clip)
-        widths = clip.spec.text_width, clip.spec.vision_width
-        self.adapters = nn.ModuleList(AdapterPair(config, *widths) for _ in config.pairs(clip.spec))
+        sizes = clip.spec.text_width, clip.spec.vision_width, clip.spec.video
+        self.adapters = nn.ModuleList(AdapterPair(config, *sizes) for _ in config.pairs(clip.spec))
         self._tokenised: tuple[list[str], Tensor] = [], torch.empty(0)  # the last texts: every step has the same
 
     def unused_parameters(self) -> set[str]:
@@ -45,10 +45,10 @@ class Model(contract.Model):
     # --- towers -------------------------------------------------------------------------------------------------------
 
     def encode(self, clips_BT3HW: Tensor) -> Tensor:
-        """Frame features [B, T, D]; the frames of a clip see each other in the adapters."""
+        """Features [B, F, D], of frames that see each other in the adapters, or by a video tower of the clip."""
         if not self.config.adapts_video:
-            frames_BTD: Tensor = super().encode(clips_BT3HW)
-            return frames_BTD
+            features_BFD: Tensor = super().encode(clips_BT3HW)
+            return features_BFD
         return encoded(self.clip.visual, clips_BT3HW, self._blocks("video", clips_BT3HW.shape[1]))
 
     def embed_classes(self, prompts: list[list[str]]) -> Tensor:

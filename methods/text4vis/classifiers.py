@@ -9,8 +9,8 @@ not published. Offsets of the discriminants are left out: a frozen classifier ha
 
 Learnt context: CoOp (IJCV 2022, arXiv 2109.01134; modules/coop.py of Text4Vis' official code). Vectors stand where a
 template has its words, and the frozen text tower turns them and the class name into a feature. A full stop follows
-both, whatever their order (official code). A prompt is taken as the class name. Left out: the error at a text that is
-too long (its name is cut off), spaces for underscores, `ce` plus `nce` as a loss.
+both, whatever their order (official code). A prompt is taken as the class name, with spaces for underscores. Left out:
+`ce` plus `nce` as a loss.
 
 Legend: B batch, N videos or texts, D joint CLIP width, C classes, L tokens of a name with its marks, P places of a text
 (L + M), M vectors, W width of the text tower, K contexts (1, or one for each class).
@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from bench.core.errors import UserError
 from bench.models.clip import TEXTS_PER_BATCH, Clip, class_means
 from methods.contract import cosines
+from methods.names import class_names, name_tokens
 from methods.text4vis.config import Config
 
 LEAST = 1e-6  # least shrinkage: it keeps a covariance invertible whose few residuals all lie in one direction
@@ -192,16 +193,12 @@ class Context(nn.Module):
         return self.vectors_KMW.repeat_interleave(torch.tensor(counts, device=self.vectors_KMW.device), dim=0)
 
     def _lay_out(self, clip: Clip, texts: list[str]) -> Layout:
-        names = [text.removesuffix(".") for text in texts]
-        whole_NL, room = clip.tokenizer([f"{name}." for name in names]), clip.spec.context_length - self.count
-        tokens_NL = whole_NL[:, :room].clone()
-        tokens_NL[whole_NL.argmax(dim=-1) >= room, -1] = whole_NL.max()  # the end has the highest id
-        ends_N = tokens_NL.argmax(dim=-1)
-        # No token sees those behind it, so tokens behind the longest text's end are left out.
-        length = int(ends_N.max()) + 1
+        names = class_names(texts)
+        tokens_NL = name_tokens(clip.tokenizer, names, clip.spec.context_length - self.count, "config.context")
+        ends_N, length = tokens_NL.argmax(dim=-1), tokens_NL.shape[1]
         sizes_N = (clip.tokenizer(names).argmax(dim=-1) - 1).minimum(ends_N - 1)
         order_NP = torch.tensor([self._order(size, length) for size in sizes_N.tolist()])
-        return Layout(tokens_NL[:, :length], order_NP, ends_N + self.count)
+        return Layout(tokens_NL, order_NP, ends_N + self.count)
 
     def _order(self, size: int, length: int) -> list[int]:
         """Order of tokens and vectors in a text whose name has `size` of its `length` tokens."""

@@ -73,6 +73,10 @@ class Temporal(dense.Config):
     def tower_inside(self) -> bool:  # type: ignore[override]
         return self.inside != "none"
 
+    @property
+    def binds_frames(self) -> bool:  # type: ignore[override]
+        return self.head == "transf_cls" or self.inside == "joint_st"
+
     def fits(self, backbone: Backbone, frames: int) -> None:
         if self.head in LAYERED or self.inside == "joint_st":
             costs.refuse_frames_without_position(frames)
@@ -167,6 +171,9 @@ class Config(Temporal):
     def vectors(self) -> int:
         """Number of vectors in a context of coop."""
         return len(self.context_start.split()) or self.context
+
+    def name_room(self, backbone: Backbone) -> int | None:
+        return backbone.context_length - self.vectors if self.classifier == "coop" else None
 
     def fits(self, backbone: Backbone, frames: int) -> None:
         super().fits(backbone, frames)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from annotated_types import Ge, Gt, MaxLen, MinLen
+from annotated_types import Ge, MaxLen, MinLen
 from pydantic import model_validator
 
 from bench.core.identity import Count, Few
@@ -19,9 +19,9 @@ from bench.models.backbones import Backbone
 from methods import settings
 from methods.costs import Cost, Costs, attention, feed_forward, linear, norm, product, table, total
 from methods.presets import CLEAN_TRAINING, MOTE_TRAINING, Preset, tuned
-from methods.settings import Finite, Fraction, Weight, each_expert, refuse_missing_expert
+from methods.settings import Fraction, Positive, Weight, each_expert, refuse_missing_expert
 
-Positive = Annotated[Finite, Gt(0)]
+INTERACTING = ("both", "slow_to_fast", "fast_to_slow")
 
 
 class StreamPair(NamedTuple):
@@ -48,7 +48,14 @@ class Config(settings.Config):
         "read-out": ("head.mote.readout_gate",),
         "projection": ("head.projection_head",),
     }
-    needs = {"keep": {"aggregation": ("guided",)}, "freeze_blocks": {"tower": ("tuned",)}}
+    needs = {
+        **{name: {"aggregation": ("guided",)} for name in ("keep", "similarity_temperature", "score_share")},
+        **{name: {"aggregation": ("guided",)} for name in ("score_temperature", "merge_factor", "rank_weight")},
+        **{name: {"interaction": INTERACTING} for name in ("gate", "gate_threshold", "gate_reduction", "sources")},
+        "kernel": {"interaction": ("both", "fast_to_slow")},
+        "diversity_weight": {"diversity": ("batch", "experts")},
+        "freeze_blocks": {"tower": ("tuned",)},
+    }
 
     rates: Annotated[tuple[Count, ...], MinLen(1), MaxLen(100)] = (2, 4, 8, 16)
     """frames per window of each expert's stream, ascending; 2, 4, 8, 16 for 32 frames, 2, 4, 8 for 8 frames (VidPrism,

@@ -103,6 +103,9 @@ class Config(settings.Config):
         bridge = isinstance(first, Config) and self.prompts is not None and first.prompts is None
         return bridge or self == first
 
+    def name_room(self, backbone: Backbone) -> int | None:
+        return backbone.context_length - self.prompts.text if self.prompts else None
+
     def fits(self, backbone: Backbone, frames: int) -> None:
         if self.prompts is None:
             return

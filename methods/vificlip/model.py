@@ -14,10 +14,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bench.core.errors import UserError
 from bench.models.clip import TEXTS_PER_BATCH, Clip, class_means, part_of
 from methods.blocks import encoded, through
 from methods.clip_mean import model as clip_mean
+from methods.names import class_names, name_tokens
 from methods.vificlip.config import Config, Prompts
 
 Block = Callable[..., Tensor]  # (hidden [N, P, W], attn_mask) -> hidden
@@ -93,27 +93,12 @@ class Model(clip_mean.Model):
         """
         if self.head is None:
             return self.clip.encode_prompts(prompts)
-        names = [prompt.removesuffix(".").replace("_", " ") for own in prompts for prompt in own]
+        names = class_names(prompt for own in prompts for prompt in own)
         if self._tokenised[0] != names:
-            self._tokenised = names, self._tokens(names, len(self.head.text[0]))
+            room = self.clip.spec.context_length - len(self.head.text[0])
+            self._tokenised = names, name_tokens(self.clip.tokenizer, names, room, "config.prompts.text")
         parts = self._tokenised[1].to(self.head.text[0].device).split(TEXTS_PER_BATCH)
         return torch.cat([self._encode_names(part_NL, self.head) for part_NL in parts])
-
-    def _tokens(self, names: list[str], vectors: int) -> Tensor:
-        """Tokens [N, L] of names with a full stop, without the places of the vectors and those behind all ends."""
-        tokens_NL, length = self.clip.tokenizer([f"{name}." for name in names]), self.clip.spec.context_length
-        ends_N, room = tokens_NL.argmax(dim=-1), length - vectors
-        # A name that fills a text without vectors is cut, as the tokenizer does with those that do not fit at all.
-        if (too_long := (ends_N >= room) & (ends_N < length - 1)).any():
-            name, tokens = names[int(too_long.nonzero()[0])], length - 2 - vectors
-            raise UserError(
-                f"class '{name}' is too long behind {vectors} vectors: a text has {length} tokens",
-                where="config.prompts.text",
-                hint=f"names may have {tokens} tokens with a full stop; use fewer vectors",
-            )
-        end, tokens_NL = tokens_NL.max(), tokens_NL[:, :room].clone()  # the end has the highest id
-        tokens_NL[ends_N >= room, -1] = end
-        return tokens_NL[:, : int(tokens_NL.argmax(dim=-1).max()) + 1]
 
     def _encode_names(self, tokens_NL: Tensor, head: Vectors) -> Tensor:
         """Embeddings [N, D] of texts with vectors behind their start, not L2-normalised."""

@@ -73,7 +73,7 @@ async function copy(source, tools) {
   }
 }
 
-for (const tools of document.querySelectorAll(".tools")) {
+for (const tools of document.querySelectorAll(".sheet .tools")) {
   for (const source of tools.querySelectorAll("template")) {
     const button = document.createElement("button");
     button.type = "button";
@@ -87,27 +87,91 @@ for (const tools of document.querySelectorAll(".tools")) {
 // --- the list of all results: its first lines, those of the cell that was followed, or all ---
 
 const results = document.querySelector("#results table"), all = document.getElementById("all");
-results.classList.toggle("short", results.tBodies[0].rows.length > 500);
-all.hidden = !results.matches(".short");
+const limit = () => { all.hidden = !results.classList.toggle("short", results.tBodies[0].rows.length > 500); };
 
-function show() {
-  const first = document.getElementById(location.hash.slice(1));
-  if (!first?.matches("tr[data-cell]")) return;
-  for (const row of results.tBodies[0].rows) row.classList.toggle("chosen", row.dataset.cell === first.dataset.cell);
-  results.classList.add("filtered");
-  results.closest("details").open = true;
-  all.hidden = false;
-  first.scrollIntoView({ block: "center" });
+function choose(cell) {
+  for (const row of results.tBodies[0].rows) row.classList.toggle("chosen", row.dataset.cell === cell);
+  results.classList.toggle("filtered", cell !== undefined);
 }
 
-all.addEventListener("click", () => {
-  results.classList.remove(results.matches(".filtered") ? "filtered" : "short");
-  for (const row of results.querySelectorAll("tr.chosen")) row.classList.remove("chosen");
-  all.hidden = !results.matches(".short");
-});
-document.addEventListener("click", (event) => { if (event.target.closest('a[href^="#cell-"]')) setTimeout(show); });
+if (results) {
+  limit();
+  all.addEventListener("click", () => {
+    if (!results.matches(".filtered")) results.classList.remove("short");
+    choose();
+    all.hidden = !results.matches(".short");
+  });
+}
+
+// --- links: what they lead to is unfolded, a result alone with the others of its cell ---
+
+function show() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  for (let own = target.closest("details"); own; own = own.parentElement.closest("details")) own.open = true;
+  if (target.matches("tr[data-cell]")) {
+    choose(target.dataset.cell);
+    all.hidden = false;
+  }
+  target.scrollIntoView({ block: target.matches("tr, li") ? "center" : "start" });
+}
+
+document.addEventListener("click", (event) => { if (event.target.closest('a[href^="#"]')) setTimeout(show); });
 addEventListener("hashchange", show);
 show();
+
+// --- the contents: a list that follows, folded where the screen is narrow ---
+
+const contents = document.querySelector(".contents details"), wide = matchMedia("(min-width: 72rem)");
+if (contents) {
+  const fit = () => { contents.open = wide.matches; };
+  wide.addEventListener("change", fit);
+  contents.addEventListener("click", (event) => { if (event.target.closest("a")) fit(); });
+  fit();
+}
+
+// --- charts: a point tells its numbers, a click isolates its row, and far points can be brought in ---
+
+for (const chart of document.querySelectorAll(".chart")) {
+  const tip = chart.querySelector(".tip"), toggle = chart.querySelector(".view");
+  let alone = null;
+  const tell = (event) => {
+    const spot = event.target.closest(".spot");
+    tip.hidden = !spot || event.type === "pointerout" || event.type === "focusout";
+    if (tip.hidden) return;
+    tip.textContent = spot.getAttribute("aria-label");
+    const box = chart.getBoundingClientRect(), at = spot.querySelector(".mark").getBoundingClientRect();
+    tip.style.left = `${Math.max(0, Math.min(at.right - box.left + 8, box.width - tip.offsetWidth))}px`;
+    const below = at.bottom - box.top + 8, above = at.top - box.top - tip.offsetHeight - 8;
+    tip.style.top = `${below + tip.offsetHeight > box.height && above > 0 ? above : below}px`;
+  };
+  const isolate = (row) => {
+    alone = alone === row ? null : row;
+    for (const own of chart.querySelectorAll("[data-row]")) {
+      own.classList.toggle("others", alone !== null && own.dataset.row !== alone && !own.matches("button"));
+      if (own.matches("button")) own.setAttribute("aria-pressed", own.dataset.row === alone);
+    }
+  };
+  const view = (whole) => {
+    for (const plot of chart.querySelectorAll("[data-view]")) plot.toggleAttribute("hidden", (plot.dataset.view === "whole") !== whole);
+    toggle.textContent = whole ? "Zoom to the pile" : "Show all points";
+  };
+  for (const title of chart.querySelectorAll(".spot title")) title.remove();
+  for (const kind of ["pointerover", "pointerout", "focusin", "focusout"]) chart.addEventListener(kind, tell);
+  chart.addEventListener("click", (event) => {
+    const own = event.target.closest("[data-row]");
+    if (own) isolate(own.dataset.row);
+  });
+  chart.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") tip.hidden = true;
+    if (event.key === "Enter" && event.target.matches(".spot")) isolate(event.target.dataset.row);
+  });
+  if (toggle) {
+    toggle.hidden = false;
+    toggle.addEventListener("click", () => view(toggle.textContent === "Show all points"));
+    view(false);
+  }
+}
 
 // --- print: what is folded is shown, but the long list of results stays as it is ---
 

@@ -7,9 +7,11 @@ import time
 from itertools import count
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+import video_transfer_bench as vtb
 from bench.store.records import Store
 from reports.collect import collect
 from reports.page import write_report
@@ -65,3 +67,15 @@ def test_a_report_of_10000_records(benchmark: BenchmarkFixture, tmp_path: Path) 
     page = benchmark.pedantic(report, rounds=1)
     print(f"\n  the page has {page.stat().st_size / 1e6:.1f} MB")
     assert len(graph.cells) == 10_000
+
+
+@TIMED
+def test_a_frame_of_10000_results(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    """What `vtb.results` takes after the first time: the suite is read and planned, and no record is."""
+    synthetic.many_records(tmp_path)
+
+    def results() -> pd.DataFrame:
+        return vtb.results(tmp_path / "many.yaml", store=tmp_path / "runs").results
+
+    first = results()
+    assert benchmark.pedantic(results, rounds=3).equals(first) and len(first) == 10_000

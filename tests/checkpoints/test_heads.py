@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.checkpoints.heads import HEADS
+from bench.checkpoints.heads import HEADS, official_head
 from bench.checkpoints.official import _fitting, _model
 from bench.core.errors import UserError
 from bench.models.backbones import supported_names
 from bench.models.state_dicts import SOURCES, State, collapsed, official_names
+from tests.errors import refused
 from tests.official_files import golden, head_state
 
 mote, text4vis = HEADS["mote"], HEADS["text4vis"]
@@ -57,3 +58,8 @@ def test_unequal_merge_weights_are_refused() -> None:
     mote.refuse(head)
     with pytest.raises(UserError, match="not merged equally"):
         mote.refuse({**head, "transformer.resblocks.0.mlp.mote_fusion_weight": torch.ones(4)})
+
+
+def test_weights_of_a_backbone_are_no_training_to_import() -> None:
+    with refused("'clip_mean' has no official layout", where="--method", hint="recipe.pretrained"):
+        official_head("clip_mean")

@@ -40,6 +40,20 @@ def test_a_wrong_command_line_ends_with_2(arguments: list[str]) -> None:
     assert main(arguments) == 2
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("lst", "did you mean the command 'list'?"),
+        ("quikstart", "did you mean the suite 'quickstart'?"),
+        ("metods", "did you mean the suite 'methods'?"),
+        ("xyzzy", "`list suites` shows"),
+    ],
+)
+def test_a_word_that_is_neither_command_nor_suite(word: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([word, "methods"]) == 2
+    says(capsys.readouterr().err, f"'{word}'", "allowed: run, plan", meant)
+
+
 def test_help_lists_and_gc_import_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys; from bench.commands.app import main; main(['--help']); main(['list', 'methods']); "
@@ -87,8 +101,8 @@ def test_errors_of_the_program_keep_their_traceback(error: Exception, monkeypatc
 @pytest.mark.parametrize(
     ("instead", "said"),
     [
-        ([], "to go on, run it again:\n  python run_suite.py plan quickstart\n"),
-        (["retry", "a", "--here"], "to go on:\n  python run_suite.py retry a --here\n"),
+        ([], "to go on, run it again:\n  vtb plan quickstart\n"),
+        (["retry", "a", "--here"], "to go on:\n  vtb retry a --here\n"),
     ],
 )
 def test_what_a_signal_stops_says_how_to_go_on(
@@ -98,5 +112,7 @@ def test_what_a_signal_stops_says_how_to_go_on(
         raise Stopped(signal.SIGINT, instead)
 
     monkeypatch.setattr("bench.commands.suites.open_suite", stop)
+    monkeypatch.setattr(sys, "argv", ["vtb"])
+    monkeypatch.setattr("bench.core.words.which", lambda name: name)
     assert main(["plan", "quickstart"]) == 130
     assert capsys.readouterr().err == f"stopped by SIGINT; {said}"

@@ -46,6 +46,24 @@ def test_all_that_is_wrong_is_one_message_before_anything_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        "method: vita_clip, config: {context: generic, context_vectors: 13, frames: 4}",
+        "method: tc_clip, config: {text_length: 8}",
+        "method: text4vis, config: {head: none, classifier: coop, context: 13}",
+        "method: vificlip, config: {prompts: {image_depth: 4, text_depth: 2, text: 12}}",
+    ],
+)
+def test_a_class_name_without_room_beside_learnt_words_is_named_before_anything_is_written(
+    row: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = write_suite(tmp_path, ("templates: glyphs", "templates: name"), ("report:", f"  own: {{{row}}}\nreport:"))
+    message = run(capsys, str(suite), "seeds=[0]", "--store", str(tmp_path / "runs"))
+    says(message, "own seed", "class '", "is too long beside learnt words", "names may have", "use fewer learnt words")
+    assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
+
+
 def test_options_are_told_beside_a_suite_that_cannot_be_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

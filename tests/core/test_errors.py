@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bench.core.errors import UserError, unknown
+import pytest
+
+from bench.core.errors import UserError, closest, unknown
 
 
 def test_a_message_has_place_allowed_values_and_hint_in_lines() -> None:
@@ -21,3 +23,8 @@ def test_an_unknown_name_is_answered_with_the_sorted_names_and_the_closest() -> 
     assert (error.where, error.allowed, error.hint) == ("recipe.fruit", ["apple", "pear"], "did you mean 'apple'?")
     assert "fruit 'aple'" in error.what
     assert unknown("fruit", "zzz", ["apple"]).hint == ""
+
+
+@pytest.mark.parametrize(("name", "meant"), [("val", "validation"), ("tset", "test"), ("v", ""), ("xyz", "")])
+def test_what_was_meant_is_alike_or_begins_so(name: str, meant: str) -> None:
+    assert closest(name, ["train", "validation", "test"]) == meant

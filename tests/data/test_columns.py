@@ -114,6 +114,13 @@ def test_folders_tell_numbers_of_frames_from_labels(tmp_path: Path) -> None:
         read(tmp_path, "climb/x 7 250\njump/y 9 300\n", many)
 
 
+def test_a_column_may_name_the_group_of_a_video(tmp_path: Path) -> None:
+    entries = (Entry("a.mp4", 1, group="film 1"), Entry("b c.mp4", 0))
+    assert read(tmp_path, "label,group,path\n1,film 1,a.mp4\n0,,b c.mp4\n").entries == entries
+    found = read(tmp_path, "a.mp4,1,film 1\nb c.mp4,0,\n", columns=["path", "label", "group"])
+    assert found.entries == entries
+
+
 def test_declared_columns_are_not_guessed(tmp_path: Path) -> None:
     text = "v/c d.mp4 0 2\nv/clip a.mp4 1 2\n"
     found = read(tmp_path, text, columns=["path", "frames", "label"])

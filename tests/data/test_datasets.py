@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -127,7 +128,7 @@ def test_embedded_sets_have_the_splits_that_suites_use() -> None:
     assert set(EMBEDDED) == {
         f"glyphs-{world}{tail}" for world in ("narrow", "broad") for tail in ("", "-objects", "-verbs", "-both")
     }
-    assert set(EMBEDDED["glyphs-broad"].splits) == {"train", "validation"}
+    assert set(EMBEDDED["glyphs-broad"].splits) == {"train", "validation", "validation-even", "validation-odd"}
     assert set(EMBEDDED["glyphs-broad-both"].splits) == {"test"}
 
 
@@ -234,6 +235,53 @@ def test_label_variants_are_other_spellings_of_the_same_classes(tmp_path: Path) 
     (tmp_path / "short.csv").write_text("id,name\n0,one\n")
     with refused("1 classes", "'mine' has 3", where="short.csv"):
         declared(tmp_path, variants={"short": "short.csv"}).class_names("short")
+
+
+@pytest.mark.parametrize(
+    ("name", "video", "group"),
+    [
+        ("ucf101", "Archery/v_Archery_g01_c07.avi", "v_Archery_g01"),
+        ("ucf101", "v_HandStandPushups_g25_c01", "v_HandStandPushups_g25"),
+        ("hmdb51", "brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi", "April_09"),
+        ("hmdb51", "TheBoondockSaints_fall_floor_u_cm_np1_ba_bad_82.avi", "TheBoondockSaints"),
+        ("hmdb51", "shoot_gun/TheBoondockSaints_shoot_gun_u_cm_np1_fr_med_107", "TheBoondockSaints"),
+        ("hmdb51", "handstand/Gymnastic_handstand_handstand_f_nm_np1_le_med_1.avi", "Gymnastic_handstand"),
+        ("hmdb51", "kick_ball/Two_[HD]_(1)_kick_ball_l_cm_np6_ri_med_12.avi", "Two_[HD]_(1)"),
+        ("kinetics-400", "abseiling/-47ZoDXy_P0_000095_000105.mp4", "-47ZoDXy_P0"),
+        ("kinetics-600-split2", "0347ZoDXyP0", "0347ZoDXyP0"),
+        ("activitynet", "v_0347ZoDXyP0.mp4@1.5-9", "0347ZoDXyP0"),
+    ],
+)
+def test_names_tell_what_a_video_comes_from(name: str, video: str, group: str) -> None:
+    found = re.search(str(shipped()[name].grouping()), video)
+    assert found is not None and found[1] == group
+
+
+def test_the_actions_in_names_of_hmdb51_are_its_classes() -> None:
+    data = shipped()["hmdb51"]
+    for action in (own.replace(" ", "_") for own in data.class_names()):
+        found = re.search(data.groups, f"{action}/A_film_{action}_h_nm_np2_le_bad_3.avi")
+        assert found is not None and found[1] == "A_film"
+
+
+def test_the_shipped_patterns_fit_all_names_of_the_lists(tmp_path: Path, worlds: dict[str, dict[str, Any]]) -> None:
+    for name, settings in worlds.items():
+        data = of(name, tmp_path, settings)
+        assert not [note for split in data.splits for note in data.notes(split) if "`groups`" in note]
+        assert bool(data.groups) == (name != "ssv2")
+
+
+def test_groups_are_a_pattern_with_one_bracket_or_a_column_and_no_part_of_the_content(tmp_path: Path) -> None:
+    for groups in ("film", "(a)(b)", "(a"):
+        with pytest.raises(ValidationError, match=r"bracket|no regular expression"):
+            declared(tmp_path, groups=groups)
+    data, grouped = declared(tmp_path), declared(tmp_path, groups=r"^(.)")
+    assert data.grouping() == {} and grouped.grouping() == "^(.)"
+    assert content(data) == content(grouped) and not [note for note in grouped.notes("test") if "groups" in note]
+    note = next(note for note in declared(tmp_path, groups="(film)").notes("test") if "groups" in note)
+    assert "does not fit" in note and data.entries("test")[0].name in note
+    told = declared(tmp_path, lines="path,label,group\na.mp4,0,film 0\n")
+    assert content(told) == content(data) and told.grouping() == {"a.mp4": "film 0"}
 
 
 def test_settings_lie_on_top_of_the_shipped_ones(tmp_path: Path, worlds: dict[str, dict[str, Any]]) -> None:

@@ -26,7 +26,7 @@ from methods.actionclip.model import Model
 from methods.text4vis.model import SHARPNESS, divergence, matching
 from methods.text4vis.temporal import TransfCls
 from tests.golden.official_mote import HEAD_CHANNELS, _tower_shapes, bare_clip
-from tests.golden.replay import Deviations, Tensors, _compare, _under
+from tests.golden.replay import Deviations, Tensors, _compare, _under, largest
 
 HEADS = {"meanP": "none", "Transf": "transf", "LSTM": "lstm", "Conv_1D": "conv1d"}  # official name -> own
 LAYER = r"transformer\.(?:resblocks|transformer_enc\.layers)\.(\d+)\."
@@ -39,7 +39,7 @@ def replay_actionclip(path: Path) -> Deviations:
     with torch.no_grad():
         untrained = {**replay.features(), **replay.test(), **replay.data()}
     return {
-        **_compare({**untrained, **replay.training(), **replay.fixed_text()}, case),
+        **_compare({**untrained, **replay.training(), **replay.fixed_text()}, case, largest),
         "head.Conv_1D.initial": replay.initial_taps(),
         "grad_fixed_text of texts": replay.leaked,
     }

@@ -49,7 +49,7 @@ ADAPTER_SAMPLERS = {  # official rule -> (sampler of test views, sampler of trai
 
 def replay_adapter_frame_sampling(path: Path) -> Deviations:
     """Indices of the official data code of ST-Adapter, AIM and Vita-CLIP."""
-    found: dict[str, list[float]] = {rule: [] for rule in ADAPTER_SAMPLERS}
+    found: dict[str, list[float]] = {}
     for row in json.loads(path.read_text(encoding="utf-8"))["cases"]:
         test, train = ADAPTER_SAMPLERS[row["rule"]]
         fields = {"frames": row["frames"], "stride": row["stride"] or 1, "sampler": test or train}
@@ -57,7 +57,7 @@ def replay_adapter_frame_sampling(path: Path) -> Deviations:
             own = test_indices(TestViews.model_validate({**fields, "clips": row["clips"]}), row["length"])
         else:
             own = train_indices(TrainViews.model_validate(fields), row["length"], np.random.default_rng(0))[None]
-        found[row["rule"]].append(_deviation(own, np.array(row["indices"])))
+        found.setdefault(row["rule"], []).append(_deviation(own, np.array(row["indices"])))
     return {rule: max(deviations) for rule, deviations in found.items()}
 
 

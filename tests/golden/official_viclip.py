@@ -1,30 +1,35 @@
 """Outputs of ViCLIP's official modules, computed by a video tower here (golden file `viclip`).
 
+The file does not say how many heads a tower has: those are taken that give its features, W/64 (official code) before
+others that give them too.
+
 Legend: B clips, T frames, P patches of a frame, K tokens of a clip, W tower width, D joint width, C classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import isqrt
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.models.backbones import backbone
+from bench.models.backbones import Backbone, backbone
 from bench.models.clip import Clip, VideoTower, from_viclip
 from bench.models.state_dicts import layers_in
-from tests.golden.official_mote import bare_clip
+from tests.golden.official_mote import HEAD_CHANNELS, bare_clip
+from tests.golden.official_tc_clip import divisors
 
 Tensors = dict[str, Tensor]
 
-VISION_CHANNELS, TEXT_CHANNELS = 32, 16  # of an attention head where the file does not say their number
 MASKED = 0.9  # share of patches that the official encoder leaves out unless it is told `test`
 
 
-def official_viclip(state: Tensors, heads: Tensors) -> Clip:
-    """The CLIP of a state under official names; `heads` may have `vision_heads` and `text_heads`."""
+def official_viclip(state: Tensors, inputs: Tensors, video_BD: Tensor, text_CD: Tensor) -> Clip:
+    """The CLIP of a state under official names, with as many heads as give these features of the inputs."""
     own = from_viclip(state, "state")
     (width, patch), (length, text_width) = own["visual.conv1.weight"].shape[::3], own["positional_embedding"].shape
     spec = replace(
@@ -33,23 +38,39 @@ def official_viclip(state: Tensors, heads: Tensors) -> Clip:
         patch_size=patch,
         vision_width=width,
         vision_layers=layers_in(own, r"visual\.transformer\.resblocks\.(\d+)\."),
-        vision_heads=int(heads.get("vision_heads", width // VISION_CHANNELS)),
+        vision_heads=1,
         embed_dim=own["visual.proj"].shape[1],
         text_width=text_width,
         text_layers=layers_in(own, r"transformer\.resblocks\.(\d+)\."),
-        text_heads=int(heads.get("text_heads", text_width // TEXT_CHANNELS)),
+        text_heads=1,
         context_length=length,
         vocab_size=len(own["token_embedding.weight"]),
         clip_frames=own["visual.temporal_positional_embedding"].shape[1],
     )
+
+    def off(reference: Tensor, features: Callable[[Clip], Tensor], heads: Backbone) -> float:
+        with torch.no_grad():
+            return float((features(_loaded(heads, own)) - reference).abs().max())
+
+    for name, tower, features, reference in (
+        ("vision_heads", width, lambda clip: clip.encode_clips(inputs["pixels"])[:, 0], video_BD),
+        ("text_heads", text_width, lambda clip: clip.encode_text(inputs["tokens"]), text_CD),
+    ):
+        tried = sorted(divisors(tower), key=lambda heads: heads != tower // HEAD_CHANNELS)
+        each = [replace(spec, **{name: heads}) for heads in tried]  # type: ignore[arg-type]
+        spec = min(each, key=partial(off, reference, features))
+    return _loaded(spec, own)
+
+
+def _loaded(spec: Backbone, own: Tensors) -> Clip:
     clip = bare_clip(spec)
     clip.eval().load_state_dict(own)
     return clip
 
 
-def outputs(state: Tensors, inputs: Tensors) -> Tensors:
+def outputs(state: Tensors, inputs: Tensors, references: Tensors) -> Tensors:
     """Everything under `out`."""
-    clip = official_viclip(state, inputs)
+    clip = official_viclip(state, inputs, references["video"], references["text"])
     tower = clip.visual
     assert isinstance(tower, VideoTower)
     layers = {"ln_pre": tower.ln_pre, "ln_post": tower.ln_post}

@@ -36,7 +36,11 @@ def named_here(state: State) -> tuple[State, State]:
 
 def official_clip(state: State, inputs: State) -> Clip:
     """The CLIP of a first stage, with the token table of the one that it started from."""
-    own = {**named_here(state)[0], "token_embedding.weight": inputs["clip.token_embedding.weight"]}
+    return whole_clip({**named_here(state)[0], "token_embedding.weight": inputs["clip.token_embedding.weight"]}, inputs)
+
+
+def whole_clip(own: State, inputs: State) -> Clip:
+    """A CLIP with these tensors, which tell its sizes."""
     (width, patch), (length, text_width) = own["visual.conv1.weight"].shape[::3], own["positional_embedding"].shape
     spec = replace(
         backbone("ViT-B-16-quickgelu"),

@@ -49,7 +49,9 @@ class Opened(NamedTuple):
     console: list[str]
 
 
-def opened(page: Path, folder: Path, script: str = "", fragment: str = "", *, allowed: bool = True) -> Opened:
+def opened(
+    page: Path, folder: Path, script: str = "", fragment: str = "", *, allowed: bool = True, width: int = 1280
+) -> Opened:
     text, script = page.read_text(encoding="utf-8"), f"{TELL}{script}" if script else ""
     if allowed:
         named = b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -59,6 +61,7 @@ def opened(page: Path, folder: Path, script: str = "", fragment: str = "", *, al
     copy = folder / "driven.html"
     copy.write_text(text, encoding="utf-8")
     command = ["chromium", *(f"--{flag}" for flag in FLAGS), f"--user-data-dir={folder / 'profile'}"]
+    command.append(f"--window-size={width},900")
     run = subprocess.run([*command, copy.as_uri() + fragment], capture_output=True, text=True, timeout=120, check=True)
     told = re.search(r'<pre id="told">(.*?)</pre>', run.stdout, re.DOTALL)
     console = [line for line in run.stderr.splitlines() if "CONSOLE" in line]
@@ -79,7 +82,7 @@ def test_the_page_opens_without_a_word(page: Path, tmp_path: Path) -> None:
     headings = re.findall(r"<h2[^>]*>([^<]*)</h2>", found.dom)
     assert headings[:3] == ["Trade-off", "Accuracies", "Experts"]
     assert headings[-3:] == ["Failures and missing results", "Protocols", "Provenance"]
-    assert not re.search(r"(?:src|href)=\"(?!data:)[a-z]+:", found.dom)
+    assert not re.search(r"(?:src|href)=\"(?!data:|#)", found.dom)
 
 
 def test_no_other_script_runs(page: Path, tmp_path: Path) -> None:
@@ -93,7 +96,8 @@ def test_a_click_on_a_head_sorts(page: Path, tmp_path: Path) -> None:
     for (const text of ["UCF", "UCF", "UCF", "Method"]) {
       const th = head(table, text);
       th.querySelector("button").click();
-      states.push({ order: column(table, 0), numbers: column(table, 3), sorted: th.getAttribute("aria-sort"),
+      states.push({ order: column(table, 0), numbers: column(table, head(table, "UCF").cellIndex),
+                    sorted: th.getAttribute("aria-sort"),
                     others: table.querySelectorAll("[aria-sort]").length });
     }
     tell(states);"""
@@ -147,6 +151,7 @@ def test_tables_can_be_copied(page: Path, clipboard: str, tmp_path: Path) -> Non
     script = (
         f"const how = {json.dumps(clipboard)};"
         + """
+    for (const folded of document.querySelectorAll("details")) folded.open = true;
     const copied = [], write = async (text) => { if (how !== "works") throw new Error(); copied.push(text); };
     Object.defineProperty(navigator, "clipboard", { value: { writeText: write } });
     document.execCommand = () => {
@@ -188,6 +193,64 @@ def test_a_cell_shows_its_results_alone(page: Path, tmp_path: Path) -> None:
     }, 200);"""
     found = opened(page, tmp_path, script)
     assert found.told == {"lines": [["ST-Adapter", "", "HMDB"]] * 3, "after": 124, "open": True}
+
+
+def test_the_contents_unfold_what_they_lead_to(page: Path, tmp_path: Path) -> None:
+    script = """
+    const part = document.getElementById("protocols").closest("details"), before = part.open;
+    document.querySelector('.contents a[href="#protocols"]').click();
+    setTimeout(() => tell([before, part.open, document.getElementById("provenance").closest("details").open]), 200);"""
+    assert opened(page, tmp_path, script).told == [False, True, False]
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_nothing_is_wider_than_the_screen(page: Path, width: int, tmp_path: Path) -> None:
+    script = """
+    for (const folded of document.querySelectorAll("details")) folded.open = true;
+    document.documentElement.style.width = "WIDTHpx";  // a window of Chromium is at least 500 pixels wide
+    tell([document.body.scrollWidth, document.body.getBoundingClientRect().right]);"""
+    needed, right = opened(page, tmp_path, script.replace("WIDTH", str(width)), width=width).told
+    assert needed <= right <= width
+
+
+def test_a_point_tells_its_numbers_and_a_click_isolates_its_row(page: Path, tmp_path: Path) -> None:
+    script = """
+    const chart = document.querySelector(".chart"), spot = chart.querySelector('.spot[data-row="mote"]');
+    const tip = chart.querySelector(".tip"), seen = {}, faded = () => chart.querySelectorAll(".spot.others").length;
+    const key = (name) => spot.dispatchEvent(new KeyboardEvent("keydown", { key: name, bubbles: true }));
+    seen.before = tip.hidden;
+    spot.dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
+    seen.hover = [tip.hidden, tip.textContent];
+    spot.dispatchEvent(new PointerEvent("pointerout", { bubbles: true }));
+    seen.out = tip.hidden;
+    spot.focus();
+    seen.focus = [tip.hidden, tip.textContent];
+    key("Escape");
+    seen.escaped = tip.hidden;
+    key("Enter");
+    seen.alone = [faded(), chart.querySelector('button[data-row="mote"]').getAttribute("aria-pressed")];
+    chart.querySelector('button[data-row="mote"]').click();
+    seen.all = faded();
+    tell(seen);"""
+    found = opened(page, tmp_path, script)
+    told = found.told["hover"][1]
+    assert told.startswith("MoTE\n") and "95 % interval" in told and "n = 3; records mote::" in told
+    assert found.told["focus"] == found.told["hover"] == [False, told] and found.console == []
+    assert (found.told["before"], found.told["out"], found.told["escaped"]) == (True, True, True)
+    assert found.told["alone"] == [4, "true"] and found.told["all"] == 0
+
+
+def test_far_points_can_be_brought_in(tmp_path: Path) -> None:
+    page = write_report(synthetic.layered(), tmp_path / "suite")
+    script = """
+    const shown = () => [...document.querySelectorAll(".chart [data-view]")].filter((plot) => plot.clientWidth > 0);
+    const views = () => shown().map((plot) => plot.dataset.view).join(" "), toggle = document.querySelector(".view");
+    const first = views();
+    toggle.click();
+    const second = views();
+    toggle.click();
+    tell([first, second, views(), toggle.hidden]);"""
+    assert opened(page, tmp_path, script).told == ["near near", "whole whole", "near near", False]
 
 
 def test_a_link_from_elsewhere_shows_its_results(page: Path, tmp_path: Path) -> None:

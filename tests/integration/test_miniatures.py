@@ -176,7 +176,7 @@ def test_every_named_protocol_can_be_planned_without_any_data(
     recipe = {"backbone": "ViT-B-16", "pretrained": "random:0"}  # the embedded CLIP takes smaller pictures
     described = {"descriptions": "$VTB_DATA/{dataset}.json"}  # where templates ask for them
     protocols = {
-        name.replace("/", "-"): {"use": name, **(described if name.startswith(("froster/", "taco/")) else {})}
+        name.replace("/", "-"): {"use": name, **(described if name.startswith(("froster/", "taco/", "ost/")) else {})}
         for name in pairs
     }
     suite = {"title": "All", "recipe": recipe, "protocols": protocols, "rows": MEAN}

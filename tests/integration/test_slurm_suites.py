@@ -191,9 +191,9 @@ def test_launches_that_are_submitted_at_once_never_share_a_stage(cluster: Cluste
         arguments = cluster.arguments(suite, store, resources={"all": {"extra": {"begin": "now+3600"}}})
         crowd = [cluster.start(arguments) for _ in range(3)]
         said = [each.communicate()[0] for each in crowd]
-        assert [each.returncode for each in crowd] == [0, 0, 0], said
         launches = [open_launch(folder) for folder in launch_folders(store)]
         asked("scancel", *(array.job for launch in launches for array in launch.arrays()))
+        assert [each.returncode for each in crowd] == [0, 0, 0], said
         tasks = [(each, task) for each in launches for array in each.arrays() for task in array.array_tasks]
         submitted = [launch.stages[number].key for launch, task in tasks for number in task]
         first = [stage.key for stage in launches[0].stages if not stage.inputs]  # the others follow later

@@ -79,7 +79,8 @@ def test_a_copy_has_the_project_without_compiled_code(store: Store) -> None:
     assert {entry.name for entry in folder.iterdir()} == set(NAMES)
     assert (folder / "bench/assets/templates.yaml").read_bytes() == (ROOT / "bench/assets/templates.yaml").read_bytes()
     assert not [*folder.rglob("__pycache__")]
-    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 6e6
+    # Of these MB five are the built-in weights of the embedded world, an image and a video tower.
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 8.5e6
 
 
 def test_equal_code_is_kept_once_and_compiled_code_does_not_count(store: Store) -> None:
@@ -101,6 +102,24 @@ def test_a_damaged_copy_is_set_aside_and_made_again(store: Store) -> None:
     (aside,) = (store.root / "damaged").iterdir()
     assert (aside / "bench/core/errors.py").read_text() == "raise"
     assert not [*(store.root / "writing").iterdir()]
+
+
+def test_a_copy_that_another_launch_made_meanwhile_is_never_moved(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Moved for a moment only, it would miss files for the launch that runs from it."""
+    made: list[tuple[Path, int]] = []
+
+    def faster(path: Path) -> None:
+        if not made:  # the other launch makes its copy while this one writes
+            made.append((path, 0))
+            folder = store.code(code.freeze(store))
+            made[0] = folder, folder.stat().st_ino
+
+    monkeypatch.setattr(code, "sync", faster)
+    name = code.freeze(store)
+    assert made == [(store.code(name), store.code(name).stat().st_ino)]
+    assert not (store.root / "damaged").exists() and not [*(store.root / "writing").iterdir()]
 
 
 def test_one_byte_more_or_another_name_is_other_code(store: Store, others: Callable[..., Path]) -> None:

@@ -25,7 +25,7 @@ old|down|infinite|8|16|1|gpu:k80:64
 def drafted(text: str, tmp_path: Path) -> Site:
     """The site of the file that a draft makes."""
     (tmp_path / "site.yaml").write_text(profile(partitions(text), 4001))
-    return load_site(tmp_path / "site.yaml")
+    return load_site(tmp_path / "site.yaml")[0]
 
 
 def test_a_cluster_with_partitions_of_cpus_and_of_gpus(tmp_path: Path) -> None:
@@ -49,6 +49,11 @@ def test_one_partition_for_everything_and_a_slurm_that_counts_no_memory(tmp_path
     assert site.resources["all"] == Resources(partition="tiny", time=10, cpus=1, memory=1800)
 
 
+def test_a_job_without_a_gpu_gets_no_more_memory_for_a_cpu_where_nodes_have_few(tmp_path: Path) -> None:
+    site = drafted("main*|up|infinite|2|2|65536|gpu:2", tmp_path)
+    assert (site.resources["all"].memory, site.resources["train"].memory) == (2 * 8192, 29491)
+
+
 def test_without_a_partition_or_without_slurm_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with refused("no partition takes jobs"):
         profile(partitions("gpu|down|infinite|2|2|1|gpu:2"), 1)
@@ -64,4 +69,4 @@ def test_the_command_shows_a_profile_as_its_file_could_say_it(
     (tmp_path / "site.yaml").write_text(capsys.readouterr().out)
     assert main(["site", "--site", str(tmp_path / "site.yaml")]) == 0
     (tmp_path / "again.yaml").write_text(shown := capsys.readouterr().out)
-    assert load_site(tmp_path / "again.yaml") == load_site(tmp_path / "site.yaml") and "parallel: 256" in shown
+    assert load_site(tmp_path / "again.yaml")[0] == load_site(tmp_path / "site.yaml")[0] and "parallel: 256" in shown

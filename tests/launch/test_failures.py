@@ -159,6 +159,18 @@ def test_a_lost_stage_is_explained_by_what_slurm_still_knows(tmp_path: Path) -> 
     assert group.cause.name == "node"
 
 
+def test_what_no_job_has_begun_is_not_explained_by_what_ended_others(tmp_path: Path) -> None:
+    output(tmp_path, "7_0_log.err", "oom_kill event")
+    output(tmp_path, "8_0_log.err", "oom_kill event")
+    stages = [lost("a", "7"), lost("b", "7", None), lost("c", "", None), lost("d", "8", None)]
+    groups = {group.cause.name: [f.status.stage.title for f in group.failures] for group in grouped(stages, tmp_path)}
+    titles = [each.stage.title for each in stages]
+    assert {name: sorted(own) for name, own in groups.items()} == {
+        "out of memory": [titles[0], titles[3]],
+        "not started": titles[1:3],
+    }
+
+
 def test_a_death_is_explained_by_the_job_that_it_happened_in(tmp_path: Path) -> None:
     output(tmp_path, "5_0_log.err", "exceeded memory limit")
     output(tmp_path, "7_0_log.err", "DUE TO TIME LIMIT")
@@ -168,7 +180,7 @@ def test_a_death_is_explained_by_the_job_that_it_happened_in(tmp_path: Path) -> 
 
 def test_an_interruption_without_progress_is_one_for_lack_of_time(tmp_path: Path) -> None:
     (group,) = grouped([failed("a", 1.0, "saved at step 3 of 9", event="interrupted", done=3)], tmp_path)
-    assert group.cause.name == "out of time"
+    assert (group.cause.name, group.example.text) == ("out of time", "interrupted: saved at step 3 of 9")
     early = failed("a", 1.0, "saved at step 3 of 9", event="interrupted", done=3, job="7")
     (group,) = grouped([early], tmp_path, {"7": QueuedJob("CANCELLED", "None")})
     assert group.cause.name == "killed"

@@ -12,12 +12,13 @@ import pytest
 from bench.launch import job
 from bench.launch.failures import cause
 from bench.launch.job import Room, StopSignals, _Job
+from bench.launch.launches import JobArray
 from bench.launch.schedule import Schedule
 from bench.launch.slots import Slot
 from bench.store.attempts import attempts_since
 from bench.store.records import Store
 from tests.errors import says
-from tests.launch.launched import RESOURCES, launched, stage
+from tests.launch.launched import RESOURCES, finish, launched, stage
 
 
 def test_what_follows_a_training_that_failed_is_left_and_what_lacks_another_input_says_so(
@@ -90,6 +91,7 @@ def test_no_more_stages_run_side_by_side_than_memory_suffices_for(
 
     assert started() == 4  # nothing is known
     assert started(memory=2) == 4
+    assert started(overhead=1) == 3  # what the job itself uses
     assert started(memory=3) == 2
     assert started(memory=3, device_memory=30, device_total=80) == 2
     assert started(memory=5) == 1
@@ -99,6 +101,25 @@ def test_no_more_stages_run_side_by_side_than_memory_suffices_for(
     while len(state.running) < 4 and room.fits(state) and state.start():
         pass
     assert len(state.running) == 2  # one on each GPU
+
+
+def test_a_requeued_job_leaves_alone_what_a_later_job_has_and_what_needs_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    died = stage("died")
+    launch = launched(Store.create(tmp_path), died, stage("of it", died, kind="evaluate"), stage("other"))
+    orders = launch.orders(range(3))
+    orders[1].inputs["train"] = died.key
+    launch.add(JobArray("7", "", [[0, 1, 2]], 0.0, 1.0))
+    assert not any(map(_Job(launch, StopSignals(), 0.0).is_over, orders.values()))
+    launch.add(JobArray("8", "", [[0]], 0.0, 2.0))
+    assert [*map(_Job(launch, StopSignals(), 0.0).is_over, orders.values())] == [True, True, False]
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    assert not any(map(_Job(launch, StopSignals(), 0.0).is_over, orders.values()))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    finish(launch.store, died)
+    assert not _Job(launch, StopSignals(), 0.0).is_over(orders[1])
 
 
 @pytest.mark.parametrize(("limit", "suggested"), [(1, "0:10:00"), (60, "2:00:00")])

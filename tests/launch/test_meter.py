@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,19 @@ def test_the_memory_of_processes_that_an_attempt_starts_counts(monkeypatch: pyte
             time.sleep(0.01)
         child.communicate(b"\n")
     assert found.children >= 64 * MEGABYTE and found.reading()["memory"] > found.children
+
+
+def test_the_processes_that_all_slots_share_are_their_overhead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job's process 2 has a tracker 3 and a fork server 4, which has forked the slots 5 and 6."""
+    for process, (parent, children) in {2: (1, "3 4"), 3: (2, ""), 4: (2, "5 6"), 5: (4, ""), 6: (4, "")}.items():
+        (tmp_path / f"{process}/task/{process}").mkdir(parents=True)
+        (tmp_path / f"{process}/task/{process}/children").write_text(children)
+        (tmp_path / f"{process}/status").write_text(f"PPid:\t{parent}\nVmRSS:\t{10**process} kB\n")
+    monkeypatch.setattr(meter, "PROC", tmp_path)
+    assert "overhead" not in Meter().reading()  # this process is no slot
+    monkeypatch.setattr(meter, "parent_process", lambda: object())
+    monkeypatch.setattr(meter.os, "getppid", lambda: 4)
+    assert Meter().reading()["overhead"] == (10**2 + 10**3 + 10**4) * 1024
 
 
 def test_an_attempt_that_never_computed_was_all_start_up() -> None:

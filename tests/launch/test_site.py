@@ -13,7 +13,9 @@ from submitit.slurm.slurm import _make_sbatch_string
 from bench.commands.app import main
 from bench.core.errors import UserError
 from bench.graph.build import build_graph
+from bench.launch.launches import PlannedStage
 from bench.launch.site import Site, driver_resources, enlarged, load_site, resources_for, submitit_parameters
+from bench.launch.slurm import on_site
 from bench.store.attempts import Attempts
 from bench.suite.resolve import SUITES, load_suite
 from bench.suite.resources import Resources, in_clock, round_minutes
@@ -227,7 +229,7 @@ def test_a_profile_and_its_resources_come_back_from_json() -> None:
 
 
 def test_a_profile_is_read_from_its_file(tmp_path: Path) -> None:
-    site = load_site(
+    site, _ = load_site(
         _site(
             tmp_path,
             """\
@@ -262,12 +264,12 @@ def test_the_option_goes_before_the_variable_before_the_users_folder(
         paths.append(_site(tmp_path / name, f"attempts: {attempts}\n"))
     monkeypatch.setattr("bench.launch.site.user_config_path", lambda name: tmp_path / "none")
     monkeypatch.delenv("VTB_SITE", raising=False)
-    assert load_site(None) == Site()
+    assert load_site(None)[0] == Site()
     monkeypatch.setattr("bench.launch.site.user_config_path", lambda name: tmp_path / "users")
-    assert load_site(None).attempts == 4
+    assert load_site(None)[0].attempts == 4
     monkeypatch.setenv("VTB_SITE", str(paths[1]))
-    assert load_site(None).attempts == 5
-    assert load_site(paths[2]).attempts == 6
+    assert load_site(None)[0].attempts == 5
+    assert load_site(paths[2])[0].attempts == 6
 
 
 def test_a_profile_that_is_asked_for_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,9 +377,54 @@ def test_tasks_that_nodes_do_not_divide_are_refused() -> None:
 
 
 def test_a_job_that_would_be_told_to_stop_at_its_start_is_refused() -> None:
-    with pytest.raises(UserError, match=r"resources of train: time: a job of 120 seconds .* 120 seconds before"):
+    with pytest.raises(UserError, match=r"resources.train.time: a job of 120 seconds .* 120 seconds before"):
         submitit_parameters(Resources(time=2), 1, "train", Site())
     assert submitit_parameters(Resources(time=3), 1, "train", Site())["time"] == 3
+
+
+@pytest.mark.parametrize(
+    ("suite", "row", "site", "overrides", "place", "what"),
+    [
+        ("resources: {train: {slots: 4}}", "", "", [], "small.yaml:22: resources.train.slots", "2 CPUs for 4 stages"),
+        ("", "", "resources:\n  all: {slots: 3}", [], "site.yaml:2: resources.all.slots", "2 CPUs for 3 stages"),
+        ("", "{train: {nodes: 2}}", "", [], "small.yaml:19: rows.dense.resources.train.nodes", "1 task cannot"),
+        ("resources: {train: {time: 5}}", "", "signal: 600", [], "small.yaml:22: resources.train.time", "600 seconds"),
+        ("", "", "pack: 0\nsignal: 7200", [], "site.yaml:2: signal", "7200 seconds"),
+        (
+            "resources: {all: {memory_limit: 1G}}",
+            "",
+            "resources: {all: {memory: 2G}}",
+            [],
+            "small.yaml:22",
+            "less than",
+        ),
+        ("", "", "resources: {driver: {slots: 2, cpus: 2}}", [], "site.yaml:1: resources.driver.slots", "no slots"),
+        ("resources: {profile: {slots: 2}}", "", "", ["report.profile={}"], "small.yaml:22", "a job of profile has no"),
+        ("resources: {train: {slots: 2}}", "", "", ["recipe.processes=2"], "small.yaml:22", "with recipe.processes=2"),
+    ],
+)
+def test_resources_that_no_job_can_have_are_refused_at_their_place_before_there_is_a_store(
+    suite: str, row: str, site: str, overrides: list[str], place: str, what: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    files, store = [_suite(tmp_path, suite, row), _site(tmp_path, site)], tmp_path / "store"
+    assert main(["run", *map(str, [files[0], *overrides, "--store", store, "--on", "slurm", "--site", files[1]])]) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/{place}" in said and what in said and not store.exists()
+
+
+def test_what_is_for_all_jobs_may_have_slots_where_some_have_none(tmp_path: Path) -> None:
+    suite = load_suite(_suite(tmp_path, ""), ("recipe.processes=2", "report.profile={}"))
+    todo = [*build_graph(suite).stages.values()]
+    planned = [PlannedStage.of(each, 1.0) for each in todo]
+    _, stages = on_site(*load_site(_site(tmp_path, "resources: {all: {slots: 2}}")), suite, {}, planned, todo)
+    assert {stage.resources["slots"] for stage in stages} == {2}
+    assert {(stage.kind, stage.tasks) for stage in stages} >= {("train", 2), ("evaluate", 1), ("profile", 1)}
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n"])
+def test_an_empty_profile_is_one_without_settings(text: str, tmp_path: Path) -> None:
+    assert load_site(_site(tmp_path, text))[0] == Site()
 
 
 @pytest.mark.parametrize("site", ["resources: {}", "resources: {all: {partition: short, extra: {wckey: false}}}"])
@@ -394,7 +441,7 @@ def test_scripts_have_no_options_of_submitits_own(
 
 
 def test_a_site_may_set_what_submitit_would(tmp_path: Path) -> None:
-    site = load_site(_site(tmp_path, "resources: {all: {extra: {wckey: ours}}}"))
+    site, _ = load_site(_site(tmp_path, "resources: {all: {extra: {wckey: ours}}}"))
     parameters = submitit_parameters(resources_for("encode", site, {}), 1, "encode", site)
     text = _make_sbatch_string(command="python job.py", folder="/jobs", **parameters)
     assert "--wckey=ours\n" in text and "wckey=submitit" not in text
@@ -418,6 +465,7 @@ def test_a_site_is_a_regular_file_of_plain_yaml(tmp_path: Path) -> None:
         ("memory: 8G", {"out_of_memory": 1, "memory": 6 << 30}, 12288),  # 1.5 times
         ("memory: 8G", {"out_of_memory": 2, "memory": 6 << 30}, 18432),
         ("memory: 8G", {"out_of_memory": 1, "memory": 20 << 30}, 24576),  # 1.2 times the peak
+        ("memory: 8G", {"out_of_memory": 1, "memory": 12 << 30, "overhead": 8 << 30}, 24576),
         ("memory: 8G, memory_limit: 10G", {"out_of_memory": 1}, 10240),
         ("memory: 8G, memory_limit: 64G", {"out_of_memory": 2}, 32768),
         ("memory: 8G, memory_limit: 10G", {"out_of_memory": 5, "forgiven": 5}, 10240),  # after a retry, once more

@@ -192,6 +192,8 @@ def test_followers_of_a_job_that_dies_behind_the_training_are_submitted_again(
         ({"partition": "other"}, {}),
         ({"gpus": 1}, {}),
         ({"memory": 4000}, {}),
+        ({"memory": None}, {}),
+        ({"cpus": 3}, {}),
         ({}, {"pack": 0}),
         ({}, {"pack_most": 1}),
     ],
@@ -199,16 +201,15 @@ def test_followers_of_a_job_that_dies_behind_the_training_are_submitted_again(
 def test_what_asks_for_other_nodes_or_a_job_of_its_own_does_not_follow(
     resources: dict[str, Any], site: dict[str, Any], tmp_path: Path, queue: dict[str, QueuedJob]
 ) -> None:
-    train = stage("train", resources={**RESOURCES, "memory": 2000})
-    other = stage("evaluate", train, kind="evaluate", resources={**RESOURCES, "memory": 2000, **resources})
+    given = {**RESOURCES, "memory": 2000, "cpus": 2}
+    train = stage("train", resources=given)
+    other = stage("evaluate", train, kind="evaluate", resources={**given, **resources})
     dispatcher = Dispatcher(launched(Store.create(tmp_path), train, other, **site))
     assert tasks(dispatcher) == [[0]]
 
 
-def test_time_and_less_memory_let_it_follow_and_its_length_does_not(
-    tmp_path: Path, queue: dict[str, QueuedJob]
-) -> None:
-    train = stage("train", resources={**RESOURCES, "memory": 2000})
+def test_less_of_everything_lets_it_follow_and_its_length_does_not(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
+    train = stage("train", resources={**RESOURCES, "memory": 2000, "gpus": 1, "cpus": 2, "slots": 2})
     own = {**RESOURCES, "time": 5, "memory": 1000}
     short, long = (stage(f"{n}", train, kind="evaluate", seconds=n, resources=own) for n in (500.0, 700.0))
     profile = stage("profile", train, kind="profile")
@@ -238,6 +239,21 @@ def test_no_more_jobs_are_submitted_than_may_run_at_once(tmp_path: Path, queue: 
     finish(launch.store, next(iter(dispatcher.schedule.running.values())))
     dispatcher.look(scheduler.jobs())
     assert [len(each.array_tasks) for each in dispatcher.submit()] == [1]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_when_all_jobs_that_may_run_at_once_die_their_places_are_free(
+    count: int, tmp_path: Path, queue: dict[str, QueuedJob]
+) -> None:
+    launch = launched(Store.create(tmp_path), *(stage(f"{n}") for n in range(count)), parallel=count, pack=0)
+    dispatcher = Dispatcher(launch)
+    for _ in range(2):
+        assert len(tasks(dispatcher)) == count and dispatcher.going_on
+        queue.clear()
+        dispatcher.look({})
+    claims.release_all(launch)
+    launch.end("incomplete")
+    assert len(tasks(Dispatcher(launch, reopen(launch)))) == count  # by a retry
 
 
 def test_a_stage_of_another_launch_is_waited_for_and_not_submitted(tmp_path: Path, queue: dict[str, QueuedJob]) -> None:
@@ -279,17 +295,19 @@ def test_a_launch_that_slurm_refuses_leaves_nothing(
     assert [holder(launch.store, planned.key) for planned in launch.stages] == [None, None]
 
 
-def test_a_refusal_names_the_kind_of_stage_before_anything_is_submitted(
+def test_a_refusal_names_the_stage_and_what_it_asks_for_before_anything_is_submitted(
     tmp_path: Path, queue: dict[str, QueuedJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def check(script: str) -> None:
-        if "tiny-evaluate" in script:
-            raise UserError("Invalid qos specification")
+        if "--mem=204800M" in script:
+            raise UserError("Memory specification can not be satisfied")
 
     monkeypatch.setattr(scheduler, "check", check)
-    train = stage("a")
-    with refused("Slurm refuses jobs of evaluate: Invalid qos", where="resources: evaluate", hint="time: 60, cpus: 1"):
-        begin(launched(Store.create(tmp_path), train, stage("b", train, kind="evaluate")), drive)
+    train, large = stage("a"), {**RESOURCES, "memory": 204800}
+    evaluations = stage("b", train, kind="evaluate"), stage("c", train, kind="evaluate", resources=large)
+    hint = "evaluate c asks for cpus: 1, memory: 204800M, time: 1:00:00"
+    with refused("Slurm refuses jobs of evaluate: Memory", where="resources: evaluate", hint=hint):
+        begin(launched(Store.create(tmp_path), train, *evaluations), drive)
     assert queue == {}
 
 
@@ -326,15 +344,16 @@ def test_a_death_while_the_store_was_away_costs_no_attempt(tmp_path: Path, queue
         assert attempts_since(dispatcher.store)[name].spent == spent
 
 
-def test_what_fails_in_a_job_that_goes_on_is_submitted_again_at_once(
-    tmp_path: Path, queue: dict[str, QueuedJob]
+@pytest.mark.parametrize("event", ["failure", "death"])
+def test_what_fails_or_dies_in_a_job_that_goes_on_is_submitted_again_at_once(
+    event: str, tmp_path: Path, queue: dict[str, QueuedJob]
 ) -> None:
     launch = launched(Store.create(tmp_path), stage("0"), stage("1"))
     dispatcher = Dispatcher(launch)
     dispatcher.submit()
     queue["1"] = RUNNING
     launch.store.log("start", *launch.stages[0].key, title="", job="1")
-    launch.store.log("failure", *launch.stages[0].key, title="", reason="no", final=False)
+    launch.store.log(event, *launch.stages[0].key, title="", reason="no", final=False)
     dispatcher.look(scheduler.jobs())
     assert [each.array_tasks for each in dispatcher.submit()] == [[[0]]]
 

@@ -110,7 +110,7 @@ def test_the_state_of_a_training_in_the_second_job(
         (QueuedJob("PENDING", "JobHeldUser"), "JobHeldUser"),
         (QueuedJob("PENDING", "None"), "pending"),
         (QueuedJob("CONFIGURING", "None"), "configuring"),
-        (RUNNING, "its job runs another stage"),
+        (RUNNING, "its job has yet to begin it"),
     ],
 )
 def test_a_stage_of_an_active_job_is_queued_and_it_is_said_what_it_waits_for(
@@ -120,11 +120,12 @@ def test_a_stage_of_an_active_job_is_queued_and_it_is_said_what_it_waits_for(
     assert (scene.state(EVALUATE), scene.stage(EVALUATE).remark) == ("queued", remark)
 
 
-def test_a_stage_that_failed_in_a_job_that_goes_on_has_failed(scene: Scene) -> None:
+@pytest.mark.parametrize("event", ["failure", "death"])
+def test_a_stage_that_failed_or_died_in_a_job_that_goes_on_has_failed(event: str, scene: Scene) -> None:
     scene.submit("5", [1, 2], wave=2)
     scene.queue["5"] = RUNNING
     scene.log("start", TRAIN, 60.0, job="5")
-    scene.log("failure", TRAIN, 30.0, reason="no", final=False)
+    scene.log(event, TRAIN, 30.0, reason="no", final=False)
     assert (scene.state(TRAIN), scene.state(OTHER)) == ("failed", "queued")
 
 

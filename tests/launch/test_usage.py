@@ -47,6 +47,14 @@ def test_the_suggestion_can_be_pasted(launch: Launch) -> None:
     assert Resources(**read["train"]) == Resources(time=30, memory=8192)  # twice 12 minutes; 1.3 times 6 GB
 
 
+def test_what_a_job_uses_beside_its_slots_counts_once(tmp_path: Path) -> None:
+    made = launched(Store.create(tmp_path), stage("a", resources={"time": 60, "cpus": 2, "slots": 2}))
+    made.store.log("start", "train", "a")
+    made.store.log("end", "train", "a", startup=1.0, compute=1.0, memory=2 * GIGABYTE, overhead=GIGABYTE)
+    (train,) = usage(made, made.store.events())
+    assert train.peak == 5 * 1024.0 and "memory: 7G" in train.suggestion
+
+
 def test_status_shows_it_when_the_launch_has_ended_or_all_stages_are_listed(launch: Launch) -> None:
     def shown(every: bool) -> bool:
         return "resources:" in map(str, picture(launch_status(launch), every, full=False))

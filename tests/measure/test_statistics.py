@@ -8,6 +8,7 @@ import statistics
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.api import OLS
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -216,3 +217,87 @@ def test_equal_rows_do_not_differ_and_others_surely_may() -> None:
     found = _resampled(np.array([[1.0, 0.0] * 50, [1.0, 0.0] * 50, [0.0, 1.0] * 50]), [0, 1, 2])
     assert list(difference_tests(found, [0, 0], [1, 2]).p) == [1.0, 1.0]
     assert difference_tests(_only_seeds([70.0], [60.0]), [0], [1]).p[0] == 0
+
+
+# --- videos in groups -------------------------------------------------------------------------------------------------
+
+
+def _grouped(groups: int, rows: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Correctness [T,N] of rows on groups of 1 to 9 videos whose difficulty and preference of a row are shared."""
+    generator = np.random.default_rng(groups)
+    group_N = np.repeat(np.arange(groups), generator.integers(1, 10, groups))
+    shared_TN = (generator.normal(0, 1, groups) + generator.normal(0, 0.5, (rows, groups)))[:, group_N]
+    return (shared_TN + generator.normal(0.5, 1, shared_TN.shape) > 0).astype(float), group_N
+
+
+def _cluster_robust(value_N: np.ndarray, group_N: np.ndarray) -> float:
+    """The standard error of a mean, of videos that are independent between groups alone (CR1)."""
+    groups = group_N.max() + 1
+    scores = np.array([(value_N - value_N.mean())[group_N == group].sum() for group in range(groups)])
+    error = math.sqrt(groups / (groups - 1) * (scores**2).sum()) / len(value_N)
+    clusters = {"groups": group_N, "use_correction": True}
+    fit = OLS(value_N, np.ones(len(value_N))).fit(cov_type="cluster", cov_kwds=clusters)
+    assert error == pytest.approx(fit.bse[0])
+    return error
+
+
+def test_means_of_resampled_groups_have_the_cluster_robust_error() -> None:
+    correct_TN, group_N = _grouped(150)
+    means_TB = bootstrap_means(correct_TN, 8000, 1, group_N)
+    errors = [_cluster_robust(value_N, group_N) for value_N in correct_TN]
+    assert means_TB.std(axis=1) == pytest.approx(errors, rel=0.05)
+    assert means_TB.mean(axis=1) == pytest.approx(correct_TN.mean(axis=1), abs=0.002)
+    assert (bootstrap_means(correct_TN, 2000, 1).std(axis=1) < 0.75 * np.array(errors)).all()  # as if independent
+
+
+@pytest.mark.parametrize("groups", [8, 60])
+def test_intervals_and_tests_of_one_run_each_are_cluster_robust_with_a_degree_less_than_groups(groups: int) -> None:
+    correct_TN, group_N = _grouped(groups)
+    draws_TB = bootstrap_means(100 * correct_TN, 8000, 3, group_N)
+    found = estimate(100 * correct_TN.mean(axis=1), draws_TB, np.array([0, 1]), 2, len(group_N), groups)
+    test = difference_tests(found, [0], [1])
+    error = 100 * _cluster_robust(correct_TN[0] - correct_TN[1], group_N)
+    assert test.high[0] - test.low[0] == pytest.approx(2 * stats.t.ppf(0.975, groups - 1) * error, rel=0.1)
+    assert test.p[0] == pytest.approx(2 * stats.t.sf(abs(test.difference[0]) / error, groups - 1), rel=0.25)
+    low, high = nested_intervals(found)
+    width = 2 * stats.t.ppf(0.975, groups - 1) * 100 * _cluster_robust(correct_TN[0], group_N)
+    assert high[0] - low[0] == pytest.approx(width, rel=0.12)
+
+
+def test_what_nobody_declares_to_be_a_group_is_resampled_as_ever() -> None:
+    values_TN = np.random.default_rng(0).random((2, 40))
+    alone = bootstrap_means(values_TN, 500, 1, np.arange(40))
+    scale = math.sqrt(40 / 39)
+    mean_T1 = values_TN.mean(axis=1, keepdims=True)
+    assert alone == pytest.approx(mean_T1 + scale * (bootstrap_means(values_TN, 500, 1) - mean_T1), abs=1e-6)
+    found = _resampled(values_TN, [0, 1])
+    assert found.groups == found.videos == 40
+
+
+def test_signs_of_groups_are_flipped_together_as_in_scipy() -> None:
+    correct_TN, group_N = _grouped(12)
+    difference_N = correct_TN[0] - correct_TN[1]
+    sum_U = np.array([difference_N[group_N == group].sum() for group in range(12)])
+    exact = stats.permutation_test(
+        (sum_U, np.zeros(12)), lambda a, b: (a - b).sum(), permutation_type="samples", n_resamples=np.inf
+    )
+    assert sign_flip_test(difference_N, group_N=group_N) == pytest.approx(exact.pvalue, abs=0.012)
+    assert sign_flip_test(difference_N, group_N=group_N) > sign_flip_test(difference_N) + 0.02
+
+
+def test_where_all_groups_agree_the_interval_is_that_of_as_many_videos_as_groups() -> None:
+    group_N = np.repeat(np.arange(9), 4)
+    right_TN = np.ones((2, 36))
+    found = estimate(
+        100 * right_TN.mean(axis=1), 100 * bootstrap_means(right_TN, 200, 0, group_N), np.array([0, 1]), 2, 36, 9
+    )
+    low, high = nested_intervals(found)
+    assert (low[0], high[0]) == pytest.approx([100 * bound for bound in wilson(1, 9)])
+    test = difference_tests(found, [0], [1])
+    assert (test.low[0], test.high[0]) == pytest.approx([100 * bound for bound in tango(0, 0, 9)[:2]])
+
+
+def test_a_single_group_tells_nothing_of_others() -> None:
+    means_TB = bootstrap_means(np.array([[1.0, 0.0, 1.0, 1.0]]), 50, 0, np.zeros(4, int))
+    low, high = nested_intervals(estimate(np.array([75.0]), 100 * means_TB, np.array([0]), 1, 4, 1))
+    assert high[0] - low[0] > 70

@@ -92,6 +92,14 @@ def test_a_name_that_is_too_long_loses_its_last_words(class_at: str, text: str) 
     torch.testing.assert_close(found_CD[:1], expected_1D, atol=1e-5, rtol=1e-4)
 
 
+def test_a_name_that_vectors_leave_no_room_for_is_refused() -> None:
+    model = build(context=13)
+    with pytest.raises(UserError, match="class 'die growing' is too long beside learnt words: it has 2 tokens"):
+        model.embed_classes(bare(("king", "die growing")))
+    with torch.no_grad():
+        assert torch.equal(*build().embed_classes(bare(("die_growing", "die growing"))))
+
+
 def test_longer_texts_beside_a_text_do_not_change_it_nor_do_those_before() -> None:
     model = build()
     together_CD, first_CD = model.embed_classes(bare(GLYPHS)), model.embed_classes(bare(GLYPHS[:2]))
@@ -218,7 +226,7 @@ def test_a_context_without_room_for_a_name_is_refused() -> None:
     with pytest.raises(ValueError, match="a context of 14 leaves no room for a class name in a text of 16 tokens"):
         Config(classifier="coop", context=14).fits(shape, 8)
     Config(classifier="coop", context=13).fits(shape, 8)
-    assert build(context=13).embed_classes(bare(GLYPHS)).isfinite().all()
+    assert build(context=13).embed_classes(bare(("king", "flag"))).isfinite().all()
     with pytest.raises(ValueError, match="no room"):
         Config(classifier="coop", context_start="a " * 14).fits(shape, 8)
 

@@ -1,6 +1,7 @@
 """MSTA's own behaviour: sizes, where adapters sit, shared projections, time, consistency with descriptions.
 
-Legend: B batch, T frames, N frames of a batch, P tokens, R bottleneck, W width, D joint CLIP width, C classes.
+Legend: B batch, T frames, N frames of a batch, P tokens, S places of a frame, R bottleneck, W width, D joint CLIP
+width, C classes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from bench.models.backbones import backbone
 from bench.models.clip import Clip, load_clip
 from bench.published.pairing import pairs
 from bench.suite.resolve import SUITES, load_suite
+from conformance.cases import video_clip
 from methods.contract import build_model
 from methods.msta.adapters import AdapterPair, TemporalUp, VideoUp, scaled
 from methods.msta.config import PRESETS, Config
 from methods.msta.model import Model
+from tests.errors import refused
 
 B, T, C = 2, 4, 4
 NAMES = ("flag rising", "king falling", "die growing", "flower shaking by the bottom of the moon")
@@ -40,6 +43,14 @@ def build(**choices: Any) -> Model:
 
 def clip() -> Clip:
     return load_clip("glyph-vit", "random:0")
+
+
+def on_video(**choices: Any) -> Model:
+    """The model on a small ViCLIP, whose clips have one class token and whose frames have positions in time."""
+    config = Config.model_validate({"bottleneck": 16, "temporal_cls": False, **choices})
+    model = build_model(Model, config, video_clip(), 0, C)
+    assert isinstance(model, Model)
+    return model
 
 
 def adapters(model: Model) -> list[Any]:
@@ -73,6 +84,18 @@ def test_it_has_as_many_parameters_as_published(bottleneck: int, first: int, par
     with torch.device("meta"):
         pairs = [AdapterPair(config, shape.text_width, shape.vision_width) for _ in config.pairs(shape)]
     assert sum(map(size, pairs)) == parameters
+
+
+@pytest.mark.parametrize(
+    ("bottleneck", "first", "parameters", "gflops"),
+    [(128, 8, 1_744_000, 3.378), (256, 8, 3_630_080, 7.234), (256, 1, 8_712_192, 17.361)],
+)
+def test_on_viclip_it_has_as_many_parameters_as_published(
+    bottleneck: int, first: int, parameters: int, gflops: float
+) -> None:
+    shape, config = backbone("ViCLIP-B-16"), Config(bottleneck=bottleneck, first_block=first, temporal_cls=False)
+    assert config.head_parameters(shape).stored == parameters
+    assert config.inside_flops(shape, 8) / 1e9 == pytest.approx(gflops, abs=5e-4)
 
 
 @pytest.mark.parametrize("bottleneck", [32, 64, 128, 256, 512])
@@ -320,6 +343,67 @@ def test_adapters_of_texts_alone_leave_the_frames_as_they_are(clips_BT3HW: Tenso
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# One sequence a clip
+
+
+@torch.no_grad()
+def test_without_weight_a_video_tower_is_viclips(clips_BT3HW: Tensor) -> None:
+    model, plain = on_video(scale=0), video_clip()
+    assert torch.equal(model.encode(clips_BT3HW), plain.encode_clips(clips_BT3HW))
+    assert not torch.allclose(on_video().encode(clips_BT3HW), plain.encode_clips(clips_BT3HW), atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["grouped", "depthwise"])
+def test_it_is_the_papers_3d_convolution_of_the_patches(layout: str) -> None:
+    config = Config.model_validate({"bottleneck": 16, "temporal_cls": False, "temporal_layout": layout})
+    up, side = VideoUp(config, 48, joint=True), 3
+    inner_BPR = torch.randn(B, 1 + side * side * T, 16, generator=torch.Generator().manual_seed(0))
+    assert up.spatial is not None and up.temporal is not None
+    below_BPR = inner_BPR if layout == "grouped" else up.spatial(inner_BPR)
+    conv = up.temporal.conv
+    volume_BRTSS = below_BPR[:, 1:].unflatten(1, (side, side, T)).permute(0, 4, 3, 1, 2)
+    kernel = conv.weight[..., None, None]
+    mixed_BWTSS = F.conv3d(volume_BRTSS, kernel, conv.bias, padding=(1, 0, 0), groups=conv.groups)
+    temporal_BPW = up(inner_BPR, T) - up.spatial(inner_BPR)
+    torch.testing.assert_close(temporal_BPW[:, 1:], mixed_BWTSS.permute(0, 3, 4, 2, 1).flatten(1, 3))
+    assert not temporal_BPW[:, 0].any()
+
+
+def test_a_patch_hears_of_its_own_place_in_the_neighbouring_frames_of_its_clip() -> None:
+    up = TemporalUp(Config(bottleneck=16, temporal_cls=False), 48, joint=True)
+    inner_BPR = torch.zeros(B, 1 + 5 * T, 16)
+    changed_BPR = inner_BPR.clone()
+    changed_BPR[1, 1 + 3 * T + 1] = 1  # place 3 of frame 1
+    heard_BP = (up(changed_BPR, T) - up(inner_BPR, T)).any(dim=-1)
+    assert heard_BP.nonzero().tolist() == [[1, 1 + 3 * T + frame] for frame in (0, 1, 2)]
+
+
+@pytest.mark.parametrize(("last_block", "resting"), [(12, 2), (6, 0)])
+def test_the_temporal_projection_of_the_last_block_may_rest(clips_BT3HW: Tensor, last_block: int, resting: int) -> None:
+    model = on_video(last_block=last_block, scale=0.3)
+    model.encode(clips_BT3HW).square().sum().backward()
+    video = {name: p for name, p in model.named_parameters() if ".video." in name}
+    assert {name for name, p in video.items() if p.grad is None or not p.grad.any()} == model.unused_parameters()
+    assert len(model.unused_parameters()) == resting
+
+
+def test_a_class_token_a_clip_is_mixed_with_none() -> None:
+    video, frames = backbone("ViCLIP-B-16"), backbone("ViT-B-16")
+    for choices in ({"temporal_cls": False}, {"up": "spatial"}, {"branches": "text"}):
+        Config.model_validate(choices).fits(video, T)
+    for choices in ({}, {"up": "temporal"}):
+        Config.model_validate(choices).fits(frames, T)
+        with refused("temporal_cls: true", "ViCLIP-B-16", "allowed: temporal_cls: false", kind=ValueError):
+            Config.model_validate(choices).fits(video, T)
+
+
+def test_a_video_tower_reads_any_number_of_frames(clips_BT3HW: Tensor) -> None:
+    model = on_video()
+    for frames in (1, 3, T, 2 * T):
+        assert model.encode(clips_BT3HW.repeat(1, 2, 1, 1, 1)[:, :frames]).shape == (B, 1, 32)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Losses
 
 
@@ -363,12 +447,28 @@ def test_its_suites_plan_in_the_embedded_world_with_the_rows_that_they_have(name
     assert not graph.missing and any(stage.kind == "train" for stage in graph.stages.values())
 
 
-def test_numbers_of_the_paper_are_shown_beside_another_backbone_and_not_compared() -> None:
-    suite = load_suite(SUITES / "msta-kinetics.yaml")
-    shown = pairs(suite)
+def test_numbers_of_the_paper_stand_beside_its_own_backbone() -> None:
+    """They are second-hand, so none is compared."""
+    shown = pairs(load_suite(SUITES / "msta-kinetics.yaml"))
     assert {pair.measure for pair in shown} == {"K400", "UCF", "HMDB", "K600"}
-    assert {pair.differs for pair in shown} == {("backbone: ViT-B/16 here, ViCLIP ViT-B/16 published",)}
-    assert not any(pair.comparable for pair in shown)
+    assert {(pair.differs, pair.comparable) for pair in shown} == {((), False)}
+    controls = ("rows.zero-shot.recipe={epochs: 10, backbone: ViT-B-16-quickgelu, pretrained: openai}",)
+    swapped = pairs(load_suite(SUITES / "msta-kinetics.yaml", (*controls, "rows.zero-shot.config={}")))
+    assert ("backbone: ViT-B/16 here, ViCLIP ViT-B/16 published",) in {pair.differs for pair in swapped}
+
+
+@pytest.mark.parametrize("name", SUITE_NAMES)
+def test_its_suites_have_the_published_backbone_and_clip_as_the_control(name: str) -> None:
+    suite = load_suite(SUITES / f"{name}.yaml")
+    towers = {trial.recipe.backbone for trial in suite.trials if trial.method == "msta"}
+    assert towers == {"ViCLIP-B-16", "ViT-B-16-quickgelu"}
+    small = load_suite(SUITES / f"{name}.yaml", ("world=glyphs",))
+    assert {(t.recipe.backbone, s.recipe.backbone) for t, s in zip(suite.trials, small.trials, strict=True)} == {
+        ("ViCLIP-B-16", "glyph-video"),
+        ("ViT-B-16-quickgelu", "glyph-vit"),
+    }
+    missing = build_graph(suite).missing
+    assert "VTB_DATA" in missing["$VTB_DATA/weights/ViCLIP-B-16.pth"]
 
 
 def test_official_is_what_was_logged_and_paper_what_was_printed() -> None:

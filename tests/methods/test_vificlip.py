@@ -19,7 +19,6 @@ from torch import Tensor
 from bench.checkpoints.heads import HEADS
 from bench.commands.app import main
 from bench.core.errors import UserError
-from bench.graph.build import build_graph
 from bench.measure import flops as counting
 from bench.models.backbones import backbone
 from bench.models.clip import load_clip
@@ -30,6 +29,7 @@ from methods.contract import build_model
 from methods.vificlip.config import Config
 from methods.vificlip.model import Model
 from tests.errors import says
+from tests.suites import plans_alike
 from tests.videos import write_tiny_dataset
 
 B, T, C = 2, 3, 3
@@ -175,7 +175,7 @@ def test_a_name_is_read_without_underscores_and_with_one_full_stop() -> None:
 
 def test_a_name_without_room_behind_the_vectors_is_named() -> None:
     model = build(prompts={**SMALL, "text": 12})
-    with pytest.raises(UserError, match="class 'a king falling' is too long behind 12 vectors"):
+    with pytest.raises(UserError, match="class 'a king falling' is too long beside learnt words"):
         model.embed_classes([["king"], ["a king falling"]])
     fitting, cut = model.embed_classes([["king king"], ["king " * 16]])
     assert torch.equal(fitting, cut)  # as by the tokenizer
@@ -339,10 +339,7 @@ def test_vectors_are_counted() -> None:
 
 @pytest.mark.parametrize("name", SUITE_NAMES)
 def test_its_suites_plan_in_the_embedded_world(name: str) -> None:
-    real, small = (load_suite(SUITES / f"{name}.yaml", world) for world in ((), ("world=glyphs",)))
-    assert [(t.row, t.point, t.seed) for t in real.trials] == [(t.row, t.point, t.seed) for t in small.trials]
-    graph = build_graph(small)
-    assert not graph.missing and any(stage.kind == "train" for stage in graph.stages.values())
+    plans_alike(name)
 
 
 @pytest.mark.parametrize("name", SUITE_NAMES)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from bench.core.errors import UserError
 from bench.models.backbones import backbone, supported_names
 from bench.models.clip import load_clip
-from bench.models.weights import BUILTIN_FILE, TAGGED, resolved, weights_identity
+from bench.models.weights import BUILTIN_FILE, TAGGED, missing_weights, resolved, weights_identity
 from tests import zoo
 from tests.errors import refused, says
 from tests.imports import imported_by
@@ -158,3 +158,21 @@ def test_no_plain_backbone_needs_a_network_for_its_tokenizer(monkeypatch: pytest
     specs = [spec for spec in map(backbone, supported_names()) if not spec.word_tokens]
     kinds = {type(open_clip.get_tokenizer(spec.tokenizer or spec.name)).__name__ for spec in specs}
     assert kinds == {"SimpleTokenizer"}
+
+
+def test_a_plan_goes_on_without_a_file_below_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VTB_DATA", raising=False)
+    own = "$VTB_DATA/weights/ViCLIP-B-16.pth"
+    assert weights_identity("ViCLIP-B-16", own) == f"missing: {own}"
+    says(str(missing_weights(own)), "variable $VTB_DATA is not set")
+    monkeypatch.setenv("VTB_DATA", str(tmp_path))
+    says(str(missing_weights(own)), "not found", str(tmp_path))
+    with refused("does not exist", where=str(tmp_path)):
+        resolved("ViCLIP-B-16", own)
+    file = tmp_path / "weights" / "ViCLIP-B-16.pth"
+    file.parent.mkdir()
+    file.write_bytes(b"weights")
+    assert missing_weights(own) is None and resolved("ViCLIP-B-16", own) == (str(file), sha256(file))
+    assert (
+        weights_identity("ViCLIP-B-16", own) == f"sha256:{sha256(file)}" == weights_identity("ViCLIP-B-16", str(file))
+    )

@@ -146,6 +146,7 @@ def suite(
         axes=axes or {},
         protocol_axes=protocol_axes,
         protocols=cards,
+        groups=dict.fromkeys(table["dataset"], "(.*)"),
     )
 
 

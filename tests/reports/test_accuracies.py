@@ -102,21 +102,21 @@ def test_seeds_that_scatter_make_ties() -> None:
     assert _marked(pd.concat(scatter), "bold") == ["Mean pooling", "Text4Vis"]
 
 
-def test_intervals_are_in_the_file_and_shown_on_hover() -> None:
+def test_intervals_are_in_the_file_and_below_the_numbers() -> None:
     results = synthetic.plain()
     read = pd.read_csv(io.StringIO(comma_separated(accuracy_table(results))))
     line, cell = read.iloc[3], accuracy_table(results).rows[3][-1]
     assert line["trade_off_low"] < line["trade_off_mean"] < line["trade_off_high"]
     shown = f"95 % interval {line['trade_off_low']:.1f}–{line['trade_off_high']:.1f} over 200 videos and 3 seeds"
-    assert cell.title == shown
+    assert cell.title == shown and cell.small in shown and "–" in cell.small
 
 
 def test_few_seeds_and_single_runs_carry_a_warning() -> None:
-    few, single = (accuracy_table(results).caption for results in (synthetic.joined(), synthetic.parts()))
+    few, single = (accuracy_table(results).said for results in (synthetic.joined(), synthetic.parts()))
     assert "Caution, n = 3 seeds" in few and "as little as 85 %" in few
     assert "Caution" not in single and "One run: every row" in single
     ten = pd.concat([_closed(mean=60.0, dense=80.0).assign(seed=seed, top1=60.0 + seed) for seed in range(10)])
-    assert "Caution" not in accuracy_table(synthetic.suite(ten)).caption
+    assert "Caution" not in accuracy_table(synthetic.suite(ten)).said
 
 
 def test_incomplete_cells_do_not_compete() -> None:
@@ -202,3 +202,12 @@ if __name__ == "__main__":
         for kind, render in RENDERED.items():
             text = render(accuracy_table(getattr(synthetic, suite)()))
             (GOLDEN / f"table-{suite}.{kind}").write_text(text, encoding="utf-8")
+
+
+def test_the_caption_says_which_videos_come_in_groups_and_where_none_are_declared() -> None:
+    base = synthetic.plain()
+    assert "group" not in accuracy_table(base).said
+    results = replace(base, groups={"k400": "(.*)", "ucf": r"(v\d+)\d", "hmdb": {}})
+    caption = accuracy_table(results).said
+    assert "such as one film, together: 200 videos in 20 groups (UCF)." in caption
+    assert "No groups of videos are declared for HMDB, K600: each video counts as independent" in caption

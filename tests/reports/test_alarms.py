@@ -40,7 +40,7 @@ def suite(
             "mean_class": 100 * own["correct"].mean(),
             "videos": len(labels),
         }
-        lines.append({**line, **numbers, "identity": row, "model": (models or {}).get(row, row)})
+        lines.append({**line, **numbers, "identity": row, "_weights": (models or {}).get(row, row)})
     results = synthetic.suite(pd.DataFrame(lines), reference=None)
     return replace(results, predictions=answers.__getitem__, class_names=lambda identity: CLASSES[:classes], **more)
 
@@ -86,7 +86,7 @@ def test_perfect_rows_are_alike_if_their_cosines_are(cosines: Callable[[str], by
 
 def test_seeds_that_answer_alike_are_named() -> None:
     base = suite({"mote": GOOD, "mean": OTHER}, LABELS)
-    again = base.table[base.table["row"] == "mote"].assign(seed=1, identity="second", model="second")
+    again = base.table[base.table["row"] == "mote"].assign(seed=1, identity="second", _weights="second")
     results = replace(
         base,
         table=pd.concat([base.table, again]),
@@ -94,6 +94,14 @@ def test_seeds_that_answer_alike_are_named() -> None:
     )
     (alarm,) = alarms(results)
     assert "MoTE, seed 0 and MoTE, seed 1" in alarm
+    other = again.assign(row="dense", label="Text4Vis", identity="third", _weights="third")
+    both = replace(
+        results,
+        table=pd.concat([results.table, other]),
+        predictions=lambda own: results.predictions("mote" if own == "third" else own),
+    )
+    (alarm,) = alarms(both)
+    assert "MoTE, seed 0; MoTE, seed 1 and Text4Vis, seed 1" in alarm
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from math import nan
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from reports import beside, table
+from reports.accuracies import Score
 from reports.page import write_report
 from reports.results import Results
 from reports.table import Table
@@ -41,6 +43,25 @@ def test_a_difference_needs_the_same_protocol_and_all_seeds() -> None:
     assert _column("Same protocol") == [*same, "not compared", "yes", "other data"]
     assert [bool(text) for text in _column("Δ")] == [True, True, True, False, False, True, False, False, False]
     assert _column("Measured")[-2].endswith("(2 of 3)") and _column("Measured")[-1] == "–"
+
+
+def test_a_number_is_reproduced_within_the_tolerance_or_both_spreads() -> None:
+    verdicts = ["differs", "differs", "differs", *["cannot be compared"] * 2, "differs", "cannot be compared", "", ""]
+    assert _column("Verdict") == verdicts
+    results = synthetic.published()
+    pair, other = results.published[1], results.published[0]  # 88.7 with a spread of 0.6, and one without
+    plain = replace(other, number=other.number._replace(value="88.7"))
+    for mean, std, of, said in (
+        (88.2, 0.0, plain, "reproduced"),
+        (88.19, 0.0, plain, "differs"),
+        (87.7, 0.4, pair, "reproduced"),
+        (87.69, 0.4, pair, "differs"),
+        (89.7, nan, pair, "differs"),
+        (89.3, nan, pair, "reproduced"),
+    ):
+        assert beside.verdict(of, Score(mean, std, 3, 3), results) == said, (mean, std)
+    loose = replace(results, settings=replace(results.settings, tolerance=2.0))
+    assert beside.verdict(pair, Score(86.7, 0.4, 3, 3), loose) == "reproduced"
 
 
 def test_differences_are_rounded_after_subtraction() -> None:

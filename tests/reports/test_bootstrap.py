@@ -56,9 +56,9 @@ def test_harmonic_means_vary_as_the_delta_method_says() -> None:
 def test_a_video_of_several_splits_adds_its_share_to_their_mean() -> None:
     results = synthetic.parts()
     lines = results.table.query("protocol == 'UCF' and row == 'mote'")
-    ((trial, share_N),) = answers(results, lines).items()
+    ((trial, (share_N, group_N)),) = answers(results, lines).items()
     parts = [synthetic.predictions(identity) for identity in lines["identity"]]
-    assert trial == ("mote", "", "", 0) and len(share_N) == 400
+    assert trial == ("mote", "", "", 0) and len(share_N) == 400 and group_N is None
     assert share_N.mean() == pytest.approx(np.mean([part["correct"].mean() for part in parts]), abs=1e-5)
     inside = [part.set_index("video")["correct"].get("v150", 0) for part in parts]  # in the first two splits
     assert share_N[150] == pytest.approx(sum(map(float, inside)) * 400 / 200 / 3, abs=1e-5)
@@ -120,3 +120,64 @@ def test_a_harmonic_mean_of_nothing_right_is_zero() -> None:
     zero, some = np.zeros((1, 2), np.float32), np.full((1, 2), 50, np.float32)
     assert list(module._harmonic_means([zero, some])[0]) == [0, 0]
     assert list(module._harmonic_means([some, 2 * some])[0]) == pytest.approx([200 / 3] * 2)
+
+
+# --- groups: v000 to v009 are one, and so on --------------------------------------------------------------------------
+
+TENS = r"(v\d+)\d"
+
+
+def _in_tens(results: Results) -> Results:
+    return replace(results, groups=dict.fromkeys(results.table["dataset"], TENS))
+
+
+def _error(share_N: np.ndarray) -> float:
+    """The cluster-robust standard error (CR1) of the mean of tens, in points."""
+    sum_U = (share_N - share_N.mean()).reshape(-1, 10).sum(axis=1)
+    return 100 * math.sqrt(len(sum_U) / (len(sum_U) - 1) * (sum_U**2).sum()) / len(share_N)
+
+
+def test_groups_are_resampled_in_the_place_of_videos() -> None:
+    results = _in_tens(synthetic.plain())
+    interval = bootstrap(results, False).interval(CLIP, "K400")
+    assert interval is not None and interval.over == "200 videos in 20 groups, nothing else varies"
+    identity = results.table.query("row == 'clip' and protocol == 'K400'")["identity"].iloc[0]
+    correct_N = synthetic.predictions(identity)["correct"].to_numpy(float)
+    assert _deviation(results, CLIP, "K400") == pytest.approx(_error(correct_N), rel=0.06)
+    width = 2 * stats.t.ppf(0.975, 19) * _error(correct_N)
+    assert interval.high - interval.low == pytest.approx(width, rel=0.1)
+
+
+def test_a_video_of_several_splits_stays_one_unit_of_its_group() -> None:
+    results = _in_tens(synthetic.parts())
+    lines = results.table.query("protocol == 'UCF' and row == 'mote'")
+    ((_, (share_N, group_N)),) = answers(results, lines).items()
+    assert group_N is not None and group_N.tolist() == [number // 10 for number in range(400)]
+    assert share_N == pytest.approx(answers(synthetic.parts(), lines)["mote", "", "", 0].share_N)
+    assert _deviation(results, MOTE, "UCF") == pytest.approx(_error(share_N.astype(float)), rel=0.06)
+    counted = bootstrap(results, False).counted
+    assert counted("UCF") == (40, 400) and counted("hm_zs") == counted("K600") == (20, 200)
+
+
+def test_groups_of_videos_that_no_draw_has_are_no_groups() -> None:
+    def half(identity: str) -> pd.DataFrame:
+        predictions = synthetic.predictions(identity)
+        return predictions.assign(correct=predictions["correct"].astype(float).where(predictions.index < 120))
+
+    own = bootstrap(replace(_in_tens(synthetic.plain()), predictions=half), False)
+    assert own.counted("UCF").text == "120 videos in 12 groups"
+
+
+def test_groups_of_one_video_each_change_no_number() -> None:
+    base, alone = (replace(synthetic.plain(), groups=groups) for groups in ({}, {"k400": {"v001": "film"}}))
+    for measure, own in bootstrap(base, False).columns.items():
+        np.testing.assert_array_equal(own.draws_GB, bootstrap(alone, False).columns[measure].draws_GB)
+        assert (own.groups, own.videos) == (200, 200)
+
+
+def test_a_column_of_the_list_tells_groups_as_a_pattern_does() -> None:
+    results = synthetic.plain()
+    column = {f"v{number:03d}": f"film {number // 10}" for number in range(200)}
+    told = replace(results, groups=dict.fromkeys(results.table["dataset"], column))
+    found, other = (bootstrap(own, False).columns["K400"] for own in (told, _in_tens(results)))
+    np.testing.assert_array_equal(found.draws_GB, other.draws_GB)

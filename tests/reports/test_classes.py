@@ -62,6 +62,36 @@ def test_the_interval_is_a_bootstrap_over_the_videos_of_the_class() -> None:
     assert (own["low"], own["high"]) == pytest.approx((theirs.low, theirs.high), abs=9)  # a video is 8.3 points
 
 
+def _in_groups(size: int) -> Results:
+    """Each `size` videos are of one film."""
+    films = {f"v{number}": f"film {number // size}" for number in range(CLASSES * EACH)}
+    base = _results(synthetic.plain())
+    return replace(base, groups=dict.fromkeys(base.table["dataset"], films))
+
+
+def test_groups_of_a_class_are_resampled_with_the_tails_of_their_number() -> None:
+    """MoTE is right on the first six videos of a class and Text4Vis on the first three: groups of two are 0, 1 or 2."""
+    own = class_differences(_in_groups(2))[0].classes.set_index("class").loc["name 5"]
+    sum_U = np.array([0, 0.5, 1, 0, 0, 0]) * 100  # the second group has one video of each kind
+    error = sum_U.std(ddof=1) / np.sqrt(6)
+    assert (own["videos"], own["groups"]) == (12, 6)
+    assert own["high"] - own["low"] == pytest.approx(2 * stats.t.ppf(0.975, 5) * error, rel=0.2)
+    alone = class_differences(_results(synthetic.plain()))[0].classes.set_index("class").loc["name 5"]
+    assert own["high"] - own["low"] > 1.3 * (alone["high"] - alone["low"]) and alone["groups"] == 12
+
+
+def test_the_table_says_how_many_groups_the_videos_are() -> None:
+    (table,), (alone,) = class_tables(_in_groups(2)), class_tables(_results(synthetic.plain()))
+    assert synthetic.texts(table)[0][4] == "12 (6)" and "over the class's groups of videos" in table.caption
+    assert synthetic.texts(alone)[0][4] == "12" and "groups" not in alone.caption
+    assert "groups of videos" in next(class_figures(_in_groups(2))).figure.get_supxlabel()
+
+
+def test_a_class_of_few_groups_has_no_interval() -> None:
+    own = class_differences(_in_groups(4))[0].classes
+    assert set(own["groups"]) == {3, 1} and own["low"].isna().all() and own["high"].isna().all()
+
+
 def test_classes_of_splits_are_known_by_name() -> None:
     ucf = next(own for own in class_differences(_results(synthetic.parts())) if own.protocol == "UCF")
     assert set(ucf.classes["class"]) == {f"name {n}" for n in range(CLASSES)}

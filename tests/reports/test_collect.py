@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from bench.graph.build import ProbeCell
+from bench.data.datasets import Dataset, declared_fields, shipped
+from bench.graph.build import ProbeCell, grouping
 from bench.launch.launches import PlannedStage, create
 from bench.store.records import DamagedRecord, Store
+from bench.suite.measures import RESERVED
 from reports.collect import (
     _Environments,
     _title,
@@ -91,8 +93,8 @@ def _collected(axes: dict[str, Any], join: str | None = None) -> Results:
     trials = [_trial(seed) for seed in (0, 1)]
     cells = [_cell(trials[0], "split3", f"test{i}", f"s{i}") for i in (1, 2, 3)]
     cells += [_cell(trial, "half", "", f"h{seed}") for seed, trial in enumerate(trials)]
-    report = SimpleNamespace(join=join, reference=None, compare=[], published=[])
-    file = SimpleNamespace(report=report, title="Title", world=None, description="", axes=axes, rows={})
+    report = SimpleNamespace(join=join, reference=None, compare=[], published=[], tolerance=0.5)
+    file = SimpleNamespace(report=report, title="Title", world=None, description="", axes=axes, rows={}, select=None)
     suite: Any = SimpleNamespace(name="suite", file=file, axes={"frames": "protocol.views.frames"})
     graph: Any = SimpleNamespace(
         cells=cells,
@@ -101,6 +103,7 @@ def _collected(axes: dict[str, Any], join: str | None = None) -> Results:
         weights=[],
         trainings=[],
         profiles=[],
+        datasets={"ucf101": shipped()["ucf101"]},
         protocols={"split3": {}, "half": {}},
         stages={cell.stage.identity: cell.stage for cell in cells},
     )
@@ -115,6 +118,23 @@ def test_parts_and_draws_are_lines() -> None:
     drawn = table[table["part"].str.startswith("draw")]
     assert drawn["top1"].to_list() == [65.0 + i for i in range(10)] and set(drawn["videos"]) == {20}
     assert table["top1"].isna().to_list() == [identity == "" for identity in table["identity"]]
+
+
+def test_groups_are_those_that_the_datasets_declare(tmp_path: Path) -> None:
+    found = _collected({})
+    videos = ["Archery/v_Archery_g01_c02.avi", "Archery/v_Archery_g01_c03.avi", "odd.avi"]
+    assert found.group_names("ucf101", videos) == ["v_Archery_g01", "v_Archery_g01", "odd.avi"]
+    assert not found.ungrouped("split3")
+    own: list[Any] = []
+    for number, dataset in enumerate(("one", "two")):
+        (tmp_path / f"{dataset}.txt").write_text(f"path,label,group\n{dataset}.mp4,0,film {number}\nalone.mp4,1,\n")
+        (tmp_path / "classes.csv").write_text("id,name\n0,a\n1,b\n")
+        declared = {"root": "videos", "classes": "classes.csv", "splits": {"test": f"{dataset}.txt"}}
+        own.append(Dataset.model_validate(declared_fields(dataset, str(tmp_path), declared)))
+        own[-1].entries("test")
+    cells = [SimpleNamespace(dataset="one", part=part) for part in ("", "two/test")]
+    graph: Any = SimpleNamespace(cells=cells, datasets={each.name: each for each in own})
+    assert grouping(graph) == {"one": {"one.mp4": "film 0", "two.mp4": "film 1"}}
 
 
 def test_summaries_know_what_is_missing() -> None:
@@ -160,7 +180,7 @@ def test_environments_are_those_of_a_record_and_its_inputs(tmp_path: Path) -> No
 
     train = stage("t", "train", "NVIDIA H200", "2.9.0")
     absent: Any = SimpleNamespace(identity="x", key=("texts", "x"), inputs={})
-    of = _Environments(Store.create(tmp_path)).of
+    of = _Environments(Store.create(tmp_path), {}).of
     assert of(train) == "NVIDIA H200, torch 2.9.0, open_clip 3.2.0" and of(absent) == ""
     own = stage("e", "evaluate", "cpu (AVX2)", "2.9.0", train=train, texts=absent)
     assert of(own) == "NVIDIA H200 and cpu (AVX2), torch 2.9.0, open_clip 3.2.0"
@@ -191,9 +211,11 @@ def test_damaged_records_are_told_from_stages_that_did_not_run(monkeypatch: pyte
     def read(store: _Store, kind: str, identity: str, files: Iterable[str] = ()) -> dict[str, Any]:
         if identity == "s3":
             raise DamagedRecord("is empty", where="runs/records/evaluate/s3/record.json", hint="")
-        return store.find(kind, identity, files)
+        return found(store, kind, identity, files)
 
+    found = _Store.find
     monkeypatch.setattr(_Store, "read", read)
+    monkeypatch.setattr(_Store, "find", lambda *asked: None if "s3" in asked else found(*asked))
     *_, damaged = _collected({}).failures
     assert (damaged.title, damaged.failures, damaged.done) == ("evaluate s3", 0, False)
     says(damaged.reason, "records/evaluate/s3/record.json", "is empty")
@@ -212,7 +234,7 @@ def test_correctness_is_that_of_the_predictions(correct: list[float], tmp_path: 
     store = Store.create(tmp_path)
     with store.writing("evaluate", "any", {}) as folder:
         frame.to_parquet(folder / "predictions.parquet")
-    quick = Evaluations(store).correct("any")
+    quick = Evaluations(store).answers("any").correct_N
     slow = replace(_collected({}), predictions=lambda identity: frame, answers=None).correct("any")
     assert quick.dtype == slow.dtype == np.float32
     np.testing.assert_array_equal(quick, slow)
@@ -392,3 +414,9 @@ def test_routing_is_every_pool_that_was_drawn_from(store: Store) -> None:
     found = list(collect_routing([ProbeCell(_expert_trial(), "", own) for own in (stage, stage, imported)], store))
     assert [own.pool for own in found] == ["routing", "routing_down"]
     assert found[1].counts.tolist() == [[2, 6]] and found[0].odds == (0.25, 0.75)
+
+
+def test_no_axis_may_overwrite_a_column_of_the_results() -> None:
+    """Real tables have no columns besides those that suites refuse as axes, and the axes themselves."""
+    results = _collected({"recipe.views.frames": [8, 16]})
+    assert set(results.table.columns) - set(results.axes) <= RESERVED

@@ -86,7 +86,8 @@ def test_an_axis_over_protocols_that_only_one_has_keeps_all_columns_apart() -> N
 
 def test_each_side_answers_from_its_own_store() -> None:
     def answering(top1: float, correct: float) -> Results:
-        return replace(of({"mote": top1}), predictions=lambda _: pd.DataFrame({"video": [0], "correct": [correct]}))
+        table = pd.DataFrame({"video": [0], "label": [0], "prediction": [0], "correct": [correct]})
+        return replace(of({"mote": top1}), predictions=lambda _: table)
 
     merged = merge(answering(80, 0.25), answering(81, 0.5), NAMES)
     lines = merged.table[merged.table["protocol"] == "K400"]

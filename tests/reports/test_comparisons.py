@@ -7,11 +7,14 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from bench.core.errors import UserError
+from bench.measure.power import Variances, smallest
 from bench.measure.statistics import mcnemar, sign_flip_test
 from reports.accuracies import accuracy_table
 from reports.comparisons import column_tests, comparison_tables, comparisons, p_text
@@ -106,7 +109,7 @@ def test_the_table_has_every_test_and_marks_what_is_significant() -> None:
     assert {n for n, row in enumerate(table.rows) if any(cell.bold for cell in row)} == {
         n for n, test in enumerate(found) if test.corrected < 0.05
     }
-    assert synthetic.texts(table)[1][3:] == ("not compared†", "–", "–", "–", "–", "3 / 3")
+    assert synthetic.texts(table)[1][3:] == ("not compared†", "–", "–", "–", "–", "3 / 3", "–")
     assert [column.head for column in table.columns].count("p") == 1
     assert table.notes[0] == "not compared†: MoTE has views.clips 1 instead of 3"
     assert table.values["low"][0] == found[0].low and table.values["p_seeds"][0] == found[0].p_seeds
@@ -201,3 +204,83 @@ def test_an_unknown_row_is_named() -> None:
     settings = ReportSettings(compare=(("mote", "dens"),))
     with pytest.raises(UserError, match="did you mean 'dense'"):
         comparisons(replace(synthetic.plain(), settings=settings))
+
+
+def test_groups_of_videos_are_flipped_together_also_of_one_run_each() -> None:
+    base = synthetic.parts()
+    results = replace(base, groups=dict.fromkeys(base.table["dataset"], r"(v\d+)\d"))
+    k600 = next(test for test in comparisons(results) if test.protocol == "K600")
+    a_N, b_N = (_mean_correct(results, row, "K600").to_numpy(float) for row in ("mote", "dense"))
+    sum_U = (a_N - b_N).reshape(20, 10).sum(axis=1)
+    assert k600.p == sign_flip_test(sum_U) != mcnemar(a_N - b_N) and (k600.videos, k600.groups) == (200, 20)
+    assert k600.p_seeds == pytest.approx(stats.ttest_1samp(sum_U, 0).pvalue, rel=0.2)  # groups of one size
+    (table,) = comparison_tables(results)
+    assert table.values is not None
+    assert {row[7] for row in synthetic.texts(table)} == {
+        "200 (20)",
+        "400 (40)",
+    } and "in brackets, their groups" in table.caption
+    assert set(table.values["groups"]) == {20, 40}
+    assert "their groups" not in next(comparison_tables(base)).caption
+
+
+def _two_rows(videos: int, correct: Callable[[str, int], np.ndarray], seeds: int = 3) -> Results:
+    """Rows "mote" and "dense" under one protocol, with the videos that each seed is right on."""
+    table = pd.DataFrame(
+        [
+            synthetic.line(row, {}, seed, "K400", 100 * float(correct(row, seed).mean()))
+            | {"identity": f"{row}:{seed}", "videos": videos}
+            for row in ("mote", "dense")
+            for seed in range(seeds)
+        ]
+    )
+    table["top1"] = [100 * correct(row, seed).mean() for row, seed in zip(table["row"], table["seed"], strict=True)]
+
+    def predictions(identity: str) -> pd.DataFrame:
+        row, seed = identity.split(":")
+        right = correct(row, int(seed))
+        names = [f"v{video}" for video in range(videos)]
+        return pd.DataFrame({"video": names, "label": 0, "prediction": 1 - right.astype(int), "correct": right})
+
+    return replace(synthetic.suite(table, compare=(("mote", "dense"),), reference=None), predictions=predictions)
+
+
+def test_what_is_not_significant_says_what_there_is_not_enough_of() -> None:
+    def seeds_differ(row: str, seed: int) -> np.ndarray:  # by 4 points, rows by 3, on the same hard videos
+        return np.arange(4000) < 4000 * (0.6 + 0.03 * (row == "mote") + 0.04 * (seed - 1))
+
+    (own,) = comparisons(_two_rows(4000, seeds_differ))
+    assert own.difference == pytest.approx(3) and own.p_seeds > 0.05
+    assert own.finds > 3 and own.verdict == "not enough seeds to tell"
+    (row,) = synthetic.texts(next(comparison_tables(_two_rows(4000, seeds_differ))))
+    assert row[5] == p_text(own.corrected) and row[-1] == f"finds {own.finds:.1f}; not enough seeds to tell"
+
+    def rows_differ(row: str, seed: int) -> np.ndarray:  # on nearly all videos, whatever the seed
+        return np.arange(100) < 51 if row == "mote" else np.arange(100) >= 52
+
+    (own,) = comparisons(_two_rows(100, rows_differ))
+    assert own.difference == pytest.approx(3) and own.verdict == "not enough videos to tell"
+    difference_N = 100 * (rows_differ("mote", 0) * 1.0 - rows_differ("dense", 0))
+    exact = smallest(Variances(float(difference_N.var(ddof=1)), (0.0, 0.0), (0.0, 0.0)), 100, (3, 3))
+    assert own.finds == pytest.approx(exact, rel=0.1)
+
+
+def test_what_is_significant_or_would_be_found_has_no_verdict() -> None:
+    def clear(row: str, seed: int) -> np.ndarray:
+        return np.arange(1000) < 1000 * (0.6 + 0.1 * (row == "mote") + 0.002 * (seed - 1))
+
+    (own,) = comparisons(_two_rows(1000, clear))
+    assert own.corrected < 0.05 and 0 < own.finds < 10 and own.verdict == ""
+    (alone,) = comparisons(_two_rows(1000, clear, seeds=1))
+    assert math.isnan(alone.finds) and alone.verdict == ""
+    (same,) = comparisons(_two_rows(1000, lambda row, seed: np.arange(1000) < 600))
+    assert same.difference == 0 and math.isnan(same.finds) and same.verdict == ""
+
+
+def test_a_verdict_counts_the_tests() -> None:
+    found = [own for own in comparisons(synthetic.plain()) if own.videos]
+    assert {own.verdict for own in found} > {""} and all(own.finds > 0 for own in found)
+    for own in found:
+        assert not own.verdict or (own.corrected >= 0.05 and own.finds > abs(own.difference))
+    harmonic = [own for own in found if not own.role]
+    assert harmonic and all(0 < own.finds < 100 for own in harmonic)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
 from reports import style
 from reports.curves import curve_axes, curve_figure, curve_measures
@@ -52,6 +54,28 @@ def test_tradeoff_joins_points_in_axis_order() -> None:
     assert any(np.shape(chain) == (6, 2) and np.allclose(chain, mote) for chain in chains)
 
 
+@pytest.mark.parametrize("spread", [8, 22])
+def test_twenty_labels_neither_touch_nor_leave_their_axes(spread: int) -> None:
+    rng = np.random.default_rng(0)
+    base = synthetic.plain().table.query("row == 'mean'")
+    rows = [
+        base.assign(
+            row=f"row{i}", label=f"Method {'of a long name '[: 3 * (i % 6)]}{i}",
+            top1=base["top1"] + np.where(base["role"] == "closed-set", *rng.uniform(-spread, spread, 2)),
+        )
+        for i in range(20)
+    ]  # fmt: skip
+    table = pd.concat([own.assign(model=model, point=f"model={model}") for own in rows for model in ("B/16", "L/14")])
+    figure = tradeoff_figure(synthetic.suite(table, {"model": "model"}))
+    assert figure
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        labels = [text for text in axes.texts if not isinstance(text, Annotation)]
+        boxes, frame = [text.get_window_extent() for text in labels], axes.get_window_extent()
+        assert len(labels) == 20 and not [1 for a, b in combinations(boxes, 2) if a.overlaps(b)]
+        assert all(frame.contains(*corner) for box in boxes for corner in (box.min, box.max))
+
+
 def test_isolines_have_constant_tradeoff() -> None:
     figure = tradeoff_figure(synthetic.plain())
     assert figure
@@ -65,7 +89,8 @@ def test_isolines_have_constant_tradeoff() -> None:
 def test_tradeoff_names_what_it_cannot_draw() -> None:
     figure = tradeoff_figure(synthetic.layered())
     assert figure
-    assert [axes.get_title() for axes in figure.axes] == ["world narrow", "world broad"]
+    near = [f"world {name}, without CLIP (frozen)" for name in ("narrow", "broad")]
+    assert [axes.get_title() for axes in figure.axes] == [*near, "world narrow, all", "world broad, all"]
     assert "results missing: Text4Vis, layers=6, world=broad" in _texts(figure)
 
 
@@ -124,7 +149,8 @@ def test_one_side_alone_has_curves_but_no_tradeoff(role: str, measures: list[str
 def test_values_of_a_protocol_axis_are_never_joined() -> None:
     results = synthetic.frames()
     figure = tradeoff_figure(results)
-    assert figure and [axes.get_title() for axes in figure.axes] == ["frames 4", "frames 8"]
+    titles = [f"frames {number}, {which}" for which in ("without CLIP (frozen)", "all") for number in (4, 8)]
+    assert figure and [axes.get_title() for axes in figure.axes] == titles
     assert curve_axes(results) == []
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from reports.costs import digits
-from reports.findings import findings
+from reports.findings import findings, headline
 from tests.reports import costly, synthetic
 
 
@@ -21,6 +21,21 @@ def test_the_first_sentences_are_the_answer() -> None:
     assert "after Holm over 4 tests; 95 % interval" in following  # one row is incomplete
     assert reference.startswith("Reference: CLIP (frozen)") and "p < 0.0001" in reference
     assert counts.startswith("6 rows, 16 trials") and "63 of 64 results" in counts
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("plain", "On trade-off, MoTE is significantly better than "),
+        ("joined", "On trade-off, MoTE, Mean pooling and Text4Vis tie; CLIP (frozen) is significantly worse."),
+        ("parts", "On trade-off, 5 rows, MoTE first, tie; CLIP (frozen) is significantly worse, by one run each."),
+        ("halves", "On HM hmdb51, MoTE, Text4Vis and ST-Adapter tie: none is significantly worse than the best."),
+        ("frames", "On trade-off (frames 4), MoTE is significantly better"),  # one for each panel
+    ],
+)
+def test_the_headline_says_who_ties_and_who_is_worse(name: str, said: str) -> None:
+    found = headline(getattr(synthetic, name)())
+    assert found.startswith(said) and bool(found) == bool(said)
 
 
 def test_single_runs_say_that_another_seed_may_differ() -> None:

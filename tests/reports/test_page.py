@@ -6,15 +6,17 @@ import hashlib
 import re
 import subprocess
 import sys
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from dataclasses import replace
 from html import unescape
+from io import BytesIO
 from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from reports import page
 from reports.facts import FailedStage
@@ -35,19 +37,36 @@ def test_all_artifacts_are_there(folder: Path) -> None:
     figures |= {f"expert-classes-mote-{protocol}" for protocol in ("UCF", "HMDB", "K600")}
     expected = {f"{figure}.{kind}" for figure in figures for kind in ("png", "pdf")}
     expected |= {f"{table}.{kind}" for table in ("table", "experts") for kind in ("csv", "md", "tex")}
-    expected |= {"report.html", "results.csv", "expert-classes.csv"}
+    expected |= {"report.html", "results.csv", "expert-classes.csv", "references.bib"}
     assert expected <= {path.name for path in folder.iterdir()}
     assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_the_page_needs_no_other_file(folder: Path) -> None:
     text = (folder / "report.html").read_text(encoding="utf-8")
-    assert text.count('<img src="data:image/png;base64,') == text.count("<img") >= 6
+    assert text.count('<img src="data:image/png;base64,') == text.count("<img") >= 5
+    assert text.count("<svg viewBox") >= 1
     assert all(len(alt) > 20 for alt in re.findall(r'alt="([^"]*)"', text))
-    assert not re.search(r"https?://|<link|@import|url\(", text)
-    names = [unquote(unescape(name)) for name in re.findall(r'href="([^"]+)"', text)]
-    assert {name[1:] for name in names if name[0] == "#"} <= set(re.findall(r' id="([^"]+)"', text))
-    assert all((folder / name).is_file() for name in names if name[0] != "#")
+    assert not re.search(r"https?://|<link|@import|url\((?!#)", text)
+    links = [unquote(unescape(link)) for link in re.findall(r'href="([^"]+)"', text)]
+    assert len(links) > 50 and {link[0] for link in links} == {"#"}  # the page can be mailed alone
+    assert {link[1:] for link in links} <= set(re.findall(r' id="([^"]+)"', text))
+    named = [unescape(name) for name in re.findall(r"<code>([^<]+\.(?:png|pdf|csv|md|tex|bib))</code>", text)]
+    assert len(named) > 20 and all((folder / name).is_file() for name in named)
+
+
+def test_embedded_figures_keep_the_colours_of_rows(folder: Path) -> None:
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    embedded = re.findall(r'base64,([^"]+)".*?<code>([^<]+\.png)</code>', text, re.DOTALL)
+    assert len(embedded) >= 5
+    for data, name in embedded:
+        shown_P3, own_P3 = (
+            np.asarray(Image.open(file).convert("RGB")).reshape(-1, 3).astype(int)
+            for file in (BytesIO(b64decode(data)), folder / name)
+        )
+        _, places_P, counts_C = np.unique(own_P3 @ [65536, 256, 1], return_inverse=True, return_counts=True)
+        errors_P = np.abs(shown_P3 - own_P3).max(axis=1)
+        assert errors_P[counts_C[places_P] > 40].max() <= 16, name
 
 
 @pytest.mark.parametrize("kind", ["script", "style"])
@@ -76,7 +95,7 @@ def test_what_belongs_to_no_section_is_not_dropped(monkeypatch: pytest.MonkeyPat
 def test_a_number_leads_to_its_results(folder: Path) -> None:
     text = (folder / "report.html").read_text(encoding="utf-8")
     accuracies = text.split('id="sheet-table"')[1].split("</table>")[0]
-    (cell,) = re.findall(r'<td>ST-Adapter</td>.*?href="#(cell-\d+)">45.0', accuracies, re.DOTALL)
+    (cell,) = re.findall(r'<th scope="row">ST-Adapter</th>.*?href="#(cell-\d+)">45.0', accuracies, re.DOTALL)
     behind = re.findall(rf'<tr data-cell="{cell.removeprefix("cell-")}"(.*?)</tr>', text, re.DOTALL)
     assert len(behind) == 3 and f'id="{cell}"' in behind[0] and f'id="{cell}"' not in behind[1] + behind[2]
     assert all("<td>ST-Adapter</td>" in line and "<td>HMDB</td>" in line for line in behind)
@@ -85,12 +104,10 @@ def test_a_number_leads_to_its_results(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_figures")
-def test_a_result_leads_to_its_record_in_the_store(tmp_path: Path) -> None:
-    results = synthetic.plain()
-    results = replace(results, provenance={**results.provenance, "store": str(tmp_path / "runs")})
-    text = write_report(results, tmp_path / "runs/reports/suite").read_text(encoding="utf-8")
-    identity = next(iter(results.table["identity"]))
-    assert f'<a href="../../records/evaluate/{identity}/record.json"><code>{identity}</code></a>' in text
+def test_a_result_names_its_record_in_the_store(tmp_path: Path) -> None:
+    text = write_report(synthetic.plain(), tmp_path / "out").read_text(encoding="utf-8")
+    identity = next(iter(synthetic.plain().table["identity"]))
+    assert f'<code data-record="evaluate/{identity}">{identity}</code>' in text
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -102,7 +119,7 @@ def test_failures_are_listed_with_their_last_words(tmp_path: Path) -> None:
     )
     text = write_report(replace(synthetic.plain(), failures=failures), tmp_path / "out").read_text(encoding="utf-8")
     own = text.split('id="sheet-failures"')[1].split("</figure>")[0]
-    assert re.findall(r"<td>(train [^<]*)</td>", own) == ["train b seed 0"]  # the other one was mended
+    assert re.findall(r'<th scope="row">(train [^<]*)</th>', own) == ["train b seed 0"]  # the other one was mended
     assert "the loss is not finite &lt;b&gt;</td>" in own and text.index('id="missing"') < text.index("sheet-failures")
 
 
@@ -128,7 +145,7 @@ def test_alarms_overrides_and_the_date_stand_on_top_and_no_place_of_the_machine_
     results = replace(synthetic.plain(), unsound=("not a number: top1 is nan <b>",), provenance=origin)
     text = write_report(results, out).read_text(encoding="utf-8")
     top = text[: text.index('<nav class="contents"')]
-    assert "suite-1a2b3c4d, written 2026-01-02 03:04 UTC" in top and "<code>seeds=[0]</code>" in top
+    assert "suite-1a2b3c4d, newest record 2026-01-02 03:04 UTC" in top and "<code>seeds=[0]</code>" in top
     assert "<strong>1 alarm:</strong>" in top and "<strong>not a number:</strong> top1 is nan &lt;b&gt;" in top
     assert "title=&lt;b&gt;" in top and 'class="alarms"' not in write_report(synthetic.plain(), out).read_text()
     files = [path for path in out.rglob("*") if path.suffix in (".html", ".csv", ".md", ".tex", ".json")]
@@ -145,7 +162,7 @@ def test_nothing_is_dropped_silently(folder: Path) -> None:
     assert "ST-Adapter, HMDB: seed 2" in text
     assert "UCF: up to 2 of 200 videos could not be decoded" in text
     identities = [identity for identity in synthetic.experts().table["identity"] if identity]
-    assert all(f"<code>{identity}</code>" in text for identity in identities if "hostile" not in identity)
+    assert all(f">{identity}</code>" in text for identity in identities if "hostile" not in identity)
     assert text.count("no record") == 1
 
 
@@ -176,11 +193,57 @@ def test_protocols_are_shown_with_what_differs(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_figures")
+def test_what_answers_the_question_is_shown_and_the_rest_folded(tmp_path: Path) -> None:
+    calm = replace(synthetic.parts(), unsound=("not a number: top1 is nan",))
+    text = write_report(calm, tmp_path / "calm").read_text(encoding="utf-8")
+    assert [name for name in SECTIONS if _is_folded(text, name)] == [
+        "significance",
+        "ranks",
+        "missing",
+        "protocols",
+        "provenance",
+    ]
+    assert not _is_within_details(text, 'class="alarms"') and not _is_within_details(text, 'id="sheet-table"')
+    text = write_report(synthetic.plain(), tmp_path / "lacking").read_text(encoding="utf-8")
+    assert not _is_folded(text, "missing")  # a result is missing
+
+
+def _is_within_details(text: str, what: str) -> bool:
+    before = text[: text.index(what)]
+    return before.count("<details") > before.count("</details>")
+
+
+def _is_folded(text: str, section: str) -> bool:
+    return f'<h2 id="{section}"' in text and _is_within_details(text, f'<h2 id="{section}"')
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_terms_are_explained_once_and_only_those_that_the_page_uses(folder: Path, tmp_path: Path) -> None:
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert re.findall(r'<abbr title="([^"]+)">HM_ZS</abbr>', text) == ["harmonic mean of the zero-shot accuracies"]
+    assert text.count("<dt>HM_ZS</dt>") == 1 and "<dt>WMR</dt>" not in text
+    halves = write_report(synthetic.halves(), tmp_path / "out").read_text(encoding="utf-8")
+    assert "<dt>HM</dt>" in halves and "<dt>HM_ZS</dt>" not in halves
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_intervals_and_deciding_columns_are_seen_at_once(tmp_path: Path) -> None:
+    write_report(synthetic.plain(), tmp_path / "out")
+    text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    sheet = text.split('id="sheet-table"')[1].split("</table>")[0]
+    heads = [head.strip() for head in re.findall(r'<th scope="col"[^>]*>([^<]*)', sheet)]
+    assert heads[:2] == ["Method", "Trade-off"]
+    line = pd.read_csv(tmp_path / "out/table.csv").set_index("row").loc["mote"]
+    assert f"<small>{line['trade_off_low']:.1f}–{line['trade_off_high']:.1f}</small>" in sheet
+    assert (tmp_path / "out/table.md").read_text().splitlines()[2].startswith("| Method | Seeds |")
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_the_curve_comes_first_and_beside_it_what_it_says(folder: Path) -> None:
     text = (folder / "report.html").read_text(encoding="utf-8")
     opening = text[text.index('<div class="opening">') : text.index('id="table"')]
-    assert text.index("<img") > text.index('<div class="opening">') and "tradeoff.png" in opening
-    assert opening.index("<img") < opening.index("Best trade-off:") and text.count("Best trade-off:") == 1
+    assert text.index("<svg") > text.index('<div class="opening">') and "tradeoff.png" in opening
+    assert opening.index("<svg") < opening.index("Best trade-off:") and text.count("Best trade-off:") == 1
 
 
 def test_deviations_are_explained_on_the_page(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def _results(*differs: str, measures: tuple[str, ...] = ("K400",)) -> Results:
 
 def test_a_line_is_appended_and_marked() -> None:
     plain, found = accuracy_table(synthetic.plain()), accuracy_table(_results())
-    assert found.rows[:-1] == plain.rows and found.caption == plain.caption
+    assert found.rows[:-1] == plain.rows and found.said == plain.said
     column = [own.head for own in found.columns].index("K400")
     line = found.rows[-1]
     assert line[0].text == "X-Florence ‡" and line[column].text == "86.5"

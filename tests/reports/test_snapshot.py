@@ -124,7 +124,7 @@ def test_predictions_that_were_changed_are_not_there(tmp_path: Path, caplog: pyt
     file = store.folder("evaluate", "ee") / "predictions.parquet"
     file.write_bytes(b"two")
     with pytest.raises(UserError, match="not there"):
-        Evaluations(store).correct("ee")
+        Evaluations(store).answers("ee")
     assert str(file) in caplog.text
 
 
@@ -137,7 +137,7 @@ def test_answers_and_class_names_come_from_the_store(tmp_path: Path) -> None:
         table.to_parquet(folder / "predictions.parquet")
     evaluations = Evaluations(store)
     assert evaluations.predictions("ee").equals(table)
-    np.testing.assert_array_equal(evaluations.correct("ee"), np.array([1, np.nan], np.float32))
+    np.testing.assert_array_equal(evaluations.answers("ee").correct_N, np.array([1, np.nan], np.float32))
     assert evaluations.class_names("ee") == ["star", "heart"]
     with pytest.raises(UserError, match="the predictions of a result are not there"):
-        evaluations.correct("gone")
+        evaluations.answers("gone")

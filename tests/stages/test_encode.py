@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bench.core.errors import Interrupted
 from bench.graph.build import build_graph
 from bench.launch.work import Order, execute
+from bench.models.backbones import backbone
 from bench.stages import encode
 from bench.stages.work import Compute
 from bench.store.records import Store
@@ -57,3 +60,39 @@ def test_frames_meet_those_of_their_own_view_only(at_once: int) -> None:
     features_NVTD = encode._encode(mixing, pixels_NVT3HW, at_once)["features"]
     own_NV3 = pixels_NVT3HW.double().mean(dim=(2, 4, 5)).float()
     torch.testing.assert_close(features_NVTD, own_NV3[:, :, None].expand(-1, -1, 4, -1))
+
+
+def encoded(folder: Path, **recipe: object) -> tuple[str, Tensor]:
+    """The identity and the features of the suite's videos under settings of the recipe."""
+    file = folder / "suite.yaml"
+    file.write_text(SUITE)
+    stages = build_graph(load_suite(file, tuple(f"recipe.{name}={value}" for name, value in recipe.items()))).stages
+    order = next(Order.of(stage) for stage in stages.values() if stage.kind == "encode")
+    store = Store.create(folder / "store")
+    assert execute(order, store, Compute("cpu", loader_workers=0), {}) is None
+    return order.key[1], load_file(store.folder(*order.key) / "features.safetensors")["features"]
+
+
+def test_precision_of_encoding_is_part_of_what_was_encoded(tmp_path: Path) -> None:
+    write_tiny_dataset(tmp_path, train=0, test=3)
+    (plain, whole), (other, half) = encoded(tmp_path), encoded(tmp_path, encoding="bf16")
+    assert encoded(tmp_path, encoding="fp32")[0] == plain != other
+    assert half.dtype == torch.float32 and not torch.equal(half, whole)
+    torch.testing.assert_close(F.normalize(half, dim=-1), F.normalize(whole, dim=-1), atol=0.02, rtol=0)
+
+
+def test_compiled_blocks_encode_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracing is what is tested, so a backend that needs no compiler of C++ takes the place of the usual one."""
+    blocks: list[nn.Module] = []
+
+    def compile(block: nn.Module) -> None:
+        blocks.append(block)
+        original(block, backend="eager")
+
+    original = nn.Module.compile
+    write_tiny_dataset(tmp_path, train=0, test=3)
+    (plain, whole) = encoded(tmp_path)
+    monkeypatch.setattr(nn.Module, "compile", compile)
+    (other, compiled) = encoded(tmp_path, compile="true")
+    assert other != plain and len(blocks) == backbone("glyph-vit").vision_layers
+    torch.testing.assert_close(compiled, whole)

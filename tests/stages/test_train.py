@@ -53,6 +53,7 @@ def interrupted(work: Work, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         ("tuned", {"tuned": True, "accumulate": 2, "clip_grad": 1.0, "checkpointing": True}),
         ("per-process", {"config": {**MOTE, "routing_scope": "process"}, "accumulate": 3}),
         ("fp16", {"precision": "fp16"}),
+        ("compiled", {"tuned": True, "compile": True}),
         ("best", {"keep": "best", "validation": "test"}),
         ("discriminant", {"method": "text4vis", "config": LDA}),
         ("blends", {"tuned": True, "smoothing": 0.1, "mix": {"group": 2}, "accumulate": 2, "undecayed": ["1d"]}),

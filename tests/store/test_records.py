@@ -190,12 +190,12 @@ def test_processes_that_log_at_once_lose_nothing(store: Store) -> None:
         assert [event["n"] for event in events if event["identity"] == identity] == list(range(100))
 
 
-def test_events_of_thousands_of_processes_are_read_in_well_under_a_second(store: Store) -> None:
+def test_events_of_thousands_of_processes_are_read_in_less_than_a_second_of_a_core(store: Store) -> None:
     for number in range(2000):
         write_log(store.root / "attempts" / f"host-{number}.jsonl", *(number + n / 10 for n in range(10)))
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(store.events()) == 20_000
-    assert time.perf_counter() - started < 1.0  # a tenth of that on an idle machine
+    assert time.process_time() - started < 1.0  # a tenth of that on an idle machine
 
 
 def test_write_atomically_replaces(tmp_path: Path) -> None:

@@ -200,6 +200,18 @@ def test_a_world_has_descriptions_of_its_own(tmp_path: Path) -> None:
     assert not [stage for stage in build_graph(suite).stages.values() if stage.missing]
 
 
+def test_spatial_and_temporal_sentences_stand_alone_in_a_world(tmp_path: Path) -> None:
+    path = write_suite(tmp_path, ("TEMPLATES", "ost"), ("rephrased29", "'{temporal} of {}'"), text=REAL)
+    suite = load_suite(path, ("world=glyphs",))
+    (trial,) = suite.trials
+    train = next(stage for stage in build_graph(suite).stages.values() if stage.kind == "train")
+    own = train.inputs["source_texts"].context
+    name = own["class_names"][0]
+    assert texts_of(own)[0] == [*sentences("spatial", name), *sentences("temporal", name)]
+    measured = {name: (own.templates, own.descriptions) for name, own in trial.protocols}
+    assert measured == {"UCF": ("{temporal}", "glyphs"), "plain": ("glyphs", "")}
+
+
 def test_rows_and_axes_keep_asking_for_descriptions_in_a_world(tmp_path: Path) -> None:
     names = (
         "names: {plain: {recipe.templates: mote28, protocol.templates: mote28}, "

@@ -45,13 +45,38 @@ def test_a_fixed_value_under_an_axis_is_named(tmp_path: Path) -> None:
     ]
 
 
+def test_a_share_of_weights_that_are_clips_is_named(tmp_path: Path) -> None:
+    row = ("{method: mote, config: {layers: 1, num_experts: 2}, inference: {tfm: false}}", "{method: xclip, %s}")
+    frozen, tuned = (
+        notes(tmp_path, (row[0], row[1] % f"config: {{tower: {own}}}, inference: {{clip_alpha: 0.5}}"))
+        for own in ("frozen", "tuned")
+    )
+    said = "21: rows.mote_no_tfm.inference.clip_alpha: has no effect: no tensor that CLIP has is trained"
+    assert frozen == [said] and not tuned
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "method: vita_clip, config: {context: generic, context_vectors: 4, frames: 4}",
+        "method: tc_clip",
+        "method: text4vis, config: {head: none, classifier: coop, context: 4}",
+    ],
+)
+def test_templates_with_words_beside_learnt_ones_are_named(row: str, tmp_path: Path) -> None:
+    own = ("report:", f"  own: {{{row}}}\nreport:")
+    (note,) = notes(tmp_path, own)
+    assert "rows.own learns the words beside class names, and the words of templates 'glyphs'" in note
+    assert not notes(tmp_path, own, ("templates: glyphs", "templates: name"))
+
+
 @pytest.mark.parametrize(
     ("axis", "idle"),
     [
         ("recipe.lr: [0.1, 0.2]", ["recipe.lr"]),
         ("over: {a: {recipe.views: {frames: 4}}}", ["recipe.views.frames", "recipe.views.copies"]),  # above it
         ("both: {a: {recipe.lr: 1, recipe.epochs: 2}, b: {recipe.lr: 2}}", ["recipe.lr"]),  # epochs at one point only
-        ("protocols.new-verbs.dataset: [glyphs-narrow-verbs]", ["protocols.new-verbs.dataset"]),
+        ("data: {a: {protocols.new-verbs.dataset: glyphs-narrow-verbs}}", ["protocols.new-verbs.dataset"]),
         ("inference.clip_alpha: [0.5, 1.0]", []),
     ],
 )
@@ -121,3 +146,12 @@ def test_settings_of_views_and_draws_that_others_switch_off_are_named(tmp_path: 
     assert [note.split(": ")[1] for note in notes(tmp_path, *changes, overrides=read)] == ["protocol.views.rate"]
     with refused("validation", where="override recipe.validate_every=3"):
         load_suite(write_suite(tmp_path), ("recipe.validate_every=3",))
+
+
+@pytest.mark.parametrize("name", ["seed", "label", "identity"])
+def test_an_axis_with_the_name_of_a_column_of_the_results_is_refused(name: str, tmp_path: Path) -> None:
+    path = write_suite(
+        tmp_path, ("report:", f"axes: {{{name}: {{a: {{recipe.lr: 1}}, b: {{recipe.lr: 2}}}}}}\nreport:")
+    )
+    with refused(f"axis '{name}' has the name of a column", hint="another name"):
+        load_suite(path)

@@ -39,7 +39,8 @@ def test_it_plans_on_real_declarations_and_in_the_embedded_world_with_the_same_r
     assert not embedded.missing and graph.missing
     assert trainings(graph) >= trainings(embedded) > 0
     for a, b in zip(real.trials, small.trials, strict=True):
-        assert a.config.model_copy(update={"tower": b.config.tower}) == b.config
+        limited = {name: own for name, own in b.config if name in ("tower", "context_vectors")}  # by the world's towers
+        assert a.config.model_copy(update=limited) == b.config
         assert a.inference == b.inference
         assert a.recipe.shots == b.recipe.shots
 

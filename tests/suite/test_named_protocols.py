@@ -183,7 +183,7 @@ def test_mistakes_in_a_protocol(tmp_path: Path, protocol: str, message: str) -> 
 
 
 def test_ucf_names_are_camel_case_where_the_official_code_has_them_so() -> None:
-    camel = ("text4vis", "bike", "xclip", "vifi", "msta", "actionclip")
+    camel = ("text4vis", "bike", "xclip", "vifi", "msta", "actionclip", "ost")
     assert {named_protocol(f"{how}/{what}")["labels"] for how in camel for what in ("ucf101", "ucf101-full")} == {
         "camel"
     }

@@ -122,7 +122,7 @@ def test_frames_may_stay_as_they_are_until_they_are_cropped(tmp_path: Path) -> N
 
 def test_an_unknown_suite_says_which_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["quickstar"]) == 2
-    assert "did you mean 'quickstart'?" in capsys.readouterr().err
+    assert "did you mean the suite 'quickstart'?" in capsys.readouterr().err
 
 
 def test_an_earlier_name_of_a_key_is_accepted_and_named_with_its_successor(tmp_path: Path) -> None:

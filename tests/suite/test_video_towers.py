@@ -25,7 +25,7 @@ rows:
   row: {method: clip_mean}
 """
 CLIP = "{method: clip_mean}"
-ALLOWED = ["clip_mean", "msta with branches: text", "text4vis with head: none and inside: none"]
+ALLOWED = ["clip_mean", "msta", "text4vis with head: none and inside: none"]
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,6 @@ ALLOWED = ["clip_mean", "msta with branches: text", "text4vis with head: none an
         "{method: mote}",
         "{method: dense_temporal}",
         "{method: vidprism}",
-        "{method: msta, recipe: {descriptions: glyphs}}",
         "{method: text4vis}",
         "{method: text4vis, config: {head: none, inside: joint_st}}",
     ],
@@ -51,6 +50,8 @@ def test_methods_that_need_frames_are_refused(tmp_path: Path, row: str) -> None:
         "{method: clip_mean, config: {tower: tuned}}",
         "{method: text4vis, config: {head: none, tower: tuned}}",
         "{method: msta, config: {branches: text, middle: none, cc_weight: 0}}",
+        "{method: msta, config: {temporal_cls: false}, recipe: {descriptions: glyphs}}",
+        "{method: msta, config: {up: spatial}, recipe: {descriptions: glyphs}}",
     ],
 )
 def test_the_others_are_planned_with_one_feature_a_clip(tmp_path: Path, row: str) -> None:
@@ -60,6 +61,14 @@ def test_the_others_are_planned_with_one_feature_a_clip(tmp_path: Path, row: str
     videos = round(encode.flops / shape.view_flops(4))
     assert encode.flops == videos * shape.view_flops(4) and encode.disk == 4 * videos * shape.embed_dim
     assert not [note for note in suite.notes if "positions in time" in note]
+
+
+@pytest.mark.parametrize("up", ["both", "temporal"])
+def test_msta_mixes_no_class_tokens_over_time_where_a_clip_has_one(tmp_path: Path, up: str) -> None:
+    row = f"{{method: msta, config: {{up: {up}}}, recipe: {{descriptions: glyphs}}}}"
+    with refused("temporal_cls: true, but 'glyph-viclip' has one class token a clip", where="rows.row") as told:
+        load_suite(write_suite(tmp_path, (CLIP, row), text=SUITE))
+    says(str(told.value), "allowed: temporal_cls: false with up: both, or up: spatial")
 
 
 @pytest.mark.parametrize(
@@ -84,3 +93,5 @@ def test_a_profile_is_refused_alike(tmp_path: Path) -> None:
     asked = ["profile", "mote", "--backbone", "glyph-viclip", "--counts-only", "--store", str(tmp_path)]
     result = CliRunner().invoke(app, asked)
     assert result.exit_code and "works on features of single frames" in str(result.exception)
+    asked[1] = "msta"
+    assert "allowed: temporal_cls: false" in str(CliRunner().invoke(app, asked).exception)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.suite.resolve import SUITES, load_suite
 from bench.suite.trial import Suite
+from bench.suite.worlds import worlds
 from tests.errors import refused
 from tests.suites import write_suite
 
@@ -84,6 +87,49 @@ def test_a_suite_and_its_rows_may_say_what_they_are_at_toy_scale() -> None:
     assert {own.views.frames for own in small.columns.values()} == {4}
 
 
+def test_what_depends_on_the_frames_of_toy_scale_is_at_most_those(tmp_path: Path) -> None:
+    trials = shipped("aim-parts", "world=glyphs", "seeds=[0]").trials
+    assert {(trial.recipe.views.frames, trial.config.model_dump()["frames"]) for trial in trials} == {(4, 4), (4, 0)}
+    text = (SUITES / "aim-parts.yaml").read_text()
+    (tmp_path / "larger.yaml").write_text(text.replace("{config.frames: 4}", "{config.frames: 8}"))
+    with refused("clips of 4 frames, but config.frames 8"):
+        load_suite(tmp_path / "larger.yaml", ("world=glyphs",))
+
+
 def test_what_is_said_for_toy_scale_has_the_parts_of_a_world(tmp_path: Path) -> None:
-    with refused(where="at_toy_scale", allowed=["recipe", "config", "protocol"]):
+    with refused(where="at_toy_scale", allowed=["recipe", "config", "protocol", "at_most"]):
         load_suite(write_suite(tmp_path, ("title: Small", "title: Small\nat_toy_scale: {recipes: {epochs: 1}}")))
+
+
+TOWERS = """
+axes:
+  model:
+    image: {recipe.backbone: ViT-B-16, recipe.pretrained: openai}
+    video: {recipe.backbone: ViCLIP-B-16, recipe.pretrained: 'random:0'}
+"""
+
+
+@pytest.mark.parametrize("below", ["ViT-B-32", "ViCLIP-L-14", ""])
+def test_a_video_tower_is_one_in_the_world_as_well(tmp_path: Path, below: str) -> None:
+    """Whether the suite, a row or an axis names it."""
+    named = f"\n  backbone: {below}" if below else ""
+    real = [
+        ("title: Small", "title: Small\nworld: glyphs"),
+        ("source: glyphs-narrow", f"source: kinetics-400{named}"),
+        ("dataset: glyphs-narrow, split: validation", "dataset: kinetics-400"),
+        ("dataset: glyphs-narrow-verbs", "dataset: ucf101"),
+    ]
+    rows = {"clip": "", "image": ", recipe: {backbone: ViT-L-14}", "video": ", recipe: {backbone: ViCLIP-B-16}"}
+    file = write_suite(tmp_path, *real)
+    head, _, _ = file.read_text().partition("rows:")
+    text = "".join(f"  {name}: {{method: clip_mean{recipe}}}\n" for name, recipe in rows.items())
+    file.write_text(f"{head}rows:\n{text}")
+    image, video = ("glyph-vit", "builtin"), tuple(worlds()["glyphs"]["video"].values())
+    found = {trial.row: (trial.recipe.backbone, trial.recipe.pretrained) for trial in load_suite(file).trials}
+    assert found == {"clip": video if below == "ViCLIP-L-14" else image, "image": image, "video": video}
+    file.write_text(f"{head}{TOWERS}rows:\n  clip: {{method: clip_mean}}\n")
+    moved = {dict(trial.point)["model"]: trial.recipe for trial in load_suite(file).trials}
+    assert {name: (recipe.backbone, recipe.pretrained) for name, recipe in moved.items()} == {
+        "image": image,
+        "video": video,
+    }

@@ -7,7 +7,7 @@ import pytest
 
 from bench.measure.statistics import TAILS, bootstrap_means, difference_tests, estimate, nested_intervals
 from tools import coverage as simulated
-from tools.coverage import COLUMNS, coverage
+from tools.coverage import COLUMNS, GROUPED, Sharing, coverage
 
 
 @pytest.mark.parametrize(("seeds", "spread"), [(3, 0.0), (10, 1.0)])
@@ -21,6 +21,27 @@ def test_intervals_cover_what_they_say(seeds: int, spread: float) -> None:
 def test_plain_percentiles_of_three_seeds_are_too_narrow() -> None:
     found = coverage(3, 500, 6.0, repetitions=250)
     assert found["plain"] < 88 and found["nested"] > 91 and found["difference"] > 91
+
+
+@pytest.mark.parametrize("sizes", [(5,), (1, 1, 2, 3, 18)])
+def test_groups_are_covered_where_videos_alone_are_not(sizes: tuple[int, ...]) -> None:
+    found = coverage(3, 500, 1.0, 500, Sharing(sizes, 0.5, 0.5))
+    assert list(found) == list(GROUPED)
+    assert found["videos"] > 89 and all(92 < found[name] < 99 for name in ("nested", "difference"))
+    assert found["alone nested"] < 90 and found["alone difference"] < 94
+
+
+def test_groups_that_share_nothing_are_resampled_without_loss() -> None:
+    found = coverage(5, 500, 1.0, 250, Sharing((5,), 0.0, 0.0))
+    assert found["nested"] == pytest.approx(found["alone nested"], abs=3) and found["nested"] > 91.5
+
+
+def test_what_groups_share_is_the_correlation_of_their_videos() -> None:
+    own_GN = np.random.default_rng(0).standard_normal((200, 100)).astype(np.float32)
+    shared_GN = simulated._shared(own_GN, np.arange(100) // 5, 0.3, np.random.default_rng(1))
+    assert np.corrcoef(shared_GN[:, 0::5].ravel(), shared_GN[:, 4::5].ravel())[0, 1] == pytest.approx(0.3, abs=0.05)
+    assert shared_GN.std() == pytest.approx(1, abs=0.02)
+    assert np.corrcoef(shared_GN[:, 4:-1:5].ravel(), shared_GN[:, 5::5].ravel())[0, 1] == pytest.approx(0, abs=0.05)
 
 
 def test_a_harmonic_mean_is_covered_as_well() -> None:
@@ -48,3 +69,29 @@ def test_a_harmonic_mean_is_covered_as_well() -> None:
 
 def _harmonic(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return 2 / (1 / first + 1 / second)
+
+
+def test_what_other_seeds_choose_is_unbiased_and_covered() -> None:
+    found = simulated.selection(4, 3, repetitions=300)
+    assert list(found) == list(simulated.CHOICES)
+    assert abs(found["chosen"][0]) < 0.2 < found["together"][0] < found["oracle"][0]
+    assert 92 < found["coverage"][0] < 98.5
+
+
+@pytest.mark.parametrize(
+    ("seeds", "videos", "spread", "difference", "sharing"),
+    [(3, 300, 2.0, 6.0, simulated.APART), (5, 500, 1.0, 5.0, Sharing((5,), 0.3, 0.5))],
+)
+def test_power_is_what_is_promised(seeds: int, videos: int, spread: float, difference: float, sharing: Sharing) -> None:
+    found = simulated.powers(seeds, videos, spread, difference, sharing, repetitions=600)
+    assert 40 < found["promised"] < 90
+    assert found["simulated"] == pytest.approx(found["promised"], abs=5)  # 2.5 standard errors
+
+
+def test_true_variances_add_up_to_those_of_an_answer() -> None:
+    """Two equally good rows that share nothing but the difficulty of independent videos."""
+    found = simulated.true_variances(1.0, 0.0, simulated.ALONE)
+    assert found.seeds == pytest.approx((1.0, 1.0), rel=0.01)
+    assert found.videos == pytest.approx(0, abs=10)
+    apart = simulated.true_variances(1.0, 0.0, simulated.APART)
+    assert apart.videos + sum(apart.both) == pytest.approx(sum(found.both), rel=0.02)
