@@ -217,6 +217,8 @@ def _warnings(results: Results, resampled: Bootstrap) -> Iterator[str]:
     counted = {name: resampled.counted(name) for name in results.roles}
     if grouped := [f"{own.text} ({name})" for name, own in counted.items() if own.groups < own.videos]:
         yield f"Intervals and tests take the videos of a group, such as one film, together: {', '.join(grouped)}."
+    if drawn := [f"{own.classes} ({name})" for name, own in counted.items() if own.classes > 1]:
+        yield f"Intervals and tests draw classes anew as well; draws of classes: {', '.join(drawn)}."
     if unknown := [name for name, own in counted.items() if own.videos and results.ungrouped(name)]:
         yield (
             f"No groups of videos are declared for {', '.join(unknown)}: each video counts as independent of the "

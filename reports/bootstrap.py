@@ -24,12 +24,13 @@ from bench.measure.statistics import (
     Groups,
     Singles,
     bootstrap_means,
+    changes_by_parts,
     difference_tests,
     estimate,
     holm,
     nested_intervals,
 )
-from reports.results import PLACE, TRIAL, Place, Results
+from reports.results import PLACE, TRIAL, Place, Results, is_draw
 from reports.selection import Tuning
 
 FEW_DRAWS, MANY = 500, 4000  # resamples for more than so many numbers of trials
@@ -44,15 +45,17 @@ class Answered(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """The groups and videos of a protocol; the fewest groups come first."""
+    """The groups, videos and draws of classes of a protocol; the fewest groups come first."""
 
     groups: int
     videos: int
+    classes: int = 1
 
     @property
     def text(self) -> str:
-        """E.g. "3783 videos in 707 groups"."""
-        return f"{self.videos} videos" + (f" in {self.groups} groups" if self.groups < self.videos else "")
+        """E.g. "3783 videos in 707 groups", "13320 videos, 10 draws of classes"."""
+        groups = f" in {self.groups} groups" if self.groups < self.videos else ""
+        return f"{self.videos} videos{groups}" + (f", {self.classes} draws of classes" if self.classes > 1 else "")
 
 
 class Interval(NamedTuple):
@@ -88,6 +91,7 @@ class Bootstrap:
     places: dict[Place, int]
     fixed: frozenset[Place]
     columns: dict[str, Estimates]
+    counts: dict[str, Counted]
     intervals: dict[str, tuple[Floats, Floats]]
 
     def interval(self, place: Place, measure: str) -> Interval | None:
@@ -102,7 +106,7 @@ class Bootstrap:
 
     def counted(self, measure: str) -> Counted:
         """The videos of a protocol, or of the smallest behind a harmonic mean, and their groups."""
-        return Counted(self.columns[measure].groups, self.columns[measure].videos)
+        return self.counts[measure]
 
     def gaps(self, measure: str, competing: Sequence[Place]) -> dict[Place, Gap]:
         """The distances of the `competing` rows from the best of them, which comes first with no gap."""
@@ -135,7 +139,7 @@ def bootstrap(results: Results, experts: bool) -> Bootstrap:
     resampled = _resampled(results, trials, draws, experts)
     columns, intervals = dict[str, Estimates](), dict[str, tuple[Floats, Floats]]()
     for measure, needed in results.measures.items():
-        draws_TB, (groups, videos) = resampled[measure]
+        draws_TB, (groups, videos, _) = resampled[measure]
         own = columns[measure] = estimate(trials[measure].to_numpy(float), draws_TB, row_T, len(places), videos, groups)
         found = nested_intervals(own, seed_for("bootstrap seeds", measure))
         if needed.needs:  # where nothing varies, that of the sides' intervals
@@ -145,7 +149,8 @@ def bootstrap(results: Results, experts: bool) -> Bootstrap:
         intervals[measure] = found
     planned = np.bincount(row_T, minlength=len(places))
     fixed = frozenset(place for place, row in places.items() if planned[row] == 1 < planned.max())
-    return Bootstrap(draws, places, fixed, columns, intervals)
+    counts = {measure: counted for measure, (_, counted) in resampled.items()}
+    return Bootstrap(draws, places, fixed, columns, counts, intervals)
 
 
 def answers(results: Results, lines: pd.DataFrame) -> dict[TrialKey, Answered]:
@@ -251,18 +256,30 @@ def _changes(
     results: Results, lines: pd.DataFrame, protocol: str, trial: dict[TrialKey, int], draws: int
 ) -> tuple[Singles, Counted]:
     """Changes of one protocol's accuracies in each resample, which rows on the same data and videos share."""
-    dataset = lines.set_index(TRIAL)["dataset"].to_dict()
-    lists: dict[tuple[str, int], dict[int, Answered]] = {}
+    dataset, drawn = lines.set_index(TRIAL)["dataset"].to_dict(), _draws_of_classes(lines)
+    lists: dict[tuple[str, int, int], dict[TrialKey, Answered]] = {}
     for key, answered in answers(results, lines).items():
-        lists.setdefault((dataset[key], len(answered.share_N)), {})[trial[key]] = answered
+        kind = dataset[key], len(answered.share_N), len(drawn[key]) if key in drawn else 1
+        lists.setdefault(kind, {})[key] = answered
     draws_TB, counted = np.full((len(trial), draws), np.nan, np.float32), list[Counted]()
-    for (data, videos), own in lists.items():
+    for (data, videos, classes), own in lists.items():
         correct_tN = np.stack([answered.share_N for answered in own.values()])
         group_N = next(iter(own.values())).group_N
         means_tB = bootstrap_means(correct_tN, draws, seed_for("bootstrap", protocol, data, videos), group_N)
-        draws_TB[list(own)] = 100 * (means_tB - correct_tN.mean(axis=1, keepdims=True, dtype=np.float64))
-        counted.append(Counted(videos if group_N is None else int(group_N.max()) + 1, videos))
+        changes_tB = 100 * (means_tB - correct_tN.mean(axis=1, keepdims=True, dtype=np.float64))
+        if classes > 1:
+            numbers_tD = np.stack([drawn[key]["top1"].to_numpy(float) for key in own])
+            share = float(drawn[next(iter(own))]["videos"].mean()) / videos
+            changes_tB += changes_by_parts(numbers_tD, changes_tB, share, seed_for("bootstrap classes", protocol, data))
+        draws_TB[[trial[key] for key in own]] = changes_tB
+        counted.append(Counted(videos if group_N is None else int(group_N.max()) + 1, videos, classes))
     return draws_TB, min(counted, default=Counted(0, 0))
+
+
+def _draws_of_classes(lines: pd.DataFrame) -> dict[TrialKey, pd.DataFrame]:
+    """The lines of trials whose number is a mean over draws of classes; test lists of the same classes are none."""
+    several = lines[lines.duplicated(TRIAL, keep=False)].groupby(TRIAL, sort=False)
+    return {key: own for key, own in several if is_draw(own["part"]).all() or own["dataset"].nunique() > 1}
 
 
 def _harmonic_means(sides: Sequence[NDArray[np.floating]]) -> Singles:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bench.core.seeds import seed_for
-from bench.measure.statistics import FLAT, TAILS, tails, tango
+from bench.measure.statistics import FLAT, percentiles, tails, tango
 from reports import style
 from reports.comparisons import interval_text, pairings, signed
 from reports.results import TRIAL, Results
@@ -247,7 +247,7 @@ def _by_class(difference: pd.Series, seed: int) -> pd.DataFrame:
     sum_U, size_U = np.concatenate(by_class).T
     means_BC, mean_C = _resample_classes(sum_U, size_U, groups_C, seed), found["difference"].to_numpy()
     few_C = np.where(groups_C < found["videos"], tails(groups_C) * np.sqrt(groups_C / np.maximum(groups_C - 1, 1)), 1)
-    bounds_2C = np.quantile(means_BC, TAILS, axis=0)
+    bounds_2C = np.array(percentiles(means_BC, axis=0))
     low, high = bounds_2C + (few_C - 1) * (bounds_2C - mean_C)
     for place in np.flatnonzero(high - low < FLAT):  # the class's videos have the same difference
         share, groups = mean_C[place] / 100, int(groups_C[place])

@@ -126,7 +126,7 @@ def comparisons(results: Results) -> list[Comparison]:
             if all(own.seeds) and not own.skipped:
                 alone = any(estimates.alone(place, measure) for place in (a, b))
                 difference, low, high, p_seeds = (float(column[number]) for column in tests[measure])
-                p, (groups, count) = (
+                p, (groups, count, _) = (
                     videos.tested(own, a, b, permutations) if own.role else (NAN, estimates.counted(measure))
                 )
                 own = replace(

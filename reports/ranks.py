@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bench.core.seeds import seed_for
-from bench.measure.statistics import DRAWS, TAILS, Floats
+from bench.measure.statistics import DRAWS, Floats, percentiles
 from reports.accuracies import LEVEL, score
 from reports.comparisons import p_text
 from reports.results import Results, place_of
@@ -140,7 +140,7 @@ def _compared(best: Ranked, own: Ranked, panel: str) -> dict[str, Any]:
         middle = interquartile_mean(own.values_SM)
         middles_B = stats.trim_mean(own.values_SM[second_BR].reshape(DRAWS, -1), 0.25, axis=1)
     for name, number, drawn_B in (("improvement", chance, chances_B), ("iqm", middle, middles_B)):
-        low, high = np.quantile(drawn_B, TAILS) if drawn_B.size else (np.nan, np.nan)
+        low, high = percentiles(drawn_B, axis=0) if drawn_B.size else (np.nan, np.nan)
         found |= {name: float(number), f"{name}_low": float(low), f"{name}_high": float(high)}
     return found
 

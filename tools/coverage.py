@@ -2,6 +2,7 @@
 
     python -m tools.coverage              intervals, videos that are independent of each other
     python -m tools.coverage --groups     intervals, videos in groups
+    python -m tools.coverage --classes    intervals, means over draws of classes
     python -m tools.coverage --selection  one of several points, chosen by validation
     python -m tools.coverage --power      power, as bench/measure/power.py promises it and as it is
 
@@ -9,7 +10,8 @@ docs/statistics.md shows the results. Two equally good rows answer the same N vi
 on a video if difficulty of the video + effect of the seed + noise of both > 0, all Gaussian: the probit model of
 crossed random effects, in which the accuracies of given seeds and of all seeds are known exactly. Groups of videos may
 share a part of the difficulty, and a part of the noise that is a row's own and the same for its seeds. Points of a
-tuned row are rows here, whose seeds are as good on validation as on the test.
+tuned row are rows here, whose seeds are as good on validation as on the test. A draw of classes adds an effect of its
+own to all its videos, half of which two rows share.
 """
 
 from __future__ import annotations
@@ -31,9 +33,11 @@ from bench.measure.statistics import (
     Estimates,
     Groups,
     bootstrap_means,
+    changes_by_parts,
     difference_tests,
     estimate,
     nested_intervals,
+    percentiles,
 )
 
 SEEDS, VIDEOS, SPREADS = (3, 5, 10), (100, 500, 2000), (0.0, 1.0, 3.0)  # spread: s.d. over seeds in points
@@ -131,7 +135,7 @@ def _block(
         return _covered(grouped, given_G, truth, seed) | {f"alone {name}": own for name, own in apart}
     draws_TB = bootstrap_means(correct_TN, DRAWS, seed)
     plain_GB = _resample_seeds(draws_TB.reshape(len(given_G), seeds, DRAWS), seed)
-    plain = _inside(truth, *np.quantile(plain_GB, TAILS, axis=1))
+    plain = _inside(truth, *percentiles(plain_GB, axis=1))
     return _covered(alone, given_G, truth, seed) | {"plain": plain}
 
 
@@ -150,7 +154,7 @@ def _covered(
     rows = np.arange(len(given_G))
     tests = difference_tests(estimates, rows[::2], rows[1::2])
     return {
-        "videos": _inside(given_G, *np.quantile(estimates.draws_GB, TAILS, axis=1)),
+        "videos": _inside(given_G, *percentiles(estimates.draws_GB, axis=1)),
         "nested": _inside(truth, *nested_intervals(estimates, seed)),
         "difference": _inside(0.0, tests.low, tests.high),
     }
@@ -183,6 +187,75 @@ def _answers(
     correct_GSN = score_GSN > -effect_GS[..., None].astype(np.float32)
     truth = float(norm.cdf(level / np.hypot(1, scale)))
     return correct_GSN.reshape(-1, videos).astype(np.float32), norm.cdf(effect_GS).mean(axis=1), truth
+
+
+# --- draws of classes ---
+
+
+class Drawn(NamedTuple):
+    """So many draws of `of` classes from `classes`, of ten videos each."""
+
+    draws: int
+    of: int
+    classes: int
+
+
+HALVES = [Drawn(10, 50, 100), Drawn(3, 160, 220)]  # as half-class protocols draw, and Kinetics-600
+EFFECTS = (0.0, 1.0, 3.0)  # standard deviation of the effect of a draw in points
+IN_CLASS = 10  # videos
+OF_CLASS = 0.3  # share of the variance of the difficulty that a class's videos have in common
+CLASS_PAIRS = 10  # pairs of rows with the same draws and resamples
+BY_CLASSES = {
+    "nested": "nested, as reported",
+    "difference": "difference of two rows, as reported",
+    "alone nested": "nested, draws as they are",
+    "alone difference": "difference, draws as they are",
+}
+
+
+def coverage_of_classes(drawn: Drawn, seeds: int, effect: float, repetitions: int) -> dict[str, tuple[float, float]]:
+    """Percent of the 95 % intervals of `BY_CLASSES` that cover the truth of other draws, and standard errors."""
+    blocks = [_classes_block(drawn, seeds, effect, number) for number in range(-(-repetitions // CLASS_PAIRS))]
+    found = {name: 100 * np.array([block[name].mean() for block in blocks]) for name in BY_CLASSES}
+    return {name: (float(own.mean()), float(own.std(ddof=1) / len(own) ** 0.5)) for name, own in found.items()}
+
+
+def _classes_block(drawn: Drawn, seeds: int, effect: float, number: int) -> dict[str, NDArray[np.bool_]]:
+    seed = seed_for("coverage of classes", *drawn, seeds, str(effect), number)
+    generator, rows = np.random.default_rng(seed), 2 * CLASS_PAIRS
+    class_N = np.repeat(np.arange(drawn.classes), IN_CLASS)
+    inside_DN = np.array([generator.permutation(drawn.classes)[class_N] < drawn.of for _ in range(drawn.draws)])
+    (level, scale), unit = _level(SPREADS[1]), _level(effect)[1]
+    class_GC = np.repeat(generator.standard_normal((CLASS_PAIRS, drawn.classes)), 2, axis=0)
+    video_GN = np.repeat(generator.standard_normal((CLASS_PAIRS, len(class_N))), 2, axis=0)
+    difficulty_GN = OF_CLASS**0.5 * class_GC[:, class_N] + (1 - OF_CLASS) ** 0.5 * video_GN
+    both_GD = np.repeat(generator.standard_normal((CLASS_PAIRS, drawn.draws)), 2, axis=0)
+    effect_GD = unit * (both_GD + generator.standard_normal((rows, drawn.draws))) / 2**0.5
+    effect_GS = level + scale * generator.standard_normal((rows, seeds))
+    noise_GSN = generator.standard_normal((rows, seeds, len(class_N)), np.float32)
+    score_GSN = DIFFICULTY**0.5 * difficulty_GN[:, None] + (1 - DIFFICULTY) ** 0.5 * noise_GSN + effect_GS[..., None]
+    number_GSD, share_GSN = np.empty((rows, seeds, drawn.draws)), np.zeros_like(score_GSN)
+    for draw, inside_N in enumerate(inside_DN):
+        correct_GSN = (score_GSN + effect_GD[:, draw, None, None] > 0) & inside_N
+        number_GSD[..., draw] = correct_GSN.sum(axis=-1) / inside_N.sum()
+        share_GSN += correct_GSN / inside_N.sum() / drawn.draws
+    measured_N = inside_DN.any(axis=0)
+    videos, share = int(measured_N.sum()), float(inside_DN.sum(axis=1).mean() / measured_N.sum())
+    draws_TB = bootstrap_means(videos * share_GSN[..., measured_N].reshape(rows * seeds, -1), DRAWS, seed)
+    number_TD, row_T = number_GSD.reshape(rows * seeds, -1), np.arange(rows * seeds) // seeds
+    both_TB = draws_TB + changes_by_parts(number_TD, draws_TB, share, seed)
+    rest = (DIFFICULTY * (1 - OF_CLASS) + 1 - DIFFICULTY + scale**2 + unit**2) ** 0.5
+    truth_G = norm.cdf((level + (DIFFICULTY * OF_CLASS) ** 0.5 * class_GC) / rest).mean(axis=1)
+    found = dict[str, NDArray[np.bool_]]()
+    for kind, own_TB in (("", both_TB), ("alone ", draws_TB)):
+        own = estimate(number_TD.mean(axis=1), own_TB, row_T, rows, videos)
+        tests = difference_tests(own, np.arange(0, rows, 2), np.arange(1, rows, 2))
+        found[f"{kind}nested"] = _inside(truth_G, *nested_intervals(own, seed))
+        found[f"{kind}difference"] = _inside(0.0, tests.low, tests.high)
+    return found
+
+
+# --- selection ---
 
 
 POINTS, VALIDATION = (4, 16), 500  # points of a tuned row, videos that choose one
@@ -360,6 +433,16 @@ def table_of_groups(repetitions: int) -> Iterator[str]:
         yield f"| {seeds} | {sharing.difficulty:g} | {sharing.interaction:g} | {texts} |"
 
 
+def table_of_classes(repetitions: int) -> Iterator[str]:
+    """Lines of the Markdown table over how classes are drawn × effects of a draw × seeds."""
+    yield f"| draws | classes of a draw | s.d. over draws | seeds | {' | '.join(BY_CLASSES.values())} |"
+    yield "| ---: " * (4 + len(BY_CLASSES)) + "|"
+    for drawn, effect, seeds in product(HALVES, EFFECTS, SEEDS[::2]):
+        found = coverage_of_classes(drawn, seeds, effect, repetitions).values()
+        texts = " | ".join(f"{mean:.1f} ± {error:.1f}" for mean, error in found)
+        yield f"| {drawn.draws} | {drawn.of} of {drawn.classes} | {effect:g} | {seeds} | {texts} |"
+
+
 def table_of_selection(repetitions: int) -> Iterator[str]:
     """Lines of the Markdown table over how far points are apart × points × seeds."""
     yield f"| points apart | points | seeds | {' | '.join(CHOICES.values())} |"
@@ -389,11 +472,17 @@ if __name__ == "__main__":
     parser = ArgumentParser(description="Coverage of 95 % intervals, and power, by simulation, as Markdown tables.")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--groups", action="store_true", help="of videos in groups")
+    what.add_argument("--classes", action="store_true", help="of means over draws of classes")
     what.add_argument("--selection", action="store_true", help="of points that are chosen by validation")
     what.add_argument("--power", action="store_true", help="power of the test of a difference")
     parser.add_argument("--repetitions", type=int, default=2000, help="pairs of rows for each line (2000)")
     asked = parser.parse_args()
-    tables = {"groups": table_of_groups, "selection": table_of_selection, "power": table_of_power}
+    tables = {
+        "groups": table_of_groups,
+        "classes": table_of_classes,
+        "selection": table_of_selection,
+        "power": table_of_power,
+    }
     made = next((own for name, own in tables.items() if getattr(asked, name)), table)
     for line in made(asked.repetitions):
         print(line, flush=True)

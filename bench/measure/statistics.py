@@ -133,6 +133,32 @@ def _means_of_groups(values_TN: NDArray[np.floating], draws: int, seed: int, gro
     return np.asarray(mean_T1 + scale * (np.concatenate(means, axis=1) - mean_T1), np.float32)
 
 
+def percentiles(draws: NDArray[np.floating], axis: int) -> tuple[Floats, Floats]:
+    """Ends of a 95 % percentile interval; B resamples leave out 2.5 % on each side on average (Weibull's positions)."""
+    low, high = np.quantile(draws, TAILS, axis=axis, method="weibull")
+    return low, high
+
+
+def changes_by_parts(numbers_TD: Floats, draws_TB: Singles, share: float, seed: int) -> Singles:
+    """What resampling D parts, such as draws of classes, adds to means over them in percent, [T,B].
+
+    All trials see the same resampled parts. Parts also differ because their videos do, of which `draws_TB`, the means
+    under resamples of the videos, tell already. Where a part has the `share` in [0,1] of all videos and two parts have
+    `common` of theirs, that is (1 - common) / (1 + (D - 1) common) times the variance of `draws_TB`. Deviations are
+    scaled to what is left, on the mean over all trials, with the tails of D - 1 degrees of freedom (Hesterberg 2015).
+    """
+    parts, common = numbers_TD.shape[1], float(share >= 1)
+    if 1 / parts < share < 1:  # drawn with the probability `common`, all parts together have 1 - (1 - common)^D
+        common = optimize.brentq(lambda own: own - share * (1 - (1 - own) ** parts), 1e-9, 1)
+    deviation_TD = numbers_TD - numbers_TD.mean(axis=1, keepdims=True)
+    between = np.square(deviation_TD).sum(axis=1).mean() / (parts - 1) / parts
+    by_videos = draws_TB.var(axis=1, ddof=1, dtype=np.float64).mean() * (1 - common) / (1 + (parts - 1) * common)
+    left = max(0.0, 1 - by_videos / between) if between > 0 else 0.0
+    picked_BD = np.random.default_rng(seed).multinomial(parts, [1 / parts] * parts, size=draws_TB.shape[1]) / parts
+    stretch = float(np.sqrt(left * parts / (parts - 1)) * tails(parts))
+    return (stretch * deviation_TD @ picked_BD.T).round(6).astype(np.float32)  # whatever the order of its sums
+
+
 @dataclass(frozen=True)
 class Estimates:
     """Numbers of G rows, each the mean over its seeds, and what is known of their error.
@@ -204,7 +230,7 @@ def nested_intervals(estimates: Estimates, seed: int = 0) -> tuple[Floats, Float
         shrink = np.sqrt(np.divide(excess, between, out=np.zeros(len(rows)), where=between > 0))
         stretch = np.sqrt(seeds / (seeds - 1)) * stats.t.ppf(TAILS[1], seeds - 1) / Z
         draws_GB[rows] += (shrink * stretch)[:, None] * deviations_GB
-    low, high = np.quantile(draws_GB, TAILS, axis=1)
+    low, high = percentiles(draws_GB, axis=1)
     low, high = np.where(low < -FLAT, 0, low), np.where(high > 100 + FLAT, 100, high)
     flat_G, score_2G = high - low < FLAT, 100 * np.array(wilson(estimates.mean_G / 100, estimates.groups))
     return np.where(flat_G, score_2G[0], low), np.where(flat_G, score_2G[1], high)

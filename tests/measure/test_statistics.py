@@ -17,6 +17,7 @@ from bench.measure import statistics as own
 from bench.measure.statistics import (
     Estimates,
     bootstrap_means,
+    changes_by_parts,
     difference_tests,
     estimate,
     holm,
@@ -198,7 +199,7 @@ def test_one_seed_says_nothing_of_seeds() -> None:
     found = _resampled(np.array(_runs(30, 14, 300), float), [0, 1])
     assert list(found.between_G) == list(found.excess_G) == [0, 0]
     low, high = nested_intervals(found)
-    assert (low[0], high[0]) == pytest.approx(np.quantile(found.draws_GB[0], own.TAILS))
+    assert (low[0], high[0]) == pytest.approx(own.percentiles(found.draws_GB[0], axis=0))
 
 
 def test_the_nested_interval_of_many_seeds_is_that_of_their_mean() -> None:
@@ -301,3 +302,38 @@ def test_a_single_group_tells_nothing_of_others() -> None:
     means_TB = bootstrap_means(np.array([[1.0, 0.0, 1.0, 1.0]]), 50, 0, np.zeros(4, int))
     low, high = nested_intervals(estimate(np.array([75.0]), 100 * means_TB, np.array([0]), 1, 4, 1))
     assert high[0] - low[0] > 70
+
+
+def test_a_percentile_interval_leaves_out_its_level_however_few_the_draws() -> None:
+    """Of uniform draws: the expected share below the lower end is 2.5 %."""
+    draws = np.random.default_rng(0).uniform(size=(4000, 200))
+    low, high = own.percentiles(draws, axis=1)
+    assert low.mean() == pytest.approx(0.025, abs=0.0006) and 1 - high.mean() == pytest.approx(0.025, abs=0.0006)
+
+
+def test_parts_add_the_variance_of_their_mean_with_the_tails_of_their_number() -> None:
+    number_TD = np.array([[70, 74, 72, 71, 76], [60, 64, 62, 61, 66]], float)
+    found = changes_by_parts(number_TD, np.full((2, 20_000), 70, np.float32), 0.5, seed=0)
+    assert found[0] == pytest.approx(found[1], abs=2e-6)  # both rows are measured on the same draws
+    tails = stats.t.ppf(0.975, 4) / stats.norm.ppf(0.975)
+    assert found[0].std() == pytest.approx(tails * number_TD[0].std(ddof=1) / 5**0.5, rel=0.02)
+    assert not changes_by_parts(np.full((1, 5), 50.0), np.full((1, 10), 50, np.float32), 0.5, seed=0).any()
+
+
+@pytest.mark.parametrize(("parts", "inside"), [(3, 0.0), (3, 0.73), (10, 0.5)])
+def test_what_parts_differ_by_because_their_videos_do_is_not_counted_twice(parts: int, inside: float) -> None:
+    """Parts without a video in common, or each with this share of all; many trials, each with answers of its own."""
+    generator, (trials, videos) = np.random.default_rng(1), (1500, 600)
+    inside_DN = np.arange(videos) % parts == np.arange(parts)[:, None]
+    if inside:
+        inside_DN = np.array([generator.permutation(videos) < inside * videos for _ in range(parts)])
+    inside_DN = inside_DN[:, inside_DN.any(axis=0)]
+    right_TN = (generator.uniform(size=(trials, inside_DN.shape[1])) < 0.7).astype(float)
+    weight_DN = 100 * inside_DN / inside_DN.sum(axis=1, keepdims=True)
+    draws_TB = bootstrap_means(right_TN * weight_DN.mean(axis=0) * inside_DN.shape[1], 300, seed=2)
+    number_TD, share = right_TN @ weight_DN.T, float(inside_DN.mean())
+    between = (number_TD.var(axis=1, ddof=1) / parts).mean()
+    effect_D = 1.5 * between**0.5 * parts**0.5 * stats.zscore(np.arange(parts), ddof=1)
+    found = changes_by_parts(number_TD + effect_D, draws_TB, share, seed=3)
+    tails = stats.t.ppf(0.975, parts - 1) / stats.norm.ppf(0.975)
+    assert (found.var(axis=1) / tails**2).mean() == pytest.approx(1.5**2 * between, rel=0.15)

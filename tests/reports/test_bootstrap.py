@@ -156,7 +156,7 @@ def test_a_video_of_several_splits_stays_one_unit_of_its_group() -> None:
     assert share_N == pytest.approx(answers(synthetic.parts(), lines)["mote", "", "", 0].share_N)
     assert _deviation(results, MOTE, "UCF") == pytest.approx(_error(share_N.astype(float)), rel=0.06)
     counted = bootstrap(results, False).counted
-    assert counted("UCF") == (40, 400) and counted("hm_zs") == counted("K600") == (20, 200)
+    assert counted("UCF") == (40, 400, 1) and counted("hm_zs") == counted("K600") == (20, 200, 1)
 
 
 def test_groups_of_videos_that_no_draw_has_are_no_groups() -> None:
@@ -181,3 +181,18 @@ def test_a_column_of_the_list_tells_groups_as_a_pattern_does() -> None:
     told = replace(results, groups=dict.fromkeys(results.table["dataset"], column))
     found, other = (bootstrap(own, False).columns["K400"] for own in (told, _in_tens(results)))
     np.testing.assert_array_equal(found.draws_GB, other.draws_GB)
+
+
+def test_draws_of_classes_are_drawn_anew_and_test_lists_are_not() -> None:
+    results = synthetic.parts()
+    own = bootstrap(results, False)
+    assert [own.counted(name).classes for name in ("K400", "UCF", "HMDB")] == [1, 1, 10]
+    interval = own.interval(MOTE, "HMDB")
+    assert interval is not None and interval.over == "200 videos, 10 draws of classes, this seed only"
+    lines = results.table.query("protocol == 'HMDB' and row == 'mote'")
+    apart = results.table.assign(top1=results.table["top1"].where(results.table["part"] == "", lines["top1"].mean()))
+    without = bootstrap(replace(results, table=apart), False).columns["HMDB"]
+    place = own.places[MOTE]
+    added_B = own.columns["HMDB"].draws_GB[place] - without.draws_GB[place]
+    tails = stats.t.ppf(0.975, 9) / stats.norm.ppf(0.975)
+    assert 0.5 < added_B.std() / (lines["top1"].std(ddof=1) * tails / 10**0.5) < 1.02

@@ -71,6 +71,14 @@ def _harmonic(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return 2 / (1 / first + 1 / second)
 
 
+@pytest.mark.parametrize("drawn", simulated.HALVES)
+def test_other_draws_of_classes_are_covered(drawn: simulated.Drawn) -> None:
+    found = simulated.coverage_of_classes(drawn, 3, 5.0, 200)
+    assert list(found) == list(simulated.BY_CLASSES)
+    assert all(found[name][0] > 92 for name in ("nested", "difference"))
+    assert found["alone nested"][0] < 92 and found["alone difference"][0] < 90
+
+
 def test_what_other_seeds_choose_is_unbiased_and_covered() -> None:
     found = simulated.selection(4, 3, repetitions=300)
     assert list(found) == list(simulated.CHOICES)
