@@ -175,8 +175,8 @@ class Dataset(BaseModel):
             return next(iter(self.splits[split].videos), 0)
         return len(self.entries(split))
 
-    def notes(self, split: str) -> list[str]:
-        """Notes about entries of a split's list that are left out and differences from known copies."""
+    def notes(self, split: str, claims: bool = True) -> list[str]:
+        """Notes about entries of a split's list that are left out, differences from known copies, and `claims`."""
         if self._absent(split):
             return []
         try:
@@ -184,7 +184,7 @@ class Dataset(BaseModel):
         except UserError as error:
             return [f"{self.name}/{split}: {error}"]
         known, per_class = self.splits[split], Counter(entry.label for entry in listing.entries)
-        found = [*self.claims(split), *listing.read_as, *listing.left_out]
+        found = [*(self.claims(split) if claims else ()), *listing.read_as, *listing.left_out]
         if known.videos and len(listing.entries) not in known.videos:
             found.append(f"{len(listing.entries):,} videos; known copies have {_choice(known.videos)}")
         if len(per_class) < classes:
@@ -339,6 +339,8 @@ class Dataset(BaseModel):
 
     def _absent(self, split: str) -> str | None:
         """Reason why a split's list or the classes cannot be read, None if the files exist."""
+        if self.features and split in self.splits and split not in self.features.splits:
+            return f"no features of split '{split}' of dataset '{self.name}' are declared"
         files = {file: self.location() / file for file in self._feature_files(split)}
         files |= {text: self._files(text)[0] for text in (self.classes, *self._split(split).list)}
         reasons = (not_found(f"'{text}' of dataset '{self.name}'", file) for text, file in files.items())
