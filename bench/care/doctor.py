@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bench.core.errors import UserError
 from bench.core.files import file_sha256
 from bench.data.datasets import Dataset
-from bench.data.features import Stored, are_normalised
+from bench.data.feature_files import Stored, are_normalised
 from bench.data.lists import Entry
 from bench.data.manifest import Manifest
 from bench.data.places import plain_name

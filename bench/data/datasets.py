@@ -15,7 +15,7 @@ from glob import escape
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import yaml
 from annotated_types import MinLen
@@ -25,11 +25,14 @@ from bench.core.errors import UserError, unknown
 from bench.core.files import ASSETS, expanded, not_found, read_json
 from bench.core.identity import digest, setting
 from bench.data.class_files import Classes, read_classes
-from bench.data.features import Features, Stored, implied_lists
+from bench.data.features import Features, implied_lists
 from bench.data.lists import Entry, Listing, Split, read_list, read_names
 from bench.data.manifest import FileProgress, Manifest
 from bench.data.places import ABSENT, OUTSIDE, UNREADABLE, Fault, Places, below, refuse_pattern
 from bench.video.source import Source, frame_numbers
+
+if TYPE_CHECKING:
+    from bench.data.feature_files import Stored
 
 EMBEDDED = {"glyphs-": "bench.glyphs.datasets"}  # prefix of the names of embedded datasets -> module with `datasets()`
 SHIPPED_PREFIX = "shipped:"
@@ -265,6 +268,8 @@ class Dataset(BaseModel):
 
     def stored(self, split: str) -> Stored:
         """The features of a split that has some. Raises UserError for files that cannot be read."""
+        from bench.data.feature_files import Stored  # with numpy, which lists do without
+
         assert self.features is not None
         files = [self.location() / file for file in self._feature_files(split)]
         return Stored(files, self.features.shape(split))

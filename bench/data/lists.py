@@ -7,7 +7,7 @@
     ssv2                  Something-Something V2's JSON lists, and the `id;label` lines of its test answers
     activitynet           the JSON of ActivityNet 1.3: whole videos with the label of their first instance
     activitynet-instances the same file: one entry per annotated instance, with its seconds
-    features              the `names` and `labels` of a file of frame features (bench/data/features.py)
+    features              the `names` and `labels` of a file of frame features (bench/data/feature_files.py)
 
 All formats but the first name classes; case, spaces and punctuation of names are ignored. A mistake is a UserError with
 file and line. Videos are not opened.
@@ -32,7 +32,6 @@ from bench.core.files import read_json, regular_text, text_lines
 from bench.core.identity import setting
 from bench.data.class_files import Classes, database
 from bench.data.columns import INTEGER, ONE_LABEL, PLAIN, SEVERAL, ends, shortened, table, twice
-from bench.data.features import contents
 from bench.data.places import below, plain_name
 
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
@@ -356,6 +355,8 @@ def _annotated(file: Path, parser: _Parser) -> Iterator[tuple[str, str, list[tup
 
 
 def _features(file: Path, parser: _Parser) -> Iterator[_ListLine]:
+    from bench.data.feature_files import contents  # with numpy
+
     found = contents(file)
     if found.labels is None:
         hint = "name a list of them under `splits`, or give the file `labels` [N] beside its `names` [N]"

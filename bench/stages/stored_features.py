@@ -12,7 +12,7 @@ import pandas as pd
 from safetensors.numpy import save_file
 
 from bench.core.errors import Interrupted, StageError
-from bench.data.features import are_normalised
+from bench.data.feature_files import are_normalised
 from bench.data.selection import Selection
 from bench.data.videos import Videos, opened
 from bench.models.backbones import backbone

@@ -41,7 +41,8 @@ def _misfits(suite: Suite, trial: Trial) -> Iterator[Misfit]:
     recipe, config, given = trial.recipe, trial.config, {n: own for n, own in suite.datasets.items() if own.features}
     if config.trains and not recipe.imported and (data := given.get(recipe.source)):
         use = f"is trained on '{recipe.source}/{recipe.split}'"
-        for views in (recipe.views, *([still(recipe.views)] * config.looks_at_source)):
+        wanted: list[TestViews | TrainViews] = [recipe.views, *([still(recipe.views)] * config.looks_at_source)]
+        for views in wanted:
             yield from _named(use, data, recipe.split, _lacking(data, recipe.split, trial, views, training=True))
         if recipe.validation:
             yield f"{use} and decodes 'recipe.validation', of which there are features only", ["recipe.validation: ''"]
@@ -73,8 +74,8 @@ def _lacking(
     elif features.normalised:
         yield "methods need the lengths of features", ["features before normalisation, with normalised: false"]
     else:
-        yield from _other_tower(features, trial.recipe)
-        yield from _other_views(features, split, views, training)
+        other = [*_other_tower(features, trial.recipe)]
+        yield from other or _other_views(features, split, views, training)  # sizes follow from the tower
 
 
 def _other_tower(features: Features, recipe: Recipe) -> Iterator[Misfit]:

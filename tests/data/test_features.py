@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from bench.data.datasets import Dataset, declared_fields
-from bench.data.features import are_normalised, contents
+from bench.data.feature_files import are_normalised, contents
 from tests.errors import refused
 
 NAMES = ["a/x.mp4", "b/y.mp4", "c/z.mp4"]
@@ -27,7 +27,8 @@ def write(
     """All features in one array or column, beside their names and labels."""
     more = {} if labels is None else {"labels": labels}
     if file.suffix == ".npz":
-        np.savez(file, features=features, names=np.array(names), **{name: np.array(own) for name, own in more.items()})
+        arrays: dict[str, Any] = {"features": features, "names": np.array(names), **more}
+        np.savez(file, **arrays)
     elif file.suffix == ".safetensors":
         save_file(
             {"features": features}, file, {name: json.dumps(own) for name, own in {"names": names, **more}.items()}

@@ -15,6 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from bench.commands.app import main
+from bench.suite.resolve import load_suite
 from tests.integration.test_miniature import write_dataset
 
 SUITE = """\
@@ -45,7 +46,7 @@ FEATURES = """\
         test: {files: known.safetensors, views: {frames: 4}}
   new:
     root: files
-    classes: unseen.csv
+    classes: files/new.csv
     features:
       backbone: glyph-vit
       pretrained: builtin
@@ -98,7 +99,7 @@ def test_the_stage_says_what_the_features_claim_to_be(folder: Path) -> None:
     for record in (folder / "taken").glob("records/encode/*"):
         about = json.loads((record / "record.json").read_text())
         assert "claimed to be those of glyph-vit (builtin), 4 frames" in about["result"]["origin"]
-        assert {"bench.stages.stored_features", "bench.data.features"} <= set(about["source"])
+        assert {"bench.stages.stored_features", "bench.data.feature_files"} <= set(about["source"])
         assert not {"bench.stages.encode", "bench.video.decoders"} & set(about["source"])
 
 
@@ -108,13 +109,26 @@ def test_the_page_says_of_both_source_and_target_that_features_are_claimed(folde
     assert "new/test: features from new.npz" in page and "not computed here" in page
 
 
+def test_the_suite_in_the_document_is_one(tmp_path: Path) -> None:
+    (tmp_path / "features.yaml").write_text(example("# features.yaml"))
+    suite = load_suite(tmp_path / "features.yaml")
+    assert [trial.row for trial in suite.trials] == ["clip_mean", "dense"] and not suite.problems
+    assert suite.datasets["own"].splits.keys() == {"train", "validation"}
+
+
 def test_a_page_of_videos_says_nothing_of_features(folder: Path) -> None:
     assert "not computed here" not in next((folder / "videos" / "reports").glob("*/report.html")).read_text()
 
 
 def test_exchanged_files_are_other_work(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan = ["plan", str(folder / "features.yaml"), "--store", str(folder / "taken"), "--stages"]
-    assert main(plan) == 0 and "to run  " not in capsys.readouterr().out.replace("data missing", "")[400:]
+    def to_run() -> list[str]:
+        """Kind and title of the stages without a record."""
+        plan = ["plan", str(folder / "features.yaml"), "--store", str(folder / "taken"), "--stages"]
+        assert main(plan) == 0
+        lines = [line.split(maxsplit=4) for line in capsys.readouterr().out.splitlines() if line.startswith("to run ")]
+        return [f"{kind}: {title}" for _, _, kind, _, title in lines]
+
+    assert not to_run()
     file = folder / "files" / "new.npz"
     before = file.read_bytes()
     with np.load(file) as own:
@@ -122,10 +136,11 @@ def test_exchanged_files_are_other_work(folder: Path, capsys: pytest.CaptureFixt
     arrays["features"][0] += 1
     try:
         np.savez(file, **arrays)
-        assert main(plan) == 0
-        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("to run")]
-        assert {line.partition("  ")[2].split()[0] for line in lines} == {"encode", "evaluate"}
-        assert all("new" in line or "zero-shot" in line for line in lines) and len(lines) == 3
+        assert sorted(to_run()) == [
+            "encode: take over features of new/test",
+            "evaluate: evaluate dense seed 0 on zero-shot",
+            "evaluate: evaluate mote seed 0 on zero-shot",
+        ]
     finally:
         file.write_bytes(before)
 
