@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from bench.core.errors import UserError
 from bench.core.words import now, portable, when
-from bench.graph.build import Cell, Graph, ProbeCell, grouping
+from bench.graph.build import Cell, Graph, ProbeCell, claims, grouping
 from bench.graph.price import devices, work_seconds
 from bench.graph.stage import Stage
 from bench.launch.launches import MERGED, estimates, launches
@@ -103,6 +103,7 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
         own_ways=frozenset(name for name, row in suite.file.rows.items() if isinstance(row.protocols, dict)),
         provenance={
             **portable(provenance),
+            **({"features": claimed} if (claimed := portable(claims(graph))) else {}),
             **{"store": str(store.root), "written": _newest(graph, records, store), "records": _origins(records)},
         },
     )

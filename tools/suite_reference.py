@@ -117,8 +117,8 @@ def _type(field: Schema) -> str:
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
-    if "anyOf" in field:
-        return " or ".join(dict.fromkeys(map(_type, field["anyOf"])))
+    for key in field.keys() & {"anyOf", "oneOf"}:
+        return " or ".join(dict.fromkeys(map(_type, field[key])))
     if "enum" in field or "const" in field:
         return " or ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
     kind: str = field.get("type", "any value")

@@ -7,6 +7,7 @@ files.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bench.core.errors import UserError
 from bench.core.files import file_sha256
 from bench.data.datasets import Dataset
+from bench.data.feature_files import Stored, are_normalised
 from bench.data.lists import Entry
 from bench.data.manifest import Manifest
 from bench.data.places import plain_name
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 # `known_bad`, but for links out of the root.
 OUTSIDE_ROOT = "outside the root"
 FILES = ("missing", OUTSIDE_ROOT, "empty", "audio only", "no frames", "truncated", "undecodable", "stuck")
-LISTS = ("class mismatch", "span outside", "leak by path", "leak by content")
+LISTS = ("class mismatch", "span outside", "leak by path", "leak by content", "normalised")
 WARNINGS = ("duplicate", "count", "needless known_bad")
 
 MEASURED = ("frames", "width", "height", "fps", "seconds", "codec")  # fields of FileCheck that doctor.csv has
@@ -221,7 +223,7 @@ def listed(dataset: Dataset, splits: Sequence[str]) -> Listed:
     for split in splits:
         for entry in dataset.entries(split):
             try:
-                file = dataset.file(entry).relative_to(root).as_posix()
+                file = entry.path if dataset.features else dataset.file(entry).relative_to(root).as_posix()
             except UserError:  # the path leads out of the root, which the examination reports
                 file = entry.path
             found.setdefault(file, []).append((split, entry))
@@ -301,9 +303,7 @@ class Examination:
 
     def findings(self, progress: CheckProgress) -> list[Finding]:
         """Findings of the files, then of the lists. `progress` counts the files that are hashed. Raises UserError."""
-        present = [path for path in self.files if path not in self.unsaved]
-        hashes = self.manifest.hashes(present, lambda done, total: progress(done, total, self.faulty))
-        same = _groups(hashes)
+        same = _groups(self._hashes(progress))
         pairs = disjoint_pairs(self.dataset, self._splits())
         return [
             *self._of_files(),
@@ -311,8 +311,16 @@ class Examination:
             *_leaks_by_path(self.files, pairs),
             *_leaks_by_content(self.files, same, pairs),
             *_duplicates(same),
-            *(Finding("count", "", note) for split in self._splits() for note in self.dataset.notes(split)),
+            *(
+                Finding("count", "", note)
+                for split in self._splits()
+                for note in self.dataset.notes(split, claims=False)
+            ),
         ]
+
+    def _hashes(self, progress: CheckProgress) -> Mapping[str, str | None]:
+        present = [path for path in self.files if path not in self.unsaved]
+        return self.manifest.hashes(present, lambda done, total: progress(done, total, self.faulty))
 
     def _splits(self) -> list[str]:
         return list(dict.fromkeys(split for entries in self.files.values() for split, _ in entries))
@@ -346,6 +354,48 @@ class Examination:
                 **{name: getattr(check, name) or "" for name in MEASURED},
                 "sha256": (self.manifest.facts(path) or {}).get("sha256", ""),
             }
+
+
+class FeatureExamination(Examination):
+    """Examination of features from elsewhere: each is read, compared with the declaration, and hashed."""
+
+    def __init__(self, dataset: Dataset, files: Listed) -> None:
+        super().__init__(dataset, files, "decord", full=True)
+        self.hashes: dict[str, str | None] = {}
+        self.unit: dict[str, bool] = {}  # split -> whether all its features have length 1
+
+    def run(self, workers: int, seconds: float, progress: CheckProgress) -> int:
+        """Read all features, in this process."""
+        held = {split: self.dataset.stored(split) for split in self._splits()}
+        for done, (path, entries) in enumerate(self.files.items(), start=1):
+            self.unsaved[path] = FileCheck(decoder=self.decoder, full=True)
+            for split, entry in entries:
+                self._read(held[split], split, path, entry)
+            self.faulty += bool(self.unsaved[path].problem)
+            progress(done, len(self.files), self.faulty)
+        return len(self.files)
+
+    def _read(self, held: Stored, split: str, path: str, entry: Entry) -> None:
+        place = held.place(entry.name, entry.path)
+        if place is None:
+            where = ", ".join(file.name for file in held.contents)
+            self.unsaved[path] = self._fault("missing", f"'{entry.name}' is not in {where}")
+            return
+        try:
+            features = held.read(place)
+        except ValueError as error:
+            self.unsaved[path] = self._fault("undecodable", str(error))
+            return
+        self.hashes[path] = hashlib.sha256(features.tobytes()).hexdigest()
+        self.unit[split] = self.unit.get(split, True) and are_normalised(features)
+
+    def findings(self, progress: CheckProgress) -> list[Finding]:
+        unit = [split for split, all_are in self.unit.items() if all_are]
+        reason = "all features of '{}' have length 1; methods need those before normalisation"
+        return [*super().findings(progress), *(Finding("normalised", "", reason.format(split)) for split in unit)]
+
+    def _hashes(self, progress: CheckProgress) -> Mapping[str, str | None]:
+        return self.hashes
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------

@@ -179,6 +179,8 @@ def refuse(dataset: Dataset, target: Path) -> None:
         raise UserError("its videos are rendered small and need no copy", where=where)
     if dataset.frames:
         raise UserError("its frame files need no copy", where=where)
+    if dataset.features:
+        raise UserError("it has features in the place of videos, and needs no copy", where=where)
     root, folder = dataset.location().resolve(), target.resolve()
     if folder.is_relative_to(root) or root.is_relative_to(folder):
         hint = f"the originals are in {root}"

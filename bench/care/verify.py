@@ -261,8 +261,12 @@ def _features(store: Store, record: RecordData, work: Callable[[RecordData], Any
 
     They are those in the archive, or encoded again, in the batches of then, from the videos that are here.
     """
+    import torch
+
+    from bench.data.selection import Selection
     from bench.data.videos import opened
     from bench.stages import encode
+    from bench.stages.stored_features import stored
     from bench.stages.trained import FEATURES, video_features
     from methods.contract import mapped
 
@@ -276,8 +280,12 @@ def _features(store: Store, record: RecordData, work: Callable[[RecordData], Any
         raise _Impossible("the weights of its tower were left out (`pack --weights`)")
     own = work(encoding)
     videos, views = opened(own.context), encode._views(own).count
-    if videos.dataset.content(videos.entries, lambda *_: None) != encoding["spec"]["content"]:
+    split = Selection(*own.context["selection"]).split
+    if videos.dataset.content(videos.entries, lambda *_: None, split) != encoding["spec"]["content"]:
         raise _Impossible(f"features were left out, and the videos of {videos.dataset.name} here are others")
+    if videos.dataset.features:
+        taken_MTD = torch.from_numpy(stored(own, videos)[0]).flatten(0, 1)
+        return lambda start, stop: taken_MTD[start:stop]
     encoder = encode._encoder(own)
 
     def again(start: int, stop: int) -> Any:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bench.care.doctor import Examination, Finding, declared_bad, known_bad, listed
+from bench.care.doctor import Examination, FeatureExamination, Finding, declared_bad, known_bad, listed
 from bench.care.prepare import Preparation, PreparedFolder, declaration, refuse
 from bench.commands.options import console, progress_bar, say, warn
 from bench.commands.store import examine_store
@@ -66,7 +66,7 @@ def doctor(
     assert dataset is not None
     data = _dataset(dataset, suite)
     files = listed(data, _splits(data, split))
-    examination = Examination(data, files, decoder, full)
+    examination = FeatureExamination(data, files) if data.features else Examination(data, files, decoder, full)
     with _progress(f"examining {dataset}", "faulty") as progress:
         looked = examination.run(
             default_jobs() if workers is None else workers, seconds or (600.0 if full else 60.0), progress
@@ -77,7 +77,10 @@ def doctor(
     bad = known_bad(files, findings)
     write_atomically(folder / "doctor.csv", _csv(examination.rows(findings)).encode())
     write_atomically(folder / "known_bad.txt", "".join(f"{name}\n" for name in bad).encode())
-    say(f"{dataset}: {len(files):,} files, {looked:,} examined now")
+    say(f"{dataset}: {len(files):,} {'videos' if data.features else 'files'}, {looked:,} examined now")
+    for claimed in dict.fromkeys(name for own in files.values() for name, _ in own):
+        for claim in data.claims(claimed):
+            say(f"{claimed}: {claim}")
     _show(findings)
     say(f"all findings: {folder / 'doctor.csv'}")
     if bad:

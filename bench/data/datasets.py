@@ -15,7 +15,7 @@ from glob import escape
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import yaml
 from annotated_types import MinLen
@@ -25,10 +25,14 @@ from bench.core.errors import UserError, unknown
 from bench.core.files import ASSETS, expanded, not_found, read_json
 from bench.core.identity import digest, setting
 from bench.data.class_files import Classes, read_classes
+from bench.data.features import Features, implied_lists
 from bench.data.lists import Entry, Listing, Split, read_list, read_names
 from bench.data.manifest import FileProgress, Manifest
-from bench.data.places import OUTSIDE, UNREADABLE, Fault, Places, below, refuse_pattern
+from bench.data.places import ABSENT, OUTSIDE, UNREADABLE, Fault, Places, below, refuse_pattern
 from bench.video.source import Source, frame_numbers
+
+if TYPE_CHECKING:
+    from bench.data.feature_files import Stored
 
 EMBEDDED = {"glyphs-": "bench.glyphs.datasets"}  # prefix of the names of embedded datasets -> module with `datasets()`
 SHIPPED_PREFIX = "shipped:"
@@ -47,7 +51,7 @@ class Dataset(BaseModel):
     name: str = Field(description="name of the dataset; the suite fills it in")
     folder: str = setting("", "folder of the declaring file; the suite fills it in")
     like: str = setting("", "shipped dataset whose settings are the defaults")
-    root: str = Field(description="folder of the videos")
+    root: str = Field(description="folder of the videos, or of their features")
     lists: str = setting("", "folder of the lists and classes, before the declaring file's")
     links: tuple[str, ...] = setting(
         (), "`{follow: FOLDERS}`: folders outside the root that links in it may lead into; by default they may not"
@@ -58,6 +62,7 @@ class Dataset(BaseModel):
     known_bad: tuple[str, ...] = setting((), "undecodable videos, as in the lists, or a file of them")
     frames: str = setting("", "videos are folders of frames with such names, e.g. img_{:05d}.jpg")
     first: int = setting(1, "number of the first frame file", ge=0, le=10**9)
+    features: Features | None = setting(None, "frame features from elsewhere in the place of videos")
     places: tuple[str, ...] = setting(("{path}",), "where a listed video may lie", min_length=1)
     groups: str = setting(
         "", "pattern of the names of videos whose one bracket is the group, such as the source (docs/statistics.md)"
@@ -68,7 +73,7 @@ class Dataset(BaseModel):
     _names: dict[str, Classes] = PrivateAttr(default_factory=dict)
     _listings: dict[str, Listing] = PrivateAttr(default_factory=dict)
     _finders: dict[object, Places] = PrivateAttr(default_factory=dict)
-    _faults: dict[tuple[str, int], Fault] = PrivateAttr(default_factory=dict)  # (path, class id) -> fault
+    _faults: dict[tuple[str, str, int], Fault] = PrivateAttr(default_factory=dict)  # split, path, class id -> fault
 
     @field_validator("name")
     @classmethod
@@ -173,8 +178,8 @@ class Dataset(BaseModel):
             return next(iter(self.splits[split].videos), 0)
         return len(self.entries(split))
 
-    def notes(self, split: str) -> list[str]:
-        """Notes about entries of a split's list that are left out and differences from known copies."""
+    def notes(self, split: str, claims: bool = True) -> list[str]:
+        """Notes about entries of a split's list that are left out, differences from known copies, and `claims`."""
         if self._absent(split):
             return []
         try:
@@ -182,7 +187,7 @@ class Dataset(BaseModel):
         except UserError as error:
             return [f"{self.name}/{split}: {error}"]
         known, per_class = self.splits[split], Counter(entry.label for entry in listing.entries)
-        found = [*listing.read_as, *listing.left_out]
+        found = [*(self.claims(split) if claims else ()), *listing.read_as, *listing.left_out]
         if known.videos and len(listing.entries) not in known.videos:
             found.append(f"{len(listing.entries):,} videos; known copies have {_choice(known.videos)}")
         if len(per_class) < classes:
@@ -200,6 +205,11 @@ class Dataset(BaseModel):
         """What tells a video's group: the pattern, or the column of the lists that were read; empty if nothing."""
         told = (entry for listing in self._listings.values() for entry in listing.entries if entry.group)
         return self.groups or {entry.name: entry.group for entry in told}
+
+    def claims(self, split: str) -> list[str]:
+        """What is said of the features of a split; nothing of videos."""
+        claimed = self.features if self.features and split in self.features.splits else None
+        return [f"{claimed.claim(split)}, not computed here"] if claimed else []
 
     # --- videos -------------------------------------------------------------------------------------------------------
 
@@ -225,14 +235,18 @@ class Dataset(BaseModel):
             )
         return self.location() / path
 
-    def content(self, entries: Sequence[Entry], progress: FileProgress | None = None) -> str:
+    def content(self, entries: Sequence[Entry], progress: FileProgress | None = None, split: str = "") -> str:
         """Hash of entries and the bytes of their videos (None for one that cannot be read), without class names.
+
+        Of a `split` with features it is that of their files, whose headers are compared with what is declared.
 
         A video is read again only if its size or modification time has changed; `progress(done, total)` counts the
         videos that have to be read. Links are followed before anything is read, and only regular files are.
         """
         places, root = self._places(), self.location()
         manifest = Manifest(self.name, root)
+        if self.features:
+            return self._content_of_features(entries, split, manifest, progress)
         videos = {(entry.path, entry.class_id): places.find(entry.path, entry.class_id) for entry in entries}
         there = [path for path, fault in videos.values() if not fault]
         folders = {path: self._folder_fault(path, manifest) for path in there if self.frames}
@@ -240,16 +254,55 @@ class Dataset(BaseModel):
         hashes = manifest.hashes([path for path in there if path not in outside], progress)
         for video, (path, fault) in videos.items():
             if fault := fault or folders.get(path) or (None if hashes[path] else Fault(UNREADABLE, f"{root / path}")):
-                self._faults[video] = fault
+                self._faults["", *video] = fault
         content = [[*entry[:3], hashes.get(videos[entry.path, entry.class_id][0])] for entry in entries]
         frames = [self.frames, self.first] if self.frames else None
         return digest([content, frames, _preparation(root)])
 
-    def faults(self, entries: Sequence[Entry]) -> dict[str, Fault]:
+    def faults(self, entries: Sequence[Entry], split: str = "") -> dict[str, Fault]:
         """Videos that `content` could not read, by name, and why; without those that `known_bad` declares."""
-        found = {entry.name: self._faults.get((entry.path, entry.class_id)) for entry in entries}
+        own = split if self.features else ""
+        found = {entry.name: self._faults.get((own, entry.path, entry.class_id)) for entry in entries}
         declared = set(self.known_bad)
         return {name: own for name, own in found.items() if own and (own.kind == OUTSIDE or name not in declared)}
+
+    def stored(self, split: str) -> Stored:
+        """The features of a split that has some. Raises UserError for files that cannot be read."""
+        from bench.data.feature_files import Stored  # with numpy, which lists do without
+
+        assert self.features is not None
+        files = [self.location() / file for file in self._feature_files(split)]
+        return Stored(files, self.features.shape(split))
+
+    def _feature_files(self, split: str) -> list[str]:
+        """Files of features below the root. Raises UserError for one that leads out of it."""
+        if self.features is None or split not in self.features.splits:
+            return []
+        where, root = f"dataset '{self.name}': features.splits.{split}", self.location()
+        places, found = Places(root, ("{path}",), self._link_folders(), self.class_names, False), list[str]()
+        for file in self.features.splits[split].files:
+            path, fault = places.find(below(root, str(expanded(file)), where), 0)
+            if fault and fault.kind == OUTSIDE:
+                raise UserError(f"'{file}' leads out of the root, {fault.detail}", where=where)
+            found.append(path)
+        return found
+
+    def _content_of_features(
+        self, entries: Sequence[Entry], split: str, manifest: Manifest, progress: FileProgress | None
+    ) -> str:
+        files, stored = self._feature_files(split), self.stored(split)
+        names = ", ".join(files)
+        places = {entry: stored.place(entry.name, entry.path) for entry in entries}
+        sound = digest([stored.shape, [entry.name for entry in entries]])  # headers of many arrays take seconds
+        if not all(sound in (manifest.facts(file) or {}) for file in files):
+            wrong = {entry: stored.wrong(place) for entry, place in places.items() if place}
+            faults = {entry: Fault(UNREADABLE, reason) for entry, reason in wrong.items() if reason}
+            faults |= {entry: Fault(ABSENT, f"looked for in {names}") for entry, own in places.items() if own is None}
+            self._faults |= {(split, entry.path, entry.class_id): fault for entry, fault in faults.items()}
+            for file in files if not faults else ():
+                manifest.learn(file, **{sound: True})
+        hashes = manifest.hashes(files, progress)
+        return digest([[entry[:3] for entry in entries], [hashes[file] for file in files]])
 
     def _folder_fault(self, path: str, manifest: Manifest) -> Fault | None:
         """Why a folder of frames cannot be read. One without faults and links is looked at once."""
@@ -291,8 +344,11 @@ class Dataset(BaseModel):
 
     def _absent(self, split: str) -> str | None:
         """Reason why a split's list or the classes cannot be read, None if the files exist."""
-        texts = (self.classes, *self._split(split).list)
-        reasons = (not_found(f"'{text}' of dataset '{self.name}'", self._files(text)[0]) for text in texts)
+        if self.features and split in self.splits and split not in self.features.splits:
+            return f"no features of split '{split}' of dataset '{self.name}' are declared"
+        files = {file: self.location() / file for file in self._feature_files(split)}
+        files |= {text: self._files(text)[0] for text in (self.classes, *self._split(split).list)}
+        reasons = (not_found(f"'{text}' of dataset '{self.name}'", file) for text, file in files.items())
         return next(filter(None, reasons), None)
 
     def _split(self, split: str) -> Split:
@@ -338,6 +394,9 @@ def declared_fields(name: str, folder: str, settings: Mapping[str, Any]) -> dict
     for key in ("splits", "variants"):
         if key in base and isinstance(settings.get(key, {}), Mapping):
             fields[key] = {**base[key], **settings.get(key, {})}
+    if implied := implied_lists(fields.get("features"), str(fields.get("root", ""))):
+        own = fields.get("splits", {})
+        fields["splits"] = {**implied, **own} if isinstance(own, Mapping) else own
     if isinstance(fields.get("splits"), Mapping):
         known = base.get("splits", {})
         fields["splits"] = {split: _merged(known.get(split, {}), own) for split, own in fields["splits"].items()}

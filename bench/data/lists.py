@@ -7,6 +7,7 @@
     ssv2                  Something-Something V2's JSON lists, and the `id;label` lines of its test answers
     activitynet           the JSON of ActivityNet 1.3: whole videos with the label of their first instance
     activitynet-instances the same file: one entry per annotated instance, with its seconds
+    features              the `names` and `labels` of a file of frame features (bench/data/feature_files.py)
 
 All formats but the first name classes; case, spaces and punctuation of names are ignored. A mistake is a UserError with
 file and line. Videos are not opened.
@@ -66,9 +67,9 @@ class Split(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     list: tuple[str, ...] = Field(min_length=1, description="list files; `*` stands for any characters")
-    format: Literal["labelled", "ucf", "hmdb", "kinetics", "ssv2", "activitynet", "activitynet-instances"] = setting(
-        "labelled", "format of the list files (docs/add_a_dataset.md)"
-    )
+    format: Literal[
+        "labelled", "ucf", "hmdb", "kinetics", "ssv2", "activitynet", "activitynet-instances", "features"
+    ] = setting("labelled", "format of the list files (docs/add_a_dataset.md)")
     columns: tuple[Literal["path", "label", "frames", "group", "other"], ...] = setting(
         (), "labelled: order of the columns, where it cannot be told"
     )
@@ -353,6 +354,22 @@ def _annotated(file: Path, parser: _Parser) -> Iterator[tuple[str, str, list[tup
             yield where, video, instances
 
 
+def _features(file: Path, parser: _Parser) -> Iterator[_ListLine]:
+    from bench.data.feature_files import contents  # with numpy
+
+    found = contents(file)
+    if found.labels is None:
+        hint = "name a list of them under `splits`, or give the file `labels` [N] beside its `names` [N]"
+        raise UserError("has no labels", where=str(file), hint=hint)
+    for number, (name, own) in enumerate(zip(found.names, found.labels, strict=True)):
+        where = f"{file}: video {number}"
+        label = own if type(own) is int else parser.label(str(own), where)
+        if label is not None and not 0 <= label < len(parser.names):
+            raise UserError(f"class id {label} out of range 0..{len(parser.names) - 1}", where=where)
+        if label is not None:
+            yield _ListLine(name, label, where)
+
+
 _FORMATS: dict[str, Callable[[Path, _Parser], Iterator[_ListLine]]] = {
     "labelled": _labelled,
     "ucf": _ucf,
@@ -361,6 +378,7 @@ _FORMATS: dict[str, Callable[[Path, _Parser], Iterator[_ListLine]]] = {
     "ssv2": _ssv2,
     "activitynet": _activitynet,
     "activitynet-instances": _activitynet_instances,
+    "features": _features,
 }
 
 

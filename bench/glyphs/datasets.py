@@ -38,7 +38,7 @@ class Glyphs(Dataset):
     def missing(self, split: str | None = None) -> str | None:
         return None if world.is_built(self.world, cache_dir()) else f"the videos of '{self.name}' are not built yet"
 
-    def content(self, entries: Sequence[Entry], progress: FileProgress | None = None) -> str:
+    def content(self, entries: Sequence[Entry], progress: FileProgress | None = None, split: str = "") -> str:
         """Hash of the entries and of the recipe that renders them, so that planning needs no videos."""
         return digest([world.recipe_digest(self.world), [entry[:3] for entry in entries]])
 

@@ -99,6 +99,12 @@ def build_graph(suite: Suite, hashing: Hashing = lambda name, done, total: None)
     return graph
 
 
+def claims(graph: Graph) -> list[str]:
+    """What is said of the features that were not computed here, of trainings and of tests."""
+    used = [name for name in graph.notes if name[0] in graph.datasets]
+    return [f"{name}/{split}: {claim}" for name, split in used for claim in graph.datasets[name].claims(split)]
+
+
 def grouping(graph: Graph) -> dict[str, str | dict[str, str]]:
     """What tells the group of a video, by dataset; a protocol over several datasets goes by the name of one."""
     found: dict[str, str | dict[str, str]] = {}

@@ -24,6 +24,7 @@ from bench.models.class_features import missing as missing_features
 from bench.suite import protocol as suite_protocol
 from bench.suite.file import Measurement
 from bench.suite.recipe import Recipe
+from bench.suite.stored import still
 from bench.suite.trial import Suite, Trial
 from bench.video.views import TestViews, TrainViews
 from methods.registry import method
@@ -249,6 +250,8 @@ class EncodeStage:
             **stages.content(self.selection),
             "views": self.views,
         }
+        if stages.dataset(self.selection.dataset).features:
+            return self._stored(stages, spec)
         if tower := self.tower:
             spec |= {"method": tower.method, "config": tower.config, "alpha": tower.alpha}
         if self.precision != "fp32":
@@ -269,6 +272,22 @@ class EncodeStage:
             stages.unreadable(self.selection),
             stages.frames(self.selection, self.views, 1),
             disk=NUMBER * clips * sum(map(prod, encoded.values())),
+        )
+
+    def _stored(self, stages: Stages, spec: Spec) -> Stage:
+        """Features that are taken over from files, in the place of decoding and of the tower."""
+        shape = backbone(self.backbone)
+        count = stages.count(self.selection) * self.views.count * shape.features(self.views.frames)
+        return Stage(
+            "encode",
+            spec,
+            {},
+            ("bench.stages.stored_features",),
+            {"pretrained": self.pretrained, **stages.place(self.selection)},
+            f"take over features of {self.selection}",
+            0.0,
+            stages.unreadable(self.selection),
+            disk=NUMBER * count * shape.embed_dim,
         )
 
 
@@ -332,7 +351,7 @@ class TrainStage:
         for sort in self.config.description_sets:
             inputs[f"descriptions_{sort}"] = SentencesStage(*clip, recipe.descriptions, sort, selection, recipe.labels)
         if self.config.looks_at_source:
-            inputs["source_features"] = EncodeStage(*clip, self._sample(stages), _still(recipe.views), **_how(recipe))
+            inputs["source_features"] = EncodeStage(*clip, self._sample(stages), still(recipe.views), **_how(recipe))
         if cached:
             inputs["features"] = EncodeStage(*clip, selection, recipe.views, **_how(recipe))
         planned = {name: stages.of(kind) for name, kind in inputs.items()}
@@ -440,12 +459,6 @@ def _decoder(views: TestViews | TrainViews) -> tuple[str, ...]:
     """The module of a user's own decoder, `module:Class`."""
     module, own, _ = views.decoder.partition(":")
     return (module,) if own else ()
-
-
-def _still(views: TrainViews) -> TestViews:
-    """One deterministic view with the size and normalisation of the training views."""
-    shared = {name: getattr(views, name) for name in ("frames", "size", "decoder", "normalise")}
-    return TestViews(resize=views.resize or views.size, **shared)
 
 
 # --- what is done with a trained model --------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class Specs:
         entries = select(data, selection)
         names, faults = self._faults.setdefault((name, selection.split), (set(), {}))
         names |= {entry.name for entry in entries}
-        found = data.faults(entries)
+        found = data.faults(entries, selection.split)
         faults |= found
         if found:
             self.faulty.add(name)
@@ -125,7 +125,7 @@ class Specs:
         data = self.dataset(selection.dataset)
         entries = select(data, selection)
         data.require_numbering(entries)
-        return data.content(entries, partial(self.hashing, selection.dataset))
+        return data.content(entries, partial(self.hashing, selection.dataset), selection.split)
 
     def place(self, selection: Selection) -> Context:
         """Settings with which another process opens the selected videos; of an embedded dataset its name is enough."""

@@ -76,7 +76,7 @@ class Stage:
     kind: str
     spec: Spec
     inputs: dict[str, Stage]
-    modules: tuple[str, ...]
+    modules: tuple[str, ...]  # the first one has the function `run` that carries the stage out
     context: Context
     title: str
     flops: float

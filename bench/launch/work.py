@@ -139,7 +139,7 @@ def _run(
     work = Work(order.spec, order.context, inputs, out, checkpoint, compute, progress, note, stopping)
     for module in order.modules:  # those of its method, which it would import as it goes
         import_module(module)
-    run = import_module(f"bench.stages.{order.kind}").run
+    run = import_module(order.modules[0]).run
     with meter.computing():
         result: dict[str, Any] = run(work)
     return result

@@ -36,6 +36,7 @@ from bench.suite.measures import RESERVED
 from bench.suite.named_protocols import merged, named_protocol
 from bench.suite.protocol import Protocol
 from bench.suite.recipe import Recipe
+from bench.suite.stored import refuse_others
 from bench.suite.subset import restricted
 from bench.suite.templates import check_classes, read_templates
 from bench.suite.trial import DEFAULT_BACKBONE, Suite, Trial, with_size
@@ -118,6 +119,7 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
     suite = replace(suite, trials=tuple(_trials(resolve)))
     if resolve.misfits:
         refuse_all([*resolve.misfits.values(), *resolve.problems.values()])
+    refuse_all(refuse_others(suite))
     notes = [*renamed, *tuning.check(suite), *refuse_idle(suite, origin), *disagreements(suite), *_stretched(suite)]
     notes += _worded(suite)
     return replace(suite, notes=tuple(notes), problems=tuple(resolve.problems.values()))

@@ -242,7 +242,8 @@ def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
     for part in path:
         field = getattr(current, "model_fields", {}).get(part)
         annotation = field.annotation if field else None
-        arguments = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
+        held = [getattr(a, "__origin__", a) for a in getattr(annotation, "__args__", ())]  # of Annotated, the type
+        arguments = [a for a in held if isinstance(a, type) and issubclass(a, BaseModel)]
         if annotation is None and current is not None:
             continue  # a key of a mapping, or a place in a list: the model of its values was found one step before
         current = arguments[0] if arguments else annotation

@@ -34,7 +34,7 @@ rows:
 """
 
 
-def _write_dataset(folder: Path, name: str, subset: str, split: str, clips: int) -> None:
+def write_dataset(folder: Path, name: str, subset: str, split: str, clips: int) -> None:
     """A few clips of each of twelve classes of the embedded world, as a dataset with a list `NAME.txt`."""
     names, kept = world.class_names("narrow", subset)[:12], Counter[int]()
     listed: list[tuple[str, int, str]] = []
@@ -51,9 +51,9 @@ def _write_dataset(folder: Path, name: str, subset: str, split: str, clips: int)
 
 def write_miniature(folder: Path) -> None:
     """The suite's file and its videos."""
-    _write_dataset(folder, "train", "source", "train", 2)
-    _write_dataset(folder, "seen", "source", "validation", 3)
-    _write_dataset(folder, "unseen", "objects", "test", 3)
+    write_dataset(folder, "train", "source", "train", 2)
+    write_dataset(folder, "seen", "source", "validation", 3)
+    write_dataset(folder, "unseen", "objects", "test", 3)
     (folder / "miniature.yaml").write_text(SUITE, encoding="utf-8")
 
 

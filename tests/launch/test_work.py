@@ -27,7 +27,7 @@ from bench.store.attempts import attempts_since
 from bench.store.records import MissingStore, Store
 from tests.errors import says
 
-MODULES = ("bench.core.seeds",)
+MODULES = ("bench.stages.probe", "bench.core.seeds")
 ORDER = Order(
     *("probe", "a" * 32, "a stage", {}, {"pretrained": "openai@/shared/weights.pt"}, {}, 1.0),
     *(MODULES, stage_source("probe", MODULES)),
