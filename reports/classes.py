@@ -12,6 +12,7 @@ from itertools import islice
 
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -28,7 +29,8 @@ SETTING = ["row", "label", "point", "protocol"]
 SHOWN = 12  # classes of a figure of experts
 PICTURES, CASES = 6, 12  # compared pairs × protocols that are drawn, and that are in the table's file
 SIDE = 6  # classes of a figure that gain, and that lose
-LONGEST_OF_EXPERTS, LONGEST = 26, 30  # characters of a class name that a column has room for
+LONGEST = 40  # characters of a class name that a column has room for
+WIDTH = 4.4  # inches of a figure of gains and losses
 FEWEST = 5  # videos or groups of a class from which an interval is given
 DRAWS = 500
 HEADS = {
@@ -88,46 +90,38 @@ def _names(results: Results, identity: str, labels: pd.Series) -> list[str]:
 
 
 def _category_figure(lines: pd.DataFrame) -> Figure:
+    """Classes × choices: the accuracy, with one standard deviation over seeds, on what it has over the class's mean."""
     first, choices = lines.iloc[0], list(lines["expert"].unique())
     classes = lines.drop_duplicates("class").sort_values("spread", ascending=False, kind="stable")
-    drawn, marks = classes.head(SHOWN), style.marks(choices, choices[0])
-    shift = dict(zip(choices, np.linspace(-0.3, 0.3, len(choices)), strict=True))
+    drawn = classes.head(SHOWN)
+    mean, std = (
+        lines.pivot(index="class", columns="expert", values=own).loc[drawn["class"], choices] for own in ("mean", "std")
+    )
+    above = mean.sub(mean.mean(axis=1), axis=0)
+    several = int(lines["seeds"].min()) > 1
+    texts = mean.map("{:.0f}".format) + (std.map(" ± {:.0f}".format) if several else "")
 
     def draw(axes: Axes) -> None:
-        """The choices of each class below each other, with one standard deviation over seeds."""
-        for place, name in enumerate(drawn["class"]):
-            own = lines[lines["class"] == name]
-            axes.plot([own["mean"].min(), own["mean"].max()], [place, place], color=style.GRID, linewidth=4, zorder=1)
-            for _, line in own.iterrows():
-                mark = marks[line["expert"]]
-                axes.errorbar(
-                    line["mean"], place + shift[line["expert"]], xerr=np.nan_to_num(line["std"]), color=mark.colour,
-                    marker=mark.marker, markersize=7 if mark.marker == "*" else 4, markeredgecolor="white",
-                    markeredgewidth=0.4, elinewidth=0.8, linestyle="none", label=line["expert"], zorder=3,
-                )  # fmt: skip
-        _name_classes(axes, drawn, LONGEST_OF_EXPERTS)
-        axes.set_xlim(-3, 103)
-
-    def legend(panels: list[Axes]) -> None:
-        handles, names = panels[0].get_legend_handles_labels()
-        unique = dict(zip(reversed(names), reversed(handles), strict=True))
-        panels[0].figure.legend(
-            [unique[name] for name in choices], choices, loc="outside upper center", ncols=min(5, len(choices)),
-            fontsize=style.SMALL, frameon=False, handletextpad=0.1, columnspacing=0.8, title_fontsize=8,
-            title=", ".join(filter(None, [first["label"], first["point"]])),
+        most = max(float(above.abs().to_numpy().max()), 1.0)
+        seaborn.heatmap(
+            above, ax=axes, vmin=-most, vmax=most, cmap="PuOr_r", annot=texts, fmt="", annot_kws={"size": style.SMALL},
+            linewidths=0.5, cbar_kws={"label": "points over the mean of the class"},
         )  # fmt: skip
+        axes.set_xticks(np.arange(len(choices)) + 0.5, choices, rotation=90, parse_math=False)
+        axes.set(xlabel="", ylabel="")
+        axes.tick_params(length=0)
+        _name_classes(axes, drawn, LONGEST, 0.5)
 
-    panel = Panel(draw, x=f"top-1 of the class, {first['protocol']} (%)")
-    height, note = max(2.2, 0.95 + 0.25 * len(drawn)), _category_note(lines, len(drawn), len(classes))
-    return style.figure([panel], 3.6, height, note=note, after=legend)
+    width = 3.0 + (0.6 if several else 0.4) * len(choices)
+    height, note = 1.3 + 0.2 * len(drawn), _category_note(lines, len(drawn), len(classes))
+    title = f"{', '.join(filter(None, [first['label'], first['point']]))}: top-1 of the class, {first['protocol']} (%)"
+    return style.figure([Panel(draw)], width, height, title=title, note=note)
 
 
-def _name_classes(axes: Axes, lines: pd.DataFrame, longest: int) -> None:
-    """Name the classes of `lines` on the vertical axis, with their numbers of videos."""
+def _name_classes(axes: Axes, lines: pd.DataFrame, longest: int, first: float = 0.0) -> None:
+    """Name the classes of `lines` on the vertical axis from `first` on, with their numbers of videos."""
     names = [f"{style.shortened(str(line['class']), longest)} ({line['videos']})" for _, line in lines.iterrows()]
-    axes.set_yticks(range(len(lines)), names, parse_math=False)
-    axes.set_ylim(len(lines) - 0.4, -0.6)
-    axes.grid(axis="x", color=style.GRID, linewidth=0.5)
+    axes.set_yticks(np.arange(len(lines)) + first, names, parse_math=False, rotation=0)
 
 
 def _category_note(lines: pd.DataFrame, drawn: int, classes: int) -> str:
@@ -283,8 +277,11 @@ def _figure(own: ClassDifferences) -> Figure:
         f"{'groups of ' * own.grouped}videos.\n"
         "Classes chosen by these numbers overstate differences."
     )
-    panel = Panel(partial(_draw, lines=lines), x=f"{own.a} − {own.b}\ntop-1 of the class, {own.protocol} (points)")
-    return style.figure([panel], 3.6, max(2.2, 1.1 + 0.22 * len(lines)), note=note)
+    panel, title = (
+        Panel(partial(_draw, lines=lines), x="top-1 of the class (points)"),
+        f"{own.a} − {own.b}: {own.protocol}",
+    )
+    return style.figure([panel], WIDTH, max(2.2, 1.1 + 0.2 * len(lines)), title=title, note=note)
 
 
 def _draw(axes: Axes, lines: pd.DataFrame) -> None:
@@ -295,3 +292,5 @@ def _draw(axes: Axes, lines: pd.DataFrame) -> None:
             axes.plot([line["low"], line["high"]], [place, place], color=colour, linewidth=0.9)
         axes.plot([middle], [place], color=colour, marker="o", markersize=4, linestyle="none")
     _name_classes(axes, lines, LONGEST)
+    axes.set_ylim(len(lines) - 0.4, -0.6)
+    axes.grid(axis="x", color=style.GRID, linewidth=0.5)

@@ -21,6 +21,7 @@ from reports.style import Panel, Picture
 
 WIDE = 10.0  # from here on, largest over smallest price, the axis is logarithmic
 ROOM = 0.18  # around the points, of their range
+MANY = 10  # rows, from which on a panel is larger
 KEY = ["row", "point"]
 TIME = "Median ms per video"
 
@@ -59,6 +60,7 @@ def _price_figure(results: Results, measure: str) -> Figure | None:
         return None
     facets = results.facets(located, results.settings.join)
     marks = style.marks(results.labels, results.settings.reference)
+    shares, said = scatter.shares(located, results)
     disturbed = {
         own.setting: entry["disturbed"] for own in results.costs if (entry := own.latency()) and entry.get("disturbed")
     }
@@ -72,7 +74,8 @@ def _price_figure(results: Results, measure: str) -> Figure | None:
             _fit(axes, lines["x"], located)
             axes.plot(*_steps(axes, lines), color=style.FAINT, linewidth=1.0, zorder=1.5)
             for key, group in lines.groupby(KEY, sort=False):
-                scatter.bars(axes, group, marks[str(key[0])], hollow=key in spoilt)
+                share = float(shares[group.index[0]])
+                scatter.bars(axes, group, marks[str(key[0])], hollow=key in spoilt, share=share)
 
         def label(axes: Axes) -> None:
             scatter.place(axes, _names(lines, results, marks), _obstacles(axes, lines))
@@ -80,13 +83,14 @@ def _price_figure(results: Results, measure: str) -> Figure | None:
         return Panel(draw, facet, price, scatter.axis_title(results, measure) if price == titles[0] else "", label)
 
     parts = [panel(facet, price) for facet, price in product(facets, titles)]
-    note = _note(summary, measure, known, present, results.costs)
+    note = _note(summary, measure, known, present, results.costs, said)
     reasons = dict.fromkeys(
         f"{results.labels[row]}{point and ', '}{point}: {why}" for (row, point), why in disturbed.items()
     )
     if reasons:
         note += f"\nNo front over time; hollow: disturbed measurements ({'; '.join(reasons)})."
-    return style.figure(parts, 3.5, 3.3, columns=len(titles), note=note, wrap=True)
+    rows = max(own["row"].nunique() for own in facets.values())
+    return style.figure(parts, *((3.5, 3.3) if rows <= MANY else (4.0, 3.9)), columns=len(titles), note=note)
 
 
 def _prices(costs: tuple[Cost, ...]) -> pd.DataFrame:
@@ -155,16 +159,19 @@ def _steps(axes: Axes, lines: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _names(lines: pd.DataFrame, results: Results, marks: dict[str, style.Mark]) -> list[scatter.Label]:
-    """Members of the front, and the best point of each row that has none there, which is smaller."""
-    front = lines["front"]
+    """The best member of the front of each row, and the best point of each row that has none there, which is smaller.
+
+    Where all points of a row have one price and accuracy, the label is the row's alone.
+    """
     facets = results.facet_axes(results.settings.join)
     axes = [axis for axis in results.axes if axis not in facets]
-    best = set(lines[~lines["row"].isin(lines["row"][front])].groupby("row")["y"].idxmax())
-    return [
-        scatter.Label(line["x"], line["y"], results.name(line, axes), marks[line["row"]].colour, 7.5 if member else 6.5)
-        for (index, line), member in zip(lines.iterrows(), front, strict=True)
-        if member or index in best
-    ]
+    names = []
+    for row, group in lines.groupby("row", sort=False):
+        members = group[group["front"]]
+        best = (group if members.empty else members).sort_values("y", ascending=False, kind="stable").iloc[0]
+        name = results.name(best, axes) if len(group[["x", "y"]].drop_duplicates()) > 1 else str(best["label"])
+        names.append(scatter.Label(best["x"], best["y"], name, marks[str(row)].colour, 6.5 if members.empty else 7.5))
+    return names
 
 
 def _obstacles(axes: Axes, lines: pd.DataFrame) -> np.ndarray:
@@ -172,18 +179,19 @@ def _obstacles(axes: Axes, lines: pd.DataFrame) -> np.ndarray:
     return np.concatenate([scatter.crosses(lines), corners])
 
 
-def _note(summary: pd.DataFrame, measure: str, known: np.ndarray, present: pd.Series, costs: tuple[Cost, ...]) -> str:
+def _note(
+    summary: pd.DataFrame, measure: str, known: np.ndarray, present: pd.Series, costs: tuple[Cost, ...], said: str
+) -> str:
     """The small print: meaning of bars and steps, and rows that could not be drawn."""
     several = (known & present).sum() > 1
     front = (
         "Steps: Pareto front of the means, which nothing beats in both; differences may be chance." if several else ""
     )
-    names = dict.fromkeys(", ".join(filter(None, own)) for own in summary[~known][["label", "point"]].to_numpy())
-    unprofiled = f"\nNot drawn, no profile: {'; '.join(names)}." if names else ""
+    unprofiled = f"\nNot drawn, no profile: {scatter.named(summary[~known])}." if not known.all() else ""
     settings = {_setting(cost) for cost in costs}
     other = "\nLatencies measured otherwise than the axis says are left out." if len(settings) > 1 else ""
     missing = scatter.missing_note(summary[known & ~present], measure)
-    return f"{scatter.seed_note(summary[known & present], measure)} {front}{missing}{unprofiled}{other}"
+    return f"{scatter.seed_note(summary[known & present], measure)}{said} {front}{missing}{unprofiled}{other}"
 
 
 # --- experts ---------------------------------------------------------------------------------------------------------
@@ -200,22 +208,31 @@ def _expert_figure(costs: tuple[Cost, ...]) -> Figure | None:
         "tower."
     )
     parts = [panel for cost in reversed(profiles.values()) for panel in _expert_panels(cost)]
-    return style.figure(parts, 2.9, 2.3, columns=4, small=True, note=note, wrap=True)
+    if not parts:
+        return None
+    return style.figure(parts, 2.9, 2.3, columns=4, small=True, note=note)
 
 
 def _expert_panels(cost: Cost) -> Iterator[Panel]:
-    """A training step through each expert, and the head of each choice at the test."""
+    """A training step through each expert, and the head of each choice at the test, where experts differ."""
     numbers = {values["expert"]: values for values in expert_values(cost.result)}
     steps = [numbers[expert["name"]]["training_flops"] for expert in cost.result["experts"]]
     draw = partial(
         _bars, names=[str(i) for i in range(len(steps))], values=steps, colours=[*map(style.colour, range(len(steps)))]
     )
-    yield Panel(draw, f"{cost.subject.name}\ntraining step, through each expert", "expert, counted from 0")
+    if _differ(steps):
+        yield Panel(draw, f"{cost.subject.name}\ntraining step, through each expert", "expert, counted from 0")
     choices = [choice["name"] for choice in cost.result["choices"]]
     names, heads = [name.removeprefix("expert ") for name in choices], [numbers[name]["head_flops"] for name in choices]
     colours = [style.colour(int(name)) if name.isdigit() else style.INK for name in names]
     draw = partial(_bars, names=names, values=heads, colours=colours)
-    yield Panel(draw, f"{cost.subject.name}\ntest, head for one view", "an expert alone, or all of them")
+    if _differ([head for name, head in zip(names, heads, strict=True) if name.isdigit()]):
+        yield Panel(draw, f"{cost.subject.name}\ntest, head for one view", "an expert alone, or all of them")
+
+
+def _differ(values: list[float]) -> bool:
+    """True if bars of these numbers would not all look alike."""
+    return max(values, default=0) > 1.01 * min(values, default=0)
 
 
 def _bars(axes: Axes, names: list[str], values: list[float], colours: list[str]) -> None:

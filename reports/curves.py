@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,6 +16,7 @@ from reports import scatter, style
 from reports.results import Results, is_set
 from reports.style import READS, Panel, Picture
 
+NAME = 7.5  # points; a name beside its line
 TICKS = 24  # of an axis; of more values, every second or third has one
 
 
@@ -40,7 +44,8 @@ def curve_figure(results: Results, axis: str) -> Figure | None:
     """A column of a panel for each measure per facet, a line per row (and value of a further axis).
 
     None while nothing is measured. A row that does not go through the axis is a dashed line across it, and so is what a
-    row has without a value on it. Panels side by side share their scale.
+    row has without a value on it. Panels side by side share their scale. Of lines that would squeeze the others, names
+    and numbers stand at the edge.
     """
     summary = results.summary(alike=True)
     through = summary[summary[axis].map(is_set)]
@@ -51,23 +56,36 @@ def curve_figure(results: Results, axis: str) -> Figure | None:
     absent = summary[[f"{name}_mean" for name in drawn]].isna()
     facets = results.facets(summary, axis)
     missing = scatter.missing_note(summary[absent.any(axis=1)], *drawn)
+    series = {
+        (measure, facet): [*_series(scatter.heights(lines, measure), results, axis)]
+        for measure in drawn
+        for facet, lines in facets.items()
+    }
 
     def share_scales(panels: list[Axes]) -> None:
         for first in range(0, len(panels), len(facets)):
             style.share_heights(panels[first : first + len(facets)])
 
     def panel(measure: str, facet: str) -> Panel:
-        lines = scatter.heights(facets[facet], measure)
-        title, y = facet if measure == drawn[0] else "", scatter.axis_title(results, measure).replace(", ", ",\n")
-        draw, label = (partial(own, lines=lines, results=results, axis=axis) for own in (_draw, _label))
+        title, y = facet if measure == drawn[0] else "", scatter.axis_title(results, measure)
+        draw, label = (
+            partial(own, series=series[measure, facet], results=results, axis=axis) for own in (_draw, _label)
+        )
         return Panel(draw, title, results.axes[axis], y, label)
 
+    names = [own.name for lines in series.values() for own in lines]
+    letters = min(max(map(len, names)), style.LONGEST)
+    off = (
+        "\nArrows: lines beyond the panel, with their last number."
+        if any(own.far for own in chain(*series.values()))
+        else ""
+    )
     return style.figure(
         [panel(measure, facet) for measure in drawn for facet in facets],
-        *(3.9, 2.4, len(facets) if len(facets) > 1 or len(drawn) < 3 else 2),
-        note=scatter.seed_note(summary, *drawn) + missing,
-        wrap=True,
-        after=share_scales,
+        2.7 + letters * NAME / style.LETTERS,
+        max(2.4, 0.7 + max(map(len, series.values())) * NAME * style.LINE),
+        len(facets) if len(facets) > 1 or len(drawn) < 3 else 2,
+        note=scatter.seed_note(summary, *drawn) + off + missing,
     )
 
 
@@ -75,22 +93,45 @@ def _sides(results: Results, measure: str) -> tuple[str, ...]:
     return results.trade_offs[measure].needs if measure in results.trade_offs else (measure,)
 
 
-def _series(lines: pd.DataFrame, results: Results, axis: str) -> list[tuple[str, str, pd.DataFrame]]:
-    """(row id, name, points in axis order) of each line to draw."""
+@dataclass
+class _Line:
+    """A line to draw: `points` in axis order; `far` from the others, which it would squeeze."""
+
+    row: str
+    name: str
+    points: pd.DataFrame
+    far: bool = False
+
+    @property
+    def heights(self) -> pd.Series:
+        return self.points["y"].dropna()
+
+
+def _series(lines: pd.DataFrame, results: Results, axis: str) -> list[_Line]:
     others = [other for other in results.axes if other != axis and other not in results.facet_axes(axis)]
     groups = lines.assign(on=lines[axis].map(is_set)).groupby(["row", *others, "on"], sort=False, dropna=False)
     through = set(lines.loc[lines[axis].map(is_set), "row"])
     series = []
     for (row, *_), group in groups:
         beside = ", none" if row in through and not group["on"].iloc[0] else ""
-        series.append((str(row), results.name(group.iloc[0], others) + beside, group.sort_values(axis)))
+        name = results.name(group.iloc[0], others) + beside
+        series.append(_Line(str(row), name, group.sort_values(axis)))
+    known = [own for own in series if len(own.heights)]
+    low, high = np.array([[own.heights.min(), own.heights.max()] for own in known]).reshape(-1, 2).T
+    spans = pd.DataFrame({"x": 0.0, "dx": 0.0, "y": (low + high) / 2, "dy": (high - low) / 2})
+    for own, near in zip(known, scatter.pile(spans, fewest=3), strict=True):
+        own.far = not near
     return series
 
 
-def _draw(axes: Axes, lines: pd.DataFrame, results: Results, axis: str) -> None:
+def _draw(axes: Axes, series: list[_Line], results: Results, axis: str) -> None:
     marks = style.marks(results.labels, results.settings.reference)
-    for row, _, group in _series(lines, results, axis):
-        mark = marks[row]
+    axes.margins(y=0.12)
+    for line in sorted(series, key=lambda own: own.far):
+        if line.far:  # the others decide the limits
+            axes.autoscale_view()
+            axes.set_autoscaley_on(False)
+        mark, group = marks[line.row], line.points
         if not is_set(group[axis].iloc[0]):
             axes.axhline(group["y"].iloc[0], color=mark.colour, linestyle=(0, (4, 3)), linewidth=0.9, zorder=2)
             continue
@@ -111,7 +152,6 @@ def _draw(axes: Axes, lines: pd.DataFrame, results: Results, axis: str) -> None:
     axes.set_xticks(ticks[:: -(-len(ticks) // TICKS)])
     axes.tick_params(axis="x", rotation=90 if len(ticks) > 7 else 0)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.margins(y=0.12)
     axes.grid(axis="y", color=style.GRID, linewidth=0.5)
 
 
@@ -121,8 +161,12 @@ def _logarithmic(results: Results, axis: str) -> bool:
     return min(sizes) > 0 and max(sizes) > 8 * min(sizes)
 
 
-def _label(axes: Axes, lines: pd.DataFrame, results: Results, axis: str) -> None:
+def _label(axes: Axes, series: list[_Line], results: Results, axis: str) -> None:
     marks = style.marks(results.labels, results.settings.reference)
-    ends = [(row, name, group["y"].dropna()) for row, name, group in _series(lines, results, axis)]
-    named = [scatter.Label(0, float(y.iloc[-1]), name, marks[row].colour) for row, name, y in ends if len(y)]
+    named = []
+    for own in series:
+        if len(own.heights):
+            y = float(own.heights.iloc[-1])
+            arrow = f" {y:.1f} {'↓' if y < axes.get_ylim()[0] else '↑'}" if own.far else ""
+            named.append(scatter.Label(0, y, own.name + arrow, marks[own.row].colour, NAME))
     scatter.stack(axes, named)

@@ -27,9 +27,11 @@ from reports.facts import Distances, MappedClip, Maps, Probe, Routing, Shares, b
 from reports.results import Results
 from reports.style import READS, Panel, Picture, expert_picture
 
+NAMED = 6  # references that have their names beside them; more are in a legend
 REACH = 2.0  # how far from the experts a reference may lie to be a point, in widths of their range
 FEATURES = {"t": "temporal feature", "z": "video embedding", "last_ffn_branch": "last feed-forward branch"}
 RIGHT = 2**0.5  # relative distance of orthogonal vectors of one length
+EQUAL = 1e-3  # shares of an answer that differ by less are those of a plain mean
 CHANCE = 1.96  # standard deviations that hold 95 of 100 draws
 COLUMNS = 8  # frames that fit across a page
 TILE = 0.8  # inches
@@ -70,7 +72,7 @@ def _pairs(results: Results) -> list[tuple[str, str]]:
 def _accuracy_figure(
     results: Results, row: str, lines: pd.DataFrame, pairs: list[tuple[str, str]], references: pd.DataFrame
 ) -> Figure:
-    measures = dict.fromkeys(measure for pair in pairs for measure in pair)
+    measures, many = dict.fromkeys(measure for pair in pairs for measure in pair), len(references) > NAMED
     absent = lines[[f"{measure}_mean" for measure in measures]].isna().any(axis=1)
     shown = pd.concat([lines.assign(label=lines["expert"]), references])
 
@@ -85,13 +87,25 @@ def _accuracy_figure(
 
         def label(axes: Axes) -> None:
             named = _name_levels(axes, levels, results.measures[x].title, scatter.crosses(points))
-            _draw_points(axes, results, points, named)
+            _draw_points(axes, results, points, named, many)
 
         return Panel(draw, "", scatter.axis_title(results, x), scatter.axis_title(results, y), label)
 
+    def legend(panels: list[Axes]) -> None:
+        marks = style.marks(results.labels, results.settings.reference)
+        own = references.drop_duplicates("row")
+        handles = [
+            Line2D([], [], color=marks[key].colour, marker=marks[key].marker, linestyle="none", label=name)
+            for key, name in own[["row", "label"]].itertuples(index=False)
+        ]
+        panels[0].figure.legend(handles=handles, loc="outside right upper", fontsize=style.SMALL, frameon=False)
+
+    letters = min(references["label"].str.len().max(), style.LONGEST) if many else 0
     return style.figure(
         [panel(x, y) for x, y in pairs],
         *(3.4, 3.0, 2),
+        beside=0.4 + letters * style.SMALL / style.LETTERS if many else 0.0,
+        after=legend if many else None,
         title=", ".join(filter(None, [results.labels[row], lines["point"].iloc[0]])),
         note=scatter.seed_note(shown, *measures) + scatter.missing_note(lines[absent], *measures),
     )
@@ -136,8 +150,8 @@ def _level_name(axes: Axes, text: str, height: float, end: str, side: int) -> An
     )  # fmt: skip
 
 
-def _draw_points(axes: Axes, results: Results, points: pd.DataFrame, obstacles_K2: np.ndarray) -> None:
-    """Experts in their row's colour, their merge larger, and references with marks of their own."""
+def _draw_points(axes: Axes, results: Results, points: pd.DataFrame, obstacles_K2: np.ndarray, many: bool) -> None:
+    """Experts in their row's colour, their merge larger, and references by marks of their own; a legend names many."""
     marks = style.marks(results.labels, results.settings.reference)
     texts = []
     for _, point in points.iterrows():
@@ -146,7 +160,8 @@ def _draw_points(axes: Axes, results: Results, points: pd.DataFrame, obstacles_K
             mark = style.Mark(mark.colour, "D" if name == "merged" else "o")
         scatter.bars(axes, point.to_frame().T, mark)
         size = 7.5 if name == "merged" else style.SMALL
-        texts.append(scatter.Label(point["x"], point["y"], name, mark.colour, size))
+        if point["expert"] or not many:
+            texts.append(scatter.Label(point["x"], point["y"], name, mark.colour, size))
     scatter.place(axes, texts, obstacles_K2)
 
 
@@ -179,7 +194,7 @@ def _feature_heatmap(axes: Axes, names: Sequence[str], mean: np.ndarray, low: fl
         axes, mean, (low, 1.0), "viridis", 7, xticklabels=names, yticklabels=names,
         cbar_kws={"label": "cosine similarity"},
     )  # fmt: skip
-    axes.set_xticklabels(axes.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
+    axes.tick_params(axis="x", rotation=90)
 
 
 def _feature_title(probes: list[Probe]) -> str:
@@ -336,10 +351,14 @@ def _routing_note(first: Routing, draws: list[int], seeds: int) -> str:
 
 
 def share_figures(results: Results) -> Iterator[Picture]:
-    """One figure, if any method tells its shares: a panel for each row and point, a bar for each expert."""
-    if settings := by_setting(results.shares, "protocol"):
+    """One figure: a panel for each row and point whose shares differ between experts or videos, a bar an expert."""
+    if settings := [seeds for seeds in by_setting(results.shares, "protocol") if any(map(_tells, seeds))]:
         caption = "How much of the answer to a video goes to each expert: of a merge its weight, of attention its part."
         yield Picture("experts", "expert-shares", caption, _share_figure(settings))
+
+
+def _tells(shares: Shares) -> bool:
+    return bool(np.ptp(shares.mean) > EQUAL or shares.std.max() > EQUAL)
 
 
 def _share_figure(settings: list[list[Shares]]) -> Figure:

@@ -22,13 +22,13 @@ from scipy.optimize import isotonic_regression
 
 from bench.measure.statistics import Floats
 from reports import style
-from reports.results import Results
+from reports.results import Results, is_set, value_text
 
 DISTANCES = (6.0, 9.5, 15.0, 24.0, 36.0, 52.0)  # points between a mark and its label, nearest first
 ANGLES = np.radians([0, 45, 90, 315, 180, 135, 270, 225, 22, 338, 67, 293, 158, 202, 113, 247])
 STEPS = 24  # obstacles per segment of a curve or bar: closer together than a label is high
 VIEWS = "near", "whole"  # labels of the axes of two panels that show the same points
-SQUEEZED = 3.0  # from here on, the range of all points over that of the pile of most, the pile has a panel of its own
+SQUEEZED = 2.2  # from here on, the range of all points over that of the pile of most, the pile has a panel of its own
 ROUNDS = 8  # each round lets every label react to where the others went, and doubles the cost of touching them
 
 
@@ -83,7 +83,7 @@ def place(axes: Axes, labels: Sequence[Label], obstacles_K2: Floats) -> None:
 
 
 def stack(axes: Axes, labels: Sequence[Label]) -> None:
-    """Draw `labels` right of `axes`, each at the height of its point, pushed apart where they would touch."""
+    """Draw `labels` right of `axes`, each at the height of its point or the nearest one where it touches no other."""
     if not labels:
         return
     height = max(label.size for label in labels) * 1.25 * axes.figure.dpi / 72
@@ -91,7 +91,9 @@ def stack(axes: Axes, labels: Sequence[Label]) -> None:
     wanted = axes.transData.transform([(label.x, label.y) for label in labels])[:, 1]
     # Least squares under y[i+1] - y[i] >= height is isotonic regression of y - i * height.
     steps = np.arange(len(labels)) * height
-    heights = isotonic_regression(wanted - steps).x + steps
+    low, high = axes.get_window_extent().intervaly
+    bounds = low + height / 2, max(high - height / 2 - steps[-1], low + height / 2)
+    heights = np.clip(isotonic_regression(wanted - steps).x, *bounds) + steps
     shares = axes.transAxes.inverted().transform(np.column_stack([heights, heights]))[:, 1]
     for label, y in zip(labels, shares, strict=True):
         axes.annotate(
@@ -176,12 +178,17 @@ def missing_note(lines: pd.DataFrame, *measures: str) -> str:
     lines = lines[np.logical_or.reduce(lacking)]
     deviating = (lines[[f"{measure}_deviation" for measure in measures]] != "").any(axis=1)
     reasons = {"results missing": lines[~deviating], "measured otherwise than the column says": lines[deviating]}
-    names = {reason: "; ".join(_name(line) for _, line in some.iterrows()) for reason, some in reasons.items()}
-    return "".join(f"\nNot drawn, {reason}: {some}." for reason, some in names.items() if some)
+    return "".join(f"\nNot drawn, {reason}: {named(some)}." for reason, some in reasons.items() if len(some))
 
 
-def _name(line: pd.Series) -> str:
-    return ", ".join(filter(None, [line["label"], line["point"], line["expert"]]))
+def named(lines: pd.DataFrame) -> str:
+    """The names of lines in small print; of a row with several, their number."""
+    return "; ".join(
+        ", ".join(filter(None, own[["label", "point", "expert"]].iloc[0]))
+        if len(own) == 1
+        else f"{label}, {len(own)} points"
+        for label, own in lines.groupby("label", sort=False)
+    )
 
 
 def heights(lines: pd.DataFrame, measure: str, y: str = "y") -> pd.DataFrame:
@@ -194,16 +201,30 @@ def points(lines: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     return heights(heights(lines, x, "x"), y)
 
 
-def bars(axes: Axes, lines: pd.DataFrame, mark: style.Mark, hollow: bool = False) -> None:
-    """Points with error bars in both directions, from `points`."""
-    size = 9 if mark.marker == "*" else 5.5
+def bars(axes: Axes, lines: pd.DataFrame, mark: style.Mark, hollow: bool = False, share: float = 1.0) -> None:
+    """Points with error bars in both directions, from `points`; `share` of an axis: the less, the lighter."""
+    size, face = 9 if mark.marker == "*" else 5.5, "white" if hollow else style.shade(mark.colour, share)
+    edged = hollow or share < 1
     drawn = axes.errorbar(
         lines["x"], lines["y"], xerr=lines["dx"], yerr=lines["dy"], linestyle="none", color=mark.colour,
-        marker=mark.marker, markersize=size, markeredgecolor=mark.colour if hollow else "white",
-        markerfacecolor="white" if hollow else mark.colour, markeredgewidth=1.0 if hollow else 0.5, elinewidth=0.9,
-        zorder=3,
+        marker=mark.marker, markersize=size, markeredgecolor=mark.colour if edged else "white", markerfacecolor=face,
+        markeredgewidth=1.0 if hollow else 0.7 if edged else 0.5, elinewidth=0.9, zorder=3,
     )  # fmt: skip
     name_points(drawn, lines)
+
+
+def shares(lines: pd.DataFrame, results: Results) -> tuple[pd.Series, str]:
+    """How far along the axis that is joined each line lies, 1 without a value on it, and what a figure says of it."""
+    join = results.settings.join
+    own = pd.Series(1.0, lines.index)
+    if not join:
+        return own, ""
+    on, values = lines[lines[join].map(is_set)], results.values(join)
+    values = sorted(values) if results.is_numeric(join) else values  # type: ignore[type-var]
+    if on[join].nunique() < 2:
+        return own, ""
+    own[on.index] = [values.index(value) / max(len(values) - 1, 1) for value in on[join]]
+    return own, f" From light to dark: {results.axes[join]} {', '.join(map(value_text, values))}."
 
 
 def name_points(drawn: ErrorbarContainer, lines: pd.DataFrame) -> None:
@@ -220,16 +241,17 @@ def crosses(lines: pd.DataFrame) -> np.ndarray:
     return np.concatenate([np.empty((0, 2)), *arms])
 
 
-def pile(lines: pd.DataFrame) -> pd.Series:
+def pile(lines: pd.DataFrame, fewest: int = 4) -> pd.Series:
     """True for the points that are left when those few are set aside whose distance squeezes the others.
 
-    Beyond the widest gap lie at most a third of the points; without them, the range is less than a third.
+    Beyond the widest gap lie at most a third of the points, and with them, the range is `SQUEEZED` times as long. Of
+    fewer points than `fewest`, all are left.
     """
     kept = pd.Series(True, lines.index)
     for values, spread in (("x", "dx"), ("y", "dy")):
         own = lines.sort_values(values)
         low, high = (own[values] - own[spread]).to_numpy(float), (own[values] + own[spread]).to_numpy(float)
-        if len(own) < 4:
+        if len(own) < fewest:
             continue
         cut = int(np.diff(own[values].to_numpy(float)).argmax()) + 1
         pile = slice(cut, None) if cut <= len(own) / 2 else slice(0, cut)

@@ -6,8 +6,9 @@ import os
 import re
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import product
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,19 +18,25 @@ import seaborn
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+
+from methods.registry import BUILT_IN
 
 INK, FAINT, GRID = "#222222", "#767676", "#d4d4d4"
 HM_ZS = r"HM$_{\mathrm{ZS}}$"
 SMALL = 6.5  # points; the smallest text that survives a paper's column
-LETTERS = 19  # of the small print, an inch
+LETTERS = 120  # an inch has so many letters, over their size in points
+LINE = 1.35 / 72  # inches of a line, of a size of one point
 LONGEST = 40  # letters of a row's label
+ROOM = 0.7  # inches of a panel's side beside its axes
 MATH_KINDS = ("rm", "it", "bf", "bfit", "sf", "tt", "cal")
 READS = "its numbers are in the table of this page"
 # Okabe & Ito (2008) without its yellow; the others are darkened where they are too light for text on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#B8578F", "#B27B00", "#2F86B8", "#7A4FA3", "#555555")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+METHODS = (*BUILT_IN,)
 FONT = Path(__file__).parent / "fonts/DejaVuSansCut.ttf"  # made by tools/font.py
 FONT_NAME, FALLBACK = "DejaVu Sans Cut", "DejaVu Sans"
 LOOK: Any = {
@@ -99,10 +106,43 @@ def cut_labels(figure: Figure, labels: Iterable[str]) -> None:
 
 
 def marks(rows: Iterable[str], reference: str | None = None) -> dict[str, Mark]:
-    """A mark per row id, by its order in the suite; the reference is a black star, whatever its place."""
-    others = [row for row in rows if row != reference]
-    marks = {row: Mark(PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]) for i, row in enumerate(others)}
-    return marks | ({reference: Mark(INK, "*")} if reference else {})
+    """A mark per row id: in every report that of the method that the id names, as `mote` and `mote_base` name MoTE.
+
+    Further rows of a method have its colour and other markers; ids of no method have what is free, in their order. The
+    reference is a black star.
+    """
+    found: dict[str, Mark] = {reference: Mark(INK, "*")} if reference else {}
+    rows = [row for row in rows if row != reference]
+    named = {row: place for row in rows if (place := _place(row)) is not None}
+    for row in sorted(named, key=lambda own: (own not in METHODS, len(own))):
+        colours, markers = [PALETTE[named[row] % len(PALETTE)]], _from(MARKERS, named[row])
+        found[row] = _free(product(colours, markers), found)
+    for row in rows:
+        diagonal = zip(PALETTE * len(MARKERS), MARKERS * len(PALETTE), strict=True)
+        found.setdefault(row, _free(diagonal, found))
+    return {row: found[row] for row in [*rows, *filter(None, [reference])]}
+
+
+def _place(row: str) -> int | None:
+    """The place of the method that a row id names, with something behind it or in short, as `dense` for a long name."""
+    methods = [own for own in METHODS if f"{row}_".startswith(f"{own}_") or own.startswith(f"{row}_")]
+    return METHODS.index(max(methods, key=len)) if methods else None
+
+
+def _from(values: tuple[str, ...], place: int) -> tuple[str, ...]:
+    start = place % len(values)
+    return values[start:] + values[:start]
+
+
+def _free(pairs: Iterable[tuple[str, str]], taken: Mapping[str, Mark]) -> Mark:
+    """The first mark that no row has; if all are taken, the first one again."""
+    ordered = [Mark(*pair) for pair in pairs]
+    return next((mark for mark in ordered if mark not in taken.values()), ordered[0])
+
+
+def shade(colour: str, share: float) -> str:
+    """A colour from light, at a share of 0, to itself at 1: the value of a point on an axis."""
+    return to_hex([1 - (1 - part) * (0.35 + 0.65 * share) for part in to_rgb(colour)])
 
 
 def colour(place: int) -> str:
@@ -132,32 +172,35 @@ class Panel(NamedTuple):
     x: str = ""
     y: str = ""
     label: Callable[[Axes], object] | None = None
+    pad: float = 6.0  # points below the title
 
 
 def figure(
     parts: Sequence[Panel], width: float, height: float, columns: int = 3, *, title: str = "", small: bool = False,
-    note: str = "", wrap: bool = False, after: Callable[[list[Axes]], object] | None = None,
+    note: str = "", beside: float = 0.0, after: Callable[[list[Axes]], object] | None = None,
 ) -> Figure:  # fmt: skip
     """A figure of `parts` of `width` × `height` inches; `after` is given all axes once they are drawn.
 
     Titles of panels are `small` where they have several lines. The note is small print below: the meaning of bars, n,
-    and rows that could not be drawn.
+    and rows that could not be drawn. Texts are wrapped to the room that they have, and title and note add to the
+    height; `beside` is room for a legend on the right.
     """
     with look():
         own, drawn = panels(len(parts), width, height, columns)
+        own.set_figwidth(own.get_figwidth() + beside)
         if title:
-            own.suptitle(title, fontsize=9 if small else "large", parse_math=False)
+            title = wrapped(title, own.get_figwidth(), 9)
+            own.suptitle(title, fontsize=9, parse_math=False)
+            own.set_figheight(own.get_figheight() + LINE * 9 * title.count("\n"))
         for axes, part in zip(drawn, parts, strict=True):
-            axes.set_title(part.title, fontsize=7.5 if small else 8.5, parse_math=False)
+            size = 7.5 if small else 8.5
+            axes.set_title(wrapped(part.title, width - ROOM, size), fontsize=size, pad=part.pad, parse_math=False)
             part.draw(axes)
-            for set_text, text in ((axes.set_xlabel, part.x), (axes.set_ylabel, part.y)):
+            for set_text, text, room in ((axes.set_xlabel, part.x, width), (axes.set_ylabel, part.y, height)):
                 if text:
-                    set_text(text, parse_math=HM_ZS in text)
+                    set_text(wrapped(text, room - ROOM, 8), parse_math=HM_ZS in text)
         if after:
             after(drawn)
-        if wrap:
-            lines = note.strip().splitlines()
-            note = "\n".join(textwrap.fill(line, int(LETTERS * own.get_figwidth())) for line in lines)
         if note:
             add_note(own, note)
         if any(part.label for part in parts):
@@ -169,8 +212,17 @@ def figure(
 
 
 def add_note(figure: Figure, text: str) -> None:
-    """Add small print under the figure."""
-    figure.supxlabel(text, x=0.01, ha="left", fontsize=SMALL, color=FAINT)
+    """Add small print under the figure, which grows by it."""
+    text = wrapped(text.strip(), figure.get_figwidth(), SMALL)
+    figure.set_figheight(figure.get_figheight() + LINE * SMALL * text.count("\n"))
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=SMALL, color=FAINT, parse_math=False)
+
+
+def wrapped(text: str, inches: float, size: float) -> str:
+    """`text` in lines that are as wide as this at a size in points."""
+    return "\n".join(
+        textwrap.fill(line, int(LETTERS * inches / size), break_on_hyphens=False) for line in text.splitlines()
+    )
 
 
 def share_heights(panels: Sequence[Axes], low: float | None = None, most: float = inf, room: float = 1.0) -> None:

@@ -6,10 +6,11 @@ A table is texts; the same numbers unrounded go into its CSV file.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
+from textwrap import fill
 
 import pandas as pd
 from rich.console import Group
@@ -29,6 +30,11 @@ LATEX = {
 }
 SIGNS = {"±": r"$\pm$", "–": "--", "†": r"$^\dagger$", "‡": r"$^\ddagger$", "×": r"$\times$"}  # in cells and notes
 MARKDOWN = {**{character: f"\\{character}" for character in "\\|*_`[]#~$"}, "&": "&amp;", "<": "&lt;", ">": "&gt;"}
+
+LETTERS = 32  # of a text in LaTeX from which on its column is broken into lines
+SHORT = 16  # letters of a line of small print below a head
+LINES = 45  # of a table that fits on a page
+TEXTS = r">{\raggedright\arraybackslash}p{17em}"
 
 BREAKS = re.compile(r"[\n\r\t\v\f\x00-\x1f\x7f\u2028\u2029]+")
 UNKNOWN = re.compile(r"[^\x20-\x7e\xa0-\xff‘’“”„†‡–—…]")  # to LaTeX without packages
@@ -145,19 +151,61 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """A booktabs `tabular` with the caption as a comment, notes below; needs \\usepackage{booktabs}."""
+    """Floats of booktabs tables with caption and label, as wide as the text at most; one of many lines has parts.
+
+    Columns of long texts are broken into lines. Bold stands in the columns that decide, if there are any; notes stand
+    below the last part. Needs \\usepackage{array,booktabs,graphicx}.
+    """
     signs = LATEX | SIGNS
-    small = zip_longest(*(own.below for own in table.columns), fillvalue="")
-    heads = [[_tex(text) for text in row] for row in ([own.head for own in table.columns], *small)]
+    below = zip_longest(*(own.below for own in table.columns), fillvalue="")
+    heads = [[_tex(own.head) for own in table.columns], *([_small(text) for text in row] for row in below)]
+    decide = [own.deciding for own in table.columns]
+    named = f" Bold in {', '.join(own.head for own in table.columns if own.deciding)} only." * any(decide)
+    bold = decide if any(decide) else [True] * len(decide)
     body = []
     for row in table.rows:
-        bold = [(rf"\textbf{{{_tex(own.text, signs)}}}" if own.bold else _tex(own.text, signs)) for own in row]
-        body.append([rf"\underline{{{text}}}" if own.top else text for text, own in zip(bold, row, strict=True)])
-    comments = [f"% {' '.join(text.split())}" for text in (table.said, table.protocols) if text]
-    shape = "".join("r" if own.number else "l" for own in table.columns)
-    ruled = [r"\toprule", *map(_tex_row, heads), r"\midrule", *map(_tex_row, body), r"\bottomrule"]
-    notes = [rf"\par{{\footnotesize {_tex(note, signs)}\par}}" for note in table.notes]
-    return "\n".join([*comments, rf"\begin{{tabular}}{{{shape}}}", *ruled, r"\end{tabular}", *notes, ""])
+        texts = [
+            rf"\textbf{{{_tex(own.text, signs)}}}" if own.bold and decides else _tex(own.text, signs)
+            for own, decides in zip(row, bold, strict=True)
+        ]
+        body.append([rf"\underline{{{text}}}" if own.top else text for text, own in zip(texts, row, strict=True)])
+    long = [max([len(row[place].text) for row in table.rows], default=0) > LETTERS for place in range(len(decide))]
+    kinds = ["r" if own.number else TEXTS if wide else "l" for own, wide in zip(table.columns, long, strict=True)]
+    ruled = [r"\toprule", *map(_tex_row, heads), r"\midrule"]
+    parts = [*_parts(table.rows)] or [range(0)]
+    floats = []
+    for number, lines in enumerate(parts, start=1):
+        part = f" Part {number} of {len(parts)}." if len(parts) > 1 else ""
+        notes = [rf"{{\raggedright {_tex(note, signs)}\par}}" for note in table.notes] if number == len(parts) else []
+        floats += [
+            *(r"\begin{table}[tp]", r"\centering\footnotesize\setlength{\tabcolsep}{4pt}"),
+            rf"\caption{{{_tex(table.said + named + part, signs)}}}",
+            rf"\label{{tab:{table.name}{f'-{number}' if number > 1 else ''}}}",
+            rf"\resizebox{{\ifdim\width>\textwidth\textwidth\else\width\fi}}{{!}}{{\begin{{tabular}}{{{''.join(kinds)}}}",
+            *(*ruled, *(_tex_row(body[line]) for line in lines)),
+            *(r"\bottomrule", r"\end{tabular}}", *notes, r"\end{table}"),
+        ]
+    comments = [f"% {' '.join(table.protocols.split())}"] if table.protocols else []
+    return "\n".join([*comments, *floats, ""])
+
+
+def _parts(rows: Sequence[TableRow]) -> Iterator[range]:
+    """The rows of a table that fit on a page, and those of the next."""
+    first, height = 0, 0
+    for place, row in enumerate(rows):
+        lines = max(-(-len(own.text) // LETTERS) for own in row)
+        if height + lines > LINES and place > first:
+            yield range(first, place)
+            first, height = place, 0
+        height += lines
+    if rows:
+        yield range(first, len(rows))
+
+
+def _small(text: str) -> str:
+    r"""Small print below a head in LaTeX, in short lines."""
+    lines = r"\\".join(_tex(line) for line in fill(text, SHORT).splitlines())
+    return rf"\scriptsize\shortstack[r]{{{lines}}}" if text else ""
 
 
 def comma_separated(table: Table) -> str:

@@ -20,6 +20,7 @@ from reports.results import Results, is_set, value_text
 from reports.style import READS, Panel, Picture
 
 MOST = 40  # labels of a panel; of more points, only the best of each row are named
+VALUES = 20  # points of a panel that have their values on the axis that is joined; of more, shades tell them
 
 
 def tradeoff_figures(results: Results) -> Iterator[Picture]:
@@ -45,6 +46,7 @@ def tradeoff_figure(results: Results, measure: str = "trade_off") -> Figure | No
     located = scatter.points(summary[drawable], *sides)
     marks = style.marks(results.labels, results.settings.reference)
     facets = results.facets(located, results.settings.join)
+    shares, said = scatter.shares(located, results)
 
     def draw(axes: Axes, lines: pd.DataFrame, view: str) -> None:
         axes.set_label(view)
@@ -53,7 +55,8 @@ def tradeoff_figure(results: Results, measure: str = "trade_off") -> Figure | No
         for row, group in lines.groupby("row", sort=False):
             for chain in _chains(group, results):
                 axes.plot(chain["x"], chain["y"], color=marks[str(row)].colour, linewidth=1, alpha=0.6, zorder=2)
-            scatter.bars(axes, group, marks[str(row)])
+            for share, some in group.groupby(shares, sort=False):
+                scatter.bars(axes, some, marks[str(row)], share=float(str(share)))
 
     def label(axes: Axes, lines: pd.DataFrame, drawn: pd.DataFrame) -> None:
         scatter.place(axes, _labels(_named(lines, measure), results, marks), _obstacles(drawn, results))
@@ -75,7 +78,7 @@ def tradeoff_figure(results: Results, measure: str = "trade_off") -> Figure | No
         labelled = own[~near[own.index]] if view == "whole" else own
         title = ", ".join(filter(None, [facet, titles[view]]))
         draws, labels = partial(draw, lines=own, view=view), partial(label, lines=labelled, drawn=own)
-        return Panel(draws, title, x, y, labels)
+        return Panel(draws, title, x, y, labels, pad=15.0)  # above the names of lines
 
     parts = [panel(view, facet) for view in which for facet in facets]
     return style.figure(
@@ -83,9 +86,9 @@ def tradeoff_figure(results: Results, measure: str = "trade_off") -> Figure | No
         *((5.6, 4.2) if len(parts) == 1 else (4.1, 3.7)),
         columns=2,
         note=scatter.seed_note(summary[drawable], measure)
+        + said
         + (f"\nOf more than {MOST} points, only the best of each row is named." if many else "")
         + scatter.missing_note(summary[~drawable], measure),
-        wrap=True,
     )
 
 
@@ -155,6 +158,8 @@ def _labels(lines: pd.DataFrame, results: Results, marks: dict[str, style.Mark])
         for index, point in group.iterrows():
             value = value_text(point[join]) if join else ""
             name = results.name(point, named)
+            if value and index not in ends and len(lines) > VALUES:
+                continue
             if not value or index in ends:
                 text = f"{name} ({results.axes[join]} {value})" if join and value else name
                 texts.append(scatter.Label(point["x"], point["y"], text, colour))
