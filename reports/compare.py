@@ -129,6 +129,7 @@ def _videos(results: Results, protocol: str) -> Iterator[tuple[str, frozenset[st
 
 def _description(a: Results, b: Results, names: tuple[str, str], apart: Sequence[str]) -> Iterator[str]:
     yield f"A is {names[0]}, B is {names[1]}; differences are B − A."
+    yield from (f"{side}: {how}" for side, own in (("A", a), ("B", b)) if (how := own.provenance.get("settings")))
     for side, own, other in (("A", a, b), ("B", b, a)):
         if alone := [label for row, label in own.labels.items() if row not in other.labels]:
             yield f"Only {side} has {', '.join(alone)}."

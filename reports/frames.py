@@ -24,6 +24,7 @@ from bench.graph.build import Graph
 from bench.launch.code import fingerprint
 from bench.store.answers import PREDICTIONS
 from bench.store.records import Store
+from bench.suite.base import suite_text
 from bench.suite.trial import Suite
 from reports.costs import cost_values
 from reports.facts import Fact
@@ -55,7 +56,7 @@ def kept_result_frame(
     stats = {stage.key: _stat(f"{store.root}/records/{stage.kind}/{stage.identity}") for stage in graph.stages.values()}
     state = repr([*stats.items()]).encode()
     code = fingerprint().encode()
-    key = hashlib.sha256(b"\n".join([file.read_bytes(), repr(suite.overrides).encode(), code, state])).hexdigest()
+    key = hashlib.sha256(b"\n".join([suite_text(file), repr(suite.overrides).encode(), code, state])).hexdigest()
     which = digest([str(file.resolve()), suite.overrides, str(store.root.resolve())])
     kept = cache_dir() / "results" / f"{which}.parquet"
     with suppress(OSError, pa.ArrowException):

@@ -7,6 +7,7 @@ row is all that decides the weights and their use except the seed: method, setti
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,12 +25,15 @@ from bench.launch.launches import suite_of
 from bench.store.answers import PREDICTIONS
 from bench.store.records import RecordData, Store
 from reports.page import render
+from reports.snapshot import load, snapshots
 from reports.table import Column, Table, TableCell, cells, columns
 
 PAGE = "leaderboard.html"
 READ = {"texts": (), "encode": (), "train": (), "evaluate": (PREDICTIONS,)}  # kinds of records, and the files verified
 NONE = "–"
 SEEDED = ("seed", "content", "validation")  # of a training: the seed, and what it may draw
+
+log = logging.getLogger("bench.reports")
 
 Source = Store | Archive
 Key = tuple[str, str]
@@ -50,6 +54,7 @@ class Line(NamedTuple):
     date: str
     revision: str
     source: str = ""
+    chosen: str = ""  # how its setting was chosen among several, as the report of a suite with tuned axes says
 
     @property
     def row(self) -> tuple[str, str]:
@@ -57,7 +62,8 @@ class Line(NamedTuple):
 
     @property
     def provenance(self) -> str:
-        return f"{self.identity} of {self.suite}, {self.date}, revision {self.revision}"
+        chosen = f", {self.chosen}" if self.chosen else ""
+        return f"{self.identity} of {self.suite}, {self.date}, revision {self.revision}{chosen}"
 
 
 def write_leaderboard(sources: Iterable[Source], out: Path) -> Path:
@@ -73,6 +79,7 @@ def write_leaderboard(sources: Iterable[Source], out: Path) -> Path:
     suites = sorted({line.suite for line in found})
     lead = f"Top-1 accuracy in percent, of {counted(len(found), 'evaluation')} of the suites {', '.join(suites)}."
     lead += " Settings that a suite tried are rows like any other: to read off the best is to choose on the test data."
+    lead += "".join(f" “*”: {how}" for how in sorted({line.chosen for line in found if line.chosen}))
     out.mkdir(parents=True, exist_ok=True)
     for table in tables:
         for name, text in table.files.items():
@@ -90,11 +97,12 @@ def _lines(source: Source) -> Iterator[Line]:
     Damaged records of a store are passed over with a warning, and those of versions that did not tell their protocol.
     """
     records, name = _records(source), source.root.name if isinstance(source, Store) else source.path.name
+    chosen = _chosen(source) if isinstance(source, Store) else {}  # an archive holds no reports
     for (kind, identity), record in records.items():
         try:
             if kind == "evaluate" and "protocol" in record["context"] and record["result"]["top1"] is not None:
                 suite = source.listed.suite if isinstance(source, Archive) else NONE
-                yield _line(identity, record, records, suite)._replace(source=name)
+                yield _line(identity, record, records, suite)._replace(source=name, chosen=chosen.get(identity, ""))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f"is not as evaluations are: {type(error).__name__}: {error}"
             raise UserError(what, where=f"{name}: records/evaluate/{identity}") from error
@@ -119,6 +127,21 @@ def _line(identity: str, record: RecordData, records: Mapping[Key, RecordData], 
         when(origin["started"] + origin["seconds"])[:10],
         (origin.get("revision") or NONE)[:7] + ("-dirty" if origin.get("dirty") else ""),
     )
+
+
+def _chosen(store: Store) -> dict[str, str]:
+    """Evaluation -> how its setting was chosen, as the reports of suites with tuned axes say that measured it."""
+    found = defaultdict[str, set[str]](set)
+    for name, folder in snapshots(store.root / "reports"):
+        try:
+            results = load(folder, store.root)
+        except UserError as error:
+            log.warning("report %s: %s", name, error)
+            continue
+        if how := results.provenance.get("settings"):
+            for identity in results.table.loc[results.table["setting"].fillna("") != "", "identity"]:
+                found[identity].add(f"{results.suite}: {how}")
+    return {identity: " ".join(sorted(own)) for identity, own in found.items()}
 
 
 def _records(source: Source) -> dict[Key, RecordData]:
@@ -172,7 +195,8 @@ def _table(lines: Sequence[Line]) -> Table:
         values.append({"method": row[0], "configuration": name, **numbers})
     caption = (
         "A column is one way to measure: the hash of its protocol, and that of its videos. “±”: standard deviation "
-        "over seeds. A configuration names what differs between the rows of a method; “–”: not measured in this way."
+        "over seeds; “*”: at a setting that was chosen among several, by the rule that the records name. A "
+        "configuration names what differs between the rows of a method; “–”: not measured in this way."
     )
     return Table("Methods", "leaderboard", caption, tuple(heads), tuple(rows), values=pd.DataFrame(values))
 
@@ -212,20 +236,22 @@ def _text(protocol: Settings) -> str:
 
 def _cell(own: Sequence[Line], best: bool) -> TableCell:
     spread = f" ± {np.std([line.top1 for line in own]):.1f}" if len(own) > 1 else ""
-    text = f"{np.mean([line.top1 for line in own]):.1f}{spread}"
+    text = f"{np.mean([line.top1 for line in own]):.1f}{spread}{'*' if any(line.chosen for line in own) else ''}"
     return TableCell(text, best, best, title="; ".join(line.provenance for line in own))
 
 
 def _cells(lines: Sequence[Line]) -> Table:
     """The provenance of every number."""
     heads = dict.fromkeys(("Method", "Configuration", "Protocol", "Videos", "Measured on"), False)
-    heads |= {"Seed": True, "Top-1": True} | dict.fromkeys(("Record", "Suite", "Date", "Revision", "Source"), False)
+    heads |= {"Seed": True, "Top-1": True} | dict.fromkeys(
+        ("Record", "Suite", "Date", "Revision", "Source", "Setting"), False
+    )
     names = _configurations(lines)
     rows = tuple(
         cells(
             *(line.method, names[line.row], *line.column, _text(line.protocol)),
             *(NONE if line.seed is None else str(line.seed), f"{line.top1:.2f}"),
-            *(line.identity, line.suite, line.date, line.revision, line.source),
+            *(line.identity, line.suite, line.date, line.revision, line.source, line.chosen or NONE),
         )
         for line in lines
     )

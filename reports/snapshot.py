@@ -130,7 +130,7 @@ def find(name: str, store: Path) -> Results:
     """
     if is_snapshot(Path(name)):
         return load(Path(name))
-    known = dict(_known(store / "reports"))
+    known = dict(snapshots(store / "reports"))
     suite, at, wanted = name.partition("@")
     short = f"{suite}@{wanted[:DIGITS]}" if at and not wanted.endswith(DIRTY) else name
     chosen = [short] if short in known else [other for other in known if at and other.startswith(short)]
@@ -143,7 +143,7 @@ def find(name: str, store: Path) -> Results:
     return load(known[chosen[0]], store)
 
 
-def _known(reports: Path) -> Iterator[tuple[str, Path]]:
+def snapshots(reports: Path) -> Iterator[tuple[str, Path]]:
     """Every report of a store, as a suite's last one and as that of a revision."""
     for file in sorted(reports.glob(f"*/{REST}")):
         yield file.parent.name, file.parent

@@ -45,6 +45,27 @@ has a name of its own and named bundles that move several fields together (suite
 those of the suite, an axis over both, and `fidelity` lies below all of them. Axes over `inference` alone train once.
 One point of an axis marked `tune: true` is chosen by `select` ([tuning.md](tuning.md)).
 
+**A suite over another.** `base: other.yaml` (a path from the file that says so) or `base: quickstart` (a shipped suite)
+lays the keys of a file over those of its base; a base may have a base.
+
+```yaml
+base: quickstart
+title: Quickstart with a wider MoTE, without Text4Vis
+seeds: [0, 1, 2]                               # lists and values take the base's place
+rows:
+  text4vis: null                               # removes a key of the base
+  wide: {method: mote, config: {layers: 2, num_experts: 8}}   # new keys follow those of the base
+report: {compare: [[wide, mote]]}
+```
+
+Mappings are merged key by key; everything else is replaced. `null` removes a key that the base has: a row, a protocol,
+a dataset, an axis or one of its bundles, a section of the file or of a row. Below `recipe`, `config`, `inference`,
+`protocol`, `at_toy_scale`, `protocols.<name>` and `datasets.<name>`, where keys hold values, `null` is a value as in
+any file. `title` and `description` are inherited like all keys; the suite's name is that of its own file. Relative
+paths of datasets and templates start at the folder of the file that has them, errors name that file and line, and
+overrides apply to what is merged. `plan` says what is added, replaced and removed. Equal settings have equal
+identities, whichever file they are in. Launches keep the merged text, so neither `retry` nor `remove` needs the base.
+
 **A protocol is a value with a hash.** A table has one protocol in each column. A row that is measured otherwise is
 marked with the fields that differ, and takes part in no comparison, mean or bold.
 """

@@ -72,6 +72,7 @@ from bench.launch.slurm import (
 from bench.launch.states import launch_status
 from bench.stages.work import Compute
 from bench.store.records import KINDS, Store
+from bench.suite.base import suite_text
 from bench.suite.resolve import suite_path
 from bench.suite.resources import Resources
 from bench.suite.subset import selection
@@ -348,6 +349,8 @@ def _show_plan(plan: Plan, suite: Suite, graph: Graph, price: Price, kept_frames
         if any(counts):
             table.add_row(kind, *(str(count) if count else "" for count in counts))
     out.print(table)
+    for line in suite.bases:
+        say(line)
     for line in price_lines(price, kept_frames) if plan.todo else ():
         say(line)
     if plan.frames:
@@ -388,7 +391,7 @@ def _unfinished(about: LaunchData, graph: Graph, store: Store) -> str:
     """The last launch of the same suite, if it left stages that only other code keeps from being these; else empty."""
     try:
         launch = find_launch(store, about["suite"])
-        same = launch.suite_file.read_bytes() == Path(about["file"]).read_bytes()
+        same = launch.suite_file.read_bytes() == suite_text(Path(about["file"]))
     except (OSError, UserError):
         return ""
     same &= all(launch.about[name] == about[name] for name in ("suite", "file", "overrides"))

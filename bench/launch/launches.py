@@ -35,6 +35,7 @@ from bench.graph.stage import Stage
 from bench.launch.scheduler import QueuedJob
 from bench.launch.work import Order
 from bench.store.records import YEARS, Store
+from bench.suite.base import suite_text
 
 LaunchData = dict[str, Any]  # launch.json without its stages
 StageKey = tuple[str, str]  # kind and identity
@@ -202,7 +203,7 @@ class Launch:
 def create(
     store: Store, about: LaunchData, stages: list[PlannedStage], orders: Iterable[Order] = (), suite: Path | None = None
 ) -> Launch:
-    """Make a launch, with a copy of the suite's file.
+    """Make a launch, with a copy of the suite's file that needs no base.
 
     `about` has at least `suite` and `on`; user, host, process, time and the variables that begin with VTB_ are added.
     """
@@ -214,7 +215,7 @@ def create(
     folder = store.inside("launches") / identifier
     folder.mkdir()
     if suite is not None:
-        write_atomically(folder / f"{about['suite']}.yaml", suite.read_bytes())
+        write_atomically(folder / f"{about['suite']}.yaml", suite_text(suite))
     if data := b"".join(json.dumps(asdict(order)).encode() + b"\n" for order in orders):
         write_atomically(folder / "orders.jsonl", data)
     text = json.dumps({**about, "stages": [asdict(stage) for stage in stages]})

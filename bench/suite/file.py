@@ -151,6 +151,9 @@ class Select(_Declared):
 class SuiteFile(_Declared):
     """The keys of a suite file."""
 
+    base: str | None = setting(
+        None, "suite whose keys this file changes: a path from here, or the name of a shipped one (see above)"
+    )
     title: str = Field(description="headline of the report")
     description: str = setting("", "text below the headline")
     fidelity: Name | None = setting(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from importlib.util import find_spec
@@ -30,6 +30,8 @@ from bench.models.prompts import TEMPLATES
 from bench.models.weights import missing_weights, weights_file
 from bench.suite import tuning
 from bench.suite.agreement import disagreements
+from bench.suite.base import KEY as BASE
+from bench.suite.base import SUITES, merged_suite
 from bench.suite.effects import refuse_idle
 from bench.suite.file import Axis, Row, Settings, SuiteFile
 from bench.suite.measures import RESERVED
@@ -41,13 +43,12 @@ from bench.suite.subset import restricted
 from bench.suite.templates import check_classes, read_templates
 from bench.suite.trial import DEFAULT_BACKBONE, Suite, Trial, with_size
 from bench.suite.worlds import expanded
-from bench.suite.yaml_lines import KeyPath, Lines, Where, load_value, load_yaml, validate
+from bench.suite.yaml_lines import KeyPath, Where, load_value, validate
 from bench.video.decoders import known_decoder
 from bench.video.views import TestViews, TrainViews
 from methods.registry import method, refuse_video
 from methods.settings import Config
 
-SUITES = Path(__file__).parents[2] / "suites"
 MOST_TRIALS = 1_000_000  # their plan takes minutes and gigabytes
 LONGEST_NAME = 100  # of a suite; folders and jobs are named after it
 PACKAGES = {"pyav": "av"}  # decoder -> its module, where the two differ
@@ -78,8 +79,8 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
         raise UserError(
             f"the name of the suite has {len(path.stem)} characters", where=str(path), allowed=[f"up to {LONGEST_NAME}"]
         )
-    data, lines = load_yaml(path)
-    data, asked = restricted(data, overrides)
+    read = merged_suite(path)
+    data, asked = restricted(read.data, overrides)
     changed: list[tuple[str, KeyPath]] = []
 
     def where(key: KeyPath) -> str:
@@ -87,12 +88,12 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
         for given, at in changed:
             if key and (key[: len(at)] == at or at[: len(key)] == key):
                 return f"override {given}: {dotted}"
-        known = next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), 1)
-        return f"{path}:{known}: {dotted}" if dotted else f"{path}:{known}"
+        known = next((read.places[key[:n]] for n in range(len(key), 0, -1) if key[:n] in read.places), f"{path}:1")
+        return f"{known}: {dotted}" if dotted else known
 
     def origin(key: KeyPath) -> str:
         # A world has written over what was there; and settings of a file may be for rows that are left out.
-        written = "file" if key in lines and "world" not in data and len(asked) == len(overrides) else ""
+        written = "file" if key in read.places and "world" not in data and len(asked) == len(overrides) else ""
         return "override" if any(key[: len(at)] == at for _, at in changed) else written
 
     # What is written out must not undo an override, so overrides that ask for it come first and all others last.
@@ -105,7 +106,7 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
         validate(SuiteFile, data, where)
         data, presets = expanded(data, where)
     changed += [_override(data, text) for text in asked if text not in first]
-    _refuse_unknown_rows(data, lines, changed)
+    _refuse_unknown_rows(data, read.places, changed)
     renamed += _rename(data, where)
     for index, (text, at) in enumerate(changed):
         if over := [later for later, key in changed[index + 1 :] if at[: len(key)] == key]:
@@ -122,7 +123,7 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
     refuse_all(refuse_others(suite))
     notes = [*renamed, *tuning.check(suite), *refuse_idle(suite, origin), *disagreements(suite), *_stretched(suite)]
     notes += _worded(suite)
-    return replace(suite, notes=tuple(notes), problems=tuple(resolve.problems.values()))
+    return replace(suite, notes=tuple(notes), problems=tuple(resolve.problems.values()), bases=read.changes)
 
 
 def _comes_first(key: list[str], tuned: bool) -> bool:
@@ -147,9 +148,9 @@ def _rename(data: Settings, where: Where) -> Iterator[str]:
             yield f"{place} is now called {new}"
 
 
-def _refuse_unknown_rows(data: Settings, lines: Lines, changed: list[tuple[str, KeyPath]]) -> None:
+def _refuse_unknown_rows(data: Settings, places: Iterable[KeyPath], changed: list[tuple[str, KeyPath]]) -> None:
     """Raise UserError for an override of a row that is not there, if it is named almost like one and has no method."""
-    known = [str(key[1]) for key in lines if key[0] == "rows" and len(key) == 2]
+    known = [str(key[1]) for key in places if key[0] == "rows" and len(key) == 2]
     for text, key in changed:
         if key[0] == "rows" and len(key) > 1 and key[1] not in known and isinstance(data["rows"], dict):
             new = data["rows"].get(key[1])
@@ -168,6 +169,9 @@ def _override(data: Settings, text: str) -> tuple[str, KeyPath]:
     dotted, equals, value = text.partition("=")
     if not equals or not dotted:
         raise UserError("an override is written key=value", where=f"override {text}", hint="e.g. recipe.epochs=5")
+    if dotted == BASE:
+        hint = "write it into the suite's file; overrides apply to what both are merged to"
+        raise UserError("the base of a suite is no override", where=f"override {text}", hint=hint)
     return text, _set(data, dotted, load_value(value, f"override {text}"))
 
 

@@ -81,6 +81,7 @@ class Suite:
     notes: tuple[str, ...] = ()  # what the plan says of its settings: earlier names, differences of training and test
     problems: tuple[UserError, ...] = ()  # reasons why it cannot run
     overrides: tuple[str, ...] = ()  # as they were given
+    bases: tuple[str, ...] = ()  # a sentence for each suite below it: what is added, replaced, removed
 
     @cached_property
     def identity(self) -> str:

@@ -58,6 +58,14 @@ def test_rows_of_both_are_pairs_and_the_first_is_what_is_compared_with() -> None
     assert set(merged.provenance) == {"A", "B"}
 
 
+def test_the_first_lines_say_which_rule_chose_the_settings_of_a_tuned_side() -> None:
+    how = "Of 9 settings of each tuned row, source-validation chose: the best under val."
+    tuned = of({"mean": 70}, provenance={"settings": how})
+    assert f"differences are B − A. A: {how}" in merge(tuned, of({"mean": 70}), NAMES).description
+    assert f"B: {how}" in merge(of({"mean": 70}), tuned, NAMES).description
+    assert "settings" not in merge(of({"mean": 70}), of({"mean": 70}), NAMES).description
+
+
 def _other_videos(results: Results) -> Results:
     def predictions(identity: str) -> pd.DataFrame:
         found = synthetic.predictions(identity)

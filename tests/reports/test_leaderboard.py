@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from bench.care.archive import Archive, pack
 from bench.core.errors import UserError
 from bench.store.records import Store
 from reports.leaderboard import PAGE, write_leaderboard
+from reports.snapshot import save
+from tests.reports import synthetic
 
 PROTOCOL = {"role": "closed-set", "dataset": "ucf101", "split": "test1", "views": {"frames": 8}}
 ORIGIN = {"launch": "20260101-000000-table-a1b2", "started": 1.7e9, "seconds": 1.0, "revision": "abcdef0123"}
@@ -87,6 +90,22 @@ def test_every_number_has_its_record_suite_date_and_revision(tmp_path: Path) -> 
     assert found == [["table", "2023-11-14", "abcdef0", "runs"]]
     assert len(records) == 2 and {"leaderboard.md", "leaderboard-records.md"} <= {own.name for own in out.iterdir()}
     assert "e1 of table, 2023-11-14, revision abcdef0; e2 of table" in (out / PAGE).read_text(encoding="utf-8")
+
+
+def test_numbers_of_tuned_rows_name_the_rule_that_chose_their_setting(tmp_path: Path) -> None:
+    store = Store.create(tmp_path / "runs")
+    for identity, top1 in (("e1", 50.0), ("e2", 60.0)):
+        _evaluation(store, identity, top1, lr=top1)
+    how = "Of 2 settings of each tuned row, source-validation chose: the best under val."
+    lines = [synthetic.line("mote", {}, 0, "K400", 60.0), synthetic.line("clip", {}, 0, "K400", 50.0)]
+    table = pd.DataFrame(lines).assign(identity=["e2", "e1"], setting=["lr 60", ""])
+    results = synthetic.suite(table)
+    save(replace(results, suite="fair", provenance={"settings": how}), store.root / "reports" / "fair")
+    out = write_leaderboard([store], tmp_path / "out").parent
+    records = pd.read_csv(out / "leaderboard-records.csv", keep_default_na=False).set_index("Record")["Setting"]
+    assert records.to_dict() == {"e1": "–", "e2": f"fair: {how}"}
+    _, page = _read(out)
+    assert "60.0*" in page and "50.0*" not in page and page.count(how) >= 2  # in the first lines, and of the record
 
 
 def test_nothing_measured_is_no_leaderboard(tmp_path: Path) -> None:
