@@ -106,7 +106,7 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
         validate(SuiteFile, data, where)
         data, presets = expanded(data, where)
     changed += [_override(data, text) for text in asked if text not in first]
-    _refuse_unknown_rows(data, read.places, changed)
+    _refuse_unknown(data, read.places, changed)
     renamed += _rename(data, where)
     for index, (text, at) in enumerate(changed):
         if over := [later for later, key in changed[index + 1 :] if at[: len(key)] == key]:
@@ -148,14 +148,15 @@ def _rename(data: Settings, where: Where) -> Iterator[str]:
             yield f"{place} is now called {new}"
 
 
-def _refuse_unknown_rows(data: Settings, places: Iterable[KeyPath], changed: list[tuple[str, KeyPath]]) -> None:
-    """Raise UserError for an override of a row that is not there, if it is named almost like one and has no method."""
-    known = [str(key[1]) for key in places if key[0] == "rows" and len(key) == 2]
-    for text, key in changed:
-        if key[0] == "rows" and len(key) > 1 and key[1] not in known and isinstance(data["rows"], dict):
-            new = data["rows"].get(key[1])
-            if isinstance(new, dict) and "method" not in new and closest(str(key[1]), known):
-                raise unknown("row", str(key[1]), known, where=f"override {text}")
+def _refuse_unknown(data: Settings, places: Iterable[KeyPath], changed: list[tuple[str, KeyPath]]) -> None:
+    """Raise UserError for an override of a row or protocol that is not there, is named almost like one, and is none."""
+    for section, kind, needed in (("rows", "row", {"method"}), ("protocols", "protocol", {"use", "role", "dataset"})):
+        known = [str(key[1]) for key in places if key[0] == section and len(key) == 2]
+        for text, key in changed:
+            if key[0] == section and len(key) > 1 and key[1] not in known and isinstance(data[section], dict):
+                new = data[section].get(key[1])
+                if isinstance(new, dict) and not needed & {*new} and closest(str(key[1]), known):
+                    raise unknown(kind, str(key[1]), known, where=f"override {text}")
 
 
 def _rows(data: Settings) -> list[Settings]:

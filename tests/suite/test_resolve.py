@@ -21,6 +21,21 @@ def test_an_override_is_validated_like_the_file(tmp_path: Path) -> None:
         load_suite(write_suite(tmp_path), ("recipe.epochs",))
 
 
+def test_a_misspelt_key_that_leaves_a_required_one_out_is_one_mistake(tmp_path: Path) -> None:
+    for method in ("method", "fidelity: official, method"):
+        file = write_suite(tmp_path, ("dense: {method:", f"dense: {{{method.replace('method', 'metod')}:"))
+        with refused("metod", where="small.yaml:19: rows.dense.metod", hint="'method'") as caught:
+            load_suite(file)
+        assert "required" not in str(caught.value)
+
+
+def test_an_override_of_a_protocol_that_is_not_there_says_which_was_meant(tmp_path: Path) -> None:
+    with refused("new-verb", where="override protocols.new-verb.views.frames=4", hint="'new-verbs'"):
+        load_suite(write_suite(tmp_path), ("protocols.new-verb.views.frames=4",))
+    added = "protocols.new-verb={role: zero-shot, dataset: glyphs-narrow-verbs, split: test, fusion: cos_mean}"
+    assert "new-verb" in load_suite(write_suite(tmp_path), (added,)).file.protocols
+
+
 def test_overrides_reach_every_level(tmp_path: Path) -> None:
     suite = load_suite(
         write_suite(tmp_path),
