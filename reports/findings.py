@@ -78,13 +78,15 @@ def _told(results: Results, lines: pd.DataFrame, panel: str) -> str:
         for _, line in first.iloc[1:].iterrows()
         if (gap := tested[str(line["label"])]) and gap.p >= LEVEL
     ]
-    runs = _too_little(verdicts) + ("" if (complete["seeds"] > 1).any() else ", by one run each")
+    tie = f"tie{_too_little(verdicts)}"
+    runs = "" if (complete["seeds"] > 1).any() else ", by one run each"
     if len(level) == 1:
         return f"{where}{level[0]} is significantly better than {_named(worse, 'all other rows')}{runs}."
     if not worse:
-        return f"{where}{_named(level, f'all {len(level)} rows')} tie{runs}: none is significantly worse than the best."
+        everyone = _named(level, f"all {len(level)} rows")
+        return f"{where}{everyone} {tie}{runs}: none is significantly worse than the best."
     below = f"{_named(worse, f'the other {len(worse)} rows')} {'is' if len(worse) == 1 else 'are'} significantly worse"
-    return f"{where}{_named(level, f'{len(level)} rows, {level[0]} first,')} tie; {below}{runs}."
+    return f"{where}{_named(level, f'{len(level)} rows, {level[0]} first,')} {tie}; {below}{runs}."
 
 
 def _too_little(verdicts: list[str]) -> str:
