@@ -42,6 +42,7 @@ from reports.facts import (
 from reports.results import ReportSettings, Results
 from reports.selection import REST, selected
 from reports.snapshot import Evaluations
+from reports.stills import stills
 
 SIMILARITY = "similarity"
 MEASURES = ("top1", "top5", "mean_class", "videos", "undecodable")
@@ -98,6 +99,7 @@ def collect(suite: Suite, graph: Graph, store: Store, provenance: dict[str, obje
         cosines=evaluations.cosines,
         unsound=tuple(unsound.values()),
         class_names=lambda identity: graph.stages[identity].inputs["texts"].context["class_names"],
+        stills=lambda identity, videos: stills(graph.stages[identity], videos),
         groups=grouping(graph),
         published=pairs(suite),
         own_ways=frozenset(name for name, row in suite.file.rows.items() if isinstance(row.protocols, dict)),

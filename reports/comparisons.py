@@ -153,6 +153,17 @@ def _judged(own: Comparison, estimates: Bootstrap) -> Comparison:
     return replace(own, finds=finds, verdict=f"not enough {lacking} to tell")
 
 
+def lacking(results: Results, measure: str, lines: Pairing, gap: Gap) -> str:
+    """The verdict on two lines that were tested, as in the table: what there is not enough of to tell them apart."""
+    estimates, places = bootstrap(results, False), [place_of(line) for line in lines]
+    groups, videos, _ = estimates.counted(measure)
+    own = replace(
+        _untested(results, lines, measure, estimates), difference=gap.points, corrected=gap.p, tests=gap.tests,
+        groups=groups, videos=videos, alone=any(estimates.alone(place, measure) for place in places),
+    )  # fmt: skip
+    return _judged(own, estimates).verdict
+
+
 def _variances(known: Estimates, a: int, b: int) -> Variances:
     """What varies in the difference of two rows, as it was measured."""
     draws_B = known.draws_GB[a] - known.draws_GB[b]

@@ -9,7 +9,7 @@ import pandas as pd
 from bench.core.words import counted
 from reports.accuracies import DIGITS, score
 from reports.bootstrap import Gap, bootstrap
-from reports.comparisons import LEVEL, column_tests, interval_text, p_text
+from reports.comparisons import LEVEL, Pairing, column_tests, interval_text, lacking, p_text
 from reports.costs import GIGA, MEGA, cost_values, digits
 from reports.results import Results, is_draw, place_of
 from reports.table import Table, cells, columns
@@ -50,7 +50,7 @@ def findings(results: Results) -> list[str]:
 def headline(results: Results) -> str:
     """One sentence to quote, on the first of the measures that summarize the suite; empty where nothing can be told.
 
-    E.g. "On trade-off, MoTE and Dense temporal tie; Text4Vis and CLIP mean-pool are significantly worse".
+    E.g. "On trade-off, MoTE and Dense temporal tie (not enough seeds to tell); CLIP mean-pool is significantly worse".
     """
     facets, several = results.facets(results.summary(alike=True), None), len(results.facet_axes(None)) > 0
     if results.sides or len(facets) > MOST:
@@ -62,7 +62,7 @@ def headline(results: Results) -> str:
 def _told(results: Results, lines: pd.DataFrame, panel: str) -> str:
     """The sentence of a panel."""
     measure = results.headlines[0]
-    complete = _complete(lines, measure)
+    complete = complete_lines(lines, measure)
     first = complete.drop_duplicates("row")
     if len(first) < 2:
         return ""
@@ -73,13 +73,27 @@ def _told(results: Results, lines: pd.DataFrame, panel: str) -> str:
     worse = [label for label, gap in tested.items() if gap and gap.p < LEVEL]
     level = [label for label, gap in tested.items() if gap and label not in worse]
     where = f"On {results.words(measure)}{panel}, "
+    verdicts = [
+        lacking(results, measure, Pairing(first.iloc[0], line), gap)
+        for _, line in first.iloc[1:].iterrows()
+        if (gap := tested[str(line["label"])]) and gap.p >= LEVEL
+    ]
+    tie = f"tie{_too_little(verdicts)}"
     runs = "" if (complete["seeds"] > 1).any() else ", by one run each"
     if len(level) == 1:
         return f"{where}{level[0]} is significantly better than {_named(worse, 'all other rows')}{runs}."
     if not worse:
-        return f"{where}{_named(level, f'all {len(level)} rows')} tie{runs}: none is significantly worse than the best."
+        everyone = _named(level, f"all {len(level)} rows")
+        return f"{where}{everyone} {tie}{runs}: none is significantly worse than the best."
     below = f"{_named(worse, f'the other {len(worse)} rows')} {'is' if len(worse) == 1 else 'are'} significantly worse"
-    return f"{where}{_named(level, f'{len(level)} rows, {level[0]} first,')} tie; {below}{runs}."
+    return f"{where}{_named(level, f'{len(level)} rows, {level[0]} first,')} {tie}; {below}{runs}."
+
+
+def _too_little(verdicts: list[str]) -> str:
+    """What ties rest on too little of, in brackets; empty if there is enough."""
+    found = [what for what in ("seeds", "videos") if any(what in verdict for verdict in verdicts)]
+    apart = "" if all(verdicts) else " all apart"
+    return f" (not enough {' or '.join(found)} to tell{apart})" if found else ""
 
 
 def _named(labels: list[str], many: str) -> str:
@@ -118,7 +132,7 @@ def _of_videos(lines: pd.DataFrame) -> str:
     return "" if is_draw(lines["part"]).any() else f" of {lines['videos'].max():.0f}"
 
 
-def _complete(lines: pd.DataFrame, measure: str) -> pd.DataFrame:
+def complete_lines(lines: pd.DataFrame, measure: str) -> pd.DataFrame:
     """The lines that have a measure in all of their seeds, the best first."""
     own = lines[lines[f"{measure}_n"] == lines["seeds"]]
     return own.sort_values(f"{measure}_mean", ascending=False, kind="stable")
@@ -127,7 +141,7 @@ def _complete(lines: pd.DataFrame, measure: str) -> pd.DataFrame:
 def _facet(results: Results, measure: str, where: str, lines: pd.DataFrame) -> list[str]:
     """The best, the next best row and the reference, each with its distance; a row has its best point."""
     title, mean = results.words(measure), f"{measure}_mean"
-    complete = _complete(lines, measure)
+    complete = complete_lines(lines, measure)
     if complete.empty:
         return [f"No row has a complete {title} yet{where}."]
     best, rest = complete.iloc[0], complete.iloc[1:]

@@ -26,9 +26,11 @@ from reports.charts import Chart, chart
 from reports.classes import category_figures, category_table, class_figures, class_tables
 from reports.compare import regression_tables, sentences
 from reports.comparisons import comparison_tables
+from reports.confusion import class_accuracy_tables, confusion_figures, confusion_tables
 from reports.cost_figures import cost_figures
 from reports.costs import cost_tables
 from reports.curves import curve_figures
+from reports.disagreements import disagreement_tables
 from reports.experts import (
     accuracy_figures,
     distance_figures,
@@ -63,6 +65,7 @@ SECTIONS = {
     "significance": "Significance",
     "ranks": "Ranks",
     "classes": "Class by class",
+    "videos": "Videos that rows disagree on",
     "published": "Published beside measured",
     "missing": "Failures and missing results",
     "protocols": "Protocols",
@@ -100,10 +103,11 @@ ABBREVIATIONS = re.compile(r"\b(HM_ZS|HM|GFLOPs|TFM|WMR)\b|\bs\.d\.")
 # Every kind of figure and of table, in the order of the page within its section.
 FIGURES: tuple[Callable[[Results], Iterator[Picture]], ...] = (
     *(tradeoff_figures, curve_figures, similarity_figures, accuracy_figures, category_figures, map_figures),
-    *(distance_figures, routing_figures, share_figures, cost_figures, class_figures),
+    *(distance_figures, routing_figures, share_figures, cost_figures, confusion_figures, class_figures),
 )
 TABLES: tuple[Callable[[Results], Iterator[Table]], ...] = (
-    *(accuracy_tables, tuning_tables, cost_tables, regression_tables, comparison_tables, rank_tables, class_tables),
+    *(accuracy_tables, tuning_tables, cost_tables, regression_tables, comparison_tables, rank_tables),
+    *(class_accuracy_tables, confusion_tables, class_tables, disagreement_tables),
     *(published_tables, failure_tables, protocol_tables),
 )
 

@@ -100,6 +100,7 @@ class Results:
     sides: Mapping[str, str] = field(default_factory=dict)
     groups: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
     class_names: Callable[[str], Sequence[str]] = lambda identity: ()  # candidates of an evaluation, by its identity
+    stills: Callable[[str, Sequence[str]], Mapping[str, bytes]] = lambda identity, videos: {}  # JPEG of videos by name
     answers: Callable[[str], Answers] | None = None  # a quicker way to them than by way of all of `predictions`
     cosines: Callable[[str], bytes] | None = None  # of all views and classes of an evaluation
     tuning: Tuning | None = None  # how points of tuned axes were chosen, which the table is made of

@@ -1,6 +1,7 @@
 """The page in headless Chromium: sorting, copying, links to records; no message of the console, no request.
 
-A test adds a script to a copy of the page, names it in the page's policy, and reads what it wrote into the page.
+A test adds a script to a copy of the page, names it in the page's policy, and reads what it wrote into the page. A page
+narrower than a window of Chromium can be, 500 pixels, stands in a frame, which tells the page around it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import re
 import shutil
 import subprocess
+import tarfile
 from base64 import b64encode
 from dataclasses import replace
 from html import unescape
@@ -29,16 +31,25 @@ FLAGS = [
     *("disable-component-update", "disable-sync", "virtual-time-budget=20000", "enable-logging=stderr", "dump-dom"),
 ]
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not on PATH")]
+NARROWEST = 500
+AXE = "axe-core@4.14.1"  # from npm
 TELL = """
-const tell = (what) => {
+const note = (text) => {
   const told = document.createElement("pre");
   told.id = "told";
-  told.textContent = JSON.stringify(what);
+  told.textContent = text;
   document.body.append(told);
 };
+const tell = (what) => parent === window ? note(JSON.stringify(what)) : parent.postMessage(JSON.stringify(what), "*");
 const head = (table, text) => [...table.tHead.querySelectorAll("th")].find((th) => th.textContent.startsWith(text));
 const column = (table, place) => [...table.tBodies[0].rows].map((row) => row.cells[place].textContent);
 """
+FINDINGS = """
+for (const folded of document.querySelectorAll("details")) folded.open = true;
+const grave = (own) => ["serious", "critical"].includes(own.impact);
+axe.run().then(({ violations }) => tell(violations.filter(grave).map((own) => (
+  { id: own.id, help: own.help, where: own.nodes.slice(0, 5).map((node) => `${node.target} ${node.failureSummary}`) }
+))));"""
 
 
 class Opened(NamedTuple):
@@ -50,7 +61,14 @@ class Opened(NamedTuple):
 
 
 def opened(
-    page: Path, folder: Path, script: str = "", fragment: str = "", *, allowed: bool = True, width: int = 1280
+    page: Path,
+    folder: Path,
+    script: str = "",
+    fragment: str = "",
+    *,
+    allowed: bool = True,
+    width: int = 1280,
+    dark: bool = False,
 ) -> Opened:
     text, script = page.read_text(encoding="utf-8"), f"{TELL}{script}" if script else ""
     if allowed:
@@ -58,14 +76,38 @@ def opened(
         text = text.replace("script-src ", f"script-src 'sha256-{named}' ", 1)
     if script:
         text = text.replace("</body>", f"<script>{script}</script>\n</body>")
-    copy = folder / "driven.html"
+    copy, frame = folder / "driven.html", folder / "frame.html"
     copy.write_text(text, encoding="utf-8")
+    frame.write_text(
+        f'<body style="margin:0"><iframe src="driven.html" width="{width}" height="900" style="border:0"></iframe>'
+        f'<script>{TELL} addEventListener("message", (event) => note(event.data));</script>',
+        encoding="utf-8",
+    )
     command = ["chromium", *(f"--{flag}" for flag in FLAGS), f"--user-data-dir={folder / 'profile'}"]
-    command.append(f"--window-size={width},900")
-    run = subprocess.run([*command, copy.as_uri() + fragment], capture_output=True, text=True, timeout=120, check=True)
+    command += [f"--window-size={width},900", f"--blink-settings=preferredColorScheme={0 if dark else 1}"]
+    shown = frame if width < NARROWEST else copy
+    run = subprocess.run([*command, shown.as_uri() + fragment], capture_output=True, text=True, timeout=120, check=True)
     told = re.search(r'<pre id="told">(.*?)</pre>', run.stdout, re.DOTALL)
     console = [line for line in run.stderr.splitlines() if "CONSOLE" in line]
     return Opened(run.stdout, json.loads(unescape(told[1])) if told else None, console)
+
+
+@pytest.fixture(scope="module")
+def axe(request: pytest.FixtureRequest) -> str:
+    """The source of axe-core, which is fetched once."""
+    assert request.config.cache is not None
+    file = request.config.cache.mkdir("axe-core") / f"{AXE}.js"
+    if not file.is_file():
+        if not shutil.which("npm"):
+            pytest.skip("npm is not on PATH, so there is no axe-core")
+        packed = subprocess.run(["npm", "pack", AXE, "--silent"], cwd=file.parent, capture_output=True, text=True)
+        if packed.returncode:
+            pytest.skip(f"npm has no {AXE}: {packed.stderr.strip()[-200:]}")
+        with tarfile.open(file.parent / packed.stdout.strip()) as archive:
+            source = archive.extractfile("package/axe.min.js")
+            assert source is not None
+            file.write_bytes(source.read())
+    return file.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -207,10 +249,16 @@ def test_the_contents_unfold_what_they_lead_to(page: Path, tmp_path: Path) -> No
 def test_nothing_is_wider_than_the_screen(page: Path, width: int, tmp_path: Path) -> None:
     script = """
     for (const folded of document.querySelectorAll("details")) folded.open = true;
-    document.documentElement.style.width = "WIDTHpx";  // a window of Chromium is at least 500 pixels wide
-    tell([document.body.scrollWidth, document.body.getBoundingClientRect().right]);"""
-    needed, right = opened(page, tmp_path, script.replace("WIDTH", str(width)), width=width).told
-    assert needed <= right <= width
+    tell([document.documentElement.scrollWidth, document.body.getBoundingClientRect().right, innerWidth]);"""
+    needed, right, given = opened(page, tmp_path, script, width=width).told
+    assert needed <= given == width and right <= width
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_keeps_a_reader_out(page: Path, axe: str, width: int, dark: bool, tmp_path: Path) -> None:
+    found = opened(page, tmp_path, f"{axe};{FINDINGS}", width=width, dark=dark)
+    assert found.told == []
 
 
 def test_a_point_tells_its_numbers_and_a_click_isolates_its_row(page: Path, tmp_path: Path) -> None:

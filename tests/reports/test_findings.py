@@ -7,8 +7,10 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from reports.comparisons import column_tests, comparisons, lacking
 from reports.costs import digits
 from reports.findings import findings, headline
+from reports.results import place_of
 from tests.reports import costly, synthetic
 
 
@@ -27,15 +29,31 @@ def test_the_first_sentences_are_the_answer() -> None:
     ("name", "said"),
     [
         ("plain", "On trade-off, MoTE is significantly better than "),
-        ("joined", "On trade-off, MoTE, Mean pooling and Text4Vis tie; CLIP (frozen) is significantly worse."),
+        (
+            "joined",
+            "On trade-off, MoTE, Mean pooling and Text4Vis tie (not enough seeds or videos to tell); CLIP (frozen) is ",
+        ),
         ("parts", "On trade-off, 5 rows, MoTE first, tie; CLIP (frozen) is significantly worse, by one run each."),
-        ("halves", "On HM hmdb51, MoTE, Text4Vis and ST-Adapter tie: none is significantly worse than the best."),
+        (
+            "halves",
+            "On HM hmdb51, MoTE, Text4Vis and ST-Adapter tie (not enough seeds or videos to tell): none is ",
+        ),
         ("frames", "On trade-off (frames 4), MoTE is significantly better"),  # one for each panel
     ],
 )
 def test_the_headline_says_who_ties_and_who_is_worse(name: str, said: str) -> None:
     found = headline(getattr(synthetic, name)())
     assert found.startswith(said) and bool(found) == bool(said)
+
+
+def test_the_headline_has_the_verdicts_of_the_table() -> None:
+    results, judged = synthetic.halves(), 0
+    for own in comparisons(results):
+        gap = column_tests(results).get((own.measure, frozenset(map(place_of, own.lines))))
+        if gap:
+            assert lacking(results, own.measure, own.lines, gap) == own.verdict
+            judged += bool(own.verdict)
+    assert judged > 1
 
 
 def test_single_runs_say_that_another_seed_may_differ() -> None:

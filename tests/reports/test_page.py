@@ -199,6 +199,8 @@ def test_what_answers_the_question_is_shown_and_the_rest_folded(tmp_path: Path) 
     assert [name for name in SECTIONS if _is_folded(text, name)] == [
         "significance",
         "ranks",
+        "classes",
+        "videos",
         "missing",
         "protocols",
         "provenance",
