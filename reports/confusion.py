@@ -86,7 +86,8 @@ def answered(results: Results) -> pd.DataFrame:
     ]
     if not found:
         return pd.DataFrame(columns=[*ANSWER, "count", "correct"])
-    return pd.concat(found).groupby(ANSWER, sort=False, as_index=False)[["count", "correct"]].sum()
+    summed: pd.DataFrame = pd.concat(found).groupby(ANSWER, sort=False, as_index=False)[["count", "correct"]].sum()
+    return summed
 
 
 def class_accuracy_tables(results: Results) -> Iterator[Table]:
