@@ -57,7 +57,8 @@ FEATURES = """\
 def example(start: str) -> str:
     """A piece of code in the document, by its first words."""
     text = (Path(__file__).parents[2] / "docs" / "add_a_dataset.md").read_text()
-    return next(own for own in re.findall(r"```\w*\n(.*?)```", text, re.S) if own.startswith(start))
+    pieces: list[str] = re.findall(r"```\w*\n(.*?)```", text, re.S)
+    return next(own for own in pieces if own.startswith(start))
 
 
 @pytest.fixture(scope="module")
