@@ -34,7 +34,7 @@ def written(protocols: tuple[str, ...] = ("K400",), failed: tuple[int, ...] = ()
         row, _, _, seed, *_ = identity.split(":")
         answer_N = np.array(ANSWERS[row][int(seed)])
         table = pd.DataFrame({"video": [f"v{i}" for i in range(6)], "label": LABELS, "prediction": answer_N})
-        failure = np.where(np.isin(range(6), failed), "cut file", None)
+        failure = pd.Series(["cut file" if place in failed else None for place in range(6)])
         return table.assign(correct=(answer_N == LABELS) & ~np.isin(range(6), failed), failure=failure)
 
     found = synthetic.suite(pd.DataFrame(lines))
