@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench.core.errors import UserError
 from bench.core.files import file_sha256
+from bench.core.words import typed
 from bench.graph.stage import Stage, as_json
 from bench.store.records import RecordData, Store
 
@@ -33,8 +34,10 @@ def unimported(stages: Iterable[Stage], store: Store) -> Iterator[UserError]:
                 f"it is not in the store {store.root} as {_described(as_json(stage.spec))}"
                 + "".join(f"\n  there is: {other}" for other in _others(store, stage.spec["imported"])),
                 where=f"imported checkpoint {stage.spec['imported']}",
-                hint=f"python run_suite.py import FILE --method {stage.spec['method']} "
-                f"--backbone {stage.spec['backbone']} --pretrained {stage.context['pretrained']} --store {store.root}",
+                hint=typed(
+                    *("import", "FILE", "--method", stage.spec["method"], "--backbone", stage.spec["backbone"]),
+                    *("--pretrained", stage.context["pretrained"], "--store", store.root),
+                ),
             )
 
 
