@@ -27,6 +27,8 @@ from reports.facts import Distances, MappedClip, Maps, Probe, Routing, Shares, b
 from reports.results import Results
 from reports.style import READS, Panel, Picture, expert_picture
 
+ENDS = (0.01, 0.99, 0.3, 0.5, 0.7)  # places of a level's name on its line, in widths of the axes
+AROUND = 3.0  # pixels between a level's name and a mark
 NAMED = 6  # references that have their names beside them; more are in a legend
 REACH = 2.0  # how far from the experts a reference may lie to be a point, in widths of their range
 FEATURES = {"t": "temporal feature", "z": "video embedding", "last_ffn_branch": "last feed-forward branch"}
@@ -93,7 +95,8 @@ def _accuracy_figure(
 
     def legend(panels: list[Axes]) -> None:
         marks = style.marks(results.labels, results.settings.reference)
-        own = references.drop_duplicates("row")
+        located = [scatter.points(references, *pair)[["x", "y"]].notna().all(axis=1) for pair in pairs]
+        own = references[np.logical_or.reduce(located)].drop_duplicates("row")
         handles = [
             Line2D([], [], color=marks[key].colour, marker=marks[key].marker, linestyle="none", label=name)
             for key, name in own[["row", "label"]].itertuples(index=False)
@@ -128,11 +131,11 @@ def _draw_levels(axes: Axes, levels: pd.DataFrame) -> None:
 
 
 def _name_levels(axes: Axes, levels: pd.DataFrame, trained: str, obstacles_K2: np.ndarray) -> np.ndarray:
-    """Names the lines at the end and on the side with the fewest points; the obstacles with these names among them."""
+    """Names the lines at the place and on the side with the fewest points; the obstacles with these names among them."""
     for _, line in levels.iterrows():
         text = f"{line['label']} ({trained} {line['x']:.1f})"
-        tried = [_level_name(axes, text, line["y"], end, side) for end in ("left", "right") for side in (3, -3)]
-        boxes = [name.get_window_extent().transformed(axes.transData.inverted()) for name in tried]
+        tried = [_level_name(axes, text, line["y"], share, side) for share in ENDS for side in (3, -3)]
+        boxes = [name.get_window_extent().padded(AROUND).transformed(axes.transData.inverted()) for name in tried]
         hidden = [sum(box.contains(x, y) for x, y in obstacles_K2) for box in boxes]
         best = int(np.argmin(hidden))
         for other in (name for name in tried if name is not tried[best]):
@@ -142,11 +145,11 @@ def _name_levels(axes: Axes, levels: pd.DataFrame, trained: str, obstacles_K2: n
     return obstacles_K2
 
 
-def _level_name(axes: Axes, text: str, height: float, end: str, side: int) -> Annotation:
+def _level_name(axes: Axes, text: str, height: float, share: float, side: int) -> Annotation:
     return axes.annotate(
-        text, (0.01 if end == "left" else 0.99, height), xycoords=("axes fraction", "data"), xytext=(0, side),
-        textcoords="offset points", ha=end, va="bottom" if side > 0 else "top", color=style.FAINT,
-        fontsize=style.SMALL, parse_math=False,
+        text, (share, height), xycoords=("axes fraction", "data"), xytext=(0, side), textcoords="offset points",
+        ha={ENDS[0]: "left", ENDS[1]: "right"}.get(share, "center"), va="bottom" if side > 0 else "top",
+        color=style.FAINT, fontsize=style.SMALL, parse_math=False,
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ DISTANCES = (6.0, 9.5, 15.0, 24.0, 36.0, 52.0)  # points between a mark and its 
 ANGLES = np.radians([0, 45, 90, 315, 180, 135, 270, 225, 22, 338, 67, 293, 158, 202, 113, 247])
 STEPS = 24  # obstacles per segment of a curve or bar: closer together than a label is high
 VIEWS = "near", "whole"  # labels of the axes of two panels that show the same points
-SQUEEZED = 2.2  # from here on, the range of all points over that of the pile of most, the pile has a panel of its own
+SQUEEZED = 2.0  # from here on, the range of all points over that of the pile of most, the pile has a panel of its own
 ROUNDS = 8  # each round lets every label react to where the others went, and doubles the cost of touching them
 
 
@@ -83,7 +83,9 @@ def place(axes: Axes, labels: Sequence[Label], obstacles_K2: Floats) -> None:
 
 
 def stack(axes: Axes, labels: Sequence[Label]) -> None:
-    """Draw `labels` right of `axes`, each at the height of its point or the nearest one where it touches no other."""
+    """Draw `labels` right of `axes`, each at the height of its point or the nearest one where it touches no other,
+    with a thin line to it.
+    """
     if not labels:
         return
     height = max(label.size for label in labels) * 1.25 * axes.figure.dpi / 72
@@ -95,9 +97,13 @@ def stack(axes: Axes, labels: Sequence[Label]) -> None:
     bounds = low + height / 2, max(high - height / 2 - steps[-1], low + height / 2)
     heights = np.clip(isotonic_regression(wanted - steps).x, *bounds) + steps
     shares = axes.transAxes.inverted().transform(np.column_stack([heights, heights]))[:, 1]
-    for label, y in zip(labels, shares, strict=True):
+    ends = np.clip(axes.transAxes.inverted().transform(np.column_stack([wanted, wanted]))[:, 1], 0, 1)
+    for label, end, y in zip(labels, ends, shares, strict=True):
+        axes.plot(
+            [1.01, 1.06], [end, y], color=label.colour, linewidth=0.5, transform=axes.transAxes, clip_on=False, zorder=1
+        )
         axes.annotate(
-            label.text, (1.02, y), xycoords="axes fraction", va="center", color=label.colour, fontsize=label.size,
+            label.text, (1.07, y), xycoords="axes fraction", va="center", color=label.colour, fontsize=label.size,
             parse_math=False,
         )  # fmt: skip
 

@@ -220,9 +220,9 @@ def add_note(figure: Figure, text: str) -> None:
 
 def wrapped(text: str, inches: float, size: float) -> str:
     """`text` in lines that are as wide as this at a size in points."""
-    return "\n".join(
-        textwrap.fill(line, int(LETTERS * inches / size), break_on_hyphens=False) for line in text.splitlines()
-    )
+    plain, letters = text.replace(HM_ZS, "HM_ZS"), int(LETTERS * inches / size)
+    lines = [textwrap.fill(line, letters, break_on_hyphens=False) for line in plain.splitlines()]
+    return "\n".join(lines).replace("HM_ZS", HM_ZS if HM_ZS in text else "HM_ZS")
 
 
 def share_heights(panels: Sequence[Axes], low: float | None = None, most: float = inf, room: float = 1.0) -> None:
