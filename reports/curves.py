@@ -17,7 +17,8 @@ from reports.results import Results, is_set
 from reports.style import READS, Panel, Picture
 
 NAME = 7.5  # points; a name beside its line
-TICKS = 24  # of an axis; of more values, every second or third has one
+SQUEEZED = 2.0  # from here on, the range of all lines over that of most, the others are at the edge
+SIZE, AXES = 7.0, 2.3  # points of the numbers of the axis; inches of its length
 
 
 def curve_figures(results: Results) -> Iterator[Picture]:
@@ -119,7 +120,7 @@ def _series(lines: pd.DataFrame, results: Results, axis: str) -> list[_Line]:
     known = [own for own in series if len(own.heights)]
     low, high = np.array([[own.heights.min(), own.heights.max()] for own in known]).reshape(-1, 2).T
     spans = pd.DataFrame({"x": 0.0, "dx": 0.0, "y": (low + high) / 2, "dy": (high - low) / 2})
-    for own, near in zip(known, scatter.pile(spans, fewest=3), strict=True):
+    for own, near in zip(known, scatter.pile(spans, fewest=3, squeezed=SQUEEZED), strict=True):
         own.far = not near
     return series
 
@@ -149,10 +150,26 @@ def _draw(axes: Axes, series: list[_Line], results: Results, axis: str) -> None:
         axes.minorticks_off()
         if min(ticks) > 0:
             axes.set_xlim(left=smallest / 1.3)
-    axes.set_xticks(ticks[:: -(-len(ticks) // TICKS)])
-    axes.tick_params(axis="x", rotation=90 if len(ticks) > 7 else 0)
+    _set_ticks(axes, sorted(ticks))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.grid(axis="y", color=style.GRID, linewidth=0.5)
+
+
+def _set_ticks(axes: Axes, ticks: list[float]) -> None:
+    """Ticks at the values, upright where their numbers would touch; one that is too near to the one before has none."""
+    axes.autoscale_view()
+    places = axes.transAxes.inverted().transform(
+        axes.transData.transform([(tick, axes.get_ylim()[0]) for tick in ticks])
+    )
+    inches = AXES * places[:, 0]
+    shown = [0]
+    for place in range(1, len(ticks)):
+        if inches[place] - inches[shown[-1]] >= SIZE / 72:
+            shown.append(place)
+    letters = max(len(f"{ticks[place]:g}") for place in shown) + 1
+    upright = bool((np.diff(inches[shown]) < letters * SIZE / style.LETTERS).any())
+    axes.set_xticks([ticks[place] for place in shown])
+    axes.tick_params(axis="x", rotation=90 if upright else 0)
 
 
 def _logarithmic(results: Results, axis: str) -> bool:

@@ -27,6 +27,9 @@ from reports.facts import Distances, MappedClip, Maps, Probe, Routing, Shares, b
 from reports.results import Results
 from reports.style import READS, Panel, Picture, expert_picture
 
+ENDS = (0.01, 0.99, *np.linspace(0.2, 0.8, 13))  # places of a level's name on its line, in widths of the axes
+SIDES = (3, -3, 11, -11)  # points from its line to a level's name
+AROUND = 3.0  # pixels between a level's name and a mark
 NAMED = 6  # references that have their names beside them; more are in a legend
 REACH = 2.0  # how far from the experts a reference may lie to be a point, in widths of their range
 FEATURES = {"t": "temporal feature", "z": "video embedding", "last_ffn_branch": "last feed-forward branch"}
@@ -86,14 +89,15 @@ def _accuracy_figure(
             _draw_levels(axes, levels)
 
         def label(axes: Axes) -> None:
-            named = _name_levels(axes, levels, results.measures[x].title, scatter.crosses(points))
-            _draw_points(axes, results, points, named, many)
+            _name_levels(axes, levels, results.measures[x].title, scatter.crosses(points))
+            _draw_points(axes, results, points, many)
 
         return Panel(draw, "", scatter.axis_title(results, x), scatter.axis_title(results, y), label)
 
     def legend(panels: list[Axes]) -> None:
         marks = style.marks(results.labels, results.settings.reference)
-        own = references.drop_duplicates("row")
+        located = [scatter.points(references, *pair)[["x", "y"]].notna().all(axis=1) for pair in pairs]
+        own = references[np.logical_or.reduce(located)].drop_duplicates("row")
         handles = [
             Line2D([], [], color=marks[key].colour, marker=marks[key].marker, linestyle="none", label=name)
             for key, name in own[["row", "label"]].itertuples(index=False)
@@ -127,30 +131,27 @@ def _draw_levels(axes: Axes, levels: pd.DataFrame) -> None:
         axes.axhline(height, color=style.FAINT, linestyle="--", linewidth=0.9, zorder=1)
 
 
-def _name_levels(axes: Axes, levels: pd.DataFrame, trained: str, obstacles_K2: np.ndarray) -> np.ndarray:
-    """Names the lines at the end and on the side with the fewest points; the obstacles with these names among them."""
+def _name_levels(axes: Axes, levels: pd.DataFrame, trained: str, obstacles_K2: np.ndarray) -> None:
+    """Names the lines where they hide the fewest points."""
     for _, line in levels.iterrows():
         text = f"{line['label']} ({trained} {line['x']:.1f})"
-        tried = [_level_name(axes, text, line["y"], end, side) for end in ("left", "right") for side in (3, -3)]
-        boxes = [name.get_window_extent().transformed(axes.transData.inverted()) for name in tried]
+        tried = [_level_name(axes, text, line["y"], share, side) for side in SIDES for share in ENDS]
+        boxes = [name.get_window_extent().padded(AROUND).transformed(axes.transData.inverted()) for name in tried]
         hidden = [sum(box.contains(x, y) for x, y in obstacles_K2) for box in boxes]
         best = int(np.argmin(hidden))
         for other in (name for name in tried if name is not tried[best]):
             other.remove()
-        box = boxes[best]
-        obstacles_K2 = np.concatenate([obstacles_K2, scatter.along([box.x0, box.x1], [box.y0 + box.height / 2] * 2)])
-    return obstacles_K2
 
 
-def _level_name(axes: Axes, text: str, height: float, end: str, side: int) -> Annotation:
+def _level_name(axes: Axes, text: str, height: float, share: float, side: int) -> Annotation:
     return axes.annotate(
-        text, (0.01 if end == "left" else 0.99, height), xycoords=("axes fraction", "data"), xytext=(0, side),
-        textcoords="offset points", ha=end, va="bottom" if side > 0 else "top", color=style.FAINT,
-        fontsize=style.SMALL, parse_math=False,
+        text, (share, height), xycoords=("axes fraction", "data"), xytext=(0, side), textcoords="offset points",
+        ha={ENDS[0]: "left", ENDS[1]: "right"}.get(share, "center"), va="bottom" if side > 0 else "top",
+        color=style.FAINT, fontsize=style.SMALL, parse_math=False,
     )  # fmt: skip
 
 
-def _draw_points(axes: Axes, results: Results, points: pd.DataFrame, obstacles_K2: np.ndarray, many: bool) -> None:
+def _draw_points(axes: Axes, results: Results, points: pd.DataFrame, many: bool) -> None:
     """Experts in their row's colour, their merge larger, and references by marks of their own; a legend names many."""
     marks = style.marks(results.labels, results.settings.reference)
     texts = []
@@ -162,7 +163,7 @@ def _draw_points(axes: Axes, results: Results, points: pd.DataFrame, obstacles_K
         size = 7.5 if name == "merged" else style.SMALL
         if point["expert"] or not many:
             texts.append(scatter.Label(point["x"], point["y"], name, mark.colour, size))
-    scatter.place(axes, texts, obstacles_K2)
+    scatter.place(axes, texts, scatter.crosses(points))
 
 
 # --- similarity of features ------------------------------------------------------------------------------------------

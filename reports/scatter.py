@@ -1,7 +1,7 @@
 """Points with error bars, notes on the bars, and direct labels.
 
 Labels stand beside the points instead of a legend, clear of points, bars, curves and each other.
-L labels, K obstacles, P candidate positions; everything in pixels, boxes as (left, bottom, right, top).
+L labels, K obstacles, T texts, P candidate positions; everything in pixels, boxes as (left, bottom, right, top).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DISTANCES = (6.0, 9.5, 15.0, 24.0, 36.0, 52.0)  # points between a mark and its 
 ANGLES = np.radians([0, 45, 90, 315, 180, 135, 270, 225, 22, 338, 67, 293, 158, 202, 113, 247])
 STEPS = 24  # obstacles per segment of a curve or bar: closer together than a label is high
 VIEWS = "near", "whole"  # labels of the axes of two panels that show the same points
-SQUEEZED = 2.2  # from here on, the range of all points over that of the pile of most, the pile has a panel of its own
+SQUEEZED = 2.5  # from here on, the range of all points over that of the pile of most, the pile has a panel of its own
 ROUNDS = 8  # each round lets every label react to where the others went, and doubles the cost of touching them
 
 
@@ -55,11 +55,12 @@ def along(x_K: ArrayLike, y_K: ArrayLike) -> Floats:
 def place(axes: Axes, labels: Sequence[Label], obstacles_K2: Floats) -> None:
     """Draw `labels` inside `axes`, whose limits must be final, at the least crowded positions; the layout stays.
 
-    A label that had to move away from its point gets a thin leader.
+    They keep off the texts that the axes have already. A label that had to move away from its point gets a thin leader.
     """
     axes.figure.set_layout_engine("none")  # type: ignore[union-attr]
     if not labels:
         return
+    taken_T4 = np.array([text.get_window_extent().extents for text in axes.texts]).reshape(-1, 4)
     texts = [_text(axes, label) for label in labels]
     anchors_L2 = axes.transData.transform([(label.x, label.y) for label in labels])
     obstacles_K2 = np.concatenate([axes.transData.transform(obstacles_K2), anchors_L2])
@@ -70,7 +71,9 @@ def place(axes: Axes, labels: Sequence[Label], obstacles_K2: Floats) -> None:
     ]
     frame = np.array(axes.get_window_extent().extents)
     fixed = [
-        _fixed_cost(boxes_P4, obstacles_K2, frame, pixels) + 400 * pixels**2 * _misread(boxes_P4, anchors_L2, i)
+        _fixed_cost(boxes_P4, obstacles_K2, frame, pixels)
+        + 400 * pixels**2 * _misread(boxes_P4, anchors_L2, i)
+        + 1000 * _overlap(boxes_P4, taken_T4)
         for i, boxes_P4 in enumerate(candidates)
     ]
     boxes_L4 = np.array([boxes_P4[cost_P.argmin()] for boxes_P4, cost_P in zip(candidates, fixed, strict=True)])
@@ -83,7 +86,9 @@ def place(axes: Axes, labels: Sequence[Label], obstacles_K2: Floats) -> None:
 
 
 def stack(axes: Axes, labels: Sequence[Label]) -> None:
-    """Draw `labels` right of `axes`, each at the height of its point or the nearest one where it touches no other."""
+    """Draw `labels` right of `axes`, each at the height of its point or the nearest one where it touches no other,
+    with a thin line to it.
+    """
     if not labels:
         return
     height = max(label.size for label in labels) * 1.25 * axes.figure.dpi / 72
@@ -95,9 +100,13 @@ def stack(axes: Axes, labels: Sequence[Label]) -> None:
     bounds = low + height / 2, max(high - height / 2 - steps[-1], low + height / 2)
     heights = np.clip(isotonic_regression(wanted - steps).x, *bounds) + steps
     shares = axes.transAxes.inverted().transform(np.column_stack([heights, heights]))[:, 1]
-    for label, y in zip(labels, shares, strict=True):
+    ends = np.clip(axes.transAxes.inverted().transform(np.column_stack([wanted, wanted]))[:, 1], 0, 1)
+    for label, end, y in zip(labels, ends, shares, strict=True):
+        axes.plot(
+            [1.01, 1.06], [end, y], color=label.colour, linewidth=0.5, transform=axes.transAxes, clip_on=False, zorder=1
+        )
         axes.annotate(
-            label.text, (1.02, y), xycoords="axes fraction", va="center", color=label.colour, fontsize=label.size,
+            label.text, (1.07, y), xycoords="axes fraction", va="center", color=label.colour, fontsize=label.size,
             parse_math=False,
         )  # fmt: skip
 
@@ -216,15 +225,13 @@ def bars(axes: Axes, lines: pd.DataFrame, mark: style.Mark, hollow: bool = False
 def shares(lines: pd.DataFrame, results: Results) -> tuple[pd.Series, str]:
     """How far along the axis that is joined each line lies, 1 without a value on it, and what a figure says of it."""
     join = results.settings.join
-    own = pd.Series(1.0, lines.index)
-    if not join:
-        return own, ""
-    on, values = lines[lines[join].map(is_set)], results.values(join)
-    values = sorted(values) if results.is_numeric(join) else values  # type: ignore[type-var]
-    if on[join].nunique() < 2:
-        return own, ""
-    own[on.index] = [values.index(value) / max(len(values) - 1, 1) for value in on[join]]
-    return own, f" From light to dark: {results.axes[join]} {', '.join(map(value_text, values))}."
+    values = results.values(join) if join else []
+    if join is None or lines.loc[lines[join].map(is_set), join].nunique() < 2:
+        return pd.Series(1.0, lines.index), ""
+    values = sorted(values, key=lambda own: float(str(own))) if results.is_numeric(join) else values
+    places = {value: place / (len(values) - 1) for place, value in enumerate(values)}
+    said = f" From light to dark: {results.axes[join]} {', '.join(map(value_text, values))}."
+    return lines[join].map(places).fillna(1.0).astype(float), said
 
 
 def name_points(drawn: ErrorbarContainer, lines: pd.DataFrame) -> None:
@@ -241,22 +248,22 @@ def crosses(lines: pd.DataFrame) -> np.ndarray:
     return np.concatenate([np.empty((0, 2)), *arms])
 
 
-def pile(lines: pd.DataFrame, fewest: int = 4) -> pd.Series:
+def pile(lines: pd.DataFrame, fewest: int = 4, squeezed: float = SQUEEZED) -> pd.Series:
     """True for the points that are left when those few are set aside whose distance squeezes the others.
 
-    Beyond the widest gap lie at most a third of the points, and with them, the range is `SQUEEZED` times as long. Of
-    fewer points than `fewest`, all are left.
+    Beyond the widest gap lie at most a third of the points, and with them, the range is over `squeezed` times as long.
+    Of fewer points than `fewest`, all are left.
     """
     kept = pd.Series(True, lines.index)
     for values, spread in (("x", "dx"), ("y", "dy")):
-        own = lines.sort_values(values)
+        own = lines[kept].sort_values(values)
         low, high = (own[values] - own[spread]).to_numpy(float), (own[values] + own[spread]).to_numpy(float)
         if len(own) < fewest:
             continue
         cut = int(np.diff(own[values].to_numpy(float)).argmax()) + 1
         pile = slice(cut, None) if cut <= len(own) / 2 else slice(0, cut)
         inside = max(high[pile].max() - low[pile].min(), 2.0)
-        if len(own) - len(own[pile]) <= len(own) / 3 and high.max() - low.min() > SQUEEZED * inside:
+        if len(lines) - len(own[pile]) <= len(lines) / 3 and high.max() - low.min() > squeezed * inside:
             kept &= kept.index.isin(own.index[pile])
     return kept
 

@@ -30,7 +30,7 @@ SMALL = 6.5  # points; the smallest text that survives a paper's column
 LETTERS = 120  # an inch has so many letters, over their size in points
 LINE = 1.35 / 72  # inches of a line, of a size of one point
 LONGEST = 40  # letters of a row's label
-ROOM = 0.7  # inches of a panel's side beside its axes
+ROOM, TITLE = 0.7, 0.3  # inches of a panel that its axes, and that its title do not have
 MATH_KINDS = ("rm", "it", "bf", "bfit", "sf", "tt", "cal")
 READS = "its numbers are in the table of this page"
 # Okabe & Ito (2008) without its yellow; the others are darkened where they are too light for text on white.
@@ -142,7 +142,8 @@ def _free(pairs: Iterable[tuple[str, str]], taken: Mapping[str, Mark]) -> Mark:
 
 def shade(colour: str, share: float) -> str:
     """A colour from light, at a share of 0, to itself at 1: the value of a point on an axis."""
-    return to_hex([1 - (1 - part) * (0.35 + 0.65 * share) for part in to_rgb(colour)])
+    red, green, blue = (1 - (1 - part) * (0.35 + 0.65 * share) for part in to_rgb(colour))
+    return to_hex((red, green, blue))
 
 
 def colour(place: int) -> str:
@@ -194,7 +195,7 @@ def figure(
             own.set_figheight(own.get_figheight() + LINE * 9 * title.count("\n"))
         for axes, part in zip(drawn, parts, strict=True):
             size = 7.5 if small else 8.5
-            axes.set_title(wrapped(part.title, width - ROOM, size), fontsize=size, pad=part.pad, parse_math=False)
+            axes.set_title(wrapped(part.title, width - TITLE, size), fontsize=size, pad=part.pad, parse_math=False)
             part.draw(axes)
             for set_text, text, room in ((axes.set_xlabel, part.x, width), (axes.set_ylabel, part.y, height)):
                 if text:
@@ -220,9 +221,9 @@ def add_note(figure: Figure, text: str) -> None:
 
 def wrapped(text: str, inches: float, size: float) -> str:
     """`text` in lines that are as wide as this at a size in points."""
-    return "\n".join(
-        textwrap.fill(line, int(LETTERS * inches / size), break_on_hyphens=False) for line in text.splitlines()
-    )
+    plain, letters = text.replace(HM_ZS, "HM_ZS"), int(LETTERS * inches / size)
+    lines = [textwrap.fill(line, letters, break_on_hyphens=False) for line in plain.splitlines()]
+    return "\n".join(lines).replace("HM_ZS", HM_ZS if HM_ZS in text else "HM_ZS")
 
 
 def share_heights(panels: Sequence[Axes], low: float | None = None, most: float = inf, room: float = 1.0) -> None:

@@ -33,7 +33,8 @@ MARKDOWN = {**{character: f"\\{character}" for character in "\\|*_`[]#~$"}, "&":
 
 LETTERS = 32  # of a text in LaTeX from which on its column is broken into lines
 SHORT = 16  # letters of a line of small print below a head
-LINES = 45  # of a table that fits on a page
+WIDE = 100  # letters of a line of notes
+LINES = 36  # of a table that fits on a page below its caption
 TEXTS = r">{\raggedright\arraybackslash}p{17em}"
 
 BREAKS = re.compile(r"[\n\r\t\v\f\x00-\x1f\x7f\u2028\u2029]+")
@@ -172,7 +173,7 @@ def latex(table: Table) -> str:
     long = [max([len(row[place].text) for row in table.rows], default=0) > LETTERS for place in range(len(decide))]
     kinds = ["r" if own.number else TEXTS if wide else "l" for own, wide in zip(table.columns, long, strict=True)]
     ruled = [r"\toprule", *map(_tex_row, heads), r"\midrule"]
-    parts = [*_parts(table.rows)] or [range(0)]
+    parts = [*_parts(table)]
     floats = []
     for number, lines in enumerate(parts, start=1):
         part = f" Part {number} of {len(parts)}." if len(parts) > 1 else ""
@@ -189,17 +190,21 @@ def latex(table: Table) -> str:
     return "\n".join([*comments, *floats, ""])
 
 
-def _parts(rows: Sequence[TableRow]) -> Iterator[range]:
-    """The rows of a table that fit on a page, and those of the next."""
+def _parts(table: Table) -> Iterator[range]:
+    """The rows that fit on a page, and those of the next; the last ones have room for the notes."""
+    heights = [max(-(-len(own.text) // LETTERS) for own in row) for row in table.rows]
+    notes = sum(-(-len(note) // WIDE) for note in table.notes)
     first, height = 0, 0
-    for place, row in enumerate(rows):
-        lines = max(-(-len(own.text) // LETTERS) for own in row)
+    for place, lines in enumerate(heights):
         if height + lines > LINES and place > first:
             yield range(first, place)
             first, height = place, 0
         height += lines
-    if rows:
-        yield range(first, len(rows))
+    if height + notes > LINES and len(heights) - first > 1:
+        middle = (first + len(heights)) // 2
+        yield range(first, middle)
+        first = middle
+    yield range(first, len(heights))
 
 
 def _small(text: str) -> str:

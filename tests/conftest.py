@@ -32,7 +32,7 @@ SLOW = (
         "commands/test_predict",
         "measure/test_flops",
     ),
-    *(f"reports/test_{module}" for module in ("cost_figures", "experts", "figures", "latex", "page")),
+    *(f"reports/test_{module}" for module in ("cost_figures", "experts", "figures", "page", "print", "table")),
 )
 LONGEST = ("test_contract", "test_end_to_end", "test_template", "test_interruption")  # minutes, which the others fill
 

@@ -22,7 +22,7 @@ from bench.suite.resolve import SUITES, changes_protocols, load_suite
 from bench.suite.trial import Suite, Trial
 from bench.suite.tuning import rule
 from reports.collect import _lines, _Shared, _subject
-from reports.facts import Cost, Distances, Fact, MappedClip, Maps, Probe, Routing, Shares, TrainingCost
+from reports.facts import Cost, Distances, MappedClip, Maps, Probe, Routing, Shares, TrainingCost
 from reports.results import ReportSettings, Results
 from reports.selection import selected
 from tests.reports import costly
@@ -59,7 +59,13 @@ def planned(name: str) -> Results:
         groups=grouping(graph),
         published=pairs(suite),
         own_ways=frozenset(row for row, own in suite.file.rows.items() if isinstance(own.protocols, dict)),
-        **_facts(graph),
+        costs=tuple(_costs(graph)),
+        trainings=tuple(_trainings(graph)),
+        probes=tuple(_probes(graph)),
+        shares=tuple(_shares(graph)),
+        distances=tuple(_distances(graph)),
+        routing=tuple(_routing(graph)),
+        maps=tuple(_maps(graph)),
     )
     return selected(found, chosen.rule, rule(chosen.rule)) if chosen else found
 
@@ -116,12 +122,6 @@ def _classes() -> list[str]:
 # --- facts besides accuracies ----------------------------------------------------------------------------------------
 
 
-def _facts(graph: Graph) -> dict[str, tuple[Fact, ...]]:
-    kinds = {"costs": _costs, "trainings": _trainings, "probes": _probes, "shares": _shares}
-    kinds |= {"distances": _distances, "routing": _routing, "maps": _maps}
-    return {name: tuple(make(graph)) for name, make in kinds.items()}
-
-
 def _costs(graph: Graph) -> Iterator[Cost]:
     """Towers of two sizes, heads that cost little beside them, and rows that train nothing, parts or all of it."""
     for cell in graph.profiles:
@@ -152,7 +152,7 @@ def _probes(graph: Graph) -> Iterator[Probe]:
         similarity = 0.6 + 0.3 * _drawn("probe", probe.trial.title).random((len(names), len(names)))
         similarity = (similarity + similarity.T) / 2
         np.fill_diagonal(similarity, 1)
-        feature = probe.stage.spec["feature"]  # type: ignore[attr-defined]
+        feature = probe.stage.spec["feature"]
         yield Probe(_subject(probe), probe.protocol, feature, tuple(names), similarity, VIDEOS)
 
 
@@ -193,7 +193,7 @@ def _maps(graph: Graph) -> Iterator[Maps]:
         clips = [
             MappedClip(
                 f"v{number:03d}", _classes()[number], tuple(_classes()[: len(names)]),
-                own.integers(0, 256, (frames, 3, SIDE, SIDE), dtype=np.uint8) / np.float32(255),
+                own.integers(0, 256, (frames, 3, SIDE, SIDE), dtype=np.uint8),
                 own.uniform(-0.2, 0.4, (len(names), frames, PATCHES, PATCHES)).astype(np.float32),
             )
             for number in range(2)

@@ -179,7 +179,7 @@ def test_facets_have_their_own_panels_and_points_their_values() -> None:
     figure = pictures(replace(base, costs=tuple(costs)))["costs"]
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["world narrow"] * 3 + ["world broad"] * 3
-    assert "MoTE, temporal layers 1" in names(figure.axes[0])
+    assert "MoTE, temporal layers 6" in names(figure.axes[0])  # the best of its row
 
 
 def test_a_suite_of_one_role_is_drawn_by_its_accuracy() -> None:
@@ -195,13 +195,22 @@ def test_several_harmonic_means_have_a_picture_each() -> None:
     assert len(pictures(replace(base, costs=tuple(costly.cost(*key) for key in points)))) == 2
 
 
-def test_bars_of_experts_are_what_they_cost(plain: dict[str, Figure]) -> None:
-    figure = plain["costs-experts"]
+def _uneven(own: Cost) -> Cost:
+    """A profile whose expert 0 has a head of twice the size."""
+    dearer = {"counted": 2 * own.result["choices"][1]["flops"]["counted"]}
+    choices = [choice | ({"flops": dearer} if choice["name"] == "expert 0" else {}) for choice in own.result["choices"]]
+    return replace(own, result={**own.result, "choices": choices})
+
+
+def test_bars_of_experts_are_what_they_cost_where_they_differ(plain: dict[str, Figure]) -> None:
+    (own,) = (own for own in costly.costly().costs if own.subject.row == "mote")
+    assert [axes.get_xlabel() for axes in plain["costs-experts"].axes] == ["expert, counted from 0"]  # heads are equal
+    figure = pictures(replace(costly.costly(), costs=(_uneven(own),)))["costs-experts"]
     training, test = figure.axes
-    (own,) = (own.result for own in costly.costly().costs if own.subject.row == "mote")
     heights = [[bar.get_height() for bar in axes.patches if isinstance(bar, Rectangle)] for axes in (training, test)]
-    assert heights[0] == pytest.approx([expert["training"] / 1e9 for expert in own["experts"]])
-    assert heights[1] == pytest.approx([choice["flops"]["counted"] / 1e9 for choice in own["choices"]])
+    assert heights[0] == pytest.approx([expert["training"] / 1e9 for expert in own.result["experts"]])
+    choices = [choice["flops"]["counted"] / 1e9 for choice in _uneven(own).result["choices"]]
+    assert heights[1] == pytest.approx(choices)
     assert [tick.get_text() for tick in test.get_xticklabels()] == ["merged", "0", "1", "2", "3", "ensemble"]
 
 
@@ -215,7 +224,7 @@ def test_points_that_share_a_profile_have_its_experts_once() -> None:
         _identified(costly.cost("mote", point, experts=experts), f"p{experts}")
         for experts, point in product((2, 3), base.table.loc[base.table["row"] == "mote", "point"].unique())
     ]
-    assert len(pictures(replace(base, costs=tuple(shared)))["costs-experts"].axes) == 2 * 2
+    assert len(pictures(replace(base, costs=tuple(shared)))["costs-experts"].axes) == 2
 
 
 def test_without_costs_nothing_is_drawn() -> None:

@@ -39,3 +39,18 @@ def test_only_what_goes_through_an_axis_or_is_measured_alike_is_drawn() -> None:
     figure, alone = curve_figure(results, "layers"), curve_figure(layered, "layers")
     assert figure and alone and len(figure.axes) == len(alone.axes)
     assert figure.get_supxlabel() == alone.get_supxlabel()
+
+
+def test_a_far_line_squeezes_no_others_and_stands_at_the_edge() -> None:
+    cells = [
+        cell
+        for tau in VALUES
+        for row in ("mote", "dense", "mean")
+        for cell in synthetic.cells(row, {"tau": tau}, (0, 0))
+    ]
+    results = synthetic.suite(pd.DataFrame([*cells, *synthetic.cells("clip", {"tau": None}, (-30, 0))]), {"tau": "τ"})
+    figure = curve_figure(results, "tau")
+    assert figure and "Arrows" in figure.get_supxlabel()
+    low = results.summary().query("row == 'clip'")["K400_mean"].item()
+    closed = figure.axes[0]
+    assert closed.get_ylim()[0] > 60 and f"CLIP (frozen) {low:.1f} ↓" in {text.get_text() for text in closed.texts}

@@ -192,6 +192,21 @@ def test_every_row_has_its_own_mark(rows: int) -> None:
     assert len(set(marks.values())) == rows and marks["row 1"].marker == "*"
 
 
+def test_a_method_has_one_colour_and_marker_in_every_report() -> None:
+    several, alone = style.marks(["clip", "dense", "mote", "mote_base", "own"], "clip"), style.marks(["mote"])
+    assert several["mote"] == alone["mote"] and several["mote_base"].colour == alone["mote"].colour
+    assert len(set(several.values())) == 5
+    assert style.marks(["dense"]) == {"dense": style.marks(["dense_temporal"])["dense_temporal"]}
+
+
+def test_faces_darken_along_the_axis_that_is_joined() -> None:
+    figure = tradeoff_figure(synthetic.joined())
+    assert figure and "From light to dark: α 0, 0.2, 0.4, 0.6, 0.8, 1." in " ".join(figure.get_supxlabel().split())
+    lines = [own for own in figure.axes[0].lines if own.get_gid() and own.get_color() != style.INK]
+    faces = {str(own.get_markerfacecolor()) for own in lines}
+    assert len(faces) == 18
+
+
 def test_of_many_points_the_best_of_each_row_are_named() -> None:
     lines = [
         entry

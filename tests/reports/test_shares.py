@@ -27,7 +27,7 @@ def _results(*found: Shares) -> Any:
 
 
 def test_bars_are_means_over_seeds() -> None:
-    found = (_shares("prism", 0, 0.7, 0.3, std=0.05), _shares("prism", 1, 0.5, 0.5), _shares("mote", 0, 0.5, 0.5))
+    found = (_shares("prism", 0, 0.7, 0.3, std=0.05), _shares("prism", 1, 0.5, 0.5), _shares("mote", 0, 0.6, 0.4))
     (picture,) = share_figures(_results(*found))
     assert (picture.section, picture.name) == ("experts", "expert-shares")
     prism, mote = picture.figure.axes
@@ -42,13 +42,17 @@ def test_bars_are_means_over_seeds() -> None:
 
 
 def test_shares_that_are_alike_for_all_videos_say_so() -> None:
-    (picture,) = share_figures(_results(_shares("mote", 0, 0.25, 0.25, 0.25, 0.25)))
+    (picture,) = share_figures(_results(_shares("mote", 0, 0.4, 0.2, 0.2, 0.2)))
     assert "alike for every video" in picture.figure.get_supxlabel()
     assert "Error bars" not in picture.figure.get_supxlabel()
 
 
-def test_nothing_is_drawn_where_no_method_tells_them() -> None:
+def test_nothing_is_drawn_where_no_method_tells_them_or_all_are_equal() -> None:
     assert list(share_figures(_results())) == []
+    equal = _shares("mote", 0, 0.25, 0.25, 0.25, 0.25)
+    assert list(share_figures(_results(equal))) == []
+    (picture,) = share_figures(_results(equal, _shares("prism", 0, 0.5, 0.5, std=0.1)))
+    assert len(picture.figure.axes) == 1
 
 
 # --- in training -----------------------------------------------------------------------------------------------------
