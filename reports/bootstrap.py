@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.core import words
 from bench.core.seeds import seed_for
 from bench.measure.statistics import (
     DRAWS,
@@ -24,7 +25,7 @@ from bench.measure.statistics import (
     Groups,
     Singles,
     bootstrap_means,
-    changes_by_parts,
+    changes_by_draws,
     difference_tests,
     estimate,
     holm,
@@ -54,7 +55,7 @@ class Counted(NamedTuple):
     @property
     def text(self) -> str:
         """E.g. "3783 videos in 707 groups", "13320 videos, 10 draws of classes"."""
-        groups = f" in {self.groups} groups" if self.groups < self.videos else ""
+        groups = f" in {words.counted(self.groups, 'group')}" if self.groups < self.videos else ""
         return f"{self.videos} videos{groups}" + (f", {self.classes} draws of classes" if self.classes > 1 else "")
 
 
@@ -269,8 +270,7 @@ def _changes(
         changes_tB = 100 * (means_tB - correct_tN.mean(axis=1, keepdims=True, dtype=np.float64))
         if classes > 1:
             numbers_tD = np.stack([drawn[key]["top1"].to_numpy(float) for key in own])
-            share = float(drawn[next(iter(own))]["videos"].mean()) / videos
-            changes_tB += changes_by_parts(numbers_tD, changes_tB, share, seed_for("bootstrap classes", protocol, data))
+            changes_tB += changes_by_draws(numbers_tD, draws, seed_for("bootstrap classes", protocol, data))
         draws_TB[[trial[key] for key in own]] = changes_tB
         counted.append(Counted(videos if group_N is None else int(group_N.max()) + 1, videos, classes))
     return draws_TB, min(counted, default=Counted(0, 0))
@@ -278,8 +278,12 @@ def _changes(
 
 def _draws_of_classes(lines: pd.DataFrame) -> dict[TrialKey, pd.DataFrame]:
     """The lines of trials whose number is a mean over draws of classes; test lists of the same classes are none."""
-    several = lines[lines.duplicated(TRIAL, keep=False)].groupby(TRIAL, sort=False)
-    return {key: own for key, own in several if is_draw(own["part"]).all() or own["dataset"].nunique() > 1}
+    found: dict[TrialKey, pd.DataFrame] = {}
+    for _, own in lines[lines.duplicated(TRIAL, keep=False)].groupby(TRIAL, sort=False):
+        if is_draw(own["part"]).all() or own["dataset"].nunique() > 1:
+            row, point, expert, seed = own[TRIAL].iloc[0]
+            found[row, point, expert, seed] = own
+    return found
 
 
 def _harmonic_means(sides: Sequence[NDArray[np.floating]]) -> Singles:

@@ -56,7 +56,8 @@ def headline(results: Results) -> str:
     if results.sides or len(facets) > MOST:
         return ""
     told = (_told(results, lines, f" ({title})" if several else "") for title, lines in facets.items())
-    return " ".join(filter(None, told))
+    sentences = [*filter(None, told)]
+    return " ".join([*sentences, results.tuning.caution if results.tuning and sentences else ""]).strip()
 
 
 def _told(results: Results, lines: pd.DataFrame, panel: str) -> str:

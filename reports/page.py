@@ -7,6 +7,7 @@ import re
 import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -122,6 +123,12 @@ class Image(NamedTuple):
     chart: Chart | None
 
 
+def _cautioned(table: Table, results: Results) -> Table:
+    """A table of numbers that were chosen by themselves says so."""
+    chosen = results.tuning if table.section in ("accuracies", "significance", "ranks") else None
+    return replace(table, warnings=(*table.warnings, chosen.caution)) if chosen and chosen.caution else table
+
+
 def write_report(results: Results, out: Path) -> Path:
     """Write figures (PNG, PDF), tables (CSV, MD, TEX), snapshot and page into `out`; return the page's path.
 
@@ -132,7 +139,7 @@ def write_report(results: Results, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
         folder, origins = Path(name), Origins(results)
-        shown = [table for tables in TABLES for table in tables(results)]
+        shown = [_cautioned(table, results) for tables in TABLES for table in tables(results)]
         pictures = [picture for figures in FIGURES for picture in figures(results)]
         for picture in pictures:
             style.cut_labels(picture.figure, results.labels.values())

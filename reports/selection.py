@@ -55,8 +55,12 @@ class Tuning:
         counts = sorted({len(own.points) for own in self.tried} - {1}, reverse=True)
         settings = " or ".join(counted(count, "setting") for count in counts)
         how = MEANT.get(self.name, "as the rule says").format(self.validation)
-        flatters = " These numbers flatter: they were chosen by what is measured." if self.rule.flatters else ""
-        return f"Of {settings} of each tuned row, {self.name} chose: {how}.{flatters}"
+        return f"Of {settings} of each tuned row, {self.name} chose: {how}. {self.caution}".strip()
+
+    @cached_property
+    def caution(self) -> str:
+        """What numbers that were chosen by themselves have to be told with; empty for others."""
+        return "Settings were chosen by the very numbers that are shown, which flatters." if self.rule.flatters else ""
 
     @cached_property
     def validation(self) -> str:

@@ -33,7 +33,7 @@ from bench.measure.statistics import (
     Estimates,
     Groups,
     bootstrap_means,
-    changes_by_parts,
+    changes_by_draws,
     difference_tests,
     estimate,
     nested_intervals,
@@ -240,10 +240,10 @@ def _classes_block(drawn: Drawn, seeds: int, effect: float, number: int) -> dict
         number_GSD[..., draw] = correct_GSN.sum(axis=-1) / inside_N.sum()
         share_GSN += correct_GSN / inside_N.sum() / drawn.draws
     measured_N = inside_DN.any(axis=0)
-    videos, share = int(measured_N.sum()), float(inside_DN.sum(axis=1).mean() / measured_N.sum())
+    videos = int(measured_N.sum())
     draws_TB = bootstrap_means(videos * share_GSN[..., measured_N].reshape(rows * seeds, -1), DRAWS, seed)
     number_TD, row_T = number_GSD.reshape(rows * seeds, -1), np.arange(rows * seeds) // seeds
-    both_TB = draws_TB + changes_by_parts(number_TD, draws_TB, share, seed)
+    both_TB = draws_TB + changes_by_draws(number_TD, DRAWS, seed)
     rest = (DIFFICULTY * (1 - OF_CLASS) + 1 - DIFFICULTY + scale**2 + unit**2) ** 0.5
     truth_G = norm.cdf((level + (DIFFICULTY * OF_CLASS) ** 0.5 * class_GC) / rest).mean(axis=1)
     found = dict[str, NDArray[np.bool_]]()

@@ -40,10 +40,11 @@ Place = tuple[str, Point]
 
 
 class Size(NamedTuple):
-    """The videos of a protocol, and the groups that they come in."""
+    """The videos of a protocol, and the groups that they come in; `unread` where lists are not there to tell groups."""
 
     videos: int
     groups: int
+    unread: bool = False
 
 
 @dataclass
@@ -74,12 +75,15 @@ OWN, ALIKE, PRIOR = "this suite", "the same methods and datasets", ""
 def power_lines(suite: Suite, graph: Graph, store: Store) -> Iterator[str]:
     """The smallest differences under each protocol behind the measures that summarize the suite; what they rest on."""
     seeds, compared = len(suite.file.seeds), _compared(suite)
-    records, found = _Records(store, graph), dict[str, list[_Pair]]()
+    records, found, alone = _Records(store, graph), dict[str, list[_Pair]](), list[str]()
     for name, protocol in _protocols(suite, graph).items():
         size = _size(graph, protocol.lists.values())
         own = [known for a, b in compared if (known := _pair(records, protocol, a, b, size))]
         if own:
             found[f"{name} ({_sized(size)}, {counted(seeds, 'seed')})"] = own
+        if size.groups == 1 < size.videos:
+            alone.append(f"{name}: its {size.videos:,} videos are one group, which tells nothing of others")
+    yield from (f"power: {text}" for text in alone)
     if not found:
         return
     test = "Welch's test over videos and seeds (5 %, two-sided, before Holm's correction)"
@@ -88,6 +92,8 @@ def power_lines(suite: Suite, graph: Graph, store: Store) -> Iterator[str]:
         yield "  with one seed nothing can be said about methods, only about these runs"
     for protocol_text, own in found.items():
         yield f"  {protocol_text}: {_told(own, seeds == 1)}"
+        if suite.file.report.compare and len(own) > 1 and seeds > 1:
+            yield f"    {', '.join(f'{pair.names} {_number(pair.least)}' for pair in own)}"
     for text in _bases([pair for own in found.values() for pair in own]):
         yield f"  {text}"
 
@@ -121,15 +127,15 @@ def _protocols(suite: Suite, graph: Graph) -> dict[str, _Protocol]:
 
 def _size(graph: Graph, lists: Iterable[Selection]) -> Size:
     """Of the union of lists; of a list that is not there, as many videos as known copies have, each on its own."""
-    videos, known = dict[str, str](), 0
+    videos, known, unread = dict[str, str](), 0, False
     for own in lists:
         data = graph.datasets[own.dataset]
         try:
             names = [entry.name for entry in select(data, own)]
             videos |= zip(names, group_names(data.grouping(), names), strict=True)
         except UserError:
-            known = max(known, data.count(own.split))
-    return Size(len(videos) or known, len(set(videos.values())) or known)
+            known, unread = max(known, data.count(own.split)), unread or bool(data.groups)
+    return Size(len(videos) or known, len(set(videos.values())) or known, unread)
 
 
 def _points(first: dict[Point, list[Cell]], second: dict[Point, list[Cell]]) -> tuple[Point, Point] | None:
@@ -252,7 +258,8 @@ def _pooled(runs: Iterable[dict[str, float]]) -> tuple[float, set[str]]:
 
 def _sized(size: Size) -> str:
     groups = f" in {size.groups:,} groups" if size.groups < size.videos else ""
-    return f"{size.videos:,} videos{groups}"
+    unread = ", taken as independent: the lists that tell their groups are not here" if size.unread else ""
+    return f"{size.videos:,} videos{groups}{unread}"
 
 
 def _told(pairs: list[_Pair], one_seed: bool) -> str:

@@ -193,7 +193,7 @@ class Dataset(BaseModel):
         if len(per_class) < classes:
             found.append(f"no videos of {classes - len(per_class)} of the {classes} classes")
         least, most = min(per_class.values()), max(per_class.values())
-        if self.groups and (odd := [own.name for own in listing.entries if not re.search(self.groups, own.name)]):
+        if self.groups and (odd := [own.name for own in listing.entries if not _group(self.groups, own.name)]):
             found.append(f"`groups` does not fit {len(odd):,} names, such as '{odd[0]}', each a group of its own")
         if known.per_class and (least < known.per_class[0] or most > known.per_class[1]):
             copies = _range(*known.per_class)
@@ -442,9 +442,14 @@ def dataset(name: str, declared: Mapping[str, Dataset], *, where: str = "") -> D
 def group_names(how: str | Mapping[str, str], videos: Iterable[str]) -> list[str]:
     """The group of each video by `Dataset.grouping`; one that none is declared for is a group of its own."""
     if isinstance(how, str) and how:
-        search = re.compile(how).search
-        return [found[1] if (found := search(video)) and found[1] else video for video in videos]
+        return [_group(how, video) or video for video in videos]
     return [(how or {}).get(video, video) for video in videos]
+
+
+def _group(pattern: str, video: str) -> str:
+    """What the bracket of a pattern of `groups` matches; empty if nothing."""
+    found = re.search(pattern, video)
+    return (found[1] or "") if found else ""
 
 
 def _files(text: str, lists: str, folder: str) -> list[Path]:

@@ -139,24 +139,19 @@ def percentiles(draws: NDArray[np.floating], axis: int) -> tuple[Floats, Floats]
     return low, high
 
 
-def changes_by_parts(numbers_TD: Floats, draws_TB: Singles, share: float, seed: int) -> Singles:
-    """What resampling D parts, such as draws of classes, adds to means over them in percent, [T,B].
+def changes_by_draws(numbers_TD: Floats, resamples: int, seed: int) -> Singles:
+    """What resampling D draws of classes adds to means over them in percent, [T,B].
 
-    All trials see the same resampled parts. Parts also differ because their videos do, of which `draws_TB`, the means
-    under resamples of the videos, tell already. Where a part has the `share` in [0,1] of all videos and two parts have
-    `common` of theirs, that is (1 - common) / (1 + (D - 1) common) times the variance of `draws_TB`. Deviations are
-    scaled to what is left, on the mean over all trials, with the tails of D - 1 degrees of freedom (Hesterberg 2015).
+    All trials see the same resampled draws. Deviations are scaled to the variance and the tails of D - 1 degrees of
+    freedom (Hesterberg 2015). Draws also differ because their videos do, which stays in: the variance is too large by
+    what videos that two draws do not share contribute, and never too small.
     """
-    parts, common = numbers_TD.shape[1], float(share >= 1)
-    if 1 / parts < share < 1:  # drawn with the probability `common`, all parts together have 1 - (1 - common)^D
-        common = optimize.brentq(lambda own: own - share * (1 - (1 - own) ** parts), 1e-9, 1)
+    draws = numbers_TD.shape[1]
     deviation_TD = numbers_TD - numbers_TD.mean(axis=1, keepdims=True)
-    between = np.square(deviation_TD).sum(axis=1).mean() / (parts - 1) / parts
-    by_videos = draws_TB.var(axis=1, ddof=1, dtype=np.float64).mean() * (1 - common) / (1 + (parts - 1) * common)
-    left = max(0.0, 1 - by_videos / between) if between > 0 else 0.0
-    picked_BD = np.random.default_rng(seed).multinomial(parts, [1 / parts] * parts, size=draws_TB.shape[1]) / parts
-    stretch = float(np.sqrt(left * parts / (parts - 1)) * tails(parts))
-    return (stretch * deviation_TD @ picked_BD.T).round(6).astype(np.float32)  # whatever the order of its sums
+    picked_BD = np.random.default_rng(seed).multinomial(draws, [1 / draws] * draws, size=resamples) / draws
+    stretch = float(np.sqrt(draws / (draws - 1)) * tails(draws))
+    changes_TB = stretch * deviation_TD @ picked_BD.T
+    return np.asarray(changes_TB.round(6), np.float32)  # whatever the order of its sums
 
 
 @dataclass(frozen=True)
@@ -233,7 +228,8 @@ def nested_intervals(estimates: Estimates, seed: int = 0) -> tuple[Floats, Float
     low, high = percentiles(draws_GB, axis=1)
     low, high = np.where(low < -FLAT, 0, low), np.where(high > 100 + FLAT, 100, high)
     flat_G, score_2G = high - low < FLAT, 100 * np.array(wilson(estimates.mean_G / 100, estimates.groups))
-    return np.where(flat_G, score_2G[0], low), np.where(flat_G, score_2G[1], high)
+    flat_G |= estimates.groups == 1  # nothing is known of other groups
+    return np.where(flat_G, np.fmin(score_2G[0], low), low), np.where(flat_G, np.fmax(score_2G[1], high), high)
 
 
 def tails(values: ArrayLike) -> Floats:
@@ -269,11 +265,11 @@ def difference_tests(estimates: Estimates, first_P: ArrayLike, second_P: ArrayLi
     p_P = np.where(difference_P == 0, 1.0, p_P)
     margin_P = stats.t.ppf(TAILS[1], np.maximum(freedom_P, 1)) * np.sqrt(variance_P)
     low_P, high_P = (np.clip(difference_P + sign * margin_P, -100, 100) for sign in (-1, 1))
-    for pair in np.flatnonzero(variance_P < FLAT**2):
+    for pair in np.flatnonzero((variance_P < FLAT**2) | (estimates.groups == 1)):  # t knows no variance of videos
         share, groups = round(difference_P[pair] / 100, 9), max(estimates.groups, 1)
         low, high, p = tango(max(share, 0) * groups, max(-share, 0) * groups, groups)
-        low_P[pair], high_P[pair] = 100 * low, 100 * high
-        p_P[pair] = p if abs(share) == 1 else p_P[pair]  # with every video on one side, t has no variance and p is 0
+        low_P[pair], high_P[pair] = min(100 * low, low_P[pair]), max(100 * high, high_P[pair])
+        p_P[pair] = max(p, p_P[pair])
     return Tests(difference_P, low_P, high_P, p_P)
 
 

@@ -122,7 +122,7 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
         refuse_all([*resolve.misfits.values(), *resolve.problems.values()])
     refuse_all(refuse_others(suite))
     notes = [*renamed, *tuning.check(suite), *refuse_idle(suite, origin), *disagreements(suite), *_stretched(suite)]
-    notes += _worded(suite)
+    notes += [*_worded(suite), *_apart(suite)]
     return replace(suite, notes=tuple(notes), problems=tuple(resolve.problems.values()), bases=read.changes)
 
 
@@ -630,6 +630,19 @@ def _unimportable(module: str) -> str:
         return "" if find_spec(module) else f"there is no module {module}"
     except (Exception, SystemExit) as error:  # importing the packages around it runs their code
         return f"{type(error).__name__}: {error}"
+
+
+def _apart(suite: Suite) -> Iterator[str]:
+    """Pairs of rows that are declared to be compared and have no point in common."""
+    points: dict[str, set[tuple[tuple[str, str], ...]]] = {}
+    for trial in suite.trials:
+        point = tuple((axis, repr(own)) for axis, own in trial.point if axis != tuning.TUNED)
+        points.setdefault(trial.row, set()).add(point)
+    for a, b in suite.file.report.compare:
+        first, second = points.get(a, set()), [dict(own) for own in points.get(b, set())]
+        if a != b and not any(all(own.get(axis, at) == at for axis, at in point) for point in first for own in second):
+            where = suite.where(("report", "compare"))
+            yield f"{where}: rows '{a}' and '{b}' have no point of their axes in common, so they are not compared"
 
 
 def _stretched(suite: Suite) -> Iterator[str]:

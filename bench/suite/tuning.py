@@ -7,6 +7,7 @@ protocols judge a column; reports choose by them (`reports.tuning`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
@@ -248,8 +249,20 @@ def check(suite: Suite) -> Iterator[str]:
     _check_rule(suite, by, suite.where(("select", "rule")))
     _check_kept(suite)
     _check_budgets(suite, select, tried)
+    if by.validates and (others := _elsewhere(suite, select.protocol or "", tried)):
+        where = suite.where(("select", "protocol"))
+        yield f"{where}: '{select.protocol}' measures {others}, and the rows learn another dataset"
     if by.flatters:
         yield f"{suite.where(('select', 'rule'))}: '{select.rule}' sees what is measured, so its numbers flatter"
+
+
+def _elsewhere(suite: Suite, protocol: str, tried: Mapping[str, int]) -> str:
+    """The dataset of a validation protocol where it is not the source of a tuned row; else empty."""
+    for trial in suite.trials:
+        own = dict(trial.protocols).get(protocol)
+        if own and tried[trial.row] > 1 and trial.config.trains and own.dataset != trial.recipe.source:
+            return f"'{own.dataset}'"
+    return ""
 
 
 def _check_rule(suite: Suite, by: Rule, where: str) -> None:
@@ -288,7 +301,7 @@ def _check_protocol(suite: Suite, name: str, tried: Mapping[str, int]) -> None:
     for looked_at, other, what in dict.fromkeys(_beside(suite, name)):
         for own in (looked_at, other):
             lists[own] = lists[own] if own in lists else _videos(suite, *own)
-        if looked_at == other or (looked_at[0] == other[0] and lists[looked_at] & lists[other]):
+        if looked_at == other or lists[looked_at] & lists[other]:
             raise UserError(
                 f"measures videos of {what}, so a choice on them would flatter",
                 where=suite.where(("protocols", name)),
@@ -299,9 +312,12 @@ def _check_protocol(suite: Suite, name: str, tried: Mapping[str, int]) -> None:
 def _check_kept(suite: Suite) -> None:
     """No row keeps its best weights by a column, which is a choice on it as well."""
     for trial in suite.trials:
-        kept = (trial.recipe.source, trial.recipe.validation) if trial.recipe.keep == "best" else None
-        for column, protocol in trial.protocols if kept and trial.config.trains else ():
-            if column in suite.shown and kept in {(part.dataset, part.split) for part in protocol.parts().values()}:
+        if trial.recipe.keep != "best" or not trial.recipe.validation or not trial.config.trains:
+            continue
+        kept = trial.recipe.source, trial.recipe.validation
+        for column, protocol in trial.protocols:
+            lists = {(part.dataset, part.split) for part in protocol.parts().values()} if column in suite.shown else ()
+            if kept in lists or any(_videos(suite, *kept) & _videos(suite, *own) for own in lists):
                 what = f"row '{trial.row}' keeps the weights that are best on '{column}', which is a column"
                 hint = "recipe.validation: a split of its own"
                 raise UserError(what, where=suite.where(("rows", trial.row)), hint=hint)
@@ -323,9 +339,11 @@ def _beside(suite: Suite, name: str) -> Iterator[tuple[tuple[str, str], tuple[st
 
 
 def _videos(suite: Suite, name: str, split: str) -> frozenset[str]:
-    """The videos of a list; none where it cannot be read, which the plan says."""
+    """The places of a list's videos, under whichever name; none where it cannot be read, which the plan says."""
     with suppress(UserError):
-        return frozenset(entry.path for entry in dataset(name, suite.datasets).entries(split))
+        own = dataset(name, suite.datasets)
+        root = os.path.realpath(own.location())
+        return frozenset(f"{root}/{entry.path}" for entry in own.entries(split))
     return frozenset()
 
 
@@ -341,8 +359,9 @@ def _check_budgets(suite: Suite, select: Select, tried: Mapping[str, int]) -> No
                 f"row '{row}' tries {counted(count, 'setting')}, and its budget is {budget}",
                 where=suite.where(("rows", row, "axes")),
             )
+    declared = {row for row, own in select.budgets.items() if own != select.budget}
     for a, b in suite.file.report.compare or combinations(tried, 2):
-        if tried[a] != tried[b] and not {a, b} & {*select.budgets}:
+        if tried[a] != tried[b] and not {a, b} & declared:
             fewer, more = sorted((a, b), key=lambda row: tried[row])
             raise UserError(
                 f"row '{fewer}' tries {counted(tried[fewer], 'setting')} and row '{more}' {tried[more]}, "

@@ -115,6 +115,22 @@ def test_groups_count_in_the_place_of_videos(tmp_path: Path) -> None:
     assert f"{points(smallest(prior, 20, (2, 1)))} points" in own
 
 
+def test_videos_of_one_group_and_pairs_that_are_declared(tmp_path: Path) -> None:
+    (tmp_path / "classes.csv").write_text("id,name\n0,cat\n1,dog\n")
+    (tmp_path / "test.csv").write_text(
+        "path,label,group\n" + "".join(f"{video}.mp4,{video % 2},film\n" for video in range(80))
+    )
+    declared = "datasets:\n  mine: {root: nowhere, classes: classes.csv, splits: {test: test.csv}}\n"
+    suite = write_suite(
+        tmp_path,
+        ("  new-verbs: {role: zero-shot, dataset: glyphs-narrow-verbs}", "  new: {role: zero-shot, dataset: mine}"),
+        ("rows:", f"{declared}rows:"),
+    )
+    assert "power: new: its 80 videos are one group, which tells nothing of others" in lines_of(
+        suite, tmp_path / "runs"
+    )
+
+
 def test_any_two_rows_and_two_points_of_a_single_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compared = "report:\n  reference: clip_mean\n  experts: [mote]\n  compare: [[dense, clip_mean]]\n"
     lines = lines_of(write_suite(tmp_path, (compared, "")), tmp_path / "runs")

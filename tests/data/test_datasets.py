@@ -280,6 +280,7 @@ def test_groups_are_a_pattern_with_one_bracket_or_a_column_and_no_part_of_the_co
     assert content(data) == content(grouped) and not [note for note in grouped.notes("test") if "groups" in note]
     note = next(note for note in declared(tmp_path, groups="(film)").notes("test") if "groups" in note)
     assert "does not fit" in note and data.entries("test")[0].name in note
+    assert any("does not fit" in note for note in declared(tmp_path, groups="(x?)").notes("test"))  # an empty bracket
     told = declared(tmp_path, lines="path,label,group\na.mp4,0,film 0\n")
     assert content(told) == content(data) and told.grouping() == {"a.mp4": "film 0"}
 

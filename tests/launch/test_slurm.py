@@ -610,7 +610,8 @@ def test_class_features_from_a_file_are_submitted_without_weights(
     encode = {"backbone": "ViT-B-16"}
     others = [Stage("encode", {**encode, "content": n}, {}, (), {"pretrained": "openai"}, "", 1.0) for n in "ab"]
     todo, about = [listed, *others], launched(Store.create(tmp_path), stage("a")).about
-    about["file"] = __file__
+    about["file"] = str(tmp_path / "suite.yaml")
+    Path(about["file"]).write_text("title: Listed\n", encoding="utf-8")
     stages = [replace(PlannedStage.of(each, 1.0), resources=RESOURCES) for each in todo]
     launch = create_on_slurm(about, stages, todo, Store.create(tmp_path))
     weights = [order.context["pretrained"] for order in launch.orders(range(3)).values()]

@@ -242,12 +242,12 @@ def test_the_short_way_gives_what_the_whole_text_tower_gives() -> None:
     words_BMV = read(model.head.generation, model.words(), encoded["context"])
     for video in range(B):
         hidden_CLV = model.hidden(short_Cl)
-        torch.testing.assert_close(hidden_CLV[:, 1 : 1 + count], model.words().expand(C, -1, -1), atol=1e-6, rtol=0)
+        torch.testing.assert_close(hidden_CLV[:, 1 : 1 + count], model.words().expand(C, -1, -1), atol=1e-5, rtol=0)
         hidden_CLV[:, 1 : 1 + count] = words_BMV[video]
         hidden_CLV = clip.transformer.resblocks[-1](hidden_CLV, attn_mask=clip.attn_mask)
         texts_CD = clip.ln_final(hidden_CLV[torch.arange(C), tokens_CL.argmax(dim=-1)]) @ clip.text_projection
         expected_C = F.cosine_similarity(texts_CD, encoded["frames"][video].mean(dim=0)[None])
-        torch.testing.assert_close(scores(model, encoded)[video], expected_C, atol=1e-6, rtol=0)
+        torch.testing.assert_close(scores(model, encoded)[video], expected_C, atol=1e-5, rtol=0)
 
 
 def test_a_class_is_the_same_among_others_and_several_prompts_are_averaged() -> None:

@@ -195,4 +195,4 @@ def test_draws_of_classes_are_drawn_anew_and_test_lists_are_not() -> None:
     place = own.places[MOTE]
     added_B = own.columns["HMDB"].draws_GB[place] - without.draws_GB[place]
     tails = stats.t.ppf(0.975, 9) / stats.norm.ppf(0.975)
-    assert 0.5 < added_B.std() / (lines["top1"].std(ddof=1) * tails / 10**0.5) < 1.02
+    assert added_B.std() == pytest.approx(lines["top1"].std(ddof=1) * tails / 10**0.5, rel=0.05)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.suite.tuning import rule
 from reports.bootstrap import bootstrap
-from reports.findings import findings
+from reports.findings import findings, headline
 from reports.results import ReportSettings, Results
 from reports.selection import REST, selected
 from reports.tuning import tuning_tables
@@ -123,3 +123,4 @@ def test_tables_show_what_was_tried_and_what_the_best_adds() -> None:
 def test_the_findings_say_how_the_points_were_chosen() -> None:
     assert any("source-validation chose" in own for own in findings(_chosen("source-validation")))
     assert any("flatter" in own for own in findings(_chosen("oracle")))
+    assert "which flatters" in headline(_chosen("oracle")) and "flatters" not in headline(_chosen("source-validation"))

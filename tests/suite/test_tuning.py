@@ -93,6 +93,7 @@ def test_the_choice_is_part_of_a_suites_identity_and_of_no_trials(tmp_path: Path
     ("old", "new", "what", "line"),
     [
         ("budget: 2", "budget: 3", "row 'dense' tries 2 settings and row 'mote' 3", 10),
+        ("budget: 2", "budget: 3, budgets: {mote: 3}", "row 'dense' tries 2 settings and row 'mote' 3", 10),
         ("[1.0e-3, 1.0e-4]", "[1.0e-3, 1.0e-4, 1.0e-5]", "tries 3 settings, and its budget is 2", 12),
         ("[1.0e-3, 1.0e-4]", "[1.0e-3]", "row 'dense' tries 1 setting and row 'mote' 2, and they are compared", 10),
         ("protocol: val", "protocol: vall", "unknown protocol 'vall'", 16),
@@ -177,6 +178,37 @@ def test_weights_that_are_best_on_a_column_are_refused(tmp_path: Path, rule: str
     kept = ("recipe.validation=validation-odd", "recipe.keep=best", f"select.rule={rule}")
     with refused("row 'dense'", "'closed'", hint="recipe.validation"):
         _suite(tmp_path, overrides=kept)
+
+
+def test_a_list_is_known_under_another_name(tmp_path: Path) -> None:
+    """A dataset, and a split, that are the column's by what they list."""
+    for name, first in (("train", 0), ("test", 10), ("own", 20)):
+        lines = "".join(f"{first + video}.mp4,{video % 2}\n" for video in range(8))
+        (tmp_path / f"{name}.csv").write_text("path,label\n" + lines)
+    (tmp_path / "classes.csv").write_text("id,name\n0,cat\n1,dog\n")
+    splits = "{train: train.csv, test: test.csv, alias: test.csv, own: own.csv}"
+    data = "".join(f"  {name}: {{root: here, classes: classes.csv, splits: {splits}}}\n" for name in ("mine", "twins"))
+    listed = SUITE.replace("glyphs-narrow, split: validation-odd", "mine, split: test")
+    listed = listed.replace("source: glyphs-narrow,", "source: mine,").replace("rows:", f"datasets:\n{data}rows:")
+    for choice, said in (("twins, split: test", "the column 'closed'"), ("twins, split: train", "the training of row")):
+        (tmp_path / "tuned.yaml").write_text(listed.replace("glyphs-narrow, split: validation-even", choice))
+        with refused(said, where="tuned.yaml:5"):
+            load_suite(tmp_path / "tuned.yaml")
+    (tmp_path / "tuned.yaml").write_text(listed.replace("glyphs-narrow, split: validation-even", "mine, split: own"))
+    assert not [note for note in load_suite(tmp_path / "tuned.yaml").notes if "another dataset" in note]
+    with refused("row 'dense'", "'closed'", hint="recipe.validation"):
+        load_suite(tmp_path / "tuned.yaml", ("recipe.validation=alias", "recipe.keep=best"))
+
+
+def test_a_choice_on_another_dataset_than_the_source_is_told(tmp_path: Path) -> None:
+    own = _suite(tmp_path, ("glyphs-narrow, split: validation-even", "glyphs-broad, split: validation"))
+    assert any("'val' measures 'glyphs-broad', and the rows learn another dataset" in note for note in own.notes)
+
+
+def test_pairs_without_a_point_in_common_are_told(tmp_path: Path) -> None:
+    layers = ("axes: {recipe.lr: {tune: true, range:", "axes: {config.layers: [3], recipe.lr: {tune: true, range:")
+    own = _suite(tmp_path, layers, ("select:", "report: {compare: [[dense, mote]]}\nselect:"))
+    assert any("rows 'dense' and 'mote' have no point of their axes in common" in note for note in own.notes)
 
 
 def test_no_figure_joins_what_is_no_axis_of_the_page(tmp_path: Path) -> None:
