@@ -18,7 +18,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
-from matplotlib.text import Annotation
 from numpy.typing import NDArray
 
 from bench.measure.statistics import Floats
@@ -27,9 +26,8 @@ from reports.facts import Distances, MappedClip, Maps, Probe, Routing, Shares, b
 from reports.results import Results
 from reports.style import READS, Panel, Picture, expert_picture
 
-ENDS = (0.01, 0.99, *np.linspace(0.2, 0.8, 13))  # places of a level's name on its line, in widths of the axes
-SIDES = (3, -3, 11, -11)  # points from its line to a level's name
-AROUND = 3.0  # pixels between a level's name and a mark
+PLACES = 15  # along a level that its name is tried at
+AROUND = 2.5  # points between a level's name and a mark
 NAMED = 6  # references that have their names beside them; more are in a legend
 REACH = 2.0  # how far from the experts a reference may lie to be a point, in widths of their range
 FEATURES = {"t": "temporal feature", "z": "video embedding", "last_ffn_branch": "last feed-forward branch"}
@@ -89,7 +87,7 @@ def _accuracy_figure(
             _draw_levels(axes, levels)
 
         def label(axes: Axes) -> None:
-            _name_levels(axes, levels, results.measures[x].title, scatter.crosses(points))
+            _name_levels(axes, levels, results.measures[x].title, points)
             _draw_points(axes, results, points, many)
 
         return Panel(draw, "", scatter.axis_title(results, x), scatter.axis_title(results, y), label)
@@ -131,24 +129,25 @@ def _draw_levels(axes: Axes, levels: pd.DataFrame) -> None:
         axes.axhline(height, color=style.FAINT, linestyle="--", linewidth=0.9, zorder=1)
 
 
-def _name_levels(axes: Axes, levels: pd.DataFrame, trained: str, obstacles_K2: np.ndarray) -> None:
-    """Names the lines where they hide the fewest points."""
+def _name_levels(axes: Axes, levels: pd.DataFrame, trained: str, points: pd.DataFrame) -> None:
+    """Names the lines where they hide the fewest marks, then bars, next to a line if there is such a place."""
+    frame, pixels = axes.get_window_extent(), axes.figure.dpi / 72
+    marks_P2, bars_K2 = (axes.transData.transform(own) for own in (points[["x", "y"]], scatter.crosses(points)))
     for _, line in levels.iterrows():
-        text = f"{line['label']} ({trained} {line['x']:.1f})"
-        tried = [_level_name(axes, text, line["y"], share, side) for side in SIDES for share in ENDS]
-        boxes = [name.get_window_extent().padded(AROUND).transformed(axes.transData.inverted()) for name in tried]
-        hidden = [sum(box.contains(x, y) for x, y in obstacles_K2) for box in boxes]
-        best = int(np.argmin(hidden))
-        for other in (name for name in tried if name is not tried[best]):
-            other.remove()
-
-
-def _level_name(axes: Axes, text: str, height: float, share: float, side: int) -> Annotation:
-    return axes.annotate(
-        text, (share, height), xycoords=("axes fraction", "data"), xytext=(0, side), textcoords="offset points",
-        ha={ENDS[0]: "left", ENDS[1]: "right"}.get(share, "center"), va="bottom" if side > 0 else "top",
-        color=style.FAINT, fontsize=style.SMALL, parse_math=False,
-    )  # fmt: skip
+        name = axes.annotate(
+            f"{line['label']} ({trained} {line['x']:.1f})", (0.01, line["y"]), (0, 0), va="center",
+            xycoords=("axes fraction", "data"), textcoords="offset points", color=style.FAINT, fontsize=style.SMALL,
+            parse_math=False,
+        )  # fmt: skip
+        box = name.get_window_extent().padded(AROUND * pixels)
+        lefts = np.linspace(0.01, max(0.99 - box.width / frame.width, 0.01), PLACES)
+        rises = [side * (box.height / 2 + gap * pixels) for gap in (0, 8, 16) for side in (1, -1)]
+        tried = [(left, rise) for rise in rises for left in lefts]
+        shifted = [box.translated((left - lefts[0]) * frame.width, rise) for left, rise in tried]
+        hidden = [tuple(sum(own.contains(*at) for at in places) for places in (marks_P2, bars_K2)) for own in shifted]
+        left, rise = tried[hidden.index(min(hidden))]
+        name.xy = (left, line["y"])
+        name.set_position((0, rise / pixels))
 
 
 def _draw_points(axes: Axes, results: Results, points: pd.DataFrame, many: bool) -> None:
