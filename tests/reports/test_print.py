@@ -17,7 +17,7 @@ from reports import style
 from reports.page import FIGURES
 from tests.reports.planned import NAMES, planned
 
-HARD = ("main-table", "few-shot-table", "mote-table3", "methods", "interpolation", "tuned")
+HARD = ("main-table", "mote-table3", "interpolation", "tuned")
 TOUCH = 1.0  # points that boxes may share: a line's box is higher than its letters
 OUTSIDE = 0.5
 ALIKE = 4  # figures of a kind that are drawn; further ones differ in their point
