@@ -108,18 +108,20 @@ def cut_labels(figure: Figure, labels: Iterable[str]) -> None:
 def marks(rows: Iterable[str], reference: str | None = None) -> dict[str, Mark]:
     """A mark per row id: in every report that of the method that the id names, as `mote` and `mote_base` name MoTE.
 
-    Further rows of a method have its colour and other markers; ids of no method have what is free, in their order. The
-    reference is a black star.
+    Further rows of a method have a colour that is free or, where rows are many, its colour and other markers; ids of no
+    method have what is free, in their order. The reference is a black star.
     """
     found: dict[str, Mark] = {reference: Mark(INK, "*")} if reference else {}
     rows = [row for row in rows if row != reference]
     named = {row: place for row in rows if (place := _place(row)) is not None}
     for row in sorted(named, key=lambda own: (own not in METHODS, len(own))):
-        colours, markers = [PALETTE[named[row] % len(PALETTE)]], _from(MARKERS, named[row])
-        found[row] = _free(product(colours, markers), found)
-    for row in rows:
+        colour, markers = PALETTE[named[row] % len(PALETTE)], _from(MARKERS, named[row])
+        if len(rows) > len(PALETTE) or colour not in {mark.colour for mark in found.values()}:
+            found[row] = _free(product([colour], markers), found)
+    for row in (row for row in rows if row not in found):
+        used = {mark.colour for mark in found.values()}
         diagonal = zip(PALETTE * len(MARKERS), MARKERS * len(PALETTE), strict=True)
-        found.setdefault(row, _free(diagonal, found))
+        found[row] = _free(sorted(diagonal, key=lambda pair: pair[0] in used), found)
     return {row: found[row] for row in [*rows, *filter(None, [reference])]}
 
 

@@ -103,6 +103,7 @@ def _collected(axes: dict[str, Any], join: str | None = None) -> Results:
         weights=[],
         trainings=[],
         profiles=[],
+        notes={},
         datasets={"ucf101": shipped()["ucf101"]},
         protocols={"split3": {}, "half": {}},
         stages={cell.stage.identity: cell.stage for cell in cells},

@@ -194,8 +194,10 @@ def test_every_row_has_its_own_mark(rows: int) -> None:
 
 def test_a_method_has_one_colour_and_marker_in_every_report() -> None:
     several, alone = style.marks(["clip", "dense", "mote", "mote_base", "own"], "clip"), style.marks(["mote"])
-    assert several["mote"] == alone["mote"] and several["mote_base"].colour == alone["mote"].colour
-    assert len(set(several.values())) == 5
+    assert several["mote"] == alone["mote"] and len({mark.colour for mark in several.values()}) == 5
+    many = style.marks(["mote", "mote_base", *(f"row {number}" for number in range(8))])
+    assert many["mote_base"].colour == alone["mote"].colour != many["row 0"].colour
+    assert len(set(many.values())) == 10
     assert style.marks(["dense"]) == {"dense": style.marks(["dense_temporal"])["dense_temporal"]}
 
 
