@@ -15,6 +15,7 @@ from reports.results import Results, is_draw, place_of
 from reports.table import Table, cells, columns
 
 FAILURE_HEADS = {"Stage": False, "Attempts": True, "Failed": True, "Last reason": False}
+MOST_NAMED = 4  # rows that the headline names
 MOST = 3  # panels that the headline tells, each in a sentence
 FAILURES = (
     "Stages of this suite that failed and have no record yet, from the store's log of attempts, with the last line of "
@@ -87,7 +88,9 @@ def _told(results: Results, lines: pd.DataFrame, panel: str) -> str:
         everyone = _named(level, f"all {len(level)} rows")
         return f"{where}{everyone} {tie}{runs}: none is significantly worse than the best."
     below = f"{_named(worse, f'the other {len(worse)} rows')} {'is' if len(worse) == 1 else 'are'} significantly worse"
-    return f"{where}{_named(level, f'{len(level)} rows, {level[0]} first,')} {tie}; {below}{runs}."
+    if len(level) > MOST_NAMED:
+        return f"{where}{len(level)} rows {tie}, {level[0]} first; {below}{runs}."
+    return f"{where}{_named(level, '')} {tie}; {below}{runs}."
 
 
 def _too_little(verdicts: list[str]) -> str:
@@ -99,7 +102,7 @@ def _too_little(verdicts: list[str]) -> str:
 
 def _named(labels: list[str], many: str) -> str:
     """Up to four labels, "a, b and c"; `many` in the place of more."""
-    return many if len(labels) > 4 else " and ".join(filter(None, [", ".join(labels[:-1]), labels[-1]]))
+    return many if len(labels) > MOST_NAMED else " and ".join(filter(None, [", ".join(labels[:-1]), labels[-1]]))
 
 
 def undecodable(results: Results) -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
@@ -17,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image as Pixels
 
+from bench.core.files import write_atomically
 from bench.core.words import counted, now
 from bench.published.references import references
 from reports import findings, snapshot, style
@@ -50,6 +53,7 @@ from reports.table import Table
 from reports.tradeoff import tradeoff_figures
 from reports.tuning import tuning_tables
 
+FILES = ".files.json"  # names of the files of a report
 PAGE = "report.html"
 PIXELS_PER_INCH = 118  # of a figure's width on the page
 COLOURS = 128  # of an embedded figure, whose file has them all: a third of the size
@@ -133,7 +137,7 @@ def write_report(results: Results, out: Path) -> Path:
     """Write figures (PNG, PDF), tables (CSV, MD, TEX), snapshot and page into `out`; return the page's path.
 
     Everything is made in a folder beside `out` first and moved in file by file, the page last: a report that fails
-    leaves the former one as it was. Files of other names stay untouched.
+    leaves the former one as it was. What the former one alone wrote is removed; files of other names stay untouched.
     """
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -149,9 +153,21 @@ def write_report(results: Results, out: Path) -> Path:
             (folder / file).write_text(text, encoding="utf-8")
         (folder / PAGE).write_text(_page(results, images, shown, origins, out.name), encoding="utf-8")
         snapshot.save(results, out)
-        for path in sorted(folder.iterdir(), key=lambda path: (path.name == PAGE, path.name)):
-            path.replace(out / path.name)
+        names = sorted((path.name for path in folder.iterdir()), key=lambda name: (name == PAGE, name))
+        for name in names:
+            (folder / name).replace(out / name)
+        names += [snapshot.TABLE, snapshot.REST]
+        for name in written(out) - {*names}:
+            (out / name).unlink(missing_ok=True)
+        write_atomically(out / FILES, json.dumps(names).encode())
     return out / PAGE
+
+
+def written(out: Path) -> set[str]:
+    """Names of the files that the last report wrote into a folder."""
+    with suppress(OSError, ValueError):
+        return {str(name) for name in json.loads((out / FILES).read_bytes()) if Path(str(name)).name == name}
+    return set()
 
 
 def _check_sections(shown: Sequence[Picture | Table]) -> None:

@@ -233,7 +233,7 @@ def load_model(
     record: str | Path | Mapping[str, Any] | pd.Series[Any],
     *,
     store: str | Path | None = None,
-    classes: Sequence[str] | Path = (),
+    classes: Sequence[str] | Path | None = None,
     templates: Sequence[str] = (),
     device: str = "cpu",
     workers: int = 0,
@@ -248,6 +248,8 @@ def load_model(
     returns the best classes of each video with their scores. Raises UserError if the record is missing or damaged.
     """
     from bench.checkpoints.deployed import deployed_model
+    from bench.commands.checks import unusable_device
+    from bench.core.errors import refuse_all
     from bench.data.class_files import read_classes
     from bench.store.records import Store
     from bench.store.why import find_record
@@ -259,8 +261,14 @@ def load_model(
     if found.record["kind"] != "evaluate":
         what = f"is a record of the kind '{found.record['kind']}'"
         raise UserError(what, where=found.record["identity"], allowed=["evaluate"])
+    refuse_all(unusable_device(device, f"device={device}", here=True))
+    if isinstance(templates, str):
+        raise UserError("expected a list of patterns", where=f"templates={templates}", hint=f"['{templates}']")
     names = read_classes(Path(classes)).names if isinstance(classes, str | Path) else classes
-    return deployed_model(found.store, found.record["identity"], names, templates, device, workers)
+    if names is not None and (not names or len({*names}) < len(names)):
+        twice = [name for name in dict.fromkeys(names) if [*names].count(name) > 1]
+        raise UserError(f"'{twice[0]}' appears twice" if twice else "lists no classes", where="classes")
+    return deployed_model(found.store, found.record["identity"], names or (), templates, device, workers)
 
 
 # --- what is asked for ------------------------------------------------------------------------------------------------

@@ -113,6 +113,7 @@ def pack(
 
 def write_zip(target: Path, entries: Mapping[str, Path | bytes]) -> None:
     """Write files and texts into a zip file, in one rename: the same bytes from the same entries."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary, ZipFile(temporary, "w", ZIP_STORED) as archive:
         for name, source in sorted(entries.items()):
             info = ZipInfo(name, DATE)

@@ -113,6 +113,8 @@ class DeployedModel:
         elif videos.dtype == torch.uint8:
             yield from map(self._normalised, map(self._sampled, videos.cpu()))
         elif videos.is_floating_point() and videos.shape[1:] == (self.views.frames, 3, *[self.views.size] * 2):
+            if not videos.isfinite().all():
+                raise UserError("frames hold numbers that are not finite")
             yield from videos.float().split(1)
         else:
             side, frames = self.views.size, self.views.frames

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 
-from bench.commands.checks import unusable_folders
+from bench.commands.checks import unusable_files, unusable_folders
 from bench.commands.display import counted
 from bench.commands.options import (
     DEFAULT_STORE,
@@ -43,7 +43,7 @@ def pack(
     """Pack the records of a suite, as far as there are any, into one file, and say its root hash."""
     from bench.care.archive import pack as packed
 
-    refuse_all(unusable_folders({"FILE": target.absolute().parent}))
+    refuse_all(unusable_files({"FILE": target}))
     declared, graph = open_suite(suite, overrides, store, cache, plugin)
     records = Store(store)
     launches = [folder for folder in launch_folders(records, MERGED) if suite_of(folder) == declared.name]

@@ -47,6 +47,15 @@ def unusable_folders(folders: Mapping[str, Path]) -> Iterator[UserError]:
             yield UserError(reason, where=f"{option} {folder}")
 
 
+def unusable_files(files: Mapping[str, Path | None]) -> Iterator[UserError]:
+    """Files of these options that cannot be written: folders, and those below what is no folder."""
+    for option, file in files.items():
+        if file is not None and file.is_dir():
+            yield UserError("is a folder", where=f"{option} {file}", hint=f"a file, such as {file / 'results.zip'}")
+        elif file is not None and (reason := _unwritable(file.absolute().parent)):
+            yield UserError(reason, where=f"{option} {file}")
+
+
 def unusable_device(device: str, where: str, here: bool) -> Iterator[UserError]:
     """A device that cannot be. Only for a GPU of this machine torch is asked, which takes seconds to import."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,4})?", device):

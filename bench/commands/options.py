@@ -48,7 +48,7 @@ Plugins = Annotated[
     typer.Option("--plugin", metavar="PACKAGE", help="package of a method without an entry point; may be repeated"),
 ]
 
-Rows = Annotated[str, typer.Option("--rows", metavar="ROW,ROW", help="rows to keep of the suite")]
+Rows = Annotated[str | None, typer.Option("--rows", metavar="ROW,ROW", help="rows to keep of the suite")]
 Without = Annotated[str, typer.Option("--without", metavar="ROW,ROW", help="rows to leave out")]
 
 Wrong = Callable[[Suite | None], Iterable[UserError]]  # what is wrong with a suite, or without one with the command

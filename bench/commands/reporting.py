@@ -72,11 +72,13 @@ def _write(suite: Suite, graph: Graph, store: Store, folder: Path, provenance: P
 
 def write_bundle(target: Path, suite: Suite, store: Store) -> None:
     """Write a suite's report, and the `record.json` of every record that its page names, into one file."""
+    from reports.page import written
+
     folder = store.root / "reports" / report_name(suite)
     named = re.findall(r'<code data-record="(\w+/\w+)">', (folder / PAGE).read_text(encoding="utf-8"))
     records = {name: store.root / name for name in (f"records/{key}/record.json" for key in named)}
     records = {name: path for name, path in records.items() if path.is_file()}
-    own = {path.name: path for path in folder.iterdir() if path.is_file() and path.name != MADE_OF}
+    own = {name: folder / name for name in sorted(written(folder))}
     files = {f"reports/{folder.name}/{name}": path for name, path in own.items()}
     write_zip(target, files | records)
     say(f"bundle: {target}, with {counted(len(records), 'record')}; open reports/{folder.name}/{PAGE} in it")

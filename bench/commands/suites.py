@@ -20,7 +20,7 @@ from bench.commands.checks import (
     too_few_devices,
     unknown_weights,
     unusable_device,
-    unusable_folders,
+    unusable_files,
     unusable_options,
     without_hooks,
 )
@@ -124,7 +124,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="with --on slurm: only print the batch scripts")] = False,
     device_type: DeviceType = "",
     plugin: Plugins = None,
-    rows: Rows = "",
+    rows: Rows = None,
     without: Without = "",
 ) -> None:
     """Run the stages of a suite that have no record, then write its report. On Slurm, submit them and return."""
@@ -263,7 +263,7 @@ def plan(
     frame_cache: FrameCache = 10.0,
     device_type: DeviceType = "",
     plugin: Plugins = None,
-    rows: Rows = "",
+    rows: Rows = None,
     without: Without = "",
 ) -> None:
     """Show the plan of a suite: its stages, those cached, missing data, and what the rest takes: time, devices, disk.
@@ -304,14 +304,14 @@ def report(
         typer.Option("--bundle", metavar="FILE.zip", help="also write it with the linked records as one file"),
     ] = None,
     plugin: Plugins = None,
-    rows: Rows = "",
+    rows: Rows = None,
     without: Without = "",
 ) -> None:
     """Write a suite's report from the records there are; cells without a record are shown as missing.
 
     SUITE@LAUNCH, or @LAUNCH, is the suite of a launch as it was submitted, under the code and with the options of then.
     """
-    refuse_all(unusable_folders({"--bundle": bundle.absolute().parent} if bundle else {}))
+    refuse_all(unusable_files({"--bundle": bundle}))
     overrides = [*selection(rows, without), *(overrides or ())]
     name, at, wanted = suite.rpartition("@")
     launch = find_launch(Store(store.resolve()), wanted) if at and not Path(suite).exists() else None

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
@@ -46,8 +47,8 @@ def contents(path: Path) -> Contents:
     try:
         with open_regular(path):
             found = _READERS[path.suffix](path)
-        if (count := len(set(found.names))) < len(found.names):
-            raise ValueError(f"{len(found.names) - count} of {len(found.names)} names appear twice")
+        if twice := [name for name, count in Counter(found.names).items() if count > 1]:
+            raise ValueError(f"{len(twice)} of {len(found.names)} names appear twice, such as '{twice[0]}'")
         if found.labels is not None and len(found.labels) != len(found.names):
             raise ValueError(f"has {len(found.labels)} labels of {len(found.names)} videos")
     except UserError as error:
@@ -102,6 +103,8 @@ def _safetensors(path: Path) -> Contents:
 
 
 def _npz(path: Path) -> Contents:
+    if not is_zipfile(path):
+        raise BadZipFile("it is no archive of arrays, as numpy.savez writes it")
     archive = np.load(path, allow_pickle=False)
     if not isinstance(archive, np.lib.npyio.NpzFile) or archive.zip is None:
         raise BadZipFile("it is no archive of arrays, as numpy.savez writes it")

@@ -19,6 +19,7 @@ import yaml
 from bench.core.errors import UserError, unknown
 from bench.core.files import expanded
 from bench.models.prompts import TEMPLATES
+from bench.suite.subset import restricted_to
 from bench.suite.yaml_lines import KeyPath, load_yaml
 
 Settings = dict[str, Any]
@@ -94,11 +95,18 @@ class _Layers:
 
     def merged(self) -> Merged:
         over = {key: value for key, value in self.own.data.items() if key != KEY}
-        data = self._laid({key: value for key, value in self.base.data.items() if key != KEY}, over, ())
+        below = {key: value for key, value in self.base.data.items() if key != KEY}
+        rows, own_rows = below.get("rows"), over.get("rows")
+        if isinstance(rows, dict) and isinstance(own_rows, dict) and None in own_rows.values():
+            kept = [name for name in rows if own_rows.get(name, "") is not None]
+            gone = next(name for name, value in own_rows.items() if value is None)
+            where = self.own.places["rows", gone]
+            below = {**restricted_to(below, kept, where), "rows": rows}  # what refers to the others goes with them
+        data = self._laid(below, over, ())
         removed = {*self.changed["removes"]}
         gone = {*self.changed["replaces"], *removed, (KEY,)}
-        below = self.base.places.items()
-        places = {key: place for key, place in below if not any(key[:n] in gone for n in range(1, len(key) + 1))}
+        known = self.base.places.items()
+        places = {key: place for key, place in known if not any(key[:n] in gone for n in range(1, len(key) + 1))}
         places |= {key: place for key, place in self.own.places.items() if key not in removed}
         dotted = {verb: [".".join(map(str, key)) for key in keys] for verb, keys in self.changed.items()}
         told = "; ".join(f"{verb} {', '.join(keys)}" for verb, keys in dotted.items() if keys)
@@ -110,11 +118,11 @@ class _Layers:
         for key, value in over.items():
             at = (*path, key)
             if value is None and not _holds_values(at):
-                if key not in below:
+                if key not in below and at not in self.base.places:
                     where = f"{self.own.places[at]}: {'.'.join(map(str, at))}"
                     raise unknown(f"key of base '{self.name}'", key, below, where=where)
                 self.changed["removes"].append(at)
-                del found[key]
+                found.pop(key, None)
             elif isinstance(value, dict) and isinstance(below.get(key), dict):
                 found[key] = self._laid(below[key], value, at)
             else:

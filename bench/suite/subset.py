@@ -16,10 +16,12 @@ from bench.suite.file import Settings
 from bench.suite.yaml_lines import load_value
 
 
-def selection(rows: str, without: str) -> list[str]:
-    """The overrides for `--rows a,b` and `--without c`; none for empty texts."""
-    names, others = ([name.strip() for name in text.split(",")] for text in (rows, without))
-    kept = [f"rows={yaml.safe_dump(names, default_flow_style=True, width=10_000).strip()}"] if rows.strip() else []
+def selection(rows: str | None, without: str) -> list[str]:
+    """The overrides for `--rows a,b` and `--without c`. Raises UserError for `--rows` without a name."""
+    names, others = ([name.strip() for name in text.split(",")] for text in (rows or "", without))
+    if rows is not None and not any(names):
+        raise UserError("names no row", where="--rows")
+    kept = [f"rows={yaml.safe_dump(names, default_flow_style=True, width=10_000).strip()}"] if rows is not None else []
     return [*kept, *(f"rows.{name}=null" for name in others if name)]
 
 
@@ -32,7 +34,7 @@ def restricted(data: Settings, overrides: Iterable[str]) -> tuple[Settings, list
         if kept is None:
             others.append(text)
         else:
-            data = _of_rows(data, kept, f"override {text}", alone=key == "rows")
+            data = restricted_to(data, kept, f"override {text}", alone=key == "rows")
     return data, others
 
 
@@ -47,12 +49,12 @@ def _kept(rows: Any, key: str, value: Any, where: str) -> list[str] | None:
     return [name for name in rows if (name in names) != leaves_out]
 
 
-def _of_rows(data: Settings, kept: list[str], where: str, alone: bool) -> Settings:
+def restricted_to(data: Settings, kept: list[str], where: str, alone: bool = False) -> Settings:
     """The data with these rows. Raises UserError if none is left, or one begins with the training of another."""
     rows: dict[str, Any] = {name: data["rows"][name] for name in kept}
     gone, bodies = data["rows"].keys() - rows.keys(), [own for own in rows.values() if isinstance(own, dict)]
     if not rows:
-        raise UserError("leaves no row", where=where, allowed=data["rows"])
+        raise UserError("leaves no row", where=where)
     for name, own in rows.items():
         first = (own.get("init_from") or own.get("start")) if isinstance(own, dict) else None
         if first in gone:

@@ -90,7 +90,7 @@ def test_two_halves_give_the_report_of_one_store_to_the_byte(
 
 
 def test_a_bundle_has_every_record_that_its_page_names(folder: Path, tmp_path: Path, without_figures: None) -> None:
-    suite, bundle = folder / "packed.yaml", tmp_path / "bundle.zip"
+    suite, bundle = folder / "packed.yaml", tmp_path / "new" / "bundle.zip"
     assert main(["report", str(suite), "--bundle", str(bundle), "--store", str(folder / "D")]) == 0
     with ZipFile(bundle) as opened:
         opened.extractall(tmp_path / "out")
@@ -360,6 +360,10 @@ def test_what_is_no_archive_is_refused(folder: Path, tmp_path: Path, said: Calla
         code, text = said("verify", path)
         assert code == 2 and str(path) in text
     assert said("verify", folder / "light.zip", "--expect", "12")[0] == 2
+    code, text = said("pack", folder / "packed.yaml", tmp_path)
+    assert code == 2 and f"FILE {tmp_path}: is a folder" in text
+    code, text = said("report", folder / "packed.yaml", "--bundle", tmp_path / "text.zip" / "bundle.zip")
+    assert code == 2 and "--bundle" in text and "text.zip" in text
     with pytest.raises(UserError, match="none of its stages"):
         pack(tmp_path / "empty.zip", "mine", Store(tmp_path), [("train", "a")], [], weights=False)
     assert not (tmp_path / "empty.zip").exists()

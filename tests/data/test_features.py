@@ -156,10 +156,13 @@ def test_files_that_are_no_features_are_refused(tmp_path: Path) -> None:
     with refused("[3, 4, 128]", "2 names", where=str(file)):
         contents(file)
     np.savez(file, features=FEATURES, names=np.array(["a", "a", "b"]))
-    with refused("1 of 3 names appear twice", where=str(file)):
+    with refused("1 of 3 names appear twice, such as 'a'", where=str(file)):
         contents(file)
     np.savez(file, features=FEATURES, names=np.array(NAMES, object))  # numpy pickles these
     with refused("allow_pickle=False", where=str(file)):
+        contents(file)
+    file.write_bytes(b"junk")
+    with refused("no archive of arrays", where=str(file)):
         contents(file)
     table = tmp_path / "f.parquet"
     pd.DataFrame({"features": [1.0]}).to_parquet(table)

@@ -33,7 +33,7 @@ def test_the_first_sentences_are_the_answer() -> None:
             "joined",
             "On trade-off, MoTE, Mean pooling and Text4Vis tie (not enough seeds or videos to tell); CLIP (frozen) is ",
         ),
-        ("parts", "On trade-off, 5 rows, MoTE first, tie; CLIP (frozen) is significantly worse, by one run each."),
+        ("parts", "On trade-off, 5 rows tie, MoTE first; CLIP (frozen) is significantly worse, by one run each."),
         ("halves", "On HM hmdb51, MoTE, Text4Vis and ST-Adapter tie (not enough seeds or videos to tell): none is "),
         ("frames", "On trade-off (frames 4), MoTE is significantly better"),  # one for each panel
     ],

@@ -21,7 +21,7 @@ from PIL import Image
 from reports import page
 from reports.facts import FailedStage
 from reports.findings import findings, missing, undecodable
-from reports.page import SECTIONS, write_report
+from reports.page import SECTIONS, write_report, written
 from reports.results import Results
 from reports.table import FILES, Column, Table, cells
 from tests.reports import synthetic
@@ -305,6 +305,15 @@ def test_a_failing_report_leaves_the_former_one(tmp_path: Path) -> None:
         write_report(replace(synthetic.plain(), predictions=broken), out)
     assert [path.read_text() for path in out.iterdir()] == ["former"]
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_what_only_the_former_report_had_is_removed(tmp_path: Path) -> None:
+    out = write_report(synthetic.experts(), tmp_path / "out").parent
+    (out / "notes.txt").write_text("mine")
+    former = written(out)
+    write_report(synthetic.plain(), out)
+    assert {path.name for path in out.iterdir() if path.is_file()} == written(out) | {"notes.txt", ".files.json"}
+    assert former - written(out)
 
 
 def test_reports_do_not_need_torch() -> None:

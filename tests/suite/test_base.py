@@ -64,6 +64,16 @@ def test_a_suite_over_another_is_the_suite_that_is_written_out(own: Path, tmp_pa
         assert part in suite.bases[0]
 
 
+def test_what_refers_to_a_row_goes_with_it(own: Path, tmp_path: Path) -> None:
+    suite = load_suite(over(tmp_path, "base: small.yaml\nrows: {dense: null, mote: null}\n"))
+    assert [*suite.file.rows] == ["clip_mean", "mote_no_tfm"]
+    assert suite.file.report.compare == [] and suite.file.report.experts == []
+    both = over(tmp_path, "base: small.yaml\nrows: {mote: null}\nreport: {experts: null}\n")
+    assert load_suite(both).file.report.compare == [("dense", "clip_mean")]
+    with refused("'dense'", where="own.yaml:3"):
+        load_suite(over(tmp_path, "base: small.yaml\nrows: {dense: null}\nreport: {compare: [[dense, clip_mean]]}\n"))
+
+
 def test_overrides_apply_to_what_is_merged(own: Path) -> None:
     found = load_suite(own, ("rows.wide=null", "recipe.lr=4.0e-3", "rows.dense.config.layers=1"))
     assert "wide" not in found.file.rows and {trial.recipe.lr for trial in found.trials} == {4.0e-3}

@@ -35,7 +35,10 @@ def rows(file: Path, *overrides: str) -> Suite:
 
 def test_options_become_overrides() -> None:
     assert selection("a, on", "c,d") == ["rows=[a, 'on']", "rows.c=null", "rows.d=null"]
-    assert selection("", "") == []
+    assert selection(None, "") == []
+    for empty in ("", " , "):
+        with refused("names no row", where="--rows"):
+            selection(empty, "")
 
 
 def test_rows_that_are_left_out_are_not_even_validated(file: Path) -> None:

@@ -24,7 +24,7 @@ SURFACE = {
     "Plan": "suite, stages, missing, device, device_hours, seconds, disk",
     "Results": "suite, store, results, predictions, costs, latencies, trainings",
     "Suite": "name, title, path, overrides, trials, notes",
-    "load_model": "record, *, store=None, classes=(), templates=(), device='cpu', workers=0",
+    "load_model": "record, *, store=None, classes=None, templates=(), device='cpu', workers=0",
     "plan": "name, overrides=(), *, store=None, jobs=None, threads=1, workers=1, device_type=''",
     "results": "name, overrides=(), *, store=None",
     "run": "name, overrides=(), *, store=None, jobs=None, device='auto', threads=1, workers=1",
@@ -93,6 +93,25 @@ def test_frames_of_a_finished_suite(trained: Trained) -> None:
     assert found.trainings["row"].tolist() == ["dense", "dense", "tuned", "more"]
     assert (found.trainings["seconds"] > 0).all()
     assert found.costs.empty and "backbone" in found.costs and found.latencies.empty
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "where"),
+    [
+        ({"classes": []}, "lists no classes", "classes"),
+        ({"classes": ["a flag", "a king", "a flag"]}, "'a flag' appears twice", "classes"),
+        (
+            {"classes": ["a", "b"], "templates": "a video of {}."},
+            "expected a list of patterns",
+            "templates=a video of {}.",
+        ),
+        ({"device": "tpu"}, "unknown device 'tpu'", "device=tpu"),
+    ],
+)
+def test_what_no_model_can_be_asked_is_refused(trained: Trained, options: Any, said: str, where: str) -> None:
+    line = vtb.results(trained.suite, store=trained.store).results.iloc[0]
+    with refused(said, where=where):
+        vtb.load_model(line, store=trained.store, **options)
 
 
 def test_results_without_records_are_gaps(trained: Trained, tmp_path: Path) -> None:
