@@ -35,7 +35,7 @@ from bench.commands.options import (
 from bench.core.errors import UserError, refuse_all
 from bench.core.files import cache_dir
 from bench.launch.code import AGAIN, changed_files, changed_kinds, is_intact
-from bench.launch.launches import Launch, find_launch, launches
+from bench.launch.launches import MERGED, Launch, find_launch, launch_folders, launches
 from bench.launch.removal import needless
 from bench.store.garbage import Garbage, find
 from bench.store.garbage import remove as removed
@@ -146,6 +146,8 @@ def remove(
     if not store.is_dir():
         raise UserError("no such folder", where=str(store), hint="--store names the folder of records")
     declared, graph = open_suite(suite, overrides, store, cache, plugin)
+    if merged := [own for own in launch_folders(Store(store), MERGED) if own.parent.name == MERGED]:
+        warn(f"launches that were merged ({len(merged)}) are not looked at: what they need is not kept for them")
     _remove(needless(declared, suite_path(suite), graph, Store(store)), not yes, paths)
     if not yes:
         say("nothing has been removed; --yes removes it")

@@ -108,10 +108,16 @@ def test_the_command_shows_first_and_removes_when_told(launched: Launched, capsy
     stages = launched.launch()
     command = ["remove", str(launched.file), "--store", str(launched.store.root)]
     assert main(command) == 0
-    assert "--yes" in capsys.readouterr().out and launched.store.known("train") == stages["train"]
+    said = capsys.readouterr()
+    assert "--yes" in said.out and "merged" not in said.err and launched.store.known("train") == stages["train"]
     assert main([*command, "--yes"]) == 0
     assert not any(launched.store.known(kind) for kind in stages)
     assert not [*(launched.store.root / "launches").iterdir()]
     assert main(command) == 0
     assert "nothing to remove" in capsys.readouterr().out
+    (launched.store.root / "merged/20260101-000000-small-1").mkdir(parents=True)
+    (launched.store.root / "merged/20260101-000000-small-1/launch.json").write_text("{}")
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert "merged (1) are not looked at" in said.err + said.out
     assert main(["remove", "quickstart", "--store", "/none"]) == 2
