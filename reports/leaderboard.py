@@ -22,6 +22,7 @@ from bench.core.files import write_atomically
 from bench.core.identity import digest
 from bench.core.words import counted, portable, when
 from bench.launch.launches import suite_of
+from bench.measure.statistics import spread
 from bench.store.answers import PREDICTIONS
 from bench.store.records import RecordData, Store
 from reports.page import render
@@ -235,8 +236,8 @@ def _text(protocol: Settings) -> str:
 
 
 def _cell(own: Sequence[Line], best: bool) -> TableCell:
-    spread = f" ± {np.std([line.top1 for line in own]):.1f}" if len(own) > 1 else ""
-    text = f"{np.mean([line.top1 for line in own]):.1f}{spread}{'*' if any(line.chosen for line in own) else ''}"
+    mean, std, n = spread([line.top1 for line in own])
+    text = f"{mean:.1f}{f' ± {std:.1f}' if n > 1 else ''}{'*' if any(line.chosen for line in own) else ''}"
     return TableCell(text, best, best, title="; ".join(line.provenance for line in own))
 
 

@@ -74,7 +74,7 @@ def test_a_row_is_a_configuration_over_its_seeds(tmp_path: Path) -> None:
     table, page = _read(write_leaderboard([store], tmp_path / "out").parent)
     found = dict(zip(table["configuration"], table.iloc[:, 2], strict=True))
     assert found["recipe.lr 0.1"] == 55.0 and found["recipe.lr 0.2"] == 90.0 and len(table) == 3
-    assert "55.0 ± 5.0" in page and "<b>mine" not in page and "&lt;b&gt;mine" in page
+    assert "55.0 ± 7.1" in page and "<b>mine" not in page and "&lt;b&gt;mine" in page
 
 
 def test_every_number_has_its_record_suite_date_and_revision(tmp_path: Path) -> None:
