@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 REPORTS := $(or $(VTB_STORE),runs)/reports
 
-.PHONY: quickstart test test-fast contract suites methods slurm attacks bench lint
+.PHONY: quickstart test test-fast contract suites prints methods slurm attacks bench lint
 
 quickstart: $(VENV)/installed
 	$(BIN)/python run_suite.py quickstart
@@ -25,6 +25,10 @@ contract: $(VENV)/installed
 # The suites of papers, in the embedded world, with few epochs.
 suites: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m suites -n 2
+
+# The figures of every shipped suite, drawn as planned: no text is cut, touches another or covers a mark. Ten minutes.
+prints: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m prints -n 2 tests/reports/test_print.py
 
 # Launches on the cluster that SLURM_CONF describes; without one these tests are skipped.
 slurm: $(VENV)/installed

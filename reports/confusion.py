@@ -187,9 +187,13 @@ def _matrix(own: pd.DataFrame, names: list[str]) -> NDArray[np.float64]:
 
 def _figure(matrices: list[NDArray[np.float64]], titles: list[str], names: list[str], protocol: str) -> Figure:
     size = min(7.0, 190 / len(names))  # points, of the names of classes
-    side = max(2.6, min(4.2, 1.4 + 0.13 * len(names)))
+    side = max(3.2, min(4.2, 1.4 + 0.13 * len(names)))
     parts = [
-        Panel(partial(_draw, matrix=matrix, names=names, size=size), style.shortened(title, 40), "answer", "class")
+        Panel(
+            partial(_draw, matrix=matrix, names=names, size=size),
+            style.wrapped(style.shortened(title, 60), side - 1.6, 9),
+            *("answer", "class"),
+        )
         for matrix, title in zip(matrices, titles, strict=True)
     ]
 
@@ -198,7 +202,7 @@ def _figure(matrices: list[NDArray[np.float64]], titles: list[str], names: list[
         own.set_label("% of the answers to the class", fontsize=7)
 
     note = f"{len(names)} classes of {protocol}; answers of all seeds and splits together."
-    return style.figure(parts, side + 0.4, side, note=note, after=bar)
+    return style.figure(parts, side + 0.4, side, small=True, note=note, after=bar)
 
 
 def _draw(axes: Axes, matrix: NDArray[np.float64], names: list[str], size: float) -> None:

@@ -71,7 +71,7 @@ def faults(figure: Figure) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in HARD else pytest.param(name, marks=pytest.mark.suites) for name in NAMES]
+    "name", [name if name in HARD else pytest.param(name, marks=pytest.mark.prints) for name in NAMES]
 )
 def test_texts_are_whole_and_apart(name: str) -> None:
     results, found = planned(name), list[str]()
