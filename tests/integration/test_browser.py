@@ -185,7 +185,9 @@ def test_ten_thousand_lines_sort_fast(tmp_path: Path, monkeypatch: pytest.Monkey
     assert list(dict.fromkeys(told["parts"])) == [f"draw {draw}" for draw in range(160)]  # by number, not by letter
     assert (told["first"], told["whole"]) == (500, 10_240)
     print({name: f"{time / 1000:.2f} s" for name, time in told["times"].items()})
-    assert max(told["times"][name] for name in ("open", "number", "text")) < 5000
+    assert (
+        max(told["times"][name] for name in ("open", "number", "text")) < 30_000
+    )  # two seconds; a quadratic sort: minutes
 
 
 @pytest.mark.parametrize("clipboard", ["works", "refuses", "refuses all"])
