@@ -260,8 +260,9 @@ def _changes(
     dataset, drawn = lines.set_index(TRIAL)["dataset"].to_dict(), _draws_of_classes(lines)
     lists: dict[tuple[str, int, int], dict[TrialKey, Answered]] = {}
     for key, answered in answers(results, lines).items():
-        kind = dataset[key], len(answered.share_N), len(drawn[key]) if key in drawn else 1
-        lists.setdefault(kind, {})[key] = answered
+        videos = len(answered.share_N)
+        shared = key in drawn and drawn[key]["videos"].sum() > videos  # parts without a video in common are lists
+        lists.setdefault((dataset[key], videos, len(drawn[key]) if shared else 1), {})[key] = answered
     draws_TB, counted = np.full((len(trial), draws), np.nan, np.float32), list[Counted]()
     for (data, videos, classes), own in lists.items():
         correct_tN = np.stack([answered.share_N for answered in own.values()])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cache, partial
 from importlib import import_module
 from itertools import combinations, product
 from typing import Any, Protocol
@@ -311,13 +312,14 @@ def _check_protocol(suite: Suite, name: str, tried: Mapping[str, int]) -> None:
 
 def _check_kept(suite: Suite) -> None:
     """No row keeps its best weights by a column, which is a choice on it as well."""
+    videos = cache(partial(_videos, suite))
     for trial in suite.trials:
         if trial.recipe.keep != "best" or not trial.recipe.validation or not trial.config.trains:
             continue
         kept = trial.recipe.source, trial.recipe.validation
         for column, protocol in trial.protocols:
             lists = {(part.dataset, part.split) for part in protocol.parts().values()} if column in suite.shown else ()
-            if kept in lists or any(_videos(suite, *kept) & _videos(suite, *own) for own in lists):
+            if kept in lists or any(videos(*kept) & videos(*own) for own in lists):
                 what = f"row '{trial.row}' keeps the weights that are best on '{column}', which is a column"
                 hint = "recipe.validation: a split of its own"
                 raise UserError(what, where=suite.where(("rows", trial.row)), hint=hint)
