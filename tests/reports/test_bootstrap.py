@@ -188,8 +188,8 @@ def test_draws_of_classes_are_drawn_anew_and_test_lists_are_not() -> None:
     own = bootstrap(results, False)
     assert [own.counted(name).classes for name in ("K400", "UCF", "HMDB")] == [1, 1, 10]
     few = results.table["videos"].where(results.table["protocol"] != "HMDB", 20)  # ten lists of 20 make up the 200
-    apart = bootstrap(replace(results, table=results.table.assign(videos=few)), False)
-    assert apart.counted("HMDB").classes == 1
+    lists = bootstrap(replace(results, table=results.table.assign(videos=few)), False)
+    assert lists.counted("HMDB").classes == 1
     interval = own.interval(MOTE, "HMDB")
     assert interval is not None and interval.over == "200 videos, 10 draws of classes, this seed only"
     lines = results.table.query("protocol == 'HMDB' and row == 'mote'")
