@@ -163,8 +163,8 @@ class SuiteFile(_Declared):
         "paper's 144; `official-ssv2` is that of Something-Something; the error for another name lists a method's own",
     )
     world: str | None = setting(None, "world that replaces data, backbone and schedule: `glyphs` (docs/glyph_world.md)")
-    at_toy_scale: dict[Literal["recipe", "config", "protocol", "at_most"], Settings] = setting(
-        {}, "on top of the world's own"
+    at_toy_scale: dict[Literal["recipe", "config", "protocol", "at_most", "points"], Settings] = setting(
+        {}, "on top of the world's own; `points` (axis -> list) are those that stay of an axis"
     )
     seeds: Annotated[list[Seed], MinLen(1), MaxLen(10_000), Distinct] = setting(
         [0], "seeds of the trainings; each row is trained once for each"

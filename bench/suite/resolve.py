@@ -128,7 +128,8 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
 
 def _comes_first(key: list[str], tuned: bool) -> bool:
     """True for overrides of what the rest of a suite is written out from; `tuned`: axes are, too."""
-    return key[-1] in ("world", "fidelity") or (tuned and (key[0] in ("select", "axes") or key[2:3] == ["axes"]))
+    parts = {"world", "fidelity", "at_toy_scale", *(("select", "axes") if tuned else ())}
+    return key[-1] in ("world", "fidelity") or not parts.isdisjoint((key[0], *key[2:3]))
 
 
 def _declared(name: str, folder: Path, settings: Settings, where: Where) -> Dataset:

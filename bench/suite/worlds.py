@@ -92,7 +92,9 @@ class _Mover:
         data["protocol"] = _outside({**below, **deepcopy(world["protocol"])}, TOLD)
         for name, protocol in data["protocols"].items():
             data["protocols"][name] = self._protocol(protocol, below, ("protocols", name))
-        for axes, place in ((data.get("axes", {}), ("axes",)), *_axes_of_rows(data)):
+        every = [(data.get("axes", {}), ("axes",)), *_axes_of_rows(data)]
+        self._keep_points(every)
+        for axes, place in every:
             for path, axis in axes.items():
                 if isinstance(axis, dict):
                     axes[path] = {label: self._bundle(bundle, (*place, path)) for label, bundle in axis.items()}
@@ -115,6 +117,29 @@ class _Mover:
                 row["config"] = {**row["config"], **deepcopy(world["config"])}
             if merged(merged(presets.get(name, {}), recipe), own).get("mix") and _shares(row):
                 row["recipe"]["views"] = {"copies": 0}  # what is blended are pixels, not stored features
+
+    def _keep_points(self, every: list[tuple[Settings, tuple[str, ...]]]) -> None:
+        """Leave only those points on axes that `at_toy_scale.points` names; all where it does not name the axis."""
+        known: dict[str, dict[str, Any]] = {}
+        for axes, _ in every:
+            for path, axis in axes.items():
+                known.setdefault(path, {}).update((str(label), label) for label in axis)
+        for path, kept in self.world.get("points", {}).items():
+            where = self.where(("at_toy_scale", "points", path))
+            if path not in known:
+                raise unknown("axis", path, known, where=where)
+            if not isinstance(kept, list) or not kept:
+                raise UserError(f"expected a list of points, got {kept!r}", where=where, allowed=[*known[path]])
+            for label in kept:
+                if str(label) not in known[path]:
+                    raise unknown("point", str(label), known[path], where=where)
+            for axes, place in every:
+                if path in axes:
+                    axis = axes[path]
+                    left = [label for label in axis if label in kept]
+                    if not left:
+                        raise UserError(f"has none of the points {kept}", where=self.where((*place, path)))
+                    axes[path] = {label: axis[label] for label in left} if isinstance(axis, dict) else left
 
     def _recipe(self, recipe: Settings, place: tuple[str, ...]) -> Settings:
         recipe = {key: value for key, value in recipe.items() if key != "imported"}

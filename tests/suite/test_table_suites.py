@@ -15,7 +15,7 @@ from bench.suite.trial import Suite
 from methods.registry import BUILT_IN
 
 NAMES = ("main-table", "main-table-matched", "few-shot-table", "base-to-novel-table")
-LONGEST = 150 * 60  # seconds on two cores, for nineteen methods
+LONGEST = 90 * 60  # seconds on two cores, for nineteen methods
 
 
 def shipped(name: str, *overrides: str) -> Suite:
@@ -26,7 +26,8 @@ def shipped(name: str, *overrides: str) -> Suite:
 def test_every_method_has_a_row_with_real_data_and_in_the_embedded_world(name: str) -> None:
     real, small = shipped(name), shipped(name, "world=glyphs")
     assert {row.method for row in real.file.rows.values()} == {*BUILT_IN}
-    assert [(t.row, t.point, t.seed) for t in real.trials] == [(t.row, t.point, t.seed) for t in small.trials]
+    assert {t.row for t in real.trials} == {t.row for t in small.trials}
+    assert {(t.row, t.point, t.seed) for t in real.trials} >= {(t.row, t.point, t.seed) for t in small.trials}
     embedded = build_graph(small)
     assert all(data.startswith("glyphs") for data in embedded.datasets) and not embedded.missing
     assert build_graph(real).missing

@@ -83,7 +83,7 @@ def test_a_suite_and_its_rows_may_say_what_they_are_at_toy_scale() -> None:
     real = {trial.row: trial.recipe for trial in shipped("mote-table3", "seeds=[0]").trials}
     assert (real["open_vclip"].epochs, real["open_vclip"].tower_lr_ratio) == (22, 1.0)
     small = shipped("main-table", "world=glyphs", "seeds=[0]")
-    assert {(trial.recipe.epochs, trial.recipe.views.frames) for trial in small.trials} == {(16, 4)}
+    assert {(trial.recipe.epochs, trial.recipe.views.frames) for trial in small.trials} == {(12, 4)}
     assert {own.views.frames for own in small.columns.values()} == {4}
 
 
@@ -97,8 +97,34 @@ def test_what_depends_on_the_frames_of_toy_scale_is_at_most_those(tmp_path: Path
 
 
 def test_what_is_said_for_toy_scale_has_the_parts_of_a_world(tmp_path: Path) -> None:
-    with refused(where="at_toy_scale", allowed=["recipe", "config", "protocol", "at_most"]):
+    with refused(where="at_toy_scale", allowed=["recipe", "config", "protocol", "at_most", "points"]):
         load_suite(write_suite(tmp_path, ("title: Small", "title: Small\nat_toy_scale: {recipes: {epochs: 1}}")))
+
+
+def test_a_suite_may_say_which_points_of_its_axes_it_has_at_toy_scale(tmp_path: Path) -> None:
+    """Also of an axis that a row has anew; a published number of another point stands, as not measured."""
+    points = {trial.point for trial in shipped("main-table", "world=glyphs", "seeds=[0]").trials}
+    assert points == {(("model", "B/16"),)}
+    few = shipped("few-shot-table", "world=glyphs", "seeds=[0]")
+    assert {dict(trial.point)["shots"] for trial in few.trials if trial.config.trains} == {2, 16}
+    assert {dict(trial.point)["shots"] for trial in shipped("few-shot-table", "seeds=[0]").trials} >= {2, 4, 8, 16}
+    wanted = shipped("few-shot-table", "world=glyphs", "seeds=[0]", "at_toy_scale.points={recipe.shots: [4]}")
+    assert {dict(trial.point)["shots"] for trial in wanted.trials if trial.config.trains} == {4}
+
+
+@pytest.mark.parametrize(
+    ("points", "message", "where"),
+    [
+        ("{modle: [B/16]}", "axis 'modle'", "at_toy_scale.points.modle"),
+        ("{model: [B/61]}", "point 'B/61'", "at_toy_scale.points.model"),
+        ("{model: B/16}", "expected a list of points", "at_toy_scale.points.model"),
+        ("{model: []}", "expected a list of points", "at_toy_scale.points.model"),
+        ("{model: [L/14]}", "has none of the points", "rows.msta_viclip.axes.model"),
+    ],
+)
+def test_points_of_toy_scale_are_points_of_an_axis(points: str, message: str, where: str) -> None:
+    with refused(message, where=where):
+        shipped("main-table", "world=glyphs", f"at_toy_scale.points={points}")
 
 
 TOWERS = """
