@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 REPORTS := $(or $(VTB_STORE),runs)/reports
 
-.PHONY: quickstart test test-fast contract suites prints methods slurm attacks bench lint
+.PHONY: quickstart test test-fast contract suites prints slurm attacks bench lint
 
 quickstart: $(VENV)/installed
 	$(BIN)/python run_suite.py quickstart
@@ -37,14 +37,6 @@ slurm: $(VENV)/installed
 # What a cluster may do to a launch, one attack after the other: twenty minutes (docs/attacks.md).
 attacks: $(VENV)/installed
 	$(BIN)/python -m pytest -m 'attacks or slurm' -s tests/integration/test_slurm_attacks.py
-
-# All methods side by side, and the pictures of docs/methods_compared.md: forty minutes on two cores.
-methods: $(VENV)/installed
-	$(BIN)/python run_suite.py methods
-	cp $(REPORTS)/methods/tradeoff.png docs/images/methods_tradeoff.png
-	cp $(REPORTS)/methods/expert-similarity-vidprism.png docs/images/vidprism_similarity.png
-	cp $(REPORTS)/methods/curve-shots.png docs/images/methods_few_shot.png
-	cp $(REPORTS)/methods/tradeoff-HM.png docs/images/methods_base_to_novel.png
 
 # All benchmarks, saved below .benchmarks and compared with the last run on this machine; a quarter of an hour.
 bench: $(VENV)/installed

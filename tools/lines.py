@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 CORE_ROOMS = ("core", "models", "video", "data", "suite", "graph", "stages")
 CORE_FILES = ("bench/store/records.py", "methods/contract.py", "methods/settings.py")
 PRODUCT = ("bench", "methods", "reports", "run_suite.py", "video_transfer_bench")
-CORE_LIMIT, PRODUCT_LIMIT = 14_500, 42_350  # docs/decisions.md says what they grew by
+CORE_LIMIT, PRODUCT_LIMIT = 14_510, 42_350  # docs/decisions.md says what they grew by
 
 
 def lines(*places: str) -> int:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,22 +78,49 @@ def too_few_devices(trials: Iterable[Trial], device: str) -> Iterator[UserError]
 
 
 def without_hooks(used: Iterable[tuple[str, Config]]) -> Iterator[UserError]:
-    """Methods of other packages whose models do not tell apart the experts that their configs have.
+    """Methods of other packages that lack hooks, those of any model or of experts, or that misspell one.
 
-    Only models of methods with experts are imported, because that takes seconds.
+    Their models are imported, which takes seconds.
     """
     for name, config in dict.fromkeys(used):
-        if name in BUILT_IN or (config.experts < 2 and not config.routing_odds):
+        if name in BUILT_IN:
             continue
-        from methods.contract import missing_hooks
+        from methods.contract import Model, missing_hooks
 
-        if missing := missing_hooks(method(name).model, config):
+        model, (settings_module, module) = method(name).model, method(name).modules[:2]
+        for own, base, where in ((type(config), Config, settings_module), (model, Model, module)):
+            for written, hook in _misspelt(own, base):
+                yield UserError(
+                    f"{own.__name__} has '{written}', which nothing calls", where=where, hint=f"is it '{hook}'?"
+                )
+        always = ["deploy", "loss"] if config.trains else ["deploy"]
+        if lacking := [hook for hook in always if getattr(model, hook) is getattr(Model, hook)]:
+            hint = "what a model has to say: docs/add_a_method.md"
+            yield UserError(f"method '{name}' has a Model without {' and '.join(lacking)}", where=module, hint=hint)
+        if missing := missing_hooks(model, config):
             yield UserError(
                 f"method '{name}' has experts, and its Model has no {' and no '.join(missing)}",
-                where=method(name).modules[1],
+                where=module,
                 hint="expert_parameters names the parameters of each expert, unused_parameters those that a step may "
                 "leave without a gradient: docs/add_a_method.md",
             )
+
+
+def _misspelt(own: type, base: type) -> Iterator[tuple[str, str]]:
+    """Methods of a class that its base has not, and the hook of the base, left as it is, that each is nearly called."""
+    left = [hook for hook, called in vars(base).items() if callable(called) and getattr(own, hook) is called]
+    for each in own.__mro__[: own.__mro__.index(base)]:
+        for name in [name for name, called in vars(each).items() if callable(called) and not hasattr(base, name)]:
+            near = [] if name.startswith("_") else get_close_matches(name, left, n=1, cutoff=0.8)
+            yield from ((name, hook) for hook in near)
+
+
+def without_experts(suite: Suite) -> Iterator[UserError]:
+    """Rows of `report.experts` whose method has nothing to say of single experts."""
+    for row in suite.file.report.experts:
+        if not any(own.config.expert_choices(own.inference) for own in suite.trials if own.row == row):
+            hint = "a method says how to measure one alone in `Config.expert_choices`: docs/add_a_method.md"
+            yield UserError(f"row '{row}' has no experts", where=suite.where(("report", "experts")), hint=hint)
 
 
 def long_names(stages: Iterable[Stage]) -> Iterator[UserError]:

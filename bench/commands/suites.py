@@ -22,6 +22,7 @@ from bench.commands.checks import (
     unusable_device,
     unusable_files,
     unusable_options,
+    without_experts,
     without_hooks,
 )
 from bench.commands.display import amount, counted, price_lines, summary, watching
@@ -179,6 +180,7 @@ def carry_out(
         yield from unusable_options(compute, not slurm)
         if declared is not None:
             yield from without_hooks((own.method, own.config) for own in declared.trials)
+            yield from without_experts(declared)
         if declared is not None and not slurm:
             yield from too_few_devices(declared.trials, compute.device)
             if profile := declared.file.report.profile:

@@ -84,6 +84,8 @@ def _pairs(selector: Published, suite: Suite, place: str) -> Iterator[Pair]:
         raise unknown("row", selector.row, suite.file.rows, where=place)
     if absent := [axis for axis in selector.point if axis not in suite.axes]:
         raise unknown("axis", absent[0], suite.axes, where=place)
+    if suite.file.world and not any(selector.point.items() <= dict(own.point).items() for own in suite.trials):
+        return  # the world has no such point
     found = lookup(selector.where, place=place)
     costs = [number for number in found if number.metric in COSTS]
     point = ", ".join(f"{name} {value}" for name, value in selector.point.items())

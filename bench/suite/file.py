@@ -164,7 +164,7 @@ class SuiteFile(_Declared):
     )
     world: str | None = setting(None, "world that replaces data, backbone and schedule: `glyphs` (docs/glyph_world.md)")
     at_toy_scale: dict[Literal["recipe", "config", "protocol", "at_most", "points"], Settings] = setting(
-        {}, "on top of the world's own; `points` (axis -> list) are those that stay of an axis"
+        {}, "on top of the world's own; `points`: axis -> those of its points that stay there, null: all"
     )
     seeds: Annotated[list[Seed], MinLen(1), MaxLen(10_000), Distinct] = setting(
         [0], "seeds of the trainings; each row is trained once for each"

@@ -97,7 +97,8 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
         return "override" if any(key[: len(at)] == at for _, at in changed) else written
 
     # What is written out must not undo an override, so overrides that ask for it come first and all others last.
-    first = [text for text in asked if _comes_first(text.partition("=")[0].split("."), tuning.tunes(data))]
+    points = [text for text in asked if text.startswith("at_toy_scale.points")]
+    first = [t for t in asked if _comes_first(t.partition("=")[0].split("."), bool(points) or tuning.tunes(data))]
     changed += [_override(data, text) for text in first]
     data = tuning.bundled(data, where) if tuning.tunes(data) else data
     renamed = [*_rename(data, where)]
@@ -105,6 +106,8 @@ def load_suite(path: Path, overrides: tuple[str, ...] = (), folder: Path | None 
     if "world" in data or "fidelity" in data or any("fidelity" in row for row in _rows(data)):
         validate(SuiteFile, data, where)
         data, presets = expanded(data, where)
+    if "world" not in data and (idle := [text for text in first if "at_toy_scale" in text.partition("=")[0]]):
+        raise UserError("has no effect without a world", where=f"override {idle[0]}", hint="world=glyphs")
     changed += [_override(data, text) for text in asked if text not in first]
     _refuse_unknown(data, read.places, changed)
     renamed += _rename(data, where)

@@ -20,6 +20,8 @@ from bench.core.errors import UserError, unknown
 from bench.models.backbones import backbone
 from bench.models.prompts import TEMPLATES, kinds
 from bench.suite.named_protocols import merged, named_protocol
+from bench.suite.protocol import Protocol
+from bench.suite.recipe import Recipe
 from bench.suite.yaml_lines import Where
 from methods.registry import method
 
@@ -43,6 +45,7 @@ def expanded(data: Settings, where: Where) -> tuple[Settings, dict[str, Settings
         if data["world"] not in worlds():
             raise unknown("world", data["world"], worlds(), where=where(("world",)))
         world = merged(worlds()[data["world"]], data.get("at_toy_scale", {}))
+        _check_toy_scale(data, where)
         _Mover(world, data, where).move(recipes)
         recipes = {name: _outside(own, world["recipe"]) for name, own in recipes.items()}
     return data, recipes
@@ -71,6 +74,22 @@ def _fidelity(row: Settings, fidelity: str, where: str) -> Settings:
         }
         row[part] = merged(effective, own)
     return dict(preset.get("recipe", {}))
+
+
+def _check_toy_scale(data: Settings, where: Where) -> None:
+    """Refuse keys that no recipe, protocol or config has, where they stand, and limits that are no numbers."""
+    toy, rows = data.get("at_toy_scale", {}), data["rows"]
+    kinds = {"recipe": Recipe.model_fields, "protocol": Protocol.model_fields}
+    given = [(toy.get(part, {}), known, ("at_toy_scale", part)) for part, known in kinds.items()]
+    given += [
+        (own.get("at_toy_scale", {}), kinds["recipe"], ("rows", name, "at_toy_scale")) for name, own in rows.items()
+    ]
+    for settings, known, place in given:
+        if strange := sorted(settings.keys() - known.keys()):
+            raise unknown("key", strange[0], known, where=where((*place, strange[0])))
+    for path, most in toy.get("at_most", {}).items():
+        if not isinstance(most, int):
+            raise UserError(f"expected a whole number, got {most!r}", where=where(("at_toy_scale", "at_most", path)))
 
 
 def _outside(settings: Settings, replaced: Settings) -> Settings:
@@ -119,27 +138,20 @@ class _Mover:
                 row["recipe"]["views"] = {"copies": 0}  # what is blended are pixels, not stored features
 
     def _keep_points(self, every: list[tuple[Settings, tuple[str, ...]]]) -> None:
-        """Leave only those points on axes that `at_toy_scale.points` names; all where it does not name the axis."""
-        known: dict[str, dict[str, Any]] = {}
-        for axes, _ in every:
-            for path, axis in axes.items():
-                known.setdefault(path, {}).update((str(label), label) for label in axis)
+        """Leave only those points on axes that `at_toy_scale.points` names; null: all."""
         for path, kept in self.world.get("points", {}).items():
-            where = self.where(("at_toy_scale", "points", path))
-            if path not in known:
-                raise unknown("axis", path, known, where=where)
-            if not isinstance(kept, list) or not kept:
-                raise UserError(f"expected a list of points, got {kept!r}", where=where, allowed=[*known[path]])
-            for label in kept:
-                if str(label) not in known[path]:
-                    raise unknown("point", str(label), known[path], where=where)
-            for axes, place in every:
-                if path in axes:
-                    axis = axes[path]
-                    left = [label for label in axis if label in kept]
-                    if not left:
-                        raise UserError(f"has none of the points {kept}", where=self.where((*place, path)))
-                    axes[path] = {label: axis[label] for label in left} if isinstance(axis, dict) else left
+            where, there = self.where(("at_toy_scale", "points", path)), [own for own in every if path in own[0]]
+            if not there:
+                raise unknown("axis", path, {other for axes, _ in every for other in axes}, where=where)
+            known = [*dict.fromkeys(str(label) for axes, _ in there for label in axes[path])]
+            names = [*map(str, kept)] if isinstance(kept, list) else known if kept is None else []
+            hint = f"at_toy_scale.points.{path}: the points of the axis that stay in the world; null: all"
+            if not names or not {*names} <= {*known}:
+                raise UserError(f"expected points of the axis, got {kept!r}", where=where, allowed=known, hint=hint)
+            for axes, place in there:
+                if not (left := [label for label in axes[path] if str(label) in names]):
+                    raise UserError(f"has none of {', '.join(names)}", where=self.where((*place, path)), hint=hint)
+                axes[path] = {label: axes[path][label] for label in left} if isinstance(axes[path], dict) else left
 
     def _recipe(self, recipe: Settings, place: tuple[str, ...]) -> Settings:
         recipe = {key: value for key, value in recipe.items() if key != "imported"}

@@ -26,10 +26,10 @@ from bench.suite.resolve import SUITES, load_suite
 PARTS = {  # suite, overrides, titles
     "quickstart": ("quickstart", (), ""),
     "depth": ("depth", ("recipe.epochs=10", "recipe.warmup_epochs=1"), "world=narrow layers=(1|4) seed 0"),
-    "methods": (
-        "methods",
-        ("recipe.epochs=4", "recipe.warmup_epochs=1"),
-        "(train (msta|vidprism|dense|mote)|evaluate (msta|vidprism)) shots=2 seed 0",
+    "few-shot-table": (
+        "few-shot-table",
+        ("world=glyphs", "recipe.epochs=1"),
+        "(train (msta|vidprism|dense|mote)|evaluate (msta|vidprism)) target=HMDB-51 shots=2 seed 0",
     ),
     "mote-table1": (
         "mote-table1",

@@ -45,7 +45,7 @@ def test_a_wrong_command_line_ends_with_2(arguments: list[str]) -> None:
     [
         ("lst", "did you mean the command 'list'?"),
         ("quikstart", "did you mean the suite 'quickstart'?"),
-        ("metods", "did you mean the suite 'methods'?"),
+        ("main-tabel", "did you mean the suite 'main-table'?"),
         ("xyzzy", "`list suites` shows"),
     ],
 )

@@ -93,6 +93,54 @@ def test_a_method_with_experts_has_to_tell_them_apart(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("file", "hook", "written", "said"),
+    [
+        (
+            "model.py",
+            "deploy",
+            "depoly",
+            ("mistaken.model: Model has 'depoly'", "is it 'deploy'?", "a Model without deploy"),
+        ),
+        ("model.py", "loss", "losses", ("mistaken.model", "a Model without loss")),
+        (
+            "config.py",
+            "expert_choices",
+            "expert_choice",
+            ("mistaken.config", "is it 'expert_choices'?", "row 'dense' has no"),
+        ),
+    ],
+)
+def test_hooks_of_a_method_that_are_misspelt_or_absent(
+    file: str,
+    hook: str,
+    written: str,
+    said: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    shutil.copytree(docs / "method_with_experts/expert_pool", tmp_path / "mistaken")
+    for part in ("config.py", "model.py"):
+        text = (tmp_path / "mistaken" / part).read_text().replace("expert_pool", "mistaken")
+        assert part != file or f"def {hook}(" in text
+        text = text.replace(f"def {hook}(", f"def {written}(") if part == file else text
+        (tmp_path / "mistaken" / part).write_text(text)
+    monkeypatch.setenv(PLUGINS, "")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(docs / "method_template"), *sys.path])
+    changes = ("method: dense_temporal", "method: mistaken"), ("config: {layers: 1}", "")
+    suite = write_suite(tmp_path, *changes, ("experts: [mote]", "experts: [dense]"))
+    for name in [name for name in sys.modules if name.split(".")[0] == "mistaken"]:
+        monkeypatch.delitem(sys.modules, name)
+    try:
+        message = run(capsys, str(suite), "--plugin", "mistaken", "--store", str(tmp_path / "runs"))
+    finally:
+        methods.cache_clear()
+    says(message, *said)
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(("device", "good"), [("cuda", True), ("cuda:0", True), ("cuda:1", False), ("mps", False)])
 @pytest.mark.usefixtures("one_gpu")
 def test_a_device_has_to_be_here(device: str, good: bool) -> None:

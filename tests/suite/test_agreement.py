@@ -11,7 +11,7 @@ from bench.suite.resolve import SUITES, load_suite
 from tests.errors import refused
 from tests.suites import SMALL, write_suite
 
-EMBEDDED = {"quickstart", "methods", "depth", "interpolation", "tuned"}  # they have no counterpart in a world
+EMBEDDED = {"quickstart", "depth", "interpolation", "tuned"}  # they have no counterpart in a world
 SHIPPED: list[tuple[Path, tuple[str, ...]]] = [(path, ()) for path in sorted(SUITES.glob("*.yaml"))]
 MOVED: list[tuple[Path, tuple[str, ...]]] = [
     (path, ("world=glyphs",)) for path, _ in SHIPPED if path.stem not in EMBEDDED

@@ -110,3 +110,11 @@ def test_what_nobody_can_run_again_is_published_only(name: str, labels: set[str]
 )
 def test_motes_tables_have_first_hand_rows_of_other_methods(name: str, row: str, values: dict[str, str]) -> None:
     assert _values(pairs(shipped(name)), row, "") == values
+
+
+def test_numbers_of_points_that_the_world_lacks_are_not_beside_its_own() -> None:
+    """Lines that nobody can run again stand, if their point is there."""
+    real, small = pairs(shipped("main-table", "seeds=[0]")), pairs(shipped("main-table", "world=glyphs", "seeds=[0]"))
+    assert {own.point for own in real} >= {"model B/16", "model L/14"}
+    assert {own.point for own in small} == {"model B/16"}
+    assert {own.label for own in small if own.label} == {own.label for own in real if "B/16" in own.point and own.label}

@@ -108,23 +108,56 @@ def test_a_suite_may_say_which_points_of_its_axes_it_has_at_toy_scale(tmp_path: 
     few = shipped("few-shot-table", "world=glyphs", "seeds=[0]")
     assert {dict(trial.point)["shots"] for trial in few.trials if trial.config.trains} == {2, 16}
     assert {dict(trial.point)["shots"] for trial in shipped("few-shot-table", "seeds=[0]").trials} >= {2, 4, 8, 16}
-    wanted = shipped("few-shot-table", "world=glyphs", "seeds=[0]", "at_toy_scale.points={recipe.shots: [4]}")
-    assert {dict(trial.point)["shots"] for trial in wanted.trials if trial.config.trains} == {4}
+    assert {dict(trial.point)["target"] for trial in few.trials} == {"HMDB-51"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "left"),
+    [
+        (("at_toy_scale.points={recipe.shots: [4]}",), {4}),
+        (("at_toy_scale.points={recipe.shots: ['4', 16]}",), {4, 16}),
+        (("at_toy_scale.points={recipe.shots: null}",), {2, 4, 8, 16}),
+        (("axes.recipe.shots=[4, 8]",), {4, 8}),
+        (("axes.recipe.shots=[4, 8]", "at_toy_scale.points={recipe.shots: [4]}"), {4}),
+    ],
+)
+def test_points_of_toy_scale_as_overrides(overrides: tuple[str, ...], left: set[int]) -> None:
+    trials = shipped("few-shot-table", "world=glyphs", "seeds=[0]", *overrides).trials
+    assert {dict(trial.point)["shots"] for trial in trials if trial.config.trains} == left
 
 
 @pytest.mark.parametrize(
     ("points", "message", "where"),
     [
         ("{modle: [B/16]}", "axis 'modle'", "at_toy_scale.points.modle"),
-        ("{model: [B/61]}", "point 'B/61'", "at_toy_scale.points.model"),
-        ("{model: B/16}", "expected a list of points", "at_toy_scale.points.model"),
-        ("{model: []}", "expected a list of points", "at_toy_scale.points.model"),
-        ("{model: [L/14]}", "has none of the points", "rows.msta_viclip.axes.model"),
+        ("{model: [B/61]}", "got ['B/61']", "at_toy_scale.points.model"),
+        ("{model: B/16}", "got 'B/16'", "at_toy_scale.points.model"),
+        ("{model: []}", "got []", "at_toy_scale.points.model"),
+        ("{model: [L/14]}", "has none of L/14", "rows.msta_viclip.axes.model"),
     ],
 )
 def test_points_of_toy_scale_are_points_of_an_axis(points: str, message: str, where: str) -> None:
     with refused(message, where=where):
         shipped("main-table", "world=glyphs", f"at_toy_scale.points={points}")
+
+
+@pytest.mark.parametrize(
+    ("override", "message", "where"),
+    [
+        ("at_toy_scale.recipe.epoch=1", "unknown key 'epoch'", "at_toy_scale.recipe.epoch"),
+        ("at_toy_scale.protocol.view=1", "unknown key 'view'", "at_toy_scale.protocol.view"),
+        ("rows.mote.at_toy_scale.recipe.epochs=1", "unknown key 'recipe'", "rows.mote.at_toy_scale.recipe"),
+        ("at_toy_scale.at_most.config.frames=abc", "whole number, got 'abc'", "at_toy_scale.at_most.config.frames"),
+    ],
+)
+def test_what_is_said_for_toy_scale_is_refused_where_it_stands(override: str, message: str, where: str) -> None:
+    with refused(message, where=where):
+        shipped("main-table", "world=glyphs", override)
+
+
+def test_an_override_for_toy_scale_needs_a_world() -> None:
+    with refused("has no effect without a world", where="override at_toy_scale.recipe.epochs=1", hint="world=glyphs"):
+        shipped("main-table", "at_toy_scale.recipe.epochs=1")
 
 
 TOWERS = """
