@@ -80,9 +80,9 @@ def _check_toy_scale(data: Settings, where: Where) -> None:
     """Refuse keys that no recipe, protocol or config has, where they stand, and limits that are no numbers."""
     toy, rows = data.get("at_toy_scale", {}), data["rows"]
     kinds = {"recipe": Recipe.model_fields, "protocol": Protocol.model_fields}
-    given = [(toy.get(part, {}), known, ("at_toy_scale", part)) for part, known in kinds.items()]
+    given = [(toy.get(part, {}), known, ["at_toy_scale", part]) for part, known in kinds.items()]
     given += [
-        (own.get("at_toy_scale", {}), kinds["recipe"], ("rows", name, "at_toy_scale")) for name, own in rows.items()
+        (own.get("at_toy_scale", {}), kinds["recipe"], ["rows", name, "at_toy_scale"]) for name, own in rows.items()
     ]
     for settings, known, place in given:
         if strange := sorted(settings.keys() - known.keys()):
