@@ -116,9 +116,9 @@ def _misspelt(own: type, base: type) -> Iterator[tuple[str, str]]:
 
 
 def without_experts(suite: Suite) -> Iterator[UserError]:
-    """Rows of `report.experts` whose method has nothing to say of single experts."""
+    """Rows of `report.experts` whose method says nothing of single experts."""
     for row in suite.file.report.experts:
-        if not any(own.config.expert_choices(own.inference) for own in suite.trials if own.row == row):
+        if method(suite.file.rows[row].method).config.expert_choices is Config.expert_choices:
             hint = "a method says how to measure one alone in `Config.expert_choices`: docs/add_a_method.md"
             yield UserError(f"row '{row}' has no experts", where=suite.where(("report", "experts")), hint=hint)
 
