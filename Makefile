@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-REPORTS := $(or $(VTB_STORE),runs)/reports
 
 .PHONY: quickstart test test-fast contract suites prints slurm attacks bench lint
 

@@ -77,7 +77,7 @@ def _fidelity(row: Settings, fidelity: str, where: str) -> Settings:
 
 
 def _check_toy_scale(data: Settings, where: Where) -> None:
-    """Refuse keys that no recipe, protocol or config has, where they stand, and limits that are no numbers."""
+    """Refuse keys that no recipe or protocol has, where they stand, and limits that are no numbers."""
     toy, rows = data.get("at_toy_scale", {}), data["rows"]
     kinds = {"recipe": Recipe.model_fields, "protocol": Protocol.model_fields}
     given = [(toy.get(part, {}), known, ["at_toy_scale", part]) for part, known in kinds.items()]

@@ -101,8 +101,8 @@ def test_what_is_said_for_toy_scale_has_the_parts_of_a_world(tmp_path: Path) -> 
         load_suite(write_suite(tmp_path, ("title: Small", "title: Small\nat_toy_scale: {recipes: {epochs: 1}}")))
 
 
-def test_a_suite_may_say_which_points_of_its_axes_it_has_at_toy_scale(tmp_path: Path) -> None:
-    """Also of an axis that a row has anew; a published number of another point stands, as not measured."""
+def test_a_suite_may_say_which_points_of_its_axes_it_has_at_toy_scale() -> None:
+    """Also of an axis that a row has anew."""
     points = {trial.point for trial in shipped("main-table", "world=glyphs", "seeds=[0]").trials}
     assert points == {(("model", "B/16"),)}
     few = shipped("few-shot-table", "world=glyphs", "seeds=[0]")
